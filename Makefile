@@ -1,0 +1,44 @@
+# Two commands from a fresh clone: `make demo` and `make test`.
+# PYTHON chooses the interpreter (3.11 or newer); everything installs into .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint unit clean
+
+help:
+	@echo "make demo   fetch real proteins, measure the trunk on them, write an HTML report"
+	@echo "make test   lint, type-check and run the test suite"
+	@echo "make clean  remove the virtual environment and the ignored results"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "foldperf needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,test]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/foldperf fetch
+	$(BIN)/foldperf prepare
+	$(BIN)/foldperf run demo
+	$(BIN)/foldperf report
+
+test: lint unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) results/runs results/report

@@ -1,0 +1,189 @@
+"""Batches that declare themselves: each field names its axes, its dtype and its padding.
+
+Padding, collation, device transfer and permutation follow from the declaration, so that a new field
+needs one line here and none elsewhere. Categories travel as small integers; the model expands them
+on the device.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refsys.errors import ArgumentError
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an example.
+
+    Attributes:
+        name: Its name.
+        axes: Named axes, in order, without the batch axis. A name bound in `FIXED_AXES` has that
+            size; every other name is an axis of the batch, padded and measured.
+        dtype: Its dtype.
+        padding: The value of padded entries.
+        meaning: One line for people.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    dtype: torch.dtype
+    padding: float
+    meaning: str
+
+
+FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31}
+
+TRUNK_FIELDS: tuple[Field, ...] = (
+    Field("example", (), torch.int64, 0, "place in the global batch, a key of its draws"),
+    Field("token_mask", ("token",), torch.bool, False, "False where padded"),
+    Field("residue_type", ("token",), torch.uint8, 20, "residue class; unknown for atom tokens"),
+    Field("residue_index", ("token",), torch.int32, 0, "residue number in its chain, from 1"),
+    Field("token_index", ("token",), torch.int32, 0, "token number in the whole structure"),
+    Field("asym_id", ("token",), torch.int32, -1, "chain number"),
+    Field("entity_id", ("token",), torch.int32, -1, "number of the distinct molecule"),
+    Field("sym_id", ("token",), torch.int32, 0, "number of the chain among copies of its entity"),
+    Field("element", ("token",), torch.uint8, 0, "atomic number of an atom token, else 0"),
+    Field("profile", ("token", "residue_class"), torch.float32, 0, "class frequencies"),
+    Field("deletion_mean", ("token",), torch.float32, 0, "mean deletions to the left"),
+    Field("alignment", ("alignment_row", "token"), torch.uint8, 21, "residue class of each row"),
+    Field("deletions", ("alignment_row", "token"), torch.uint8, 0, "deletions to the left, ≤ 255"),
+    Field("alignment_row_mask", ("alignment_row",), torch.bool, False, "False where padded"),
+    Field("bonds", ("bond", "end"), torch.int32, -1, "pairs of bonded tokens; −1 where padded"),
+    Field("pseudo_beta", ("token", "xyz"), torch.float32, 0, "representative atom, ångström"),
+    Field("pseudo_beta_mask", ("token",), torch.bool, False, "whether that atom was modelled"),
+)
+
+
+class Batch(Mapping[str, Tensor]):
+    """Tensors [batch, *axes], one for each field, whose axis sizes agree."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], fields: Sequence[Field] = TRUNK_FIELDS
+    ) -> None:
+        """Checks the tensors against their declaration.
+
+        Raises:
+            ArgumentError: a field is missing or unknown, or has the wrong dtype or shape.
+        """
+        declared = {field.name for field in fields}
+        if declared != set(tensors):
+            missing, unknown = declared - set(tensors), set(tensors) - declared
+            raise ArgumentError(
+                f"batch lacks {sorted(missing)} and has undeclared {sorted(unknown)}"
+            )
+        self.fields = tuple(fields)
+        self._tensors = {field.name: tensors[field.name] for field in fields}
+        self.sizes: dict[str, int] = {}
+        for field in fields:
+            tensor = self._tensors[field.name]
+            if tensor.dtype != field.dtype:
+                raise ArgumentError(f"{field.name} is {tensor.dtype}; expected {field.dtype}")
+            if tensor.dim() != 1 + len(field.axes):
+                raise ArgumentError(
+                    f"{field.name} has shape {tuple(tensor.shape)}; "
+                    f"expected [{' '.join(('batch', *field.axes))}]"
+                )
+            for axis, size in zip(("batch", *field.axes), tensor.shape, strict=True):
+                expected = FIXED_AXES.get(axis) or self.sizes.setdefault(axis, size)
+                if size != expected:
+                    raise ArgumentError(f"{field.name}: axis {axis} is {size}; expected {expected}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all fields together."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.values())
+
+    def to(self, device: torch.device) -> "Batch":
+        """A copy on `device`; asynchronous from pinned memory."""
+        return Batch(
+            {name: tensor.to(device, non_blocking=True) for name, tensor in self.items()},
+            self.fields,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked host memory (also the hook that DataLoader calls)."""
+        return Batch({name: tensor.pin_memory() for name, tensor in self.items()}, self.fields)
+
+    def padded(self, **sizes: int) -> "Batch":
+        """A copy with the named axes padded at their ends.
+
+        Raises:
+            ArgumentError: an axis is unknown or already longer.
+        """
+        for axis, size in sizes.items():
+            if size < self.sizes.get(axis, size + 1):
+                have = self.sizes.get(axis, "no such axis")
+                raise ArgumentError(f"cannot pad axis {axis} to {size}: it is {have}")
+
+        def pad(field: Field) -> Tensor:
+            tensor = self[field.name]
+            shape = [tensor.shape[0]] + [
+                sizes.get(axis, old) for axis, old in zip(field.axes, tensor.shape[1:], strict=True)
+            ]
+            if shape == list(tensor.shape):
+                return tensor
+            out = tensor.new_full(shape, field.padding)
+            out[tuple(slice(old) for old in tensor.shape)] = tensor
+            return out
+
+        return Batch({field.name: pad(field) for field in self.fields}, self.fields)
+
+    def permuted_tokens(self, order: Tensor) -> "Batch":
+        """A copy whose token k is this one's token order[k]."""
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+
+        def permute(field: Field) -> Tensor:
+            tensor = self[field.name]
+            if field.name == "bonds":
+                return torch.where(tensor < 0, tensor, place[tensor.long()].to(tensor.dtype))
+            for axis, name in enumerate(field.axes, start=1):
+                if name == "token":
+                    tensor = tensor.index_select(axis, order)
+            return tensor
+
+        return Batch({field.name: permute(field) for field in self.fields}, self.fields)
+
+    @classmethod
+    def empty(cls, fields: Sequence[Field] = TRUNK_FIELDS, batch: int = 1, **sizes: int) -> "Batch":
+        """A batch of padding with these axis sizes: what simulation traces."""
+        return cls(
+            {
+                field.name: torch.full(
+                    (batch, *(FIXED_AXES.get(axis) or sizes[axis] for axis in field.axes)),
+                    field.padding,
+                    dtype=field.dtype,
+                )
+                for field in fields
+            },
+            fields,
+        )
+
+    @classmethod
+    def stacked(cls, examples: "Sequence[Batch]") -> "Batch":
+        """One batch of several, each axis padded to the longest.
+
+        Raises:
+            ArgumentError: there are none.
+        """
+        if not examples:
+            raise ArgumentError("a batch needs at least one example")
+        axes = [axis for axis in examples[0].sizes if axis != "batch"]
+        sizes = {axis: max(example.sizes[axis] for example in examples) for axis in axes}
+        padded = [example.padded(**sizes) for example in examples]
+        return cls(
+            {name: torch.cat([example[name] for example in padded]) for name in examples[0]},
+            examples[0].fields,
+        )

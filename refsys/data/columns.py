@@ -1,0 +1,133 @@
+"""The on-disk record: a folder of NumPy columns, read through memory maps.
+
+``<name>/<column>.npy`` holds one array each and ``<name>/record.json`` names the kind, the format
+version, what the record was made from, and each column's dtype, shape and checksum. There is no
+pickle anywhere. A record's name hashes everything that determines it, so that a changed source,
+configuration or format is another record.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsys.errors import DataError
+from refsys.files import new_folder, write_json
+
+FORMAT_VERSION = 1
+_HEADER = "record.json"
+
+
+def record_name(kind: str, sources: Mapping[str, Any]) -> str:
+    """The name of the record that `sources` determine: 20 hexadecimal digits of SHA-256."""
+    text = json.dumps([kind, FORMAT_VERSION, sources], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class Columns(Mapping[str, NDArray[Any]]):
+    """An open record: read-only memory maps by column name, and what `record.json` says."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self.kind: str = header["kind"]
+        self.facts: dict[str, Any] = header["facts"]
+        self._declared: dict[str, Any] = header["columns"]
+        self._open: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._open:
+            self._open[name] = self._map(name)
+        return self._open[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+    def _map(self, name: str) -> NDArray[Any]:
+        declared = self._declared[name]
+        path = self.path / f"{name}.npy"
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: damaged column ({error}); delete {self.path}") from error
+        if array.dtype.str != declared["dtype"] or list(array.shape) != declared["shape"]:
+            raise DataError(
+                f"{path}: holds {array.dtype.str} {list(array.shape)}, not the "
+                f"{declared['dtype']} {declared['shape']} of its record; delete {self.path}"
+            )
+        return array
+
+    def verify(self) -> None:
+        """Reads every column and compares its checksum.
+
+        Raises:
+            DataError: a column is missing, truncated or altered.
+        """
+        for name, declared in self._declared.items():
+            if _checksum(self._map(name)) != declared["sha256"]:
+                raise DataError(
+                    f"{self.path / name}.npy: altered since it was written; delete {self.path}"
+                )
+
+
+def write_columns(
+    path: Path, kind: str, columns: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+) -> None:
+    """Writes a record, whole or not at all.
+
+    Args:
+        path: The folder it becomes.
+        kind: What it holds.
+        columns: Arrays of fixed-size dtypes.
+        facts: JSON values: provenance and small numbers.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    declared: dict[str, Any] = {}
+    header = {"kind": kind, "format": FORMAT_VERSION, "facts": dict(facts), "columns": declared}
+    try:
+        with new_folder(path) as folder:
+            for name, column in columns.items():
+                array = np.ascontiguousarray(column)
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+                declared[name] = {
+                    "dtype": array.dtype.str,
+                    "shape": list(array.shape),
+                    "sha256": _checksum(array),
+                }
+            write_json(folder / _HEADER, header)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the record: {error.strerror or error}") from error
+
+
+def open_columns(path: Path, kind: str) -> Columns:
+    """Opens a record; its columns are mapped when first used.
+
+    Raises:
+        DataError: it is missing, unreadable, of another kind or of another format version.
+    """
+    try:
+        header = json.loads((path / _HEADER).read_bytes())
+        columns = Columns(path, header)
+        found = (header["kind"], header["format"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such record") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path / _HEADER}: unreadable ({error}); delete {path}") from error
+    if found != (kind, FORMAT_VERSION):
+        raise DataError(
+            f"{path}: a record of kind {found[0]!r}, format {found[1]!r}; "
+            f"expected {kind!r}, format {FORMAT_VERSION}"
+        )
+    return columns
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()

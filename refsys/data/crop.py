@@ -1,0 +1,81 @@
+"""Crops of a structure to a token budget (AlphaFold-Multimer, Algorithms 1 and 2).
+
+Every choice is a keyed draw, so that a crop is a function of (seed, step, example).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsys.errors import ArgumentError
+from refsys.streams import Draw
+
+CROPS = ("contiguous", "spatial", "mixed")
+
+
+def crop_tokens(
+    kind: str,
+    chains: NDArray[np.int32],
+    centers: NDArray[np.float32],
+    modelled: NDArray[np.bool_],
+    budget: int,
+    draw: Draw,
+) -> NDArray[np.int64]:
+    """Which tokens to keep, in order; all of them if they fit.
+
+    Args:
+        kind: contiguous, spatial, or mixed, which draws contiguous with probability 1/3.
+        chains: [token] chain numbers; a chain's tokens stand together.
+        centers: [token, 3] positions of the centre atoms, ångström.
+        modelled: [token] whether the centre atom has a position.
+        budget: How many tokens to keep at most.
+        draw: What the crop is for; its stream is extended by the names of the choices.
+
+    Raises:
+        ArgumentError: the kind or the budget makes no sense.
+    """
+    if kind not in CROPS:
+        raise ArgumentError(f"crop={kind!r} does not exist; choose one of {', '.join(CROPS)}")
+    if budget < 1:
+        raise ArgumentError(f"tokens={budget}; a crop needs at least one")
+    if len(chains) <= budget:
+        return np.arange(len(chains))
+    if kind == "mixed":
+        kind = "contiguous" if _named(draw, "kind").below(3) == 0 else "spatial"
+    if kind == "contiguous" or not modelled.any():
+        return contiguous_crop(chains, budget, draw)
+    return spatial_crop(centers, modelled, budget, draw)
+
+
+def contiguous_crop(chains: NDArray[np.int32], budget: int, draw: Draw) -> NDArray[np.int64]:
+    """One run of tokens from each chain, chains in random order, `budget` tokens in all."""
+    _, starts, lengths = np.unique(chains, return_index=True, return_counts=True)
+    order = _named(draw, "order").permutation(len(starts))
+    left, remaining = budget, int(lengths.sum())
+    kept: list[NDArray[Any]] = []
+    for number, chain in enumerate(order):
+        length = int(lengths[chain])
+        remaining -= length
+        longest = min(left, length)
+        shortest = min(length, max(0, left - remaining))
+        size = shortest + _named(draw, "size").below(longest - shortest + 1, number)
+        offset = _named(draw, "offset").below(length - size + 1, number)
+        kept.append(starts[chain] + offset + np.arange(size))
+        left -= size
+    return np.sort(np.concatenate(kept))
+
+
+def spatial_crop(
+    centers: NDArray[np.float32], modelled: NDArray[np.bool_], budget: int, draw: Draw
+) -> NDArray[np.int64]:
+    """The modelled tokens nearest to a random one; ties go to the earlier token."""
+    candidates = np.flatnonzero(modelled)
+    middle = candidates[_named(draw, "middle").below(len(candidates))]
+    distances = np.square(centers - centers[middle]).sum(axis=1)
+    order = np.argsort(np.where(modelled, distances, np.inf), kind="stable")
+    return np.sort(order[: min(budget, len(candidates))])
+
+
+def _named(draw: Draw, choice: str) -> Draw:
+    return Draw(draw.seed, f"{draw.stream}/{choice}", draw.step, draw.example)

@@ -1,0 +1,207 @@
+"""The store: prepared records on disk, and one small manifest for each example.
+
+::
+
+    <root>/records/<kind>/<name>/     columns, see `columns`
+    <root>/examples/<entry>.json      which records make up an example, and where they came from
+
+A store is plain files: copy it to another machine and measure there.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from refsys.data.columns import Columns, open_columns, record_name, write_columns
+from refsys.errors import DataError
+from refsys.files import write_json
+
+_Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+
+_HERE = Path(__file__).parent
+# The modules that decide what a record of each kind holds: their text is part of its name.
+_MAKERS = {
+    "structure": ("atom_site", "cif_tables", "mmcif", "store", "tokens", "vocabulary"),
+    "alignment": ("alignment", "vocabulary"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The open records of one entry.
+
+    Attributes:
+        entry: Its name.
+        structure: The structure record.
+        alignments: Alignment record by chain number.
+    """
+
+    entry: str
+    structure: Columns
+    alignments: Mapping[int, Columns]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the whole structure has."""
+        return len(self.structure["token_residue_type"])
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What preparing an entry did."""
+
+    entry: str
+    tokens: int
+    built: int
+
+
+class Store:
+    """A folder of prepared examples. Any number of processes may read and build at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entries(self) -> list[str]:
+        """Names of the prepared examples, sorted."""
+        return sorted(path.stem for path in (self.root / "examples").glob("*.json"))
+
+    def open(self, entry: str) -> Example:
+        """Opens an example.
+
+        Raises:
+            DataError: it was not prepared, or a record is damaged.
+        """
+        path = self.root / "examples" / f"{entry}.json"
+        try:
+            manifest = json.loads(path.read_bytes())
+            structure, alignments = manifest["structure"], manifest["alignments"]
+        except FileNotFoundError:
+            have = ", ".join(self.entries()) or "nothing"
+            raise DataError(
+                f"{self.root}: {entry} is not prepared (have: {have}); run 'foldperf prepare'"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
+        return Example(
+            entry,
+            open_columns(self._record("structure", structure), "structure"),
+            {
+                int(chain): open_columns(self._record("alignment", name), "alignment")
+                for chain, name in alignments.items()
+            },
+        )
+
+    def prepare(self, path: Path, alignments: Mapping[str, Path]) -> Prepared:
+        """Builds the records of one structure, unless intact ones are there already.
+
+        Args:
+            path: An mmCIF file.
+            alignments: A3M file by chain name (label_asym_id). Protein chains without one, and
+                whose sequence no other chain brings one for, get their sequence alone.
+
+        Raises:
+            DataError: a file cannot be used, or an alignment names a chain that is not a protein.
+        """
+        sources = {"file": _digest(path), "makers": _makers_digest("structure")}
+        name = record_name("structure", sources)
+        built = self._ensure("structure", name, lambda: _structure_record(path))
+        structure = open_columns(self._record("structure", name), "structure")
+        chains: list[dict[str, str]] = structure.facts["chains"]
+        proteins = {chain["name"]: chain for chain in chains if chain["kind"] == "protein"}
+        if unknown := sorted(set(alignments) - set(proteins)):
+            raise DataError(
+                f"{path}: an alignment is given for {', '.join(unknown)}, but its protein chains "
+                f"are {', '.join(proteins) or 'none'}"
+            )
+        by_sequence = {proteins[chain]["sequence"]: file for chain, file in alignments.items()}
+        records: dict[str, str] = {}
+        for number, chain in enumerate(chains):
+            if chain["kind"] == "protein":
+                sequence = chain["sequence"]
+                record, new = self._prepare_alignment(sequence, by_sequence.get(sequence))
+                records[str(number)] = record
+                built += new
+        entry = structure.facts["entry"]
+        manifest = {
+            "structure": name,
+            "alignments": records,
+            "source": path.name,
+            "source_sha256": sources["file"],
+        }
+        write_json(self.root / "examples" / f"{entry}.json", manifest)
+        return Prepared(entry, len(structure["token_residue_type"]), built)
+
+    def _prepare_alignment(self, sequence: str, file: Path | None) -> tuple[str, int]:
+        from refsys.data.alignment import query_only, read_a3m
+
+        sources = {
+            "sequence": sequence,
+            "file": _digest(file) if file else None,
+            "makers": _makers_digest("alignment"),
+        }
+        name = record_name("alignment", sources)
+
+        def build() -> _Record:
+            columns = read_a3m(file, sequence) if file else query_only(sequence)
+            facts = {"sequence": sequence, "source": file.name if file else "query only"}
+            return columns, facts | {"rows": len(columns["codes"])}
+
+        return name, self._ensure("alignment", name, build)
+
+    def _record(self, kind: str, name: str) -> Path:
+        return self.root / "records" / kind / name
+
+    def _ensure(self, kind: str, name: str, build: Callable[[], _Record]) -> int:
+        """Builds a record unless an intact one is there; returns how many it built."""
+        path = self._record(kind, name)
+        if path.exists():
+            try:
+                open_columns(path, kind).verify()
+            except DataError:
+                shutil.rmtree(path)
+            else:
+                return 0
+        columns, facts = build()
+        write_columns(path, kind, columns, facts)
+        return 1
+
+
+def _structure_record(path: Path) -> _Record:
+    from refsys.data.mmcif import read_structure
+    from refsys.data.tokens import chain_sequence, structure_columns
+
+    structure = read_structure(path)
+    columns = structure_columns(structure)
+    if not len(columns["token_residue_type"]):
+        raise DataError(f"{path}: no tokens")
+    chains = [
+        {
+            "name": chain.name,
+            "entity": chain.entity,
+            "kind": chain.kind,
+            "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
+        }
+        for number, chain in enumerate(structure.chains)
+    ]
+    return columns, {"entry": structure.entry.lower(), "chains": chains}
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+@cache
+def _makers_digest(kind: str) -> str:
+    text = b"".join((_HERE / f"{module}.py").read_bytes() for module in _MAKERS[kind])
+    return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,77 @@
+"""Losses of the trunk. Each gives the same scalar on every rank.
+
+A loss without a valid entry is zero by multiplication, never skipped, so that every rank runs the
+same graph.
+
+Shape suffixes: B batch, R owned tokens, N all tokens, K bins.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsys.batch import Batch
+from refsys.model.trunk import TrunkOutput
+from refsys.parallel import Layout
+from refsys.precision import Precision
+
+# Edges of the distogram's first and last bin, ångström.
+FIRST_EDGE = 2.3125
+LAST_EDGE = 21.6875
+# Weight of the resolved head beside the distogram (AlphaFold 2 supplement, section 1.9).
+RESOLVED_WEIGHT = 0.01
+
+
+def trunk_loss(output: TrunkOutput, batch: Batch, layout: Layout, precision: Precision) -> Tensor:
+    """The scalar that training the trunk alone minimizes."""
+    distogram = distogram_loss(output.distogram_BRNK, batch, layout, precision)
+    resolved = resolved_loss(output.resolved_BR2, batch, layout, precision)
+    return distogram + RESOLVED_WEIGHT * resolved
+
+
+def distogram_loss(
+    logits_BRNK: Tensor, batch: Batch, layout: Layout, precision: Precision
+) -> Tensor:
+    """Mean cross-entropy of the binned representative-atom distances over modelled pairs.
+
+    Args:
+        logits_BRNK: This rank's rows.
+        batch: Whole on every rank; `pseudo_beta` and its mask are the labels.
+        layout: Which rows are owned.
+        precision: Dtypes of distances and loss.
+
+    Returns:
+        A scalar, the same on every rank.
+    """
+    positions_BN3 = batch["pseudo_beta"].to(precision.coordinates)
+    mask_BN = batch["pseudo_beta_mask"]
+    own_BR3 = layout.local(positions_BN3, axis=1)
+    distances_BRN = (own_BR3.unsqueeze(2) - positions_BN3.unsqueeze(1)).square().sum(-1).sqrt()
+    edges = torch.linspace(
+        FIRST_EDGE,
+        LAST_EDGE,
+        logits_BRNK.shape[-1] - 1,
+        dtype=precision.coordinates,
+        device=distances_BRN.device,
+    )
+    target_BRN = torch.bucketize(distances_BRN, edges)
+    errors_BRN = F.cross_entropy(
+        logits_BRNK.to(precision.losses).permute(0, 3, 1, 2), target_BRN, reduction="none"
+    )
+    valid_BRN = layout.local(mask_BN, axis=1).unsqueeze(2) & mask_BN.unsqueeze(1)
+    return _mean(errors_BRN, valid_BRN, layout, precision)
+
+
+def resolved_loss(logits_BR2: Tensor, batch: Batch, layout: Layout, precision: Precision) -> Tensor:
+    """Mean cross-entropy of whether the representative atom was modelled, over real tokens."""
+    target_BR = layout.local(batch["pseudo_beta_mask"], axis=1).long()
+    errors_BR = F.cross_entropy(
+        logits_BR2.to(precision.losses).transpose(1, 2), target_BR, reduction="none"
+    )
+    return _mean(errors_BR, layout.local(batch["token_mask"], axis=1), layout, precision)
+
+
+def _mean(errors: Tensor, valid: Tensor, layout: Layout, precision: Precision) -> Tensor:
+    total = layout.sum_ranks((errors * valid).sum())
+    count = layout.sum_ranks(valid.sum().to(precision.losses))
+    return total / count.clamp(min=1.0)

@@ -1,0 +1,179 @@
+"""Embeddings of the batch: tokens, alignment rows, relative positions, bonds, recycling.
+
+Integer codes become vectors here, on the device, by looking rows up; one-hot tensors are never
+built. The batch itself is small and whole on every rank; what comes out is this rank's slab.
+
+Shape suffixes: B batch, R owned tokens, N all tokens, S alignment rows, C pair channels, W width of
+the single representation, I width of the input single representation, M alignment width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refsys.batch import Batch
+from refsys.config import ModelConfig
+from refsys.model.initialization import zeros
+from refsys.model.layers import LayerNorm, Linear
+from refsys.parallel import Layout
+from refsys.precision import Precision
+
+RESIDUE_CLASSES = 31
+ELEMENTS = 128
+
+
+class OneHotLinear(Linear):
+    """Linear of concatenated one-hot codes and scalars, without building the one-hots."""
+
+    def lookup(self, codes: Tensor, first: int, dtype: torch.dtype) -> Tensor:
+        """The weights' columns first + code for each of the integer `codes`: [..., out]."""
+        return F.embedding(codes.long() + first, self.weight.t()).to(dtype)
+
+    def scaled(self, values: Tensor, column: int, dtype: torch.dtype) -> Tensor:
+        """Column `column` times each of the scalar `values`: [..., out]."""
+        return values.to(dtype).unsqueeze(-1) * self.weight[:, column].to(dtype)
+
+
+class TokenInputEmbedder(nn.Module):
+    """The input single representation, from token-level features alone.
+
+    Concatenates an embedding of residue type and element (standing where the atom attention
+    encoder of Algorithm 2 puts its token activations), residue type, profile and deletion mean.
+    """
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.linear = OneHotLinear(RESIDUE_CLASSES + ELEMENTS, config.c_s, precision=precision)
+        self.dtype = precision.activations
+
+    def forward(self, batch: Batch, layout: Layout) -> Tensor:
+        """[B, R, I]."""
+        codes = layout.local(batch["residue_type"], axis=1)
+        elements = layout.local(batch["element"], axis=1)
+        tokens = self.linear.lookup(codes, 0, self.dtype)
+        tokens = tokens + self.linear.lookup(elements, RESIDUE_CLASSES, self.dtype)
+        return torch.cat(
+            [
+                tokens,
+                F.one_hot(codes.long(), RESIDUE_CLASSES).to(self.dtype),
+                layout.local(batch["profile"], axis=1).to(self.dtype),
+                layout.local(batch["deletion_mean"], axis=1).unsqueeze(-1).to(self.dtype),
+            ],
+            dim=-1,
+        )
+
+
+class RelativePositionEncoding(nn.Module):
+    """Algorithm 3: residue, token and chain offsets of each pair of tokens."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.linear = OneHotLinear(config.relative_position_width, config.c_z, precision=precision)
+        self.max_residue = config.max_relative_residue
+        self.max_chain = config.max_relative_chain
+        self.dtype = precision.activations
+
+    def forward(self, batch: Batch, layout: Layout) -> Tensor:
+        """[B, R, N, C]."""
+
+        def offset(name: str, limit: int, valid: Tensor) -> Tensor:
+            difference = own(name).unsqueeze(2) - batch[name].unsqueeze(1)
+            return torch.where(valid, (difference + limit).clamp(0, 2 * limit), 2 * limit + 1)
+
+        def own(name: str) -> Tensor:
+            return layout.local(batch[name], axis=1)
+
+        def same(name: str) -> Tensor:
+            return own(name).unsqueeze(2) == batch[name].unsqueeze(1)
+
+        same_chain, same_entity = same("asym_id"), same("entity_id")
+        same_residue = same_chain & same("residue_index")
+        residue = offset("residue_index", self.max_residue, same_chain)
+        token = offset("token_index", self.max_residue, same_residue)
+        chain = offset("sym_id", self.max_chain, same_entity)
+        bins = 2 * self.max_residue + 2
+        lookup, dtype = self.linear.lookup, self.dtype
+        encoding = lookup(residue, 0, dtype) + lookup(token, bins, dtype)
+        encoding = encoding + self.linear.scaled(same_entity, 2 * bins, dtype)
+        return encoding + lookup(chain, 2 * bins + 1, dtype)
+
+
+class InitialEmbedding(nn.Module):
+    """Lines 1 to 6 of Algorithm 1: what the first cycle starts from."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        c_i, c_z = config.c_s_inputs, config.c_z
+        self.linear_s = Linear(c_i, config.c_s, precision=precision)
+        self.linear_z_i = Linear(c_i, c_z, precision=precision)
+        self.linear_z_j = Linear(c_i, c_z, precision=precision)
+        self.relative_position = RelativePositionEncoding(config, precision)
+        self.linear_bond = OneHotLinear(1, c_z, precision=precision)
+
+    def forward(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
+        """The initial single [B, R, W] and pair [B, R, N, C] slabs."""
+        z_j_BNC = layout.gather_tokens(self.linear_z_j(s_inputs_BRI), axis=1)
+        z_BRNC = self.linear_z_i(s_inputs_BRI).unsqueeze(2) + z_j_BNC.unsqueeze(1)
+        z_BRNC = z_BRNC + self.relative_position(batch, layout)
+        bonded_BRN = bonded_rows(batch["bonds"], layout)
+        z_BRNC = z_BRNC + self.linear_bond.scaled(bonded_BRN, 0, z_BRNC.dtype)
+        return self.linear_s(s_inputs_BRI), z_BRNC
+
+
+def bonded_rows(bonds: Tensor, layout: Layout) -> Tensor:
+    """[B, R, N] bool: whether owned token i and token j are bonded.
+
+    Args:
+        bonds: [B, bond, 2] token indices, −1 where padded.
+        layout: Which rows are owned.
+    """
+    ends = bonds.long()
+    rows = torch.cat([ends[..., 0], ends[..., 1]], dim=1) - layout.start
+    columns = torch.cat([ends[..., 1], ends[..., 0]], dim=1)
+    owned = layout.stop - layout.start
+    # Padding and foreign rows land in one spare cell past the slab's end.
+    valid = (columns >= 0) & (rows >= 0) & (rows < owned)
+    cells = torch.where(valid, rows * layout.tokens + columns, owned * layout.tokens)
+    flat = torch.zeros(
+        bonds.shape[0], owned * layout.tokens + 1, dtype=torch.bool, device=bonds.device
+    )
+    return flat.scatter(1, cells, True)[:, :-1].unflatten(1, (owned, layout.tokens))
+
+
+class AlignmentEmbedding(nn.Module):
+    """Lines 1 to 3 of Algorithm 8: alignment rows plus the input single representation."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        # 32 classes, whether there is a deletion, and how many.
+        self.linear_rows = OneHotLinear(34, config.c_m, precision=precision)
+        self.linear_s = Linear(config.c_s_inputs, config.c_m, precision=precision)
+        self.dtype = precision.activations
+
+    def forward(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout) -> Tensor:
+        """[B, S, R, M]."""
+        rows = layout.local(batch["alignment"], axis=2)
+        deletions = layout.local(batch["deletions"], axis=2).to(torch.float32)
+        linear = self.linear_rows
+        m_BSRM = linear.lookup(rows, 0, self.dtype)
+        m_BSRM = m_BSRM + linear.scaled(deletions > 0, 32, self.dtype)
+        amount = (2.0 / math.pi) * torch.atan(deletions / 3.0)
+        m_BSRM = m_BSRM + linear.scaled(amount, 33, self.dtype)
+        return m_BSRM + self.linear_s(s_inputs_BRI).unsqueeze(1)
+
+
+class RecyclingEmbedder(nn.Module):
+    """Lines 8 and 11 of Algorithm 1: what the previous cycle adds to this one."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.norm_z = LayerNorm(config.c_z, precision)
+        self.norm_s = LayerNorm(config.c_s, precision)
+        self.linear_z = Linear(config.c_z, config.c_z, initializer=zeros, precision=precision)
+        self.linear_s = Linear(config.c_s, config.c_s, initializer=zeros, precision=precision)
+
+    def forward(self, s_BRW: Tensor, z_BRNC: Tensor) -> tuple[Tensor, Tensor]:
+        """The previous cycle's single and pair slabs, embedded."""
+        return self.linear_s(self.norm_s(s_BRW)), self.linear_z(self.norm_z(z_BRNC))

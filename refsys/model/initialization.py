@@ -1,0 +1,73 @@
+"""Parameter initialization from keyed streams: the same weights on any device, in any order.
+
+A module lists its initializers by parameter name in `initializers`; `initialize` walks the model.
+Construction itself allocates and draws nothing that matters, so that meta and fake models are
+cheap.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from refsys.streams import Draw
+
+Initializer = Callable[[Tensor, Draw], Tensor]
+
+
+def _truncated_normal(weight: Tensor, draw: Draw, scale: float) -> Tensor:
+    """Normal of variance scale / fan_in, truncated at two standard deviations."""
+    bound = math.erf(math.sqrt(2.0))
+    uniform = draw.uniform_on(weight.device, weight.numel()).to(torch.float64) + 2.0**-25
+    normal = math.sqrt(2.0) * torch.erfinv((2.0 * uniform - 1.0) * bound)
+    # 0.8796 is the standard deviation of a unit normal truncated at ±2.
+    deviation = math.sqrt(scale / weight.shape[-1]) / 0.87962566103423978
+    return (normal * deviation).reshape(weight.shape)
+
+
+def lecun(weight: Tensor, draw: Draw) -> Tensor:
+    """Truncated normal of variance 1 / fan_in: the default."""
+    return _truncated_normal(weight, draw, 1.0)
+
+
+def he(weight: Tensor, draw: Draw) -> Tensor:
+    """Truncated normal of variance 2 / fan_in: before a rectifier or a swish."""
+    return _truncated_normal(weight, draw, 2.0)
+
+
+def zeros(weight: Tensor, draw: Draw) -> Tensor:
+    """Zero: the last linear of every residual update, gates, output heads, offsets."""
+    del draw
+    return torch.zeros_like(weight)
+
+
+def ones(weight: Tensor, draw: Draw) -> Tensor:
+    """One: LayerNorm scales."""
+    del draw
+    return torch.ones_like(weight)
+
+
+def stacked(*parts: tuple[int, Initializer]) -> Initializer:
+    """Initializes consecutive groups of rows, (rows, initializer) each."""
+
+    def initializer(weight: Tensor, draw: Draw) -> Tensor:
+        groups = weight.split([rows for rows, _ in parts])
+        drawn = [
+            part(group, Draw(draw.seed, f"{draw.stream}/{number}"))
+            for number, ((_, part), group) in enumerate(zip(parts, groups, strict=True))
+        ]
+        return torch.cat([group.to(weight.dtype) for group in drawn])
+
+    return initializer
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, seed: int) -> None:
+    """Draws every parameter of `model` from the stream that its path names."""
+    for path, module in model.named_modules():
+        initializers: dict[str, Initializer] = getattr(module, "initializers", {})
+        for name, initializer in initializers.items():
+            parameter = module.get_parameter(name)
+            stream = f"initialization/{path}.{name}"
+            parameter.copy_(initializer(parameter, Draw(seed, stream)))

@@ -1,0 +1,155 @@
+"""The MSA module (Algorithms 8, 9 and 10).
+
+The alignment representation is spread over ranks by tokens: every rank holds all alignment rows of
+its own tokens.
+
+Shape suffixes: B batch, S alignment rows, R owned tokens, N all tokens, M alignment width, C pair
+channels, H heads, D head width, U outer-product width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from refsys.config import ModelConfig
+from refsys.model.context import Context
+from refsys.model.initialization import lecun, stacked, zeros
+from refsys.model.layers import LayerNorm, Linear
+from refsys.model.pairformer import PairStack
+from refsys.model.transition import Transition
+from refsys.ops.dropout_residual import dropout_residual
+from refsys.ops.outer_product_mean import outer_product_mean
+from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
+from refsys.precision import Precision
+
+
+class OuterProductMean(nn.Module):
+    """Algorithm 9: the pair update that the alignment implies."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        width = config.outer_product_width
+        self.norm = LayerNorm(config.c_m, precision)
+        self.linear_ab = Linear(config.c_m, 2 * width, precision=precision)
+        dtype = precision.parameters
+        self.weight_out = nn.Parameter(torch.empty(config.c_z, width * width, dtype=dtype))
+        self.bias_out = nn.Parameter(torch.empty(config.c_z, dtype=dtype))
+        self.initializers = {"weight_out": zeros, "bias_out": zeros}
+        self.accumulation = precision.accumulation
+
+    def forward(self, m_BSRM: Tensor, mask_BSN: Tensor, context: Context) -> Tensor:
+        """[B, R, N, C], without the residual."""
+        layout = context.layout
+        mask_BSR = layout.local(mask_BSN, axis=2)
+        ab = self.linear_ab(self.norm(m_BSRM)) * mask_BSR.unsqueeze(-1)
+        a_BSRU, b_BSRU = ab.chunk(2, dim=-1)
+        return outer_product_mean(
+            a_BSRU,
+            layout.gather_tokens(b_BSRU, axis=2),
+            mask_BSR,
+            mask_BSN,
+            self.weight_out,
+            self.bias_out,
+            accumulation=self.accumulation,
+        )
+
+
+class MSAPairWeightedAveraging(nn.Module):
+    """Algorithm 10: each alignment row mixes its tokens by weights from the pair representation."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        c_m = config.c_m
+        self.heads = config.pair_weighted_heads
+        self.norm_m = LayerNorm(c_m, precision)
+        self.norm_z = LayerNorm(config.c_z, precision)
+        self.linear_bias = Linear(config.c_z, self.heads, precision=precision)
+        self.linear_vg = Linear(
+            c_m, 2 * c_m, initializer=stacked((c_m, lecun), (c_m, zeros)), precision=precision
+        )
+        self.linear_out = Linear(c_m, c_m, initializer=zeros, precision=precision)
+        self.softmax = precision.softmax
+        self.dropout = config.msa_dropout
+        self.dropout_site = ""
+
+    def forward(
+        self, m_BSRM: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context
+    ) -> Tensor:
+        """The alignment representation with the update added; dropout shared by its rows."""
+        v_BSRM, gate_BSRM = self.linear_vg(self.norm_m(m_BSRM)).chunk(2, dim=-1)
+        averaged_BSRHD = pair_weighted_averaging(
+            context.layout.gather_tokens(v_BSRM, axis=2).unflatten(-1, (self.heads, -1)),
+            self.linear_bias(self.norm_z(z_BRNC)),
+            token_mask_BN,
+            softmax=self.softmax,
+        )
+        update_BSRM = self.linear_out(averaged_BSRHD.flatten(-2) * gate_BSRM.sigmoid())
+        return dropout_residual(
+            m_BSRM,
+            update_BSRM,
+            rate=self.dropout,
+            draw=context.draw(self.dropout_site),
+            shared_axis=-3,
+            start=context.layout.start,
+        )
+
+
+class MSAModuleBlock(nn.Module):
+    """One block of Algorithm 8.
+
+    The last block's alignment update has no reader: it is not computed, and its parameters, which
+    the released model counts, are frozen.
+    """
+
+    def __init__(self, config: ModelConfig, precision: Precision, *, last: bool) -> None:
+        super().__init__()
+        self.outer_product_mean = OuterProductMean(config, precision)
+        self.pair_weighted_averaging = MSAPairWeightedAveraging(config, precision)
+        self.transition = Transition(config.c_m, config.transition_factor, precision)
+        self.pair_stack = PairStack(config, precision)
+        self.last = last
+        if last:
+            self.pair_weighted_averaging.requires_grad_(False)
+            self.transition.requires_grad_(False)
+
+    def forward(
+        self,
+        m_BSRM: Tensor,
+        z_BRNC: Tensor,
+        alignment_mask_BSN: Tensor,
+        token_mask_BN: Tensor,
+        mask_BRN: Tensor,
+        context: Context,
+    ) -> tuple[Tensor, Tensor]:
+        """The updated alignment and pair slabs."""
+        z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, alignment_mask_BSN, context)
+        if not self.last:
+            m_BSRM = self.pair_weighted_averaging(m_BSRM, z_BRNC, token_mask_BN, context)
+            m_BSRM = self.transition(m_BSRM)
+        return m_BSRM, self.pair_stack(z_BRNC, mask_BRN, context)
+
+
+class MSAModule(nn.Module):
+    """Algorithm 8: the alignment speaks to the pair representation, which alone leaves."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            MSAModuleBlock(config, precision, last=number == config.msa_blocks - 1)
+            for number in range(config.msa_blocks)
+        )
+
+    def forward(
+        self,
+        m_BSRM: Tensor,
+        z_BRNC: Tensor,
+        alignment_mask_BSN: Tensor,
+        token_mask_BN: Tensor,
+        mask_BRN: Tensor,
+        context: Context,
+    ) -> Tensor:
+        """The updated pair slab."""
+        for block in self.blocks:
+            m_BSRM, z_BRNC = context.run(
+                block, m_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN
+            )
+        return z_BRNC

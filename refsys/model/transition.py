@@ -1,0 +1,32 @@
+"""Transition (Algorithm 11)."""
+
+import torch
+from torch import Tensor, nn
+
+from refsys.model.initialization import he, zeros
+from refsys.model.layers import LayerNorm
+from refsys.ops.transition import transition
+from refsys.precision import Precision
+
+
+class Transition(nn.Module):
+    """LayerNorm, SwiGLU widened by `factor`, linear. Local to every position."""
+
+    def __init__(self, width: int, factor: int, precision: Precision) -> None:
+        super().__init__()
+        dtype = precision.parameters
+        self.norm = LayerNorm(width, precision)
+        self.weight_in = nn.Parameter(torch.empty(2 * factor * width, width, dtype=dtype))
+        self.weight_out = nn.Parameter(torch.empty(width, factor * width, dtype=dtype))
+        self.initializers = {"weight_in": he, "weight_out": zeros}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] → [..., width], the residual included."""
+        return x + transition(
+            x,
+            self.norm.weight,
+            self.norm.bias,
+            self.weight_in,
+            self.weight_out,
+            statistics=self.norm.statistics,
+        )

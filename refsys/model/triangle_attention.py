@@ -1,0 +1,88 @@
+"""Triangle attention (Algorithms 14 and 15).
+
+The ending node is the starting node applied to the transposed pair tensor, its bias projected
+after the transposition.
+
+Shape suffixes: B batch, R owned tokens, N all tokens, C channels, H heads, D head width, Q the
+queries of one streamed block of bias rows.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from refsys.model.context import Context
+from refsys.model.initialization import lecun, stacked, zeros
+from refsys.model.layers import LayerNorm, Linear
+from refsys.ops.dropout_residual import dropout_residual
+from refsys.ops.triangle_attention import triangle_attention
+from refsys.precision import Precision
+
+
+class _TriangleAttention(nn.Module):
+    def __init__(self, c_z: int, heads: int, dropout: float, precision: Precision) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = LayerNorm(c_z, precision)
+        self.linear_bias = Linear(c_z, heads, precision=precision)
+        self.linear_qkvg = Linear(
+            c_z,
+            4 * c_z,
+            initializer=stacked((3 * c_z, lecun), (c_z, zeros)),
+            precision=precision,
+        )
+        self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
+        self.softmax = precision.softmax
+        self.dropout = dropout
+        self.dropout_site = ""
+
+    def attend(self, x_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
+        """Gated attention within each row of the normalized slab, biased by the rows' own pairs."""
+        q, k, v, gate_BRNC = self.linear_qkvg(x_BRNC).chunk(4, dim=-1)
+        q_BRNHD, k_BRNHD, v_BRNHD = (t.unflatten(-1, (self.heads, -1)) for t in (q, k, v))
+        blocks = [
+            triangle_attention(
+                q_BRNHD[:, :, first:last],
+                k_BRNHD,
+                v_BRNHD,
+                bias_BQNH.permute(0, 3, 1, 2),
+                mask_BRN,
+                softmax=self.softmax,
+            )
+            for first, last, bias_BQNH in context.layout.stream_rows(self.linear_bias(x_BRNC))
+        ]
+        out_BRNHD = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+        return self.linear_out(out_BRNHD.flatten(-2) * torch.sigmoid(gate_BRNC))
+
+
+class TriangleAttentionStartingNode(_TriangleAttention):
+    """Algorithm 14: row i attends along itself, query j to key k, with bias from pair (j, k)."""
+
+    def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
+        """The pair slab with the update added; dropout shared by rows."""
+        update_BRNC = self.attend(self.norm(z_BRNC), mask_BRN, context)
+        return dropout_residual(
+            z_BRNC,
+            update_BRNC,
+            rate=self.dropout,
+            draw=context.draw(self.dropout_site),
+            shared_axis=-3,
+            start=0,
+        )
+
+
+class TriangleAttentionEndingNode(_TriangleAttention):
+    """Algorithm 15: column j attends along itself, query i to key k, with bias from pair (k, i)."""
+
+    def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
+        """The pair slab with the update added; dropout shared by columns."""
+        layout = context.layout
+        columns_BRNC = layout.rows_to_columns(self.norm(z_BRNC))
+        update_BRNC = layout.columns_to_rows(self.attend(columns_BRNC, mask_BRN, context))
+        return dropout_residual(
+            z_BRNC,
+            update_BRNC,
+            rate=self.dropout,
+            draw=context.draw(self.dropout_site),
+            shared_axis=-2,
+            start=layout.start,
+        )

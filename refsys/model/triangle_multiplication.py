@@ -1,0 +1,75 @@
+"""Triangle multiplication (Algorithms 12 and 13).
+
+Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's channels.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from refsys.model.context import Context
+from refsys.model.initialization import lecun, stacked, zeros
+from refsys.model.layers import LayerNorm, Linear
+from refsys.ops.dropout_residual import dropout_residual
+from refsys.ops.triangle_multiplication import contraction, epilogue, projection
+from refsys.precision import Precision
+
+
+class _TriangleMultiplication(nn.Module):
+    outgoing: ClassVar[bool]
+
+    def __init__(self, c_z: int, dropout: float, precision: Precision) -> None:
+        super().__init__()
+        self.norm_in = LayerNorm(c_z, precision)
+        self.norm_out = LayerNorm(c_z, precision)
+        self.weight_in = nn.Parameter(torch.empty(5 * c_z, c_z, dtype=precision.parameters))
+        self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
+        self.initializers = {"weight_in": stacked((2 * c_z, lecun), (3 * c_z, zeros))}
+        self.dropout = dropout
+        self.dropout_site = ""
+
+    def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
+        """The pair slab with the update added."""
+        layout = context.layout
+        a_BRNC, b_BRNC, gate_BRNC = projection(
+            z_BRNC,
+            mask_BRN,
+            self.norm_in.weight,
+            self.norm_in.bias,
+            self.weight_in,
+            statistics=self.norm_in.statistics,
+        )
+        x_BNNc = contraction(
+            layout.rows_to_channels(a_BRNC),
+            layout.rows_to_channels(b_BRNC),
+            outgoing=self.outgoing,
+        )
+        update_BRNC = epilogue(
+            layout.channels_to_rows(x_BNNc, channels=z_BRNC.shape[-1]),
+            gate_BRNC,
+            self.norm_out.weight,
+            self.norm_out.bias,
+            self.linear_out.weight,
+            statistics=self.norm_out.statistics,
+        )
+        return dropout_residual(
+            z_BRNC,
+            update_BRNC,
+            rate=self.dropout,
+            draw=context.draw(self.dropout_site),
+            shared_axis=-3,
+            start=0,
+        )
+
+
+class TriangleMultiplicationOutgoing(_TriangleMultiplication):
+    """Algorithm 12: x[i, j] = Σₖ a[i, k] b[j, k]."""
+
+    outgoing = True
+
+
+class TriangleMultiplicationIncoming(_TriangleMultiplication):
+    """Algorithm 13: x[i, j] = Σₖ a[k, i] b[k, j]."""
+
+    outgoing = False

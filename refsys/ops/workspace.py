@@ -1,0 +1,58 @@
+"""Scratch memory inside an operator goes through one call, so that everyone can see it.
+
+Tensors that an operator allocates inside a custom kernel are invisible to dispatch modes. Asking
+for them here shows them to whoever watches: memory guards in the tests, the live-storage tracker,
+simulation. A kernel's fake implementation calls `declare` with the same name and size.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Scratch(NamedTuple):
+    """One scratch buffer: whose it is, and how large."""
+
+    name: str
+    nbytes: int
+
+
+_watchers: ContextVar[tuple[Callable[[Scratch], None], ...]] = ContextVar(
+    "foldperf_workspace", default=()
+)
+
+
+def workspace(
+    name: str, shape: Sequence[int], *, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """An uninitialized scratch tensor, seen by every watcher. It lives as long as its references.
+
+    Args:
+        name: Operator and purpose, as in ``triangle_attention.bias_gradient_planes``.
+        shape: Its shape.
+        dtype: Its dtype.
+        device: Where it lives.
+    """
+    tensor = torch.empty(tuple(shape), dtype=dtype, device=device)
+    declare(name, tensor.numel() * tensor.element_size())
+    return tensor
+
+
+def declare(name: str, nbytes: int) -> None:
+    """Says that an operator would use `nbytes` of scratch: the fake twin of `workspace`."""
+    for watcher in _watchers.get():
+        watcher(Scratch(name, nbytes))
+
+
+@contextmanager
+def watch(watcher: Callable[[Scratch], None]) -> Iterator[None]:
+    """Calls `watcher` for each scratch buffer asked for or declared inside the block."""
+    token = _watchers.set((*_watchers.get(), watcher))
+    try:
+        yield
+    finally:
+        _watchers.reset(token)

@@ -1,0 +1,124 @@
+"""One training step of the trunk, in the phases that are measured.
+
+Nothing in `forward`, `backward` or `update` reads a value back to the host or has a shape that
+depends on data, so that a step can be traced under fake tensors and captured.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refsys.batch import Batch
+from refsys.config import ModelConfig
+from refsys.losses import trunk_loss
+from refsys.model.context import Context
+from refsys.model.initialization import initialize
+from refsys.model.trunk import Trunk
+from refsys.parallel import SingleRank
+from refsys.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """Adam and its schedule, as AlphaFold 3 is trained.
+
+    Attributes:
+        learning_rate: At the end of the warm-up.
+        warmup_steps: Steps of linear warm-up.
+        decay_every: Steps between decays.
+        decay: Factor of each decay.
+        beta_1: Decay of the first moment.
+        beta_2: Decay of the second moment.
+        epsilon: Added to the root of the second moment.
+        clip: Largest global gradient norm.
+    """
+
+    learning_rate: float = 1.8e-3
+    warmup_steps: int = 1000
+    decay_every: int = 50_000
+    decay: float = 0.95
+    beta_1: float = 0.9
+    beta_2: float = 0.95
+    epsilon: float = 1e-8
+    clip: float = 10.0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        warmup = min(1.0, (step + 1) / self.warmup_steps)
+        return self.learning_rate * warmup * self.decay ** (step // self.decay_every)
+
+
+class TrunkTraining:
+    """The model, its optimizer, and the phases of a step."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        precision: Precision,
+        *,
+        seed: int = 0,
+        cycles: int = 1,
+        checkpointing: bool = True,
+        dropout: bool = True,
+        optimizer: OptimizerConfig | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Builds the model; `initialize` gives it its weights.
+
+        Args:
+            config: The preset.
+            precision: The dtype table.
+            seed: Seed of initialization and dropout.
+            cycles: Recycling iterations of every step.
+            checkpointing: Whether blocks recompute their activations in the backward pass.
+            dropout: Whether dropout is on.
+            optimizer: Adam and its schedule.
+            device: Where it all lives; the default device if None.
+        """
+        self.precision = precision
+        self.seed = seed
+        self.cycles = cycles
+        self.checkpointing = checkpointing
+        self.dropout = dropout
+        self.schedule = optimizer or OptimizerConfig()
+        with torch.device(device or torch.get_default_device()):
+            self.model = Trunk(config, precision)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        # One fused kernel on every device, so that what a CPU counts is what a GPU runs.
+        self.optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=self.schedule.rate(0),
+            betas=(self.schedule.beta_1, self.schedule.beta_2),
+            eps=self.schedule.epsilon,
+            fused=True,
+        )
+
+    def initialize(self) -> None:
+        """Draws the weights from the seed."""
+        initialize(self.model, self.seed)
+
+    def forward(self, batch: Batch, step: int) -> Tensor:
+        """The scalar loss of a batch."""
+        context = Context(
+            layout=SingleRank(batch.sizes["token"]),
+            seed=self.seed if self.dropout else None,
+            step=step,
+            example=batch["example"].unsqueeze(1),
+            checkpointing=self.checkpointing,
+        )
+        output = self.model(batch, context, self.cycles)
+        return trunk_loss(output, batch, context.layout, self.precision)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of every trained parameter."""
+        loss.backward()
+
+    def update(self, step: int) -> Tensor:
+        """Clips, steps and clears the gradients; returns their norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm

@@ -1,0 +1,259 @@
+"""Every operator: its naive meaning, its FLOP formula, its gradients, its checks, its backends."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from refsys import ops
+from refsys.errors import ArgumentError
+from refsys.ops.backend import OPERATORS, Fallback
+from refsys.ops.dropout_residual import dropout_residual
+from refsys.ops.layer_norm import layer_norm
+from refsys.ops.outer_product_mean import outer_product_mean
+from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
+from refsys.ops.transition import transition
+from refsys.ops.triangle_attention import triangle_attention
+from refsys.ops.triangle_multiplication import contraction, epilogue, projection
+from refsys.streams import Draw
+
+F64 = torch.float64
+G = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=G, dtype=F64)
+
+
+def mask(*shape):
+    return torch.rand(shape, generator=G) > 0.3
+
+
+B, R, Q, K, H, D, C, S, U = 2, 3, 4, 5, 2, 6, 8, 7, 3
+ARGUMENTS = {
+    "layer_norm": ((normal(B, R, C), normal(C), normal(C)), {"statistics": F64, "epsilon": 1e-5}),
+    "dropout_residual": (
+        (normal(B, R, Q, C), normal(B, R, Q, C)),
+        {"rate": 0.25, "draw": Draw(1, "x"), "shared_axis": -3, "start": 0},
+    ),
+    "triangle_attention": (
+        (
+            *(normal(B, R, Q, H, D), normal(B, R, K, H, D), normal(B, R, K, H, D)),
+            *(normal(B, H, Q, K), mask(B, R, K)),
+        ),
+        {"softmax": F64},
+    ),
+    "triangle_multiplication_projection": (
+        (normal(B, R, Q, C), mask(B, R, Q), normal(C), normal(C), normal(5 * C, C)),
+        {"statistics": F64},
+    ),
+    "triangle_multiplication_contraction": (
+        (normal(B, Q, Q, C), normal(B, Q, Q, C)),
+        {"outgoing": True},
+    ),
+    "triangle_multiplication_epilogue": (
+        (normal(B, R, Q, C), normal(B, R, Q, C), normal(C), normal(C), normal(C, C)),
+        {"statistics": F64},
+    ),
+    "transition": (
+        (normal(B, R, C), normal(C), normal(C), normal(4 * C, C), normal(C, 2 * C)),
+        {"statistics": F64},
+    ),
+    "outer_product_mean": (
+        (
+            *(normal(B, S, R, U), normal(B, S, Q, U), mask(B, S, R), mask(B, S, Q)),
+            *(normal(C, U * U), normal(C)),
+        ),
+        {"accumulation": F64},
+    ),
+    "pair_weighted_averaging": (
+        (normal(B, S, Q, H, D), normal(B, R, Q, H), mask(B, Q)),
+        {"softmax": F64},
+    ),
+}
+PUBLIC = {
+    "layer_norm": layer_norm,
+    "dropout_residual": dropout_residual,
+    "triangle_attention": triangle_attention,
+    "triangle_multiplication_projection": projection,
+    "triangle_multiplication_contraction": contraction,
+    "triangle_multiplication_epilogue": epilogue,
+    "transition": transition,
+    "outer_product_mean": outer_product_mean,
+    "pair_weighted_averaging": pair_weighted_averaging,
+}
+
+
+def test_every_operator_is_here():
+    assert set(OPERATORS) == set(ARGUMENTS) == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_flop_formula_equals_the_count(name):
+    arguments, options = ARGUMENTS[name]
+    with FlopCounterMode(display=False) as counter:
+        PUBLIC[name](*arguments, **options)
+    assert OPERATORS[name].flops(*arguments, **options) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_minimum_bytes_are_the_inputs_and_outputs(name):
+    arguments, options = ARGUMENTS[name]
+    outputs = PUBLIC[name](*arguments, **options)
+    tensors = [*arguments, *(outputs if isinstance(outputs, tuple) else (outputs,))]
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert OPERATORS[name].minimum_bytes(*arguments, **options) == total
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_gradients_equal_finite_differences(name):
+    arguments, options = ARGUMENTS[name]
+    inputs = [a.clone().requires_grad_() if a.dtype == F64 else a for a in arguments]
+    torch.autograd.gradcheck(lambda *a: PUBLIC[name](*a, **options), inputs)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_output_keeps_the_dtype_and_is_near_float64(name, dtype):
+    arguments, options = ARGUMENTS[name]
+    exact = PUBLIC[name](*arguments, **options)
+    low = [a.to(dtype) if a.dtype == F64 else a for a in arguments]
+    upper = {key: torch.float32 if value is F64 else value for key, value in options.items()}
+    found = PUBLIC[name](*low, **upper)
+    pairs = zip(found, exact, strict=True) if isinstance(exact, tuple) else [(found, exact)]
+    for one, other in pairs:
+        assert one.dtype == dtype
+        scale = other.abs().max()
+        assert ((one.double() - other).abs().max() / scale) < 30 * torch.finfo(dtype).eps
+
+
+def test_triangle_attention_is_what_the_formula_says():
+    (q, k, v, bias, keep), options = ARGUMENTS["triangle_attention"]
+    keep = keep.clone()
+    keep[0, 1] = False
+    out = triangle_attention(q, k, v, bias, keep, **options)
+    for b, r, i, h in itertools.product(range(B), range(R), range(Q), range(H)):
+        keys = [j for j in range(K) if keep[b, r, j]]
+        logits = [float(q[b, r, i, h] @ k[b, r, j, h]) / math.sqrt(D) for j in keys]
+        weights = [math.exp(x + float(bias[b, h, i, j])) for x, j in zip(logits, keys, strict=True)]
+        expected = torch.zeros(D, dtype=F64)
+        for weight, j in zip(weights, keys, strict=True):
+            expected += weight / sum(weights) * v[b, r, j, h]
+        torch.testing.assert_close(out[b, r, i, h], expected)
+
+
+def test_a_row_without_keys_gives_zero_and_passes_no_gradient():
+    (q, k, v, bias, keep), options = ARGUMENTS["triangle_attention"]
+    keep = keep.clone()
+    keep[0] = False
+    inputs = [t.clone().requires_grad_() for t in (q, k, v, bias)]
+    out = triangle_attention(*inputs, keep, **options)
+    out.sum().backward()
+    assert (out[0] == 0).all()
+    for tensor in inputs:
+        assert (tensor.grad[0] == 0).all()
+        assert tensor.grad[1].isfinite().all()
+
+
+@pytest.mark.parametrize("outgoing", [True, False])
+def test_contraction_is_what_the_formula_says(outgoing):
+    a, b = normal(1, 4, 4, 2), normal(1, 4, 4, 2)
+    x = contraction(a, b, outgoing=outgoing)
+    for i, j in itertools.product(range(4), range(4)):
+        pairs = [
+            (a[0, i, k], b[0, j, k]) if outgoing else (a[0, k, i], b[0, k, j]) for k in range(4)
+        ]
+        torch.testing.assert_close(x[0, i, j], sum(u * v for u, v in pairs))
+
+
+def test_outer_product_mean_counts_the_rows_that_cover_both():
+    a, b = normal(1, 3, 2, 1), normal(1, 3, 2, 1)
+    mask_a = torch.tensor([[[True, False], [True, True], [False, True]]])
+    a, b = a * mask_a.unsqueeze(-1), b * mask_a.unsqueeze(-1)
+    one, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64)
+    out = outer_product_mean(a, b, mask_a, mask_a, one, zero, accumulation=F64)
+    for i, j in itertools.product(range(2), range(2)):
+        covered = [s for s in range(3) if mask_a[0, s, i] and mask_a[0, s, j]]
+        total = sum(float(a[0, s, i, 0] * b[0, s, j, 0]) for s in covered)
+        assert float(out[0, i, j, 0]) == pytest.approx(total / (len(covered) + 1e-3))
+
+
+@pytest.mark.parametrize("shared_axis", [-3, -2])
+def test_dropout_mask_is_shared_scaled_and_cut_by_global_index(shared_axis):
+    kept_axis = -2 if shared_axis == -3 else -3
+    zero, one = torch.zeros(2, 6, 6, 4, dtype=F64), torch.ones(2, 6, 6, 4, dtype=F64)
+    options = {"rate": 0.25, "draw": Draw(1, "d"), "shared_axis": shared_axis}
+    whole = dropout_residual(zero, one, start=0, **options)
+    assert set(whole.unique().tolist()) == {0.0, 1 / 0.75}
+    assert (whole == whole.narrow(shared_axis, 0, 1)).all()
+    part = dropout_residual(
+        zero.narrow(kept_axis, 2, 3), one.narrow(kept_axis, 2, 3), start=2, **options
+    )
+    assert torch.equal(part, whole.narrow(kept_axis, 2, 3))
+    assert torch.equal(dropout_residual(zero, one, start=0, **{**options, "draw": None}), one)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: triangle_attention(a[0][0], *a[1:], softmax=F64), "q has shape"),
+        (lambda a: triangle_attention(a[0], a[1][:, :, :, :1], *a[2:], softmax=F64), "k has shape"),
+        (lambda a: triangle_attention(a[0], a[1].float(), *a[2:], softmax=F64), "k is torch.float"),
+        (lambda a: triangle_attention(*a[:4], a[4].double(), softmax=F64), "mask is torch.float64"),
+        (lambda a: triangle_attention(*a[:3], a[3].to("meta"), a[4], softmax=F64), "bias is on"),
+        (lambda a: triangle_attention(*a, softmax=F64, backend="fast"), "backend='fast'"),
+        (lambda a: contraction(a[0][0], a[0][0], outgoing=True), "as many rows as columns"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call(ARGUMENTS["triangle_attention"][0])
+
+
+class TestBackends:
+    operator = OPERATORS["transition"]
+    tensor = torch.zeros(1)
+
+    def chosen(self, explicit=None):
+        return self.operator.choose(explicit, self.tensor)
+
+    def test_the_first_that_speaks_decides(self, monkeypatch):
+        assert self.chosen() == "reference"
+        monkeypatch.setenv("FOLDPERF_BACKEND", "transition=compiled,layer_norm=reference")
+        assert self.chosen() == "compiled"
+        with ops.use_backend("reference"):
+            assert self.chosen() == "reference"
+            with ops.use_backend(transition="compiled"):
+                assert self.chosen() == "compiled"
+                assert self.chosen("reference") == "reference"
+                with ops.use_backend("reference"):
+                    assert self.chosen() == "reference"
+
+    def test_what_cannot_run_falls_back_and_is_counted(self):
+        before = ops.fallbacks()
+        assert self.operator.choose("compiled", torch.zeros(1, device="meta")) == "reference"
+        (fallback,) = ops.fallbacks() - before
+        assert fallback[:2] == Fallback("transition", "compiled", "")[:2]
+        assert "meta" in fallback.reason
+
+    @pytest.mark.parametrize("text", ["fast", "transition=fast", "trasition=compiled"])
+    def test_a_wrong_environment_variable_is_named(self, monkeypatch, text):
+        monkeypatch.setenv("FOLDPERF_BACKEND", text)
+        with pytest.raises(ArgumentError, match="does not exist"):
+            self.chosen()
+
+    def test_a_wrong_operator_is_named(self):
+        with pytest.raises(ArgumentError, match="'softmax' does not exist"):
+            ops.use_backend(softmax="reference").__enter__()
+
+    def test_compiled_equals_reference(self):
+        (x, *weights), _ = ARGUMENTS["transition"]
+        inputs = [t.float().requires_grad_() for t in (x, *weights)]
+        results = []
+        for backend in ("reference", "compiled"):
+            out = transition(*inputs, statistics=torch.float32, backend=backend)
+            results.append((out, *torch.autograd.grad(out.sum(), inputs)))
+        for reference, compiled in zip(*results, strict=True):
+            torch.testing.assert_close(compiled, reference, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,148 @@
+"""Float64 laws of the trunk: padding, permutation, checkpointing, sharding."""
+
+import pytest
+import torch
+from support.layouts import in_lockstep, slabs
+from support.trunks import FLOAT64, context, random_batch, random_trunk
+
+from refsys.losses import trunk_loss
+
+TOKENS, ROWS = 13, 6
+NAMES = ("s", "z", "distogram", "resolved")
+
+
+@pytest.fixture(scope="module")
+def trunk():
+    return random_trunk()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_batch(TOKENS, ROWS, batch=2)
+
+
+def loss_and_gradients(trunk, batch, cycles=2, **options):
+    trunk.zero_grad()
+    this = context(batch, **options)
+    output = trunk(batch, this, cycles)
+    loss = trunk_loss(output, batch, this.layout, FLOAT64)
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in trunk.named_parameters() if p.requires_grad}
+    return output, loss, gradients
+
+
+def assert_close(actual, expected, tolerance=1e-10):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_padding_changes_nothing(trunk, batch):
+    plain, loss, gradients = loss_and_gradients(trunk, batch)
+    padded_batch = batch.padded(token=TOKENS + 5, alignment_row=ROWS + 3, bond=20)
+    padded, padded_loss, padded_gradients = loss_and_gradients(trunk, padded_batch)
+    assert_close(padded.s_BRW[:, :TOKENS], plain.s_BRW)
+    assert_close(padded.z_BRNC[:, :TOKENS, :TOKENS], plain.z_BRNC)
+    assert_close(padded.distogram_BRNK[:, :TOKENS, :TOKENS], plain.distogram_BRNK)
+    assert_close(padded_loss, loss)
+    for name, gradient in gradients.items():
+        assert_close(padded_gradients[name], gradient)
+
+
+def test_padding_law_can_fail(trunk, batch):
+    """Garbage where padding says nothing must show if the mask says it is real."""
+    padded = batch.padded(token=TOKENS + 5)
+    padded["token_mask"].fill_(True)
+    with torch.no_grad():
+        wrong = trunk(padded, context(padded))
+        right = trunk(batch, context(batch))
+    assert (wrong.z_BRNC[:, :TOKENS, :TOKENS] - right.z_BRNC).abs().max() > 1e-3
+
+
+def test_permuting_tokens_permutes_the_output(trunk, batch):
+    order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(1))
+    permuted = batch.permuted_tokens(order)
+    with torch.no_grad():
+        plain = trunk(batch, context(batch), 2)
+        other = trunk(permuted, context(permuted), 2)
+    assert_close(other.s_BRW, plain.s_BRW[:, order])
+    assert_close(other.z_BRNC, plain.z_BRNC[:, order][:, :, order])
+    assert_close(other.distogram_BRNK, plain.distogram_BRNK[:, order][:, :, order])
+    assert (plain.z_BRNC[:, order] - plain.z_BRNC).abs().max() > 1e-3
+
+
+def test_permuting_alignment_rows_below_the_query_changes_nothing(trunk, batch):
+    order = torch.tensor([0, 3, 5, 1, 2, 4])
+    permuted = {**batch, **{k: batch[k][:, order] for k in ("alignment", "deletions")}}
+    with torch.no_grad():
+        plain = trunk(batch, context(batch))
+        other = trunk(type(batch)(permuted), context(batch))
+    assert_close(other.z_BRNC, plain.z_BRNC)
+
+
+@pytest.mark.parametrize("seed", [None, 7], ids=["without dropout", "with dropout"])
+def test_checkpointing_changes_nothing(trunk, batch, seed):
+    _, loss, gradients = loss_and_gradients(trunk, batch, seed=seed, step=3)
+    _, again, recomputed = loss_and_gradients(trunk, batch, seed=seed, step=3, checkpointing=True)
+    assert torch.equal(loss, again)
+    for name, gradient in gradients.items():
+        assert_close(recomputed[name], gradient)
+
+
+def test_dropout_is_a_function_of_seed_step_and_example(trunk, batch):
+    def loss(**options):
+        with torch.no_grad():
+            return trunk(batch, context(batch, **options)).z_BRNC
+
+    assert torch.equal(loss(seed=7, step=3), loss(seed=7, step=torch.tensor(3)))
+    for other in ({"seed": 8, "step": 3}, {"seed": 7, "step": 4}, {"seed": None}):
+        assert not torch.equal(loss(seed=7, step=3), loss(**other))
+
+
+def test_examples_of_a_batch_do_not_see_each_other(trunk, batch):
+    """Dropout included: its masks are keyed by example, not by place in the tensor."""
+    second = type(batch)({name: tensor[1:] for name, tensor in batch.items()})
+    with torch.no_grad():
+        both = trunk(batch, context(batch, seed=7))
+        alone = trunk(second, context(second, seed=7))
+    for name, together, single in zip(NAMES, both, alone, strict=True):
+        torch.testing.assert_close(together[1:], single, rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_only_the_last_cycle_is_differentiated(trunk, batch):
+    """The state that enters the last cycle is a constant to the gradient."""
+    _, _, gradients = loss_and_gradients(trunk, batch, cycles=2)
+    trunk.zero_grad()
+    this = context(batch)
+    with torch.no_grad():
+        first = trunk(batch, this, 1)
+    recycled = trunk.recycling_embedder(first.s_BRW, first.z_BRNC)
+    embedded = trunk.recycling_embedder.forward
+    trunk.recycling_embedder.forward = lambda s, z: recycled
+    try:
+        output = trunk(batch, this.in_cycle(0), 1)
+    finally:
+        trunk.recycling_embedder.forward = embedded
+    trunk_loss(output, batch, this.layout, FLOAT64).backward()
+    for name, parameter in trunk.named_parameters():
+        if parameter.requires_grad:
+            assert_close(parameter.grad, gradients[name])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_sharded_equals_whole(trunk, batch, ranks):
+    """With dropout, uneven slabs and uneven channel shares."""
+
+    def program(layout):
+        this = context(batch, layout, seed=7, step=3)
+        output = trunk(batch, this, 2)
+        return (*output, trunk_loss(output, batch, layout, FLOAT64))
+
+    with torch.no_grad():
+        this = context(batch, seed=7, step=3)
+        whole = trunk(batch, this, 2)
+        loss = trunk_loss(whole, batch, this.layout, FLOAT64)
+    for (start, stop), result in zip(
+        slabs(TOKENS, ranks), in_lockstep(TOKENS, ranks, program), strict=True
+    ):
+        for name, slab, full in zip(NAMES, result, whole, strict=False):
+            torch.testing.assert_close(slab, full[:, start:stop], rtol=1e-9, atol=1e-9, msg=name)
+        assert_close(result[-1], loss)
