@@ -103,6 +103,19 @@ class Draw:
         """The same uniforms, computed on `device`."""
         return (self.integers_on(device, count, start) >> 8).to(torch.float32) * 2.0**-24
 
+    def uniform_table_on(self, device: torch.device, rows: int, count: int) -> Tensor:
+        """Many uniform draws at once: row r holds the indices from r · 2³⁴ on.
+
+        Returns:
+            [rows, count], or [rows, batch, count] if `example` is a [batch, 1] tensor.
+        """
+        blocks = torch.arange(-(-count // 4), dtype=torch.int64, device=device)
+        table = (torch.arange(rows, dtype=torch.int64, device=device) << 32).unsqueeze(1) + blocks
+        if isinstance(self.example, Tensor) and self.example.dim():
+            table = table.unsqueeze(1)
+        words = torch.stack(torch.broadcast_tensors(*self._words(table)), dim=-1)
+        return (words.flatten(-2)[..., :count] >> 8).to(torch.float32) * 2.0**-24
+
     def normal(self, count: int, start: int = 0) -> NDArray[np.float32]:
         """Standard normals by Box-Muller in float64, rounded to float32.
 

@@ -98,6 +98,18 @@ class TrunkTraining:
         """Draws the weights from the seed."""
         initialize(self.model, self.seed)
 
+    def optimizer_tensors(self) -> list[Tensor]:
+        """The moments and step counts that exist so far."""
+        states = self.optimizer.state.values()
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
+    def materialize_moments(self) -> None:
+        """Creates the optimizer's state ahead of the first step: for simulation alone."""
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def forward(self, batch: Batch, step: int) -> Tensor:
         """The scalar loss of a batch."""
         context = Context(

@@ -1,14 +1,13 @@
 """What a forward call needs beside its tensors: layout, randomness, checkpointing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch.utils.checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from refsys.parallel import Layout
-from refsys.streams import Draw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +20,7 @@ class Context:
         step: Training step, a key of every draw; an int or a 0-dimensional int64 tensor.
         example: [batch, 1] int64, the examples' identities.
         cycle: Recycling iteration, a key of every draw.
+        masks: Dropout masks by site, once drawn.
         checkpointing: Whether blocks recompute their activations in the backward pass.
     """
 
@@ -29,17 +29,8 @@ class Context:
     step: int | Tensor = 0
     example: int | Tensor = 0
     cycle: int = 0
+    masks: tuple[Tensor, ...] | None = None
     checkpointing: bool = False
-
-    def draw(self, site: str) -> Draw | None:
-        """The draw of the dropout mask at `site`, or None without dropout."""
-        if self.seed is None:
-            return None
-        return Draw(self.seed, f"dropout/{site}/{self.cycle}", self.step, self.example)
-
-    def in_cycle(self, cycle: int) -> "Context":
-        """The same call in another recycling iteration."""
-        return replace(self, cycle=cycle)
 
     def run(self, block: Callable[..., Any], *args: Any) -> Any:
         """Calls `block(*args, self)`, recomputing it in the backward pass if checkpointing.
@@ -51,10 +42,3 @@ class Context:
         return torch.utils.checkpoint.checkpoint(
             block, *args, self, use_reentrant=False, preserve_rng_state=False
         )
-
-
-def name_dropout_sites(root: nn.Module) -> None:
-    """Gives each module below `root` that draws dropout its path, the name of its stream."""
-    for path, module in root.named_modules():
-        if hasattr(module, "dropout_site"):
-            module.dropout_site = path

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from refsys.config import ModelConfig
 from refsys.model.context import Context
+from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import LayerNorm, Linear
 from refsys.model.pairformer import PairStack
 from refsys.model.transition import Transition
-from refsys.ops.dropout_residual import dropout_residual
 from refsys.ops.outer_product_mean import outer_product_mean
 from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.precision import Precision
@@ -68,8 +68,7 @@ class MSAPairWeightedAveraging(nn.Module):
         )
         self.linear_out = Linear(c_m, c_m, initializer=zeros, precision=precision)
         self.softmax = precision.softmax
-        self.dropout = config.msa_dropout
-        self.dropout_site = ""
+        self.dropout = SharedDropout(config.msa_dropout, c_m, shared_axis=-3, local=True)
 
     def forward(
         self, m_BSRM: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context
@@ -83,14 +82,7 @@ class MSAPairWeightedAveraging(nn.Module):
             softmax=self.softmax,
         )
         update_BSRM = self.linear_out(averaged_BSRHD.flatten(-2) * gate_BSRM.sigmoid())
-        return dropout_residual(
-            m_BSRM,
-            update_BSRM,
-            rate=self.dropout,
-            draw=context.draw(self.dropout_site),
-            shared_axis=-3,
-            start=context.layout.start,
-        )
+        return self.dropout(m_BSRM, update_BSRM, context)
 
 
 class MSAModuleBlock(nn.Module):

@@ -7,18 +7,23 @@ Shape suffixes: B batch, R owned tokens, N all tokens, C channels, H heads, D he
 queries of one streamed block of bias rows.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from refsys.model.context import Context
+from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import LayerNorm, Linear
-from refsys.ops.dropout_residual import dropout_residual
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.precision import Precision
 
 
 class _TriangleAttention(nn.Module):
+    # The axis that shares dropout masks, and whether the other one holds local tokens alone.
+    dropout_axis: ClassVar[tuple[int, bool]]
+
     def __init__(self, c_z: int, heads: int, dropout: float, precision: Precision) -> None:
         super().__init__()
         self.heads = heads
@@ -32,8 +37,8 @@ class _TriangleAttention(nn.Module):
         )
         self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
         self.softmax = precision.softmax
-        self.dropout = dropout
-        self.dropout_site = ""
+        shared_axis, local = self.dropout_axis
+        self.dropout = SharedDropout(dropout, c_z, shared_axis=shared_axis, local=local)
 
     def attend(self, x_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """Gated attention within each row of the normalized slab, biased by the rows' own pairs."""
@@ -57,32 +62,22 @@ class _TriangleAttention(nn.Module):
 class TriangleAttentionStartingNode(_TriangleAttention):
     """Algorithm 14: row i attends along itself, query j to key k, with bias from pair (j, k)."""
 
+    dropout_axis = (-3, False)
+
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added; dropout shared by rows."""
         update_BRNC = self.attend(self.norm(z_BRNC), mask_BRN, context)
-        return dropout_residual(
-            z_BRNC,
-            update_BRNC,
-            rate=self.dropout,
-            draw=context.draw(self.dropout_site),
-            shared_axis=-3,
-            start=0,
-        )
+        return self.dropout(z_BRNC, update_BRNC, context)
 
 
 class TriangleAttentionEndingNode(_TriangleAttention):
     """Algorithm 15: column j attends along itself, query i to key k, with bias from pair (k, i)."""
+
+    dropout_axis = (-2, True)
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added; dropout shared by columns."""
         layout = context.layout
         columns_BRNC = layout.rows_to_columns(self.norm(z_BRNC))
         update_BRNC = layout.columns_to_rows(self.attend(columns_BRNC, mask_BRN, context))
-        return dropout_residual(
-            z_BRNC,
-            update_BRNC,
-            rate=self.dropout,
-            draw=context.draw(self.dropout_site),
-            shared_axis=-2,
-            start=layout.start,
-        )
+        return self.dropout(z_BRNC, update_BRNC, context)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from refsys.model.context import Context
+from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import LayerNorm, Linear
-from refsys.ops.dropout_residual import dropout_residual
 from refsys.ops.triangle_multiplication import contraction, epilogue, projection
 from refsys.precision import Precision
 
@@ -26,8 +26,7 @@ class _TriangleMultiplication(nn.Module):
         self.weight_in = nn.Parameter(torch.empty(5 * c_z, c_z, dtype=precision.parameters))
         self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
         self.initializers = {"weight_in": stacked((2 * c_z, lecun), (3 * c_z, zeros))}
-        self.dropout = dropout
-        self.dropout_site = ""
+        self.dropout = SharedDropout(dropout, c_z, shared_axis=-3, local=False)
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added."""
@@ -53,14 +52,7 @@ class _TriangleMultiplication(nn.Module):
             self.linear_out.weight,
             statistics=self.norm_out.statistics,
         )
-        return dropout_residual(
-            z_BRNC,
-            update_BRNC,
-            rate=self.dropout,
-            draw=context.draw(self.dropout_site),
-            shared_axis=-3,
-            start=0,
-        )
+        return self.dropout(z_BRNC, update_BRNC, context)
 
 
 class TriangleMultiplicationOutgoing(_TriangleMultiplication):

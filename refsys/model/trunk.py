@@ -3,6 +3,7 @@
 Shape suffixes: B batch, R owned tokens, N all tokens, C pair channels, W single width, K bins.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
-from refsys.model.context import Context, name_dropout_sites
+from refsys.model.context import Context
+from refsys.model.dropout import DropoutMasks
 from refsys.model.embedding import (
     AlignmentEmbedding,
     InitialEmbedding,
@@ -47,7 +49,7 @@ class Trunk(nn.Module):
         self.pairformer = PairformerStack(config, precision)
         self.distogram = DistogramHead(config, precision)
         self.resolved = ResolvedHead(config, precision)
-        name_dropout_sites(self)
+        self.dropout_masks = DropoutMasks(self)
 
     def components(self) -> dict[str, nn.ModuleList]:
         """The parts whose parameters are counted apart."""
@@ -86,7 +88,8 @@ class Trunk(nn.Module):
         for cycle in range(cycles):
             last = cycle == cycles - 1
             with torch.set_grad_enabled(last and torch.is_grad_enabled()):
-                this = context.in_cycle(cycle)
+                this = replace(context, cycle=cycle)
+                this = replace(this, masks=self.dropout_masks(this, z_BRNC.device))
                 s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC)
                 z_BRNC = self.msa(
                     m_init_BSRM,

@@ -127,7 +127,9 @@ LOCAL = {
     ),
     "ResolvedHead": case(heads.ResolvedHead(CONFIG, FLOAT64), lambda m, lay: m(own(lay, S))),
 }
+# Made of the above, or without rows of their own.
 CONTAINERS = {"LayerNorm", "Linear", "OneHotLinear", "MSAModule", "PairformerStack", "Trunk"}
+CONTAINERS |= {"SharedDropout", "DropoutMasks"}
 
 
 def slab_and_truth(module, call, rank=1, ranks=3):

@@ -17,7 +17,6 @@ from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.ops.transition import transition
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.ops.triangle_multiplication import contraction, epilogue, projection
-from refsys.streams import Draw
 
 F64 = torch.float64
 G = torch.Generator().manual_seed(0)
@@ -35,8 +34,8 @@ B, R, Q, K, H, D, C, S, U = 2, 3, 4, 5, 2, 6, 8, 7, 3
 ARGUMENTS = {
     "layer_norm": ((normal(B, R, C), normal(C), normal(C)), {"statistics": F64, "epsilon": 1e-5}),
     "dropout_residual": (
-        (normal(B, R, Q, C), normal(B, R, Q, C)),
-        {"rate": 0.25, "draw": Draw(1, "x"), "shared_axis": -3, "start": 0},
+        (normal(B, R, Q, C), normal(B, R, Q, C), mask(B, Q, C)),
+        {"rate": 0.25, "shared_axis": -3},
     ),
     "triangle_attention": (
         (
@@ -181,18 +180,14 @@ def test_outer_product_mean_counts_the_rows_that_cover_both():
 
 
 @pytest.mark.parametrize("shared_axis", [-3, -2])
-def test_dropout_mask_is_shared_scaled_and_cut_by_global_index(shared_axis):
-    kept_axis = -2 if shared_axis == -3 else -3
-    zero, one = torch.zeros(2, 6, 6, 4, dtype=F64), torch.ones(2, 6, 6, 4, dtype=F64)
-    options = {"rate": 0.25, "draw": Draw(1, "d"), "shared_axis": shared_axis}
-    whole = dropout_residual(zero, one, start=0, **options)
-    assert set(whole.unique().tolist()) == {0.0, 1 / 0.75}
-    assert (whole == whole.narrow(shared_axis, 0, 1)).all()
-    part = dropout_residual(
-        zero.narrow(kept_axis, 2, 3), one.narrow(kept_axis, 2, 3), start=2, **options
+def test_dropout_mask_is_shared_and_scaled(shared_axis):
+    zero, one = torch.zeros(2, 6, 5, 4, dtype=F64), torch.ones(2, 6, 5, 4, dtype=F64)
+    keep = mask(2, 5 if shared_axis == -3 else 6, 4)
+    out = dropout_residual(one, one, keep, rate=0.25, shared_axis=shared_axis)
+    torch.testing.assert_close(
+        out, (1 + keep.double().unsqueeze(shared_axis) / 0.75).expand_as(out)
     )
-    assert torch.equal(part, whole.narrow(kept_axis, 2, 3))
-    assert torch.equal(dropout_residual(zero, one, start=0, **{**options, "draw": None}), one)
+    assert torch.equal(dropout_residual(zero, one, None, rate=0.25, shared_axis=-3), one)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,15 @@ def test_tensor_keys_broadcast_over_the_batch():
         assert np.array_equal(both[row].numpy(), Draw(1, "a", 2, example).uniform(7, 3))
 
 
+def test_a_table_is_its_rows():
+    examples = torch.tensor([[5], [9]])
+    table = Draw(1, "a", 2, examples).uniform_table_on(CPU, rows=3, count=6)
+    single = Draw(1, "a", 2, 9).uniform_table_on(CPU, rows=3, count=6)
+    for row in range(3):
+        assert np.array_equal(single[row].numpy(), Draw(1, "a", 2, 9).uniform(6, row * 2**34))
+        assert torch.equal(table[row, 1], single[row])
+
+
 def test_golden_integers():
     """The draws themselves are a contract: records and resumed runs depend on them."""
     text = b"".join(

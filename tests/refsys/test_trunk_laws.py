@@ -118,7 +118,7 @@ def test_only_the_last_cycle_is_differentiated(trunk, batch):
     embedded = trunk.recycling_embedder.forward
     trunk.recycling_embedder.forward = lambda s, z: recycled
     try:
-        output = trunk(batch, this.in_cycle(0), 1)
+        output = trunk(batch, this, 1)
     finally:
         trunk.recycling_embedder.forward = embedded
     trunk_loss(output, batch, this.layout, FLOAT64).backward()
@@ -146,3 +146,18 @@ def test_sharded_equals_whole(trunk, batch, ranks):
         for name, slab, full in zip(NAMES, result, whole, strict=False):
             torch.testing.assert_close(slab, full[:, start:stop], rtol=1e-9, atol=1e-9, msg=name)
         assert_close(result[-1], loss)
+
+
+def test_dropout_masks_are_shared_keyed_and_of_the_right_rate(trunk, batch):
+    wide = batch.padded(token=400)
+    masks = trunk.dropout_masks(context(wide, seed=7, step=3), torch.device("cpu"))
+    assert len({mask.data_ptr() for mask in masks}) == len(masks)
+    pair = [mask for mask in masks if mask.shape[-1] == trunk.config.c_z]
+    assert len(pair) == 4 * (trunk.config.msa_blocks + trunk.config.pairformer_blocks)
+    for mask in pair:
+        assert mask.shape == (2, 400, trunk.config.c_z)
+        assert abs(mask.float().mean() - 0.75) < 0.02
+    short = trunk.dropout_masks(context(batch, seed=7, step=3), torch.device("cpu"))
+    for wide_mask, mask in zip(masks, short, strict=True):
+        assert torch.equal(wide_mask[:, :TOKENS], mask)
+    assert trunk.dropout_masks(context(batch), torch.device("cpu")) is None

@@ -1,0 +1,13 @@
+"""The errors that the harness raises on purpose."""
+
+
+class BenchError(Exception):
+    """Base of the family. The message is one line that names the thing and the way out."""
+
+
+class UsageError(BenchError):
+    """What was asked for makes no sense: an unknown name, a malformed file."""
+
+
+class StorageError(BenchError):
+    """Results cannot be written or read."""

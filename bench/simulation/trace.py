@@ -1,0 +1,198 @@
+"""Tracing a program's step: every operator, by phase, module path and name."""
+
+import gc
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from bench.simulation.module_paths import ModulePaths
+from bench.simulation.storages import LiveStorages, Peak
+from refsys.ops.workspace import Scratch, watch
+from workloads.workload import Program
+
+# Bookkeeping of torch itself, which moves no data: `prim.device` is a fake tensor asking itself.
+_IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
+_BUILT_IN_NAMESPACES = frozenset({"aten", "prims"})
+
+
+class Origin(NamedTuple):
+    """Where a cost arises."""
+
+    phase: str
+    module: str
+    operator: str
+
+
+@dataclass(slots=True)
+class Cost:
+    """What the operators of one origin cost together.
+
+    Attributes:
+        calls: How many there were, views not counted.
+        flops: Floating-point operations of matrix products and convolutions.
+        nbytes: Bytes of their inputs and outputs.
+    """
+
+    calls: int = 0
+    flops: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a step costs.
+
+    Attributes:
+        costs: By origin.
+        peak: Most bytes alive at once.
+        phase_peaks: The same within each phase.
+        unpriced: Operators of other libraries without a FLOP formula: their FLOPs are unknown.
+    """
+
+    costs: dict[Origin, Cost]
+    peak: Peak
+    phase_peaks: dict[str, Peak]
+    unpriced: tuple[str, ...] = field(default=())
+
+    def total(self, quantity: str) -> int:
+        """The sum of `calls`, `flops` or `nbytes` over all origins."""
+        return sum(getattr(cost, quantity) for cost in self.costs.values())
+
+
+def trace(program: Program) -> Trace:
+    """Runs one step of `program` and notes every operator.
+
+    Under a fake tensor mode nothing is computed and memory is predicted; on real tensors the same
+    is measured, much slowed down. The program's state (parameters, optimizer) must exist already.
+    """
+    tracer = _Tracer(program.module or nn.Module())
+    states = program.tensors()
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with watch(tracer.on_scratch), tracer.paths, tracer:
+            for state, tensors in states.items():
+                tracer.hold(tensors, state)
+            parameters = list(states.get("parameters", []))
+            for phase in program.phases:
+                tracer.enter_phase(phase)
+                program.run(phase)
+                tracer.leave_phase(parameters)
+            for state, tensors in program.tensors().items():
+                tracer.memory.assign(tensors, state)
+    finally:
+        if collecting:
+            gc.enable()
+    return tracer.result(program.phases)
+
+
+class _Tracer(TorchDispatchMode):
+    """The dispatch mode behind `trace`."""
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.paths = ModulePaths(root)
+        self.memory = LiveStorages()
+        self._costs: defaultdict[Origin, Cost] = defaultdict(Cost)
+        self._unpriced: set[str] = set()
+        self._phase = ""
+        self._scratch: list[int] | None = None
+        self._module = ""
+
+    def hold(self, tensors: Iterable[Tensor], state: str) -> None:
+        """Notes tensors that are alive from the start."""
+        for tensor in tensors:
+            self.memory.add(tensor, state)
+
+    def enter_phase(self, phase: str) -> None:
+        self._phase = phase
+        self.memory.enter_phase(phase)
+
+    def leave_phase(self, parameters: Iterable[Tensor]) -> None:
+        """What forward leaves alive is activations; what hangs on a parameter is a gradient."""
+        self.memory.reassign_alive("forward", "activations")
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.memory.assign(gradients, "gradients")
+
+    def on_scratch(self, scratch: Scratch) -> None:
+        """Scratch inside an opaque operator; elsewhere the allocation itself is seen."""
+        if self._scratch is not None:
+            self._scratch.append(
+                self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
+            )
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace in _IGNORED_NAMESPACES:
+            return func(*args, **kwargs)
+        self._module, recomputed = self.paths.current()
+        with self._opaque():
+            out = func(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        name = str(func)
+        state = "recomputed" if recomputed else self._state()
+        for tensor in outputs:
+            self.memory.add(tensor, state, self._module, name)
+        if not func.is_view:
+            inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            phase = "recompute" if recomputed else self._phase
+            self._count(Origin(phase, self._module, name), func, args, kwargs, out, inputs, outputs)
+        return out
+
+    @contextmanager
+    def _opaque(self) -> Iterator[None]:
+        outer, self._scratch = self._scratch, []
+        try:
+            yield
+        finally:
+            for number in reversed(self._scratch):
+                self.memory.end_scratch(number)
+            self._scratch = outer
+
+    def _state(self) -> str:
+        return "forward" if self._phase == "forward" else "temporaries"
+
+    def _count(
+        self,
+        origin: Origin,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+        inputs: list[Tensor],
+        outputs: list[Tensor],
+    ) -> None:
+        cost = self._costs[origin]
+        cost.calls += 1
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            cost.flops += int(formula(*args, **kwargs, out_val=out))
+        elif func.namespace not in _BUILT_IN_NAMESPACES:
+            self._unpriced.add(origin.operator)
+        cost.nbytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+
+    def result(self, phases: tuple[str, ...]) -> Trace:
+        return Trace(
+            dict(self._costs),
+            self.memory.peak(),
+            {phase: self.memory.peak(phase) for phase in phases},
+            tuple(sorted(self._unpriced)),
+        )
+
+
+def compute_operators(costs: dict[Origin, Cost]) -> dict[str, int]:
+    """Calls of each operator, over all phases and modules."""
+    calls: defaultdict[str, int] = defaultdict(int)
+    for origin, cost in costs.items():
+        calls[origin.operator] += cost.calls
+    return dict(sorted(calls.items()))

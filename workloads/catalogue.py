@@ -1,0 +1,38 @@
+"""Finding workloads: the project's own, and what other packages offer.
+
+A package offers a workload with an entry point in the group ``foldperf.workloads`` whose value is a
+`Workload` class. The project's own are listed here, so that a bare copy of the source works
+without being installed.
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from workloads.workload import Catalogue, Workload
+
+GROUP = "foldperf.workloads"
+_OWN = {"alphafold3-trunk": "workloads.trunk:TrunkWorkload"}
+
+
+@cache
+def catalogue() -> Catalogue:
+    """All workloads that can be loaded, by name; a broken one is named with its reason."""
+    found = dict(_OWN)
+    found.update({point.name: point.value for point in entry_points(group=GROUP)})
+    workloads: dict[str, Workload] = {}
+    broken: dict[str, str] = {}
+    for name, value in sorted(found.items()):
+        try:
+            workloads[name] = _load(value)
+        except Exception as error:
+            broken[name] = f"{type(error).__name__}: {error}"
+    return Catalogue(workloads, broken)
+
+
+def _load(value: str) -> Workload:
+    module, _, attribute = value.partition(":")
+    made = getattr(import_module(module), attribute)()
+    if not isinstance(made, Workload):
+        raise TypeError(f"{value} is not a Workload")
+    return made

@@ -1,0 +1,261 @@
+"""The AlphaFold 3 trunk in training: input embedding, MSA module, Pairformer, heads."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from refsys import ops
+from refsys.batch import Batch
+from refsys.config import PRESETS, ModelConfig, preset
+from refsys.data.crop import CROPS
+from refsys.data.examples import BONDS_PER_TOKEN, Examples, ExampleSpec
+from refsys.data.store import Store
+from refsys.data.synthetic import synthetic_batch
+from refsys.errors import DataError
+from refsys.ops.backend import BACKENDS
+from refsys.precision import PRECISIONS, precision
+from refsys.training_step import TrunkTraining
+from workloads.errors import UnsupportedError
+from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+
+SYNTHETIC = "synthetic"
+
+
+class TrunkWorkload(Workload):
+    """Cases of trunk training."""
+
+    name = "alphafold3-trunk"
+    summary = "the AlphaFold 3 trunk in training: MSA module, Pairformer, distogram"
+    axes = (
+        Axis(name="preset", default="tiny", meaning="model size", choices=tuple(PRESETS)),
+        Axis(name="tokens", default=0, meaning="crop; 0 is the preset's own", minimum=0),
+        Axis(
+            name="alignment_rows",
+            default=0,
+            meaning="alignment rows; 0 is the preset's own",
+            minimum=0,
+        ),
+        Axis(
+            name="entry",
+            default="8vkf",
+            meaning=f"prepared structure to train on, or {SYNTHETIC}",
+        ),
+        Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
+        Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
+        Axis(
+            name="precision",
+            default="float32",
+            meaning="dtype table",
+            choices=tuple(PRECISIONS),
+        ),
+        Axis(
+            name="backend",
+            default="reference",
+            meaning="implementation of the operators",
+            choices=("default", *BACKENDS),
+        ),
+        Axis(name="checkpointing", default=True, meaning="recompute blocks in backward"),
+        Axis(name="dropout", default=True, meaning="dropout as in training"),
+        Axis(name="cycles", default=1, meaning="recycling iterations of a step", minimum=1),
+    )
+
+    def configure(self, values: Mapping[str, object]) -> Config:
+        """See `Workload`; sizes of 0 become the preset's own."""
+        config = super().configure(values)
+        model = _model(config)
+        return config | {
+            "tokens": config["tokens"] or model.tokens,
+            "alignment_rows": config["alignment_rows"] or model.alignment_rows,
+        }
+
+    def labels(self, config: Config) -> dict[str, Value]:
+        """See `Workload`."""
+        variant = f"{config['backend']}, {config['precision']}"
+        return {
+            "tokens": config["tokens"],
+            "series": f"{self.name} {config['preset']}",
+            "variant": variant,
+            "synthetic": config["entry"] == SYNTHETIC,
+        }
+
+    def facts(self, config: Config) -> Facts:
+        """See `Workload`."""
+        with torch.device("meta"):
+            training = _training(config, seed=0)
+            batch = _placeholder(config)
+        components = training.model.components()
+        counts = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
+        }
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            training.forward(batch, step=0)
+        forward = int(counter.get_total_flops())
+        by_module = counter.get_flop_counts()
+        places = {module: path for path, module in training.model.named_modules()}
+        by_component = {
+            name: sum(
+                sum(by_module.get(f"Trunk.{places[module]}", {}).values())
+                for module in part.children()
+            )
+            for name, part in components.items()
+        }
+        parameters = sum(counts.values())
+        width = precision(str(config["precision"])).parameters.itemsize
+        # A trained parameter and its two moments read and written, its gradient written and read.
+        minimum = sum(p.numel() for p in training.parameters) * width * 8 + batch.nbytes
+        return Facts(
+            parameters=parameters,
+            components=counts,
+            forward_flops=forward,
+            forward_flops_by_component=by_component,
+            step_flops=3 * forward,
+            minimum_bytes=minimum,
+            notes=(
+                f"{config['cycles']} recycling iteration(s), of which the last is differentiated",
+                "pointwise work, normalization and softmax are not counted as FLOPs",
+            ),
+        )
+
+    def missing_inputs(self, config: Config, store: Path) -> str | None:
+        """See `Workload`."""
+        if config["entry"] == SYNTHETIC:
+            return None
+        try:
+            Store(store).open(str(config["entry"]))
+        except DataError as error:
+            return str(error)
+        return None
+
+    def build(self, config: Config, setting: Setting) -> "TrunkProgram":
+        """See `Workload`."""
+        spec = _spec(config, setting.seed)
+        if config["entry"] == SYNTHETIC:
+            source: Callable[[int], Batch] = lambda step: synthetic_batch(spec, step)  # noqa: E731
+        else:
+            try:
+                source = Examples(Store(setting.store), [str(config["entry"])], spec).__getitem__
+            except DataError as error:
+                raise UnsupportedError(str(error)) from None
+        training = _training(config, setting.seed, setting.device)
+        training.initialize()
+        return TrunkProgram(training, config, source, setting.device)
+
+    def build_abstract(self, config: Config) -> "TrunkProgram":
+        """See `Workload`."""
+        training = _training(config, seed=0)
+        training.materialize_moments()
+        program = TrunkProgram(training, config, lambda _: _placeholder(config), None)
+        program.run("data")
+        program.phases = program.phases[1:]
+        return program
+
+
+class TrunkProgram(Program):
+    """Trunk training on one device: each step draws its own crop and alignment rows."""
+
+    def __init__(
+        self,
+        training: TrunkTraining,
+        config: Config,
+        source: Callable[[int], Batch],
+        device: torch.device | None,
+    ) -> None:
+        self.phases = ("data", "forward", "backward", "optimizer")
+        self._training = training
+        self._backend = str(config["backend"])
+        self._source = source
+        self._device = device
+        self._step = -1
+        self._batch: Batch | None = None
+        self._loss: Tensor | None = None
+        self._fallbacks_before = ops.fallbacks()
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        with self._backends():
+            getattr(self, f"_{phase}")()
+
+    def _backends(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._backend == "default" else ops.use_backend(self._backend)
+
+    def _data(self) -> None:
+        self._step += 1
+        self._batch = None
+        batch = self._source(self._step)
+        self._batch = batch.to(self._device) if self._device else batch
+
+    def _forward(self) -> None:
+        assert self._batch is not None, "the data phase comes first"
+        self._loss = self._training.forward(self._batch, max(self._step, 0))
+
+    def _backward(self) -> None:
+        assert self._loss is not None, "the forward phase comes first"
+        self._training.backward(self._loss)
+        self._loss = self._loss.detach()
+
+    def _optimizer(self) -> None:
+        self._training.update(self._step)
+
+    @property
+    def module(self) -> nn.Module:
+        """See `Program`."""
+        return self._training.model
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {
+            "parameters": list(self._training.model.parameters()),
+            "optimizer": self._training.optimizer_tensors(),
+            "inputs": list(self._batch.values()) if self._batch else [],
+        }
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`."""
+        return {} if self._loss is None else {"loss": float(self._loss)}
+
+    def notes(self) -> dict[str, Any]:
+        """See `Program`."""
+        new = ops.fallbacks() - self._fallbacks_before
+        fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]
+        return {"fallbacks": fallen}
+
+
+def _model(config: Config) -> ModelConfig:
+    return preset(str(config["preset"]))
+
+
+def _spec(config: Config, seed: int) -> ExampleSpec:
+    return ExampleSpec(
+        tokens=int(config["tokens"]),
+        alignment_rows=int(config["alignment_rows"]),
+        batch=int(config["batch"]),
+        crop=str(config["crop"]),
+        seed=seed,
+    )
+
+
+def _training(config: Config, seed: int, device: torch.device | None = None) -> TrunkTraining:
+    return TrunkTraining(
+        _model(config),
+        precision(str(config["precision"])),
+        seed=seed,
+        cycles=int(config["cycles"]),
+        checkpointing=bool(config["checkpointing"]),
+        dropout=bool(config["dropout"]),
+        device=device,
+    )
+
+
+def _placeholder(config: Config) -> Batch:
+    tokens = int(config["tokens"])
+    return Batch.empty(
+        batch=int(config["batch"]),
+        token=tokens,
+        alignment_row=int(config["alignment_rows"]),
+        bond=tokens * BONDS_PER_TOKEN,
+    )

@@ -1,0 +1,219 @@
+"""The contract of a workload: its axes, its exact facts, and the program that it builds."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from workloads.errors import WorkloadError
+
+Value = str | int | float | bool
+Config = dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """One thing that a case chooses.
+
+    Attributes:
+        name: Its name in sweeps, records and on the command line.
+        default: Its value where a case says nothing; its type is the axis's type.
+        meaning: One line for people.
+        choices: The values that it may take; any if empty.
+        minimum: The smallest number that it may be.
+    """
+
+    name: str
+    default: Value
+    meaning: str
+    choices: tuple[Value, ...] = ()
+    minimum: int | None = None
+
+    def parse(self, value: object) -> Value:
+        """`value` as this axis's type; text is read.
+
+        Raises:
+            WorkloadError: it is of another type, or not among the choices.
+        """
+        kind = type(self.default)
+        parsed = _from_text(value, kind) if isinstance(value, str) else value
+        if kind is float and isinstance(parsed, int) and not isinstance(parsed, bool):
+            parsed = float(parsed)
+        if type(parsed) is not kind:
+            raise WorkloadError(f"{self.name}={value!r} is not of type {kind.__name__}")
+        if self.choices and parsed not in self.choices:
+            raise WorkloadError(
+                f"{self.name}={value!r} does not exist; choose one of "
+                f"{', '.join(map(str, self.choices))}"
+            )
+        if self.minimum is not None and isinstance(parsed, int) and parsed < self.minimum:
+            raise WorkloadError(f"{self.name}={value} is less than {self.minimum}")
+        return parsed
+
+
+def _from_text(text: str, kind: type) -> object:
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What is exactly known of a case without running it.
+
+    Attributes:
+        parameters: Number of parameters, frozen ones included.
+        components: The same by component.
+        forward_flops: Floating-point operations of one forward pass over one batch, 2 for each
+            multiply-add of the matrix products.
+        forward_flops_by_component: The same by component.
+        step_flops: Model FLOPs of a training step: three forward passes, no recomputation.
+        minimum_bytes: Bytes that any implementation of a step must move: parameters and optimizer
+            state read and written once, gradients written and read once, the batch read once.
+        notes: What the numbers assume.
+    """
+
+    parameters: int
+    components: Mapping[str, int]
+    forward_flops: int
+    forward_flops_by_component: Mapping[str, int]
+    step_flops: int
+    minimum_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class Program(ABC):
+    """One case, built on one device: phases that run in order, again and again.
+
+    Attributes:
+        phases: Their names, in the order in which they make up a step.
+    """
+
+    phases: tuple[str, ...]
+
+    @abstractmethod
+    def run(self, phase: str) -> None:
+        """Runs one phase of the current step. Work on an accelerator may still be under way."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The model, for attributing costs to its modules; None if there is none."""
+        return None
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """The tensors that live between steps, by state: parameters, optimizer, inputs."""
+        return {}
+
+    def outcome(self) -> dict[str, float]:
+        """What the last step computed that a record should keep, as in its loss."""
+        return {}
+
+    def notes(self) -> dict[str, Any]:
+        """What happened that a record should say, as in operators that fell back."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """Where a program is built.
+
+    Attributes:
+        device: Where its tensors live.
+        store: The folder of prepared inputs.
+        seed: Seed of everything random.
+    """
+
+    device: torch.device
+    store: Path
+    seed: int = 0
+
+
+class Workload(ABC):
+    """A named family of cases.
+
+    Attributes:
+        name: As in sweeps and on the command line.
+        summary: One line for people.
+        axes: What a case chooses.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    axes: ClassVar[tuple[Axis, ...]]
+
+    def configure(self, values: Mapping[str, object]) -> Config:
+        """The full configuration of a case: every axis, defaults filled in.
+
+        Raises:
+            WorkloadError: an axis is unknown, or a value does not fit.
+        """
+        axes = {axis.name: axis for axis in self.axes}
+        for name in values:
+            if name not in axes:
+                raise WorkloadError(
+                    f"{self.name} has no axis {name!r}; its axes are {', '.join(axes)}"
+                )
+        return {
+            name: axis.parse(values[name]) if name in values else axis.default
+            for name, axis in axes.items()
+        }
+
+    @abstractmethod
+    def facts(self, config: Config) -> Facts:
+        """The exact facts of a case, without allocating it."""
+
+    @abstractmethod
+    def build(self, config: Config, setting: Setting) -> Program:
+        """The case's program.
+
+        Raises:
+            UnsupportedError: this machine cannot run it.
+            Exception: anything else is a fault of the workload.
+        """
+
+    @abstractmethod
+    def build_abstract(self, config: Config) -> Program:
+        """The program for shapes alone: called, and run, under a fake tensor mode.
+
+        It has the phases that compute; inputs are placeholders of the right shapes and dtypes.
+        """
+
+    def missing_inputs(self, config: Config, store: Path) -> str | None:
+        """Why the case's inputs are not there, in one line, or None if they are."""
+        del config, store
+        return None
+
+    def labels(self, config: Config) -> dict[str, Value]:
+        """What views of records group by: at least `tokens`, the problem size."""
+        del config
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Workloads by name, and why others could not be loaded."""
+
+    workloads: Mapping[str, Workload]
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Workload:
+        """The workload of that name.
+
+        Raises:
+            WorkloadError: there is none, or it could not be loaded.
+        """
+        if name in self.broken:
+            raise WorkloadError(f"workload {name!r} cannot be loaded: {self.broken[name]}")
+        try:
+            return self.workloads[name]
+        except KeyError:
+            raise WorkloadError(
+                f"workload {name!r} does not exist; choose one of {', '.join(self.workloads)}"
+            ) from None
