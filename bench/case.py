@@ -1,0 +1,84 @@
+"""The case process: measures one case and writes what it found to a file.
+
+Run as ``python -m bench.case REQUEST RESULT``. What the workload prints goes where it goes: the
+result travels in a file of its own, and a missing or malformed one is the parent's to notice.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from bench.probes.host_memory import return_freed_memory
+
+_PR_SET_PDEATHSIG = 1
+# The host allocator's failure is a plain RuntimeError.
+_CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
+
+
+def main(request_path: str, result_path: str) -> int:
+    """Runs the case of a request file."""
+    _die_with_parent()
+    return_freed_memory(True)
+    request = json.loads(Path(request_path).read_text())
+    result = _run(request)
+    from refsys.files import write_json
+
+    write_json(Path(result_path), result)
+    return 0
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    """The result of a case, whatever becomes of it."""
+    import torch
+
+    from bench.devices import Unavailable, find_device
+    from bench.devices.device import NoPermission
+    from bench.measure import Protocol, measure
+    from workloads.catalogue import catalogue
+    from workloads.errors import UnsupportedError
+    from workloads.workload import Setting
+
+    unsupported = (UnsupportedError, NotImplementedError, Unavailable)
+    try:
+        device = find_device(request["device"])
+        setting = Setting(
+            device=device.torch_device, store=Path(request["store"]), seed=request["seed"]
+        )
+        workload = catalogue()[request["workload"]]
+        config = workload.configure(request["config"])
+        protocol = Protocol(**request["protocol"])
+        found = measure(workload, config, setting, device, protocol)
+    except (PermissionError, NoPermission) as error:
+        return _failed("blocked", error)
+    except unsupported as error:
+        return _failed("unsupported", error)
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _CPU_OOM in str(error):
+            return _failed("oom", error)
+        traceback.print_exc()
+        return _failed("crash", error)
+    return {"status": "ok", "reason": None, **found}
+
+
+def _failed(status: str, error: BaseException) -> dict[str, Any]:
+    text = " ".join(str(error).split())
+    return {"status": status, "reason": f"{type(error).__name__}: {text}"[:500]}
+
+
+def _die_with_parent() -> None:
+    """Has the kernel kill this process when the one that started it dies, however it dies."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() == 1:
+        sys.exit("the process that asked for this case is gone")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""``foldperf describe``."""
+
+import argparse
+from dataclasses import asdict
+
+from bench.cli import options
+
+SUMMARY = "exact facts of a workload: parameters, FLOPs, bytes, by component"
+EXAMPLE = "foldperf describe alphafold3-trunk --preset full --tokens 768 --json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The workload and its axes, each an option of its own name."""
+    parser.add_argument("workload", help="see 'foldperf list'")
+    parser.add_argument(
+        "axes",
+        nargs=argparse.REMAINDER,
+        metavar="--AXIS VALUE",
+        help="any axis of the workload; --json prints JSON for programs",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the facts."""
+    from workloads.catalogue import catalogue
+
+    workload = catalogue()[arguments.workload]
+    as_json = "--json" in arguments.axes
+    words = [word for word in arguments.axes if word != "--json"]
+    config = workload.configure(_axes(words))
+    facts = workload.facts(config)
+    if as_json:
+        options.print_json({"workload": workload.name, "config": config, **asdict(facts)})
+        return 0
+    print(f"{workload.name}: {' '.join(f'{name}={value}' for name, value in config.items())}")
+    print(f"{'component':<20} {'parameters':>14} {'forward GFLOP':>16}")
+    for name, count in facts.components.items():
+        flops = facts.forward_flops_by_component.get(name, 0)
+        print(f"{name:<20} {count:>14,} {flops / 1e9:>16,.3f}")
+    print(f"{'total':<20} {facts.parameters:>14,} {facts.forward_flops / 1e9:>16,.3f}")
+    print(f"a step: {facts.step_flops / 1e12:,.3f} TFLOP, at least ", end="")
+    print(f"{facts.minimum_bytes / 1e9:,.3f} GB moved")
+    for note in facts.notes:
+        print(f"  {note}")
+    return 0
+
+
+def _axes(words: list[str]) -> dict[str, object]:
+    """``--axis value`` and ``--axis=value`` as a table; dashes inside a name are underscores."""
+    from bench.errors import UsageError
+
+    values: dict[str, object] = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            raise UsageError(f"{word!r}: expected --AXIS VALUE")
+        name, sign, value = word[2:].partition("=")
+        if not sign:
+            value = next(rest, "")
+            if not value:
+                raise UsageError(f"{word} has no value")
+        values[name.replace("-", "_")] = value
+    return values

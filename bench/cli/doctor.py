@@ -1,0 +1,72 @@
+"""``foldperf doctor``."""
+
+import argparse
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.cli import options
+
+SUMMARY = "what this machine can measure, and what would unlock the rest"
+EXAMPLE = "foldperf doctor"
+_EXTRAS = {
+    "gemmi": ("preparation of structures", "data"),
+    "matplotlib": ("figure", "report"),
+    "jinja2": ("HTML report", "report"),
+    "scipy": ("fitted exponent", "report"),
+    "rich": ("live progress bar", "progress"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Which device."""
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    options.add_store(parser)
+    options.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints each metric as available, degraded or missing."""
+    from bench import provenance
+    from bench.devices import find_device
+    from bench.doctor import examine
+    from refsys.data.store import Store
+
+    device = find_device(arguments.device)
+    findings = examine(device)
+    software, host = provenance.software(), provenance.host()
+    entries = Store(arguments.store).entries()
+    absent = [name for name in _EXTRAS if find_spec(name) is None]
+    if arguments.json:
+        options.print_json(
+            {
+                "device": device.describe().as_json(),
+                "host": host,
+                "software": software,
+                "prepared": entries,
+                "metrics": [asdict(finding) for finding in findings],
+                "missing_packages": absent,
+            }
+        )
+        return 0
+    print(f"device    {device.describe().name} ({device.describe().vendor})")
+    print(f"host      {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB")
+    print(f"software  python {software['python']}, torch {software['torch']}")
+    prepared = ", ".join(entries) or "nothing; run 'foldperf fetch' and 'foldperf prepare'"
+    print(f"prepared  {prepared} ({_short(arguments.store)})")
+    print()
+    for finding in findings:
+        print(f"{finding.status:<9} {finding.metric}")
+        if finding.reason:
+            print(f"          why: {finding.reason}")
+        if finding.unlock:
+            print(f"          unlock: {finding.unlock}")
+    for name in absent:
+        purpose, extra = _EXTRAS[name]
+        print(f"\nwithout {name} there is no {purpose}: pip install 'foldperf[{extra}]'")
+    return 0
+
+
+def _short(path: Path) -> str:
+    home = str(Path.home())
+    return str(path).replace(home, "~", 1) if str(path).startswith(home) else str(path)

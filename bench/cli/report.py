@@ -1,0 +1,31 @@
+"""``foldperf report``."""
+
+import argparse
+from pathlib import Path
+
+from bench.cli import options
+
+SUMMARY = "tables, figures and one self-contained HTML page, from records"
+EXAMPLE = "foldperf report\n  foldperf report results/recorded --out paper/"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Which records, and where to."""
+    parser.add_argument(
+        "records", type=Path, nargs="*", help="record files or folders (default: results/runs)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to (default: results/report)"
+    )
+    options.add_results(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the report and prints the page's path."""
+    from analysis.report import write_report
+    from bench.record import read_records
+
+    records = read_records(arguments.records or [arguments.results / "runs"])
+    page = write_report(records, arguments.out or arguments.results / "report")
+    print(page.resolve())
+    return 0

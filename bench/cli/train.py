@@ -1,0 +1,111 @@
+"""``foldperf train``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli import options
+
+if TYPE_CHECKING:
+    from refsys.train import Step
+
+SUMMARY = "train the reference system on prepared structures"
+EXAMPLE = (
+    "foldperf train --model trunk --preset tiny --entries 1ubq 8vkf --steps 50 --out runs/tiny"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """What to train, on what, for how long."""
+    from refsys.config import PRESETS
+    from refsys.data.crop import CROPS
+    from refsys.precision import PRECISIONS
+
+    parser.add_argument("--model", choices=["trunk"], default="trunk", help="what to train")
+    parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32")
+    parser.add_argument("--entries", nargs="+", metavar="ENTRY", help="default: all prepared")
+    parser.add_argument("--tokens", type=_positive, help="crop (default: the preset's)")
+    parser.add_argument("--alignment-rows", type=_positive, help="default: the preset's")
+    parser.add_argument("--batch", type=_positive, default=1, help="examples in a step")
+    parser.add_argument("--crop", choices=CROPS, default="mixed")
+    parser.add_argument("--cycles", type=_positive, default=1, help="recycling iterations")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=1.8e-3)
+    parser.add_argument("--warmup-steps", type=_positive, default=1000)
+    parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
+    parser.add_argument("--steps", type=_positive, required=True, help="steps to have done")
+    parser.add_argument("--workers", type=int, default=1, help="loader processes")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--checkpoint-every", type=_positive, default=100, metavar="STEPS")
+    parser.add_argument("--out", type=Path, required=True, help="log and checkpoints")
+    options.add_store(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains, going on from what the folder holds."""
+    from bench.devices import find_device
+    from refsys.config import preset
+    from refsys.data.store import Store
+    from refsys.train import LOG, RunConfig, train
+
+    model = preset(arguments.preset)
+    store = Store(arguments.store)
+    config = RunConfig(
+        preset=arguments.preset,
+        precision=arguments.precision,
+        entries=tuple(arguments.entries or store.entries()),
+        tokens=arguments.tokens or model.tokens,
+        alignment_rows=arguments.alignment_rows or model.alignment_rows,
+        batch=arguments.batch,
+        crop=arguments.crop,
+        cycles=arguments.cycles,
+        seed=arguments.seed,
+        checkpointing=not arguments.no_checkpointing,
+        learning_rate=arguments.learning_rate,
+        warmup_steps=arguments.warmup_steps,
+    )
+    done = train(
+        config,
+        store,
+        arguments.out,
+        steps=arguments.steps,
+        workers=arguments.workers,
+        device=find_device(arguments.device).torch_device,
+        checkpoint_every=arguments.checkpoint_every,
+        on_step=_Reporter(arguments.steps),
+    )
+    if done < arguments.steps:
+        print(f"stopped after {done} steps; the same command goes on from there")
+    else:
+        print(f"{done} steps done; the log is {arguments.out / LOG}")
+    return 0
+
+
+class _Reporter:
+    """A line a step on a terminal, a line every tenth of the run elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._every = 1 if sys.stdout.isatty() else max(1, steps // 10)
+
+    def __call__(self, step: "Step") -> None:
+        number = step.step + 1
+        if number % self._every and number != self._steps:
+            return
+        total = sum(step.seconds.values())
+        left = total * (self._steps - number)
+        print(
+            f"step {number}/{self._steps}  loss {step.loss:.4f}  "
+            f"gradient norm {step.gradient_norm:.3f}  {total * 1e3:.0f} ms "
+            f"({step.seconds['data'] * 1e3:.0f} waiting for data), {left:.0f} s left",
+            flush=True,
+        )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value

@@ -1,0 +1,10 @@
+"""What differs between vendors, behind one small interface.
+
+`Device` has a subclass for each vendor, `CpuDevice` being the null object of a machine without an
+accelerator. What a device cannot tell raises `Unavailable`, which says why and what would help.
+"""
+
+from bench.devices.device import Device, Stopwatch, Unavailable
+from bench.devices.find import find_device
+
+__all__ = ["Device", "Stopwatch", "Unavailable", "find_device"]

@@ -1,0 +1,70 @@
+"""A machine without an accelerator: the null object, with RAPL energy where it may be read."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from bench.devices.device import (
+    Description,
+    Device,
+    HostStopwatch,
+    NoPermission,
+    NotSupported,
+    Stopwatch,
+)
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+class CpuDevice(Device):
+    """The host itself."""
+
+    torch_device = torch.device("cpu")
+
+    def __init__(self, powercap: Path = POWERCAP) -> None:
+        self._powercap = powercap
+
+    def describe(self) -> Description:
+        """See `Device`."""
+        return Description(vendor="none", name=cpu_name(), kind="cpu", energy_domain="rapl package")
+
+    def stopwatch(self) -> Stopwatch:
+        """See `Device`."""
+        return HostStopwatch()
+
+    def synchronize(self) -> None:
+        """See `Device`; the host's work is done when its call returns."""
+
+    def energy_j(self) -> float:
+        """The sum of the RAPL package counters. Unit: J."""
+        packages = [
+            folder
+            for folder in sorted(self._powercap.glob("intel-rapl:*"))
+            if folder.name.count(":") == 1
+        ]
+        if not packages:
+            raise NotSupported(
+                f"no RAPL counter under {self._powercap}",
+                "run on bare metal with the intel_rapl driver, or on an accelerator",
+            )
+        try:
+            return sum(int((folder / "energy_uj").read_text()) for folder in packages) / 1e6
+        except PermissionError:
+            raise NoPermission(
+                f"{packages[0] / 'energy_uj'} may not be read",
+                f"as root: chmod a+r {self._powercap}/intel-rapl:*/energy_uj",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise NotSupported(f"{packages[0] / 'energy_uj'}: {error}") from None
+
+
+def cpu_name() -> str:
+    """The model name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,151 @@
+"""The device interface, and the errors that vendor libraries' errors become."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from bench.errors import BenchError
+
+
+class Unavailable(BenchError):
+    """A quantity that this device, driver or user cannot have.
+
+    Attributes:
+        unlock: What would make it available; empty if nothing would.
+    """
+
+    def __init__(self, reason: str, unlock: str = "") -> None:
+        super().__init__(reason)
+        self.unlock = unlock
+
+
+class LibraryMissing(Unavailable):
+    """The vendor's library or its Python binding is not there."""
+
+
+class NotSupported(Unavailable):
+    """The device or its driver has no such counter."""
+
+
+class NoPermission(Unavailable):
+    """The user may not read it."""
+
+
+class DeviceLost(Unavailable):
+    """The device stopped answering."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What a record says of a device. None is unknown."""
+
+    vendor: str
+    name: str
+    kind: str
+    memory_bytes: int | None = None
+    uuid_hash: str | None = None
+    driver: str | None = None
+    vbios: str | None = None
+    power_cap_w: float | None = None
+    partition: str | None = None
+    ecc: bool | None = None
+    energy_domain: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As a record holds it."""
+        return asdict(self)
+
+
+class Stopwatch(ABC):
+    """Marks moments in the device's stream of work, and reads the times between them."""
+
+    @abstractmethod
+    def mark(self) -> None:
+        """Notes this moment."""
+
+    @abstractmethod
+    def intervals(self) -> list[float]:
+        """Seconds between successive marks since the last reading; waits for the device."""
+
+
+class HostStopwatch(Stopwatch):
+    """For work that is done when its call returns."""
+
+    def __init__(self) -> None:
+        self._marks: list[float] = []
+
+    def mark(self) -> None:
+        """See `Stopwatch`."""
+        self._marks.append(perf_counter())
+
+    def intervals(self) -> list[float]:
+        """See `Stopwatch`."""
+        marks, self._marks = self._marks, []
+        return [later - earlier for earlier, later in pairwise(marks)]
+
+
+class CudaStopwatch(Stopwatch):
+    """For work that is queued on the current stream, CUDA's or HIP's."""
+
+    def __init__(self) -> None:
+        self._marks: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        """See `Stopwatch`."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._marks.append(event)
+
+    def intervals(self) -> list[float]:
+        """See `Stopwatch`."""
+        torch.cuda.synchronize()
+        marks, self._marks = self._marks, []
+        return [earlier.elapsed_time(later) / 1e3 for earlier, later in pairwise(marks)]
+
+
+class Device(ABC):
+    """One device. Every reading raises `Unavailable` where it cannot be had."""
+
+    torch_device: torch.device
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """Who it is."""
+
+    @abstractmethod
+    def stopwatch(self) -> Stopwatch:
+        """A new stopwatch for work on this device."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Waits until all queued work is done."""
+
+    def used_bytes(self) -> int:
+        """Device memory in use, by anyone. Unit: B."""
+        raise NotSupported("no device memory apart from the host's")
+
+    def energy_j(self) -> float:
+        """Reading of the energy counter, from an arbitrary zero. Unit: J."""
+        raise NotSupported("no energy counter")
+
+    def busy_pct(self) -> float:
+        """Share of the recent past in which a kernel ran. Unit: %."""
+        raise NotSupported("no busy counter: there is no accelerator", "run on an accelerator")
+
+    def temperature_c(self) -> float:
+        """Temperature of the chip. Unit: °C."""
+        raise NotSupported("no temperature sensor is read on this device")
+
+    def clock_mhz(self) -> float:
+        """Clock of the compute units. Unit: MHz."""
+        raise NotSupported("no clock is read on this device")
+
+    def peak_flops(self) -> float:
+        """Peak rate of dense bfloat16 matrix products, from a sourced table. Unit: FLOP/s."""
+        raise NotSupported(
+            f"no sourced peak rate for {self.describe().name}", "add it to bench/devices/peaks.py"
+        )

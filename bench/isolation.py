@@ -1,0 +1,136 @@
+"""Running a command in a process group of its own, with a time limit and a memory guard."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_POLL_S = 0.05
+_TAIL_BYTES = 16 * 2**10
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        status: Its exit status, negative for a signal.
+        cause: None if it ended by itself, else ``timeout`` or ``memory``.
+        seconds: How long it ran.
+        peak_resident_bytes: Most memory that its processes were seen to hold together.
+        output: The end of what it printed.
+    """
+
+    status: int
+    cause: str | None
+    seconds: float
+    peak_resident_bytes: int
+    output: str
+
+    def last_line(self) -> str:
+        """The last line printed that says something."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return lines[-1][:300] if lines else ""
+
+    def signal_name(self) -> str:
+        """The signal that ended it."""
+        try:
+            return signal.Signals(-self.status).name
+        except ValueError:
+            return f"signal {-self.status}"
+
+
+def run_isolated(
+    command: Sequence[str],
+    *,
+    timeout_s: float,
+    memory_limit_bytes: int,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Ended:
+    """Runs a command to its end, or kills its whole process group at a limit.
+
+    Args:
+        command: Program and arguments.
+        timeout_s: Longest time.
+        memory_limit_bytes: Most resident memory, over the process and its descendants.
+        environment: Its environment; this process's if None.
+        folder: Its working folder.
+    """
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=folder,
+        start_new_session=True,
+    )
+    tail = _Tail(process)
+    cause, peak = None, 0
+    try:
+        while process.poll() is None:
+            resident = sum(map(_resident, _family(process.pid)))
+            peak = max(peak, resident)
+            if resident > memory_limit_bytes:
+                cause = "memory"
+            elif time.monotonic() - start > timeout_s:
+                cause = "timeout"
+            if cause:
+                break
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_S)
+    finally:
+        # Also after an orderly end: what it left running must not disturb the next case.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return Ended(process.returncode, cause, time.monotonic() - start, peak, tail.text())
+
+
+class _Tail:
+    """Reads a process's output as it comes and keeps the end of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._chunks: deque[bytes] = deque(maxlen=_TAIL_BYTES // 1024)
+        self._process = process
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        with suppress(OSError, ValueError):
+            while chunk := os.read(self._process.stdout.fileno(), 1024):
+                self._chunks.append(chunk)
+
+    def text(self) -> str:
+        # A process that left the group may hold the pipe open; the tail is not worth waiting for.
+        self._thread.join(timeout=2)
+        return b"".join(self._chunks).decode(errors="replace")
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found, waiting = [], [pid]
+    while waiting:
+        current = waiting.pop()
+        found.append(current)
+        for path in Path(f"/proc/{current}/task").glob("*/children"):
+            with suppress(OSError):
+                waiting += [int(child) for child in path.read_text().split()]
+    return found
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -1,0 +1,86 @@
+"""Measuring one case in this process: passes in order, all metrics of one execution.
+
+1. Memory: the first step and a steady one, the C allocator giving freed blocks back.
+2. Time, CPU use, busy share and energy: nothing else runs, nothing is traced.
+3. Counts: the same step under a dispatch mode, and under the profiler on an accelerator.
+"""
+
+import gc
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from bench.devices import Device
+from bench.metrics import Value, Values, as_json
+from bench.probes.counts import count_kernels, count_operators
+from bench.probes.energy import Window, measure_energy
+from bench.probes.memory import MemoryProbe
+from bench.probes.steps import StepTime, run_step, timed_step
+from bench.probes.time import measure_time
+from bench.probes.utilization import device_busy, flop_rates, watch_cpu
+from workloads.workload import Config, Setting, Workload
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """How a case is measured.
+
+    Attributes:
+        warmup_steps: Steps before the timed ones.
+        timed_steps: Steps whose times are kept.
+        counts: Whether the counting pass runs.
+        energy_s: Shortest energy window.
+    """
+
+    warmup_steps: int = 2
+    timed_steps: int = 7
+    counts: bool = True
+    energy_s: float = 5.0
+
+
+def measure(
+    workload: Workload, config: Config, setting: Setting, device: Device, protocol: Protocol
+) -> dict[str, Any]:
+    """Runs a case through all passes.
+
+    Returns:
+        The parts of a record that only the measuring process knows: metrics, facts, outcome,
+        breakdown, notes.
+    """
+    facts = workload.facts(config)
+    memory = MemoryProbe(device)
+    program = workload.build(config, setting)
+    first: list[StepTime] = []
+    values: Values = memory.peaks(lambda: first.append(timed_step(program, device)), first=True)
+    values["first_step_time_s"] = Value(first[0].total, "stopwatch, freed blocks given back")
+    values |= memory.peaks(partial(run_step, program), first=False)
+    values |= memory.finish()
+    gc.collect()
+
+    (times, steps), cpu = watch_cpu(
+        lambda: measure_time(
+            program,
+            device,
+            warmup_steps=protocol.warmup_steps,
+            timed_steps=protocol.timed_steps,
+        )
+    )
+    values |= times | cpu
+    values |= flop_rates(device, facts.step_flops, [step.total for step in steps])
+    values |= device_busy(device, partial(timed_step, program, device), protocol.timed_steps)
+    values |= measure_energy(partial(run_step, program), device, Window(seconds=protocol.energy_s))
+    outcome, notes = program.outcome(), program.notes()
+
+    breakdown: dict[str, Any] = {}
+    if protocol.counts:
+        operators, by_operator = count_operators(program)
+        kernels, by_kernel = count_kernels(program, device)
+        values |= operators | kernels
+        breakdown = by_operator | by_kernel
+    return {
+        "metrics": as_json(values),
+        "facts": asdict(facts) | {"notes": list(facts.notes)},
+        "outcome": outcome,
+        "breakdown": breakdown,
+        "notes": notes,
+    }

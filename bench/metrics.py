@@ -1,0 +1,170 @@
+"""Every metric that a record may hold: its unit, its direction, what it means.
+
+Views, gates and `doctor` read this table. A part of a metric has its own name, ``<metric>.<part>``,
+and its whole's unit and direction, as in ``phase_time_s.forward``.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+Better = Literal["lower", "higher", "neither"]
+Scope = Literal["process", "device", "program"]
+Quality = Literal["measured", "counted", "degraded"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKind:
+    """What a metric is.
+
+    Attributes:
+        unit: Its unit, also the suffix of its name where it has one.
+        better: Which direction is an improvement.
+        scope: Whose quantity it is.
+        meaning: One line for people.
+    """
+
+    unit: str
+    better: Better
+    scope: Scope
+    meaning: str
+
+
+METRICS: dict[str, MetricKind] = {
+    "step_time_s": MetricKind("s", "lower", "program", "wall time of a step, all phases"),
+    "phase_time_s": MetricKind("s", "lower", "program", "wall time of one phase of a step"),
+    "first_step_time_s": MetricKind(
+        "s", "lower", "program", "wall time of the first step, compilation and set-up included"
+    ),
+    "achieved_flops": MetricKind(
+        "FLOP/s", "higher", "program", "model FLOPs of a step over its time"
+    ),
+    "cpu_busy_pct": MetricKind(
+        "%", "neither", "process", "CPU time over wall time and cores, during timed steps"
+    ),
+    "device_busy_pct": MetricKind(
+        "%", "neither", "device", "share of time in which at least one kernel ran; not efficiency"
+    ),
+    "model_flop_utilization": MetricKind(
+        "1", "higher", "device", "model FLOPs over time and peak rate, recomputation not counted"
+    ),
+    "peak_resident_bytes": MetricKind(
+        "B", "lower", "process", "high-water mark of resident memory in steady steps, above start"
+    ),
+    "first_step_peak_resident_bytes": MetricKind(
+        "B", "lower", "process", "the same in the first step"
+    ),
+    "peak_allocated_bytes": MetricKind(
+        "B", "lower", "device", "most bytes that the allocator had given out in steady steps"
+    ),
+    "first_step_peak_allocated_bytes": MetricKind("B", "lower", "device", "the same in step one"),
+    "peak_reserved_bytes": MetricKind(
+        "B", "lower", "device", "most bytes that the allocator had taken from the device"
+    ),
+    "device_used_bytes": MetricKind(
+        "B", "lower", "device", "device memory in use after timed steps, as the driver sees it"
+    ),
+    "peak_tracked_bytes": MetricKind(
+        "B", "lower", "program", "most bytes of tensors alive at once, followed storage by storage"
+    ),
+    "energy_per_step_j": MetricKind("J", "lower", "device", "gross energy of a step"),
+    "mean_power_w": MetricKind("W", "neither", "device", "energy over time, during counted steps"),
+    "operator_calls": MetricKind(
+        "1", "lower", "program", "operators that a step dispatches, views not counted"
+    ),
+    "tensor_bytes": MetricKind(
+        "B", "lower", "program", "bytes of inputs and outputs of a step's operators, views apart"
+    ),
+    "hardware_flops": MetricKind(
+        "FLOP", "lower", "program", "floating-point operations of a step, recomputation included"
+    ),
+    "kernel_launches": MetricKind("1", "lower", "device", "kernels that a step ran on the device"),
+    "memory_copies": MetricKind("1", "lower", "device", "copies and fills that a step ran there"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One measured metric, or why there is none.
+
+    Attributes:
+        value: The figure; None if it could not be had.
+        method: How it was had, in a few words.
+        reason: Why there is no figure.
+        n: How many samples are behind it.
+        ci: Interval (low, high, coverage) of the figure, where samples allow one.
+        samples: The samples, in order.
+        quality: measured, counted (exact, no noise) or degraded.
+        flags: What a reader should know.
+    """
+
+    value: float | int | None
+    method: str
+    reason: str | None = None
+    n: int = 1
+    ci: tuple[float, float, float] | None = None
+    samples: tuple[float, ...] = ()
+    quality: Quality = "measured"
+    flags: tuple[str, ...] = ()
+
+
+Values = dict[str, Value]
+
+
+def missing(reason: str, method: str = "none") -> Value:
+    """A metric that could not be had, with the reason."""
+    return Value(None, method, reason=reason, n=0)
+
+
+def from_samples(samples: Sequence[float], method: str, flags: tuple[str, ...] = ()) -> Value:
+    """The median of samples, with an interval from their order alone."""
+    return Value(
+        median(samples),
+        method,
+        n=len(samples),
+        ci=median_interval(samples),
+        samples=tuple(samples),
+        flags=flags,
+    )
+
+
+def median_interval(samples: Sequence[float], coverage: float = 0.95) -> tuple[float, float, float]:
+    """The narrowest symmetric pair of order statistics that covers the median well enough.
+
+    Nothing is assumed of the distribution: the number of samples below the median is binomial.
+    With too few samples the extremes are given, with the smaller coverage that they have.
+
+    Returns:
+        Low, high, and the actual coverage.
+    """
+    ordered, n = sorted(samples), len(samples)
+    best = (ordered[0], ordered[-1], 1 - 2 * 0.5**n)
+    for trim in range(1, (n + 1) // 2):
+        below = sum(math.comb(n, k) for k in range(trim + 1)) / 2**n
+        if 1 - 2 * below < coverage:
+            break
+        best = (ordered[trim], ordered[n - 1 - trim], 1 - 2 * below)
+    return best
+
+
+def as_json(values: Values) -> dict[str, dict[str, Any]]:
+    """Metrics as a record holds them.
+
+    A figure that is not finite becomes null with a reason.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        kind = METRICS[name.split(".")[0]]
+        fields = asdict(value)
+        if value.value is not None and not math.isfinite(value.value):
+            fields |= {"value": None, "reason": f"not finite: {value.value}"}
+        for key in ("ci", "samples"):
+            if fields[key] and not all(map(math.isfinite, fields[key])):
+                fields[key] = None
+        fields["ci"] = list(fields["ci"]) if fields["ci"] else None
+        fields["samples"] = list(fields["samples"] or ())
+        fields["flags"] = list(fields["flags"])
+        out[name] = {"unit": kind.unit, "better": kind.better, "scope": kind.scope, **fields}
+    return out

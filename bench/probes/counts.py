@@ -1,0 +1,102 @@
+"""What a step dispatches and launches, counted in passes of their own."""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from bench.devices import Device
+from bench.metrics import Value, Values, missing
+from bench.probes.steps import run_step
+from bench.simulation.trace import Origin, trace
+from workloads.workload import Program
+
+_TRACE = "dispatch mode over one step"
+_TOP_MODULES = 2
+
+
+def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
+    """Traces a real step.
+
+    Returns:
+        ``operator_calls``, ``tensor_bytes``, ``hardware_flops``, ``peak_tracked_bytes`` whole and
+        by state, and a breakdown: calls by operator, and bytes at the peak by module.
+    """
+    found = trace(program)
+    calls: Counter[str] = Counter()
+    for origin, cost in found.costs.items():
+        calls[origin.operator] += cost.calls
+    by_module: Counter[str] = Counter()
+    for (_, module, _), nbytes in found.peak.by_origin.items():
+        by_module[_short(module)] += nbytes
+
+    def counted(value: int) -> Value:
+        return Value(value, _TRACE, quality="counted")
+
+    values = {
+        "operator_calls": _positive(found.total("calls"), "the dispatch mode saw no operator"),
+        "tensor_bytes": counted(found.total("nbytes")),
+        "hardware_flops": counted(found.total("flops")),
+        "peak_tracked_bytes": counted(found.peak.nbytes),
+    }
+    for state, nbytes in found.peak.by_state.items():
+        values[f"peak_tracked_bytes.{state}"] = counted(nbytes)
+    return values, {
+        "calls_by_operator": dict(sorted(calls.items())),
+        "flops_by_phase": _by_phase(found.costs),
+        "peak_bytes_by_module": dict(sorted(by_module.items())),
+    }
+
+
+def count_kernels(program: Program, device: Device) -> tuple[Values, dict[str, Any]]:
+    """Profiles two steps on the device; a count that they do not share is flagged."""
+    if device.torch_device.type != "cuda":
+        why = missing("no accelerator: operators run on the host; see operator_calls")
+        return {"kernel_launches": why, "memory_copies": why}, {}
+    first, second = (_profile(program, device) for _ in range(2))
+    copies, again = (_copies(kernels) for kernels in (first, second))
+    flags = () if first == second else ("two profiled steps disagree",)
+    values = {
+        "kernel_launches": _positive(
+            sum(second.values()) - again, "the profiler lost its kernels", flags
+        ),
+        "memory_copies": Value(copies, "torch profiler", quality="counted", flags=flags),
+    }
+    return values, {"kernels": dict(second.most_common())}
+
+
+def _profile(program: Program, device: Device) -> Counter[str]:
+    device.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        run_step(program)
+        device.synchronize()
+    kernels: Counter[str] = Counter()
+    for event in profiler.events() or []:
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            kernels[event.name] += 1
+    return kernels
+
+
+def _copies(kernels: Counter[str]) -> int:
+    return sum(n for name, n in kernels.items() if name.startswith(("Memcpy", "Memset")))
+
+
+def _positive(count: int, otherwise: str, flags: tuple[str, ...] = ()) -> Value:
+    """A count; zero means that counting failed, and is never reported."""
+    if count <= 0:
+        return missing(otherwise)
+    return Value(count, "counted over one step", quality="counted", flags=flags)
+
+
+def _by_phase(costs: dict[Origin, Any]) -> dict[str, int]:
+    flops: Counter[str] = Counter()
+    for origin, cost in costs.items():
+        flops[origin.phase] += cost.flops
+    return dict(flops)
+
+
+def _short(module: str) -> str:
+    """The first parts of a module path: ``msa.blocks.*.transition`` is ``msa.transition``."""
+    parts = [part for part in module.split(".") if part not in {"blocks", "*"}]
+    return ".".join(parts[:_TOP_MODULES])

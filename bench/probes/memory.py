@@ -1,0 +1,88 @@
+"""Peak memory: of the process, and of the accelerator's allocator."""
+
+from collections.abc import Callable
+
+import torch
+
+from bench.devices import Device, Unavailable
+from bench.metrics import Value, Values, missing
+from bench.probes.host_memory import (
+    reset_resident_peak,
+    resident_bytes,
+    resident_peak_bytes,
+    return_freed_memory,
+    touch_libraries,
+)
+
+_RESIDENT = "VmHWM over VmRSS at the start, allocator returning freed blocks"
+_ALLOCATOR = "torch caching allocator"
+
+
+class MemoryProbe:
+    """Peaks of the first step and of a steady one.
+
+    Made before the program is built, so that its weights count.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._on_device = device.torch_device.type == "cuda"
+        self._returns = return_freed_memory(True)
+        touch_libraries()
+        self._start = 0
+        self._why_not: Unavailable | None = None
+        try:
+            self._start = resident_bytes()
+        except Unavailable as error:
+            self._why_not = error
+
+    def peaks(self, step: Callable[[], None], *, first: bool) -> Values:
+        """Runs a step and gives the peaks within it."""
+        prefix = "first_step_" if first else ""
+        why_not = self._why_not or self._reset()
+        step()
+        self._device.synchronize()
+        values = {f"{prefix}peak_resident_bytes": self._resident(why_not)}
+        allocated, reserved = self._allocator()
+        values[f"{prefix}peak_allocated_bytes"] = allocated
+        if not first:
+            values["peak_reserved_bytes"] = reserved
+        return values
+
+    def _reset(self) -> Unavailable | None:
+        if self._on_device:
+            torch.cuda.reset_peak_memory_stats(self._device.torch_device)
+        try:
+            reset_resident_peak()
+        except Unavailable as error:
+            return error
+        return None
+
+    def _resident(self, why_not: Unavailable | None) -> Value:
+        if why_not:
+            return missing(str(why_not))
+        peak = resident_peak_bytes() - self._start
+        if self._returns:
+            return Value(peak, _RESIDENT)
+        flags = ("the C library keeps freed blocks",)
+        return Value(peak, _RESIDENT, quality="degraded", flags=flags)
+
+    def _allocator(self) -> tuple[Value, Value]:
+        if not self._on_device:
+            why = missing(f"no allocator on {self._device.torch_device.type} keeps a peak")
+            return why, why
+        found = torch.cuda.memory_stats(self._device.torch_device)
+        flags = ("allocator retried",) if found.get("num_alloc_retries", 0) else ()
+        allocated, reserved = (
+            Value(found[f"{kind}_bytes.all.peak"], _ALLOCATOR, flags=flags)
+            for kind in ("allocated", "reserved")
+        )
+        return allocated, reserved
+
+    def finish(self) -> Values:
+        """What the driver says, once steps are done; the allocator goes back to its usual ways."""
+        return_freed_memory(False)
+        try:
+            return {"device_used_bytes": Value(self._device.used_bytes(), "driver")}
+        except Unavailable as error:
+            return {"device_used_bytes": missing(str(error))}

@@ -1,0 +1,40 @@
+"""Step and phase times."""
+
+from statistics import median
+
+from bench.devices import Device
+from bench.metrics import Values, from_samples
+from bench.probes.steps import StepTime, timed_step
+from workloads.workload import Program
+
+# A trend larger than this between the halves of the samples is worth a flag.
+_DRIFT = 0.1
+
+
+def measure_time(
+    program: Program, device: Device, *, warmup_steps: int, timed_steps: int
+) -> tuple[Values, list[StepTime]]:
+    """Times steps after a warm-up.
+
+    Returns:
+        ``step_time_s`` and ``phase_time_s.<phase>``, and the steps themselves.
+    """
+    for _ in range(warmup_steps):
+        timed_step(program, device)
+    steps = [timed_step(program, device) for _ in range(timed_steps)]
+    totals = [step.total for step in steps]
+    flags = ("drifting",) if _drifts(totals) else ()
+    method = f"{device.torch_device.type} stopwatch, median after {warmup_steps} warm-up steps"
+    values = {"step_time_s": from_samples(totals, method, flags)}
+    for phase in program.phases:
+        samples = [step.phases[phase] for step in steps]
+        values[f"phase_time_s.{phase}"] = from_samples(samples, method)
+    return values, steps
+
+
+def _drifts(samples: list[float]) -> bool:
+    if len(samples) < 4:
+        return False
+    half = len(samples) // 2
+    early, late = median(samples[:half]), median(samples[-half:])
+    return abs(late - early) > _DRIFT * min(early, late)

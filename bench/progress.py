@@ -1,0 +1,88 @@
+"""Progress of long work, with an estimate of the time left.
+
+On a terminal with `rich` installed it is a live bar; everywhere else plain lines.
+"""
+
+import sys
+import time
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Any, TextIO
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Counts finished pieces of work out of a total, and says one line about each."""
+
+    def __init__(self, total: int, what: str, stream: TextIO | None = None) -> None:
+        self._total, self._what = total, what
+        self._stream = stream or sys.stderr
+        self._done = self._timed = 0
+        self._spent = 0.0
+        self._started = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "Progress":
+        if self._stream.isatty() and self._total:
+            with suppress(ImportError):
+                self._start_bar()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def start(self, title: str) -> None:
+        """A piece of work begins."""
+        self._started = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, description=title[:60])
+
+    def finish(self, line: str) -> None:
+        """The piece of work is done; `line` says how it went."""
+        self._timed += 1
+        self._spent += time.monotonic() - self._started
+        self.skip(line)
+
+    def skip(self, line: str) -> None:
+        """A piece of work needed no doing; its time says nothing of the others'."""
+        self._done += 1
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.update(self._task, completed=self._done)
+        else:
+            known = self._timed and self._done < self._total
+            left = f", {_span(self.seconds_left())} left" if known else ""
+            print(f"[{self._done}/{self._total}{left}] {line}", file=self._stream, flush=True)
+
+    def seconds_left(self) -> float:
+        """The pieces left at the mean time of those done."""
+        return self._spent / max(self._timed, 1) * (self._total - self._done)
+
+    def _start_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=Console(file=self._stream),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(self._what, total=self._total)
+
+
+def _span(seconds: float) -> str:
+    """Seconds for people: 7 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

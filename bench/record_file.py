@@ -1,0 +1,98 @@
+"""The file that a sweep's records are appended to, by one process at a time."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from bench.errors import StorageError
+from bench.record import Record, parse_record, read_records
+from refsys.files import write_atomically
+
+
+class RecordFile:
+    """Append-only JSON Lines: each record is written whole and flushed, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    @contextmanager
+    def locked(self) -> Iterator[Self]:
+        """Holds the file for this process, and drops what a killed writer left half-written.
+
+        Raises:
+            StorageError: the folder cannot be written, or another process holds it.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StorageError(f"{self.path.parent}: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StorageError(f"{self.path.parent}: another run is writing here") from None
+            self._open()
+            self._drop_torn_line()
+            yield self
+        finally:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+            os.close(lock)
+
+    def append(self, record: Record) -> None:
+        """Writes one record and flushes it to disk.
+
+        Raises:
+            StorageError: the disk is full or gone; the file is as it was.
+        """
+        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, size)
+            raise StorageError(
+                f"{self.path}: a record cannot be written: {error.strerror}; "
+                "earlier ones are intact, run again to go on"
+            ) from None
+
+    def records(self) -> list[Record]:
+        """What the file holds."""
+        return read_records([self.path])
+
+    def forget(self, statuses: Collection[str]) -> int:
+        """Drops the records of these statuses, so that their cases run again; returns how many."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [
+            line
+            for line in lines
+            if (record := parse_record(line)) is None or record["status"] not in statuses
+        ]
+        if len(kept) < len(lines):
+            os.close(self._descriptor)
+            write_atomically(self.path, b"".join(kept))
+            self._open()
+        return len(lines) - len(kept)
+
+    def _open(self) -> None:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror}") from None
+
+    def _drop_torn_line(self) -> None:
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(self._descriptor, whole)

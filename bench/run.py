@@ -1,0 +1,250 @@
+"""Running a sweep: each case in its own process, each outcome a record.
+
+A case is known by (cell, replicate, protocol, code, machine, software). What the folder holds
+already is not run again, so that a sweep that was killed goes on where it stopped, and an edit
+never meets a stale record.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench import provenance
+from bench.devices import Device, find_device
+from bench.errors import StorageError
+from bench.isolation import Ended, run_isolated
+from bench.progress import Progress
+from bench.record import SCHEMA, STATUSES, Record, metric
+from bench.record_file import RecordFile
+from bench.sweep import Case, Sweep, digest
+from workloads.workload import Catalogue
+
+RECORDS = "records.jsonl"
+_VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
+_IDENTITY = ("cpu", "cores", "hostname_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What running a sweep came to.
+
+    Attributes:
+        statuses: How many cases ended with each status, now or before.
+        ran: How many of them ran now.
+        path: The file of records.
+    """
+
+    statuses: dict[str, int]
+    ran: int
+    path: Path
+
+
+class Runner:
+    """Runs cases on this machine and makes records of them."""
+
+    def __init__(self, sweep: Sweep, folder: Path, store: Path, catalogue: Catalogue) -> None:
+        """Looks at the machine.
+
+        Raises:
+            UsageError: a case wants a device that is not there.
+        """
+        self._sweep = sweep
+        self._file = RecordFile(folder / RECORDS)
+        self._store = store
+        self._catalogue = catalogue
+        self._devices: dict[str, Device] = {
+            choice: find_device(choice) for choice in {case.device for case in sweep.cases}
+        }
+        self._git = provenance.git_state()
+        self._host = provenance.host()
+        self._software = provenance.software()
+        self._source = provenance.source_sha256()
+
+    def run(self, progress: Progress, retry: Collection[str] = ()) -> Summary:
+        """Runs what is missing.
+
+        Args:
+            progress: Told of every case.
+            retry: Statuses whose records are dropped first, so that their cases run again.
+
+        Raises:
+            StorageError: records cannot be written; those written before are intact.
+        """
+        with self._file.locked():
+            self._file.forget(retry)
+            done = {record["key"]: record["status"] for record in self._file.records()}
+            statuses: Counter[str] = Counter()
+            ran = 0
+            with progress:
+                for index, case in enumerate(self._sweep.cases):
+                    key = self.key(case)
+                    progress.start(case.title())
+                    if key in done:
+                        statuses[done[key]] += 1
+                        progress.skip(f"{done[key]:<11} {case.title()} (recorded before)")
+                        continue
+                    record = self._record(case, key, index)
+                    self._file.append(record)
+                    done[key] = record["status"]
+                    statuses[record["status"]] += 1
+                    ran += 1
+                    progress.finish(_line(case, record))
+        return Summary(dict(statuses), ran, self._file.path)
+
+    def key(self, case: Case) -> str:
+        """What tells a case's record from every other."""
+        device = self._devices[case.device].describe()
+        machine = {name: self._host[name] for name in _IDENTITY}
+        machine |= {"device": device.name, "uuid": device.uuid_hash, "kind": device.kind}
+        return digest(
+            {
+                "cell": self.cell_id(case),
+                "replicate": case.replicate,
+                "protocol": asdict(case.protocol),
+                "seed": case.seed,
+                "limits": [self._sweep.timeout_s, self._sweep.memory_limit_bytes],
+                "code": self._source,
+                "machine": machine,
+                "software": {name: self._software[name] for name in _VERSIONS},
+            }
+        )
+
+    def cell_id(self, case: Case) -> str:
+        """The case apart from replicate, code and machine."""
+        return digest([case.workload, case.config, self._devices[case.device].describe().kind])
+
+    def _record(self, case: Case, key: str, index: int) -> Record:
+        started = datetime.now(UTC)
+        result, ended = self._execute(case)
+        workload = self._catalogue[case.workload]
+        device = self._devices[case.device].describe()
+        return {
+            "schema": SCHEMA,
+            "run_id": uuid.uuid4().hex,
+            "key": key,
+            "cell_id": self.cell_id(case),
+            "sweep": self._sweep.name,
+            "replicate": case.replicate,
+            "status": result["status"],
+            "reason": result["reason"],
+            "started_at": started.isoformat(timespec="milliseconds"),
+            "duration_s": ended.seconds,
+            "workload": {
+                "name": case.workload,
+                "config": case.config,
+                "config_sha256": digest([case.workload, case.config]),
+                "labels": workload.labels(case.config),
+                "ranks": 1,
+            },
+            "facts": result.get("facts"),
+            "git": self._git,
+            "source_sha256": self._source,
+            "host": self._host,
+            "devices": [device.as_json()],
+            "software": self._software,
+            "environment": provenance.environment(),
+            "protocol": asdict(case.protocol)
+            | {
+                "seed": case.seed,
+                "order_index": index,
+                "timeout_s": self._sweep.timeout_s,
+                "memory_limit_bytes": self._sweep.memory_limit_bytes,
+                "watched_resident_bytes": ended.peak_resident_bytes,
+            },
+            "metrics": result.get("metrics", {}),
+            "outcome": result.get("outcome", {}),
+            "breakdown": result.get("breakdown", {}),
+            "notes": result.get("notes", {}),
+        }
+
+    def _execute(self, case: Case) -> tuple[dict[str, Any], Ended]:
+        """Runs the case process; its result, or what became of it in its place."""
+        request = {
+            "workload": case.workload,
+            "config": case.config,
+            "seed": case.seed,
+            "device": case.device,
+            "store": str(self._store.resolve()),
+            "protocol": asdict(case.protocol),
+        }
+        try:
+            with tempfile.TemporaryDirectory(prefix="foldperf-case-") as name:
+                folder = Path(name)
+                (folder / "request.json").write_text(json.dumps(request))
+                ended = run_isolated(
+                    [
+                        *(sys.executable, "-m", "bench.case"),
+                        *(str(folder / "request.json"), str(folder / "result.json")),
+                    ],
+                    timeout_s=self._sweep.timeout_s,
+                    memory_limit_bytes=self._sweep.memory_limit_bytes,
+                    environment=_case_environment(),
+                )
+                return _verdict(ended, folder / "result.json", self._sweep), ended
+        except OSError as error:
+            raise StorageError(f"{tempfile.gettempdir()}: {error.strerror}") from None
+
+
+def _case_environment() -> dict[str, str]:
+    """This process's environment, with the source tree importable from any folder."""
+    paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _verdict(ended: Ended, path: Path, sweep: Sweep) -> dict[str, Any]:
+    """The result that a case left, or why there is none."""
+    status, reason = _stopped(ended, sweep)
+    if not reason:
+        try:
+            result = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            reason = "ended without a result"
+        except ValueError:
+            reason = "its result is not JSON"
+        else:
+            if _is_result(result):
+                return result
+            reason = "its result is not of the expected form"
+    last = ended.last_line()
+    if status == "crash" and last:
+        reason = f"{reason}; it last said: {last}"
+    return {"status": status, "reason": reason}
+
+
+def _stopped(ended: Ended, sweep: Sweep) -> tuple[str, str]:
+    """Status and reason of a case that did not end in good order; no reason if it did."""
+    if ended.cause == "timeout":
+        return "timeout", f"no result within {sweep.timeout_s:g} s"
+    if ended.cause == "memory":
+        gib = ended.peak_resident_bytes / 2**30
+        limit = sweep.memory_limit_bytes / 2**30
+        return "oom", f"resident memory of {gib:.2f} GiB exceeded the limit of {limit:g} GiB"
+    if ended.status < 0:
+        return "crash", f"killed by {ended.signal_name()}"
+    return "crash", f"ended with status {ended.status}" if ended.status else ""
+
+
+def _is_result(result: Any) -> bool:
+    if not isinstance(result, dict) or result.get("status") not in STATUSES:
+        return False
+    if result["status"] != "ok":
+        return isinstance(result.get("reason"), str)
+    parts = ("metrics", "facts", "outcome", "breakdown", "notes")
+    return all(isinstance(result.get(part), dict) for part in parts)
+
+
+def _line(case: Case, record: Record) -> str:
+    if record["status"] != "ok":
+        return f"{record['status']:<11} {case.title()}: {record['reason']}"
+    time, peak = metric(record, "step_time_s"), metric(record, "peak_resident_bytes")
+    figures = [f"{time * 1e3:.0f} ms/step"] if time else []
+    figures += [f"{peak / 2**20:.0f} MiB peak"] if peak else []
+    return f"{'ok':<11} {case.title()}: {', '.join(figures)}"

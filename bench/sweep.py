@@ -1,0 +1,226 @@
+"""Sweeps: a TOML file that says which cases to run, and how.
+
+::
+
+    description = "What the sweep is for."
+
+    [protocol]                    # all optional
+    seed = 0                      # of the cases' order and of everything random in them
+    replicates = 1                # replicate r runs with seed + r
+    order = "random"              # or "listed"
+    device = "auto"               # or "cpu", "cuda"
+    timeout_s = 300
+    memory_limit_gib = 16.0
+    warmup_steps = 2
+    timed_steps = 7
+    counts = true
+    energy_s = 5.0
+
+    [[case]]                      # as many as needed; each is a product of its axes
+    workload = "alphafold3-trunk"
+    axes = { preset = "tiny", tokens = [32, 64], entry = ["1ubq", "8vkf"] }
+    exclude = [{ tokens = 64, entry = "1ubq" }]
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError
+from bench.measure import Protocol
+from refsys.streams import Draw
+from workloads.errors import WorkloadError
+from workloads.workload import Catalogue, Config, Value
+
+SWEEPS = Path(__file__).with_name("sweeps")
+_LIMITS = {
+    "seed": 0,
+    "replicates": 1,
+    "order": "random",
+    "device": "auto",
+    "timeout_s": 300.0,
+    "memory_limit_gib": 16.0,
+}
+_ORDERS = ("random", "listed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One case of a sweep.
+
+    Attributes:
+        workload: Its workload's name.
+        config: Every axis of the workload.
+        device: auto, cpu or cuda.
+        replicate: Its number among its like.
+        seed: Seed of everything random in it.
+        protocol: How it is measured.
+    """
+
+    workload: str
+    config: Config
+    device: str
+    replicate: int
+    seed: int
+    protocol: Protocol
+
+    def title(self) -> str:
+        """One line for people."""
+        chosen = " ".join(f"{name}={value}" for name, value in self.config.items())
+        return f"{self.workload} {chosen}" + (f" #{self.replicate}" if self.replicate else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A sweep that has been read and checked.
+
+    Attributes:
+        name: The file's name without its suffix.
+        description: What it is for.
+        cases: In the order in which they run.
+        timeout_s: Longest time of a case.
+        memory_limit_bytes: Most resident memory of a case.
+    """
+
+    name: str
+    description: str
+    cases: tuple[Case, ...]
+    timeout_s: float
+    memory_limit_bytes: int
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """The sweeps that come with the project, by name."""
+    return {path.stem: path for path in sorted(SWEEPS.glob("*.toml"))}
+
+
+def find_sweep(name_or_path: str) -> Path:
+    """A sweep by name, or the file at a path.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    shipped = shipped_sweeps()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(
+            f"sweep {name_or_path!r} is neither a file nor one of {', '.join(shipped) or 'none'}"
+        )
+    return path
+
+
+def read_sweep(path: Path, catalogue: Catalogue) -> Sweep:
+    """Reads and checks a sweep.
+
+    Raises:
+        UsageError: the file cannot be read, or something in it is unknown or malformed.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from None
+    try:
+        return _sweep(path.stem, table, catalogue)
+    except (UsageError, WorkloadError) as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _sweep(name: str, table: Mapping[str, Any], catalogue: Catalogue) -> Sweep:
+    _check_keys(table, {"description", "protocol", "case"}, "at the top")
+    blocks = table.get("case", [])
+    if not isinstance(blocks, list) or not blocks:
+        raise UsageError("there is no [[case]]")
+    limits, protocol = _protocol(table.get("protocol", {}))
+    configured: dict[str, tuple[str, Config]] = {}
+    for number, block in enumerate(blocks, start=1):
+        for workload, config in _expand(block, f"in [[case]] {number}", catalogue):
+            configured.setdefault(digest([workload, config]), (workload, config))
+    cases = [
+        Case(
+            workload=workload,
+            config=config,
+            device=limits["device"],
+            replicate=replicate,
+            seed=limits["seed"] + replicate,
+            protocol=protocol,
+        )
+        for workload, config in configured.values()
+        for replicate in range(limits["replicates"])
+    ]
+    if limits["order"] == "random":
+        cases = [cases[k] for k in Draw(limits["seed"], "sweep order").permutation(len(cases))]
+    return Sweep(
+        name=name,
+        description=str(table.get("description", "")),
+        cases=tuple(cases),
+        timeout_s=limits["timeout_s"],
+        memory_limit_bytes=int(limits["memory_limit_gib"] * 2**30),
+    )
+
+
+def _protocol(table: Mapping[str, Any]) -> tuple[dict[str, Any], Protocol]:
+    known: dict[str, Any] = asdict(Protocol()) | _LIMITS
+    _check_keys(table, set(known), "in [protocol]")
+    chosen: dict[str, Any] = dict(known)
+    for key, value in table.items():
+        kind = type(known[key])
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)  # noqa: PLW2901
+        if type(value) is not kind:
+            raise UsageError(f"{key}={value!r} in [protocol] is not of type {kind.__name__}")
+        if kind in {int, float} and value < (0 if key in {"seed", "warmup_steps"} else 1e-9):
+            raise UsageError(f"{key}={value} in [protocol] is too small")
+        chosen[key] = value
+    for key, choices in (("order", _ORDERS), ("device", ("auto", "cpu", "cuda"))):
+        if chosen[key] not in choices:
+            raise UsageError(f"{key}={chosen[key]!r} in [protocol]; choose of {', '.join(choices)}")
+    measured = {field.name: chosen[field.name] for field in fields(Protocol)}
+    return {key: chosen[key] for key in _LIMITS}, Protocol(**measured)
+
+
+def _expand(block: Mapping[str, Any], where: str, catalogue: Catalogue) -> list[tuple[str, Config]]:
+    """The product of a block's axes, without what it excludes."""
+    if not isinstance(block, dict):
+        raise UsageError(f"{where}: not a table")
+    _check_keys(block, {"workload", "axes", "exclude"}, where)
+    if "workload" not in block:
+        raise UsageError(f"{where}: no workload")
+    workload = catalogue[str(block["workload"])]
+    axes = block.get("axes", {})
+    values = {name: value if isinstance(value, list) else [value] for name, value in axes.items()}
+    if empty := [name for name, choices in values.items() if not choices]:
+        raise UsageError(f"{where}: axis {empty[0]} has no values")
+    excluded: list[dict[str, Value]] = block.get("exclude", [])
+    for pattern in excluded:
+        if unknown := set(pattern) - set(values):
+            raise UsageError(f"{where}: exclude names {sorted(unknown)[0]}, which axes do not list")
+    found = []
+    for combination in product(*values.values()):
+        chosen = dict(zip(values, combination, strict=True))
+        if not any(pattern.items() <= chosen.items() for pattern in excluded):
+            found.append((workload.name, workload.configure(chosen)))
+    return found
+
+
+def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: not a table")
+    if unknown := sorted(set(table) - known):
+        raise UsageError(
+            f"unknown key {unknown[0]!r} {where}; known are {', '.join(sorted(known))}"
+        )
+
+
+def digest(value: object) -> str:
+    """20 hexadecimal digits of SHA-256 of a JSON value."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
