@@ -41,8 +41,8 @@ class Quantity:
 PEAK_MEMORY = Quantity(
     "peak_memory",
     ("peak_allocated_bytes", "peak_resident_bytes"),
-    "peak memory of a step (GiB)",
-    2**30,
+    "peak memory of a step (MiB)",
+    2**20,
     "Peak memory against tokens",
 )
 STEP_TIME = Quantity(
@@ -106,7 +106,7 @@ def _series(label: str, rows: Sequence[Row], quantity: Quantity) -> Series:
         tuple(values),
         tuple(points),
         tuple((n, status) for n, status in sorted(failed.items()) if n not in sizes),
-        fit_power_law(sizes, values),
+        fit_power_law(points),
     )
 
 
@@ -116,35 +116,57 @@ def draw(lines: Sequence[Series], quantity: Quantity) -> Any:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     with plt.style.context(STYLE):
         figure, axes = plt.subplots()
         axes.set_xscale("log")
         axes.set_yscale("log")
         for number, line in enumerate(lines):
-            colour = f"C{number % 7}"
-            scaled = [value / quantity.scale for value in line.values]
-            label = line.label if line.law is None else f"{line.label}: {line.law}"
-            style = _LINES[number % len(_LINES)]
-            marker = _MARKERS[number % len(_MARKERS)]
-            axes.plot(line.tokens, scaled, style, color=colour, marker=marker, label=label)
-            xs, ys = zip(*line.points, strict=True)
-            axes.plot(xs, [y / quantity.scale for y in ys], ".", color=colour, alpha=0.4, ms=2)
-            for tokens, status in line.failed:
-                # Off the end of what fits: a terminal cross above the last good point.
-                axes.plot([tokens], [max(scaled)], "x", color=colour, ms=6, mew=1.5)
-                axes.annotate(status, (tokens, max(scaled)), fontsize=6, color=colour)
-        sizes = sorted({tokens for line in lines for tokens in line.tokens})
-        axes.set_xticks(sizes)
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        if len(sizes) > 6:
-            axes.tick_params(axis="x", labelrotation=45)
+            _draw_line(axes, line, number, quantity.scale)
+        _label_axes(axes, sorted({tokens for line in lines for tokens in line.tokens}))
         axes.set_xlabel("tokens N")
         axes.set_ylabel(quantity.label)
-        axes.legend(loc="upper left")
+        # Above the axes: wherever a curve goes, it does not run through the legend.
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return figure
+
+
+def _draw_line(axes: Any, line: Series, number: int, scale: float) -> None:
+    colour = f"C{number % 7}"
+    style, marker = _LINES[number % len(_LINES)], _MARKERS[number % len(_MARKERS)]
+    scaled = [value / scale for value in line.values]
+    axes.plot(line.tokens, scaled, style, color=colour, marker=marker, label=_legend(line))
+    if len(line.points) > len(line.tokens):
+        xs, ys = zip(*line.points, strict=True)
+        axes.plot(xs, [y / scale for y in ys], ".", color=colour, alpha=0.5, ms=2.5)
+    for tokens, status in line.failed:
+        # A terminal cross at the height of the last good point.
+        axes.plot([tokens], [scaled[-1]], "x", color=colour, ms=6, mew=1.5)
+        axes.annotate(f" {status}", (tokens, scaled[-1]), fontsize=6, color=colour)
+
+
+def _legend(line: Series) -> str:
+    if line.law is None:
+        return line.label
+    spread = ""
+    if line.law.interval is not None:
+        spread = f" \\pm {(line.law.interval[1] - line.law.interval[0]) / 2:.2f}"
+    exponent = f"$N^{{\\,{line.law.exponent:.2f}{spread}}}$"
+    return f"{line.label}: {exponent} from N = {line.law.smallest:.0f}"
+
+
+def _label_axes(axes: Any, sizes: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axes.set_xticks(sizes)
+    axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_minor_locator(NullLocator())
+    if len(sizes) > 6:
+        axes.tick_params(axis="x", labelrotation=45)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:

@@ -84,7 +84,8 @@ def _finding(quantity: Quantity, line: Series) -> str:
         return f"{line.label}: {what} is {last:.3g} at {line.tokens[-1]:.0f} tokens."
     text = (
         f"{line.label}: {what} goes from {first:.3g} at {line.tokens[0]:.0f} tokens to "
-        f"{last:.3g} at {line.tokens[-1]:.0f}, as {line.law} over {len(line.tokens)} sizes"
+        f"{last:.3g} at {line.tokens[-1]:.0f}, growing as {line.law} from "
+        f"{line.law.smallest:.0f} tokens on"
     )
     for tokens, status in line.failed:
         text += f"; at {tokens:.0f} tokens the case ended as {status}"

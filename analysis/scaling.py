@@ -1,4 +1,8 @@
-"""How a quantity grows with the number of tokens: fitted power laws."""
+"""How a quantity grows with the number of tokens: fitted power laws.
+
+At small sizes constants (weights, launch overheads) hide the growth, so that the law is fitted to
+the largest sizes alone: those within a factor of two of the largest, or the three largest.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,10 +38,22 @@ class PowerLaw:
         return f"N^{self.exponent:.2f} ± {(self.interval[1] - self.interval[0]) / 2:.2f}"
 
 
-def fit_power_law(tokens: Sequence[float], values: Sequence[float]) -> PowerLaw | None:
-    """Fits a power law to positive values; None with fewer than two sizes."""
-    pairs = [(n, y) for n, y in zip(tokens, values, strict=True) if n > 0 and y > 0]
-    sizes = {n for n, _ in pairs}
+def largest_sizes(sizes: Sequence[float]) -> list[float]:
+    """The sizes that a law is fitted to, ascending."""
+    ordered = sorted(set(sizes))
+    near = [size for size in ordered if 2 * size >= ordered[-1]]
+    return near if len(near) >= 3 else ordered[-3:]
+
+
+def fit_power_law(points: Sequence[tuple[float, float]]) -> PowerLaw | None:
+    """Fits a power law to (tokens, value) points, of which one size may have several.
+
+    Returns:
+        The law, or None with fewer than two sizes.
+    """
+    positive = [(n, y) for n, y in points if n > 0 and y > 0]
+    sizes = set(largest_sizes([n for n, _ in positive]) if positive else ())
+    pairs = [(n, y) for n, y in positive if n in sizes]
     if len(sizes) < 2:
         return None
     from scipy import stats

@@ -75,7 +75,7 @@ def _checks(device: Device) -> dict[str, _Check]:
 
 
 def _check_resident() -> tuple[str, str] | None:
-    host_memory.resident_peak_bytes()
+    host_memory.anonymous_peak_bytes()
     host_memory.reset_resident_peak()
     if host_memory.return_freed_memory(True):
         host_memory.return_freed_memory(False)

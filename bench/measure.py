@@ -6,6 +6,7 @@
 """
 
 import gc
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -69,7 +70,10 @@ def measure(
     values |= flop_rates(device, facts.step_flops, [step.total for step in steps])
     values |= device_busy(device, partial(timed_step, program, device), protocol.timed_steps)
     values |= measure_energy(partial(run_step, program), device, Window(seconds=protocol.energy_s))
-    outcome, notes = program.outcome(), program.notes()
+    outcome = {
+        name: value if math.isfinite(value) else None for name, value in program.outcome().items()
+    }
+    notes = program.notes()
 
     breakdown: dict[str, Any] = {}
     if protocol.counts:

@@ -6,7 +6,7 @@ and its whole's unit and direction, as in ``phase_time_s.forward``.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ METRICS: dict[str, MetricKind] = {
         "1", "higher", "device", "model FLOPs over time and peak rate, recomputation not counted"
     ),
     "peak_resident_bytes": MetricKind(
-        "B", "lower", "process", "high-water mark of resident memory in steady steps, above start"
+        "B", "lower", "process", "high-water mark of resident memory in a steady step, above start"
     ),
     "first_step_peak_resident_bytes": MetricKind(
         "B", "lower", "process", "the same in the first step"
@@ -72,10 +72,16 @@ METRICS: dict[str, MetricKind] = {
     "energy_per_step_j": MetricKind("J", "lower", "device", "gross energy of a step"),
     "mean_power_w": MetricKind("W", "neither", "device", "energy over time, during counted steps"),
     "operator_calls": MetricKind(
-        "1", "lower", "program", "operators that a step dispatches, views not counted"
+        "1",
+        "lower",
+        "program",
+        "operators that a step dispatches, views and the data phase not counted",
     ),
     "tensor_bytes": MetricKind(
-        "B", "lower", "program", "bytes of inputs and outputs of a step's operators, views apart"
+        "B",
+        "lower",
+        "program",
+        "bytes of inputs and outputs of the operators counted in operator_calls",
     ),
     "hardware_flops": MetricKind(
         "FLOP", "lower", "program", "floating-point operations of a step, recomputation included"
@@ -111,6 +117,9 @@ class Value:
 
 
 Values = dict[str, Value]
+
+# The fields of a metric in a record.
+METRIC_FIELDS = {"unit", "better", "scope"} | {field.name for field in fields(Value)}
 
 
 def missing(reason: str, method: str = "none") -> Value:

@@ -1,6 +1,5 @@
 """The file that a sweep's records are appended to, by one process at a time."""
 
-import errno
 import fcntl
 import json
 import os
@@ -56,8 +55,9 @@ class RecordFile:
         line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
-            if os.write(self._descriptor, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while line:
+                # A disk that fills up takes a part; the next try says why.
+                line = line[os.write(self._descriptor, line) :]
             os.fsync(self._descriptor)
         except OSError as error:
             os.ftruncate(self._descriptor, size)

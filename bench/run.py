@@ -21,6 +21,7 @@ from bench import provenance
 from bench.devices import Device, find_device
 from bench.errors import StorageError
 from bench.isolation import Ended, run_isolated
+from bench.metrics import METRIC_FIELDS
 from bench.progress import Progress
 from bench.record import SCHEMA, STATUSES, Record, metric
 from bench.record_file import RecordFile
@@ -86,10 +87,10 @@ class Runner:
             with progress:
                 for index, case in enumerate(self._sweep.cases):
                     key = self.key(case)
-                    progress.start(case.title())
+                    progress.start(case.title)
                     if key in done:
                         statuses[done[key]] += 1
-                        progress.skip(f"{done[key]:<11} {case.title()} (recorded before)")
+                        progress.skip(f"{done[key]:<11} {case.title} (recorded before)")
                         continue
                     record = self._record(case, key, index)
                     self._file.append(record)
@@ -238,13 +239,16 @@ def _is_result(result: Any) -> bool:
     if result["status"] != "ok":
         return isinstance(result.get("reason"), str)
     parts = ("metrics", "facts", "outcome", "breakdown", "notes")
-    return all(isinstance(result.get(part), dict) for part in parts)
+    if not all(isinstance(result.get(part), dict) for part in parts):
+        return False
+    metrics = result["metrics"].values()
+    return all(isinstance(value, dict) and value.keys() == METRIC_FIELDS for value in metrics)
 
 
 def _line(case: Case, record: Record) -> str:
     if record["status"] != "ok":
-        return f"{record['status']:<11} {case.title()}: {record['reason']}"
+        return f"{record['status']:<11} {case.title}: {record['reason']}"
     time, peak = metric(record, "step_time_s"), metric(record, "peak_resident_bytes")
     figures = [f"{time * 1e3:.0f} ms/step"] if time else []
     figures += [f"{peak / 2**20:.0f} MiB peak"] if peak else []
-    return f"{'ok':<11} {case.title()}: {', '.join(figures)}"
+    return f"{'ok':<11} {case.title}: {', '.join(figures)}"

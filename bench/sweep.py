@@ -54,6 +54,7 @@ class Case:
     """One case of a sweep.
 
     Attributes:
+        title: One line for people.
         workload: Its workload's name.
         config: Every axis of the workload.
         device: auto, cpu or cuda.
@@ -62,17 +63,13 @@ class Case:
         protocol: How it is measured.
     """
 
+    title: str
     workload: str
     config: Config
     device: str
     replicate: int
     seed: int
     protocol: Protocol
-
-    def title(self) -> str:
-        """One line for people."""
-        chosen = " ".join(f"{name}={value}" for name, value in self.config.items())
-        return f"{self.workload} {chosen}" + (f" #{self.replicate}" if self.replicate else "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +143,7 @@ def _sweep(name: str, table: Mapping[str, Any], catalogue: Catalogue) -> Sweep:
             configured.setdefault(digest([workload, config]), (workload, config))
     cases = [
         Case(
+            title=catalogue[workload].title(config) + (f" #{replicate}" if replicate else ""),
             workload=workload,
             config=config,
             device=limits["device"],
@@ -196,10 +194,14 @@ def _expand(block: Mapping[str, Any], where: str, catalogue: Catalogue) -> list[
         raise UsageError(f"{where}: no workload")
     workload = catalogue[str(block["workload"])]
     axes = block.get("axes", {})
+    if not isinstance(axes, dict):
+        raise UsageError(f"{where}: axes={axes!r} is not a table")
     values = {name: value if isinstance(value, list) else [value] for name, value in axes.items()}
     if empty := [name for name, choices in values.items() if not choices]:
         raise UsageError(f"{where}: axis {empty[0]} has no values")
     excluded: list[dict[str, Value]] = block.get("exclude", [])
+    if not isinstance(excluded, list) or not all(isinstance(p, dict) for p in excluded):
+        raise UsageError(f"{where}: exclude is not a list of tables")
     for pattern in excluded:
         if unknown := set(pattern) - set(values):
             raise UsageError(f"{where}: exclude names {sorted(unknown)[0]}, which axes do not list")

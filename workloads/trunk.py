@@ -32,7 +32,13 @@ class TrunkWorkload(Workload):
     name = "alphafold3-trunk"
     summary = "the AlphaFold 3 trunk in training: MSA module, Pairformer, distogram"
     axes = (
-        Axis(name="preset", default="tiny", meaning="model size", choices=tuple(PRESETS)),
+        Axis(
+            name="preset",
+            default="tiny",
+            meaning="model size",
+            choices=tuple(PRESETS),
+            titled=True,
+        ),
         Axis(name="tokens", default=0, meaning="crop; 0 is the preset's own", minimum=0),
         Axis(
             name="alignment_rows",
@@ -44,6 +50,7 @@ class TrunkWorkload(Workload):
             name="entry",
             default="8vkf",
             meaning=f"prepared structure to train on, or {SYNTHETIC}",
+            titled=True,
         ),
         Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
         Axis(name="batch", default=1, meaning="examples in a step", minimum=1),

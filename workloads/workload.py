@@ -25,6 +25,7 @@ class Axis:
         meaning: One line for people.
         choices: The values that it may take; any if empty.
         minimum: The smallest number that it may be.
+        titled: Whether a case's title says it even where it is the default.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Axis:
     meaning: str
     choices: tuple[Value, ...] = ()
     minimum: int | None = None
+    titled: bool = False
 
     def parse(self, value: object) -> Value:
         """`value` as this axis's type; text is read.
@@ -189,6 +191,15 @@ class Workload(ABC):
         """Why the case's inputs are not there, in one line, or None if they are."""
         del config, store
         return None
+
+    def title(self, config: Config) -> str:
+        """One line for people: what tells the case from its like."""
+        chosen = [
+            f"{axis.name}={config[axis.name]}"
+            for axis in self.axes
+            if axis.titled or config[axis.name] != axis.default
+        ]
+        return " ".join([self.name, *chosen])
 
     def labels(self, config: Config) -> dict[str, Value]:
         """What views of records group by: at least `tokens`, the problem size."""

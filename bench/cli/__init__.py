@@ -11,10 +11,20 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-COMMANDS = (
-    *("doctor", "fetch", "prepare", "train", "list", "describe"),
-    *("run", "gate", "report", "promote", "stamp"),
-)
+# Subcommand -> module. A module named `list` would hide the built-in in this package.
+COMMANDS = {
+    "doctor": "doctor",
+    "fetch": "fetch",
+    "prepare": "prepare",
+    "train": "train",
+    "list": "listing",
+    "describe": "describe",
+    "run": "run",
+    "gate": "gate",
+    "report": "report",
+    "promote": "promote",
+    "stamp": "stamp",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +56,8 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands = {}
-    for name in COMMANDS:
-        module = import_module(f"bench.cli.{name}")
+    for name, place in COMMANDS.items():
+        module = import_module(f"bench.cli.{place}")
         subparser = subparsers.add_parser(
             name,
             help=module.SUMMARY,

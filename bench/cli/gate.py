@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     path = arguments.baseline or exact.BASELINE
     sweep = read_sweep(find_sweep(arguments.cases or str(exact.CASES)), catalogue())
-    cases = [case for case in sweep.cases if (arguments.only or "") in case.title()]
+    cases = [case for case in sweep.cases if (arguments.only or "") in case.title]
     if not cases:
         raise UsageError(f"--only {arguments.only}: no case's title contains it")
     if arguments.bless:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     sweep = read_sweep(find_sweep(arguments.sweep), found)
     if arguments.dry_run:
         for case in sweep.cases:
-            print(case.title())
+            print(case.title)
         return 0
     for case in sweep.cases:
         if why_not := found[case.workload].missing_inputs(case.config, arguments.store):

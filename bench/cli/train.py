@@ -18,18 +18,17 @@ EXAMPLE = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """What to train, on what, for how long."""
+    # The names of precisions and crops live beside torch and NumPy, which help does not wait for.
     from refsys.config import PRESETS
-    from refsys.data.crop import CROPS
-    from refsys.precision import PRECISIONS
 
     parser.add_argument("--model", choices=["trunk"], default="trunk", help="what to train")
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32")
+    parser.add_argument("--precision", default="float32", help="float32, bfloat16 or float64")
     parser.add_argument("--entries", nargs="+", metavar="ENTRY", help="default: all prepared")
     parser.add_argument("--tokens", type=_positive, help="crop (default: the preset's)")
     parser.add_argument("--alignment-rows", type=_positive, help="default: the preset's")
     parser.add_argument("--batch", type=_positive, default=1, help="examples in a step")
-    parser.add_argument("--crop", choices=CROPS, default="mixed")
+    parser.add_argument("--crop", default="mixed", help="contiguous, spatial or mixed")
     parser.add_argument("--cycles", type=_positive, default=1, help="recycling iterations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=1.8e-3)

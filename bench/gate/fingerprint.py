@@ -93,7 +93,7 @@ def fingerprints(cases: Iterable[Case], jobs: int) -> dict[str, Fingerprint]:
     ordered = list(cases)[::-1]
     if jobs == 1:
         found = map(fingerprint, ordered)
-        return {case.title(): each for case, each in zip(ordered, found, strict=True)}
+        return {case.title: each for case, each in zip(ordered, found, strict=True)}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         done = list(pool.map(fingerprint, ordered))
-    return {case.title(): each for case, each in zip(ordered, done, strict=True)}
+    return {case.title: each for case, each in zip(ordered, done, strict=True)}

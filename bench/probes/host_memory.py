@@ -37,14 +37,18 @@ def return_freed_memory(returning: bool) -> bool:
     )
 
 
-def resident_bytes() -> int:
-    """Resident memory now. Unit: B."""
-    return _status("VmRSS")
+def anonymous_bytes() -> int:
+    """Resident memory now that no file backs: data, not code. Unit: B."""
+    return _status("RssAnon")
 
 
-def resident_peak_bytes() -> int:
-    """High-water mark of resident memory since it was last reset. Unit: B."""
-    return _status("VmHWM")
+def anonymous_peak_bytes() -> int:
+    """High-water mark of resident memory since it was last reset, files apart. Unit: B.
+
+    The kernel keeps the mark of the whole alone. Code that was paged in stays, so that what files
+    back now is what they backed at the mark.
+    """
+    return _status("VmHWM") - _status("RssFile")
 
 
 def reset_resident_peak() -> None:
@@ -64,10 +68,10 @@ def reset_resident_peak() -> None:
 
 def touch_libraries() -> None:
     """Makes torch set up its thread pools and kernels, so that they count to the start."""
-    x = torch.ones(256, 256, requires_grad=True)
+    x = torch.ones(8, 256, 256, requires_grad=True)
     for _ in range(2):
-        y = torch.nn.functional.layer_norm(x @ x, (256,)).softmax(-1)
-        (y.sum() + torch.einsum("ik,jk->ij", y, x).sum()).backward()
+        y = torch.nn.functional.layer_norm(x @ x[0], (256,)).softmax(-1)
+        (y.sum() + torch.einsum("bik,bjk->bij", y, x).sum()).backward()
 
 
 def _status(field: str) -> int:

@@ -7,14 +7,14 @@ import torch
 from bench.devices import Device, Unavailable
 from bench.metrics import Value, Values, missing
 from bench.probes.host_memory import (
+    anonymous_bytes,
+    anonymous_peak_bytes,
     reset_resident_peak,
-    resident_bytes,
-    resident_peak_bytes,
     return_freed_memory,
     touch_libraries,
 )
 
-_RESIDENT = "VmHWM over VmRSS at the start, allocator returning freed blocks"
+_RESIDENT = "VmHWM less RssFile, over RssAnon at the start; allocator returning freed blocks"
 _ALLOCATOR = "torch caching allocator"
 
 
@@ -32,7 +32,7 @@ class MemoryProbe:
         self._start = 0
         self._why_not: Unavailable | None = None
         try:
-            self._start = resident_bytes()
+            self._start = anonymous_bytes()
         except Unavailable as error:
             self._why_not = error
 
@@ -61,7 +61,7 @@ class MemoryProbe:
     def _resident(self, why_not: Unavailable | None) -> Value:
         if why_not:
             return missing(str(why_not))
-        peak = resident_peak_bytes() - self._start
+        peak = anonymous_peak_bytes() - self._start
         if self._returns:
             return Value(peak, _RESIDENT)
         flags = ("the C library keeps freed blocks",)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.errors import ArgumentError
 from refsys.streams import Draw
 
 CROPS = ("contiguous", "spatial", "mixed")
@@ -25,20 +24,13 @@ def crop_tokens(
     """Which tokens to keep, in order; all of them if they fit.
 
     Args:
-        kind: contiguous, spatial, or mixed, which draws contiguous with probability 1/3.
+        kind: One of `CROPS`; mixed is contiguous with probability 1/3, else spatial.
         chains: [token] chain numbers; a chain's tokens stand together.
         centers: [token, 3] positions of the centre atoms, ångström.
         modelled: [token] whether the centre atom has a position.
-        budget: How many tokens to keep at most.
+        budget: How many tokens to keep at most, at least 1.
         draw: What the crop is for; its stream is extended by the names of the choices.
-
-    Raises:
-        ArgumentError: the kind or the budget makes no sense.
     """
-    if kind not in CROPS:
-        raise ArgumentError(f"crop={kind!r} does not exist; choose one of {', '.join(CROPS)}")
-    if budget < 1:
-        raise ArgumentError(f"tokens={budget}; a crop needs at least one")
     if len(chains) <= budget:
         return np.arange(len(chains))
     if kind == "mixed":

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from refsys.batch import TRUNK_FIELDS, Batch
 from refsys.data.columns import Columns
-from refsys.data.crop import crop_tokens
+from refsys.data.crop import CROPS, crop_tokens
 from refsys.data.store import Example, Store
 from refsys.data.vocabulary import GAP, RESIDUE_CLASSES
-from refsys.errors import DataError
+from refsys.errors import ArgumentError, DataError
 from refsys.streams import Draw
 
 BONDS_PER_TOKEN = 2
@@ -40,6 +40,20 @@ class ExampleSpec:
     batch: int = 1
     crop: str = "mixed"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ArgumentError: a size is not positive, or the kind of crop does not exist.
+        """
+        for name in ("tokens", "alignment_rows", "batch"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name}={getattr(self, name)} is less than 1")
+        if self.crop not in CROPS:
+            raise ArgumentError(
+                f"crop={self.crop!r} does not exist; choose one of {', '.join(CROPS)}"
+            )
 
 
 class Examples:

@@ -52,12 +52,14 @@ class TokenInputEmbedder(nn.Module):
         """[B, R, I]."""
         codes = layout.local(batch["residue_type"], axis=1)
         elements = layout.local(batch["element"], axis=1)
+        classes = torch.arange(RESIDUE_CLASSES, device=codes.device)
         tokens = self.linear.lookup(codes, 0, self.dtype)
         tokens = tokens + self.linear.lookup(elements, RESIDUE_CLASSES, self.dtype)
         return torch.cat(
             [
                 tokens,
-                F.one_hot(codes.long(), RESIDUE_CLASSES).to(self.dtype),
+                # Not F.one_hot, which reads the largest code back to check it.
+                (codes.unsqueeze(-1) == classes).to(self.dtype),
                 layout.local(batch["profile"], axis=1).to(self.dtype),
                 layout.local(batch["deletion_mean"], axis=1).unsqueeze(-1).to(self.dtype),
             ],

@@ -1,0 +1,166 @@
+"""Sweeps run for real: isolation, statuses, resume, and what cannot be written."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.records import valid_records
+from support.third_party import install
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = "warmup_steps = 0\ntimed_steps = 1\ncounts = false\n"
+
+
+@pytest.fixture
+def toys(tmp_path):
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    return install(folder)
+
+
+def write_sweep(folder, axes, protocol=""):
+    path = folder / "toy.toml"
+    path.write_text(f'[protocol]\n{QUICK}{protocol}\n[[case]]\nworkload = "toy"\naxes = {axes}\n')
+    return path
+
+
+def records_of(folder):
+    return valid_records(folder / "results/runs/toy/records.jsonl")
+
+
+def processes(text):
+    """Command lines of living processes that contain `text`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found
+
+
+EXPECTED = {
+    "good": ("ok", None),
+    "nan": ("ok", None),
+    "noise": ("ok", None),
+    "raise": ("crash", "RuntimeError: the layer is unhappy"),
+    "segfault": ("crash", "killed by SIGSEGV"),
+    "exit": ("crash", "ended with status 7; it last said: I give up"),
+    "quit": ("crash", "ended without a result"),
+    "garbage": ("crash", "its result is not JSON"),
+    "empty": ("crash", "its result is not JSON"),
+    "list": ("crash", "its result is not of the expected form"),
+    "wrong status": ("crash", "its result is not of the expected form"),
+    "wrong metrics": ("crash", "its result is not of the expected form"),
+    "memory error": ("oom", "MemoryError: too much was asked"),
+    "eat": ("oom", "exceeded the limit of 1 GiB"),
+    "hang": ("timeout", "no result within 15 s"),
+    "hang with children": ("timeout", "no result within 15 s"),
+    "unsupported": ("unsupported", "this needs a moon"),
+    "forbidden": ("blocked", "not for you"),
+}
+
+
+def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp_path, toys):
+    sweep = write_sweep(
+        tmp_path,
+        f"{{ behaviour = {json.dumps(list(EXPECTED))} }}",
+        "timeout_s = 15\nmemory_limit_gib = 1\n",
+    )
+    done = foldperf("run", sweep, paths=[toys], check=2)
+    found = {record["workload"]["config"]["behaviour"]: record for record in records_of(tmp_path)}
+    assert set(found) == set(EXPECTED)
+    for behaviour, (status, reason) in EXPECTED.items():
+        record = found[behaviour]
+        assert record["status"] == status, (behaviour, record["reason"])
+        assert reason is None or reason in record["reason"], behaviour
+    assert found["nan"]["outcome"] == {"loss": None}
+    assert found["good"]["metrics"]["step_time_s"]["value"] > 0
+    assert "Traceback" not in done.stderr
+    assert not processes("bench.case")
+    again = foldperf("run", sweep, paths=[toys], check=2)
+    assert "0 ran now" in again.stdout
+    assert len(records_of(tmp_path)) == len(EXPECTED)
+    retried = foldperf("run", sweep, "--retry", "blocked", "unsupported", paths=[toys], check=2)
+    assert "2 ran now" in retried.stdout
+    assert len(records_of(tmp_path)) == len(EXPECTED)
+
+
+def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys):
+    sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3, 4, 5, 6] }")
+    command = [sys.executable, "-m", "bench", "run", str(sweep)]
+    environment = os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"}
+    moments = random.Random(7)
+    for _ in range(10):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
+        )
+        time.sleep(moments.uniform(0.5, 5.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 10
+    while processes("bench.case") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes("bench.case"), "a case outlived the sweep that started it"
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    records = records_of(tmp_path)
+    assert sorted(record["workload"]["config"]["tokens"] for record in records) == [*range(1, 7)]
+    assert len({record["key"] for record in records}) == 6
+    assert {record["status"] for record in records} == {"ok"}
+
+
+def test_the_order_is_random_and_the_seeds_follow_the_replicates(foldperf, tmp_path, toys):
+    sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }", "replicates = 2\nseed = 5\n")
+    foldperf("run", sweep, paths=[toys], check=0)
+    records = records_of(tmp_path)
+    order = [(r["workload"]["config"]["tokens"], r["replicate"]) for r in records]
+    assert sorted(order) == [(n, r) for n in (1, 2, 3) for r in (0, 1)]
+    assert order != sorted(order)
+    assert all(r["protocol"]["seed"] == 5 + r["replicate"] for r in records)
+    listed = foldperf("run", sweep, "--dry-run", paths=[toys], check=0).stdout.splitlines()
+    assert len(listed) == 6
+
+
+class TestStorage:
+    def test_a_folder_that_cannot_be_made_is_one_line(self, foldperf, tmp_path, toys):
+        (tmp_path / "file").write_text("")
+        sweep = write_sweep(tmp_path, "{ tokens = [1] }")
+        done = foldperf("run", sweep, "--results", "file/x", paths=[toys], check=2)
+        assert done.stderr.splitlines()[-1].startswith("foldperf: file/x/runs/toy: Not a directory")
+        assert "Traceback" not in done.stderr
+
+    def test_a_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
+        sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
+        # A limit on file sizes fails like a full disk: the write is refused.
+        script = (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
+            "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, "run", str(sweep)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+        assert len(records_of(tmp_path)) == 1
+
+    def test_two_runs_do_not_mix(self, foldperf, tmp_path, toys):
+        from bench.record_file import RecordFile
+
+        sweep = write_sweep(tmp_path, "{ tokens = [1] }")
+        with RecordFile(tmp_path / "results/runs/toy/records.jsonl").locked():
+            done = foldperf("run", sweep, paths=[toys], check=2)
+        assert "another run is writing here" in done.stderr

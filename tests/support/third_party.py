@@ -1,0 +1,117 @@
+"""A package of workloads by a third party: what `pip install` would leave, in a folder."""
+
+from pathlib import Path
+
+SOURCE = '''
+"""Workloads that behave as told."""
+
+import os, signal, sys, time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from workloads.workload import Axis, Facts, Program, Workload
+from workloads.errors import UnsupportedError
+
+
+class Toy(Program):
+    phases = ("forward",)
+
+    def __init__(self, width, behaviour):
+        self.layer, self.behaviour = nn.Linear(width, width), behaviour
+
+    @property
+    def module(self):
+        return self.layer
+
+    def tensors(self):
+        return {"parameters": list(self.layer.parameters())}
+
+    def run(self, phase):
+        self.layer(torch.ones(1, self.layer.in_features))
+
+    def outcome(self):
+        return {"loss": float("nan") if self.behaviour == "nan" else 1.5}
+
+
+class ToyWorkload(Workload):
+    name = "toy"
+    summary = "a layer, or a misbehaviour"
+    axes = (
+        Axis(name="tokens", default=8, meaning="width", minimum=1),
+        Axis(name="behaviour", default="good", meaning="what it does"),
+    )
+
+    def labels(self, config):
+        return {"tokens": config["tokens"], "series": "toy", "variant": config["behaviour"]}
+
+    def facts(self, config):
+        n = config["tokens"]
+        return Facts(
+            parameters=n * n + n, components={"layer": n * n + n}, forward_flops=2 * n * n,
+            forward_flops_by_component={"layer": 2 * n * n}, step_flops=6 * n * n,
+            minimum_bytes=4 * n * n,
+        )
+
+    def build_abstract(self, config):
+        return Toy(config["tokens"], "good")
+
+    def build(self, config, setting):
+        behaviour = config["behaviour"]
+        if behaviour == "hang":
+            time.sleep(3600)
+        elif behaviour == "hang with children":
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
+        elif behaviour == "raise":
+            raise RuntimeError("the layer\\nis unhappy")
+        elif behaviour == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif behaviour == "exit":
+            print("I give up", flush=True)
+            os._exit(7)
+        elif behaviour == "quit":
+            os._exit(0)
+        elif behaviour == "eat":
+            hoard = []
+            while True:
+                hoard.append(bytearray(64 * 2**20))
+                time.sleep(0.01)
+        elif behaviour == "memory error":
+            raise MemoryError("too much was asked")
+        elif behaviour == "unsupported":
+            raise UnsupportedError("this needs a moon")
+        elif behaviour == "forbidden":
+            raise PermissionError("not for you")
+        elif behaviour == "noise":
+            for _ in range(2000):
+                sys.stdout.write("\\x00\\xff garbage " * 50)
+        elif behaviour in GARBAGE:
+            Path(sys.argv[2]).write_text(GARBAGE[behaviour])
+            os._exit(0)
+        return Toy(config["tokens"], behaviour)
+
+
+GARBAGE = {
+    "garbage": "\\x00 not json {",
+    "empty": "",
+    "list": "[1, 2]",
+    "wrong status": '{"status": "splendid"}',
+    "wrong metrics": '{"status": "ok", "metrics": {"a": 1}, "facts": {}, "outcome": {}, '
+    '"breakdown": {}, "notes": {}}',
+}
+'''
+
+
+def install(folder: Path) -> Path:
+    """Writes the package and its metadata; the folder is then an import path."""
+    (folder / "toys.py").write_text(SOURCE)
+    metadata = folder / "toys-1.0.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[foldperf.workloads]\ntoy = toys:ToyWorkload\nbroken = toys:NoSuchThing\n"
+    )
+    return folder
