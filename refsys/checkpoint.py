@@ -67,7 +67,8 @@ def restore(path: Path, training: TrunkTraining, run: dict[str, Any]) -> int:
         arrays = {name: np.array(columns[name]) for name in ("parameters", *_MOMENTS)}
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None
-    if found != json.loads(json.dumps(run)):
+    run = json.loads(json.dumps(run))
+    if found != run:
         different = sorted(
             key for key in run.keys() | found.keys() if run.get(key) != found.get(key)
         )

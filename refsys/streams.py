@@ -145,4 +145,4 @@ class Draw:
     def below(self, bound: int, number: int = 0) -> int:
         """The number-th integer in [0, bound), by the multiply-shift map of a 64-bit draw."""
         low, high = (int(word) for word in self.integers(2, 2 * number))
-        return ((high << 32 | low) * bound) >> 64
+        return ((high << 32 | low) * int(bound)) >> 64

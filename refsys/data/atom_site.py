@@ -123,7 +123,7 @@ class AtomSite:
     def _numbers(
         self, column: Column, name: str, default: str | None = None
     ) -> NDArray[np.float32]:
-        values = [default if value is None else value for value in column]
+        values = self._complete(name, [default if value is None else value for value in column])
         try:
             numbers = np.array(values, dtype=np.float32)
         except (TypeError, ValueError):
@@ -141,9 +141,9 @@ class AtomSite:
         return np.array([ATOMIC_NUMBERS[(symbol or "").upper()] for symbol in column], np.uint8)
 
 
-def _is_number(value: str | None) -> bool:
+def _is_number(value: str) -> bool:
     try:
-        float(value or "")
+        float(value)
     except ValueError:
         return False
     return True

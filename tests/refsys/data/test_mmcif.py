@@ -1,0 +1,229 @@
+"""mmCIF in: what is kept, and what is refused, in one line that names the place."""
+
+import gzip
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import mmcif as part
+from support.mmcif import mmcif
+
+from refsys.data.mmcif import read_structure
+from refsys.data.tokens import chain_sequence, structure_columns
+from refsys.data.vocabulary import RESIDUE_TYPES, UNKNOWN
+from refsys.errors import DataError
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, name="x.cif"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_structure(path)
+
+    return read
+
+
+class TestKept:
+    def test_heavy_atoms_of_the_first_model_without_water(self, read):
+        found = read(mmcif())
+        assert found.names.tolist() == ["N", "CA", "CB", "CA", "CA", "SE", "ZN"]
+        assert [chain.name for chain in found.chains] == ["A", "B"]
+        assert [chain.kind for chain in found.chains] == ["protein", "ligand"]
+        assert found.charges.tolist() == [0, 0, 0, 0, 0, 0, 2]
+
+    def test_the_better_occupied_location(self, read):
+        found = read(mmcif())
+        assert found.positions[2].tolist() == [2.0, 1.5, 0.0]
+        assert found.occupancies[2] == np.float32(0.6)
+
+    def test_every_residue_of_the_sequence_modelled_or_not(self, read):
+        found = read(mmcif())
+        polymer = [r for r in found.residues if r.chain == 0]
+        assert [r.component for r in polymer] == ["MET", "GLY", "MSE", "ALA"]
+        assert [len(r.atoms) for r in polymer] == [3, 1, 2, 0]
+        assert chain_sequence(found, 0) == "MGXA"
+
+    def test_bonds_of_components_and_covalent_connections(self, read):
+        found = read(mmcif())
+        named = {tuple(found.names[pair].tolist()) for pair in found.bonds}
+        assert named == {("N", "CA"), ("CA", "CB"), ("CA", "SE"), ("SE", "ZN")}
+
+    def test_of_two_components_at_one_position_the_better_occupied(self, read):
+        sequence = part.SEQUENCE.replace("1 2 GLY", "1 2 GLY\n1 2 SER")
+        rows = (*part.ATOM_ROWS[:5], *part.ATOM_ROWS[6:])
+        rows = (
+            *rows[:5],
+            "ATOM 6 C CA A GLY A 1 2 2 5.0 0.0 0.0 0.3 ? 1",
+            "ATOM 6 C CA B SER A 1 2 2 5.0 1.0 0.0 0.7 ? 1",
+            *rows[5:],
+        )
+        found = read(mmcif(sequence=sequence, atoms=rows))
+        assert found.residues[1].component == "SER"
+        assert len(found.residues[1].atoms) == 1
+
+    def test_gzip(self, read):
+        assert len(read(gzip.compress(mmcif().encode()), "x.cif.gz").names) == 7
+
+
+class TestTokens:
+    def test_standard_residues_are_one_token_and_the_rest_one_an_atom(self, read):
+        columns = structure_columns(read(mmcif()))
+        assert columns["token_residue_type"].tolist() == [
+            RESIDUE_TYPES["MET"],
+            RESIDUE_TYPES["GLY"],
+            *(UNKNOWN, UNKNOWN),  # selenomethionine's two modelled atoms
+            RESIDUE_TYPES["ALA"],
+            UNKNOWN,  # zinc
+        ]
+        assert columns["token_element"].tolist() == [0, 0, 6, 34, 0, 30]
+        assert columns["token_residue_index"].tolist() == [1, 2, 3, 3, 4, 1]
+        assert columns["token_chain"].tolist() == [0, 0, 0, 0, 0, 1]
+        assert columns["atom_token"].tolist() == [0, 0, 0, 1, 2, 3, 5]
+
+    def test_centre_and_representative(self, read):
+        columns = structure_columns(read(mmcif()))
+        # Glycine's representative is its Cα; alanine has no atom at all.
+        assert columns["token_center"].tolist() == [1, 3, 4, 5, -1, 6]
+        assert columns["token_representative"].tolist() == [2, 3, 4, 5, -1, 6]
+
+    def test_copies_of_an_entity_are_numbered(self, read):
+        chains = part.CHAINS.replace("B 2", "B 2\nD 2")
+        rows = (*part.ATOM_ROWS[:9], "HETATM 9 ZN ZN . ZN D 2 . 102 1 1 1 1 2 1")
+        columns = structure_columns(read(mmcif(chains=chains, atoms=rows)))
+        assert columns["token_entity"].tolist()[-2:] == [1, 1]
+        assert columns["token_symmetry"].tolist()[-2:] == [0, 1]
+
+    def test_nucleotides_have_their_own_atoms(self, sources):
+        columns = structure_columns(read_structure(sources["2q2k"].structure.cached))
+        # Two of the twenty are modified, and tokenized by atom.
+        dna = (columns["token_chain"] == 0) & (columns["token_element"] == 0)
+        assert dna.sum() == 18
+        assert set(columns["token_residue_type"][dna]) <= {26, 27, 28, 29}
+        names = columns["atom_name"][columns["token_representative"][dna]]
+        assert set(names.tolist()) == {b"C4", b"C2"}
+        assert set(columns["atom_name"][columns["token_center"][dna]].tolist()) == {b"C1'"}
+
+
+# Residues of the sequences, and heavy atoms of everything else, as counted apart.
+@pytest.mark.parametrize(
+    ("entry", "tokens"), [("1ubq", 76), ("8vkf", 410 + 58), ("3en2", 101 - 3 + 24 + 2)]
+)
+def test_real_structures_have_the_known_number_of_tokens(sources, entry, tokens):
+    columns = structure_columns(read_structure(sources[entry].structure.cached))
+    assert len(columns["token_residue_type"]) == tokens
+
+
+REFUSED = {
+    "empty": ("", "no _atom_site"),
+    "text": ("hello", "not readable as mmCIF"),
+    "binary": (bytes(range(256)) * 4, "not readable as mmCIF"),
+    "no atoms": (mmcif(atoms=()), "no _atom_site"),
+    "truncated in a row": (mmcif()[: mmcif().index("SE SE") + 5], "not readable as mmCIF"),
+    "truncated after the atoms of a chain": (
+        mmcif(atoms=part.ATOM_ROWS[:8]),
+        "chain B has no heavy atoms; is the file truncated?",
+    ),
+    "no entities": (mmcif(entity=""), "no _entity category"),
+    "no chains": (mmcif(chains=""), "no _struct_asym category"),
+    "no sequence": (mmcif(sequence=""), "no _entity_poly_seq category"),
+    "no kind of polymer": (mmcif(entity_poly=""), "polymer 1 is not in _entity_poly"),
+    "entity that is not listed": (
+        mmcif(chains=part.CHAINS.replace("B 2", "B 9")),
+        "_struct_asym row 2: entity 9 is not in _entity",
+    ),
+    "chain listed twice": (
+        mmcif(chains=part.CHAINS.replace("B 2", "A 2")),
+        "_struct_asym row 2: chain A is unnamed or listed twice",
+    ),
+    "sequence out of order": (
+        mmcif(sequence=part.SEQUENCE.replace("1 3 MSE", "1 5 MSE")),
+        "_entity_poly_seq row 3: num 5 is out of order",
+    ),
+    "residue beyond the sequence": (
+        mmcif(atoms=(*part.ATOM_ROWS, "ATOM 9 C CA . ALA A 1 9 9 0 0 0 1 ? 1")),
+        "_atom_site row 12: label_seq_id 9 is not a position of the sequence of chain A",
+    ),
+    "another residue than the sequence's": (
+        mmcif(atoms=(*part.ATOM_ROWS, "ATOM 9 C CA . TRP A 1 4 4 0 0 0 1 ? 1")),
+        "TRP stands where _entity_poly_seq has ALA",
+    ),
+    "another entity than the chain's": (
+        mmcif(atoms=(*part.ATOM_ROWS, "ATOM 9 C CA . ALA A 2 4 4 0 0 0 1 ? 1")),
+        "label_entity_id 2 is not the entity 1 of chain A",
+    ),
+    "an atom twice": (
+        mmcif(atoms=(part.ATOM_ROWS[0], *part.ATOM_ROWS)),
+        "_atom_site row 2: atom N occurs twice in its residue",
+    ),
+    "a coordinate that is not a number": (
+        mmcif(atoms=(part.ATOM_ROWS[0].replace("0.0 0.0 0.0", "0.0 x 0.0"), *part.ATOM_ROWS[1:])),
+        "_atom_site row 1: Cartn_y x is not a number",
+    ),
+    "a coordinate that is not finite": (
+        mmcif(atoms=(part.ATOM_ROWS[0].replace("0.0 0.0 0.0", "nan 0 0"), *part.ATOM_ROWS[1:])),
+        "_atom_site row 1: Cartn_x nan is not finite",
+    ),
+    "a coordinate that is missing": (
+        mmcif(atoms=(part.ATOM_ROWS[0].replace("0.0 0.0 0.0", "0 0 ?"), *part.ATOM_ROWS[1:])),
+        "_atom_site row 1: no Cartn_z",
+    ),
+    "an element that does not exist": (
+        mmcif(atoms=(part.ATOM_ROWS[0].replace(" N  N ", " Qq N "), *part.ATOM_ROWS[1:])),
+        "_atom_site row 1: type_symbol Qq is not an element",
+    ),
+    "nothing but water": (
+        mmcif(
+            entity=part.ENTITY.replace("1 polymer\n2 non-polymer\n", ""),
+            chains=part.CHAINS.replace("A 1\nB 2\n", ""),
+        ),
+        "nothing but water",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line(read, name):
+    text, message = REFUSED[name]
+    with pytest.raises(DataError) as caught:
+        read(text)
+    assert message in str(caught.value)
+    assert "x.cif" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_damaged_gzip(tmp_path, read):
+    with pytest.raises(DataError, match=r"none\.cif"):
+        read_structure(tmp_path / "none.cif")
+    with pytest.raises(DataError, match=r"x\.cif\.gz"):
+        read(gzip.compress(mmcif().encode())[:60], "x.cif.gz")
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_done_to_a_real_file_ends_in_a_value_or_a_line(sources, tmp_path, data):
+    """Cuts, repeated lines and bytes turned to noise, at drawn places."""
+    text = bytearray(sources["1ubq"].structure.cached.read_bytes())
+    start = text.index(b"_entity.id")
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(start, len(text) - 1))
+        length = data.draw(st.integers(1, 400))
+        what = data.draw(st.sampled_from(("cut", "drop", "noise", "repeat")))
+        if what == "cut":
+            del text[place:]
+            text += b"\n" * (start + 2)
+        elif what == "drop":
+            del text[place : place + length]
+        elif what == "repeat":
+            text[place:place] = text[place : place + length]
+        else:
+            text[place : place + 4] = data.draw(st.binary(min_size=4, max_size=4))
+    path = tmp_path / "fuzzed.cif"
+    path.write_bytes(text)
+    reason = ""
+    try:
+        structure_columns(read_structure(path))
+    except DataError as error:
+        reason = str(error)
+    assert "\n" not in reason

@@ -1,0 +1,78 @@
+"""Batches: declared axes, padding, stacking, permutation."""
+
+import pytest
+import torch
+from support.trunks import random_batch
+
+from refsys.batch import FIXED_AXES, TRUNK_FIELDS, Batch
+from refsys.errors import ArgumentError
+
+
+def test_fields_are_declared_once_and_say_what_they_mean():
+    assert len({field.name for field in TRUNK_FIELDS}) == len(TRUNK_FIELDS)
+    assert all(field.meaning for field in TRUNK_FIELDS)
+
+
+def test_sizes_follow_from_the_tensors():
+    batch = random_batch(9, 4, batch=2)
+    assert batch.sizes == {"batch": 2, "token": 9, "alignment_row": 4, "bond": 3}
+
+
+def test_padding_fills_with_the_declared_value_and_keeps_the_rest():
+    batch = random_batch(9, 4)
+    padded = batch.padded(token=12, alignment_row=5)
+    for field in TRUNK_FIELDS:
+        inside = tuple(slice(size) for size in batch[field.name].shape)
+        assert torch.equal(padded[field.name][inside], batch[field.name])
+        rest = padded[field.name].clone()
+        rest[inside] = field.padding
+        assert (rest == field.padding).all(), field.name
+    with pytest.raises(ArgumentError, match="cannot pad axis token to 8: it is 9"):
+        batch.padded(token=8)
+    with pytest.raises(ArgumentError, match="cannot pad axis atom to 8: it is no such axis"):
+        batch.padded(atom=8)
+
+
+def test_stacking_pads_to_the_longest():
+    both = Batch.stacked([random_batch(9, 4), random_batch(7, 6)])
+    assert both.sizes == {"batch": 2, "token": 9, "alignment_row": 6, "bond": 3}
+    assert both["token_mask"].sum(1).tolist() == [9, 7]
+    with pytest.raises(ArgumentError, match="at least one"):
+        Batch.stacked([])
+
+
+def test_permutation_moves_bonds_with_their_tokens():
+    batch = random_batch(9, 4)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
+    permuted = batch.permuted_tokens(order)
+    for (a, b), (c, d) in zip(batch["bonds"][0], permuted["bonds"][0], strict=True):
+        assert (order[c], order[d]) == (a, b)
+    back = permuted.permuted_tokens(torch.argsort(order))
+    assert all(torch.equal(back[name], batch[name]) for name in batch)
+
+
+def test_empty_has_the_declared_shapes():
+    batch = Batch.empty(batch=2, token=5, alignment_row=3, bond=4)
+    assert batch["profile"].shape == (2, 5, FIXED_AXES["residue_class"])
+    assert batch.nbytes == sum(t.numel() * t.element_size() for t in batch.values())
+    assert batch.to(torch.device("cpu"))["alignment"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bonds": None}, r"batch lacks \['bonds'\]"),
+        ({"extra": torch.zeros(1)}, r"undeclared \['extra'\]"),
+        (
+            {"residue_type": torch.zeros(1, 9)},
+            "residue_type is torch.float32; expected torch.uint8",
+        ),
+        ({"asym_id": torch.zeros(1, 8, dtype=torch.int32)}, "axis token is 8; expected 9"),
+        ({"profile": torch.zeros(1, 9, 30)}, "axis residue_class is 30; expected 31"),
+        ({"example": torch.zeros(1, 1, dtype=torch.int64)}, r"example has shape \(1, 1\)"),
+    ],
+)
+def test_a_batch_that_breaks_its_declaration_is_refused(change, message):
+    tensors = {**random_batch(9, 4), **change}
+    with pytest.raises(ArgumentError, match=message):
+        Batch({name: tensor for name, tensor in tensors.items() if tensor is not None})

@@ -1,0 +1,145 @@
+"""Training: bit-identical over runs, workers, stops and kills; checkpoints that can be trusted."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refsys.checkpoint import checkpoints
+from refsys.errors import CheckpointError, DataError
+from refsys.train import RunConfig, train
+from refsys.training_step import OptimizerConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = RunConfig(
+    preset="tiny",
+    entries=("1ubq", "8vkf"),
+    tokens=24,
+    alignment_rows=6,
+    learning_rate=5e-3,
+    warmup_steps=10,
+    cycles=2,
+)
+STEPS = 50
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def reference(store, tmp_path_factory):
+    """The losses of an undisturbed run, loaded in the training process."""
+    folder = tmp_path_factory.mktemp("reference")
+    assert train(CONFIG, store, folder, steps=STEPS) == STEPS
+    return losses(folder)
+
+
+def test_it_learns(reference):
+    assert np.mean(reference[-10:]) < np.mean(reference[:10]) - 0.1
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
+def test_the_same_bits_again_for_any_number_of_workers(store, tmp_path, reference, workers):
+    train(CONFIG, store, tmp_path, steps=STEPS, workers=workers)
+    assert losses(tmp_path) == reference
+
+
+def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
+    """Every step is a stop: each of the first twelve by itself, then longer strides."""
+    for number, stop in enumerate((*range(1, 13), 20, 33, 34, STEPS)):
+        assert train(CONFIG, store, tmp_path, steps=stop, workers=number % 2) == stop
+    assert losses(tmp_path) == reference
+
+
+def test_the_same_bits_after_kills(store, tmp_path, reference):
+    """SIGKILL at any moment costs the steps since the last checkpoint, and no bit of the result."""
+    command = [
+        *(sys.executable, "-m", "bench", "train", "--preset", "tiny", "--entries", "1ubq", "8vkf"),
+        *("--tokens", "24", "--alignment-rows", "6", "--learning-rate", "5e-3"),
+        *("--warmup-steps", "10", "--cycles", "2", "--checkpoint-every", "4", "--workers", "0"),
+        *("--steps", str(STEPS), "--out", str(tmp_path), "--store", str(store.root)),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for seconds in (4.0, 4.6, 5.3):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"{STEPS} steps done" in done.stdout
+    assert losses(tmp_path) == reference
+
+
+def test_a_signal_stops_after_the_step_with_a_checkpoint(store, tmp_path, reference):
+    def interrupt(step):
+        if step.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert train(CONFIG, store, tmp_path, steps=STEPS, on_step=interrupt) == 7
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-000000007"]
+    assert train(CONFIG, store, tmp_path, steps=9) == 9
+    assert losses(tmp_path) == reference[:9]
+
+
+def test_the_log_says_loss_rate_and_phase_times(store, tmp_path):
+    train(CONFIG, store, tmp_path, steps=2)
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1])
+    assert line["step"] == 1
+    assert line["learning_rate"] == pytest.approx(1e-3)
+    assert set(line["seconds"]) == {"data", "forward", "backward", "optimizer"}
+    assert line["gradient_norm"] > 0
+
+
+class TestCheckpoints:
+    @pytest.fixture
+    def folder(self, store, tmp_path):
+        train(CONFIG, store, tmp_path, steps=4, checkpoint_every=1)
+        return tmp_path
+
+    def test_two_are_kept(self, folder):
+        found = checkpoints(folder / "checkpoints")
+        assert [path.name for path in found] == ["step-000000003", "step-000000004"]
+
+    def test_another_run_is_refused(self, folder, store):
+        other = dataclasses.replace(CONFIG, seed=1, cycles=1)
+        with pytest.raises(CheckpointError, match="of a run with another cycles, seed"):
+            train(other, store, folder, steps=5)
+
+    def test_a_damaged_one_is_refused(self, folder, store):
+        path = checkpoints(folder / "checkpoints")[-1] / "exp_avg.npy"
+        content = bytearray(path.read_bytes())
+        content[-2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"exp_avg\.npy: altered"):
+            train(CONFIG, store, folder, steps=5)
+
+    def test_a_log_that_lost_lines_is_refused(self, folder, store):
+        (folder / "log.jsonl").write_text("")
+        with pytest.raises(CheckpointError, match="has 0 lines; the checkpoint has 4 steps"):
+            train(CONFIG, store, folder, steps=5)
+
+    def test_an_unwritable_folder_is_one_line(self, store, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(CheckpointError, match="Not a directory"):
+            train(CONFIG, store, tmp_path / "file" / "x", steps=1)
+
+
+def test_an_entry_that_is_not_prepared_is_named(store, tmp_path):
+    with pytest.raises(DataError, match="9zzz is not prepared"):
+        train(dataclasses.replace(CONFIG, entries=("9zzz",)), store, tmp_path, steps=1)
+
+
+def test_the_schedule_warms_up_and_decays():
+    schedule = OptimizerConfig()
+    assert schedule.rate(0) == pytest.approx(1.8e-6)
+    assert schedule.rate(999) == schedule.rate(49_999) == pytest.approx(1.8e-3)
+    assert schedule.rate(50_000) == pytest.approx(1.8e-3 * 0.95)
