@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from refsys.batch import Batch
 from refsys.checkpoint import checkpoints, restore, save
-from refsys.config import preset
+from refsys.config import ModelConfig, preset
 from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import Store
 from refsys.errors import CheckpointError
 from refsys.files import write_atomically
-from refsys.precision import precision
+from refsys.precision import Precision, precision
 from refsys.training_step import OptimizerConfig, TrunkTraining
 
 LOG = "log.jsonl"
@@ -127,6 +127,7 @@ def train(
         DataError: an entry is not prepared.
     """
     device = device or torch.device("cpu")
+    model, table = preset(config.preset), precision(config.precision)
     spec = ExampleSpec(
         tokens=config.tokens,
         alignment_rows=config.alignment_rows,
@@ -135,7 +136,7 @@ def train(
         seed=config.seed,
     )
     examples = Examples(store, config.entries, spec)
-    training = _training(config, device)
+    training = _training(config, model, table, device)
     run = asdict(config)
     found = checkpoints(folder / CHECKPOINTS)
     done = restore(found[-1], training, run) if found else 0
@@ -158,10 +159,12 @@ def train(
     return done
 
 
-def _training(config: RunConfig, device: torch.device) -> TrunkTraining:
+def _training(
+    config: RunConfig, model: ModelConfig, table: Precision, device: torch.device
+) -> TrunkTraining:
     return TrunkTraining(
-        preset(config.preset),
-        precision(config.precision),
+        model,
+        table,
         seed=config.seed,
         cycles=config.cycles,
         checkpointing=config.checkpointing,

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from refsys.data.fetch import packages
 from refsys.data.store import Store
 from refsys.home import package_cache
+
+# The first example of a test may pay for an import; the same examples are drawn every time.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parent.parent
 

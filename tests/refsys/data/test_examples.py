@@ -81,13 +81,15 @@ class TestCrop:
         assert 250 < runs < 350
 
 
-class TestBatch:
-    @pytest.fixture(scope="class")
-    def examples(self, store):
-        return Examples(
-            store, ["1ubq", "8vkf", "3en2", "2q2k"], ExampleSpec(tokens=96, alignment_rows=32)
-        )
+ENTRIES = ["1ubq", "8vkf", "3en2", "2q2k"]
 
+
+@pytest.fixture(scope="module")
+def examples(store):
+    return Examples(store, ENTRIES, ExampleSpec(tokens=96, alignment_rows=32))
+
+
+class TestBatch:
     def test_sizes_are_static_and_the_rest_is_masked(self, examples):
         for step in range(12):
             batch = examples[step]
@@ -97,7 +99,7 @@ class TestBatch:
             assert not batch["pseudo_beta_mask"][0, real:].any()
 
     def test_a_batch_is_a_function_of_the_step(self, examples, store):
-        again = Examples(store, ["1ubq", "8vkf", "3en2", "2q2k"], examples.spec)
+        again = Examples(store, ENTRIES, examples.spec)
         for step in (7, 0, 3):
             assert same(examples[step], again[step])
         assert not all(same(examples[0], examples[step]) for step in range(1, 9))

@@ -201,7 +201,7 @@ def test_a_missing_file_and_a_damaged_gzip(tmp_path, read):
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_whatever_is_done_to_a_real_file_ends_in_a_value_or_a_line(sources, tmp_path, data):
     """Cuts, repeated lines and bytes turned to noise, at drawn places."""
     text = bytearray(sources["1ubq"].structure.cached.read_bytes())

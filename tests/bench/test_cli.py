@@ -1,0 +1,153 @@
+"""The command line: help, one-line errors, doctor, list, third parties."""
+
+import json
+import shlex
+
+import pytest
+from support.third_party import install
+
+from bench.cli import COMMANDS, main
+from bench.devices.cpu import CpuDevice
+from bench.doctor import examine
+from bench.metrics import METRICS
+from bench.progress import Progress
+
+WRONG = {
+    "a preset that does not exist": (
+        "describe alphafold3-trunk --preset huge",
+        "preset='huge' does not exist; choose one of tiny, mini, small, base, full",
+    ),
+    "an axis that does not exist": (
+        "describe alphafold3-trunk --tokns 3",
+        "alphafold3-trunk has no axis 'tokns'",
+    ),
+    "an axis without a value": ("describe alphafold3-trunk --tokens", "--tokens has no value"),
+    "a word that is no axis": ("describe alphafold3-trunk tokens", "expected --AXIS VALUE"),
+    "a workload that does not exist": ("describe alphafold4", "'alphafold4' does not exist"),
+    "a sweep that does not exist": ("run nothing", "sweep 'nothing' is neither a file nor one of"),
+    "a status that does not exist": ("run demo --retry bad", "--retry bad: choose of ok"),
+    "inputs that are not prepared": ("run demo --store none", "not prepared"),
+    "records that do not exist": ("report none.jsonl", "none.jsonl: No such file"),
+    "no records": ("report .", "no records to report on"),
+    "a structure that does not exist": ("prepare none.cif", "none.cif: No such file"),
+    "an alignment without a chain": ("prepare x.cif --alignment y", "expected CHAIN=FILE"),
+    "an alignment without a structure": ("prepare --alignment A=y", "needs the structure"),
+    "a precision that does not exist": (
+        "train --steps 1 --out t --entries x --precision fp8",
+        "precision='fp8' does not exist",
+    ),
+    "a crop that does not exist": (
+        "train --steps 1 --out t --entries x --crop round",
+        "crop='round' does not exist",
+    ),
+    "an entry that is not prepared": (
+        "train --steps 1 --out t --store none --entries 1abc",
+        "1abc is not prepared",
+    ),
+    "nothing to train on": ("train --steps 1 --out t --store none", "no examples to train on"),
+    "a gate case that does not exist": ("gate --only huge", "no case's title contains it"),
+    "a baseline that does not exist": ("gate --baseline none.json", "none.json: no baseline"),
+    "a device that is not there": ("doctor --device cuda", "torch sees no accelerator"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_input_is_one_line_and_status_2(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command, message = WRONG[name]
+    assert main(shlex.split(command)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert error.startswith("foldperf: ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "example:" in out
+    assert f"foldperf {name}" in out
+
+
+def test_without_a_command_there_is_help(capsys):
+    assert main([]) == 2
+    assert "COMMAND" in capsys.readouterr().out
+
+
+class TestDoctor:
+    def test_every_metric_has_a_status_and_what_is_missing_a_reason(self):
+        findings = examine(CpuDevice())
+        assert [finding.metric for finding in findings] == list(METRICS)
+        for finding in findings:
+            assert (finding.status == "available") == (not finding.reason), finding
+        missing = {finding.metric for finding in findings if finding.status == "missing"}
+        assert {"energy_per_step_j", "kernel_launches", "peak_allocated_bytes"} <= missing
+        assert "step_time_s" not in missing
+        assert all(f.unlock for f in findings if f.metric == "energy_per_step_j")
+
+    def test_a_counter_that_is_there_is_available(self, tmp_path):
+        (tmp_path / "intel-rapl:0").mkdir()
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000")
+        found = {finding.metric: finding for finding in examine(CpuDevice(tmp_path))}
+        assert found["energy_per_step_j"].status == "available"
+
+    def test_a_c_library_that_keeps_memory_is_a_degradation(self, monkeypatch):
+        monkeypatch.setattr("bench.probes.host_memory.return_freed_memory", lambda _: False)
+        found = {finding.metric: finding for finding in examine(CpuDevice())}
+        assert found["peak_resident_bytes"].status == "degraded"
+        assert "glibc" in found["peak_resident_bytes"].unlock
+
+    def test_json_and_text(self, capsys):
+        assert main(["doctor", "--device", "cpu", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert len(found["metrics"]) == len(METRICS)
+        assert main(["doctor", "--device", "cpu"]) == 0
+        out = capsys.readouterr().out
+        assert "missing   energy_per_step_j" in out or "available energy_per_step_j" in out
+
+
+class TestThirdParty:
+    def test_a_workload_of_another_package_is_everywhere(self, foldperf, tmp_path):
+        paths = [install(tmp_path)]
+        listed = json.loads(foldperf("list", "--json", paths=paths, check=0).stdout)
+        assert "toy" in listed["workloads"]
+        assert "NoSuchThing" in listed["broken"]["broken"]
+        described = foldperf("describe", "toy", "--tokens", 3, "--json", paths=paths, check=0)
+        assert json.loads(described.stdout)["parameters"] == 12
+        broken = foldperf("describe", "broken", paths=paths, check=2)
+        assert "workload 'broken' cannot be loaded" in broken.stderr
+        (tmp_path / "gate.toml").write_text('[[case]]\nworkload = "toy"\naxes = { tokens = 4 }\n')
+        gate = ("gate", "--cases", "gate.toml", "--baseline", "b.json", "--jobs", "1")
+        foldperf(*gate, "--bless", "--reason", "new", paths=paths, check=0)
+        assert "PASS: 1 cases" in foldperf(*gate, paths=paths, check=0).stdout
+
+
+class TestProgress:
+    def test_plain_lines_count_and_estimate(self, capsys):
+        with Progress(3, "work") as progress:
+            for number in range(3):
+                progress.start(f"piece {number}")
+                progress.finish(f"piece {number} done")
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0].startswith("[1/3, ")
+        assert lines[0].endswith("left] piece 0 done")
+        assert lines[2] == "[3/3] piece 2 done"
+
+    def test_what_was_done_before_says_nothing_of_the_time_left(self, capsys):
+        with Progress(2, "work") as progress:
+            progress.skip("known")
+        assert capsys.readouterr().err == "[1/2] known\n"
+
+    def test_a_terminal_gets_a_bar(self, monkeypatch):
+        import io
+
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+        with Progress(1, "work", stream) as progress:
+            progress.start("piece")
+            progress.finish("piece done")
+        assert "piece done" in stream.getvalue()
+        assert "1/1" in stream.getvalue()

@@ -1,0 +1,154 @@
+"""Records and where they come from: files that survive, identity, promotion."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from bench import provenance
+from bench.cli import main
+from bench.errors import StorageError
+from bench.record import SCHEMA, metric, parse_record, read_records
+from bench.record_file import RecordFile
+
+
+def record(key, status="ok", **more):
+    return {"schema": SCHEMA, "key": key, "status": status, "run_id": key * 3, **more}
+
+
+class TestFile:
+    def test_what_is_appended_is_read(self, tmp_path):
+        with RecordFile(tmp_path / "a" / "r.jsonl").locked() as file:
+            file.append(record("1"))
+            file.append(record("2"))
+            assert [found["key"] for found in file.records()] == ["1", "2"]
+        assert [found["key"] for found in read_records([tmp_path])] == ["1", "2"]
+
+    def test_a_torn_line_is_dropped_and_the_next_one_is_whole(self, tmp_path):
+        path = tmp_path / "r.jsonl"
+        with RecordFile(path).locked() as file:
+            file.append(record("1"))
+        with path.open("ab") as torn:
+            torn.write(b'{"schema": "fold')
+        assert [found["key"] for found in read_records([path])] == ["1"]
+        with RecordFile(path).locked() as file:
+            file.append(record("2"))
+        assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["1", "2"]
+
+    def test_nothing_that_is_not_json_is_written(self, tmp_path):
+        with RecordFile(tmp_path / "r.jsonl").locked() as file:
+            with pytest.raises(ValueError, match="not JSON compliant"):
+                file.append(record("1", value=float("nan")))
+            assert file.records() == []
+
+    def test_forgotten_statuses_leave_the_rest(self, tmp_path):
+        with RecordFile(tmp_path / "r.jsonl").locked() as file:
+            for key, status in (("1", "ok"), ("2", "crash"), ("3", "oom"), ("4", "crash")):
+                file.append(record(key, status))
+            assert file.forget({"crash"}) == 2
+            file.append(record("5"))
+            assert [found["key"] for found in file.records()] == ["1", "3", "5"]
+            assert file.forget({"crash"}) == 0
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_without_permission_is_one_line(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(StorageError, match="Permission denied"):
+            RecordFile(tmp_path / "x" / "r.jsonl").locked().__enter__()
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(StorageError, match=r"none\.jsonl: No such file"):
+            read_records([tmp_path / "none.jsonl"])
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"3", b'{"schema": "other/1", "key": "k"}'])
+def test_what_is_not_a_record_is_none(line):
+    assert parse_record(line) is None
+
+
+def test_metric_gives_the_figure_or_none():
+    found = record("1", metrics={"a": {"value": 3}, "b": {"value": None}})
+    assert [metric(found, name) for name in "abc"] == [3.0, None, None]
+
+
+class TestProvenance:
+    @pytest.fixture
+    def tree(self, tmp_path):
+        for name in ("refsys/a.py", "bench/b.py", "bench/sweeps/s.toml", "analysis/c.py"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("x = 1\n")
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
+        subprocess.run([*git, "init", "-q"], check=True)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-qm", "one"], check=True)
+        return tmp_path
+
+    def source(self, tree):
+        provenance.source_sha256.cache_clear()
+        return provenance.source_sha256(tree)
+
+    def test_only_what_can_change_a_measurement_changes_the_source(self, tree):
+        before = self.source(tree)
+        for name in ("analysis/c.py", "bench/sweeps/s.toml"):
+            (tree / name).write_text("x = 2\n")
+            assert self.source(tree) == before
+        (tree / "refsys/a.py").write_text("x = 2\n")
+        assert self.source(tree) != before
+
+    def test_dirty_ignores_results(self, tree):
+        clean = provenance.git_state(tree)
+        assert clean["dirty"] is False
+        assert len(clean["sha"]) == 40
+        (tree / "results").mkdir()
+        (tree / "results/x").write_text("")
+        assert provenance.git_state(tree)["dirty"] is False
+        (tree / "refsys/new.py").write_text("")
+        dirty = provenance.git_state(tree)
+        assert dirty["dirty"] is True
+        assert dirty["diff_sha256"]
+
+    def test_a_copy_without_a_repository_carries_a_stamp(self, tree, tmp_path):
+        state = provenance.git_state(tree)
+        (tree / provenance.STAMP).write_text(json.dumps(state))
+        subprocess.run(["rm", "-rf", str(tree / ".git")], check=True)
+        assert provenance.git_state(tree) == state
+        (tree / provenance.STAMP).write_text("[]")
+        assert set(provenance.git_state(tree).values()) == {None}
+
+    def test_environment_is_an_allow_list(self):
+        found = provenance.environment({"CUDA_X": "1", "AWS_SECRET": "2", "OMP_NUM_THREADS": "3"})
+        assert found == {"CUDA_X": "1", "OMP_NUM_THREADS": "3"}
+
+
+class TestPromotion:
+    def clean(self, key, **git):
+        state = {"sha": "0" * 40, "dirty": False} | git
+        return record(key, git=state)
+
+    def write(self, tmp_path, *records):
+        path = tmp_path / "r.jsonl"
+        path.write_text("".join(json.dumps(each) + "\n" for each in records))
+        return str(path)
+
+    def test_records_are_copied_once(self, tmp_path, capsys):
+        path = self.write(tmp_path, self.clean("1"), self.clean("2"))
+        results = str(tmp_path / "results")
+        command = ["promote", path, "--name", "laptop", "--results", results]
+        for expected in ("2 records added", "0 records added"):
+            assert main(command) == 0
+            assert expected in capsys.readouterr().out
+        assert len(read_records([tmp_path / "results/recorded/laptop.jsonl"])) == 2
+
+    def test_what_no_commit_reproduces_is_refused(self, tmp_path, capsys):
+        path = self.write(tmp_path, self.clean("1", dirty=True), self.clean("2", sha=None))
+        command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
+        assert main(command) == 2
+        assert "2 of 2 records are of uncommitted source" in capsys.readouterr().err
+        assert main([*command, "--allow-dirty"]) == 0
+
+    @pytest.mark.parametrize("name", ["../x", "", "a/b"])
+    def test_a_name_is_a_name(self, tmp_path, name, capsys):
+        path = self.write(tmp_path, self.clean("1"))
+        assert main(["promote", path, "--name", name]) == 2
+        assert "expected a file name" in capsys.readouterr().err
