@@ -38,6 +38,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
+	$(BIN)/foldperf fetch
 	$(BIN)/python -m pytest
 
 clean:

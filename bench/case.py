@@ -22,9 +22,9 @@ _CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
 
 def main(request_path: str, result_path: str) -> int:
     """Runs the case of a request file."""
-    _die_with_parent()
-    return_freed_memory(True)
     request = json.loads(Path(request_path).read_text())
+    _die_with_parent(request["parent"])
+    return_freed_memory(True)
     result = _run(request)
     from refsys.files import write_json
 
@@ -70,13 +70,13 @@ def _failed(status: str, error: BaseException) -> dict[str, Any]:
     return {"status": status, "reason": f"{type(error).__name__}: {text}"[:500]}
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Has the kernel kill this process when the one that started it dies, however it dies."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         return
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         sys.exit("the process that asked for this case is gone")
 
 

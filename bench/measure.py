@@ -7,7 +7,7 @@
 
 import gc
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,8 @@ def measure(
     breakdown: dict[str, Any] = {}
     if protocol.counts:
         operators, by_operator = count_operators(program)
+        if program.notes() != notes:
+            operators = _flagged(operators, "counted on another backend than the one timed")
         kernels, by_kernel = count_kernels(program, device)
         values |= operators | kernels
         breakdown = by_operator | by_kernel
@@ -88,3 +90,7 @@ def measure(
         "breakdown": breakdown,
         "notes": notes,
     }
+
+
+def _flagged(values: Values, flag: str) -> Values:
+    return {name: replace(value, flags=(*value.flags, flag)) for name, value in values.items()}

@@ -169,6 +169,7 @@ class Runner:
     def _execute(self, case: Case) -> tuple[dict[str, Any], Ended]:
         """Runs the case process; its result, or what became of it in its place."""
         request = {
+            "parent": os.getpid(),
             "workload": case.workload,
             "config": case.config,
             "seed": case.seed,

@@ -5,6 +5,7 @@ stopped or killed run goes on from its last checkpoint with the same bits that i
 """
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -266,6 +267,8 @@ def _log(folder: Path, done: int) -> Iterator[Callable[[Step], None]]:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Asks torch for the deterministic form of every operator."""
+    # What cuBLAS needs to be deterministic; read when its first handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     memory = cast(Any, torch.utils.deterministic)
     filled = memory.fill_uninitialized_memory

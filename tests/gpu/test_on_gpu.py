@@ -1,0 +1,68 @@
+"""What only an accelerator can show. Run with ``python -m pytest tests/gpu``."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.devices import find_device
+from bench.measure import Protocol, measure
+from bench.simulation.simulate import simulate
+from refsys.streams import Draw
+from workloads.catalogue import catalogue
+from workloads.workload import Setting
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
+
+TRUNK = catalogue()["alphafold3-trunk"]
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+
+
+def build(device, **axes):
+    config = TRUNK.configure({"entry": "synthetic", **axes})
+    return TRUNK.build(config, Setting(device=device, store=Path("none")))
+
+
+def losses(device, steps, **axes):
+    program = build(device, **axes)
+    found = []
+    for _ in range(steps):
+        for phase in program.phases:
+            program.run(phase)
+        found.append(program.outcome()["loss"])
+    return found
+
+
+def test_draws_equal_the_hosts():
+    draw = Draw(3, "gpu", 5, 7)
+    count, start = 10_001, 2**33 + 3
+    assert np.array_equal(
+        draw.integers(count, start), draw.integers_on(CUDA, count, start).cpu().numpy()
+    )
+    assert np.array_equal(draw.uniform(count), draw.uniform_on(CUDA, count).cpu().numpy())
+    np.testing.assert_array_max_ulp(
+        draw.normal(count), draw.normal_on(CUDA, count).cpu().numpy(), maxulp=4
+    )
+
+
+def test_training_follows_the_hosts():
+    assert losses(CUDA, 5, tokens=48) == pytest.approx(losses(CPU, 5, tokens=48), rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["reference", "compiled"])
+def test_two_runs_give_the_same_bits(backend):
+    axes = {"tokens": 64, "precision": "bfloat16", "backend": backend}
+    assert losses(CUDA, 5, **axes) == losses(CUDA, 5, **axes)
+
+
+def test_a_case_is_measured_in_full():
+    config = TRUNK.configure({"entry": "synthetic", "preset": "small", "precision": "bfloat16"})
+    setting = Setting(device=CUDA, store=Path("none"))
+    found = measure(TRUNK, config, setting, find_device("cuda"), Protocol(energy_s=2))["metrics"]
+    for name in ("step_time_s", "kernel_launches", "peak_allocated_bytes", "device_used_bytes"):
+        assert found[name]["value"] > 0, (name, found[name]["reason"])
+    assert not found["kernel_launches"]["flags"]
+    predicted = simulate(TRUNK, config).peak.nbytes
+    assert found["peak_tracked_bytes"]["value"] == pytest.approx(predicted, rel=0.01)
+    assert found["peak_allocated_bytes"]["value"] == pytest.approx(predicted, rel=0.10)

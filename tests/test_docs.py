@@ -1,0 +1,73 @@
+"""Documentation that cannot drift: its commands parse, its paths and links exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bench.cli import _parser
+from bench.sweep import read_sweep
+from workloads.catalogue import catalogue
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language):
+    for page in PAGES:
+        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL):
+            yield page.name, block
+
+
+COMMANDS = [
+    (page, line.split("  #")[0].strip())
+    for page, block in blocks("sh")
+    for line in block.splitlines()
+    if line.startswith("foldperf")
+]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_every_command_shown_is_one(page, command):
+    parser, _ = _parser()
+    parser.parse_args(shlex.split(command)[1:])
+
+
+def test_the_makefile_has_the_commands_of_the_first_screen():
+    makefile = (ROOT / "Makefile").read_text()
+    screen = (ROOT / "README.md").read_text().splitlines()[:30]
+    for target in ("demo", "test"):
+        assert f"make {target}" in "\n".join(screen)
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_and_links_exist(page):
+    text = page.read_text()
+    named = re.findall(r"`((?:bench|refsys|workloads|analysis|tests|docs|results)/[\w./-]*)`", text)
+    linked = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    for path in (*named, *linked):
+        if not path.startswith(("results/runs", "runs/")):
+            assert (ROOT / path).exists() or (page.parent / path).exists(), path
+
+
+def test_the_sweep_shown_is_sound(tmp_path):
+    (block,) = [block for _, block in blocks("toml") if "[[case]]" in block]
+    path = tmp_path / "shown.toml"
+    path.write_text(block)
+    assert len(read_sweep(path, catalogue()).cases) == 3
+
+
+def test_every_stream_is_in_the_manifest():
+    """Streams are named where they are drawn; the page lists them all."""
+    manifest = (ROOT / "docs" / "data.md").read_text()
+    drawn = set()
+    for package in ("refsys", "workloads", "bench"):
+        for path in (ROOT / package).rglob("*.py"):
+            for match in re.findall(r"Draw\(\s*[^,()]+,\s*f?\"([^\"]+)\"", path.read_text()):
+                drawn.add(match.split("/")[0].split("{")[0])
+    drawn.discard("")
+    assert {"example", "crop", "rows", "synthetic", "sweep order"} <= drawn
+    for stream in drawn:
+        assert f"`{stream}" in manifest, stream
