@@ -25,6 +25,7 @@ class Field:
         dtype: Its dtype.
         padding: The value of padded entries.
         meaning: One line for people.
+        places_of: The axis whose places its values are, if they are; negative ones are no place.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Field:
     dtype: torch.dtype
     padding: float
     meaning: str
+    places_of: str = ""
 
 
 FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31}
@@ -51,7 +53,14 @@ TRUNK_FIELDS: tuple[Field, ...] = (
     Field("alignment", ("alignment_row", "token"), torch.uint8, 21, "residue class of each row"),
     Field("deletions", ("alignment_row", "token"), torch.uint8, 0, "deletions to the left, ≤ 255"),
     Field("alignment_row_mask", ("alignment_row",), torch.bool, False, "False where padded"),
-    Field("bonds", ("bond", "end"), torch.int32, -1, "pairs of bonded tokens; −1 where padded"),
+    Field(
+        "bonds",
+        ("bond", "end"),
+        torch.int32,
+        -1,
+        "pairs of bonded tokens; −1 where padded",
+        places_of="token",
+    ),
     Field("pseudo_beta", ("token", "xyz"), torch.float32, 0, "representative atom, ångström"),
     Field("pseudo_beta_mask", ("token",), torch.bool, False, "whether that atom was modelled"),
 )
@@ -147,7 +156,7 @@ class Batch(Mapping[str, Tensor]):
 
         def permute(field: Field) -> Tensor:
             tensor = self[field.name]
-            if field.name == "bonds":
+            if field.places_of == "token":
                 return torch.where(tensor < 0, tensor, place[tensor.long()].to(tensor.dtype))
             for axis, name in enumerate(field.axes, start=1):
                 if name == "token":

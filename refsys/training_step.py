@@ -4,6 +4,7 @@ Nothing in `forward`, `backward` or `update` reads a value back to the host or h
 depends on data, so that a step can be traced under fake tensors and captured.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from refsys.losses import trunk_loss
 from refsys.model.context import Context
 from refsys.model.initialization import initialize
 from refsys.model.trunk import Trunk
-from refsys.parallel import SingleRank
+from refsys.parallel import Layout, SingleRank
 from refsys.precision import Precision
 
 
@@ -62,6 +63,7 @@ class TrunkTraining:
         checkpointing: bool = True,
         dropout: bool = True,
         optimizer: OptimizerConfig | None = None,
+        layout: Callable[[int], Layout] = SingleRank,
         device: torch.device | None = None,
     ) -> None:
         """Builds the model; `initialize` gives it its weights.
@@ -74,6 +76,7 @@ class TrunkTraining:
             checkpointing: Whether blocks recompute their activations in the backward pass.
             dropout: Whether dropout is on.
             optimizer: Adam and its schedule.
+            layout: Makes the layout of a batch from its number of tokens.
             device: Where it all lives; the default device if None.
         """
         self.precision = precision
@@ -82,6 +85,7 @@ class TrunkTraining:
         self.checkpointing = checkpointing
         self.dropout = dropout
         self.schedule = optimizer or OptimizerConfig()
+        self.layout = layout
         with torch.device(device or torch.get_default_device()):
             self.model = Trunk(config, precision)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -113,7 +117,7 @@ class TrunkTraining:
     def forward(self, batch: Batch, step: int) -> Tensor:
         """The scalar loss of a batch."""
         context = Context(
-            layout=SingleRank(batch.sizes["token"]),
+            layout=self.layout(batch.sizes["token"]),
             seed=self.seed if self.dropout else None,
             step=step,
             example=batch["example"].unsqueeze(1),

@@ -4,20 +4,15 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from bench.devices.accelerator import Accelerator
 from bench.devices.device import (
-    CudaStopwatch,
     Description,
-    Device,
     DeviceLost,
     LibraryMissing,
     NoPermission,
     NotSupported,
-    Stopwatch,
     Unavailable,
 )
-from bench.devices.peaks import peak_bfloat16
 
 _ERRORS: dict[str, type[Unavailable]] = {
     "NVMLError_LibraryNotFound": LibraryMissing,
@@ -29,39 +24,18 @@ _ERRORS: dict[str, type[Unavailable]] = {
     "NVMLError_GpuIsLost": DeviceLost,
     "NVMLError_ResetRequired": DeviceLost,
 }
+_BINDING = "pip install nvidia-ml-py"
 _UNLOCK: dict[type[Unavailable], str] = {
-    LibraryMissing: "install the NVIDIA driver and 'pip install nvidia-ml-py'",
+    LibraryMissing: f"install the NVIDIA driver and '{_BINDING}'",
     NoPermission: "ask the administrator for access to the counter",
     DeviceLost: "reset the device",
 }
 
 
-def load_nvml() -> Any:
-    """The initialized pynvml module.
-
-    Raises:
-        LibraryMissing: it is not installed, or finds no driver.
-    """
-    try:
-        import pynvml
-    except ImportError:
-        reason = "the Python binding of NVML is not installed"
-        raise LibraryMissing(reason, "pip install nvidia-ml-py") from None
-    _call(pynvml, pynvml.nvmlInit)
-    return pynvml
-
-
-def _call(nvml: Any, function: Callable[..., Any], *args: Any) -> Any:
-    """Calls an NVML function; its errors become ours by the table."""
-    try:
-        return function(*args)
-    except nvml.NVMLError as error:
-        kind = _ERRORS.get(type(error).__name__, NotSupported)
-        raise kind(f"{function.__name__}: {error}", _UNLOCK.get(kind, "")) from None
-
-
-class NvidiaDevice(Device):
+class NvidiaDevice(Accelerator):
     """One NVIDIA GPU as torch numbers it."""
+
+    library_unlock = _UNLOCK[LibraryMissing]
 
     def __init__(self, index: int = 0, uuid: str | None = None, nvml: Any = None) -> None:
         """Finds the device.
@@ -69,41 +43,35 @@ class NvidiaDevice(Device):
         Args:
             index: torch's number of it.
             uuid: Its UUID, without which NVML's own order is taken; torch and NVML may disagree.
-            nvml: The pynvml module, or a stand-in; loaded if None. What needs it is unavailable
-                if it cannot be loaded.
+            nvml: The pynvml module, or a stand-in; loaded if None.
         """
-        self.torch_device = torch.device("cuda", index)
         self._index = index
         self._uuid = uuid
-        self._nvml = nvml
-        self._why_not: Unavailable | None = None
-        self._handle: Any = None
+        super().__init__(index, nvml)
+
+    def _load(self) -> Any:
         try:
-            self._nvml = nvml or load_nvml()
-            if uuid:
-                name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-                self._handle = self._raw("nvmlDeviceGetHandleByUUID", name.encode())
-            else:
-                self._handle = self._raw("nvmlDeviceGetHandleByIndex", index)
-        except Unavailable as error:
-            self._why_not = error
+            import pynvml
+        except ImportError:
+            reason = "the Python binding of NVML is not installed"
+            raise LibraryMissing(reason, _BINDING) from None
+        self._library = pynvml
+        self._ask("nvmlInit")
+        return pynvml
 
-    def _raw(self, name: str, *args: Any) -> Any:
-        function = getattr(self._nvml, name, None)
-        if function is None:
-            raise LibraryMissing(f"this binding of NVML has no {name}", _UNLOCK[LibraryMissing])
-        return _call(self._nvml, function, *args)
+    def _find(self) -> Any:
+        if not self._uuid:
+            return self._ask("nvmlDeviceGetHandleByIndex", self._index)
+        whole = self._uuid.startswith(("GPU-", "MIG-"))
+        name = self._uuid if whole else f"GPU-{self._uuid}"
+        return self._ask("nvmlDeviceGetHandleByUUID", name.encode())
 
-    def _query(self, name: str, *args: Any) -> Any:
-        if self._why_not:
-            raise self._why_not
-        return self._raw(name, self._handle, *args)
-
-    def _optional(self, name: str, *args: Any) -> Any:
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            return self._query(name, *args)
-        except Unavailable:
-            return None
+            return function(*args)
+        except self._library.NVMLError as error:
+            kind = _ERRORS.get(type(error).__name__, NotSupported)
+            raise kind(f"{function.__name__}: {error}", _UNLOCK.get(kind, "")) from None
 
     def describe(self) -> Description:
         """See `Device`."""
@@ -111,32 +79,26 @@ class NvidiaDevice(Device):
         power = self._optional("nvmlDeviceGetEnforcedPowerLimit")
         ecc = self._optional("nvmlDeviceGetEccMode")
         mig = self._optional("nvmlDeviceGetMigMode")
-        uuid = _text(self._optional("nvmlDeviceGetUUID")) or self._uuid
-        try:
-            driver = _text(None if self._why_not else self._raw("nvmlSystemGetDriverVersion"))
-        except Unavailable:
-            driver = None
+        identity = _hash(_text(self._optional("nvmlDeviceGetUUID")) or self._uuid)
         return Description(
             vendor="nvidia",
             name=_text(self._optional("nvmlDeviceGetName")) or "NVIDIA GPU of unknown name",
             kind="cuda",
             memory_bytes=None if memory is None else int(memory.total),
-            uuid_hash=_hash(uuid),
-            driver=driver,
+            uuid_hash=identity,
+            driver=self._driver(),
             vbios=_text(self._optional("nvmlDeviceGetVbiosVersion")),
             power_cap_w=None if power is None else power / 1e3,
             partition=None if mig is None else ("mig" if mig[0] else "whole"),
             ecc=None if ecc is None else bool(ecc[0]),
-            energy_domain=_hash(uuid),
+            energy_domain=identity,
         )
 
-    def stopwatch(self) -> Stopwatch:
-        """See `Device`."""
-        return CudaStopwatch()
-
-    def synchronize(self) -> None:
-        """See `Device`."""
-        torch.cuda.synchronize(self.torch_device)
+    def _driver(self) -> str | None:
+        try:
+            return _text(self._ask("nvmlSystemGetDriverVersion"))
+        except Unavailable:
+            return None
 
     def used_bytes(self) -> int:
         """See `Device`."""
@@ -152,17 +114,13 @@ class NvidiaDevice(Device):
 
     def temperature_c(self) -> float:
         """See `Device`."""
-        sensor = getattr(self._nvml, "NVML_TEMPERATURE_GPU", 0)
+        sensor = getattr(self._library, "NVML_TEMPERATURE_GPU", 0)
         return float(self._query("nvmlDeviceGetTemperature", sensor))
 
     def clock_mhz(self) -> float:
         """See `Device`."""
-        return float(self._query("nvmlDeviceGetClockInfo", getattr(self._nvml, "NVML_CLOCK_SM", 1)))
-
-    def peak_flops(self) -> float:
-        """See `Device`."""
-        peak = peak_bfloat16(self.describe().name)
-        return super().peak_flops() if peak is None else peak
+        domain = getattr(self._library, "NVML_CLOCK_SM", 1)
+        return float(self._query("nvmlDeviceGetClockInfo", domain))
 
 
 def _text(value: Any) -> str | None:

@@ -73,5 +73,8 @@ class ModulePaths:
         self._note(path)
 
     def _note(self, path: str) -> None:
+        # Nodes that a recomputation makes never run, and another thread counts otherwise.
+        if torch._C._current_autograd_node() is not None:
+            return
         self._sequence.append(torch.autograd._get_sequence_nr())
         self._entered.append(path)

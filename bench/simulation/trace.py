@@ -2,7 +2,7 @@
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -73,21 +73,18 @@ def trace(program: Program) -> Trace:
     is measured, much slowed down. The program's state (parameters, optimizer) must exist already.
     """
     tracer = _Tracer(program.module or nn.Module())
-    states = program.tensors()
     gc.collect()
     collecting = gc.isenabled()
     gc.disable()
     try:
         with watch(tracer.on_scratch), tracer.paths, tracer:
-            for state, tensors in states.items():
-                tracer.hold(tensors, state)
-            parameters = list(states.get("parameters", []))
+            tracer.hold(program.tensors())
+            parameters = list(program.tensors().get("parameters", []))
             for phase in program.phases:
                 tracer.enter_phase(phase)
                 program.run(phase)
                 tracer.leave_phase(parameters)
-            for state, tensors in program.tensors().items():
-                tracer.memory.assign(tensors, state)
+            tracer.name(program.tensors())
     finally:
         if collecting:
             gc.enable()
@@ -107,10 +104,16 @@ class _Tracer(TorchDispatchMode):
         self._scratch: list[int] | None = None
         self._module = ""
 
-    def hold(self, tensors: Iterable[Tensor], state: str) -> None:
-        """Notes tensors that are alive from the start."""
-        for tensor in tensors:
-            self.memory.add(tensor, state)
+    def hold(self, states: Mapping[str, Iterable[Tensor]]) -> None:
+        """Notes tensors that are alive from the start, and keeps none of them alive."""
+        for state, tensors in states.items():
+            for tensor in tensors:
+                self.memory.add(tensor, state)
+
+    def name(self, states: Mapping[str, Iterable[Tensor]]) -> None:
+        """Says what tensors are that came into being on the way."""
+        for state, tensors in states.items():
+            self.memory.assign(tensors, state)
 
     def enter_phase(self, phase: str) -> None:
         self._phase = phase
@@ -188,11 +191,3 @@ class _Tracer(TorchDispatchMode):
             {phase: self.memory.peak(phase) for phase in phases},
             tuple(sorted(self._unpriced)),
         )
-
-
-def compute_operators(costs: dict[Origin, Cost]) -> dict[str, int]:
-    """Calls of each operator, over all phases and modules."""
-    calls: defaultdict[str, int] = defaultdict(int)
-    for origin, cost in costs.items():
-        calls[origin.operator] += cost.calls
-    return dict(sorted(calls.items()))

@@ -15,7 +15,9 @@ _MAX_DELETIONS = 255
 
 
 def read_a3m(path: Path, query: str | None = None) -> dict[str, NDArray[Any]]:
-    """Reads an A3M file, gzip-compressed if its name ends in ``.gz``; repeated rows are dropped.
+    """Reads an A3M file, gzip-compressed if its name ends in ``.gz``.
+
+    Of rows that differ in their insertions alone, the first is kept.
 
     Args:
         path: The file. Its first row is the query.
@@ -49,8 +51,7 @@ def read_a3m(path: Path, query: str | None = None) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path}: line {lines[0]}: the query has a gap in column {column + 1}")
     if query is not None:
         _check_query(path, aligned[0].tobytes().decode("ascii"), query)
-    both = np.concatenate([codes, deletions], axis=1)
-    _, first = np.unique(both, axis=0, return_index=True)
+    _, first = np.unique(aligned, axis=0, return_index=True)
     kept = np.sort(first)
     return alignment_columns(codes[kept], deletions[kept])
 

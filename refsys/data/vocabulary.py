@@ -54,11 +54,17 @@ _ILLEGAL = 255
 
 
 def _letters() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """Code of each byte of a protein alignment; B, J, O, U, X and Z are read as unknown."""
+    """Code of each byte of a protein alignment, as the released model reads it.
+
+    B (Asx) is read as aspartate, Z (Glx) as glutamate, U (selenocysteine) as cysteine; J, O and X
+    are unknown.
+    """
     table = np.full(256, _ILLEGAL, dtype=np.uint8)
     for code, letter in enumerate(AMINO_ACIDS.values()):
         table[ord(letter)] = code
-    for letter in "BJOUXZ":
+    for letter, like in zip("BZU", "DEC", strict=True):
+        table[ord(letter)] = table[ord(like)]
+    for letter in "JOX":
         table[ord(letter)] = UNKNOWN
     table[ord("-")] = GAP
     return table

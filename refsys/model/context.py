@@ -1,6 +1,7 @@
 """What a forward call needs beside its tensors: layout, randomness, checkpointing."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,17 @@ class Context:
     def run(self, block: Callable[..., Any], *args: Any) -> Any:
         """Calls `block(*args, self)`, recomputing it in the backward pass if checkpointing.
 
-        Randomness is keyed, so that no generator state has to be saved for the recomputation.
+        Randomness is keyed, so that no generator state has to be saved for the recomputation. On
+        an accelerator that runs in a thread of autograd's, to which the choices made in this one
+        (backends, watchers of scratch memory) are carried.
         """
         if not self.checkpointing or not torch.is_grad_enabled():
             return block(*args, self)
+        choices = copy_context()
+
+        def as_chosen(*inputs: Any) -> Any:
+            return choices.copy().run(block, *inputs)
+
         return torch.utils.checkpoint.checkpoint(
-            block, *args, self, use_reentrant=False, preserve_rng_state=False
+            as_chosen, *args, self, use_reentrant=False, preserve_rng_state=False
         )

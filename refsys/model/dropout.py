@@ -65,7 +65,7 @@ class DropoutMasks(nn.Module):
             numbers = [n for n, c, r in self._sites if (c, r) == (channels, rate)]
             draw = Draw(
                 context.seed,
-                f"dropout/{channels}/{context.cycle}",
+                f"dropout/{channels}/{rate}/{context.cycle}",
                 context.step,
                 context.example,
             )

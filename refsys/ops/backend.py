@@ -13,18 +13,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import tree_leaves
 
 from refsys.errors import ArgumentError
 
 BACKENDS = ("reference", "compiled")
 ENVIRONMENT_VARIABLE = "FOLDPERF_BACKEND"
+
+_RECOMPILE_LIMIT = 256
 
 OPERATORS: dict[str, "Operator"] = {}
 
@@ -37,7 +40,15 @@ class Fallback(NamedTuple):
     reason: str
 
 
+class Choice(NamedTuple):
+    """An operator and the backend that it ran on."""
+
+    operator: str
+    backend: str
+
+
 _fallbacks: Counter[Fallback] = Counter()
+_calls: Counter[Choice] = Counter()
 _chosen: ContextVar[Mapping[str, str]] = ContextVar(
     "foldperf_backend", default=MappingProxyType({})
 )
@@ -46,6 +57,11 @@ _chosen: ContextVar[Mapping[str, str]] = ContextVar(
 def fallbacks() -> Counter[Fallback]:
     """How often each fallback happened in this process, so far."""
     return _fallbacks.copy()
+
+
+def calls() -> Counter[Choice]:
+    """How often each operator ran on each backend in this process, so far."""
+    return _calls.copy()
 
 
 @contextmanager
@@ -71,6 +87,19 @@ def use_backend(every: str | None = None, /, **by_operator: str) -> Iterator[Non
         _chosen.reset(token)
 
 
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One way to run an operator, apart from its reference.
+
+    Attributes:
+        run: Called with the operator's own arguments.
+        why_not: Called with them; why `run` cannot serve them, or None if it can.
+    """
+
+    run: Callable[..., Any]
+    why_not: Callable[..., str | None]
+
+
 @dataclass(frozen=True)
 class Operator:
     """One operator: its specification, its exact costs, and where its implementations are chosen.
@@ -82,24 +111,29 @@ class Operator:
             products; pointwise work is not counted), from the operator's own arguments.
         minimum_bytes: Bytes that any implementation must move in one forward call: each input
             read once, each output written once.
+        kernels: Implementations of its own by backend, the best first; ``compiled`` comes after
+            them.
     """
 
     name: str
     reference: Callable[..., Any]
     flops: Callable[..., int]
     minimum_bytes: Callable[..., int]
+    kernels: Mapping[str, Implementation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         OPERATORS[self.name] = self
 
     def __call__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> Any:
         """Runs the operator on the chosen backend; the arguments are `reference`'s."""
-        if self.choose(backend, args[0]) == "compiled":
-            return self._compiled(*args, **kwargs)
-        return self.reference(*args, **kwargs)
+        chosen = self.choose(backend, *args, **kwargs)
+        _calls[Choice(self.name, chosen)] += 1
+        if chosen == "reference":
+            return self.reference(*args, **kwargs)
+        return self.implementations[chosen].run(*args, **kwargs)
 
-    def choose(self, explicit: str | None, tensor: Tensor) -> str:
-        """The backend that a call on `tensor` gets; counts a fallback if it is not as asked."""
+    def choose(self, explicit: str | None, *args: Any, **kwargs: Any) -> str:
+        """The backend that a call gets; counts a fallback if it is not as asked."""
         context = _chosen.get()
         asked = (
             (explicit and _known(explicit))
@@ -108,17 +142,36 @@ class Operator:
             or _from_environment(os.environ.get(ENVIRONMENT_VARIABLE, ""), self.name)
         )
         if asked is None:
-            return "compiled" if tensor.is_cuda and not _why_not_compiled(tensor) else "reference"
-        if asked == "compiled" and (reason := _why_not_compiled(tensor)):
+            return self._best(*args, **kwargs)
+        if asked == "reference":
+            return asked
+        way = self.implementations.get(asked)
+        reason = way.why_not(*args, **kwargs) if way else "it has no such implementation"
+        if reason:
             _fallbacks[Fallback(self.name, asked, reason)] += 1
             return "reference"
         return asked
 
+    def _best(self, *args: Any, **kwargs: Any) -> str:
+        """On an accelerator the first that can run; on a CPU nothing is worth its compilation."""
+        if not args[0].is_cuda:
+            return "reference"
+        able = (n for n, way in self.implementations.items() if not way.why_not(*args, **kwargs))
+        return next(able, "reference")
+
     @functools.cached_property
-    def _compiled(self) -> Callable[..., Any]:
-        # Past its limit dynamo would go back to eager without a word; a sweep of shapes may not.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
-        return torch.compile(self.reference, dynamic=False)
+    def implementations(self) -> Mapping[str, Implementation]:
+        """Every implementation but the reference, by backend, the best first."""
+        compiled = torch.compile(self.reference, dynamic=False)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            # Past its limit dynamo would go back to eager without a word; a sweep of shapes may
+            # not. Its settings are each thread's own, and autograd's threads call this too.
+            if torch._dynamo.config.recompile_limit < _RECOMPILE_LIMIT:
+                torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
+            return compiled(*args, **kwargs)
+
+        return {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}
 
 
 def _known(backend: str) -> str:
@@ -139,11 +192,12 @@ def _from_environment(text: str, operator: str) -> str | None:
     return choice.get(operator) or choice.get("*")
 
 
-def _why_not_compiled(tensor: Tensor) -> str | None:
-    """Why torch.compile cannot serve a call on `tensor`, or None."""
-    if tensor.is_meta or _get_current_dispatch_mode() is not None:
+def _why_not_compiled(*args: Any, **kwargs: Any) -> str | None:
+    """Why torch.compile cannot serve a call with these arguments, or None."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if any(tensor.is_meta for tensor in tensors) or _get_current_dispatch_mode() is not None:
         return "a dispatch mode or meta tensor is watching the operators one by one"
-    if tensor.device.type == "cpu":
+    if any(tensor.device.type == "cpu" for tensor in tensors):
         return _no_compiler()
     return None
 

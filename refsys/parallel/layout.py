@@ -59,7 +59,11 @@ class Layout(ABC):
 
     @abstractmethod
     def sum_ranks(self, x: Tensor) -> Tensor:
-        """The sum of `x` over ranks, on every rank."""
+        """The sum of `x` over ranks, on every rank.
+
+        Every rank holds the sum and differentiates the same loss of it, so that the gradient
+        reaches `x` as it is, counted once.
+        """
 
 
 class SingleRank(Layout):

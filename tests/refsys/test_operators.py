@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from refsys import ops
 from refsys.errors import ArgumentError
-from refsys.ops.backend import OPERATORS, Fallback
+from refsys.ops import backend
+from refsys.ops.backend import OPERATORS, Fallback, Implementation, Operator
 from refsys.ops.dropout_residual import dropout_residual
 from refsys.ops.layer_norm import layer_norm
 from refsys.ops.outer_product_mean import outer_product_mean
@@ -238,6 +239,25 @@ class TestBackends:
         monkeypatch.setenv("FOLDPERF_BACKEND", text)
         with pytest.raises(ArgumentError, match="does not exist"):
             self.chosen()
+
+    def test_an_operator_may_bring_kernels_of_its_own(self, monkeypatch):
+        """They are asked with all arguments, and what no one brings falls back."""
+        monkeypatch.setattr(backend, "OPERATORS", {})
+        monkeypatch.setattr(backend, "BACKENDS", ("reference", "compiled", "kernel", "other"))
+        way = Implementation(
+            lambda x, *, wide: x + wide, lambda x, *, wide: None if wide else "too narrow"
+        )
+        operator = Operator("sum", lambda x, *, wide: -x, None, None, kernels={"kernel": way})
+        one = torch.ones(1)
+        assert operator(one, wide=2, backend="kernel") == 3
+        assert list(operator.implementations) == ["kernel", "compiled"]
+        before = ops.fallbacks()
+        assert operator(one, wide=0, backend="kernel") == -1
+        assert operator(one, wide=2, backend="other") == -1
+        assert {fallback.reason for fallback in ops.fallbacks() - before} == {
+            "too narrow",
+            "it has no such implementation",
+        }
 
     def test_a_wrong_operator_is_named(self):
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):

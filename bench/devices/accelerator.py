@@ -1,0 +1,89 @@
+"""What the accelerators of all vendors share: a stream, and a library that may be missing."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench.devices.device import (
+    CudaStopwatch,
+    Device,
+    LibraryMissing,
+    Stopwatch,
+    Unavailable,
+)
+from bench.devices.peaks import peak_bfloat16
+
+
+class Accelerator(Device):
+    """A device that torch calls ``cuda``, told about by its vendor's library.
+
+    If the library cannot be loaded, the device works and everything that needs the library raises
+    the reason.
+    """
+
+    # What a user without the library would install.
+    library_unlock: str
+
+    def __init__(self, index: int, library: Any) -> None:
+        """Loads the library and finds the device in it.
+
+        Args:
+            index: torch's number of the device.
+            library: The vendor's module or a stand-in; loaded if None.
+        """
+        self.torch_device = torch.device("cuda", index)
+        self._library = library
+        self._handle: Any = None
+        self._why_not: Unavailable | None = None
+        try:
+            self._library = library or self._load()
+            self._handle = self._find()
+        except Unavailable as error:
+            self._why_not = error
+
+    @abstractmethod
+    def _load(self) -> Any:
+        """The vendor's module, initialized; raises `Unavailable`."""
+
+    @abstractmethod
+    def _find(self) -> Any:
+        """The device's handle in the library; raises `Unavailable`."""
+
+    @abstractmethod
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a function of the library; its errors become `Unavailable`."""
+
+    def _ask(self, name: str, *args: Any) -> Any:
+        """Calls a function of the library by name."""
+        if self._why_not:
+            raise self._why_not
+        function = getattr(self._library, name, None)
+        if function is None:
+            raise LibraryMissing(f"this version has no {name}", self.library_unlock)
+        return self._call(function, *args)
+
+    def _query(self, name: str, *args: Any) -> Any:
+        """Asks about this device."""
+        return self._ask(name, self._handle, *args)
+
+    def _optional(self, name: str, *args: Any) -> Any:
+        """Asks about this device; None if that cannot be had."""
+        try:
+            return self._query(name, *args)
+        except Unavailable:
+            return None
+
+    def stopwatch(self) -> Stopwatch:
+        """See `Device`."""
+        return CudaStopwatch()
+
+    def synchronize(self) -> None:
+        """See `Device`."""
+        torch.cuda.synchronize(self.torch_device)
+
+    def peak_flops(self) -> float:
+        """See `Device`."""
+        peak = peak_bfloat16(self.describe().name)
+        return super().peak_flops() if peak is None else peak
