@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.errors import AnalysisError
 from analysis.figures import QUANTITIES, Quantity, Series, draw, save, series_of
-from analysis.table import as_csv, rows
+from analysis.table import as_csv, newest, rows
 from bench.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -18,6 +18,8 @@ PAGE = "index.html"
 
 def write_report(records: Sequence[Record], folder: Path) -> Path:
     """Writes ``index.html``, ``table.csv`` and the figures; returns the page's path.
+
+    Of several records of one case on one machine, the newest is shown.
 
     Raises:
         AnalysisError: there are no records, a library is missing, or the folder cannot be written.
@@ -30,6 +32,8 @@ def write_report(records: Sequence[Record], folder: Path) -> Path:
         import scipy  # noqa: F401
     except ImportError as error:
         raise AnalysisError(f"reports need {error.name}: pip install 'foldperf[report]'") from None
+    given = len(records)
+    records = newest(records)
     table = rows(records)
     source = _source(records)
     environment = jinja2.Environment(
@@ -47,6 +51,7 @@ def write_report(records: Sequence[Record], folder: Path) -> Path:
             figures=figures,
             rows=table,
             source=source,
+            superseded=given - len(records),
             statuses=sorted(Counter(row.status for row in table).items()),
             missing=_missing(records),
             machines=_machines(records),

@@ -50,6 +50,18 @@ class Row:
     commit: str
 
 
+def newest(records: Sequence[Record]) -> list[Record]:
+    """The last record of each case on each machine: earlier ones are of other source or software.
+
+    A case is a cell and a replicate of it.
+    """
+    last: dict[tuple[object, ...], Record] = {}
+    for record in sorted(records, key=lambda r: r["started_at"]):
+        machine = (record["host"]["hostname_hash"], record["devices"][0]["uuid_hash"])
+        last[record["cell_id"], record["replicate"], *machine] = record
+    return list(last.values())
+
+
 def rows(records: Sequence[Record]) -> list[Row]:
     """A row for each record, sorted by series, variant, device, tokens."""
     return sorted(map(_row, records), key=lambda r: (r.series, r.variant, r.device, r.tokens))

@@ -57,6 +57,7 @@ def _checks(device: Device) -> dict[str, _Check]:
         return None
 
     accelerator = partial(_need_accelerator, device)
+    peak = partial(device.peak_flops, "bfloat16")
     energy = partial(reading, device.energy_j)
     return {
         "peak_resident_bytes": _check_resident,
@@ -68,7 +69,8 @@ def _checks(device: Device) -> dict[str, _Check]:
         "memory_copies": accelerator,
         "device_used_bytes": partial(reading, device.used_bytes),
         "device_busy_pct": partial(reading, device.busy_pct),
-        "model_flop_utilization": partial(reading, device.peak_flops),
+        "model_flop_utilization": partial(reading, peak),
+        "hardware_flop_utilization": partial(reading, peak),
         "energy_per_step_j": energy,
         "mean_power_w": energy,
     }

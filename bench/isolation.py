@@ -1,6 +1,7 @@
 """Running a command in a process group of its own, with a time limit and a memory guard."""
 
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -13,6 +14,10 @@ from pathlib import Path
 
 _POLL_S = 0.05
 _TAIL_BYTES = 16 * 2**10
+# An environment variable by which the descendants of a command are known.
+_MARK = "FOLDPERF_CASE"
+# One that forks while it is looked for is found in the next round.
+_KILL_ROUNDS = 10
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -55,7 +60,7 @@ def run_isolated(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Ended:
-    """Runs a command to its end, or kills its whole process group at a limit.
+    """Runs a command to its end or a limit, and leaves none of its processes behind.
 
     Args:
         command: Program and arguments.
@@ -65,12 +70,13 @@ def run_isolated(
         folder: Its working folder.
     """
     start = time.monotonic()
+    mark = secrets.token_hex(16)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment,
+        env={**(os.environ if environment is None else environment), _MARK: mark},
         cwd=folder,
         start_new_session=True,
     )
@@ -93,6 +99,7 @@ def run_isolated(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        _kill_marked(mark)
     return Ended(process.returncode, cause, time.monotonic() - start, peak, tail.text())
 
 
@@ -115,6 +122,22 @@ class _Tail:
         # A process that left the group may hold the pipe open; the tail is not worth waiting for.
         self._thread.join(timeout=2)
         return b"".join(self._chunks).decode(errors="replace")
+
+
+def _kill_marked(mark: str) -> None:
+    """Kills what left the process group: every descendant inherited the mark."""
+    entry = f"{_MARK}={mark}".encode()
+    for _ in range(_KILL_ROUNDS):
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if entry in path.read_bytes().split(b"\0"):
+                    found.append(int(path.parent.name))
+        for pid in found:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not found:
+            return
 
 
 def _family(pid: int) -> list[int]:

@@ -2,13 +2,14 @@
 
 1. Memory: the first step and a steady one, the C allocator giving freed blocks back.
 2. Time, CPU use, busy share and energy: nothing else runs, nothing is traced.
-3. Counts: the same step under a dispatch mode, and under the profiler on an accelerator.
+3. Counts: the same step under the profiler on an accelerator, and under a dispatch mode.
 """
 
 import gc
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 from bench.devices import Device
@@ -17,8 +18,14 @@ from bench.probes.counts import count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
 from bench.probes.memory import MemoryProbe
 from bench.probes.steps import StepTime, run_step, timed_step
+from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
-from bench.probes.utilization import device_busy, flop_rates, watch_cpu
+from bench.probes.utilization import (
+    device_busy,
+    hardware_flop_utilization,
+    model_flop_rates,
+    watch_cpu,
+)
 from workloads.workload import Config, Setting, Workload
 
 
@@ -58,39 +65,50 @@ def measure(
     values |= memory.finish()
     gc.collect()
 
-    (times, steps), cpu = watch_cpu(
-        lambda: measure_time(
-            program,
-            device,
-            warmup_steps=protocol.warmup_steps,
-            timed_steps=protocol.timed_steps,
-        )
-    )
+    telemetry = Telemetry(device)
+    for _ in range(protocol.warmup_steps):
+        timed_step(program, device)
+    program.implementations()
+    telemetry.read()
+    (times, steps), cpu = watch_cpu(partial(measure_time, program, device, protocol.timed_steps))
+    telemetry.read()
+    timed_on = program.implementations()
     values |= times | cpu
-    values |= flop_rates(device, facts.step_flops, [step.total for step in steps])
-    values |= device_busy(device, partial(timed_step, program, device), protocol.timed_steps)
+    seconds = median(step.total for step in steps)
+    values |= model_flop_rates(device, facts, seconds)
+    values |= device_busy(device, partial(timed_step, program, device))
     values |= measure_energy(partial(run_step, program), device, Window(seconds=protocol.energy_s))
     outcome = {
         name: value if math.isfinite(value) else None for name, value in program.outcome().items()
     }
-    notes = program.notes()
+    notes = program.notes() | {"implementations": timed_on}
 
     breakdown: dict[str, Any] = {}
     if protocol.counts:
-        operators, by_operator = count_operators(program)
-        if program.notes() != notes:
-            operators = _flagged(operators, "counted on another backend than the one timed")
+        program.implementations()
         kernels, by_kernel = count_kernels(program, device)
-        values |= operators | kernels
+        values |= _flagged(kernels, timed_on, program.implementations())
+        operators, by_operator = count_operators(program)
+        operators = _flagged(operators, timed_on, program.implementations())
+        values |= operators
+        values |= hardware_flop_utilization(
+            device, facts, operators["hardware_flops"].value, seconds
+        )
         breakdown = by_operator | by_kernel
     return {
         "metrics": as_json(values),
         "facts": asdict(facts) | {"notes": list(facts.notes)},
+        "telemetry": telemetry.as_json(),
         "outcome": outcome,
         "breakdown": breakdown,
         "notes": notes,
     }
 
 
-def _flagged(values: Values, flag: str) -> Values:
+def _flagged(values: Values, timed_on: dict[str, str], counted_on: dict[str, str]) -> Values:
+    """Counts of other implementations than the ones timed say so."""
+    others = [f"{name} on {way}" for name, way in counted_on.items() if timed_on.get(name) != way]
+    if not others:
+        return values
+    flag = f"not what was timed: {', '.join(others)}"
     return {name: replace(value, flags=(*value.flags, flag)) for name, value in values.items()}

@@ -50,6 +50,9 @@ METRICS: dict[str, MetricKind] = {
     "model_flop_utilization": MetricKind(
         "1", "higher", "device", "model FLOPs over time and peak rate, recomputation not counted"
     ),
+    "hardware_flop_utilization": MetricKind(
+        "1", "higher", "device", "the same of all FLOPs executed, recomputation included"
+    ),
     "peak_resident_bytes": MetricKind(
         "B", "lower", "process", "high-water mark of resident memory in a steady step, above start"
     ),

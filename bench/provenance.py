@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _ENVIRONMENT = (
     *("CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_", "RCCL_", "PYTORCH_", "TORCH", "TRITON_"),
     *("OMP_", "MKL_", "MALLOC_", "FOLDPERF_BACKEND"),
 )
+# Variables that say where something lies change no measurement, and tell of the user.
+_PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT", "_FILE")
 
 
 @functools.cache
@@ -42,10 +45,31 @@ def source_sha256(root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
+def foreign_sha256(module: str) -> str | None:
+    """Hash of the sources of another package's workload; None if the module is our own.
+
+    Args:
+        module: Full name of the module that defines it.
+    """
+    package = module.partition(".")[0]
+    spec = find_spec(package)
+    if package in _SOURCES or spec is None:
+        return None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    paths += [Path(spec.origin)] if spec.origin and not paths else []
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def git_state(root: Path = ROOT) -> dict[str, Any]:
     """Commit, and whether the tree differs from it outside ``results``.
 
-    All values are None where there is neither a repository nor a stamp.
+    A stamped copy whose source is no longer what was stamped is dirty. All values are None where
+    there is neither a repository nor a stamp.
     """
     if (root / ".git").exists():
         try:
@@ -54,7 +78,11 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
             pass
     try:
         stamp = json.loads((root / STAMP).read_text())
-        return {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
+        state = {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
+        source = source_sha256(root)
+        if stamp["source_sha256"] != source:
+            state |= {"dirty": True, "diff_sha256": source}
+        return state
     except (OSError, ValueError, KeyError, TypeError):
         return dict.fromkeys(("sha", "dirty", "diff_sha256", "commit_time"))
 
@@ -116,7 +144,9 @@ def software() -> dict[str, Any]:
 def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment variables that change how torch computes."""
     return {
-        name: value for name, value in sorted(variables.items()) if name.startswith(_ENVIRONMENT)
+        name: value
+        for name, value in sorted(variables.items())
+        if name.startswith(_ENVIRONMENT) and not name.endswith(_PLACES)
     }
 
 

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -70,17 +70,25 @@ class RecordFile:
         """What the file holds."""
         return read_records([self.path])
 
-    def forget(self, statuses: Collection[str]) -> int:
-        """Drops the records of these statuses, so that their cases run again; returns how many."""
+    def forget(self, unwanted: Callable[[Record], bool]) -> int:
+        """Drops records, so that their cases run again; returns how many.
+
+        Raises:
+            StorageError: the rest cannot be written; the file is as it was.
+        """
         lines = self.path.read_bytes().splitlines(keepends=True)
         kept = [
-            line
-            for line in lines
-            if (record := parse_record(line)) is None or record["status"] not in statuses
+            line for line in lines if (record := parse_record(line)) is None or not unwanted(record)
         ]
         if len(kept) < len(lines):
+            try:
+                write_atomically(self.path, b"".join(kept))
+            except OSError as error:
+                raise StorageError(
+                    f"{self.path}: records cannot be dropped: {error.strerror}; they are intact"
+                ) from None
             os.close(self._descriptor)
-            write_atomically(self.path, b"".join(kept))
+            self._descriptor = -1
             self._open()
         return len(lines) - len(kept)
 

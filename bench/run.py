@@ -1,8 +1,8 @@
 """Running a sweep: each case in its own process, each outcome a record.
 
-A case is known by (cell, replicate, protocol, code, machine, software). What the folder holds
-already is not run again, so that a sweep that was killed goes on where it stopped, and an edit
-never meets a stale record.
+A case is known by (cell, replicate, protocol, inputs, code, machine, software). What the folder
+holds already is not run again, so that a sweep that was killed goes on where it stopped, and an
+edit never meets a stale record. What ended at a limit runs again under another limit.
 """
 
 import json
@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ from bench.progress import Progress
 from bench.record import SCHEMA, STATUSES, Record, metric
 from bench.record_file import RecordFile
 from bench.sweep import Case, Sweep, digest
-from workloads.workload import Catalogue
+from workloads.workload import Catalogue, Facts
 
 RECORDS = "records.jsonl"
 _VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
+_PARTS = ("metrics", "telemetry", "facts", "outcome", "breakdown", "notes")
+_FACTS = {field.name for field in fields(Facts)}
+_DEVICE_IDENTITY = ("kind", "name", "uuid_hash", "driver", "power_cap_w", "partition", "ecc")
 _IDENTITY = ("cpu", "cores", "hostname_hash")
 
 
@@ -56,6 +59,7 @@ class Runner:
 
         Raises:
             UsageError: a case wants a device that is not there.
+            WorkloadError: inputs of a case are not there.
         """
         self._sweep = sweep
         self._file = RecordFile(folder / RECORDS)
@@ -68,6 +72,11 @@ class Runner:
         self._host = provenance.host()
         self._software = provenance.software()
         self._source = provenance.source_sha256()
+        self._environment = provenance.environment()
+        self._inputs = {
+            _config_id(case): catalogue[case.workload].inputs(case.config, store)
+            for case in sweep.cases
+        }
 
     def run(self, progress: Progress, retry: Collection[str] = ()) -> Summary:
         """Runs what is missing.
@@ -80,7 +89,7 @@ class Runner:
             StorageError: records cannot be written; those written before are intact.
         """
         with self._file.locked():
-            self._file.forget(retry)
+            self._file.forget(lambda record: record["status"] in retry or self._outdated(record))
             done = {record["key"]: record["status"] for record in self._file.records()}
             statuses: Counter[str] = Counter()
             ran = 0
@@ -102,21 +111,30 @@ class Runner:
 
     def key(self, case: Case) -> str:
         """What tells a case's record from every other."""
-        device = self._devices[case.device].describe()
-        machine = {name: self._host[name] for name in _IDENTITY}
-        machine |= {"device": device.name, "uuid": device.uuid_hash, "kind": device.kind}
+        device = self._devices[case.device].describe().as_json()
         return digest(
             {
                 "cell": self.cell_id(case),
                 "replicate": case.replicate,
                 "protocol": asdict(case.protocol),
                 "seed": case.seed,
-                "limits": [self._sweep.timeout_s, self._sweep.memory_limit_bytes],
-                "code": self._source,
-                "machine": machine,
+                "inputs": self._inputs[_config_id(case)],
+                "code": [self._source, self._foreign(case)],
+                "machine": {name: self._host[name] for name in _IDENTITY},
+                "device": {name: device[name] for name in _DEVICE_IDENTITY},
                 "software": {name: self._software[name] for name in _VERSIONS},
+                "environment": self._environment,
             }
         )
+
+    def _foreign(self, case: Case) -> str | None:
+        return provenance.foreign_sha256(type(self._catalogue[case.workload]).__module__)
+
+    def _outdated(self, record: Record) -> bool:
+        """Whether a case ended at a limit that is another now."""
+        before = [record["protocol"][name] for name in ("timeout_s", "memory_limit_bytes")]
+        now = [self._sweep.timeout_s, self._sweep.memory_limit_bytes]
+        return record["status"] in {"timeout", "oom"} and before != now
 
     def cell_id(self, case: Case) -> str:
         """The case apart from replicate, code and machine."""
@@ -141,8 +159,10 @@ class Runner:
             "workload": {
                 "name": case.workload,
                 "config": case.config,
-                "config_sha256": digest([case.workload, case.config]),
+                "config_sha256": _config_id(case),
                 "labels": workload.labels(case.config),
+                "inputs": self._inputs[_config_id(case)],
+                "source_sha256": self._foreign(case),
                 "ranks": 1,
             },
             "facts": result.get("facts"),
@@ -151,7 +171,7 @@ class Runner:
             "host": self._host,
             "devices": [device.as_json()],
             "software": self._software,
-            "environment": provenance.environment(),
+            "environment": self._environment,
             "protocol": asdict(case.protocol)
             | {
                 "seed": case.seed,
@@ -161,6 +181,7 @@ class Runner:
                 "watched_resident_bytes": ended.peak_resident_bytes,
             },
             "metrics": result.get("metrics", {}),
+            "telemetry": result.get("telemetry", {}),
             "outcome": result.get("outcome", {}),
             "breakdown": result.get("breakdown", {}),
             "notes": result.get("notes", {}),
@@ -192,7 +213,12 @@ class Runner:
                 )
                 return _verdict(ended, folder / "result.json", self._sweep), ended
         except OSError as error:
-            raise StorageError(f"{tempfile.gettempdir()}: {error.strerror}") from None
+            place = error.filename or tempfile.gettempdir()
+            raise StorageError(f"a case cannot be started: {place}: {error.strerror}") from None
+
+
+def _config_id(case: Case) -> str:
+    return digest([case.workload, case.config])
 
 
 def _case_environment() -> dict[str, str]:
@@ -206,7 +232,7 @@ def _verdict(ended: Ended, path: Path, sweep: Sweep) -> dict[str, Any]:
     status, reason = _stopped(ended, sweep)
     if not reason:
         try:
-            result = json.loads(path.read_bytes())
+            result = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
         except FileNotFoundError:
             reason = "ended without a result"
         except ValueError:
@@ -234,16 +260,25 @@ def _stopped(ended: Ended, sweep: Sweep) -> tuple[str, str]:
     return "crash", f"ended with status {ended.status}" if ended.status else ""
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _is_result(result: Any) -> bool:
     if not isinstance(result, dict) or result.get("status") not in STATUSES:
         return False
     if result["status"] != "ok":
-        return isinstance(result.get("reason"), str)
-    parts = ("metrics", "facts", "outcome", "breakdown", "notes")
-    if not all(isinstance(result.get(part), dict) for part in parts):
+        return isinstance(result.get("reason"), str) and bool(result["reason"])
+    if not all(isinstance(result.get(part), dict) for part in _PARTS):
         return False
-    metrics = result["metrics"].values()
-    return all(isinstance(value, dict) and value.keys() == METRIC_FIELDS for value in metrics)
+    metrics = result["metrics"]
+    return (
+        result["facts"].keys() == _FACTS
+        and "step_time_s" in metrics
+        and all(
+            isinstance(value, dict) and value.keys() == METRIC_FIELDS for value in metrics.values()
+        )
+    )
 
 
 def _line(case: Case, record: Record) -> str:

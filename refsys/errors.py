@@ -13,5 +13,9 @@ class DataError(RefsysError):
     """An input file or record cannot be used. The message starts with its path."""
 
 
+class DivergedError(RefsysError):
+    """Training has come to a loss or a gradient that is not finite."""
+
+
 class CheckpointError(RefsysError):
     """A checkpoint cannot be read, or belongs to another run."""

@@ -5,6 +5,7 @@ stopped or killed run goes on from its last checkpoint with the same bits that i
 """
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from refsys.checkpoint import checkpoints, restore, save
 from refsys.config import ModelConfig, preset
 from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import Store
-from refsys.errors import CheckpointError
+from refsys.errors import CheckpointError, DivergedError
 from refsys.files import write_atomically
 from refsys.precision import Precision, precision
 from refsys.training_step import OptimizerConfig, TrunkTraining
@@ -126,6 +127,7 @@ def train(
     Raises:
         CheckpointError: the folder holds another run, or cannot be written.
         DataError: an entry is not prepared.
+        DivergedError: a loss or a gradient norm is not finite; checkpoints before it are intact.
     """
     device = device or torch.device("cpu")
     model, table = preset(config.preset), precision(config.precision)
@@ -138,7 +140,7 @@ def train(
     )
     examples = Examples(store, config.entries, spec)
     training = _training(config, model, table, device)
-    run = asdict(config)
+    run = asdict(config) | {"inputs": examples.records()}
     found = checkpoints(folder / CHECKPOINTS)
     done = restore(found[-1], training, run) if found else 0
     if not found:
@@ -147,6 +149,7 @@ def train(
         saved = done
         for batch in _batches(examples, done, steps, workers, device):
             step = _step(training, batch, done, device)
+            _check_finite(step, saved)
             done += 1
             write(step)
             on_step(step)
@@ -242,6 +245,15 @@ def _step(
     )
 
 
+def _check_finite(step: Step, saved: int) -> None:
+    for name, value in (("loss", step.loss), ("gradient norm", step.gradient_norm)):
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"step {step.step + 1}: the {name} is {value}; lower the learning rate. The last "
+                f"checkpoint has {saved} steps"
+            )
+
+
 @contextmanager
 def _log(folder: Path, done: int) -> Iterator[Callable[[Step], None]]:
     """Opens the log for appending, without lines of steps that are to be done again."""
@@ -252,16 +264,21 @@ def _log(folder: Path, done: int) -> Iterator[Callable[[Step], None]]:
         if len(kept) < done:
             raise CheckpointError(f"{path}: has {len(kept)} lines; the checkpoint has {done} steps")
         write_atomically(path, b"".join(kept))
-        file = path.open("ab")
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
     def write(step: Step) -> None:
-        file.write(json.dumps(asdict(step), allow_nan=False).encode() + b"\n")
-        file.flush()
+        line = json.dumps(asdict(step), allow_nan=False).encode() + b"\n"
+        try:
+            os.write(file, line)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
 
-    with file:
+    try:
         yield write
+    finally:
+        os.close(file)
 
 
 @contextmanager

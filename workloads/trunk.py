@@ -14,7 +14,7 @@ from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
 from refsys.data.examples import BONDS_PER_TOKEN, Examples, ExampleSpec
-from refsys.data.store import Store
+from refsys.data.store import Example, Store
 from refsys.data.synthetic import synthetic_batch
 from refsys.errors import DataError
 from refsys.ops.backend import BACKENDS
@@ -82,12 +82,20 @@ class TrunkWorkload(Workload):
 
     def labels(self, config: Config) -> dict[str, Value]:
         """See `Workload`."""
-        variant = f"{config['backend']}, {config['precision']}"
+        told = {"preset", "tokens", "entry", "backend", "precision"}
+        usual = self.configure({"preset": config["preset"]})
+        synthetic = config["entry"] == SYNTHETIC
+        others = [
+            f"{axis.name}={config[axis.name]}"
+            for axis in self.axes
+            if axis.name not in told and config[axis.name] != usual[axis.name]
+        ]
+        parts = (config["backend"], config["precision"], *others, *([SYNTHETIC] * synthetic))
         return {
             "tokens": config["tokens"],
             "series": f"{self.name} {config['preset']}",
-            "variant": variant,
-            "synthetic": config["entry"] == SYNTHETIC,
+            "variant": ", ".join(map(str, parts)),
+            "synthetic": synthetic,
         }
 
     def facts(self, config: Config) -> Facts:
@@ -99,10 +107,13 @@ class TrunkWorkload(Workload):
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
         }
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            training.forward(batch, step=0)
-        forward = int(counter.get_total_flops())
-        by_module = counter.get_flop_counts()
+        by_module = _count_flops(training, batch)
+        forward = sum(by_module["Global"].values())
+        differentiated = forward
+        if training.cycles > 1:
+            # All cycles but the last run without gradients.
+            training.cycles = 1
+            differentiated = sum(_count_flops(training, batch)["Global"].values())
         places = {module: path for path, module in training.model.named_modules()}
         by_component = {
             name: sum(
@@ -112,15 +123,17 @@ class TrunkWorkload(Workload):
             for name, part in components.items()
         }
         parameters = sum(counts.values())
-        width = precision(str(config["precision"])).parameters.itemsize
+        table = precision(str(config["precision"]))
         # A trained parameter and its two moments read and written, its gradient written and read.
-        minimum = sum(p.numel() for p in training.parameters) * width * 8 + batch.nbytes
+        trained = sum(p.numel() for p in training.parameters)
+        minimum = trained * table.parameters.itemsize * 8 + batch.nbytes
         return Facts(
             parameters=parameters,
             components=counts,
             forward_flops=forward,
             forward_flops_by_component=by_component,
-            step_flops=3 * forward,
+            step_flops=forward + 2 * differentiated,
+            arithmetic=str(table.activations).removeprefix("torch."),
             minimum_bytes=minimum,
             notes=(
                 f"{config['cycles']} recycling iteration(s), of which the last is differentiated",
@@ -128,15 +141,12 @@ class TrunkWorkload(Workload):
             ),
         )
 
-    def missing_inputs(self, config: Config, store: Path) -> str | None:
+    def inputs(self, config: Config, store: Path) -> dict[str, str]:
         """See `Workload`."""
         if config["entry"] == SYNTHETIC:
-            return None
-        try:
-            Store(store).open(str(config["entry"]))
-        except DataError as error:
-            return str(error)
-        return None
+            return {}
+        example = _open(config, store)
+        return {f"{example.entry} {what}": name for what, name in example.records().items()}
 
     def build(self, config: Config, setting: Setting) -> "TrunkProgram":
         """See `Workload`."""
@@ -144,10 +154,13 @@ class TrunkWorkload(Workload):
         if config["entry"] == SYNTHETIC:
             source: Callable[[int], Batch] = lambda step: synthetic_batch(spec, step)  # noqa: E731
         else:
-            try:
-                source = Examples(Store(setting.store), [str(config["entry"])], spec).__getitem__
-            except DataError as error:
-                raise UnsupportedError(str(error)) from None
+            example = _open(config, setting.store)
+            if example.tokens < spec.tokens:
+                raise UnsupportedError(
+                    f"{example.entry} has {example.tokens} tokens, and a crop of {spec.tokens} "
+                    f"would measure padding; take a longer structure, or entry={SYNTHETIC}"
+                )
+            source = Examples(Store(setting.store), [example.entry], spec).__getitem__
         training = _training(config, setting.seed, setting.device)
         training.initialize()
         return TrunkProgram(training, config, source, setting.device)
@@ -181,6 +194,7 @@ class TrunkProgram(Program):
         self._batch: Batch | None = None
         self._loss: Tensor | None = None
         self._fallbacks_before = ops.fallbacks()
+        self._calls_before = ops.calls()
 
     def run(self, phase: str) -> None:
         """See `Program`."""
@@ -222,14 +236,44 @@ class TrunkProgram(Program):
         }
 
     def outcome(self) -> dict[str, float]:
+        """See `Program`; sizes are those of the last batch without its padding."""
+        if self._loss is None or self._batch is None:
+            return {}
+        rows, tokens = self._batch["alignment_row_mask"], self._batch["token_mask"]
+        return {
+            "loss": float(self._loss),
+            "tokens": float(tokens.sum(1).double().mean()),
+            "alignment_rows": float(rows.sum(1).double().mean()),
+        }
+
+    def implementations(self) -> dict[str, str]:
         """See `Program`."""
-        return {} if self._loss is None else {"loss": float(self._loss)}
+        now = ops.calls()
+        new, self._calls_before = now - self._calls_before, now
+        found: dict[str, str] = {}
+        for operator, backend in sorted(new):
+            found[operator] = f"{found[operator]}, {backend}" if operator in found else backend
+        return found
 
     def notes(self) -> dict[str, Any]:
         """See `Program`."""
         new = ops.fallbacks() - self._fallbacks_before
         fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]
         return {"fallbacks": fallen}
+
+
+def _open(config: Config, store: Path) -> Example:
+    try:
+        return Store(store).open(str(config["entry"]))
+    except DataError as error:
+        raise UnsupportedError(str(error)) from None
+
+
+def _count_flops(training: TrunkTraining, batch: Batch) -> dict[str, dict[Any, int]]:
+    """FLOPs of a forward pass, by module path and operator; ``Global`` is all of it."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        training.forward(batch, step=0)
+    return dict(counter.get_flop_counts())
 
 
 def _model(config: Config) -> ModelConfig:

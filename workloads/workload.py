@@ -76,7 +76,9 @@ class Facts:
         forward_flops: Floating-point operations of one forward pass over one batch, 2 for each
             multiply-add of the matrix products.
         forward_flops_by_component: The same by component.
-        step_flops: Model FLOPs of a training step: three forward passes, no recomputation.
+        step_flops: Model FLOPs of a training step: the forward pass, and twice the part of it that
+            is differentiated; no recomputation.
+        arithmetic: The dtype of the matrix products, as torch names it.
         minimum_bytes: Bytes that any implementation of a step must move: parameters and optimizer
             state read and written once, gradients written and read once, the batch read once.
         notes: What the numbers assume.
@@ -87,6 +89,7 @@ class Facts:
     forward_flops: int
     forward_flops_by_component: Mapping[str, int]
     step_flops: int
+    arithmetic: str
     minimum_bytes: int
     notes: tuple[str, ...] = ()
 
@@ -115,6 +118,10 @@ class Program(ABC):
 
     def outcome(self) -> dict[str, float]:
         """What the last step computed that a record should keep, as in its loss."""
+        return {}
+
+    def implementations(self) -> dict[str, str]:
+        """What each operator ran on since this was last asked, where there is a choice."""
         return {}
 
     def notes(self) -> dict[str, Any]:
@@ -187,10 +194,14 @@ class Workload(ABC):
         It has the phases that compute; inputs are placeholders of the right shapes and dtypes.
         """
 
-    def missing_inputs(self, config: Config, store: Path) -> str | None:
-        """Why the case's inputs are not there, in one line, or None if they are."""
+    def inputs(self, config: Config, store: Path) -> dict[str, str]:
+        """The prepared inputs that the case reads: a name for its content by what each is.
+
+        Raises:
+            UnsupportedError: they are not there; the message says what to do.
+        """
         del config, store
-        return None
+        return {}
 
     def title(self, config: Config) -> str:
         """One line for people: what tells the case from its like."""

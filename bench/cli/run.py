@@ -40,9 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         for case in sweep.cases:
             print(case.title)
         return 0
-    for case in sweep.cases:
-        if why_not := found[case.workload].missing_inputs(case.config, arguments.store):
-            raise UsageError(why_not)
     runner = Runner(sweep, arguments.results / "runs" / sweep.name, arguments.store, found)
     summary = runner.run(Progress(len(sweep.cases), sweep.name), arguments.retry)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))

@@ -22,6 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not state["sha"]:
         raise UsageError(f"{provenance.ROOT} is not a git repository")
     path = provenance.ROOT / provenance.STAMP
-    write_json(path, state)
+    write_json(path, state | {"source_sha256": provenance.source_sha256()})
     print(f"{path}: {state['sha'][:12]}{' (dirty)' if state['dirty'] else ''}")
     return 0

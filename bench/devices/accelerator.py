@@ -10,10 +10,14 @@ from bench.devices.device import (
     CudaStopwatch,
     Device,
     LibraryMissing,
+    NotSupported,
     Stopwatch,
     Unavailable,
 )
-from bench.devices.peaks import peak_bfloat16
+from bench.devices.peaks import listed_peak
+
+# What undivided devices say of their partition.
+_WHOLE = frozenset({None, "whole", "SPX"})
 
 
 class Accelerator(Device):
@@ -83,7 +87,10 @@ class Accelerator(Device):
         """See `Device`."""
         torch.cuda.synchronize(self.torch_device)
 
-    def peak_flops(self) -> float:
-        """See `Device`."""
-        peak = peak_bfloat16(self.describe().name)
-        return super().peak_flops() if peak is None else peak
+    def peak_flops(self, dtype: str) -> float:
+        """See `Device`; a part of a device has no peak that a data sheet gives."""
+        found = self.describe()
+        if found.partition not in _WHOLE:
+            raise NotSupported(f"{found.name} is partitioned ({found.partition})")
+        peak = listed_peak(found.name, dtype)
+        return super().peak_flops(dtype) if peak is None else peak

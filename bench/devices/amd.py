@@ -1,7 +1,6 @@
 """AMD devices, through AMD SMI (module amdsmi, which comes with ROCm)."""
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from bench.devices.device import (
     NoPermission,
     NotSupported,
     Unavailable,
+    hashed,
 )
 
 # Codes of AMDSMI_STATUS_*; every other one means that the quantity cannot be had.
@@ -89,7 +89,8 @@ class AmdDevice(Accelerator):
         total = self._known("amdsmi_get_gpu_vram_usage", "vram_total")
         cap = self._known("amdsmi_get_power_cap_info", "power_cap")
         uuid = self._known("amdsmi_get_gpu_device_uuid")
-        identity = None if uuid is None else hashlib.sha256(str(uuid).encode()).hexdigest()[:16]
+        serial = self._known("amdsmi_get_gpu_asic_info", "asic_serial")
+        identity = hashed(uuid)
         name = self._known("amdsmi_get_gpu_asic_info", "market_name")
         return Description(
             vendor="amd",
@@ -103,7 +104,7 @@ class AmdDevice(Accelerator):
             power_cap_w=None if cap is None else (cap / 1e6 if cap > 1e5 else float(cap)),
             partition=self._known("amdsmi_get_gpu_compute_partition"),
             # The two dies of an MI250 share one counter, which its first die alone reports.
-            energy_domain=self._known("amdsmi_get_gpu_asic_info", "asic_serial") or identity,
+            energy_domain=hashed(serial) or identity,
         )
 
     def used_bytes(self) -> int:

@@ -41,7 +41,8 @@ class CpuDevice(Device):
         packages = [
             folder
             for folder in sorted(self._powercap.glob("intel-rapl:*"))
-            if folder.name.count(":") == 1
+            # Other zones (psys, the memory's) overlap with these, or are parts of them.
+            if _zone(folder).startswith("package")
         ]
         if not packages:
             raise NotSupported(
@@ -57,6 +58,13 @@ class CpuDevice(Device):
             ) from None
         except (OSError, ValueError) as error:
             raise NotSupported(f"{packages[0] / 'energy_uj'}: {error}") from None
+
+
+def _zone(folder: Path) -> str:
+    try:
+        return (folder / "name").read_text().strip()
+    except OSError:
+        return ""
 
 
 def cpu_name() -> str:

@@ -1,5 +1,6 @@
 """The device interface, and the errors that vendor libraries' errors become."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -58,6 +59,11 @@ class Description:
     def as_json(self) -> dict[str, Any]:
         """As a record holds it."""
         return asdict(self)
+
+
+def hashed(identity: object) -> str | None:
+    """A serial number or the like, so that records tell devices apart and name none of them."""
+    return None if identity is None else hashlib.sha256(str(identity).encode()).hexdigest()[:16]
 
 
 class Stopwatch(ABC):
@@ -144,8 +150,9 @@ class Device(ABC):
         """Clock of the compute units. Unit: MHz."""
         raise NotSupported("no clock is read on this device")
 
-    def peak_flops(self) -> float:
-        """Peak rate of dense bfloat16 matrix products, from a sourced table. Unit: FLOP/s."""
+    def peak_flops(self, dtype: str) -> float:
+        """Peak rate of dense matrix products of a dtype, from a sourced table. Unit: FLOP/s."""
         raise NotSupported(
-            f"no sourced peak rate for {self.describe().name}", "add it to bench/devices/peaks.py"
+            f"no sourced {dtype} peak rate for {self.describe().name}",
+            "add it to bench/devices/peaks.py",
         )

@@ -1,6 +1,5 @@
 """NVIDIA devices, through NVML (package nvidia-ml-py, module pynvml)."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from bench.devices.device import (
     NoPermission,
     NotSupported,
     Unavailable,
+    hashed,
 )
 
 _ERRORS: dict[str, type[Unavailable]] = {
@@ -79,7 +79,7 @@ class NvidiaDevice(Accelerator):
         power = self._optional("nvmlDeviceGetEnforcedPowerLimit")
         ecc = self._optional("nvmlDeviceGetEccMode")
         mig = self._optional("nvmlDeviceGetMigMode")
-        identity = _hash(_text(self._optional("nvmlDeviceGetUUID")) or self._uuid)
+        identity = hashed(_text(self._optional("nvmlDeviceGetUUID")) or self._uuid)
         return Description(
             vendor="nvidia",
             name=_text(self._optional("nvmlDeviceGetName")) or "NVIDIA GPU of unknown name",
@@ -128,7 +128,3 @@ def _text(value: Any) -> str | None:
     if value is None:
         return None
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _hash(uuid: str | None) -> str | None:
-    return None if uuid is None else hashlib.sha256(uuid.encode()).hexdigest()[:16]

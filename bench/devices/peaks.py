@@ -1,24 +1,30 @@
-"""Peak rates of dense bfloat16 matrix products, from the makers' data sheets.
+"""Peak rates of dense matrix products, from the makers' data sheets.
 
-FLOP/s without sparsity. A device that is not listed has no utilization, rather than a guessed one.
+FLOP/s without sparsity. ``float32`` is what torch does by default: full float32, on matrix units
+where they have it, never TensorFloat-32. A device or dtype that is not listed has no utilization,
+rather than a guessed one.
 """
 
-# Name as the driver gives it (a prefix suffices) -> (FLOP/s, source).
-PEAK_BFLOAT16 = {
-    "NVIDIA A100": (312e12, "NVIDIA A100 data sheet, 2021"),
-    "NVIDIA H100 80GB HBM3": (989.4e12, "NVIDIA H100 data sheet (SXM), 2023"),
-    "NVIDIA H100 PCIe": (756e12, "NVIDIA H100 data sheet (PCIe), 2023"),
-    "NVIDIA H200": (989.4e12, "NVIDIA H200 data sheet (SXM), 2024"),
-    "NVIDIA B200": (2250e12, "NVIDIA Blackwell data sheet (HGX B200), 2024"),
-    "AMD Instinct MI250X": (191.5e12, "AMD Instinct MI250X data sheet, one of two dies, 2021"),
-    "AMD Instinct MI250": (181e12, "AMD Instinct MI250 data sheet, one of two dies, 2021"),
-    "AMD Instinct MI300X": (1307.4e12, "AMD Instinct MI300X data sheet, 2023"),
-    "AMD Instinct MI325X": (1307.4e12, "AMD Instinct MI325X data sheet, 2024"),
-    "AMD Instinct MI355X": (2516.6e12, "AMD Instinct MI355X data sheet, 2025"),
+# Name as the driver gives it -> dtype -> FLOP/s. The source is the maker's data sheet of the name.
+PEAK_FLOPS: dict[str, dict[str, float]] = {
+    "NVIDIA A100-SXM4-40GB": {"bfloat16": 312e12, "float32": 19.5e12},
+    "NVIDIA A100-SXM4-80GB": {"bfloat16": 312e12, "float32": 19.5e12},
+    "NVIDIA A100-PCIE-40GB": {"bfloat16": 312e12, "float32": 19.5e12},
+    "NVIDIA A100 80GB PCIe": {"bfloat16": 312e12, "float32": 19.5e12},
+    "NVIDIA H100 80GB HBM3": {"bfloat16": 989.4e12, "float32": 67e12},
+    "NVIDIA H100 PCIe": {"bfloat16": 756e12, "float32": 51e12},
+    "NVIDIA H200": {"bfloat16": 989.4e12, "float32": 67e12},
+    "NVIDIA B200": {"bfloat16": 2250e12},
+    # One of two dies each.
+    "AMD Instinct MI250X": {"bfloat16": 191.5e12, "float32": 47.9e12},
+    "AMD Instinct MI250": {"bfloat16": 181e12, "float32": 45.3e12},
+    "AMD Instinct MI300X": {"bfloat16": 1307.4e12, "float32": 163.4e12},
+    "AMD Instinct MI325X": {"bfloat16": 1307.4e12, "float32": 163.4e12},
+    "AMD Instinct MI355X": {"bfloat16": 2516.6e12},
 }
+_BY_NAME = {name.casefold(): peaks for name, peaks in PEAK_FLOPS.items()}
 
 
-def peak_bfloat16(name: str) -> float | None:
-    """The peak of the longest listed prefix of `name`, or None."""
-    matches = [listed for listed in PEAK_BFLOAT16 if name.startswith(listed)]
-    return PEAK_BFLOAT16[max(matches, key=len)][0] if matches else None
+def listed_peak(name: str, dtype: str) -> float | None:
+    """The peak of a device of that very name (capitals apart), or None."""
+    return _BY_NAME.get(name.casefold(), {}).get(dtype)

@@ -108,8 +108,15 @@ def write_baseline(path: Path, fingerprints: Mapping[str, Fingerprint], reason: 
 
 
 def compare(baseline: Mapping[str, Fingerprint], found: Mapping[str, Fingerprint]) -> list[Change]:
-    """Every figure that differs, most telling first within each case."""
-    changes: list[Change] = []
+    """Every figure that differs, most telling first within each case.
+
+    A case that either side lacks is a difference.
+    """
+    changes = [
+        Change(title, "cases of the baseline", "", "", 1, 0)
+        for title in baseline
+        if title not in found
+    ]
     for title, candidate in found.items():
         changes += _compare_case(title, baseline.get(title), candidate)
     return changes

@@ -1,6 +1,7 @@
 """Peak memory: of the process, and of the accelerator's allocator."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,8 @@ from bench.probes.host_memory import (
 )
 
 _RESIDENT = "VmHWM less RssFile, over RssAnon at the start; allocator returning freed blocks"
+# More than the contexts of an idle device: someone else works there.
+_SHARED_BYTES = 2 * 2**30
 _ALLOCATOR = "torch caching allocator"
 
 
@@ -31,6 +34,7 @@ class MemoryProbe:
         touch_libraries()
         self._start = 0
         self._why_not: Unavailable | None = None
+        self._used_before = self._used()
         try:
             self._start = anonymous_bytes()
         except Unavailable as error:
@@ -82,7 +86,14 @@ class MemoryProbe:
     def finish(self) -> Values:
         """What the driver says, once steps are done; the allocator goes back to its usual ways."""
         return_freed_memory(False)
+        used, before = self._used(), self._used_before.value or 0
+        if used.value is not None and before > _SHARED_BYTES:
+            flag = f"{before / 2**20:.0f} MiB were in use before the case"
+            used = replace(used, quality="degraded", flags=(flag,))
+        return {"device_used_bytes": used}
+
+    def _used(self) -> Value:
         try:
-            return {"device_used_bytes": Value(self._device.used_bytes(), "driver")}
+            return Value(self._device.used_bytes(), "driver")
         except Unavailable as error:
-            return {"device_used_bytes": missing(str(error))}
+            return missing(str(error))

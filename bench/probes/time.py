@@ -12,19 +12,17 @@ _DRIFT = 0.1
 
 
 def measure_time(
-    program: Program, device: Device, *, warmup_steps: int, timed_steps: int
+    program: Program, device: Device, timed_steps: int
 ) -> tuple[Values, list[StepTime]]:
-    """Times steps after a warm-up.
+    """Times steps; what warms up was run before.
 
     Returns:
         ``step_time_s`` and ``phase_time_s.<phase>``, and the steps themselves.
     """
-    for _ in range(warmup_steps):
-        timed_step(program, device)
     steps = [timed_step(program, device) for _ in range(timed_steps)]
     totals = [step.total for step in steps]
     flags = ("drifting",) if _drifts(totals) else ()
-    method = f"{device.torch_device.type} stopwatch, median after {warmup_steps} warm-up steps"
+    method = f"{device.torch_device.type} stopwatch, median"
     values = {"step_time_s": from_samples(totals, method, flags)}
     for phase in program.phases:
         samples = [step.phases[phase] for step in steps]

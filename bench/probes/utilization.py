@@ -2,13 +2,13 @@
 
 import os
 import resource
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable
 from time import perf_counter
 from typing import TypeVar
 
 from bench.devices import Device, Unavailable
 from bench.metrics import Value, Values, from_samples, missing
+from workloads.workload import Facts
 
 T = TypeVar("T")
 
@@ -24,28 +24,47 @@ def watch_cpu(work: Callable[[], T]) -> tuple[T, Values]:
     return result, {"cpu_busy_pct": Value(busy, f"getrusage over wall time and {cores} cores")}
 
 
-def device_busy(device: Device, step: Callable[[], object], steps: int) -> Values:
-    """Reads the device's own busy counter after each of some steps."""
+def device_busy(device: Device, step: Callable[[], object], window_s: float = 2.0) -> Values:
+    """Reads the device's own busy counter while steps run.
+
+    The driver averages over up to a second, so that the first half of the window is not read.
+    """
+    readings: list[float] = []
+    start = perf_counter()
     try:
         device.busy_pct()
-        readings = []
-        for _ in range(steps):
+        while not readings or perf_counter() - start < window_s:
             step()
-            readings.append(device.busy_pct())
+            if perf_counter() - start >= window_s / 2:
+                readings.append(device.busy_pct())
     except Unavailable as error:
         return {"device_busy_pct": missing(str(error))}
-    return {"device_busy_pct": from_samples(readings, "driver, after each step")}
+    return {"device_busy_pct": from_samples(readings, f"driver, over {window_s:g} s of steps")}
 
 
-def flop_rates(device: Device, step_flops: int, step_times: Sequence[float]) -> Values:
-    """Model FLOPs over time, and over the device's sourced peak."""
-    rate = step_flops / median(step_times)
-    values = {"achieved_flops": Value(rate, "model FLOPs of a step over median step time")}
+def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
+    """Model FLOPs of a step over its time, and over what the device could do in it."""
+    rate = facts.step_flops / seconds
+    method = "model FLOPs of a step over median step time"
+    return {
+        "achieved_flops": Value(rate, method),
+        "model_flop_utilization": _share(device, facts, rate, method),
+    }
+
+
+def hardware_flop_utilization(
+    device: Device, facts: Facts, flops: float | None, seconds: float
+) -> Values:
+    """The same of the FLOPs that a step executed, recomputation included."""
+    method = "counted FLOPs of a step over median step time"
+    if flops is None:
+        return {"hardware_flop_utilization": missing("hardware_flops was not counted")}
+    return {"hardware_flop_utilization": _share(device, facts, flops / seconds, method)}
+
+
+def _share(device: Device, facts: Facts, rate: float, method: str) -> Value:
     try:
-        share = rate / device.peak_flops()
+        peak = device.peak_flops(facts.arithmetic)
     except Unavailable as error:
-        values["model_flop_utilization"] = missing(str(error))
-    else:
-        method = "model FLOPs over median step time and dense bfloat16 peak"
-        values["model_flop_utilization"] = Value(share, method)
-    return values
+        return missing(str(error))
+    return Value(rate / peak, f"{method} and dense {facts.arithmetic} peak")

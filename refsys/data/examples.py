@@ -70,6 +70,10 @@ class Examples:
         if not self._examples:
             raise DataError(f"{store.root}: no examples to train on; run 'foldperf prepare'")
 
+    def records(self) -> dict[str, dict[str, str]]:
+        """What the batches are made of: names of records, which name their content, by entry."""
+        return {example.entry: example.records() for example in self._examples}
+
     def __getitem__(self, step: int) -> Batch:
         """The batch of a training step."""
         return Batch.stacked([self._example(step, place) for place in range(self.spec.batch)])

@@ -52,6 +52,11 @@ class Example:
         """How many tokens the whole structure has."""
         return len(self.structure["token_residue_type"])
 
+    def records(self) -> dict[str, str]:
+        """Names of the records, which name their content, by what they are."""
+        alignments = {f"alignment {k}": c.path.name for k, c in sorted(self.alignments.items())}
+        return {"structure": self.structure.path.name} | alignments
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

@@ -167,8 +167,8 @@ class Operator:
         def run(*args: Any, **kwargs: Any) -> Any:
             # Past its limit dynamo would go back to eager without a word; a sweep of shapes may
             # not. Its settings are each thread's own, and autograd's threads call this too.
-            if torch._dynamo.config.recompile_limit < _RECOMPILE_LIMIT:
-                torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
+            dynamo = torch._dynamo.config
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
             return compiled(*args, **kwargs)
 
         return {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}

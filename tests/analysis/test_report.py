@@ -18,7 +18,8 @@ from analysis.table import as_csv, rows
 from bench.metrics import Value, as_json, missing
 
 
-def record(tokens, time=None, peak=None, status="ok", series="toy tiny", **more):
+def record(tokens, time=None, peak=None, status="ok", series="toy tiny", replicate=0, **more):
+    started_at = more.pop("started_at", "2026-01-01T00:00:00+00:00")
     values = {
         "step_time_s": Value(time, "m") if time else missing("did not run"),
         "peak_resident_bytes": Value(peak, "m") if peak else missing("did not run"),
@@ -30,15 +31,17 @@ def record(tokens, time=None, peak=None, status="ok", series="toy tiny", **more)
         "key": "k",
         "status": status,
         "reason": None if status == "ok" else "it grew <too> large",
-        "replicate": 0,
+        "replicate": replicate,
+        "cell_id": f"{tokens}{series}",
+        "started_at": started_at,
         "workload": {
             "name": "toy",
             "config": {"tokens": tokens, "entry": "1ubq"},
             "labels": {"tokens": tokens, "series": series, "variant": "reference"},
         },
         "git": {"sha": "abcdef0123" * 4, "dirty": True},
-        "devices": [{"name": "A Device", "vendor": "none"}],
-        "host": {"cpu": "a cpu", "cores": 2, "memory_bytes": 2**34},
+        "devices": [{"name": "A Device", "vendor": "none", "uuid_hash": None}],
+        "host": {"hostname_hash": "h", "cpu": "a cpu", "cores": 2, "memory_bytes": 2**34},
         "software": {"python": "3.11", "torch": "2.13"},
         "metrics": as_json(values) if status == "ok" else {},
     } | more
@@ -144,6 +147,18 @@ class TestReport:
         again = write_report([*RECORDS, *failed], tmp_path / "again")
         for path in page.parent.iterdir():
             assert path.read_bytes() == (again.parent / path.name).read_bytes(), path.name
+
+    def test_the_newest_record_of_a_case_is_shown(self, tmp_path):
+        old = [record(n, time=9.0, peak=1.0, run_id=f"old{n}") for n in SIZES]
+        new = [
+            each | {"started_at": "2026-02-02T00:00:00+00:00"}
+            for each in (*RECORDS, record(32, time=1.0, peak=1.0, replicate=1))
+        ]
+        text = write_report([*new, *old], tmp_path).read_text()
+        assert "leaving out 4 that newer ones of the same case replace" in text
+        found = list(csv.DictReader((tmp_path / "table.csv").open()))
+        assert len(found) == 5
+        assert "9" not in {row["step_time_s"] for row in found}
 
     def test_nothing_to_report_and_nowhere_to_write(self, tmp_path):
         with pytest.raises(AnalysisError, match="no records"):

@@ -90,6 +90,7 @@ class TestDoctor:
 
     def test_a_counter_that_is_there_is_available(self, tmp_path):
         (tmp_path / "intel-rapl:0").mkdir()
+        (tmp_path / "intel-rapl:0" / "name").write_text("package-0")
         (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000")
         found = {finding.metric: finding for finding in examine(CpuDevice(tmp_path))}
         assert found["energy_per_step_j"].status == "available"

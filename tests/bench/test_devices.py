@@ -1,6 +1,7 @@
 """Vendor devices against scripted stand-ins of their libraries, and the host's own counters."""
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,9 @@ from bench.devices.device import (
     LibraryMissing,
     NoPermission,
     NotSupported,
+    hashed,
 )
-from bench.devices.peaks import PEAK_BFLOAT16, peak_bfloat16
+from bench.devices.peaks import PEAK_FLOPS, listed_peak
 from bench.errors import UsageError
 
 
@@ -68,7 +70,16 @@ class TestNvidia:
         assert device.busy_pct() == 87
         assert device.temperature_c() == 55
         assert device.clock_mhz() == 1980
-        assert device.peak_flops() == PEAK_BFLOAT16["NVIDIA H200"][0]
+        for dtype, peak in PEAK_FLOPS["NVIDIA H200"].items():
+            assert device.peak_flops(dtype) == peak
+
+    def test_a_part_of_a_device_and_an_unlisted_dtype_have_no_peak(self):
+        with pytest.raises(NotSupported, match="partitioned"):
+            nvidia.NvidiaDevice(0, None, FakeNvml(nvmlDeviceGetMigMode=(1, 1))).peak_flops(
+                "bfloat16"
+            )
+        with pytest.raises(NotSupported, match="no sourced float64 peak"):
+            nvidia.NvidiaDevice(0, None, FakeNvml()).peak_flops("float64")
 
     def test_description(self):
         found = nvidia.NvidiaDevice(0, "7", FakeNvml()).describe()
@@ -174,7 +185,7 @@ class TestAmd:
         assert device.energy_j() == pytest.approx(30.6)
         assert device.used_bytes() == 2**30
         assert device.busy_pct() == 64
-        assert device.peak_flops() == PEAK_BFLOAT16["AMD Instinct MI300X"][0]
+        assert device.peak_flops("bfloat16") == PEAK_FLOPS["AMD Instinct MI300X"]["bfloat16"]
 
     def test_the_accumulator_had_another_name(self):
         old = {"power": 2_000_000, "counter_resolution": 15.3, "timestamp": 1}
@@ -193,7 +204,7 @@ class TestAmd:
         assert (found.driver, found.vbios, found.partition) == ("6.14", "022.040", "SPX")
         assert found.power_cap_w == 750
         assert found.memory_bytes == 196_288 * 2**20
-        assert found.energy_domain == "0x7"
+        assert found.energy_domain == hashed("0x7"), "identities are hashed"
 
     def test_what_is_not_known_is_none(self):
         smi = FakeAmdSmi(amdsmi_get_gpu_driver_info={"driver_version": "N/A"})
@@ -223,8 +234,13 @@ class TestAmd:
 
 class TestCpu:
     def test_rapl_packages_are_summed(self, tmp_path):
-        for name, joules in (("intel-rapl:0", 5), ("intel-rapl:1", 7), ("intel-rapl:0:0", 100)):
+        zones = (
+            *(("intel-rapl:0", "package-0", 5), ("intel-rapl:1", "package-1", 7)),
+            *(("intel-rapl:0:0", "dram", 100), ("intel-rapl:2", "psys", 100)),
+        )
+        for name, zone, joules in zones:
             (tmp_path / name).mkdir()
+            (tmp_path / name / "name").write_text(f"{zone}\n")
             (tmp_path / name / "energy_uj").write_text(f"{joules}000000\n")
         assert CpuDevice(tmp_path).energy_j() == 12
 
@@ -237,7 +253,7 @@ class TestCpu:
     def test_a_null_object_has_nothing_else(self):
         device = CpuDevice()
         readings = (device.used_bytes, device.busy_pct, device.clock_mhz, device.temperature_c)
-        for reading in (*readings, device.peak_flops):
+        for reading in (*readings, partial(device.peak_flops, "float32")):
             with pytest.raises(Unavailable):
                 reading()
 
@@ -254,7 +270,9 @@ def test_a_wrong_choice_is_named():
         find_device("tpu")
 
 
-def test_the_longest_name_wins_and_an_unknown_one_has_no_peak():
-    assert peak_bfloat16("AMD Instinct MI250X/MI250") == PEAK_BFLOAT16["AMD Instinct MI250X"][0]
-    assert peak_bfloat16("NVIDIA A100-SXM4-80GB") == 312e12
-    assert peak_bfloat16("NVIDIA Imaginary 1") is None
+def test_a_peak_belongs_to_a_very_name():
+    assert listed_peak("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
+    assert listed_peak("AMD INSTINCT MI300X", "bfloat16") == 1307.4e12
+    # Another clock, one of two devices, a part, an unknown one.
+    for name in ("NVIDIA H200 NVL", "AMD Instinct MI250X/MI250", "NVIDIA H200 MIG 1g.18gb", ""):
+        assert listed_peak(name, "bfloat16") is None

@@ -16,7 +16,8 @@ from refsys.model.transition import Transition
 from refsys.model.triangle_multiplication import TriangleMultiplicationOutgoing
 from workloads.catalogue import catalogue
 
-CASES = {case.config["preset"]: case for case in read_sweep(exact.CASES, catalogue()).cases}
+CASES = read_sweep(exact.CASES, catalogue()).cases
+(TINY,) = [case for case in CASES if case.config["preset"] == "tiny"]
 
 
 @contextlib.contextmanager
@@ -89,8 +90,10 @@ def test_the_text_names_them_first(capsys):
 
 def test_every_preset_is_green_from_the_command_line(foldperf):
     done = foldperf("gate", check=0)
-    assert done.stdout.startswith("PASS: 5 cases")
-    assert set(CASES) == {"tiny", "mini", "small", "base", "full"}
+    assert done.stdout.startswith(f"PASS: {len(CASES)} cases")
+    assert {case.config["preset"] for case in CASES} == {"tiny", "mini", "small", "base", "full"}
+    assert {case.config["checkpointing"] for case in CASES} == {True, False}
+    assert {case.config["cycles"] for case in CASES} == {1, 2}
 
 
 def test_another_torch_is_ambiguous(tmp_path, capsys):
@@ -102,7 +105,7 @@ def test_another_torch_is_ambiguous(tmp_path, capsys):
 
 
 def test_a_blessed_baseline_is_read_back_as_it_was(tmp_path):
-    found = {"tiny": fingerprint(CASES["tiny"])}
+    found = {"tiny": fingerprint(TINY)}
     exact.write_baseline(tmp_path / "b.json", found, "because")
     baseline = exact.read_baseline(tmp_path / "b.json")
     assert baseline.reason == "because"
@@ -117,8 +120,14 @@ def test_blessing_needs_a_reason_and_all_cases(capsys):
 
 
 def test_a_case_without_a_baseline_is_a_change():
-    (change, *_) = exact.compare({}, {"new": fingerprint(CASES["tiny"])})
+    (change, *_) = exact.compare({}, {"new": fingerprint(TINY)})
     assert "without a baseline" in str(change)
+
+
+def test_a_case_that_is_gone_is_a_change():
+    found = {"tiny": fingerprint(TINY)}
+    (change,) = exact.compare(found | {"gone": found["tiny"]}, found)
+    assert (change.case, change.quantity) == ("gone", "cases of the baseline")
 
 
 @pytest.mark.parametrize(

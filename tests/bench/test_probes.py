@@ -19,9 +19,25 @@ from bench.probes import host_memory
 from bench.probes.counts import count_kernels, count_operators
 from bench.probes.energy import Window, interpolate, measure_energy
 from bench.probes.memory import MemoryProbe
+from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
-from bench.probes.utilization import device_busy, flop_rates, watch_cpu
-from workloads.workload import Program
+from bench.probes.utilization import (
+    device_busy,
+    hardware_flop_utilization,
+    model_flop_rates,
+    watch_cpu,
+)
+from workloads.workload import Facts, Program
+
+FACTS = Facts(
+    parameters=1,
+    components={},
+    forward_flops=200,
+    forward_flops_by_component={},
+    step_flops=600,
+    arithmetic="bfloat16",
+    minimum_bytes=1,
+)
 
 
 class TestMedian:
@@ -140,7 +156,7 @@ class Layers(Program):
 
 
 def test_time_gives_every_phase_and_every_sample():
-    values, steps = measure_time(Layers(), CpuDevice(), warmup_steps=1, timed_steps=4)
+    values, steps = measure_time(Layers(), CpuDevice(), 4)
     assert set(values) == {"step_time_s", "phase_time_s.forward", "phase_time_s.backward"}
     assert len(steps) == 4
     assert values["step_time_s"].samples == tuple(step.total for step in steps)
@@ -223,22 +239,57 @@ def test_utilization_of_the_host_and_of_a_device_without_a_peak():
     result, values = watch_cpu(spin)
     assert result == "done"
     assert 5 < values["cpu_busy_pct"].value <= 110
-    rates = flop_rates(CpuDevice(), 600, [2.0, 3.0, 4.0])
+    rates = model_flop_rates(CpuDevice(), FACTS, 3.0)
     assert rates["achieved_flops"].value == 200
     assert rates["model_flop_utilization"].value is None
-    assert device_busy(CpuDevice(), lambda: None, 3)["device_busy_pct"].value is None
+    assert device_busy(CpuDevice(), lambda: None)["device_busy_pct"].value is None
 
 
 def test_busy_share_of_a_device_that_has_one():
     class Busy(CpuDevice):
+        def __init__(self):
+            super().__init__()
+            self.start = time.perf_counter()
+
         def busy_pct(self):
-            return 80.0
+            """Still remembers, for a while, that nothing ran."""
+            return 80.0 if time.perf_counter() - self.start > 0.2 else 5.0
 
-        def peak_flops(self):
-            return 1000.0
+        def peak_flops(self, dtype):
+            return {"bfloat16": 1000.0}[dtype]
 
-    assert device_busy(Busy(), lambda: None, 3)["device_busy_pct"].value == 80
-    assert flop_rates(Busy(), 600, [2.0])["model_flop_utilization"].value == pytest.approx(0.3)
+    busy = device_busy(Busy(), lambda: time.sleep(0.01), window_s=0.5)["device_busy_pct"]
+    assert (busy.value, min(busy.samples)) == (80, 80)
+    assert busy.n > 5
+    rates = model_flop_rates(Busy(), FACTS, 2.0)
+    assert rates["model_flop_utilization"].value == pytest.approx(0.3)
+    executed = hardware_flop_utilization(Busy(), FACTS, 800, 2.0)["hardware_flop_utilization"]
+    assert executed.value == pytest.approx(0.4)
+    uncounted = hardware_flop_utilization(Busy(), FACTS, None, 2.0)["hardware_flop_utilization"]
+    assert uncounted.value is None
+    assert uncounted.reason
+
+
+def test_telemetry_is_what_can_be_had():
+    class Warm(CpuDevice):
+        def temperature_c(self):
+            return 40.0
+
+    for device, expected in ((Warm(), {"temperature_c": [40.0, 40.0]}), (CpuDevice(), {})):
+        telemetry = Telemetry(device)
+        telemetry.read()
+        telemetry.read()
+        assert telemetry.as_json() == expected
+
+
+def test_memory_that_others_hold_is_flagged():
+    class Shared(CpuDevice):
+        def used_bytes(self):
+            return 5 * 2**30
+
+    used = MemoryProbe(Shared()).finish()["device_used_bytes"]
+    assert used.quality == "degraded"
+    assert used.flags == ("5120 MiB were in use before the case",)
 
 
 def test_unavailable_carries_what_would_help():

@@ -46,10 +46,10 @@ class TestFile:
         with RecordFile(tmp_path / "r.jsonl").locked() as file:
             for key, status in (("1", "ok"), ("2", "crash"), ("3", "oom"), ("4", "crash")):
                 file.append(record(key, status))
-            assert file.forget({"crash"}) == 2
+            assert file.forget(lambda found: found["status"] == "crash") == 2
             file.append(record("5"))
             assert [found["key"] for found in file.records()] == ["1", "3", "5"]
-            assert file.forget({"crash"}) == 0
+            assert file.forget(lambda found: found["status"] == "crash") == 0
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_a_folder_without_permission_is_one_line(self, tmp_path):
@@ -110,14 +110,20 @@ class TestProvenance:
 
     def test_a_copy_without_a_repository_carries_a_stamp(self, tree, tmp_path):
         state = provenance.git_state(tree)
-        (tree / provenance.STAMP).write_text(json.dumps(state))
+        stamp = state | {"source_sha256": self.source(tree)}
+        (tree / provenance.STAMP).write_text(json.dumps(stamp))
         subprocess.run(["rm", "-rf", str(tree / ".git")], check=True)
         assert provenance.git_state(tree) == state
+        (tree / "refsys/a.py").write_text("x = 3\n")
+        assert self.source(tree) != stamp["source_sha256"]
+        changed = provenance.git_state(tree)
+        assert (changed["sha"], changed["dirty"]) == (state["sha"], True)
         (tree / provenance.STAMP).write_text("[]")
         assert set(provenance.git_state(tree).values()) == {None}
 
     def test_environment_is_an_allow_list(self):
-        found = provenance.environment({"CUDA_X": "1", "AWS_SECRET": "2", "OMP_NUM_THREADS": "3"})
+        variables = {"CUDA_X": "1", "AWS_SECRET": "2", "OMP_NUM_THREADS": "3", "CUDA_HOME": "4"}
+        found = provenance.environment(variables)
         assert found == {"CUDA_X": "1", "OMP_NUM_THREADS": "3"}
 
 

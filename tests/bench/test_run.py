@@ -60,10 +60,13 @@ EXPECTED = {
     "list": ("crash", "its result is not of the expected form"),
     "wrong status": ("crash", "its result is not of the expected form"),
     "wrong metrics": ("crash", "its result is not of the expected form"),
+    "no figures": ("crash", "its result is not of the expected form"),
+    "not finite": ("crash", "its result is not JSON"),
     "memory error": ("oom", "MemoryError: too much was asked"),
     "eat": ("oom", "exceeded the limit of 1 GiB"),
     "hang": ("timeout", "no result within 15 s"),
     "hang with children": ("timeout", "no result within 15 s"),
+    "leave a daemon": ("ok", None),
     "unsupported": ("unsupported", "this needs a moon"),
     "forbidden": ("blocked", "not for you"),
 }
@@ -85,7 +88,7 @@ def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp
     assert found["nan"]["outcome"] == {"loss": None}
     assert found["good"]["metrics"]["step_time_s"]["value"] > 0
     assert "Traceback" not in done.stderr
-    assert not processes("bench.case")
+    assert not processes("bench.case"), "not even one that left its session"
     again = foldperf("run", sweep, paths=[toys], check=2)
     assert "0 ran now" in again.stdout
     assert len(records_of(tmp_path)) == len(EXPECTED)
@@ -99,13 +102,17 @@ def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys):
     command = [sys.executable, "-m", "bench", "run", str(sweep)]
     environment = os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"}
     moments = random.Random(7)
+    in_flight = 0
     for _ in range(10):
         process = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
         )
         time.sleep(moments.uniform(0.5, 5.0))
+        in_flight += bool(processes("bench.case"))
+        assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
+    assert in_flight >= 2, "no kill met a case in flight"
     deadline = time.monotonic() + 10
     while processes("bench.case") and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -127,6 +134,29 @@ def test_the_order_is_random_and_the_seeds_follow_the_replicates(foldperf, tmp_p
     assert all(r["protocol"]["seed"] == 5 + r["replicate"] for r in records)
     listed = foldperf("run", sweep, "--dry-run", paths=[toys], check=0).stdout.splitlines()
     assert len(listed) == 6
+
+
+def test_a_case_that_ended_at_a_limit_runs_again_under_another(foldperf, tmp_path, toys):
+    axes = '{ behaviour = ["good", "memory error"] }'
+    foldperf("run", write_sweep(tmp_path, axes, "timeout_s = 100\n"), paths=[toys], check=0)
+    wider = write_sweep(tmp_path, axes, "timeout_s = 200\n")
+    assert "1 ran now" in foldperf("run", wider, paths=[toys], check=0).stdout
+    assert "0 ran now" in foldperf("run", wider, paths=[toys], check=0).stdout
+    assert len(records_of(tmp_path)) == 2
+
+
+def test_another_source_of_a_third_party_or_another_environment_runs_again(
+    foldperf, tmp_path, toys
+):
+    sweep = write_sweep(tmp_path, "{ tokens = [1] }")
+    foldperf("run", sweep, paths=[toys], check=0)
+    again = foldperf("run", sweep, paths=[toys], check=0, OMP_NUM_THREADS="1")
+    assert "1 ran now" in again.stdout
+    module = toys / "toys.py"
+    module.write_text(module.read_text() + "# changed\n")
+    assert "1 ran now" in foldperf("run", sweep, paths=[toys], check=0).stdout
+    one, _, two = records_of(tmp_path)
+    assert one["workload"]["source_sha256"] != two["workload"]["source_sha256"]
 
 
 class TestStorage:
@@ -156,6 +186,26 @@ class TestStorage:
         assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
         assert len(records_of(tmp_path)) == 1
+
+    def test_a_full_disk_while_dropping_records_loses_none(self, foldperf, tmp_path, toys):
+        sweep = write_sweep(tmp_path, '{ behaviour = ["raise", "good"] }')
+        foldperf("run", sweep, paths=[toys], check=2)
+        script = (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+            "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, "run", str(sweep), "--retry", "crash"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "records cannot be dropped: File too large" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+        assert len(records_of(tmp_path)) == 2
 
     def test_two_runs_do_not_mix(self, foldperf, tmp_path, toys):
         from bench.record_file import RecordFile

@@ -267,8 +267,8 @@ class TestBackends:
         (x, *weights), _ = ARGUMENTS["transition"]
         inputs = [t.float().requires_grad_() for t in (x, *weights)]
         results = []
-        for backend in ("reference", "compiled"):
-            out = transition(*inputs, statistics=torch.float32, backend=backend)
+        for way in ("reference", "compiled"):
+            out = transition(*inputs, statistics=torch.float32, backend=way)
             results.append((out, *torch.autograd.grad(out.sum(), inputs)))
         for reference, compiled in zip(*results, strict=True):
             torch.testing.assert_close(compiled, reference, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,7 @@
 """Training: bit-identical over runs, workers, stops and kills; checkpoints that can be trusted."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from refsys.checkpoint import checkpoints
-from refsys.errors import CheckpointError, DataError
+from refsys.data.examples import Examples
+from refsys.errors import CheckpointError, DataError, DivergedError
 from refsys.train import RunConfig, train
 from refsys.training_step import OptimizerConfig
 
@@ -32,6 +34,11 @@ STEPS = 50
 
 def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def steps_logged(folder):
+    log = folder / "log.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +76,14 @@ def test_the_same_bits_after_kills(store, tmp_path, reference):
         *("--steps", str(STEPS), "--out", str(tmp_path), "--store", str(store.root)),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for seconds in (4.0, 4.6, 5.3):
+    for reached in (3, 11, 30):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while process.poll() is None and steps_logged(tmp_path) < reached:
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.wait()
+        assert reached <= steps_logged(tmp_path) < STEPS
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert f"{STEPS} steps done" in done.stdout
     assert losses(tmp_path) == reference
@@ -114,6 +124,11 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match="of a run with another cycles, seed"):
             train(other, store, folder, steps=5)
 
+    def test_other_inputs_of_the_same_name_are_another_run(self, folder, store, monkeypatch):
+        monkeypatch.setattr(Examples, "records", lambda self: {"1ubq": {"structure": "other"}})
+        with pytest.raises(CheckpointError, match="of a run with another inputs"):
+            train(CONFIG, store, folder, steps=5)
+
     def test_a_damaged_one_is_refused(self, folder, store):
         path = checkpoints(folder / "checkpoints")[-1] / "exp_avg.npy"
         content = bytearray(path.read_bytes())
@@ -131,6 +146,25 @@ class TestCheckpoints:
         (tmp_path / "file").write_text("")
         with pytest.raises(CheckpointError, match="Not a directory"):
             train(CONFIG, store, tmp_path / "file" / "x", steps=1)
+
+
+def test_a_loss_that_is_not_finite_ends_it_in_one_line(store, tmp_path):
+    wild = dataclasses.replace(CONFIG, learning_rate=1e30, warmup_steps=1)
+    with pytest.raises(DivergedError, match=r"step \d+: the .* is (nan|inf); lower"):
+        train(wild, store, tmp_path, steps=STEPS, checkpoint_every=1)
+    assert all(np.isfinite(losses(tmp_path)))
+    assert len(losses(tmp_path)) >= 1
+
+
+def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(*_):
+        raise full
+
+    monkeypatch.setattr("refsys.train.os.write", write)
+    with pytest.raises(CheckpointError, match=r"log\.jsonl: cannot be written: No space left"):
+        train(CONFIG, store, tmp_path, steps=2)
 
 
 def test_an_entry_that_is_not_prepared_is_named(store, tmp_path):

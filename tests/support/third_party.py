@@ -51,7 +51,7 @@ class ToyWorkload(Workload):
         return Facts(
             parameters=n * n + n, components={"layer": n * n + n}, forward_flops=2 * n * n,
             forward_flops_by_component={"layer": 2 * n * n}, step_flops=6 * n * n,
-            minimum_bytes=4 * n * n,
+            arithmetic="float32", minimum_bytes=4 * n * n,
         )
 
     def build_abstract(self, config):
@@ -65,6 +65,12 @@ class ToyWorkload(Workload):
             if os.fork() == 0:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
+        elif behaviour == "leave a daemon":
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    time.sleep(3600)
+                os._exit(0)
         elif behaviour == "raise":
             raise RuntimeError("the layer\\nis unhappy")
         elif behaviour == "segfault":
@@ -99,6 +105,9 @@ GARBAGE = {
     "empty": "",
     "list": "[1, 2]",
     "wrong status": '{"status": "splendid"}',
+    "no figures": '{"status": "ok", "metrics": {}, "telemetry": {}, "facts": {}, "outcome": {}, '
+    '"breakdown": {}, "notes": {}}',
+    "not finite": '{"status": "ok", "outcome": {"loss": NaN}}',
     "wrong metrics": '{"status": "ok", "metrics": {"a": 1}, "facts": {}, "outcome": {}, '
     '"breakdown": {}, "notes": {}}',
 }

@@ -16,6 +16,8 @@ from refsys.model.trunk import Trunk
 from refsys.ops.triangle_multiplication import contraction
 from refsys.precision import PRECISIONS, precision
 from workloads.catalogue import catalogue
+from workloads.errors import UnsupportedError
+from workloads.workload import Setting
 
 TRUNK = catalogue()["alphafold3-trunk"]
 
@@ -128,6 +130,48 @@ def test_facts_of_full_are_those_of_its_blocks():
     assert facts.forward_flops_by_component["pairformer"] == 48 * pairformer_flops(384)
     assert facts.step_flops == 3 * facts.forward_flops
     assert sum(facts.forward_flops_by_component.values()) == facts.forward_flops
+
+
+def test_only_the_last_cycle_is_differentiated_and_costs_threefold():
+    def facts(cycles):
+        return TRUNK.facts(TRUNK.configure({"tokens": 16, "alignment_rows": 2, "cycles": cycles}))
+
+    one, three = facts(1), facts(3)
+    assert one.step_flops == 3 * one.forward_flops
+    assert three.step_flops == three.forward_flops + 2 * one.forward_flops
+    assert three.forward_flops > 2 * one.forward_flops
+
+
+def test_the_variant_names_every_axis_that_is_not_usual():
+    def variant(**axes):
+        return TRUNK.labels(TRUNK.configure(axes))["variant"]
+
+    assert variant() == variant(tokens=96, entry="1ubq", preset="mini") == "reference, float32"
+    assert variant(cycles=2, checkpointing=False) == (
+        "reference, float32, checkpointing=False, cycles=2"
+    )
+    assert variant(entry="synthetic") == "reference, float32, synthetic"
+
+
+def test_a_structure_smaller_than_the_crop_is_not_measured(store):
+    setting = Setting(device=torch.device("cpu"), store=store.root)
+    with pytest.raises(UnsupportedError, match="1ubq has 76 tokens, and a crop of 77"):
+        TRUNK.build(TRUNK.configure({"entry": "1ubq", "tokens": 77}), setting)
+    program = TRUNK.build(TRUNK.configure({"entry": "1ubq", "tokens": 76}), setting)
+    for phase in program.phases:
+        program.run(phase)
+    assert program.outcome().items() >= {"tokens": 76, "alignment_rows": 1}.items()
+    assert set(program.implementations().values()) == {"reference"}
+    assert program.implementations() == {}
+
+
+def test_inputs_are_named_by_their_content(store):
+    config = TRUNK.configure({"entry": "8vkf"})
+    names = TRUNK.inputs(config, store.root)
+    assert set(names) >= {"8vkf structure", "8vkf alignment 0"}
+    assert TRUNK.inputs(TRUNK.configure({"entry": "synthetic"}), store.root) == {}
+    with pytest.raises(UnsupportedError, match="9zzz is not prepared"):
+        TRUNK.inputs(TRUNK.configure({"entry": "9zzz"}), store.root)
 
 
 def test_the_last_alignment_update_is_counted_but_frozen():
