@@ -95,7 +95,7 @@ def _series(label: str, rows: Sequence[Row], quantity: Quantity) -> Series:
     points = [
         (row.tokens, value)
         for row in rows
-        if row.status == "ok" and (value := row.figures[chosen]) is not None
+        if row.status == "ok" and row.tokens > 0 and (value := row.figures[chosen]) is not None
     ]
     sizes = sorted({tokens for tokens, _ in points})
     values = [median(v for n, v in points if n == size) for size in sizes]

@@ -36,6 +36,7 @@ class Row:
         reason: Why, if not well.
         figures: Metrics by column; None where there is none.
         commit: Source of the measurement, shortened; with a star if uncommitted.
+        flags: What a reader of its step time should know.
     """
 
     series: str
@@ -48,17 +49,18 @@ class Row:
     reason: str
     figures: dict[str, float | None]
     commit: str
+    flags: str
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
-    """The last record of each case on each machine: earlier ones are of other source or software.
+    """The last record of each case of each sweep on each machine.
 
-    A case is a cell and a replicate of it.
+    A case is a cell and a replicate of it; earlier records of it are of other source or software.
     """
     last: dict[tuple[object, ...], Record] = {}
     for record in sorted(records, key=lambda r: r["started_at"]):
         machine = (record["host"]["hostname_hash"], record["devices"][0]["uuid_hash"])
-        last[record["cell_id"], record["replicate"], *machine] = record
+        last[record["sweep"], record["cell_id"], record["replicate"], *machine] = record
     return list(last.values())
 
 
@@ -82,6 +84,7 @@ def _row(record: Record) -> Row:
         reason=record["reason"] or "",
         figures={column: metric(record, name) for column, name in FIGURES.items()},
         commit=sha + ("*" if git["dirty"] else ""),
+        flags="; ".join(record["metrics"].get("step_time_s", {}).get("flags", ())),
     )
 
 
@@ -90,9 +93,9 @@ def as_csv(table: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = ("series", "variant", "device", "tokens", "entry", "replicate", "status", "reason")
-    writer.writerow([*names, *FIGURES, "commit"])
+    writer.writerow([*names, *FIGURES, "commit", "flags"])
     for row in table:
         figures = ["" if row.figures[c] is None else f"{row.figures[c]:.6g}" for c in FIGURES]
         plain = [getattr(row, name) for name in names]
-        writer.writerow([*plain, *figures, row.commit])
+        writer.writerow([*plain, *figures, row.commit, row.flags])
     return out.getvalue()

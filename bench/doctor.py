@@ -57,7 +57,7 @@ def _checks(device: Device) -> dict[str, _Check]:
         return None
 
     accelerator = partial(_need_accelerator, device)
-    peak = partial(device.peak_flops, "bfloat16")
+    peak = partial(_check_peak, device)
     energy = partial(reading, device.energy_j)
     return {
         "peak_resident_bytes": _check_resident,
@@ -69,11 +69,20 @@ def _checks(device: Device) -> dict[str, _Check]:
         "memory_copies": accelerator,
         "device_used_bytes": partial(reading, device.used_bytes),
         "device_busy_pct": partial(reading, device.busy_pct),
-        "model_flop_utilization": partial(reading, peak),
-        "hardware_flop_utilization": partial(reading, peak),
+        "model_flop_utilization": peak,
+        "hardware_flop_utilization": peak,
         "energy_per_step_j": energy,
         "mean_power_w": energy,
     }
+
+
+def _check_peak(device: Device) -> tuple[str, str] | None:
+    device.peak_flops("bfloat16")
+    try:
+        device.peak_flops("float32")
+    except Unavailable as error:
+        return str(error), error.unlock
+    return None
 
 
 def _check_resident() -> tuple[str, str] | None:

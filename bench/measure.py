@@ -7,14 +7,14 @@
 
 import gc
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
 from bench.devices import Device
-from bench.metrics import Value, Values, as_json
-from bench.probes.counts import count_kernels, count_operators
+from bench.metrics import Value, Values, as_json, flagged, missing
+from bench.probes.counts import COUNTED, count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
 from bench.probes.memory import MemoryProbe
 from bench.probes.steps import StepTime, run_step, timed_step
@@ -22,6 +22,7 @@ from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
 from bench.probes.utilization import (
     device_busy,
+    disturbance,
     hardware_flop_utilization,
     model_flop_rates,
     watch_cpu,
@@ -62,7 +63,7 @@ def measure(
     values: Values = memory.peaks(lambda: first.append(timed_step(program, device)), first=True)
     values["first_step_time_s"] = Value(first[0].total, "stopwatch, freed blocks given back")
     values |= memory.peaks(partial(run_step, program), first=False)
-    values |= memory.finish()
+    memory.finish()
     gc.collect()
 
     telemetry = Telemetry(device)
@@ -73,7 +74,7 @@ def measure(
     (times, steps), cpu = watch_cpu(partial(measure_time, program, device, protocol.timed_steps))
     telemetry.read()
     timed_on = program.implementations()
-    values |= times | cpu
+    values |= flagged(times, disturbance(cpu)) | cpu | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
     values |= device_busy(device, partial(timed_step, program, device))
@@ -87,14 +88,14 @@ def measure(
     if protocol.counts:
         program.implementations()
         kernels, by_kernel = count_kernels(program, device)
-        values |= _flagged(kernels, timed_on, program.implementations())
+        values |= flagged(kernels, _otherwise(timed_on, program.implementations()))
         operators, by_operator = count_operators(program)
-        operators = _flagged(operators, timed_on, program.implementations())
+        operators = flagged(operators, _otherwise(timed_on, program.implementations()))
         values |= operators
-        values |= hardware_flop_utilization(
-            device, facts, operators["hardware_flops"].value, seconds
-        )
         breakdown = by_operator | by_kernel
+    else:
+        values |= dict.fromkeys(COUNTED, missing("the protocol leaves counts out"))
+    values |= hardware_flop_utilization(device, facts, values["hardware_flops"], seconds)
     return {
         "metrics": as_json(values),
         "facts": asdict(facts) | {"notes": list(facts.notes)},
@@ -105,10 +106,7 @@ def measure(
     }
 
 
-def _flagged(values: Values, timed_on: dict[str, str], counted_on: dict[str, str]) -> Values:
-    """Counts of other implementations than the ones timed say so."""
+def _otherwise(timed_on: dict[str, str], counted_on: dict[str, str]) -> str:
+    """Which operators were counted on another implementation than the one timed, if any."""
     others = [f"{name} on {way}" for name, way in counted_on.items() if timed_on.get(name) != way]
-    if not others:
-        return values
-    flag = f"not what was timed: {', '.join(others)}"
-    return {name: replace(value, flags=(*value.flags, flag)) for name, value in values.items()}
+    return f"not what was timed: {', '.join(others)}" if others else ""

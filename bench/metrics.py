@@ -6,13 +6,13 @@ and its whole's unit and direction, as in ``phase_time_s.forward``.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import Any, Literal
 
 Better = Literal["lower", "higher", "neither"]
 Scope = Literal["process", "device", "program"]
-Quality = Literal["measured", "counted", "degraded"]
+Quality = Literal["measured", "counted", "degraded", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,9 @@ METRICS: dict[str, MetricKind] = {
     ),
     "cpu_busy_pct": MetricKind(
         "%", "neither", "process", "CPU time over wall time and cores, during timed steps"
+    ),
+    "foreign_busy_pct": MetricKind(
+        "%", "lower", "device", "CPU time of everyone else over wall time and cores, meanwhile"
     ),
     "device_busy_pct": MetricKind(
         "%", "neither", "device", "share of time in which at least one kernel ran; not efficiency"
@@ -105,7 +108,7 @@ class Value:
         n: How many samples are behind it.
         ci: Interval (low, high, coverage) of the figure, where samples allow one.
         samples: The samples, in order.
-        quality: measured, counted (exact, no noise) or degraded.
+        quality: measured, counted (exact, no noise), degraded or missing.
         flags: What a reader should know.
     """
 
@@ -127,7 +130,14 @@ METRIC_FIELDS = {"unit", "better", "scope"} | {field.name for field in fields(Va
 
 def missing(reason: str, method: str = "none") -> Value:
     """A metric that could not be had, with the reason."""
-    return Value(None, method, reason=reason, n=0)
+    return Value(None, method, reason=reason, n=0, quality="missing")
+
+
+def flagged(values: Values, flag: str) -> Values:
+    """The same with one more flag, unless it is empty."""
+    if not flag:
+        return values
+    return {name: replace(value, flags=(*value.flags, flag)) for name, value in values.items()}
 
 
 def from_samples(samples: Sequence[float], method: str, flags: tuple[str, ...] = ()) -> Value:
@@ -171,7 +181,8 @@ def as_json(values: Values) -> dict[str, dict[str, Any]]:
         kind = METRICS[name.split(".")[0]]
         fields = asdict(value)
         if value.value is not None and not math.isfinite(value.value):
-            fields |= {"value": None, "reason": f"not finite: {value.value}"}
+            reason = f"not finite: {value.value}"
+            fields |= {"value": None, "reason": reason, "quality": "missing"}
         for key in ("ci", "samples"):
             if fields[key] and not all(map(math.isfinite, fields[key])):
                 fields[key] = None

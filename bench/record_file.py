@@ -102,5 +102,10 @@ class RecordFile:
     def _drop_torn_line(self) -> None:
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if whole == len(content):
+            return
+        if parse_record(content[whole:]):
+            # Only the line's end is missing, as an editor may leave it.
+            os.write(self._descriptor, b"\n")
+        else:
             os.ftruncate(self._descriptor, whole)

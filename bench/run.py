@@ -2,7 +2,8 @@
 
 A case is known by (cell, replicate, protocol, inputs, code, machine, software). What the folder
 holds already is not run again, so that a sweep that was killed goes on where it stopped, and an
-edit never meets a stale record. What ended at a limit runs again under another limit.
+edit never meets a stale record. What ended at a limit runs again under another limit, and what was
+measured of uncommitted source runs again once it is committed.
 """
 
 import json
@@ -89,7 +90,12 @@ class Runner:
             StorageError: records cannot be written; those written before are intact.
         """
         with self._file.locked():
-            self._file.forget(lambda record: record["status"] in retry or self._outdated(record))
+            keys = {self.key(case) for case in self._sweep.cases}
+            self._file.forget(
+                lambda record: (
+                    record["key"] in keys and (record["status"] in retry or self._outdated(record))
+                )
+            )
             done = {record["key"]: record["status"] for record in self._file.records()}
             statuses: Counter[str] = Counter()
             ran = 0
@@ -111,6 +117,9 @@ class Runner:
 
     def key(self, case: Case) -> str:
         """What tells a case's record from every other."""
+        foreign = self._foreign(case)
+        # Of another package's workload the rest of what is installed may be a part.
+        packages = foreign and self._software["packages_sha256"]
         device = self._devices[case.device].describe().as_json()
         return digest(
             {
@@ -119,7 +128,7 @@ class Runner:
                 "protocol": asdict(case.protocol),
                 "seed": case.seed,
                 "inputs": self._inputs[_config_id(case)],
-                "code": [self._source, self._foreign(case)],
+                "code": [self._source, foreign, packages],
                 "machine": {name: self._host[name] for name in _IDENTITY},
                 "device": {name: device[name] for name in _DEVICE_IDENTITY},
                 "software": {name: self._software[name] for name in _VERSIONS},
@@ -131,10 +140,11 @@ class Runner:
         return provenance.foreign_sha256(type(self._catalogue[case.workload]).__module__)
 
     def _outdated(self, record: Record) -> bool:
-        """Whether a case ended at a limit that is another now."""
+        """Whether a case ended at a limit that is another now, or can now be traced to a commit."""
         before = [record["protocol"][name] for name in ("timeout_s", "memory_limit_bytes")]
         now = [self._sweep.timeout_s, self._sweep.memory_limit_bytes]
-        return record["status"] in {"timeout", "oom"} and before != now
+        limited = record["status"] in {"timeout", "oom"} and before != now
+        return limited or (record["git"]["dirty"] is True and self._git["dirty"] is False)
 
     def cell_id(self, case: Case) -> str:
         """The case apart from replicate, code and machine."""
@@ -287,4 +297,5 @@ def _line(case: Case, record: Record) -> str:
     time, peak = metric(record, "step_time_s"), metric(record, "peak_resident_bytes")
     figures = [f"{time * 1e3:.0f} ms/step"] if time else []
     figures += [f"{peak / 2**20:.0f} MiB peak"] if peak else []
+    figures += record["metrics"]["step_time_s"]["flags"]
     return f"{'ok':<11} {case.title}: {', '.join(figures)}"

@@ -46,6 +46,8 @@ _LIMITS = {
     "timeout_s": 300.0,
     "memory_limit_gib": 16.0,
 }
+# Of every number; what is longer or larger is a mistake.
+_LARGEST = 1e9
 _ORDERS = ("random", "listed")
 
 
@@ -123,7 +125,7 @@ def read_sweep(path: Path, catalogue: Catalogue) -> Sweep:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
     try:
         return _sweep(path.stem, table, catalogue)
@@ -171,13 +173,16 @@ def _protocol(table: Mapping[str, Any]) -> tuple[dict[str, Any], Protocol]:
     chosen: dict[str, Any] = dict(known)
     for key, value in table.items():
         kind = type(known[key])
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)  # noqa: PLW2901
-        if type(value) is not kind:
+        allowed = {int, float} if kind is float else {kind}
+        if type(value) not in allowed:
             raise UsageError(f"{key}={value!r} in [protocol] is not of type {kind.__name__}")
-        if kind in {int, float} and value < (0 if key in {"seed", "warmup_steps"} else 1e-9):
-            raise UsageError(f"{key}={value} in [protocol] is too small")
-        chosen[key] = value
+        if kind in {int, float}:
+            smallest = 0 if key in {"seed", "warmup_steps"} else 1e-9
+            if not smallest <= value <= _LARGEST:
+                raise UsageError(
+                    f"{key}={value!s:.40} in [protocol] is not in {smallest:g} to {_LARGEST:g}"
+                )
+        chosen[key] = kind(value)
     for key, choices in (("order", _ORDERS), ("device", ("auto", "cpu", "cuda"))):
         if chosen[key] not in choices:
             raise UsageError(f"{key}={chosen[key]!r} in [protocol]; choose of {', '.join(choices)}")
@@ -205,12 +210,22 @@ def _expand(block: Mapping[str, Any], where: str, catalogue: Catalogue) -> list[
     for pattern in excluded:
         if unknown := set(pattern) - set(values):
             raise UsageError(f"{where}: exclude names {sorted(unknown)[0]}, which axes do not list")
-    found = []
-    for combination in product(*values.values()):
-        chosen = dict(zip(values, combination, strict=True))
-        if not any(pattern.items() <= chosen.items() for pattern in excluded):
-            found.append((workload.name, workload.configure(chosen)))
+    combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
+    for pattern in excluded:
+        if not any(_matches(pattern, chosen) for chosen in combinations):
+            raise UsageError(f"{where}: exclude {pattern} matches no combination of the axes")
+    found = [
+        (workload.name, workload.configure(chosen))
+        for chosen in combinations
+        if not any(_matches(pattern, chosen) for pattern in excluded)
+    ]
+    if not found:
+        raise UsageError(f"{where}: every combination is excluded")
     return found
+
+
+def _matches(pattern: Mapping[str, Value], chosen: Mapping[str, Value]) -> bool:
+    return all(chosen[name] == value for name, value in pattern.items())
 
 
 def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:

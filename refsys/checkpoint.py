@@ -34,7 +34,7 @@ def save(folder: Path, training: TrunkTraining, step: int, run: dict[str, Any]) 
     Raises:
         CheckpointError: it cannot be written.
     """
-    path = folder / f"step-{step:09d}"
+    path = folder / _name(step)
     columns = {"parameters": _flat([p.detach() for p in training.model.parameters()])}
     for moment in _MOMENTS:
         columns[moment] = _flat([training.optimizer.state[p][moment] for p in training.parameters])
@@ -45,6 +45,10 @@ def save(folder: Path, training: TrunkTraining, step: int, run: dict[str, Any]) 
     for old in checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -63,7 +67,9 @@ def restore(path: Path, training: TrunkTraining, run: dict[str, Any]) -> int:
     try:
         columns = open_columns(path, _KIND)
         columns.verify()
-        step, found = int(columns.facts["step"]), columns.facts["run"]
+        step, found = int(columns.facts["step"]), dict(columns.facts["run"])
+        if path.name != _name(step):
+            raise DataError(f"says that it has {step} steps")
         arrays = {name: np.array(columns[name]) for name in ("parameters", *_MOMENTS)}
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None

@@ -25,7 +25,7 @@ from refsys.checkpoint import checkpoints, restore, save
 from refsys.config import ModelConfig, preset
 from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import Store
-from refsys.errors import CheckpointError, DivergedError
+from refsys.errors import CheckpointError, DataError, DivergedError, RefsysError
 from refsys.files import write_atomically
 from refsys.precision import Precision, precision
 from refsys.training_step import OptimizerConfig, TrunkTraining
@@ -86,14 +86,20 @@ class Step:
     seconds: dict[str, float]
 
 
-class _Steps(Dataset[Batch]):
-    """The batch of each step, for the loader's workers."""
+class _Steps(Dataset["Batch | RefsysError"]):
+    """The batch of each step, for the loader's workers.
+
+    An error of ours is handed over as a value: raised in a worker, it would arrive as a traceback.
+    """
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
 
-    def __getitem__(self, step: int) -> Batch:
-        return self._examples[step]
+    def __getitem__(self, step: int) -> Batch | RefsysError:
+        try:
+            return self._examples[step]
+        except RefsysError as error:
+            return error
 
 
 def train(
@@ -195,13 +201,21 @@ def _batches(
     iterator = iter(loader)
     while True:
         start = perf_counter()
-        batch = next(iterator, None)
+        try:
+            batch = next(iterator, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            # The first line says which and why; what follows is torch's advice.
+            raise DataError(f"a loader process ended: {str(error).splitlines()[0]}") from None
         if batch is None:
             return
+        if isinstance(batch, RefsysError):
+            raise batch
         yield batch, perf_counter() - start
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Batch | RefsysError) -> Batch | RefsysError:
     return batch
 
 
@@ -260,10 +274,10 @@ def _log(folder: Path, done: int) -> Iterator[Callable[[Step], None]]:
     path = folder / LOG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = path.read_bytes().splitlines(keepends=True)[:done] if path.exists() else []
+        kept = path.read_bytes().splitlines()[:done] if path.exists() else []
         if len(kept) < done:
             raise CheckpointError(f"{path}: has {len(kept)} lines; the checkpoint has {done} steps")
-        write_atomically(path, b"".join(kept))
+        write_atomically(path, b"".join(line + b"\n" for line in kept))
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None

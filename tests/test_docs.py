@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import _parser
+from bench.metrics import METRICS
 from bench.sweep import read_sweep
 from workloads.catalogue import catalogue
 
@@ -57,6 +58,12 @@ def test_the_sweep_shown_is_sound(tmp_path):
     path = tmp_path / "shown.toml"
     path.write_text(block)
     assert len(read_sweep(path, catalogue()).cases) == 3
+
+
+def test_every_metric_is_in_the_table():
+    page = (ROOT / "docs" / "measuring.md").read_text()
+    for name, kind in METRICS.items():
+        assert f"| `{name}` | {kind.meaning} |\n" in page, name
 
 
 def test_every_stream_is_in_the_manifest():

@@ -14,7 +14,7 @@ from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
 from refsys.data.examples import BONDS_PER_TOKEN, Examples, ExampleSpec
-from refsys.data.store import Example, Store
+from refsys.data.store import RESERVED_ENTRY, Example, Store
 from refsys.data.synthetic import synthetic_batch
 from refsys.errors import DataError
 from refsys.ops.backend import BACKENDS
@@ -23,7 +23,7 @@ from refsys.training_step import TrunkTraining
 from workloads.errors import UnsupportedError
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
-SYNTHETIC = "synthetic"
+SYNTHETIC = RESERVED_ENTRY
 
 
 class TrunkWorkload(Workload):
@@ -68,7 +68,13 @@ class TrunkWorkload(Workload):
         ),
         Axis(name="checkpointing", default=True, meaning="recompute blocks in backward"),
         Axis(name="dropout", default=True, meaning="dropout as in training"),
-        Axis(name="cycles", default=1, meaning="recycling iterations of a step", minimum=1),
+        Axis(
+            name="cycles",
+            default=1,
+            meaning="recycling iterations of a step",
+            minimum=1,
+            maximum=64,
+        ),
     )
 
     def configure(self, values: Mapping[str, object]) -> Config:
@@ -146,6 +152,10 @@ class TrunkWorkload(Workload):
         if config["entry"] == SYNTHETIC:
             return {}
         example = _open(config, store)
+        try:
+            example.verify()
+        except DataError as error:
+            raise UnsupportedError(f"{error}; run 'foldperf prepare' again") from None
         return {f"{example.entry} {what}": name for what, name in example.records().items()}
 
     def build(self, config: Config, setting: Setting) -> "TrunkProgram":

@@ -25,6 +25,7 @@ class Axis:
         meaning: One line for people.
         choices: The values that it may take; any if empty.
         minimum: The smallest number that it may be.
+        maximum: The largest.
         titled: Whether a case's title says it even where it is the default.
     """
 
@@ -33,6 +34,7 @@ class Axis:
     meaning: str
     choices: tuple[Value, ...] = ()
     minimum: int | None = None
+    maximum: int = 2**20
     titled: bool = False
 
     def parse(self, value: object) -> Value:
@@ -52,8 +54,11 @@ class Axis:
                 f"{self.name}={value!r} does not exist; choose one of "
                 f"{', '.join(map(str, self.choices))}"
             )
-        if self.minimum is not None and isinstance(parsed, int) and parsed < self.minimum:
-            raise WorkloadError(f"{self.name}={value} is less than {self.minimum}")
+        if isinstance(parsed, int | float) and not isinstance(parsed, bool):
+            if self.minimum is not None and not parsed >= self.minimum:
+                raise WorkloadError(f"{self.name}={value} is less than {self.minimum}")
+            if not parsed <= self.maximum:
+                raise WorkloadError(f"{self.name}={value!s:.40} is more than {self.maximum}")
         return parsed
 
 
@@ -98,7 +103,9 @@ class Program(ABC):
     """One case, built on one device: phases that run in order, again and again.
 
     Attributes:
-        phases: Their names, in the order in which they make up a step.
+        phases: Their names, in the order in which they make up a step. Two names have a meaning:
+            ``data`` is the host's work and is left out of counts, and what ``forward`` leaves
+            alive are activations.
     """
 
     phases: tuple[str, ...]
@@ -213,9 +220,23 @@ class Workload(ABC):
         return " ".join([self.name, *chosen])
 
     def labels(self, config: Config) -> dict[str, Value]:
-        """What views of records group by: at least `tokens`, the problem size."""
-        del config
-        return {}
+        """What views of records group by.
+
+        Returns:
+            ``tokens``, the problem size; ``series``, what is measured, and ``variant``, how: lines
+            of a figure; ``synthetic``, whether the inputs are.
+        """
+        others = [
+            f"{axis.name}={config[axis.name]}"
+            for axis in self.axes
+            if axis.name != "tokens" and config[axis.name] != axis.default
+        ]
+        return {
+            "tokens": config.get("tokens", 0),
+            "series": self.name,
+            "variant": ", ".join(others),
+            "synthetic": False,
+        }
 
 
 @dataclass(frozen=True, slots=True)

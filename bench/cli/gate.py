@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="TEXT", help="cover only cases whose title contains this")
     parser.add_argument(
         "--jobs",
-        type=int,
+        type=options.at_least(1),
         default=min(2, len(os.sched_getaffinity(0))),
         help="processes (default: 2)",
     )

@@ -2,8 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.record import Record
 
 RESULTS = Path("results")
 
@@ -31,6 +35,37 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``: output for programs."""
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def valid_records(paths: Iterable[Path]) -> "list[Record]":
+    """Records of files and folders, each held to the schema.
+
+    Raises:
+        UsageError: the package that checks them is missing.
+        StorageError: a path cannot be read, or a line of it is not a record.
+    """
+    from bench.errors import UsageError
+    from bench.record import read_valid_records
+
+    try:
+        return read_valid_records(paths)
+    except ImportError:
+        raise UsageError(
+            "checking records needs jsonschema: pip install 'foldperf[report]'"
+        ) from None
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """A type of argument: whole numbers from `smallest` on."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < smallest:
+            raise argparse.ArgumentTypeError(f"{value} is less than {smallest}")
+        return value
+
+    parse.__name__ = "int"
+    return parse
 
 
 def print_json(value: Any) -> None:

@@ -38,6 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         pairs = [text.partition("=") for text in arguments.alignment]
         if bad := [name for name, sign, file in pairs if not (name and sign and file)]:
             raise UsageError(f"--alignment {bad[0]}: expected CHAIN=FILE")
+        names = [name for name, _, _ in pairs]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"--alignment {repeated[0]}=...: given more than once")
         wanted = [(arguments.structure, {name: Path(file) for name, _, file in pairs})]
     elif arguments.alignment:
         raise UsageError("--alignment needs the structure that it belongs to")
@@ -59,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"foldperf: {error}", file=sys.stderr)
         else:
             state = f"{done.built} records built" if done.built else "unchanged"
+            if done.replaced:
+                state += f"; it was made from another file, {done.replaced}, before"
             print(f"{done.entry}: {done.tokens} tokens, {state}", flush=True)
     return 2 if failed else 0
 

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli import options
+
+if TYPE_CHECKING:
+    from bench.record import Record
 
 SUMMARY = "copy records that are evidence into the tracked results"
 EXAMPLE = "foldperf promote results/runs/demo/records.jsonl --name demo-laptop"
@@ -14,7 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", type=Path, nargs="+", help="record files or folders")
     parser.add_argument("--name", required=True, help="name of the file they go to")
     parser.add_argument(
-        "--allow-dirty", action="store_true", help="also take records of uncommitted source"
+        "--commit", default="", metavar="SHA", help="take the records of this commit alone"
+    )
+    parser.add_argument(
+        "--allow-dirty", action="store_true", help="also take records that no commit reproduces"
     )
     options.add_results(parser)
 
@@ -22,19 +29,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Appends records that are not there yet; refuses those that no commit can reproduce."""
     from bench.errors import UsageError
-    from bench.record import read_records
     from bench.record_file import RecordFile
 
     if not arguments.name or Path(arguments.name).name != arguments.name:
         raise UsageError(f"--name {arguments.name}: expected a file name without folders")
-    records = read_records(arguments.records)
+    records = [
+        record
+        for record in options.valid_records(arguments.records)
+        if (record["git"]["sha"] or "").startswith(arguments.commit)
+    ]
     if not records:
-        raise UsageError(f"{', '.join(map(str, arguments.records))}: no records")
-    untraceable = [r for r in records if r["git"]["dirty"] or not r["git"]["sha"]]
+        which = f" of commit {arguments.commit}" if arguments.commit else ""
+        raise UsageError(f"{', '.join(map(str, arguments.records))}: no records{which}")
+    untraceable = [record for record in records if not _is_traceable(record)]
     if untraceable and not arguments.allow_dirty:
         raise UsageError(
-            f"{len(untraceable)} of {len(records)} records are of uncommitted source; commit and "
-            "run again, or --allow-dirty"
+            f"{len(untraceable)} of {len(records)} records are of source that no commit here "
+            "holds; commit and run again, name a --commit, or --allow-dirty"
         )
     path = arguments.results / "recorded" / f"{arguments.name}.jsonl"
     with RecordFile(path).locked() as file:
@@ -44,3 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             file.append(record)
     print(f"{len(new)} records added to {path}")
     return 0
+
+
+def _is_traceable(record: "Record") -> bool:
+    git = record["git"]
+    return bool(git["sha"]) and not git["dirty"] and not record["workload"]["source_sha256"]

@@ -23,9 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes the report and prints the page's path."""
     from analysis.report import write_report
-    from bench.record import read_records
 
-    records = read_records(arguments.records or [arguments.results / "runs"])
+    records = options.valid_records(arguments.records or [arguments.results / "runs"])
     page = write_report(records, arguments.out or arguments.results / "report")
     print(page.resolve())
     return 0

@@ -1,6 +1,7 @@
 """``foldperf train``."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", default="mixed", help="contiguous, spatial or mixed")
     parser.add_argument("--cycles", type=_positive, default=1, help="recycling iterations")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning-rate", type=float, default=1.8e-3)
+    parser.add_argument("--learning-rate", type=_rate, default=1.8e-3)
     parser.add_argument("--warmup-steps", type=_positive, default=1000)
     parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
     parser.add_argument("--steps", type=_positive, required=True, help="steps to have done")
-    parser.add_argument("--workers", type=int, default=1, help="loader processes")
+    parser.add_argument("--workers", type=_count, default=1, help="loader processes")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--checkpoint-every", type=_positive, default=100, metavar="STEPS")
     parser.add_argument("--out", type=Path, required=True, help="log and checkpoints")
@@ -103,8 +104,12 @@ class _Reporter:
         )
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+_positive = options.at_least(1)
+_count = options.at_least(0)
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
     return value

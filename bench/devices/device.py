@@ -132,7 +132,7 @@ class Device(ABC):
 
     def used_bytes(self) -> int:
         """Device memory in use, by anyone. Unit: B."""
-        raise NotSupported("no device memory apart from the host's")
+        raise NotSupported("no device memory apart from the host's", "run on an accelerator")
 
     def energy_j(self) -> float:
         """Reading of the energy counter, from an arbitrary zero. Unit: J."""

@@ -15,6 +15,7 @@ import torch
 
 from bench.errors import UsageError
 from bench.gate.fingerprint import Fingerprint, Key
+from refsys.data.columns import MALFORMED
 from refsys.files import write_json
 
 BASELINE = Path(__file__).parents[1] / "baselines" / "exact.json"
@@ -85,7 +86,7 @@ def read_baseline(path: Path) -> Baseline:
         return Baseline(table["torch"], table["reason"], found)
     except FileNotFoundError:
         raise UsageError(f"{path}: no baseline; make one with --bless --reason") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise UsageError(f"{path}: not a baseline: {error}") from None
 
 

@@ -46,11 +46,11 @@ class Fingerprint:
     def from_json(cls, table: dict[str, Any]) -> "Fingerprint":
         """The inverse of `as_json`."""
         return cls(
-            table["parameters"],
-            table["peaks"],
-            _table(table["costs"]),
-            _table(table["peak"]),
-            tuple(table["unpriced"]),
+            {str(name): int(count) for name, count in table["parameters"].items()},
+            {str(name): int(nbytes) for name, nbytes in table["peaks"].items()},
+            _table(table["costs"], figures=3),
+            _table(table["peak"], figures=1),
+            tuple(map(str, table["unpriced"])),
         )
 
 
@@ -62,8 +62,10 @@ def _lines(table: dict[Key, tuple[int, ...]]) -> list[str]:
     ]
 
 
-def _table(lines: list[str]) -> dict[Key, tuple[int, ...]]:
+def _table(lines: list[str], figures: int) -> dict[Key, tuple[int, ...]]:
     rows = [line.split() for line in lines]
+    if any(len(row) != 3 + figures for row in rows):
+        raise ValueError(f"a line has not {3 + figures} words")
     return {
         tuple("" if name == "-" else name for name in row[:3]): tuple(map(int, row[3:]))
         for row in rows

@@ -14,6 +14,11 @@ from workloads.workload import Program
 
 # The host pipeline; what it dispatches depends on the example.
 HOST_PHASE = "data"
+# What the two passes give, apart from parts.
+COUNTED = (
+    *("operator_calls", "tensor_bytes", "hardware_flops", "peak_tracked_bytes"),
+    *("kernel_launches", "memory_copies"),
+)
 _TRACE = "dispatch mode over one step"
 _TOP_MODULES = 2
 

@@ -83,9 +83,12 @@ class MemoryProbe:
         )
         return allocated, reserved
 
-    def finish(self) -> Values:
-        """What the driver says, once steps are done; the allocator goes back to its usual ways."""
+    def finish(self) -> None:
+        """The memory pass is over: the C allocator goes back to its usual ways."""
         return_freed_memory(False)
+
+    def device_used(self) -> Values:
+        """What the driver says now, with a flag if others were there before."""
         used, before = self._used(), self._used_before.value or 0
         if used.value is not None and before > _SHARED_BYTES:
             flag = f"{before / 2**20:.0f} MiB were in use before the case"

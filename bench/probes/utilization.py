@@ -2,7 +2,9 @@
 
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
@@ -12,16 +14,53 @@ from workloads.workload import Facts
 
 T = TypeVar("T")
 
+_STAT = Path("/proc/stat")
+# Above what an idle system's own services take.
+_DISTURBED_PCT = 10.0
+
 
 def watch_cpu(work: Callable[[], T]) -> tuple[T, Values]:
-    """Runs `work` and gives its result and ``cpu_busy_pct``."""
-    cores = len(os.sched_getaffinity(0))
-    before, start = resource.getrusage(resource.RUSAGE_SELF), perf_counter()
+    """Runs `work` and gives its result, ``cpu_busy_pct`` and ``foreign_busy_pct``."""
+    cores = sorted(os.sched_getaffinity(0))
+    own, everyone, start = _own_seconds(), _all_seconds(cores), perf_counter()
     result = work()
-    after, stop = resource.getrusage(resource.RUSAGE_SELF), perf_counter()
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    busy = 100 * used / (stop - start) / cores
-    return result, {"cpu_busy_pct": Value(busy, f"getrusage over wall time and {cores} cores")}
+    own, stop = _own_seconds() - own, perf_counter()
+    share = 100 / (stop - start) / len(cores)
+    over = f"over wall time and {len(cores)} cores"
+    values = {"cpu_busy_pct": Value(own * share, f"getrusage {over}")}
+    if everyone is None or (now := _all_seconds(cores)) is None:
+        values["foreign_busy_pct"] = missing(f"{_STAT} does not tell of these cores")
+    else:
+        foreign = max(0.0, now - everyone - own)
+        values["foreign_busy_pct"] = Value(foreign * share, f"{_STAT} less getrusage {over}")
+    return result, values
+
+
+def disturbance(cpu: Values) -> str:
+    """A flag for what was timed meanwhile, if others took much of the cores."""
+    foreign = cpu["foreign_busy_pct"].value
+    if foreign is None or foreign < _DISTURBED_PCT:
+        return ""
+    return f"disturbed: others used {foreign:.0f} % of the cores"
+
+
+def _own_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _all_seconds(cores: Sequence[int]) -> float | None:
+    """Seconds in which these cores did something, since the start of the machine."""
+    wanted = {f"cpu{core}" for core in cores}
+    try:
+        rows = [line.split() for line in _STAT.read_text().splitlines()]
+        # user, nice, system, idle, iowait, irq, softirq, steal: all but the fourth and fifth.
+        ticks = [[int(n) for n in row[1:9]] for row in rows if row and row[0] in wanted]
+    except (OSError, ValueError):
+        return None
+    if len(ticks) < len(wanted):
+        return None
+    return sum(sum(row) - row[3] - row[4] for row in ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def device_busy(device: Device, step: Callable[[], object], window_s: float = 2.0) -> Values:
@@ -52,14 +91,13 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
     }
 
 
-def hardware_flop_utilization(
-    device: Device, facts: Facts, flops: float | None, seconds: float
-) -> Values:
+def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
     """The same of the FLOPs that a step executed, recomputation included."""
     method = "counted FLOPs of a step over median step time"
-    if flops is None:
+    if flops.value is None:
         return {"hardware_flop_utilization": missing("hardware_flops was not counted")}
-    return {"hardware_flop_utilization": _share(device, facts, flops / seconds, method)}
+    share = _share(device, facts, flops.value / seconds, method)
+    return {"hardware_flop_utilization": replace(share, flags=flops.flags)}
 
 
 def _share(device: Device, facts: Facts, rate: float, method: str) -> Value:

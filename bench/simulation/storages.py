@@ -88,6 +88,12 @@ class LiveStorages:
             if self._storages[number].state == old:
                 self._storages[number].state = new
 
+    def rename(self, old: str, new: str) -> None:
+        """Turns every storage of state `old`, dead ones too, into `new`."""
+        for storage in self._storages:
+            if storage.state == old:
+                storage.state = new
+
     def peak(self, phase: str | None = None) -> Peak:
         """The peak of a phase, or of the whole trace."""
         found = [self._peaks[phase]] if phase else list(self._peaks.values())

@@ -122,6 +122,7 @@ class _Tracer(TorchDispatchMode):
     def leave_phase(self, parameters: Iterable[Tensor]) -> None:
         """What forward leaves alive is activations; what hangs on a parameter is a gradient."""
         self.memory.reassign_alive("forward", "activations")
+        self.memory.rename("forward", "temporaries")
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self.memory.assign(gradients, "gradients")
 

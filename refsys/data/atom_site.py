@@ -1,5 +1,7 @@
 """The `_atom_site` category: heavy atoms of the first model, checked row by row."""
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,10 @@ _COLUMNS = (
     "Cartn_y",
     "Cartn_z",
 )
+# Beyond these a value is a mistake: no structure is a micrometre wide.
+_LARGEST_COORDINATE = 1e4
+_LARGEST_CHARGE = 16.0
+_LARGEST_OCCUPANCY = 10.0
 _OPTIONAL_COLUMNS = ("occupancy", "pdbx_formal_charge", "pdbx_PDB_model_num")
 
 
@@ -40,12 +46,15 @@ class AtomSite:
         occupancies: [row] float32.
     """
 
-    def __init__(self, tables: CifTables, entity_of: dict[str, str]) -> None:
+    def __init__(
+        self, tables: CifTables, entity_of: Mapping[str, str], waters: Collection[str]
+    ) -> None:
         """Reads the category.
 
         Args:
             tables: The file.
-            entity_of: Entity of each chain to keep; rows of chains that are not listed are water.
+            entity_of: Entity of each chain of the file.
+            waters: Chains of water, whose atoms are left out.
 
         Raises:
             DataError: a value is missing, malformed or contradicts the chains.
@@ -54,10 +63,20 @@ class AtomSite:
         table = tables.columns("atom_site", _COLUMNS, optional=_OPTIONAL_COLUMNS)
         self.names = self._complete("label_atom_id", table["label_atom_id"])
         self.components = self._complete("label_comp_id", table["label_comp_id"])
-        charges = self._numbers(table["pdbx_formal_charge"], "pdbx_formal_charge", "0")
+        charges = self._numbers(
+            table["pdbx_formal_charge"], "pdbx_formal_charge", default="0", limit=_LARGEST_CHARGE
+        )
+        if (fractional := np.flatnonzero(charges != np.round(charges))).size:
+            row = int(fractional[0])
+            raise self._error(row, f"pdbx_formal_charge {charges[row]} is not whole")
         self.charges = charges.astype(np.int8)
-        self.occupancies = self._numbers(table["occupancy"], "occupancy", "1")
-        axes = [self._numbers(table[f"Cartn_{axis}"], f"Cartn_{axis}") for axis in "xyz"]
+        self.occupancies = self._numbers(
+            table["occupancy"], "occupancy", default="1", limit=_LARGEST_OCCUPANCY
+        )
+        axes = [
+            self._numbers(table[f"Cartn_{axis}"], f"Cartn_{axis}", limit=_LARGEST_COORDINATE)
+            for axis in "xyz"
+        ]
         self.positions = np.stack(axes, axis=-1)
         self.elements = self._elements(table["type_symbol"])
         self._locations = table["label_alt_id"]
@@ -67,18 +86,26 @@ class AtomSite:
             for key in zip(chains, table["label_seq_id"], table["auth_seq_id"], strict=True)
         ]
         models = table["pdbx_PDB_model_num"]
-        self._kept = [
-            row
-            for row in range(len(models))
-            if models[row] == models[0] and self.elements[row] != 1 and chains[row] in entity_of
-        ]
-        for row in self._kept:
+        first = self._first_model(models)
+        self._kept = [row for row in first if self.elements[row] != 1 and chains[row] not in waters]
+        for row in range(len(chains)):
+            if chains[row] not in entity_of:
+                raise self._error(row, f"chain {chains[row]} is not in _struct_asym")
             if table["label_entity_id"][row] != entity_of[chains[row]]:
                 raise self._error(
                     row,
                     f"label_entity_id {table['label_entity_id'][row]} is not the entity "
                     f"{entity_of[chains[row]]} of chain {chains[row]}",
                 )
+
+    def _first_model(self, models: Column) -> range:
+        """Rows of the first model: models follow one another, each in one piece."""
+        starts = [row for row in range(len(models)) if row == 0 or models[row] != models[row - 1]]
+        numbers = [models[row] for row in starts]
+        for row, number in zip(starts, numbers, strict=True):
+            if numbers.count(number) > 1:
+                raise self._error(row, f"pdbx_PDB_model_num {number} stands in several places")
+        return range(starts[1] if len(starts) > 1 else len(models))
 
     def best_locations(self) -> list[int]:
         """Rows to keep: of each residue, the location of highest mean occupancy.
@@ -103,9 +130,19 @@ class AtomSite:
             mean = {name: float(self.occupancies[own].mean()) for name, own in locations.items()}
             choice = max(sorted(locations), key=mean.__getitem__)
             component = self.components[locations[choice][0]]
-            rows = [row for row in shared if self.components[row] == component] + locations[choice]
+            others = {self.components[row] for own in locations.values() for row in own}
+            # What all locations share is left out if it is of another one's component.
+            shared = [
+                row
+                for row in shared
+                if self.components[row] == component or self.components[row] not in others
+            ]
+            rows = sorted(shared + locations[choice])
         seen: set[str] = set()
         for row in rows:
+            if self.components[row] != self.components[rows[0]]:
+                first = self.components[rows[0]]
+                raise self._error(row, f"{self.components[row]} in a residue of {first}")
             if self.names[row] in seen:
                 raise self._error(row, f"atom {self.names[row]} occurs twice in its residue")
             seen.add(self.names[row])
@@ -121,7 +158,7 @@ class AtomSite:
         return [value or "" for value in column]
 
     def _numbers(
-        self, column: Column, name: str, default: str | None = None
+        self, column: Column, name: str, *, limit: float, default: str | None = None
     ) -> NDArray[np.float32]:
         values = self._complete(name, [default if value is None else value for value in column])
         try:
@@ -132,6 +169,9 @@ class AtomSite:
         if not np.isfinite(numbers).all():
             row = int(np.flatnonzero(~np.isfinite(numbers))[0])
             raise self._error(row, f"{name} {values[row]} is not finite")
+        if (np.abs(numbers) > limit).any():
+            row = int(np.flatnonzero(np.abs(numbers) > limit)[0])
+            raise self._error(row, f"{name} {values[row]} is beyond {limit:g}")
         return numbers
 
     def _elements(self, column: Column) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The on-disk record: a folder of NumPy columns, read through memory maps.
 
 ``<name>/<column>.npy`` holds one array each and ``<name>/record.json`` names the kind, the format
-version, what the record was made from, and each column's dtype, shape and checksum. There is no
+version, facts about the record, and each column's dtype, shape and checksum. There is no
 pickle anywhere. A record's name hashes everything that determines it, so that a changed source,
 configuration or format is another record.
 """
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from refsys.errors import DataError
 from refsys.files import new_folder, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What reading JSON of another form than expected may raise.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _HEADER = "record.json"
 
 
@@ -34,11 +36,17 @@ class Columns(Mapping[str, NDArray[Any]]):
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self.kind: str = header["kind"]
-        self.facts: dict[str, Any] = header["facts"]
-        self._declared: dict[str, Any] = header["columns"]
+        self.facts: dict[str, Any] = dict(header["facts"])
+        self._facts_sha256 = str(header["facts_sha256"])
+        self._declared: dict[str, dict[str, Any]] = {
+            str(name): {"dtype": c["dtype"], "shape": list(c["shape"]), "sha256": c["sha256"]}
+            for name, c in header["columns"].items()
+        }
         self._open: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._declared:
+            raise DataError(f"{self.path}: no column {name}; delete it")
         if name not in self._open:
             self._open[name] = self._map(name)
         return self._open[name]
@@ -64,11 +72,15 @@ class Columns(Mapping[str, NDArray[Any]]):
         return array
 
     def verify(self) -> None:
-        """Reads every column and compares its checksum.
+        """Reads every column and compares its checksum, and that of the facts.
 
         Raises:
-            DataError: a column is missing, truncated or altered.
+            DataError: a column is missing, truncated or altered, or the facts are.
         """
+        if _facts_checksum(self.facts) != self._facts_sha256:
+            raise DataError(
+                f"{self.path / _HEADER}: altered since it was written; delete {self.path}"
+            )
         for name, declared in self._declared.items():
             if _checksum(self._map(name)) != declared["sha256"]:
                 raise DataError(
@@ -91,7 +103,13 @@ def write_columns(
         DataError: the folder cannot be written.
     """
     declared: dict[str, Any] = {}
-    header = {"kind": kind, "format": FORMAT_VERSION, "facts": dict(facts), "columns": declared}
+    header = {
+        "kind": kind,
+        "format": FORMAT_VERSION,
+        "facts": dict(facts),
+        "facts_sha256": _facts_checksum(facts),
+        "columns": declared,
+    }
     try:
         with new_folder(path) as folder:
             for name, column in columns.items():
@@ -119,7 +137,7 @@ def open_columns(path: Path, kind: str) -> Columns:
         found = (header["kind"], header["format"])
     except FileNotFoundError:
         raise DataError(f"{path}: no such record") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise DataError(f"{path / _HEADER}: unreadable ({error}); delete {path}") from error
     if found != (kind, FORMAT_VERSION):
         raise DataError(
@@ -127,6 +145,10 @@ def open_columns(path: Path, kind: str) -> Columns:
             f"expected {kind!r}, format {FORMAT_VERSION}"
         )
     return columns
+
+
+def _facts_checksum(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _checksum(array: NDArray[Any]) -> str:

@@ -63,10 +63,12 @@ class Examples:
         """Opens the examples.
 
         Raises:
-            DataError: one of them is not prepared.
+            DataError: one of them is not prepared, or is damaged.
         """
         self.spec = spec
         self._examples = [store.open(entry) for entry in entries]
+        for example in self._examples:
+            example.verify()
         if not self._examples:
             raise DataError(f"{store.root}: no examples to train on; run 'foldperf prepare'")
 

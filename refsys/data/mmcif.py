@@ -35,7 +35,7 @@ class Chain:
     Attributes:
         name: label_asym_id.
         entity: label_entity_id.
-        kind: protein, rna, dna, other (a polymer of another type) or ligand.
+        kind: protein, rna, dna, other (a polymer of another type), ligand or water.
     """
 
     name: str
@@ -95,9 +95,13 @@ def read_structure(path: Path) -> Structure:
         DataError: the file is missing, damaged, incomplete or contradicts itself.
     """
     tables = CifTables(path)
-    chains = _read_chains(tables)
+    listed = _read_chains(tables)
+    chains = [chain for chain in listed if chain.kind != "water"]
+    if not chains:
+        raise tables.error("nothing but water")
     sequences = _read_sequences(tables, chains)
-    atoms = AtomSite(tables, {chain.name: chain.entity for chain in chains})
+    waters = {chain.name for chain in listed if chain.kind == "water"}
+    atoms = AtomSite(tables, {chain.name: chain.entity for chain in listed}, waters)
     rows_of: dict[tuple[str, str], list[int]] = {}
     for row in atoms.best_locations():
         rows_of.setdefault(atoms.keys[row], []).append(row)
@@ -157,10 +161,8 @@ def _read_chains(tables: CifTables) -> list[Chain]:
             raise tables.error(f"_struct_asym row {row}: entity {entity} is not in _entity")
         if types[entity] == "polymer" and entity not in kinds:
             raise tables.error(f"_entity: polymer {entity} is not in _entity_poly")
-        if types[entity] != "water":
-            chains[name] = Chain(name, entity, kinds.get(entity, "ligand"))
-    if not chains:
-        raise tables.error("nothing but water")
+        kind = "water" if types[entity] == "water" else kinds.get(entity, "ligand")
+        chains[name] = Chain(name, entity, kind)
     return list(chains.values())
 
 
@@ -175,7 +177,9 @@ def _read_sequences(tables: CifTables, chains: list[Chain]) -> dict[str, list[li
         sequence = sequences.get(entity or "")
         if sequence is None:
             continue
-        if not component or number not in {str(len(sequence)), str(len(sequence) + 1)}:
+        # A position that is listed again has several components.
+        allowed = {str(len(sequence) + 1)} | ({str(len(sequence))} if sequence else set())
+        if not component or number not in allowed:
             raise tables.error(f"_entity_poly_seq row {row}: num {number} is out of order")
         if number == str(len(sequence)):
             sequence[-1].append(component)

@@ -31,6 +31,7 @@ def record(tokens, time=None, peak=None, status="ok", series="toy tiny", replica
         "key": "k",
         "status": status,
         "reason": None if status == "ok" else "it grew <too> large",
+        "sweep": "toy",
         "replicate": replicate,
         "cell_id": f"{tokens}{series}",
         "started_at": started_at,

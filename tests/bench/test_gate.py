@@ -131,7 +131,13 @@ def test_a_case_that_is_gone_is_a_change():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"schema": "other"}', '{"schema": "foldperf.exact/1"}']
+    "text",
+    [
+        *("", "[]", '{"schema": "other"}', '{"schema": "foldperf.exact/1"}', "[" * 10**5),
+        '{"schema": "foldperf.exact/1", "torch": "2.13", "reason": "", "cases": []}',
+        '{"schema": "foldperf.exact/1", "torch": "2.13", "reason": "", "cases": {"a": {'
+        '"parameters": {}, "peaks": {}, "costs": ["a b c 1"], "peak": [], "unpriced": []}}}',
+    ],
 )
 def test_a_baseline_that_cannot_be_read_is_named(tmp_path, text):
     path = tmp_path / "b.json"

@@ -1,6 +1,8 @@
 """Statistics and probes: medians and their intervals, energy between ticks, peaks, counts."""
 
 import math
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -23,6 +25,7 @@ from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
 from bench.probes.utilization import (
     device_busy,
+    disturbance,
     hardware_flop_utilization,
     model_flop_rates,
     watch_cpu,
@@ -177,8 +180,8 @@ def _peaks(program):
         values = probe.peaks(lambda: program.run("forward"), first=True)
         values |= probe.peaks(lambda: program.run("forward"), first=False)
     finally:
-        finished = probe.finish()
-    assert finished["device_used_bytes"].value is None
+        probe.finish()
+    assert probe.device_used()["device_used_bytes"].value is None
     assert values["peak_allocated_bytes"].value is None
     return {name: value.value for name, value in values.items()}
 
@@ -239,10 +242,27 @@ def test_utilization_of_the_host_and_of_a_device_without_a_peak():
     result, values = watch_cpu(spin)
     assert result == "done"
     assert 5 < values["cpu_busy_pct"].value <= 110
+    assert values["foreign_busy_pct"].value >= 0
     rates = model_flop_rates(CpuDevice(), FACTS, 3.0)
     assert rates["achieved_flops"].value == 200
     assert rates["model_flop_utilization"].value is None
     assert device_busy(CpuDevice(), lambda: None)["device_busy_pct"].value is None
+
+
+def test_the_work_of_others_is_seen_and_flagged():
+    """Two processes spin while this one sleeps."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(2)]
+    try:
+        time.sleep(0.3)
+        _, values = watch_cpu(lambda: time.sleep(1.0))
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert values["foreign_busy_pct"].value > 10
+    assert "disturbed: others used" in disturbance(values)
+    assert not disturbance({"foreign_busy_pct": missing("no /proc/stat")})
 
 
 def test_busy_share_of_a_device_that_has_one():
@@ -263,9 +283,11 @@ def test_busy_share_of_a_device_that_has_one():
     assert busy.n > 5
     rates = model_flop_rates(Busy(), FACTS, 2.0)
     assert rates["model_flop_utilization"].value == pytest.approx(0.3)
-    executed = hardware_flop_utilization(Busy(), FACTS, 800, 2.0)["hardware_flop_utilization"]
+    flops = Value(800, "m", flags=("f",))
+    executed = hardware_flop_utilization(Busy(), FACTS, flops, 2.0)["hardware_flop_utilization"]
     assert executed.value == pytest.approx(0.4)
-    uncounted = hardware_flop_utilization(Busy(), FACTS, None, 2.0)["hardware_flop_utilization"]
+    assert executed.flags == ("f",)
+    (uncounted,) = hardware_flop_utilization(Busy(), FACTS, missing("off"), 2.0).values()
     assert uncounted.value is None
     assert uncounted.reason
 
@@ -287,7 +309,7 @@ def test_memory_that_others_hold_is_flagged():
         def used_bytes(self):
             return 5 * 2**30
 
-    used = MemoryProbe(Shared()).finish()["device_used_bytes"]
+    used = MemoryProbe(Shared()).device_used()["device_used_bytes"]
     assert used.quality == "degraded"
     assert used.flags == ("5120 MiB were in use before the case",)
 

@@ -1,20 +1,23 @@
 """Records and where they come from: files that survive, identity, promotion."""
 
+import copy
 import json
 import os
 import subprocess
 
 import pytest
+from support.records import GIT, a_record
 
 from bench import provenance
 from bench.cli import main
 from bench.errors import StorageError
-from bench.record import SCHEMA, metric, parse_record, read_records
+from bench.record import SCHEMA, metric, parse_record, read_records, read_valid_records
 from bench.record_file import RecordFile
 
 
 def record(key, status="ok", **more):
-    return {"schema": SCHEMA, "key": key, "status": status, "run_id": key * 3, **more}
+    known = {"schema": SCHEMA, "key": key, "status": status, "run_id": key * 3}
+    return known | {"git": {}, "protocol": {}} | more
 
 
 class TestFile:
@@ -35,6 +38,13 @@ class TestFile:
         with RecordFile(path).locked() as file:
             file.append(record("2"))
         assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["1", "2"]
+
+    def test_a_record_that_lacks_its_line_end_alone_is_kept(self, tmp_path):
+        path = tmp_path / "r.jsonl"
+        path.write_text(json.dumps(record("1")))
+        with RecordFile(path).locked() as file:
+            file.append(record("2"))
+            assert [found["key"] for found in file.records()] == ["1", "2"]
 
     def test_nothing_that_is_not_json_is_written(self, tmp_path):
         with RecordFile(tmp_path / "r.jsonl").locked() as file:
@@ -62,9 +72,51 @@ class TestFile:
             read_records([tmp_path / "none.jsonl"])
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"3", b'{"schema": "other/1", "key": "k"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "{", "[]", "3", "[" * 100_000, "\x00"),
+        json.dumps({"schema": SCHEMA, "key": 1}),
+        json.dumps(record("1", schema="other/1")),
+        json.dumps(record("1", status="splendid")),
+        json.dumps(record("1", git=None)),
+        json.dumps(record("1", value=float("nan"))),
+        json.dumps(record("1", value=10**400)),
+    ],
+)
 def test_what_is_not_a_record_is_none(line):
-    assert parse_record(line) is None
+    assert parse_record(json.dumps(record("1")).encode())
+    assert parse_record(line.encode()) is None
+
+
+class TestValid:
+    def write(self, tmp_path, text):
+        path = tmp_path / "r.jsonl"
+        path.write_text(text)
+        return [path]
+
+    def test_copies_are_given_once_and_a_torn_end_is_passed_over(self, tmp_path):
+        line = json.dumps(a_record(1)) + "\n"
+        found = read_valid_records(self.write(tmp_path, line + line + line[:50]))
+        assert found == [a_record(1)]
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda r: r.pop("workload"), "record: 'workload' is a required property"),
+            (lambda r: r["host"].update(cores="two"), "host.cores: 'two' is not of type 'integer'"),
+            (lambda r: r.update(devices=[]), "devices: "),
+            (lambda r: r.update(schema="other/1"), "not a record of foldperf.record/1"),
+        ],
+    )
+    def test_a_line_that_is_not_one_is_named(self, tmp_path, damage, message):
+        wrong = copy.deepcopy(a_record(2))
+        damage(wrong)
+        lines = json.dumps(a_record(1)) + "\n" + json.dumps(wrong) + "\n"
+        with pytest.raises(StorageError, match=r"r\.jsonl: line 2: ") as caught:
+            read_valid_records(self.write(tmp_path, lines))
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_metric_gives_the_figure_or_none():
@@ -128,9 +180,8 @@ class TestProvenance:
 
 
 class TestPromotion:
-    def clean(self, key, **git):
-        state = {"sha": "0" * 40, "dirty": False} | git
-        return record(key, git=state)
+    def clean(self, number, **git):
+        return a_record(number, git=GIT | git)
 
     def write(self, tmp_path, *records):
         path = tmp_path / "r.jsonl"
@@ -138,7 +189,7 @@ class TestPromotion:
         return str(path)
 
     def test_records_are_copied_once(self, tmp_path, capsys):
-        path = self.write(tmp_path, self.clean("1"), self.clean("2"))
+        path = self.write(tmp_path, self.clean(1), self.clean(2), self.clean(1))
         results = str(tmp_path / "results")
         command = ["promote", path, "--name", "laptop", "--results", results]
         for expected in ("2 records added", "0 records added"):
@@ -147,14 +198,30 @@ class TestPromotion:
         assert len(read_records([tmp_path / "results/recorded/laptop.jsonl"])) == 2
 
     def test_what_no_commit_reproduces_is_refused(self, tmp_path, capsys):
-        path = self.write(tmp_path, self.clean("1", dirty=True), self.clean("2", sha=None))
+        path = self.write(tmp_path, self.clean(1, dirty=True), self.clean(2, sha=None))
         command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
         assert main(command) == 2
-        assert "2 of 2 records are of uncommitted source" in capsys.readouterr().err
+        assert "2 of 2 records are of source that no commit here holds" in capsys.readouterr().err
         assert main([*command, "--allow-dirty"]) == 0
+
+    def test_another_packages_workload_is_not_of_a_commit_here(self, tmp_path, capsys):
+        foreign = a_record(1)
+        foreign["workload"] = foreign["workload"] | {"source_sha256": "1" * 64}
+        path = self.write(tmp_path, foreign)
+        assert main(["promote", path, "--name", "x", "--results", str(tmp_path / "results")]) == 2
+        assert "1 of 1 records" in capsys.readouterr().err
+
+    def test_a_commit_is_chosen(self, tmp_path, capsys):
+        path = self.write(tmp_path, self.clean(1, sha="a" * 40), self.clean(2, sha="b" * 40))
+        command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
+        assert main([*command, "--commit", "bbbb"]) == 0
+        (found,) = read_records([tmp_path / "results/recorded/x.jsonl"])
+        assert found["git"]["sha"] == "b" * 40
+        assert main([*command, "--commit", "cc"]) == 2
+        assert "no records of commit cc" in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["../x", "", "a/b"])
     def test_a_name_is_a_name(self, tmp_path, name, capsys):
-        path = self.write(tmp_path, self.clean("1"))
+        path = self.write(tmp_path, self.clean(1))
         assert main(["promote", path, "--name", name]) == 2
         assert "expected a file name" in capsys.readouterr().err

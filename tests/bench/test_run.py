@@ -13,6 +13,8 @@ import pytest
 from support.records import valid_records
 from support.third_party import install
 
+from bench.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "warmup_steps = 0\ntimed_steps = 1\ncounts = false\n"
 
@@ -31,7 +33,8 @@ def write_sweep(folder, axes, protocol=""):
 
 
 def records_of(folder):
-    return valid_records(folder / "results/runs/toy/records.jsonl")
+    path = folder / "results/runs/toy/records.jsonl"
+    return valid_records(path) if path.exists() else []
 
 
 def processes(text):
@@ -157,6 +160,33 @@ def test_another_source_of_a_third_party_or_another_environment_runs_again(
     assert "1 ran now" in foldperf("run", sweep, paths=[toys], check=0).stdout
     one, _, two = records_of(tmp_path)
     assert one["workload"]["source_sha256"] != two["workload"]["source_sha256"]
+
+
+def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
+    tmp_path, store, monkeypatch
+):
+    sweep = tmp_path / "toy.toml"
+    sweep.write_text(
+        f'[protocol]\n{QUICK}[[case]]\nworkload = "alphafold3-trunk"\n'
+        'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n'
+    )
+    clean = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None}
+    command = [
+        "run",
+        str(sweep),
+        "--results",
+        str(tmp_path / "results"),
+        "--store",
+        str(store.root),
+    ]
+    dirty = clean | {"dirty": True}
+    for state, ran in ((dirty, True), (dirty, False), (clean, True), (dirty, False)):
+        monkeypatch.setattr("bench.provenance.git_state", lambda state=state: state)
+        known = {record["run_id"] for record in records_of(tmp_path)}
+        assert main(command) == 0
+        (record,) = records_of(tmp_path)
+        assert (record["run_id"] not in known) == ran
+    assert record["git"]["dirty"] is False
 
 
 class TestStorage:

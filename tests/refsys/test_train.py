@@ -137,6 +137,18 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match=r"exp_avg\.npy: altered"):
             train(CONFIG, store, folder, steps=5)
 
+    def test_a_step_count_that_was_altered_is_refused(self, folder, store):
+        path = checkpoints(folder / "checkpoints")[-1] / "record.json"
+        path.write_text(path.read_text().replace('"step": 4', '"step": 2'))
+        with pytest.raises(CheckpointError, match="altered since it was written"):
+            train(CONFIG, store, folder, steps=5)
+
+    def test_a_log_without_its_last_line_end_goes_on(self, folder, store):
+        log = folder / "log.jsonl"
+        log.write_bytes(log.read_bytes().rstrip())
+        train(CONFIG, store, folder, steps=5)
+        assert len(losses(folder)) == 5
+
     def test_a_log_that_lost_lines_is_refused(self, folder, store):
         (folder / "log.jsonl").write_text("")
         with pytest.raises(CheckpointError, match="has 0 lines; the checkpoint has 4 steps"):
@@ -154,6 +166,24 @@ def test_a_loss_that_is_not_finite_ends_it_in_one_line(store, tmp_path):
         train(wild, store, tmp_path, steps=STEPS, checkpoint_every=1)
     assert all(np.isfinite(losses(tmp_path)))
     assert len(losses(tmp_path)) >= 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_while_loading_is_one_line(store, tmp_path, monkeypatch, workers):
+    def damaged(self, step):
+        raise DataError("atom_position.npy: damaged")
+
+    monkeypatch.setattr(Examples, "__getitem__", damaged)
+    with pytest.raises(DataError) as caught:
+        train(CONFIG, store, tmp_path, steps=2, workers=workers)
+    assert str(caught.value) == "atom_position.npy: damaged"
+
+
+def test_a_loader_that_is_killed_is_one_line(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(Examples, "__getitem__", lambda self, step: os.kill(os.getpid(), 9))
+    with pytest.raises(DataError, match="a loader process ended") as caught:
+        train(CONFIG, store, tmp_path, steps=2, workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):

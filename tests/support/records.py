@@ -5,7 +5,56 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from bench.record import SCHEMA_FILE
+from bench.record import SCHEMA, SCHEMA_FILE
+
+GIT = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None}
+
+
+def a_record(number: int, status: str = "oom", **more) -> dict:
+    """A valid record of a case that did not end well, unless told otherwise."""
+    name = f"{number:020x}"
+    labels = {"tokens": 8, "series": "toy", "variant": "", "synthetic": False}
+    nothing = {part: {} for part in ("metrics", "telemetry", "outcome", "breakdown", "notes")}
+    versions = ("python", "torch", "triton", "numpy", "cuda", "rocm", "nccl", "packages_sha256")
+    device = ("memory_bytes", "uuid_hash", "driver", "vbios", "power_cap_w", "partition", "ecc")
+    found = {
+        "schema": SCHEMA,
+        "run_id": f"{number:032x}",
+        "key": name,
+        "cell_id": name,
+        "sweep": "toy",
+        "replicate": 0,
+        "status": status,
+        "reason": None if status == "ok" else "it grew",
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+        "duration_s": 1.5,
+        "workload": {
+            **{"name": "toy", "config": {"tokens": 8}, "config_sha256": name, "labels": labels},
+            **{"inputs": {}, "source_sha256": None, "ranks": 1},
+        },
+        "facts": None,
+        "git": GIT,
+        "source_sha256": "0" * 64,
+        "host": {
+            **{"os": "Linux", "cpu": "a cpu", "cores": 2, "memory_bytes": 2**34},
+            **{"hostname_hash": "h", "container": False},
+        },
+        "devices": [
+            {"vendor": "none", "name": "a cpu", "kind": "cpu", "energy_domain": None}
+            | dict.fromkeys(device)
+        ],
+        "software": dict.fromkeys(versions),
+        "environment": {},
+        "protocol": {
+            **{"seed": 0, "order_index": 0, "warmup_steps": 1, "timed_steps": 1, "counts": True},
+            **{"energy_s": 1.0, "timeout_s": 1.0, "memory_limit_bytes": 1},
+            **{"watched_resident_bytes": 1},
+        },
+        **nothing,
+    } | more
+    VALIDATOR.validate(found)
+    return found
+
 
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 

@@ -115,7 +115,42 @@ def test_real_structures_have_the_known_number_of_tokens(sources, entry, tokens)
     assert len(columns["token_residue_type"]) == tokens
 
 
+FIRST_MODEL = part.ATOM_ROWS[:10]
+
+
+def changed(row, old, new):
+    """The atoms with one row altered."""
+    rows = list(part.ATOM_ROWS)
+    assert old in rows[row]
+    rows[row] = rows[row].replace(old, new)
+    return mmcif(atoms=rows)
+
+
 REFUSED = {
+    "a chain that is not listed": (
+        changed(6, " A 1 3 3 ", " Q 1 3 3 "),
+        "_atom_site row 7: chain Q is not in _struct_asym",
+    ),
+    "an atom of a protein among the water": (
+        changed(5, " A 1 2 2 ", " C 1 2 2 "),
+        "_atom_site row 6: label_entity_id 1 is not the entity 3 of chain C",
+    ),
+    "two components in one residue": (
+        changed(1, " MET ", " ZZZ "),
+        "_atom_site row 2: ZZZ in a residue of MET",
+    ),
+    "a model in two places": (
+        changed(0, " ? 1", " ? 2"),
+        "_atom_site row 1: pdbx_PDB_model_num 2 stands in several places",
+    ),
+    "a charge beyond reason": (changed(8, " 2 1", " 300 1"), "pdbx_formal_charge 300 is beyond"),
+    "half a charge": (changed(8, " 2 1", " 1.5 1"), "pdbx_formal_charge 1.5 is not whole"),
+    "a coordinate beyond reason": (changed(1, "1.5 0.0", "1e30 0.0"), "Cartn_x 1e30 is beyond"),
+    "an occupancy beyond reason": (changed(1, " 1.0 ? 1", " 1e9 ? 1"), "occupancy 1e9 is beyond"),
+    "a sequence that begins at nought": (
+        mmcif(sequence=part.SEQUENCE.replace("1 1 MET", "1 0 MET")),
+        "_entity_poly_seq row 1: num 0 is out of order",
+    ),
     "empty": ("", "no _atom_site"),
     "text": ("hello", "not readable as mmCIF"),
     "binary": (bytes(range(256)) * 4, "not readable as mmCIF"),
@@ -142,15 +177,15 @@ REFUSED = {
         "_entity_poly_seq row 3: num 5 is out of order",
     ),
     "residue beyond the sequence": (
-        mmcif(atoms=(*part.ATOM_ROWS, "ATOM 9 C CA . ALA A 1 9 9 0 0 0 1 ? 1")),
-        "_atom_site row 12: label_seq_id 9 is not a position of the sequence of chain A",
+        mmcif(atoms=(*FIRST_MODEL, "ATOM 9 C CA . ALA A 1 9 9 0 0 0 1 ? 1")),
+        "_atom_site row 11: label_seq_id 9 is not a position of the sequence of chain A",
     ),
     "another residue than the sequence's": (
-        mmcif(atoms=(*part.ATOM_ROWS, "ATOM 9 C CA . TRP A 1 4 4 0 0 0 1 ? 1")),
+        mmcif(atoms=(*FIRST_MODEL, "ATOM 9 C CA . TRP A 1 4 4 0 0 0 1 ? 1")),
         "TRP stands where _entity_poly_seq has ALA",
     ),
     "another entity than the chain's": (
-        mmcif(atoms=(*part.ATOM_ROWS, "ATOM 9 C CA . ALA A 2 4 4 0 0 0 1 ? 1")),
+        mmcif(atoms=(*FIRST_MODEL, "ATOM 9 C CA . ALA A 2 4 4 0 0 0 1 ? 1")),
         "label_entity_id 2 is not the entity 1 of chain A",
     ),
     "an atom twice": (

@@ -3,15 +3,20 @@
 import json
 import multiprocessing
 import pickle
+import shutil
 
 import numpy as np
 import pytest
+from support import mmcif as part
 from support.mmcif import mmcif
 
 from refsys.data import store as store_module
 from refsys.data.columns import FORMAT_VERSION, open_columns, record_name, write_columns
+from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import Store
 from refsys.errors import DataError
+from workloads.catalogue import catalogue
+from workloads.errors import UnsupportedError
 
 
 @pytest.fixture
@@ -55,6 +60,12 @@ class TestRecord:
         with pytest.raises(DataError, match=r"a.npy: altered since it was written"):
             open_columns(record, "test").verify()
 
+    def test_altered_facts_are_found(self, record):
+        path = record / "record.json"
+        path.write_text(path.read_text().replace("here", "there"))
+        with pytest.raises(DataError, match=r"record\.json: altered since it was written"):
+            open_columns(record, "test").verify()
+
     @pytest.mark.parametrize("keep", [0, 10, 130])
     def test_truncated_columns_are_found(self, record, keep):
         path = record / "a.npy"
@@ -75,7 +86,7 @@ class TestRecord:
         with pytest.raises(DataError, match="damaged"):
             _ = open_columns(record, "test")["a"]
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"kind": "test"}'])
+    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"kind": "test"}', "[" * 10**5])
     def test_an_unreadable_header_is_named(self, record, text):
         (record / "record.json").write_text(text)
         with pytest.raises(DataError, match=r"record\.json: unreadable"):
@@ -87,7 +98,10 @@ class TestRecord:
         header = json.loads((record / "record.json").read_text())
         header["format"] = FORMAT_VERSION + 1
         (record / "record.json").write_text(json.dumps(header))
-        with pytest.raises(DataError, match="format 2; expected 'test', format 1"):
+        with pytest.raises(
+            DataError,
+            match=f"format {FORMAT_VERSION + 1}; expected 'test', format {FORMAT_VERSION}",
+        ):
             open_columns(record, "test")
 
     def test_a_missing_record_and_an_unwritable_place(self, tmp_path):
@@ -136,6 +150,85 @@ class TestStore:
         store = Store(tmp_path / "store")
         store.prepare(structure, {"A": alignment})
         assert len(store.open("test").alignments[0]["codes"]) == 2
+
+    def test_each_chain_has_its_own_alignment_where_one_is_given(self, tmp_path):
+        structure = tmp_path / "dimer.cif"
+        chains = part.CHAINS.replace("A 1\n", "A 1\nD 1\n")
+        rows = [*part.ATOM_ROWS[:8], part.ATOM_ROWS[5].replace(" A 1 ", " D 1 ")]
+        structure.write_text(mmcif(chains=chains, atoms=[*rows, part.ATOM_ROWS[8]]))
+        for name, other in (("a", ""), ("d", ">1\nMG-A\n")):
+            (tmp_path / f"{name}.a3m").write_text(f">q\nMGXA\n{other}")
+        store = Store(tmp_path / "store")
+        store.prepare(structure, {"A": tmp_path / "a.a3m", "D": tmp_path / "d.a3m"})
+        found = store.open("test").alignments
+        assert {number: len(record["codes"]) for number, record in found.items()} == {0: 1, 1: 2}
+
+    @pytest.mark.parametrize(
+        "block", ["/tmp/victim", "../../x", "", "a/b", "x" * 300, "synthetic", "Synthetic"]
+    )
+    def test_a_data_block_that_cannot_name_an_entry_is_refused(self, tmp_path, structure, block):
+        structure.write_text(mmcif(header=f"data_{block}\n#\n"))
+        with pytest.raises(DataError, match=r"test\.cif: data block .* cannot name an entry"):
+            Store(tmp_path / "store").prepare(structure, {})
+        assert not (tmp_path / "store").exists()
+
+    @pytest.mark.parametrize("entry", ["../examples/test", "", "/etc/passwd"])
+    def test_a_path_is_not_an_entry(self, tmp_path, structure, entry):
+        store = Store(tmp_path / "store")
+        store.prepare(structure, {})
+        with pytest.raises(DataError, match="is not the name of an entry"):
+            store.open(entry)
+
+    def test_replacing_an_entry_by_another_file_is_said(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        assert store.prepare(structure, {}).replaced is None
+        assert store.prepare(structure, {}).replaced is None
+        other = tmp_path / "other.cif"
+        other.write_text(mmcif() + "# another\n")
+        assert store.prepare(other, {}).replaced == "test.cif"
+
+    def test_what_stands_in_a_records_place_is_replaced(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        store.prepare(structure, {})
+        path = store.open("test").structure.path
+        shutil.rmtree(path)
+        path.write_text("")
+        assert store.prepare(structure, {}).built == 1
+
+    def test_a_store_that_cannot_be_written_is_one_line(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        store.prepare(structure, {})
+        shutil.rmtree(tmp_path / "store" / "examples")
+        (tmp_path / "store" / "examples").write_text("")
+        with pytest.raises(DataError, match="examples: "):
+            store.prepare(structure, {})
+
+    @pytest.mark.parametrize(
+        "manifest",
+        [
+            *('{"structure": null}', '{"structure": "x", "alignments": [1]}', "[]", "[" * 10**5),
+            '{"structure": "x", "alignments": {"A": "y"}}',
+        ],
+    )
+    def test_a_damaged_manifest_is_one_line(self, tmp_path, structure, manifest):
+        store = Store(tmp_path / "store")
+        store.prepare(structure, {})
+        (tmp_path / "store" / "examples" / "test.json").write_text(manifest)
+        with pytest.raises(DataError, match=r"test\.json: unreadable .* again"):
+            store.open("test")
+
+    def test_damage_is_found_before_it_is_used(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        store.prepare(structure, {})
+        path = store.open("test").structure.path / "atom_position.npy"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"atom_position\.npy: altered"):
+            Examples(store, ["test"], ExampleSpec(tokens=4, alignment_rows=1))
+        trunk = catalogue()["alphafold3-trunk"]
+        with pytest.raises(UnsupportedError, match=r"altered.*run 'foldperf prepare' again"):
+            trunk.inputs(trunk.configure({"entry": "test"}), store.root)
 
     def test_an_alignment_of_another_sequence_is_refused(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
