@@ -36,7 +36,7 @@ class Field:
     places_of: str = ""
 
 
-FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31}
+FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31, "letter": 4}
 
 TRUNK_FIELDS: tuple[Field, ...] = (
     Field("example", (), torch.int64, 0, "place in the global batch, a key of its draws"),
@@ -63,6 +63,19 @@ TRUNK_FIELDS: tuple[Field, ...] = (
     ),
     Field("pseudo_beta", ("token", "xyz"), torch.float32, 0, "representative atom, ångström"),
     Field("pseudo_beta_mask", ("token",), torch.bool, False, "whether that atom was modelled"),
+)
+
+ATOM_FIELDS: tuple[Field, ...] = (
+    Field("atom_mask", ("atom",), torch.bool, False, "False where padded"),
+    Field(
+        "atom_token", ("atom",), torch.int32, -1, "the atom's token, ascending", places_of="token"
+    ),
+    Field("reference_position", ("atom", "xyz"), torch.float32, 0, "in its conformer, ångström"),
+    Field("reference_mask", ("atom",), torch.bool, False, "whether the conformer has the atom"),
+    Field("reference_element", ("atom",), torch.uint8, 0, "atomic number"),
+    Field("reference_charge", ("atom",), torch.int8, 0, "formal charge"),
+    Field("reference_name", ("atom", "letter"), torch.uint8, 0, "letters less 32; 0 is a blank"),
+    Field("reference_space", ("atom",), torch.int32, -1, "number of its conformer"),
 )
 
 

@@ -11,7 +11,7 @@ from refsys.errors import ArgumentError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Hyper-parameters of the trunk, named as in the AlphaFold 3 supplement.
+    """Hyper-parameters of the model, named as in the AlphaFold 3 supplement.
 
     Attributes:
         c_s: Width of the single representation.
@@ -31,6 +31,19 @@ class ModelConfig:
         max_relative_chain: Clip of the chain offset (Algorithm 3).
         tokens: Crop that the preset is meant to train on.
         alignment_rows: Alignment rows that the preset is meant to train on.
+        c_t: Width of the template embedder (Algorithm 16).
+        c_atom: Width of the atom single representation.
+        c_atompair: Width of the atom pair representation.
+        c_token: Width of the diffusion token representation.
+        template_blocks: Blocks of Algorithm 16.
+        confidence_blocks: Blocks of Algorithm 31.
+        atom_blocks: Blocks of each atom transformer (Algorithm 7).
+        token_blocks: Blocks of the diffusion transformer (Algorithm 23).
+        token_heads: Heads of the diffusion transformer.
+        samples: Noised copies of each example in a training step.
+        fourier_features: Features of the noise level (Algorithm 22).
+        atom_heads: Heads of the atom transformers.
+        templates: Templates of each chain.
     """
 
     c_s: int
@@ -42,6 +55,19 @@ class ModelConfig:
     pair_heads: int
     tokens: int
     alignment_rows: int
+    c_t: int
+    c_atom: int
+    c_atompair: int
+    c_token: int
+    template_blocks: int
+    confidence_blocks: int
+    atom_blocks: int
+    token_blocks: int
+    token_heads: int
+    samples: int
+    fourier_features: int = 256
+    atom_heads: int = 4
+    templates: int = 4
     outer_product_width: int = 32
     pair_weighted_heads: int = 8
     transition_factor: int = 4
@@ -73,6 +99,17 @@ PRESETS: dict[str, ModelConfig] = {
         pair_heads=2,
         tokens=64,
         alignment_rows=16,
+        c_t=16,
+        c_atom=32,
+        c_atompair=8,
+        c_token=64,
+        template_blocks=1,
+        confidence_blocks=1,
+        atom_blocks=1,
+        token_blocks=2,
+        token_heads=4,
+        samples=2,
+        fourier_features=64,
     ),
     "mini": ModelConfig(
         c_s=192,
@@ -84,6 +121,16 @@ PRESETS: dict[str, ModelConfig] = {
         pair_heads=4,
         tokens=128,
         alignment_rows=64,
+        c_t=32,
+        c_atom=64,
+        c_atompair=16,
+        c_token=384,
+        template_blocks=1,
+        confidence_blocks=1,
+        atom_blocks=2,
+        token_blocks=4,
+        token_heads=8,
+        samples=4,
     ),
     "small": ModelConfig(
         c_s=384,
@@ -95,6 +142,16 @@ PRESETS: dict[str, ModelConfig] = {
         pair_heads=4,
         tokens=256,
         alignment_rows=512,
+        c_t=64,
+        c_atom=128,
+        c_atompair=16,
+        c_token=768,
+        template_blocks=1,
+        confidence_blocks=2,
+        atom_blocks=3,
+        token_blocks=6,
+        token_heads=16,
+        samples=16,
     ),
     "base": ModelConfig(
         c_s=384,
@@ -106,6 +163,16 @@ PRESETS: dict[str, ModelConfig] = {
         pair_heads=4,
         tokens=384,
         alignment_rows=1024,
+        c_t=64,
+        c_atom=128,
+        c_atompair=16,
+        c_token=768,
+        template_blocks=2,
+        confidence_blocks=4,
+        atom_blocks=3,
+        token_blocks=12,
+        token_heads=16,
+        samples=48,
     ),
     "full": ModelConfig(
         c_s=384,
@@ -117,6 +184,16 @@ PRESETS: dict[str, ModelConfig] = {
         pair_heads=4,
         tokens=384,
         alignment_rows=1024,
+        c_t=64,
+        c_atom=128,
+        c_atompair=16,
+        c_token=768,
+        template_blocks=2,
+        confidence_blocks=4,
+        atom_blocks=3,
+        token_blocks=24,
+        token_heads=16,
+        samples=48,
     ),
 }
 

@@ -8,32 +8,20 @@ the single representation, I width of the input single representation, M alignme
 """
 
 import math
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.initialization import zeros
-from refsys.model.layers import LayerNorm, Linear
+from refsys.model.layers import LayerNorm, Linear, OneHotLinear
 from refsys.parallel import Layout
 from refsys.precision import Precision
 
 RESIDUE_CLASSES = 31
 ELEMENTS = 128
-
-
-class OneHotLinear(Linear):
-    """Linear of concatenated one-hot codes and scalars, without building the one-hots."""
-
-    def lookup(self, codes: Tensor, first: int, dtype: torch.dtype) -> Tensor:
-        """The weights' columns first + code for each of the integer `codes`: [..., out]."""
-        return F.embedding(codes.long() + first, self.weight.t()).to(dtype)
-
-    def scaled(self, values: Tensor, column: int, dtype: torch.dtype) -> Tensor:
-        """Column `column` times each of the scalar `values`: [..., out]."""
-        return values.to(dtype).unsqueeze(-1) * self.weight[:, column].to(dtype)
 
 
 class TokenInputEmbedder(nn.Module):
@@ -67,39 +55,62 @@ class TokenInputEmbedder(nn.Module):
         )
 
 
+class RelativePosition(NamedTuple):
+    """Algorithm 3's codes of each pair of tokens.
+
+    Attributes:
+        residue_BRN: Residue offset, a bin.
+        token_BRN: Token offset within the residue, a bin.
+        same_entity_BRN: Whether both are of one entity.
+        chain_BRN: Offset among the copies of the entity, a bin.
+    """
+
+    residue_BRN: Tensor
+    token_BRN: Tensor
+    same_entity_BRN: Tensor
+    chain_BRN: Tensor
+
+
+def relative_position(config: ModelConfig, batch: Batch, layout: Layout) -> RelativePosition:
+    """Lines 1 to 9 of Algorithm 3, for the owned rows."""
+
+    def offset(name: str, limit: int, valid: Tensor) -> Tensor:
+        difference = own(name).unsqueeze(2) - batch[name].unsqueeze(1)
+        return torch.where(valid, (difference + limit).clamp(0, 2 * limit), 2 * limit + 1)
+
+    def own(name: str) -> Tensor:
+        return layout.local(batch[name], axis=1)
+
+    def same(name: str) -> Tensor:
+        return own(name).unsqueeze(2) == batch[name].unsqueeze(1)
+
+    same_chain, same_entity = same("asym_id"), same("entity_id")
+    same_residue = same_chain & same("residue_index")
+    return RelativePosition(
+        offset("residue_index", config.max_relative_residue, same_chain),
+        offset("token_index", config.max_relative_residue, same_residue),
+        same_entity,
+        offset("sym_id", config.max_relative_chain, same_entity),
+    )
+
+
 class RelativePositionEncoding(nn.Module):
     """Algorithm 3: residue, token and chain offsets of each pair of tokens."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
+        self.config = config
         self.linear = OneHotLinear(config.relative_position_width, config.c_z, precision=precision)
-        self.max_residue = config.max_relative_residue
-        self.max_chain = config.max_relative_chain
         self.dtype = precision.activations
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
         """[B, R, N, C]."""
-
-        def offset(name: str, limit: int, valid: Tensor) -> Tensor:
-            difference = own(name).unsqueeze(2) - batch[name].unsqueeze(1)
-            return torch.where(valid, (difference + limit).clamp(0, 2 * limit), 2 * limit + 1)
-
-        def own(name: str) -> Tensor:
-            return layout.local(batch[name], axis=1)
-
-        def same(name: str) -> Tensor:
-            return own(name).unsqueeze(2) == batch[name].unsqueeze(1)
-
-        same_chain, same_entity = same("asym_id"), same("entity_id")
-        same_residue = same_chain & same("residue_index")
-        residue = offset("residue_index", self.max_residue, same_chain)
-        token = offset("token_index", self.max_residue, same_residue)
-        chain = offset("sym_id", self.max_chain, same_entity)
-        bins = 2 * self.max_residue + 2
+        codes = relative_position(self.config, batch, layout)
+        bins = 2 * self.config.max_relative_residue + 2
         lookup, dtype = self.linear.lookup, self.dtype
-        encoding = lookup(residue, 0, dtype) + lookup(token, bins, dtype)
-        encoding = encoding + self.linear.scaled(same_entity, 2 * bins, dtype)
-        return encoding + lookup(chain, 2 * bins + 1, dtype)
+        encoding = lookup(codes.residue_BRN, 0, dtype) + lookup(codes.token_BRN, bins, dtype)
+        encoding = encoding + self.linear.scaled(codes.same_entity_BRN, 2 * bins, dtype)
+        return encoding + lookup(codes.chain_BRN, 2 * bins + 1, dtype)
 
 
 class InitialEmbedding(nn.Module):

@@ -48,6 +48,16 @@ def ones(weight: Tensor, draw: Draw) -> Tensor:
     return torch.ones_like(weight)
 
 
+def constant(value: float) -> Initializer:
+    """One value everywhere, as the −2 of the gates that begin nearly closed."""
+
+    def initializer(weight: Tensor, draw: Draw) -> Tensor:
+        del draw
+        return torch.full_like(weight, value)
+
+    return initializer
+
+
 def stacked(*parts: tuple[int, Initializer]) -> Initializer:
     """Initializes consecutive groups of rows, (rows, initializer) each."""
 

@@ -19,18 +19,31 @@ class Linear(nn.Module):
         *,
         bias: bool = False,
         initializer: Initializer = lecun,
+        bias_initializer: Initializer = zeros,
         precision: Precision,
     ) -> None:
         super().__init__()
         dtype = precision.parameters
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
-        self.initializers = {"weight": initializer} | ({"bias": zeros} if bias else {})
+        self.initializers = {"weight": initializer} | ({"bias": bias_initializer} if bias else {})
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out] in the dtype of `x`."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class OneHotLinear(Linear):
+    """Linear of concatenated one-hot codes and scalars, without building the one-hots."""
+
+    def lookup(self, codes: Tensor, first: int, dtype: torch.dtype) -> Tensor:
+        """The weights' columns first + code for each of the integer `codes`: [..., out]."""
+        return F.embedding(codes.long() + first, self.weight.t()).to(dtype)
+
+    def scaled(self, values: Tensor, column: int, dtype: torch.dtype) -> Tensor:
+        """Column `column` times each of the scalar `values`: [..., out]."""
+        return values.to(dtype).unsqueeze(-1) * self.weight[:, column].to(dtype)
 
 
 class LayerNorm(nn.Module):
@@ -46,3 +59,17 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., width] in the dtype of `x`."""
         return layer_norm(x, self.weight, self.bias, statistics=self.statistics)
+
+
+class ScaledLayerNorm(nn.Module):
+    """LayerNorm with a scale and no offset, as the diffusion module has it."""
+
+    def __init__(self, width: int, precision: Precision) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, dtype=precision.parameters))
+        self.initializers = {"weight": ones}
+        self.statistics = precision.norm_statistics
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] → [..., width] in the dtype of `x`."""
+        return layer_norm(x, self.weight, None, statistics=self.statistics)

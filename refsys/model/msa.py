@@ -97,7 +97,7 @@ class MSAModuleBlock(nn.Module):
         self.outer_product_mean = OuterProductMean(config, precision)
         self.pair_weighted_averaging = MSAPairWeightedAveraging(config, precision)
         self.transition = Transition(config.c_m, config.transition_factor, precision)
-        self.pair_stack = PairStack(config, precision)
+        self.pair_stack = PairStack.of_trunk(config, precision)
         self.last = last
         if last:
             self.pair_weighted_averaging.requires_grad_(False)

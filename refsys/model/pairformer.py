@@ -23,9 +23,10 @@ from refsys.precision import Precision
 class PairStack(nn.Module):
     """The five pair updates of a block: lines 2 to 6 of Algorithm 17."""
 
-    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+    def __init__(
+        self, c_z: int, heads: int, dropout: float, factor: int, precision: Precision
+    ) -> None:
         super().__init__()
-        c_z, heads, dropout = config.c_z, config.pair_heads, config.pair_dropout
         self.triangle_multiplication_outgoing = TriangleMultiplicationOutgoing(
             c_z, dropout, precision
         )
@@ -36,7 +37,18 @@ class PairStack(nn.Module):
             c_z, heads, dropout, precision
         )
         self.triangle_attention_ending = TriangleAttentionEndingNode(c_z, heads, dropout, precision)
-        self.transition = Transition(c_z, config.transition_factor, precision)
+        self.transition = Transition(c_z, factor, precision)
+
+    @classmethod
+    def of_trunk(cls, config: ModelConfig, precision: Precision) -> "PairStack":
+        """As the Pairformer and the MSA module have it."""
+        return cls(
+            config.c_z,
+            config.pair_heads,
+            config.pair_dropout,
+            config.transition_factor,
+            precision,
+        )
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The updated pair slab."""
@@ -52,7 +64,7 @@ class PairformerBlock(nn.Module):
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
-        self.pair_stack = PairStack(config, precision)
+        self.pair_stack = PairStack.of_trunk(config, precision)
         self.attention_pair_bias = AttentionPairBias(
             config.c_s, config.c_z, config.single_heads, precision
         )

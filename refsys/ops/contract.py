@@ -49,6 +49,6 @@ def check_rank(name: str, tensor: Tensor, axes: str) -> None:
         raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}; expected [{axes}]")
 
 
-def nbytes(*tensors: Tensor) -> int:
-    """Bytes that the tensors hold."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def nbytes(*tensors: Tensor | None) -> int:
+    """Bytes that the tensors hold; an absent one holds none."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)

@@ -10,6 +10,7 @@ Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -58,6 +59,14 @@ class Layout(ABC):
         """
 
     @abstractmethod
+    def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
+        """[…, n, …] → […, width + n + width, …] along `axis`, of which ranks own contiguous parts.
+
+        The ends come from the neighbouring ranks' parts; beyond the first and the last part they
+        are zero. Gradients are added back where the values came from.
+        """
+
+    @abstractmethod
     def sum_ranks(self, x: Tensor) -> Tensor:
         """The sum of `x` over ranks, on every rank.
 
@@ -99,6 +108,11 @@ class SingleRank(Layout):
     def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """See `Layout`."""
         yield 0, self.tokens, z_BRNC
+
+    def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
+        """See `Layout`."""
+        axes_after = x.dim() - 1 - axis % x.dim()
+        return F.pad(x, (0, 0) * axes_after + (width, width))
 
     def sum_ranks(self, x: Tensor) -> Tensor:
         """See `Layout`."""

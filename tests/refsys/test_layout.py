@@ -6,7 +6,7 @@ that the asking is real, so that those tests can fail.
 
 import pytest
 import torch
-from support.layouts import PoisonLayout
+from support.layouts import PoisonLayout, in_lockstep
 from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
 
 from refsys.losses import distogram_loss, resolved_loss
@@ -68,7 +68,7 @@ CROSSING = {
     "TriangleAttentionEndingNode": pair_module(
         triangle_attention.TriangleAttentionEndingNode, C_Z, 2, 0.25, FLOAT64
     ),
-    "PairStack": pair_module(pairformer.PairStack, CONFIG, FLOAT64),
+    "PairStack": pair_module(pairformer.PairStack, C_Z, 2, 0.25, 4, FLOAT64),
     "AttentionPairBias": case(
         AttentionPairBias(C_S, C_Z, 4, FLOAT64),
         lambda m, lay: m(own(lay, S), own(lay, Z), TOKEN_MASK, context(BATCH, lay)),
@@ -150,6 +150,26 @@ def test_poison_changes_what_crosses_rows(name):
 def test_poison_leaves_what_is_local(name):
     slab, truth = slab_and_truth(*LOCAL[name])
     torch.testing.assert_close(slab, truth, rtol=1e-12, atol=1e-12)
+
+
+def test_a_halo_is_the_neighbours_part():
+    """Beyond the ends it is zero; between them, what the whole tensor has there."""
+    x = normal(TOKENS, 3)
+    whole = SingleRank(TOKENS).halo(x, 1, 2)
+    assert whole.shape == (1, TOKENS + 4, 3)
+    assert torch.equal(whole[:, 2:-2], x)
+    assert (whole[:, :2] == 0).all()
+
+    def program(layout):
+        return (layout.halo(layout.local(x, 1), 1, 2), torch.tensor(layout.start))
+
+    for part, start in in_lockstep(TOKENS, 3, program):
+        assert torch.equal(part, whole[:, int(start) : int(start) + part.shape[1]])
+    poison = PoisonLayout(TOKENS, 1, 3)
+    poisoned = poison.halo(poison.local(x, 1), 1, 2)
+    truth = whole[:, poison.start : poison.stop + 4]
+    assert torch.equal(poisoned[:, 2:-2], truth[:, 2:-2])
+    assert not torch.equal(poisoned, truth)
 
 
 def test_poison_reaches_the_losses():

@@ -62,6 +62,14 @@ class _SlabLayout(Layout):
         for (start, stop), part in zip(slabs(self.tokens, self.ranks), parts, strict=True):
             yield start, stop, part
 
+    def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
+        """For parts as large as the token slabs."""
+        whole = torch.cat(self.everyone_of(x, axis, self._rows()), dim=axis)
+        ends = list(whole.shape)
+        ends[axis] = width
+        padded = torch.cat([whole.new_zeros(ends), whole, whole.new_zeros(ends)], dim=axis)
+        return padded.narrow(axis, self.start, self.stop - self.start + 2 * width)
+
     def sum_ranks(self, x: Tensor) -> Tensor:
         return torch.stack(self.everyone_of(x.unsqueeze(0), 0, [1] * self.ranks)).sum(dim=(0, 1))
 

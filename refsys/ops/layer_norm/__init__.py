@@ -17,8 +17,8 @@ _OPERATOR = Operator(
 
 def layer_norm(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
     *,
     statistics: torch.dtype,
     epsilon: float = 1e-5,
@@ -28,8 +28,8 @@ def layer_norm(
 
     Args:
         x: [..., c], any floating-point dtype.
-        weight: [c], in the dtype of the master weights.
-        bias: [c], likewise.
+        weight: [c], in the dtype of the master weights; None scales by one.
+        bias: [c], likewise; None adds nothing.
         statistics: The dtype of mean, variance and everything in between.
         epsilon: Added to the variance.
         backend: See `refsys.ops.backend`.
@@ -40,6 +40,8 @@ def layer_norm(
     Raises:
         ArgumentError: a shape or device does not fit.
     """
-    check("weight", weight, x.shape[-1:], like=x)
-    check("bias", bias, x.shape[-1:], like=x)
+    if weight is not None:
+        check("weight", weight, x.shape[-1:], like=x)
+    if bias is not None:
+        check("bias", bias, x.shape[-1:], like=x)
     return _OPERATOR(x, weight, bias, statistics=statistics, epsilon=epsilon, backend=backend)

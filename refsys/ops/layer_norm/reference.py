@@ -6,10 +6,14 @@ from torch import Tensor
 
 
 def layer_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, *, statistics: torch.dtype, epsilon: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    statistics: torch.dtype,
+    epsilon: float,
 ) -> Tensor:
     """See `refsys.ops.layer_norm.layer_norm`."""
-    normalized = F.layer_norm(
-        x.to(statistics), x.shape[-1:], weight.to(statistics), bias.to(statistics), epsilon
-    )
+    scale, offset = (None if t is None else t.to(statistics) for t in (weight, bias))
+    normalized = F.layer_norm(x.to(statistics), x.shape[-1:], scale, offset, epsilon)
     return normalized.to(x.dtype)

@@ -1,0 +1,363 @@
+"""Attention among atoms, in windows along the sequence (Algorithms 5, 6 and 7).
+
+Atoms are in sequence order and padded to a multiple of 32. Each window of 32 atoms attends to the
+128 atoms around its middle, 48 beyond either end; at the sequence's ends the window is cut short by
+masking, so that nothing reads further than 48 atoms away.
+
+What does not depend on the noise (the atoms' conditioning, its pairs, the pair biases) has one
+sample where activations have many.
+
+Shape suffixes: B batch, D diffusion samples (one for what they share), A atoms, W windows, Q the 32
+queries and K the 128 keys of a window, C atom width, P atom pair width, T token width, H heads, N
+tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refsys.batch import Batch
+from refsys.config import ModelConfig
+from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition, ZeroGate
+from refsys.model.context import Context
+from refsys.model.initialization import he, zeros
+from refsys.model.layers import Linear, OneHotLinear, ScaledLayerNorm
+from refsys.ops.triangle_attention import triangle_attention
+from refsys.parallel import Layout
+from refsys.precision import Precision
+
+QUERIES = 32
+KEYS = 128
+HALO = (KEYS - QUERIES) // 2
+
+# Width of the reference features: position, mask, element, charge, and four letters of 64 kinds.
+ELEMENTS = 128
+NAME_LETTERS, NAME_KINDS = 4, 64
+REFERENCE_WIDTH = 3 + 1 + ELEMENTS + 1 + NAME_LETTERS * NAME_KINDS
+
+
+def query_windows(x: Tensor, axis: int) -> Tensor:
+    """[…, A, …] → […, W, Q, …]."""
+    return x.unflatten(axis, (-1, QUERIES))
+
+
+def key_windows(x: Tensor, axis: int, layout: Layout) -> Tensor:
+    """[…, A, …] → […, W, K, …]: the atoms around each window; zero or False beyond the ends."""
+    windows = layout.halo(x, axis, HALO).unfold(axis, KEYS, QUERIES)
+    return windows.movedim(-1, axis + 1)
+
+
+class AtomConditioning(NamedTuple):
+    """What steers atoms, computed once for all samples.
+
+    Attributes:
+        single_B1AC: Of each atom.
+        pair_BWQKP: Of each query and key.
+    """
+
+    single_B1AC: Tensor
+    pair_BWQKP: Tensor
+
+
+class AtomAttention(nn.Module):
+    """Attention of Algorithm 7's blocks; queries and keys have an adaptive norm each."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        width = config.c_atom
+        self.heads = config.atom_heads
+        self.norm_q = AdaptiveLayerNorm(width, width, precision)
+        self.norm_k = AdaptiveLayerNorm(width, width, precision)
+        self.linear_q = Linear(width, width, bias=True, precision=precision)
+        self.linear_kv = Linear(width, 2 * width, precision=precision)
+        self.linear_gate = Linear(width, width, initializer=zeros, precision=precision)
+        self.linear_out = Linear(width, width, precision=precision)
+        self.gate = ZeroGate(width, width, precision)
+        self.softmax = precision.softmax
+
+    def forward(
+        self,
+        q_BDAC: Tensor,
+        condition_B1AC: Tensor,
+        bias_BWHQK: Tensor,
+        mask_BWK: Tensor,
+        context: Context,
+    ) -> Tensor:
+        """The atoms of every sample, with the update added."""
+        x_BDAC = self.norm_q(q_BDAC, condition_B1AC)
+        k_BDAC, v_BDAC = self.linear_kv(self.norm_k(q_BDAC, condition_B1AC)).chunk(2, dim=-1)
+        queries = self._by_window(query_windows(self.linear_q(x_BDAC), axis=2))
+        keys = self._by_window(key_windows(k_BDAC, 2, context.layout))
+        values = self._by_window(key_windows(v_BDAC, 2, context.layout))
+        samples = q_BDAC.shape[1]
+        mask = mask_BWK.flatten(0, 1).unsqueeze(1).expand(-1, samples, -1)
+        # A window is an example of the operator, its samples the rows that share a bias.
+        out = triangle_attention(
+            queries, keys, values, bias_BWHQK.flatten(0, 1), mask, softmax=self.softmax
+        )
+        out_BWDQC = out.flatten(-2).unflatten(0, (q_BDAC.shape[0], -1))
+        out_BDAC = out_BWDQC.movedim(2, 1).flatten(2, 3)
+        update_BDAC = self.linear_out(out_BDAC * torch.sigmoid(self.linear_gate(x_BDAC)))
+        return q_BDAC + self.gate(update_BDAC, condition_B1AC)
+
+    def _by_window(self, x_BDWQC: Tensor) -> Tensor:
+        """[B · W, D, Q, H, C / H]."""
+        return x_BDWQC.movedim(2, 1).flatten(0, 1).unflatten(-1, (self.heads, -1))
+
+
+class AtomTransformerBlock(nn.Module):
+    """One block of Algorithm 7."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.attention = AtomAttention(config, precision)
+        self.transition = ConditionedTransition(config.c_atom, config.c_atom, precision)
+
+    def forward(
+        self,
+        q_BDAC: Tensor,
+        condition_B1AC: Tensor,
+        bias_BWHQK: Tensor,
+        mask_BWK: Tensor,
+        context: Context,
+    ) -> Tensor:
+        """The updated atoms."""
+        q_BDAC = self.attention(q_BDAC, condition_B1AC, bias_BWHQK, mask_BWK, context)
+        return self.transition(q_BDAC, condition_B1AC)
+
+
+class AtomTransformer(nn.Module):
+    """Algorithm 7. One LayerNorm of the atom pairs serves all blocks, as released."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        blocks, heads = config.atom_blocks, config.atom_heads
+        self.norm_pair = ScaledLayerNorm(config.c_atompair, precision)
+        self.linear_bias = Linear(config.c_atompair, blocks * heads, precision=precision)
+        self.blocks = nn.ModuleList(AtomTransformerBlock(config, precision) for _ in range(blocks))
+
+    def forward(
+        self, q_BDAC: Tensor, condition: AtomConditioning, atom_mask_BA: Tensor, context: Context
+    ) -> Tensor:
+        """The updated atoms of every sample."""
+        biases_BWQKE = self.linear_bias(self.norm_pair(condition.pair_BWQKP))
+        biases_LBWHQK = biases_BWQKE.unflatten(-1, (len(self.blocks), -1)).permute(4, 0, 1, 5, 2, 3)
+        mask_BWK = key_windows(atom_mask_BA, 1, context.layout)
+        for block, bias_BWHQK in zip(self.blocks, biases_LBWHQK.unbind(0), strict=True):
+            q_BDAC = context.run(block, q_BDAC, condition.single_B1AC, bias_BWHQK, mask_BWK)
+        return q_BDAC
+
+
+class AtomReferenceEmbedding(nn.Module):
+    """Lines 1 to 6 of Algorithm 5: what the reference conformers say of atoms and their pairs."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        c_atom, c_pair = config.c_atom, config.c_atompair
+        self.linear = OneHotLinear(REFERENCE_WIDTH, c_atom, precision=precision)
+        self.linear_offset = Linear(3, c_pair, precision=precision)
+        self.linear_distance = OneHotLinear(1, c_pair, precision=precision)
+        self.linear_valid = OneHotLinear(1, c_pair, precision=precision)
+        self.coordinates = precision.coordinates
+        self.dtype = precision.activations
+
+    def single(self, batch: Batch) -> Tensor:
+        """[B, A, C]."""
+        look, scaled, dtype = self.linear.lookup, self.linear.scaled, self.dtype
+        position_BA3 = batch["reference_position"]
+        c_BAC = scaled(position_BA3[..., 0], 0, dtype)
+        for axis in (1, 2):
+            c_BAC = c_BAC + scaled(position_BA3[..., axis], axis, dtype)
+        c_BAC = c_BAC + scaled(batch["reference_mask"], 3, dtype)
+        c_BAC = c_BAC + look(batch["reference_element"], 4, dtype)
+        c_BAC = c_BAC + scaled(
+            torch.arcsinh(batch["reference_charge"].float()), 4 + ELEMENTS, dtype
+        )
+        for letter in range(NAME_LETTERS):
+            first = 5 + ELEMENTS + letter * NAME_KINDS
+            c_BAC = c_BAC + look(batch["reference_name"][..., letter], first, dtype)
+        return c_BAC * batch["atom_mask"].unsqueeze(-1)
+
+    def pair(self, batch: Batch, layout: Layout) -> Tensor:
+        """[B, W, Q, K, P]: zero between atoms of different conformers."""
+        position_BA3 = batch["reference_position"].to(self.coordinates)
+        offset_BWQK3 = query_windows(position_BA3, 1).unsqueeze(3) - key_windows(
+            position_BA3, 1, layout
+        ).unsqueeze(2)
+        space_BA, mask_BA = batch["reference_space"], batch["atom_mask"]
+        valid_BWQK = query_windows(space_BA, 1).unsqueeze(3) == key_windows(
+            space_BA, 1, layout
+        ).unsqueeze(2)
+        valid_BWQK = valid_BWQK & query_windows(mask_BA, 1).unsqueeze(3)
+        valid_BWQK = valid_BWQK & key_windows(mask_BA, 1, layout).unsqueeze(2)
+        nearness_BWQK = 1.0 / (1.0 + offset_BWQK3.square().sum(-1))
+        p_BWQKP = self.linear_offset(offset_BWQK3.to(self.dtype))
+        p_BWQKP = p_BWQKP + self.linear_distance.scaled(nearness_BWQK, 0, self.dtype)
+        p_BWQKP = p_BWQKP + self.linear_valid.scaled(valid_BWQK, 0, self.dtype)
+        return p_BWQKP * valid_BWQK.unsqueeze(-1)
+
+
+class AtomPairMixer(nn.Module):
+    """Lines 11 to 13 of Algorithm 5: the atoms' conditioning enters the pairs, then a small MLP."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        c_atom, c_pair = config.c_atom, config.c_atompair
+        self.linear_ends = Linear(c_atom, 2 * c_pair, initializer=he, precision=precision)
+        self.layers = nn.ModuleList(
+            Linear(c_pair, c_pair, initializer=initializer, precision=precision)
+            for initializer in (he, he, zeros)
+        )
+
+    def forward(self, c_BAC: Tensor, p_BWQKP: Tensor, layout: Layout) -> Tensor:
+        """[B, W, Q, K, P]."""
+        row_BAP, column_BAP = self.linear_ends(F.relu(c_BAC)).chunk(2, dim=-1)
+        p_BWQKP = p_BWQKP + query_windows(row_BAP, 1).unsqueeze(3)
+        p_BWQKP = p_BWQKP + key_windows(column_BAP, 1, layout).unsqueeze(2)
+        hidden = p_BWQKP
+        for layer in self.layers:
+            hidden = layer(F.relu(hidden))
+        return p_BWQKP + hidden
+
+
+class TokenSums(nn.Module):
+    """Line 16 of Algorithm 5: a token is the mean of its atoms, projected and rectified."""
+
+    def __init__(self, c_atom: int, c_token: int, precision: Precision) -> None:
+        super().__init__()
+        self.linear = Linear(c_atom, c_token, initializer=he, precision=precision)
+        self.accumulation = precision.accumulation
+
+    def forward(self, q_BDAC: Tensor, batch: Batch) -> Tensor:
+        """[B, D, N, T]; zero for tokens without atoms."""
+        kept_BA1 = batch["atom_mask"].unsqueeze(-1)
+        values_BDAT = F.relu(self.linear(q_BDAC)) * kept_BA1.unsqueeze(1)
+        tokens = batch.sizes["token"]
+        sums = sum_by_token(values_BDAT.to(self.accumulation), batch["atom_token"], tokens)
+        counts = sum_by_token(
+            kept_BA1.to(self.accumulation).unsqueeze(1), batch["atom_token"], tokens
+        )
+        return (sums / counts.clamp(min=1.0)).to(q_BDAC.dtype)
+
+
+def sum_by_token(x_BDAC: Tensor, token_BA: Tensor, tokens: int) -> Tensor:
+    """[B, D, A, C] → [B, D, N, C]: sums over each token's atoms; token −1 is left out."""
+    # One spare token takes what belongs to none.
+    place_BA = torch.where(token_BA < 0, tokens, token_BA).long()
+    index = place_BA[:, None, :, None].expand_as(x_BDAC)
+    out = x_BDAC.new_zeros(*x_BDAC.shape[:2], tokens + 1, x_BDAC.shape[-1])
+    return out.scatter_add(2, index, x_BDAC)[:, :, :tokens]
+
+
+def of_tokens(x_BDNC: Tensor, token_BA: Tensor) -> Tensor:
+    """[B, D, N, C] → [B, D, A, C]: each atom's token; token −1 gives the first one's."""
+    index = token_BA.clamp(min=0).long()[:, None, :, None]
+    return x_BDNC.gather(2, index.expand(-1, x_BDNC.shape[1], -1, x_BDNC.shape[-1]))
+
+
+class AtomAttentionEncoder(nn.Module):
+    """Algorithm 5 without noise or trunk: what the input embedder makes of reference conformers."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.reference = AtomReferenceEmbedding(config, precision)
+        self.pair_mixer = AtomPairMixer(config, precision)
+        self.transformer = AtomTransformer(config, precision)
+        self.token_sums = TokenSums(config.c_atom, config.c_s, precision)
+
+    def forward(self, batch: Batch, context: Context) -> Tensor:
+        """[B, N, T]."""
+        c_BAC = self.reference.single(batch)
+        p_BWQKP = self.reference.pair(batch, context.layout)
+        p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, context.layout)
+        condition = AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
+        q_B1AC = self.transformer(condition.single_B1AC, condition, batch["atom_mask"], context)
+        return self.token_sums(q_B1AC, batch).squeeze(1)
+
+
+class DiffusionAtomEncoder(nn.Module):
+    """Algorithm 5 in the diffusion module: the trunk conditions the atoms, noise moves them."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        c_atom, c_pair = config.c_atom, config.c_atompair
+        self.reference = AtomReferenceEmbedding(config, precision)
+        self.norm_s = ScaledLayerNorm(config.c_s, precision)
+        self.linear_s = Linear(config.c_s, c_atom, initializer=zeros, precision=precision)
+        self.norm_z = ScaledLayerNorm(config.c_z, precision)
+        self.linear_z = Linear(config.c_z, c_pair, initializer=zeros, precision=precision)
+        self.linear_position = Linear(3, c_atom, precision=precision)
+        self.pair_mixer = AtomPairMixer(config, precision)
+        self.transformer = AtomTransformer(config, precision)
+        self.token_sums = TokenSums(c_atom, config.c_token, precision)
+
+    def condition(
+        self, s_BNS: Tensor, z_BNNC: Tensor, batch: Batch, context: Context
+    ) -> tuple[Tensor, AtomConditioning]:
+        """What is the same for all samples: the initial atoms [B, 1, A, C] and their conditioning.
+
+        Args:
+            s_BNS: The trunk's single representation.
+            z_BNNC: The pair conditioning.
+            batch: Atom features.
+            context: Layout.
+        """
+        layout = context.layout
+        reference_BAC = self.reference.single(batch)
+        token_BA = batch["atom_token"]
+        trunk_BNC = self.linear_s(self.norm_s(s_BNS))
+        c_BAC = reference_BAC + of_tokens(trunk_BNC.unsqueeze(1), token_BA).squeeze(1)
+        p_BWQKP = self.reference.pair(batch, layout)
+        p_BWQKP = p_BWQKP + self._token_pairs(self.linear_z(self.norm_z(z_BNNC)), token_BA, layout)
+        p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, layout)
+        return reference_BAC.unsqueeze(1), AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
+
+    @staticmethod
+    def _token_pairs(z_BNNP: Tensor, token_BA: Tensor, layout: Layout) -> Tensor:
+        """[B, W, Q, K, P]: the pair of each query's and key's token."""
+        tokens = z_BNNP.shape[2]
+        rows = query_windows(token_BA, 1).clamp(min=0).long().unsqueeze(3)
+        columns = key_windows(token_BA, 1, layout).clamp(min=0).long().unsqueeze(2)
+        cells = (rows * tokens + columns).flatten(1).unsqueeze(-1)
+        flat = z_BNNP.flatten(1, 2).gather(1, cells.expand(-1, -1, z_BNNP.shape[-1]))
+        return flat.unflatten(1, (-1, QUERIES, KEYS))
+
+    def forward(
+        self,
+        initial_B1AC: Tensor,
+        condition: AtomConditioning,
+        position_BDA3: Tensor,
+        batch: Batch,
+        context: Context,
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens [B, D, N, T] and atoms [B, D, A, C], of noised positions of unit variance."""
+        moved_BDAC = self.linear_position(position_BDA3.to(initial_B1AC.dtype))
+        q_BDAC = initial_B1AC + moved_BDAC * batch["atom_mask"][:, None, :, None]
+        q_BDAC = self.transformer(q_BDAC, condition, batch["atom_mask"], context)
+        return self.token_sums(q_BDAC, batch), q_BDAC
+
+
+class AtomAttentionDecoder(nn.Module):
+    """Algorithm 6: tokens return to their atoms, which attend once more and become moves."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.linear_token = Linear(config.c_token, config.c_atom, precision=precision)
+        self.transformer = AtomTransformer(config, precision)
+        self.norm = ScaledLayerNorm(config.c_atom, precision)
+        self.linear_out = Linear(config.c_atom, 3, initializer=zeros, precision=precision)
+
+    def forward(
+        self,
+        a_BDNT: Tensor,
+        q_BDAC: Tensor,
+        condition: AtomConditioning,
+        batch: Batch,
+        context: Context,
+    ) -> Tensor:
+        """[B, D, A, 3]."""
+        q_BDAC = q_BDAC + of_tokens(self.linear_token(a_BDNT), batch["atom_token"])
+        q_BDAC = self.transformer(q_BDAC, condition, batch["atom_mask"], context)
+        return self.linear_out(self.norm(q_BDAC))

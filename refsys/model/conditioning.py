@@ -1,0 +1,76 @@
+"""Layers that a conditioning signal steers (Algorithms 25 and 26).
+
+The signal broadcasts: what does not depend on the noise has one sample where activations have many,
+and is computed once for all of them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refsys.model.initialization import constant, he, lecun, stacked, zeros
+from refsys.model.layers import Linear, ScaledLayerNorm
+from refsys.ops.layer_norm import layer_norm
+from refsys.precision import Precision
+
+# sigmoid(-2) = 0.12: an update begins small.
+_CLOSED = -2.0
+
+
+class AdaptiveLayerNorm(nn.Module):
+    """Algorithm 26: sigmoid(Linear(c)) · LayerNorm(a) + Linear(c), c = LayerNorm(condition)."""
+
+    def __init__(self, width: int, condition_width: int, precision: Precision) -> None:
+        super().__init__()
+        self.norm_condition = ScaledLayerNorm(condition_width, precision)
+        self.linear_scale = Linear(
+            condition_width, width, bias=True, initializer=zeros, precision=precision
+        )
+        self.linear_shift = Linear(condition_width, width, initializer=zeros, precision=precision)
+        self.statistics = precision.norm_statistics
+
+    def forward(self, a: Tensor, condition: Tensor) -> Tensor:
+        """[..., width], steered by [..., condition_width]; the two broadcast."""
+        c = self.norm_condition(condition)
+        normalized = layer_norm(a, None, None, statistics=self.statistics)
+        return torch.sigmoid(self.linear_scale(c)) * normalized + self.linear_shift(c)
+
+
+class ZeroGate(nn.Module):
+    """AdaLN-Zero: closes an update unless the condition opens it."""
+
+    def __init__(self, width: int, condition_width: int, precision: Precision) -> None:
+        super().__init__()
+        self.linear = Linear(
+            condition_width,
+            width,
+            bias=True,
+            initializer=zeros,
+            bias_initializer=constant(_CLOSED),
+            precision=precision,
+        )
+
+    def forward(self, update: Tensor, condition: Tensor) -> Tensor:
+        """sigmoid(Linear(condition)) · update."""
+        return torch.sigmoid(self.linear(condition)) * update
+
+
+class ConditionedTransition(nn.Module):
+    """Algorithm 25: AdaLN, SwiGLU widened by `factor`, linear, zero gate."""
+
+    def __init__(
+        self, width: int, condition_width: int, precision: Precision, factor: int = 2
+    ) -> None:
+        super().__init__()
+        wide = factor * width
+        self.norm = AdaptiveLayerNorm(width, condition_width, precision)
+        self.linear_in = Linear(
+            width, 2 * wide, initializer=stacked((wide, he), (wide, lecun)), precision=precision
+        )
+        self.linear_out = Linear(wide, width, precision=precision)
+        self.gate = ZeroGate(width, condition_width, precision)
+
+    def forward(self, a: Tensor, condition: Tensor) -> Tensor:
+        """[..., width], the residual included."""
+        swish, value = self.linear_in(self.norm(a, condition)).chunk(2, dim=-1)
+        return a + self.gate(self.linear_out(F.silu(swish) * value), condition)

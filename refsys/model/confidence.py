@@ -1,0 +1,99 @@
+"""The confidence head (Algorithm 31): how good a structure is, told from the trunk alone.
+
+Shape suffixes: B batch, R owned tokens, N all tokens, S single width, C pair channels, I width of
+the input single representation, M atoms of a token, K bins.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from refsys.config import ModelConfig
+from refsys.model.context import Context
+from refsys.model.initialization import zeros
+from refsys.model.layers import LayerNorm, Linear, OneHotLinear
+from refsys.model.pairformer import PairformerBlock
+from refsys.precision import Precision
+
+ATOMS_PER_TOKEN = 24
+PLDDT_BINS, PAE_BINS, PDE_BINS = 50, 64, 64
+# Edges of the bins of predicted distances, ångström.
+FIRST_EDGE, LAST_EDGE, DISTANCE_BINS = 3.25, 50.75, 39
+
+
+class ConfidenceOutput(NamedTuple):
+    """Logits of the owned rows."""
+
+    plddt_BRMK: Tensor
+    pae_BRNK: Tensor
+    pde_BRNK: Tensor
+    resolved_BRM2: Tensor
+
+
+class ConfidenceHead(nn.Module):
+    """Algorithm 31. Its inputs are detached: it judges the trunk and does not change it."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        c_s, c_z, c_i = config.c_s, config.c_z, config.c_s_inputs
+        self.linear_i = Linear(c_i, c_z, precision=precision)
+        self.linear_j = Linear(c_i, c_z, precision=precision)
+        self.linear_distance = OneHotLinear(DISTANCE_BINS, c_z, precision=precision)
+        self.blocks = nn.ModuleList(
+            PairformerBlock(config, precision) for _ in range(config.confidence_blocks)
+        )
+        self.norm_pae = LayerNorm(c_z, precision)
+        self.linear_pae = Linear(c_z, PAE_BINS, initializer=zeros, precision=precision)
+        self.norm_pde = LayerNorm(c_z, precision)
+        self.linear_pde = Linear(c_z, PDE_BINS, initializer=zeros, precision=precision)
+        self.norm_plddt = LayerNorm(c_s, precision)
+        self.linear_plddt = Linear(
+            c_s, ATOMS_PER_TOKEN * PLDDT_BINS, initializer=zeros, precision=precision
+        )
+        self.norm_resolved = LayerNorm(c_s, precision)
+        self.linear_resolved = Linear(
+            c_s, ATOMS_PER_TOKEN * 2, initializer=zeros, precision=precision
+        )
+        self.coordinates = precision.coordinates
+
+    def forward(
+        self,
+        s_inputs_BRI: Tensor,
+        s_BRS: Tensor,
+        z_BRNC: Tensor,
+        representative_BN3: Tensor,
+        token_mask_BN: Tensor,
+        mask_BRN: Tensor,
+        context: Context,
+    ) -> ConfidenceOutput:
+        """Logits of the structure whose representative atoms are given, ångström."""
+        layout = context.layout
+        s_inputs_BRI, s_BRS, z_BRNC = (t.detach() for t in (s_inputs_BRI, s_BRS, z_BRNC))
+        column_BNC = layout.gather_tokens(self.linear_j(s_inputs_BRI), axis=1)
+        z_BRNC = z_BRNC + self.linear_i(s_inputs_BRI).unsqueeze(2) + column_BNC.unsqueeze(1)
+        z_BRNC = z_BRNC + self._distances(representative_BN3.detach(), z_BRNC.dtype, context)
+        for block in self.blocks:
+            s_BRS, z_BRNC = context.run(block, s_BRS, z_BRNC, token_mask_BN, mask_BRN)
+        pde_BRNK = self.linear_pde(self.norm_pde(z_BRNC))
+        plddt_BRE = self.linear_plddt(self.norm_plddt(s_BRS))
+        resolved_BRE = self.linear_resolved(self.norm_resolved(s_BRS))
+        return ConfidenceOutput(
+            plddt_BRE.unflatten(-1, (ATOMS_PER_TOKEN, PLDDT_BINS)),
+            self.linear_pae(self.norm_pae(z_BRNC)),
+            # The error of a distance is the same both ways.
+            pde_BRNK + layout.rows_to_columns(pde_BRNK),
+            resolved_BRE.unflatten(-1, (ATOMS_PER_TOKEN, 2)),
+        )
+
+    def _distances(self, position_BN3: Tensor, dtype: torch.dtype, context: Context) -> Tensor:
+        """[B, R, N, C]; below the first edge there is no bin."""
+        position_BN3 = position_BN3.to(self.coordinates)
+        own_BR3 = context.layout.local(position_BN3, axis=1)
+        distance_BRN = (own_BR3.unsqueeze(2) - position_BN3.unsqueeze(1)).square().sum(-1).sqrt()
+        edges = torch.linspace(
+            FIRST_EDGE, LAST_EDGE, DISTANCE_BINS, dtype=self.coordinates, device=own_BR3.device
+        )
+        bins_BRN = torch.bucketize(distance_BRN, edges, right=True) - 1
+        found = self.linear_distance.lookup(bins_BRN.clamp(min=0), 0, dtype)
+        return found * (bins_BRN >= 0).unsqueeze(-1)

@@ -1,0 +1,188 @@
+"""The diffusion module (Algorithms 18 to 20).
+
+What no noise touches (the pair conditioning, the atoms' conditioning, all pair biases) is a
+`DiffusionConditioning`, computed once and read by every sample and every sampling step.
+
+Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, S single width, C pair channels, I
+width of the input single representation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from refsys.batch import Batch
+from refsys.config import ModelConfig
+from refsys.model.atom_attention import (
+    AtomAttentionDecoder,
+    AtomConditioning,
+    DiffusionAtomEncoder,
+)
+from refsys.model.context import Context
+from refsys.model.diffusion_conditioning import SIGMA_DATA, PairConditioning, SingleConditioning
+from refsys.model.diffusion_transformer import DiffusionTransformer
+from refsys.model.layers import Linear, ScaledLayerNorm
+from refsys.precision import Precision
+
+
+class DiffusionConditioning(NamedTuple):
+    """What all samples share.
+
+    Attributes:
+        single_B1NS: The trunk's half of the single conditioning.
+        biases_LBHNN: Pair biases of every block of the token transformer.
+        initial_B1AC: The atoms before they are moved.
+        atoms: What steers the atom transformers.
+    """
+
+    single_B1NS: Tensor
+    biases_LBHNN: Tensor
+    initial_B1AC: Tensor
+    atoms: AtomConditioning
+
+
+class DiffusionModule(nn.Module):
+    """Algorithm 20: noised positions in, denoised positions out."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.pair_conditioning = PairConditioning(config, precision)
+        self.single_conditioning = SingleConditioning(config, precision)
+        self.atom_encoder = DiffusionAtomEncoder(config, precision)
+        self.norm_s = ScaledLayerNorm(config.c_s, precision)
+        self.linear_s = Linear(config.c_s, config.c_token, precision=precision)
+        self.transformer = DiffusionTransformer(config, precision)
+        self.norm_a = ScaledLayerNorm(config.c_token, precision)
+        self.atom_decoder = AtomAttentionDecoder(config, precision)
+        self.precision = precision
+
+    def components(self) -> dict[str, list[nn.Module]]:
+        """The parts whose parameters are counted apart."""
+        return {
+            "diffusion_conditioning": [self.pair_conditioning, self.single_conditioning],
+            "diffusion_atom_encoder": [self.atom_encoder],
+            "token_transformer": [self.transformer],
+            "diffusion_norms": [self.norm_s, self.linear_s, self.norm_a],
+            "diffusion_atom_decoder": [self.atom_decoder],
+        }
+
+    def condition(
+        self, s_inputs_BNI: Tensor, s_BNS: Tensor, z_BNNC: Tensor, batch: Batch, context: Context
+    ) -> DiffusionConditioning:
+        """Everything that no noise touches."""
+        z_BNNC = context.run(self._pairs, z_BNNC, batch)
+        initial_B1AC, atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
+        return DiffusionConditioning(
+            self.single_conditioning.trunk(s_BNS, s_inputs_BNI),
+            self.transformer.biases(z_BNNC),
+            initial_B1AC,
+            atoms,
+        )
+
+    def _pairs(self, z_BNNC: Tensor, batch: Batch, context: Context) -> Tensor:
+        return self.pair_conditioning(z_BNNC, batch, context.layout)
+
+    def forward(
+        self,
+        noised_BDA3: Tensor,
+        sigma_BD: Tensor,
+        condition: DiffusionConditioning,
+        batch: Batch,
+        context: Context,
+    ) -> Tensor:
+        """Denoised positions [B, D, A, 3], in the dtype of coordinates.
+
+        Args:
+            noised_BDA3: Positions with noise, ångström.
+            sigma_BD: Its standard deviation, ångström.
+            condition: From `condition`; it broadcasts over samples.
+            batch: Atom features and masks.
+            context: Layout and checkpointing.
+        """
+        variance_BD = sigma_BD.square() + SIGMA_DATA**2
+        scaled_BDA3 = noised_BDA3 / variance_BD.sqrt()[..., None, None]
+        s_BDNS = self.single_conditioning(condition.single_B1NS, sigma_BD)
+        a_BDNT, q_BDAC = self.atom_encoder(
+            condition.initial_B1AC, condition.atoms, scaled_BDA3, batch, context
+        )
+        a_BDNT = a_BDNT + self.linear_s(self.norm_s(s_BDNS))
+        a_BDNT = self.transformer(
+            a_BDNT, s_BDNS, condition.biases_LBHNN, batch["token_mask"], context
+        )
+        update_BDA3 = self.atom_decoder(
+            self.norm_a(a_BDNT), q_BDAC, condition.atoms, batch, context
+        ).to(self.precision.coordinates)
+        kept = (SIGMA_DATA**2 / variance_BD)[..., None, None] * noised_BDA3
+        moved = (sigma_BD * SIGMA_DATA / variance_BD.sqrt())[..., None, None] * update_BDA3
+        return (kept + moved) * batch["atom_mask"][:, None, :, None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerConfig:
+    """Algorithm 18 as published.
+
+    Attributes:
+        steps: Noise levels after the first.
+        sigma_max: First noise level over SIGMA_DATA.
+        sigma_min: Last one over SIGMA_DATA.
+        rho: Exponent of the schedule.
+        gamma: How much noise is added back before each step.
+        gamma_min: Noise levels below it get none back.
+        noise_scale: Factor of what is added.
+        step_scale: Factor of each move.
+    """
+
+    steps: int = 200
+    sigma_max: float = 160.0
+    sigma_min: float = 4e-4
+    rho: float = 7.0
+    gamma: float = 0.8
+    gamma_min: float = 1.0
+    noise_scale: float = 1.003
+    step_scale: float = 1.5
+
+    def levels(self) -> list[float]:
+        """The noise levels, ångström, largest first: `steps` + 1 of them."""
+        first, last = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        return [
+            SIGMA_DATA * (first + step / self.steps * (last - first)) ** self.rho
+            for step in range(self.steps + 1)
+        ]
+
+
+def sample(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    mask_BA: Tensor,
+    samples: int,
+    noise: Callable[[int, int], Tensor],
+    augment: Callable[[Tensor, int], Tensor],
+    config: SamplerConfig,
+) -> Tensor:
+    """Algorithm 18: positions [B, D, A, 3] drawn from the model.
+
+    Args:
+        denoise: Maps noised positions and noise levels [B, D] to denoised positions.
+        mask_BA: Which atoms there are.
+        samples: D.
+        noise: Unit normals [B, D, A, 3] of a step; its second argument is D.
+        augment: Algorithm 19: centres, turns and shifts positions, for a step.
+        config: The schedule.
+    """
+    levels = config.levels()
+    x_BDA3 = levels[0] * noise(0, samples)
+    for step, (previous, level) in enumerate(pairwise(levels), start=1):
+        x_BDA3 = augment(x_BDA3, step)
+        gamma = config.gamma if level > config.gamma_min else 0.0
+        higher = previous * (gamma + 1.0)
+        added = config.noise_scale * (higher**2 - previous**2) ** 0.5
+        noised_BDA3 = x_BDA3 + added * noise(step, samples)
+        sigma_BD = torch.full(
+            noised_BDA3.shape[:2], higher, dtype=noised_BDA3.dtype, device=noised_BDA3.device
+        )
+        delta_BDA3 = (noised_BDA3 - denoise(noised_BDA3, sigma_BD)) / higher
+        x_BDA3 = noised_BDA3 + config.step_scale * (level - higher) * delta_BDA3
+    return x_BDA3 * mask_BA[:, None, :, None]

@@ -1,0 +1,113 @@
+"""Diffusion conditioning (Algorithms 21 and 22): what the denoiser knows beside the positions.
+
+The pair half does not depend on the noise, and is computed once for all samples.
+
+Shape suffixes: B batch, D diffusion samples, R owned tokens, N all tokens, C pair channels, S
+single width, I width of the input single representation, F Fourier features.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from refsys.batch import Batch
+from refsys.config import ModelConfig
+from refsys.model.embedding import relative_position
+from refsys.model.layers import Linear, ScaledLayerNorm
+from refsys.model.transition import Transition
+from refsys.parallel import Layout
+from refsys.precision import Precision
+from refsys.streams import Draw
+
+# Standard deviation of atom positions, ångström: what noise levels are measured against.
+SIGMA_DATA = 16.0
+_TRANSITIONS = 2
+_FACTOR = 2
+
+
+class PairConditioning(nn.Module):
+    """Lines 1 to 5 of Algorithm 21: the trunk's pairs and the relative positions."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.config = config
+        width = config.c_z + config.relative_position_width
+        self.norm = ScaledLayerNorm(width, precision)
+        self.linear = Linear(width, config.c_z, precision=precision)
+        self.transitions = nn.ModuleList(
+            Transition(config.c_z, _FACTOR, precision) for _ in range(_TRANSITIONS)
+        )
+
+    def forward(self, z_BRNC: Tensor, batch: Batch, layout: Layout) -> Tensor:
+        """[B, R, N, C]."""
+        z_BRNC = self.linear(
+            self.norm(torch.cat([z_BRNC, *self._one_hot(z_BRNC, batch, layout)], -1))
+        )
+        for transition in self.transitions:
+            z_BRNC = transition(z_BRNC)
+        return z_BRNC
+
+    def _one_hot(self, z_BRNC: Tensor, batch: Batch, layout: Layout) -> list[Tensor]:
+        codes = relative_position(self.config, batch, layout)
+        bins = 2 * self.config.max_relative_residue + 2
+        chain_bins = 2 * self.config.max_relative_chain + 2
+
+        def expand(codes_BRN: Tensor, width: int) -> Tensor:
+            places = torch.arange(width, device=codes_BRN.device)
+            return (codes_BRN.unsqueeze(-1) == places).to(z_BRNC.dtype)
+
+        return [
+            expand(codes.residue_BRN, bins),
+            expand(codes.token_BRN, bins),
+            codes.same_entity_BRN.unsqueeze(-1).to(z_BRNC.dtype),
+            expand(codes.chain_BRN, chain_bins),
+        ]
+
+
+class FourierEmbedding(nn.Module):
+    """Algorithm 22: cos(2π (t w + b)) with frequencies and phases that are drawn once for all."""
+
+    def __init__(self, features: int, precision: Precision) -> None:
+        super().__init__()
+        self.features = features
+        self.dtype = precision.noise_levels
+
+    def forward(self, t_BD: Tensor) -> Tensor:
+        """[B, D, F]."""
+        # Constants of the model, not of a run: they have a seed of their own.
+        frequency, phase = (
+            Draw(0, f"fourier/{kind}").normal_on(t_BD.device, self.features).to(self.dtype)
+            for kind in ("frequency", "phase")
+        )
+        return torch.cos(2.0 * math.pi * (t_BD.to(self.dtype).unsqueeze(-1) * frequency + phase))
+
+
+class SingleConditioning(nn.Module):
+    """Lines 6 to 12 of Algorithm 21: the trunk's tokens and the noise level."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        width = config.c_s + config.c_s_inputs
+        self.norm_s = ScaledLayerNorm(width, precision)
+        self.linear_s = Linear(width, config.c_s, precision=precision)
+        self.fourier = FourierEmbedding(config.fourier_features, precision)
+        self.norm_noise = ScaledLayerNorm(config.fourier_features, precision)
+        self.linear_noise = Linear(config.fourier_features, config.c_s, precision=precision)
+        self.transitions = nn.ModuleList(
+            Transition(config.c_s, _FACTOR, precision) for _ in range(_TRANSITIONS)
+        )
+        self.dtype = precision.activations
+
+    def trunk(self, s_BRS: Tensor, s_inputs_BRI: Tensor) -> Tensor:
+        """[B, 1, R, S]: the half that no noise touches."""
+        return self.linear_s(self.norm_s(torch.cat([s_BRS, s_inputs_BRI], dim=-1))).unsqueeze(1)
+
+    def forward(self, trunk_B1RS: Tensor, sigma_BD: Tensor) -> Tensor:
+        """[B, D, R, S], for noise levels in ångström."""
+        level_BDF = self.fourier(0.25 * torch.log(sigma_BD / SIGMA_DATA))
+        noise_BDS = self.linear_noise(self.norm_noise(level_BDF.to(self.dtype)))
+        s_BDRS = trunk_B1RS + noise_BDS.unsqueeze(2)
+        for transition in self.transitions:
+            s_BDRS = transition(s_BDRS)
+        return s_BDRS

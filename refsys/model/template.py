@@ -1,0 +1,123 @@
+"""The template embedder (Algorithm 16).
+
+Shape suffixes: B batch, M templates, R owned tokens, N all tokens, C pair channels, T template
+width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refsys.config import ModelConfig
+from refsys.model.context import Context
+from refsys.model.initialization import he
+from refsys.model.layers import LayerNorm, Linear, OneHotLinear
+from refsys.model.pairformer import PairStack
+from refsys.precision import Precision
+
+RESIDUE_CLASSES = 31
+# Edges of the distance bins, ångström; the last bin is open.
+FIRST_EDGE, LAST_EDGE, BINS = 3.25, 50.75, 39
+_FACTOR = 2
+
+
+class TemplateFeatures(NamedTuple):
+    """The templates of a batch, already reduced to what the embedder reads.
+
+    Attributes:
+        residue_type_BMN: Residue class of each token in each template.
+        pseudo_beta_BMN3: Its representative atom.
+        pseudo_beta_mask_BMN: Whether that is there.
+        frame_rotation_BMN33: Its backbone frame, columns the axes.
+        frame_origin_BMN3: Its origin.
+        frame_mask_BMN: Whether it has one.
+        chain_BN: Chain of each token: pairs across chains tell nothing.
+        present_BM: Whether there is such a template.
+    """
+
+    residue_type_BMN: Tensor
+    pseudo_beta_BMN3: Tensor
+    pseudo_beta_mask_BMN: Tensor
+    frame_rotation_BMN33: Tensor
+    frame_origin_BMN3: Tensor
+    frame_mask_BMN: Tensor
+    chain_BN: Tensor
+    present_BM: Tensor
+
+
+class TemplateEmbedder(nn.Module):
+    """Algorithm 16: what known structures of like chains say of the pairs."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        width = config.c_t
+        self.norm_z = LayerNorm(config.c_z, precision)
+        self.linear_z = Linear(config.c_z, width, precision=precision)
+        # Distance bins, both masks, the unit vector, both residue classes.
+        self.linear = OneHotLinear(BINS + 5 + 2 * RESIDUE_CLASSES, width, precision=precision)
+        self.blocks = nn.ModuleList(
+            PairStack(width, config.pair_heads, config.pair_dropout, _FACTOR, precision)
+            for _ in range(config.template_blocks)
+        )
+        self.norm_out = LayerNorm(width, precision)
+        self.linear_out = Linear(width, config.c_z, initializer=he, precision=precision)
+        self.coordinates = precision.coordinates
+        self.dtype = precision.activations
+
+    def forward(
+        self, z_BRNC: Tensor, features: TemplateFeatures, mask_BRN: Tensor, context: Context
+    ) -> Tensor:
+        """[B, R, N, C], without the residual; zero if there is no template."""
+        query_BRNT = self.linear_z(self.norm_z(z_BRNC))
+        total = torch.zeros_like(query_BRNT)
+        present_BM = features.present_BM.to(query_BRNT.dtype)
+        for number in range(present_BM.shape[1]):
+            v_BRNT = query_BRNT + self._embed(features, number, context)
+            for block in self.blocks:
+                v_BRNT = context.run(block, v_BRNT, mask_BRN)
+            total = total + self.norm_out(v_BRNT) * present_BM[:, number, None, None, None]
+        mean = total / present_BM.sum(1).clamp(min=1.0)[:, None, None, None]
+        return self.linear_out(F.relu(mean))
+
+    def _embed(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
+        """[B, R, N, T]: one template's features; across chains the residue classes alone."""
+        layout, look, scaled = context.layout, self.linear.lookup, self.linear.scaled
+        positions_BN3 = features.pseudo_beta_BMN3[:, number].to(self.coordinates)
+        kept_BN = features.pseudo_beta_mask_BMN[:, number]
+        framed_BN = features.frame_mask_BMN[:, number]
+        types_BN = features.residue_type_BMN[:, number]
+        chain_BN = features.chain_BN
+
+        def both(mask_BN: Tensor) -> Tensor:
+            return layout.local(mask_BN, 1).unsqueeze(2) & mask_BN.unsqueeze(1)
+
+        same_BRN = layout.local(chain_BN, 1).unsqueeze(2) == chain_BN.unsqueeze(1)
+        seen_BRN, facing_BRN = both(kept_BN) & same_BRN, both(framed_BN) & same_BRN
+        offsets = layout.local(positions_BN3, 1).unsqueeze(2) - positions_BN3.unsqueeze(1)
+        distances_BRN = offsets.square().sum(-1).sqrt()
+        edges = torch.linspace(
+            FIRST_EDGE, LAST_EDGE, BINS, dtype=self.coordinates, device=distances_BRN.device
+        )
+        # Below the first edge there is no bin.
+        bins_BRN = torch.bucketize(distances_BRN, edges, right=True) - 1
+        binned_BRN = (bins_BRN >= 0) & seen_BRN
+        v_BRNT = look(bins_BRN.clamp(min=0), 0, self.dtype) * binned_BRN.unsqueeze(-1)
+        v_BRNT = v_BRNT + scaled(seen_BRN, BINS, self.dtype)
+        v_BRNT = v_BRNT + scaled(facing_BRN, BINS + 1, self.dtype)
+        unit_BRN3 = self._unit_vectors(features, number, context) * facing_BRN.unsqueeze(-1)
+        for axis in range(3):
+            v_BRNT = v_BRNT + scaled(unit_BRN3[..., axis], BINS + 2 + axis, self.dtype)
+        first = BINS + 5
+        rows = look(layout.local(types_BN, 1), first, self.dtype).unsqueeze(2)
+        columns = look(types_BN, first + RESIDUE_CLASSES, self.dtype).unsqueeze(1)
+        return v_BRNT + rows + columns
+
+    def _unit_vectors(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
+        """[B, R, N, 3]: where token j's frame lies, seen from token i's."""
+        rotation = context.layout.local(features.frame_rotation_BMN33[:, number], 1)
+        origin = features.frame_origin_BMN3[:, number]
+        offsets = origin.unsqueeze(1) - context.layout.local(origin, 1).unsqueeze(2)
+        local = torch.einsum("brxy,brnx->brny", rotation.to(self.coordinates), offsets)
+        return local / (local.square().sum(-1, keepdim=True) + 1e-6).sqrt()

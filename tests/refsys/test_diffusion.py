@@ -1,0 +1,357 @@
+"""The diffusion module, the template embedder and the confidence head: sizes and float64 laws."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from support.atoms import with_atoms
+from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
+from torch import nn
+
+from refsys.config import PRESETS
+from refsys.model.atom_attention import (
+    HALO,
+    AtomAttentionEncoder,
+    AtomConditioning,
+    AtomTransformer,
+    key_windows,
+    of_tokens,
+    query_windows,
+    sum_by_token,
+)
+from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition
+from refsys.model.confidence import ConfidenceHead
+from refsys.model.diffusion import (
+    SIGMA_DATA,
+    DiffusionConditioning,
+    DiffusionModule,
+    SamplerConfig,
+    sample,
+)
+from refsys.model.template import TemplateEmbedder, TemplateFeatures
+from refsys.parallel import SingleRank
+from refsys.precision import PRECISIONS
+
+# Counted from the released model, without its two unused duplicate pair embeddings.
+ORACLE = {
+    "input_atom_encoder": (35_024, 197_024, 1_041_440, 1_041_440, 1_041_440),
+    "template": (10_272, 37_056, 139_648, 255_744, 255_744),
+    "diffusion_conditioning": (84_042, 641_418, 2_421_066, 2_421_066, 2_421_066),
+    "diffusion_atom_encoder": (37_520, 223_072, 1_142_688, 1_142_688, 1_142_688),
+    "token_transformer": (140_448, 8_268_864, 49_585_280, 99_170_432, 198_340_736),
+    "diffusion_norms": (4_224, 74_304, 296_064, 296_064, 296_064),
+    "diffusion_atom_decoder": (21_960, 181_776, 1_036_368, 1_036_368, 1_036_368),
+    "confidence": (199_264, 1_052_928, 6_758_784, 12_900_480, 12_900_480),
+}
+
+
+@pytest.mark.parametrize("number", range(5), ids=list(PRESETS))
+def test_parameters_equal_the_oracle(number):
+    config, precision = list(PRESETS.values())[number], PRECISIONS["float32"]
+    with torch.device("meta"):
+        parts = DiffusionModule(config, precision).components() | {
+            "input_atom_encoder": [AtomAttentionEncoder(config, precision)],
+            "template": [TemplateEmbedder(config, precision)],
+            "confidence": [ConfidenceHead(config, precision)],
+        }
+    counts = {
+        name: sum(p.numel() for p in nn.ModuleList(ms).parameters()) for name, ms in parts.items()
+    }
+    assert counts == {name: row[number] for name, row in ORACLE.items()}
+
+
+TOKENS, SAMPLES = 17, 3
+G = torch.Generator().manual_seed(2)
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=G, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return with_atoms(random_batch(TOKENS, 3, batch=2))
+
+
+@pytest.fixture(scope="module")
+def diffusion():
+    module = DiffusionModule(CONFIG, FLOAT64)
+    randomize(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    s_inputs, s = normal(2, TOKENS, CONFIG.c_s_inputs), normal(2, TOKENS, CONFIG.c_s)
+    return s_inputs, s, normal(2, TOKENS, TOKENS, CONFIG.c_z)
+
+
+def noised(batch):
+    return SIGMA_DATA * normal(2, SAMPLES, batch.sizes["atom"], 3), normal(2, SAMPLES).exp()
+
+
+def denoised(diffusion, inputs, x, sigma, batch, **options):
+    this = context(batch, **options)
+    return diffusion(x, sigma, diffusion.condition(*inputs, batch, this), batch, this)
+
+
+def test_windows_are_what_they_say():
+    x = torch.arange(96.0)[None]
+    layout = SingleRank(1)
+    queries, keys = query_windows(x, 1), key_windows(x, 1, layout)
+    assert queries.shape == (1, 3, 32)
+    assert keys.shape == (1, 3, 128)
+    assert queries[0, 1].tolist() == list(range(32, 64))
+    assert keys[0, 1].tolist() == [0.0] * 16 + list(range(96)) + [0.0] * 16
+    assert not key_windows(torch.ones(1, 32, dtype=torch.bool), 1, layout)[0, 0, :HALO].any()
+
+
+def test_no_atom_is_read_beyond_48_either_way():
+    """What a window says does not change when anything further away does, and does when nearer."""
+    atoms = 32 * 6
+    module = AtomTransformer(CONFIG, FLOAT64)
+    randomize(module)
+    q, c = normal(1, 1, atoms, CONFIG.c_atom), normal(1, 1, atoms, CONFIG.c_atom)
+    p = normal(1, 6, 32, 128, CONFIG.c_atompair)
+    mask = torch.ones(1, atoms, dtype=torch.bool)
+    this = context(random_batch(4, 1))
+
+    def window(q, c):
+        with torch.no_grad():
+            return module(q, AtomConditioning(c, p), mask, this)[:, :, 96:128]
+
+    plain = window(q, c)
+    # The model of these tests has one atom block, so that its reach is that of one window.
+    for place in range(atoms):
+        q2, c2 = q.clone(), c.clone()
+        q2[:, :, place] += 1.0
+        c2[:, :, place] += 1.0
+        changed = not torch.equal(window(q2, c2), plain)
+        assert changed == (96 - HALO <= place < 128 + HALO), place
+
+
+def test_token_sums_and_their_inverse():
+    token = torch.tensor([[0, 0, 2, -1], [1, 1, 1, 2]], dtype=torch.int32)
+    x = normal(2, 2, 4, 5)
+    sums = sum_by_token(x, token, 3)
+    torch.testing.assert_close(sums[0, :, 0], x[0, :, 0] + x[0, :, 1])
+    assert (sums[0, :, 1] == 0).all()
+    torch.testing.assert_close(sums[0, :, 2], x[0, :, 2])
+    assert torch.equal(of_tokens(sums, token)[1, :, 2], sums[1, :, 1])
+
+
+def test_shared_conditioning_equals_one_for_each_sample(diffusion, batch, inputs):
+    """Computed once and broadcast, or once for every sample by itself."""
+    x, sigma = noised(batch)
+    this = context(batch)
+    with torch.no_grad():
+        shared = diffusion.condition(*inputs, batch, this)
+        together = diffusion(x, sigma, shared, batch, this)
+        for number in range(SAMPLES):
+            own = diffusion.condition(*inputs, batch, this)
+            alone = diffusion(x[:, number, None], sigma[:, number, None], own, batch, this)
+            torch.testing.assert_close(together[:, number, None], alone, rtol=1e-11, atol=1e-11)
+        unshared = DiffusionConditioning(
+            shared.single_B1NS.expand(-1, SAMPLES, -1, -1),
+            shared.biases_LBHNN,
+            shared.initial_B1AC.expand(-1, SAMPLES, -1, -1),
+            shared.atoms._replace(single_B1AC=shared.atoms.single_B1AC.expand(-1, SAMPLES, -1, -1)),
+        )
+        apart = diffusion(x, sigma, unshared, batch, this)
+    torch.testing.assert_close(together, apart, rtol=1e-11, atol=1e-11)
+
+
+def test_padding_of_tokens_and_atoms_changes_nothing(diffusion, batch, inputs):
+    x, sigma = noised(batch)
+    more = batch.padded(token=TOKENS + 4, atom=batch.sizes["atom"] + 64)
+    s_inputs, s, z = (nn.functional.pad(t, (0, 0, 0, 4)) for t in inputs)
+    z = nn.functional.pad(z, (0, 0, 0, 0, 0, 4))
+    with torch.no_grad():
+        plain = diffusion(
+            x, sigma, diffusion.condition(*inputs, batch, context(batch)), batch, context(batch)
+        )
+        this = context(more)
+        wide = nn.functional.pad(x, (0, 0, 0, 64))
+        padded = diffusion(wide, sigma, diffusion.condition(s_inputs, s, z, more, this), more, this)
+    real = batch["atom_mask"]
+    torch.testing.assert_close(
+        padded[:, :, : batch.sizes["atom"]][:, :, real[0]],
+        plain[:, :, real[0]],
+        rtol=1e-10,
+        atol=1e-10,
+    )
+    assert (padded[:, :, batch.sizes["atom"] :] == 0).all()
+
+
+def test_checkpointing_changes_no_gradient(diffusion, batch, inputs):
+    x, sigma = noised(batch)
+    found = []
+    for checkpointing in (False, True):
+        diffusion.zero_grad()
+        this = context(batch, checkpointing=checkpointing)
+        diffusion(
+            x, sigma, diffusion.condition(*inputs, batch, this), batch, this
+        ).square().sum().backward()
+        found.append([p.grad.clone() for p in diffusion.parameters()])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+
+
+def test_without_noise_a_position_stays(diffusion, batch, inputs):
+    """As the noise vanishes the module keeps what it is given."""
+    x, _ = noised(batch)
+    sigma = torch.full((2, SAMPLES), 1e-6, dtype=torch.float64)
+    with torch.no_grad():
+        out = denoised(diffusion, inputs, x, sigma, batch)
+    kept = x * batch["atom_mask"][:, None, :, None]
+    torch.testing.assert_close(out, kept, rtol=1e-4, atol=1e-4)
+
+
+def test_adaptive_layers_are_what_the_formulas_say():
+    norm, transition = AdaptiveLayerNorm(6, 4, FLOAT64), ConditionedTransition(6, 4, FLOAT64)
+    randomize(norm)
+    randomize(transition)
+    a, c = normal(3, 6), normal(3, 4)
+
+    def standard(x):
+        return (x - x.mean(-1, keepdim=True)) / (
+            x.var(-1, unbiased=False, keepdim=True) + 1e-5
+        ).sqrt()
+
+    signal = standard(c) * norm.norm_condition.weight
+    scale = signal @ norm.linear_scale.weight.T + norm.linear_scale.bias
+    expected = scale.sigmoid() * standard(a) + signal @ norm.linear_shift.weight.T
+    torch.testing.assert_close(norm(a, c), expected)
+    x = transition.norm(a, c) @ transition.linear_in.weight.T
+    hidden = x[:, :12] * x[:, :12].sigmoid() * x[:, 12:]
+    gate = (c @ transition.gate.linear.weight.T + transition.gate.linear.bias).sigmoid()
+    expected = a + gate * (hidden @ transition.linear_out.weight.T)
+    torch.testing.assert_close(transition(a, c), expected)
+
+
+class TestSampler:
+    def test_levels_are_the_published_ones(self):
+        levels = SamplerConfig().levels()
+        assert len(levels) == 201
+        assert levels[0] == pytest.approx(160 * 16)
+        assert levels[-1] == pytest.approx(4e-4 * 16)
+        assert all(b < a for a, b in pairwise(levels))
+
+    def test_a_perfect_denoiser_leads_to_its_structure(self):
+        truth, mask = normal(1, 1, 20, 3), torch.ones(1, 20, dtype=torch.bool)
+        mask[:, -2:] = False
+        found = sample(
+            lambda x, sigma: truth.expand_as(x),
+            mask,
+            2,
+            lambda step, samples: normal(1, samples, 20, 3),
+            lambda x, step: x,
+            SamplerConfig(steps=50),
+        )
+        error = (found - truth)[:, :, :-2].abs().max()
+        assert error < 0.05
+        assert (found[:, :, -2:] == 0).all()
+
+
+def templates(tokens, count=2):
+    rotation = torch.linalg.qr(normal(2, count, tokens, 3, 3))[0]
+    chain = torch.arange(tokens) * 2 // tokens
+    return TemplateFeatures(
+        torch.randint(0, 31, (2, count, tokens), generator=G),
+        8 * normal(2, count, tokens, 3),
+        torch.rand(2, count, tokens, generator=G) > 0.2,
+        rotation,
+        8 * normal(2, count, tokens, 3),
+        torch.rand(2, count, tokens, generator=G) > 0.2,
+        chain.expand(2, tokens),
+        torch.ones(2, count, dtype=torch.bool),
+    )
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    module = TemplateEmbedder(CONFIG, FLOAT64)
+    randomize(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def head():
+    module = ConfidenceHead(CONFIG, FLOAT64)
+    randomize(module)
+    return module
+
+
+class TestTemplates:
+    def out(self, embedder, features, z, batch):
+        mask = batch["token_mask"].unsqueeze(2) & batch["token_mask"].unsqueeze(1)
+        with torch.no_grad():
+            return embedder(z, features, mask, context(batch))
+
+    def test_moving_a_template_changes_nothing(self, embedder, batch, inputs):
+        features = templates(TOKENS)
+        turn, shift = torch.linalg.qr(normal(3, 3))[0], 20 * normal(3)
+        turn = turn * torch.linalg.det(turn).sign()
+        moved = features._replace(
+            pseudo_beta_BMN3=features.pseudo_beta_BMN3 @ turn.T + shift,
+            frame_origin_BMN3=features.frame_origin_BMN3 @ turn.T + shift,
+            frame_rotation_BMN33=turn @ features.frame_rotation_BMN33,
+        )
+        plain, other = (self.out(embedder, each, inputs[2], batch) for each in (features, moved))
+        torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
+
+    def test_their_order_and_absent_ones_change_nothing(self, embedder, batch, inputs):
+        features = templates(TOKENS)
+        flipped = TemplateFeatures(
+            *(t.flip(1) if t.dim() > 2 or t is features.present_BM else t for t in features)
+        )
+        plain = self.out(embedder, features, inputs[2], batch)
+        torch.testing.assert_close(self.out(embedder, flipped, inputs[2], batch), plain)
+        absent = features._replace(present_BM=torch.tensor([[True, False]] * 2))
+        garbage = absent._replace(pseudo_beta_BMN3=absent.pseudo_beta_BMN3.clone())
+        garbage.pseudo_beta_BMN3[:, 1] += 7.0
+        one, two = (self.out(embedder, each, inputs[2], batch) for each in (absent, garbage))
+        assert torch.equal(one, two)
+        assert not torch.allclose(one, plain)
+        none = features._replace(present_BM=torch.zeros(2, 2, dtype=torch.bool))
+        assert (self.out(embedder, none, inputs[2], batch) == 0).all()
+
+    def test_no_distance_crosses_chains(self, embedder, batch, inputs):
+        """One chain moves against the other: the templates' frames tell nothing of it."""
+        features = templates(TOKENS)
+        second = features.chain_BN[:, None, :, None] == 1
+        moved = features._replace(
+            pseudo_beta_BMN3=features.pseudo_beta_BMN3 + 9.0 * second,
+            frame_origin_BMN3=features.frame_origin_BMN3 + 9.0 * second,
+        )
+        plain, other = (self.out(embedder, each, inputs[2], batch) for each in (features, moved))
+        torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
+
+
+class TestConfidence:
+    def out(self, head, inputs, positions, batch):
+        mask = batch["token_mask"].unsqueeze(2) & batch["token_mask"].unsqueeze(1)
+        return head(*inputs, positions, batch["token_mask"], mask, context(batch))
+
+    def test_shapes_and_symmetry(self, head, batch, inputs):
+        found = self.out(head, inputs, 8 * normal(2, TOKENS, 3), batch)
+        assert found.plddt_BRMK.shape == (2, TOKENS, 24, 50)
+        assert found.resolved_BRM2.shape == (2, TOKENS, 24, 2)
+        assert found.pae_BRNK.shape == found.pde_BRNK.shape == (2, TOKENS, TOKENS, 64)
+        torch.testing.assert_close(found.pde_BRNK, found.pde_BRNK.transpose(1, 2))
+        assert not torch.allclose(found.pae_BRNK, found.pae_BRNK.transpose(1, 2))
+
+    def test_moving_the_structure_changes_nothing_and_nothing_flows_to_the_trunk(
+        self, head, batch, inputs
+    ):
+        positions = 8 * normal(2, TOKENS, 3)
+        turn = torch.linalg.qr(normal(3, 3))[0]
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        plain = self.out(head, leaves, positions, batch)
+        moved = self.out(head, leaves, positions @ turn.T + 5.0, batch)
+        for one, two in zip(plain, moved, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+        sum(t.sum() for t in plain).backward()
+        assert all(leaf.grad is None for leaf in leaves)
+        assert math.isfinite(sum(float(p.grad.sum()) for p in head.parameters()))
