@@ -78,6 +78,35 @@ ATOM_FIELDS: tuple[Field, ...] = (
     Field("reference_space", ("atom",), torch.int32, -1, "number of its conformer"),
 )
 
+LABEL_FIELDS: tuple[Field, ...] = (
+    Field("atom_position", ("atom", "xyz"), torch.float32, 0, "as modelled, ångström"),
+    Field("atom_resolved", ("atom",), torch.bool, False, "whether it was modelled"),
+    Field("atom_slot", ("atom",), torch.uint8, 0, "number of the atom in its token"),
+    Field("molecule", ("token",), torch.uint8, 0, "protein, RNA, DNA or ligand"),
+    Field("center_atom", ("token",), torch.int32, -1, "its centre; −1 if none", places_of="atom"),
+    Field(
+        "representative_atom",
+        ("token",),
+        torch.int32,
+        -1,
+        "what distances are told by; −1 if none",
+        places_of="atom",
+    ),
+    Field(
+        "frame_atoms", ("token", "xyz"), torch.int32, -1, "its frame; −1 if none", places_of="atom"
+    ),
+    Field(
+        "ligand_bonds",
+        ("ligand_bond", "end"),
+        torch.int32,
+        -1,
+        "bonds between polymers and ligands; −1 where padded",
+        places_of="atom",
+    ),
+    Field("resolution", (), torch.float32, 0, "of the experiment, ångström; 0 if unknown"),
+)
+PROTEIN, RNA, DNA, LIGAND = range(4)
+
 
 class Batch(Mapping[str, Tensor]):
     """Tensors [batch, *axes], one for each field, whose axis sizes agree."""

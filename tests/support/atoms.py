@@ -2,7 +2,7 @@
 
 import torch
 
-from refsys.batch import ATOM_FIELDS, TRUNK_FIELDS, Batch
+from refsys.batch import ATOM_FIELDS, LABEL_FIELDS, TRUNK_FIELDS, Batch
 from refsys.model.atom_attention import QUERIES
 
 
@@ -29,3 +29,41 @@ def with_atoms(batch: Batch, seed: int = 11) -> Batch:
     }
     whole = Batch({**batch, **fields}, (*TRUNK_FIELDS, *ATOM_FIELDS))
     return whole.padded(atom=-(-atoms // QUERIES) * QUERIES)
+
+
+def with_labels(batch: Batch, seed: int = 12) -> Batch:
+    """The batch with a globule of labels: all kinds of molecules, some atoms not modelled."""
+    g = torch.Generator().manual_seed(seed)
+    examples, tokens = batch["token_mask"].shape
+    token, mask = batch["atom_token"].long(), batch["atom_mask"]
+    atoms = token.shape[1]
+    center = 10 * torch.randn(examples, tokens, 3, generator=g)
+    place = center.gather(1, token.clamp(min=0).unsqueeze(-1).expand(-1, -1, 3))
+    first = torch.stack(
+        [
+            torch.searchsorted(row[keep], torch.arange(tokens))
+            for row, keep in zip(token, mask, strict=True)
+        ]
+    )
+    count = torch.stack(
+        [torch.bincount(row[keep], minlength=tokens) for row, keep in zip(token, mask, strict=True)]
+    )
+    frame = torch.stack([first, first + 1, first + 2], dim=-1)
+    pairs = torch.randint(0, int(mask.sum(1).min()), (examples, 4, 2), generator=g).int()
+    pairs[:, -1] = -1
+    resolved = (torch.rand(examples, atoms, generator=g) > 0.15) & mask
+    fields = {
+        "atom_position": (place + 1.5 * torch.randn(examples, atoms, 3, generator=g))
+        * resolved.unsqueeze(-1),
+        "atom_resolved": resolved,
+        "atom_slot": ((torch.arange(atoms) - first.gather(1, token.clamp(min=0))) * mask).to(
+            torch.uint8
+        ),
+        "molecule": torch.randint(0, 4, (examples, tokens), generator=g).to(torch.uint8),
+        "center_atom": first.int(),
+        "representative_atom": (first + count - 1).int(),
+        "frame_atoms": torch.where(count.unsqueeze(-1) >= 3, frame, -1).int(),
+        "ligand_bonds": pairs,
+        "resolution": torch.full((examples,), 2.0),
+    }
+    return Batch({**batch, **fields}, (*batch.fields, *LABEL_FIELDS))

@@ -1,0 +1,182 @@
+"""Losses of denoised positions (section 3.7.1 of the AlphaFold 3 supplement).
+
+None of them holds a tensor of samples × atoms²: smooth-LDDT goes through the pairs block by block,
+recomputing each in the backward pass.
+
+Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, E ligand bonds, Q a block of atoms.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+
+from refsys.batch import DNA, LIGAND, RNA, Batch
+from refsys.geometry import aligned
+from refsys.model.diffusion_conditioning import SIGMA_DATA
+from refsys.precision import Precision
+
+NUCLEOTIDE_WEIGHT = 5.0
+LIGAND_WEIGHT = 10.0
+# Reach of a local distance, ångström: of nucleotides, and of everything else.
+NUCLEOTIDE_RADIUS, RADIUS = 30.0, 15.0
+THRESHOLDS = (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiffusionLossConfig:
+    """How the three parts are weighed.
+
+    Attributes:
+        bond: α of the ligand bonds: 0 at first, 1 in fine-tuning.
+        smooth_lddt: Weight of smooth-LDDT.
+        block: Atoms of a block of smooth-LDDT's pairs.
+    """
+
+    bond: float = 0.0
+    smooth_lddt: float = 1.0
+    block: int = 1024
+
+
+def of_atoms_token(values_BN: Tensor, batch: Batch) -> Tensor:
+    """[B, A]: each atom's token's value."""
+    return values_BN.gather(1, batch["atom_token"].clamp(min=0).long())
+
+
+def atom_weights(batch: Batch, dtype: torch.dtype) -> Tensor:
+    """[B, A]: 1 for proteins, 6 for nucleotides, 11 for ligands, 0 where nothing was modelled."""
+    molecule_BA = of_atoms_token(batch["molecule"], batch)
+    weight_BA = torch.ones_like(molecule_BA, dtype=dtype)
+    nucleotide_BA = (molecule_BA == DNA) | (molecule_BA == RNA)
+    weight_BA = (
+        weight_BA + NUCLEOTIDE_WEIGHT * nucleotide_BA + LIGAND_WEIGHT * (molecule_BA == LIGAND)
+    )
+    return weight_BA * batch["atom_resolved"]
+
+
+def diffusion_loss(
+    denoised_BDA3: Tensor,
+    sigma_BD: Tensor,
+    batch: Batch,
+    config: DiffusionLossConfig,
+    precision: Precision,
+) -> dict[str, Tensor]:
+    """The parts of the loss, each a scalar: means over examples and samples.
+
+    Args:
+        denoised_BDA3: What the model makes of noised positions.
+        sigma_BD: Their noise levels, ångström.
+        batch: Labels; `atom_position` is compared after an alignment of its own for each sample.
+        config: Weights.
+        precision: Dtypes.
+
+    Returns:
+        ``mse`` and ``bond``, weighed by noise level, ``smooth_lddt``, and their sum, ``diffusion``.
+    """
+    x_BDA3 = denoised_BDA3.to(precision.losses)
+    weight_BA = atom_weights(batch, precision.losses)
+    truth_B1A3 = batch["atom_position"].to(precision.coordinates).unsqueeze(1)
+    target_BDA3 = aligned(
+        truth_B1A3.expand_as(x_BDA3),
+        x_BDA3.detach(),
+        weight_BA.unsqueeze(1).expand(x_BDA3.shape[:-1]),
+        precision.alignments,
+    )
+    sigma_BD = sigma_BD.to(precision.losses)
+    level_BD = (sigma_BD.square() + SIGMA_DATA**2) / (sigma_BD * SIGMA_DATA).square()
+    mse = (level_BD * mean_squared_error(x_BDA3, target_BDA3, weight_BA, batch)).mean()
+    bond = (level_BD * bond_error(x_BDA3, batch)).mean()
+    lddt = (1.0 - smooth_lddt(x_BDA3, batch, config.block)).mean()
+    return {
+        "mse": mse,
+        "bond": bond,
+        "smooth_lddt": lddt,
+        "diffusion": mse + config.bond * bond + config.smooth_lddt * lddt,
+    }
+
+
+def mean_squared_error(
+    x_BDA3: Tensor, target_BDA3: Tensor, weight_BA: Tensor, batch: Batch
+) -> Tensor:
+    """[B, D]: a third of the mean over modelled atoms of w ‖x − target‖²."""
+    square_BDA = (x_BDA3 - target_BDA3.to(x_BDA3.dtype)).square().sum(-1)
+    count_B = batch["atom_resolved"].sum(-1).clamp(min=1)
+    return (square_BDA * weight_BA.unsqueeze(1)).sum(-1) / (3.0 * count_B.unsqueeze(1))
+
+
+def bond_error(x_BDA3: Tensor, batch: Batch) -> Tensor:
+    """[B, D]: mean over ligand bonds of the squared difference of lengths."""
+    ends_BE2 = batch["ligand_bonds"]
+    resolved_BA = batch["atom_resolved"]
+    one_BE, two_BE = ends_BE2.clamp(min=0).long().unbind(-1)
+    valid_BE = (ends_BE2 >= 0).all(-1)
+    valid_BE = valid_BE & resolved_BA.gather(1, one_BE) & resolved_BA.gather(1, two_BE)
+    truth_B1A3 = batch["atom_position"].to(x_BDA3.dtype).unsqueeze(1)
+    difference_BDE = _lengths(x_BDA3, one_BE, two_BE) - _lengths(truth_B1A3, one_BE, two_BE)
+    count_B1 = valid_BE.sum(-1, keepdim=True).clamp(min=1)
+    return (difference_BDE.square() * valid_BE.unsqueeze(1)).sum(-1) / count_B1
+
+
+def _lengths(x_BDA3: Tensor, one_BE: Tensor, two_BE: Tensor) -> Tensor:
+    """[B, D, E]."""
+
+    def of(end_BE: Tensor) -> Tensor:
+        index = end_BE[:, None, :, None].expand(-1, x_BDA3.shape[1], -1, 3)
+        return x_BDA3.gather(2, index)
+
+    return _norm(of(one_BE) - of(two_BE))
+
+
+def _norm(offset: Tensor) -> Tensor:
+    """Lengths whose gradient is finite at zero."""
+    return (offset.square().sum(-1) + 1e-10).sqrt()
+
+
+def smooth_lddt(x_BDA3: Tensor, batch: Batch, block: int) -> Tensor:
+    """[B, D]: Algorithm 27, the mean over near pairs and thresholds t of sigmoid(t − |δ|).
+
+    Args:
+        x_BDA3: Positions.
+        batch: `atom_position` and what was modelled; a pair is near if the label says so.
+        block: Atoms whose pairs are held at once, for one sample.
+    """
+    atoms = x_BDA3.shape[2]
+    truth_BA3 = batch["atom_position"].to(x_BDA3.dtype)
+    resolved_BA = batch["atom_resolved"]
+    molecule_BA = of_atoms_token(batch["molecule"], batch)
+    nucleotide_BA = (molecule_BA == DNA) | (molecule_BA == RNA)
+    scores = []
+    for sample in range(x_BDA3.shape[1]):
+        total_B = x_BDA3.new_zeros(x_BDA3.shape[0])
+        count_B = x_BDA3.new_zeros(x_BDA3.shape[0])
+        for first in range(0, atoms, block):
+            own = slice(first, min(first + block, atoms))
+            found_B, pairs_B = torch.utils.checkpoint.checkpoint(
+                _near_pairs,
+                x_BDA3[:, sample],
+                truth_BA3,
+                resolved_BA,
+                nucleotide_BA,
+                own,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            total_B, count_B = total_B + found_B, count_B + pairs_B
+        scores.append(total_B / count_B.clamp(min=1.0))
+    return torch.stack(scores, dim=1)
+
+
+def _near_pairs(
+    x_BA3: Tensor, truth_BA3: Tensor, resolved_BA: Tensor, nucleotide_BA: Tensor, own: slice
+) -> tuple[Tensor, Tensor]:
+    """[B] the scores of the pairs of a block of atoms with all others, and how many pairs."""
+    distance_BQA = _norm(x_BA3[:, own].unsqueeze(2) - x_BA3.unsqueeze(1))
+    truth_BQA = _norm(truth_BA3[:, own].unsqueeze(2) - truth_BA3.unsqueeze(1))
+    radius_BQ1 = torch.where(nucleotide_BA[:, own], NUCLEOTIDE_RADIUS, RADIUS).unsqueeze(2)
+    places = torch.arange(x_BA3.shape[1], device=x_BA3.device)
+    near_BQA = (truth_BQA < radius_BQ1) & (places[own].unsqueeze(1) != places)
+    near_BQA = near_BQA & resolved_BA[:, own].unsqueeze(2) & resolved_BA.unsqueeze(1)
+    error_BQA = (distance_BQA - truth_BQA).abs()
+    score_BQA = sum(torch.sigmoid(t - error_BQA) for t in THRESHOLDS) / len(THRESHOLDS)
+    return (score_BQA * near_BQA).sum((1, 2)), near_BQA.sum((1, 2)).to(x_BA3.dtype)
