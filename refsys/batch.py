@@ -36,7 +36,7 @@ class Field:
     places_of: str = ""
 
 
-FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31, "letter": 4}
+FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31, "letter": 4, "corner": 3}
 
 TRUNK_FIELDS: tuple[Field, ...] = (
     Field("example", (), torch.int64, 0, "place in the global batch, a key of its draws"),
@@ -78,6 +78,20 @@ ATOM_FIELDS: tuple[Field, ...] = (
     Field("reference_space", ("atom",), torch.int32, -1, "number of its conformer"),
 )
 
+TEMPLATE_FIELDS: tuple[Field, ...] = (
+    Field("template_mask", ("template",), torch.bool, False, "False where there is none"),
+    Field("template_residue_type", ("template", "token"), torch.uint8, 21, "residue class; gap"),
+    Field("template_pseudo_beta", ("template", "token", "xyz"), torch.float32, 0, "ångström"),
+    Field("template_pseudo_beta_mask", ("template", "token"), torch.bool, False, "if modelled"),
+    Field(
+        "template_backbone",
+        ("template", "token", "corner", "xyz"),
+        torch.float32,
+        0,
+        "N, Cα and C, ångström",
+    ),
+    Field("template_backbone_mask", ("template", "token"), torch.bool, False, "all three there"),
+)
 LABEL_FIELDS: tuple[Field, ...] = (
     Field("atom_position", ("atom", "xyz"), torch.float32, 0, "as modelled, ångström"),
     Field("atom_resolved", ("atom",), torch.bool, False, "whether it was modelled"),
@@ -93,7 +107,12 @@ LABEL_FIELDS: tuple[Field, ...] = (
         places_of="atom",
     ),
     Field(
-        "frame_atoms", ("token", "xyz"), torch.int32, -1, "its frame; −1 if none", places_of="atom"
+        "frame_atoms",
+        ("token", "corner"),
+        torch.int32,
+        -1,
+        "its frame; −1 if none",
+        places_of="atom",
     ),
     Field(
         "ligand_bonds",
@@ -105,6 +124,9 @@ LABEL_FIELDS: tuple[Field, ...] = (
     ),
     Field("resolution", (), torch.float32, 0, "of the experiment, ångström; 0 if unknown"),
 )
+ALPHAFOLD3_FIELDS = (*TRUNK_FIELDS, *ATOM_FIELDS, *TEMPLATE_FIELDS, *LABEL_FIELDS)
+
+# Values of the field `molecule`.
 PROTEIN, RNA, DNA, LIGAND = range(4)
 
 

@@ -4,6 +4,7 @@ Shape suffixes: B batch, R owned tokens, N all tokens, S single width, C pair ch
 the input single representation, M atoms of a token, K bins.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -40,8 +41,10 @@ class ConfidenceHead(nn.Module):
         self.linear_i = Linear(c_i, c_z, precision=precision)
         self.linear_j = Linear(c_i, c_z, precision=precision)
         self.linear_distance = OneHotLinear(DISTANCE_BINS, c_z, precision=precision)
+        # It judges, and is not trained to be robust.
+        still = replace(config, pair_dropout=0.0)
         self.blocks = nn.ModuleList(
-            PairformerBlock(config, precision) for _ in range(config.confidence_blocks)
+            PairformerBlock(still, precision) for _ in range(config.confidence_blocks)
         )
         self.norm_pae = LayerNorm(c_z, precision)
         self.linear_pae = Linear(c_z, PAE_BINS, initializer=zeros, precision=precision)

@@ -37,7 +37,7 @@ class SharedDropout(nn.Module):
 
     def forward(self, residual: Tensor, update: Tensor, context: Context) -> Tensor:
         """[batch, a, b, C]: the residual with the update added."""
-        keep = context.masks[self.number] if context.masks else None
+        keep = context.masks[self.number] if context.masks and self.rate else None
         if keep is not None and self.local:
             keep = context.layout.local(keep, axis=1)
         return dropout_residual(
@@ -50,7 +50,8 @@ class DropoutMasks(nn.Module):
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
-        sites = [module for module in root.modules() if isinstance(module, SharedDropout)]
+        dropouts = [module for module in root.modules() if isinstance(module, SharedDropout)]
+        sites = [site for site in dropouts if site.rate]
         for number, site in enumerate(sites):
             site.number = number
         # Sites of one width and rate share a draw; a plain list, so that they are not children.

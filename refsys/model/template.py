@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refsys.batch import Batch
 from refsys.config import ModelConfig
+from refsys.geometry import frames
 from refsys.model.context import Context
 from refsys.model.initialization import he
 from refsys.model.layers import LayerNorm, Linear, OneHotLinear
@@ -45,6 +47,21 @@ class TemplateFeatures(NamedTuple):
     frame_mask_BMN: Tensor
     chain_BN: Tensor
     present_BM: Tensor
+
+
+def template_features(batch: Batch) -> TemplateFeatures:
+    """Frames made of the backbone atoms of a batch's templates."""
+    origin_BMN3, rotation_BMN33 = frames(batch["template_backbone"])
+    return TemplateFeatures(
+        batch["template_residue_type"],
+        batch["template_pseudo_beta"],
+        batch["template_pseudo_beta_mask"],
+        rotation_BMN33,
+        origin_BMN3,
+        batch["template_backbone_mask"],
+        batch["asym_id"],
+        batch["template_mask"],
+    )
 
 
 class TemplateEmbedder(nn.Module):
@@ -117,7 +134,7 @@ class TemplateEmbedder(nn.Module):
     def _unit_vectors(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
         """[B, R, N, 3]: where token j's frame lies, seen from token i's."""
         rotation = context.layout.local(features.frame_rotation_BMN33[:, number], 1)
-        origin = features.frame_origin_BMN3[:, number]
+        origin = features.frame_origin_BMN3[:, number].to(self.coordinates)
         offsets = origin.unsqueeze(1) - context.layout.local(origin, 1).unsqueeze(2)
         local = torch.einsum("brxy,brnx->brny", rotation.to(self.coordinates), offsets)
         return local / (local.square().sum(-1, keepdim=True) + 1e-6).sqrt()

@@ -2,7 +2,7 @@
 
 import torch
 
-from refsys.batch import ATOM_FIELDS, LABEL_FIELDS, TRUNK_FIELDS, Batch
+from refsys.batch import ATOM_FIELDS, LABEL_FIELDS, TEMPLATE_FIELDS, TRUNK_FIELDS, Batch
 from refsys.model.atom_attention import QUERIES
 
 
@@ -67,3 +67,19 @@ def with_labels(batch: Batch, seed: int = 12) -> Batch:
         "resolution": torch.full((examples,), 2.0),
     }
     return Batch({**batch, **fields}, (*batch.fields, *LABEL_FIELDS))
+
+
+def with_templates(batch: Batch, count: int = 2, seed: int = 13) -> Batch:
+    """The batch with random templates, the last one absent."""
+    g = torch.Generator().manual_seed(seed)
+    shape = (batch["token_mask"].shape[0], count, batch.sizes["token"])
+    present = torch.arange(count) < max(1, count - 1)
+    fields = {
+        "template_mask": present.expand(shape[:2]).contiguous(),
+        "template_residue_type": torch.randint(0, 22, shape, generator=g).to(torch.uint8),
+        "template_pseudo_beta": 8 * torch.randn(*shape, 3, generator=g),
+        "template_pseudo_beta_mask": torch.rand(shape, generator=g) > 0.2,
+        "template_backbone": 8 * torch.randn(*shape, 3, 3, generator=g),
+        "template_backbone_mask": torch.rand(shape, generator=g) > 0.2,
+    }
+    return Batch({**batch, **fields}, (*batch.fields, *TEMPLATE_FIELDS))

@@ -1,0 +1,89 @@
+"""The cycle of Algorithm 1: what the trunk does again and again.
+
+Shape suffixes: B batch, R owned tokens, N all tokens, S alignment rows, C pair channels, W single
+width, I width of the input single representation, M alignment width.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from refsys.batch import Batch
+from refsys.config import ModelConfig
+from refsys.model.context import Context
+from refsys.model.dropout import DropoutMasks
+from refsys.model.embedding import AlignmentEmbedding, InitialEmbedding, RecyclingEmbedder
+from refsys.model.msa import MSAModule
+from refsys.model.pairformer import PairformerStack
+from refsys.precision import Precision
+
+
+class RecyclingTrunk(nn.Module):
+    """Embedding, recycling, MSA module and Pairformer: what every model of the family has.
+
+    A subclass makes the input single representation, and calls `number_dropout` when all its
+    modules exist.
+    """
+
+    dropout_masks: DropoutMasks
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = precision
+        self.initial_embedding = InitialEmbedding(config, precision)
+        self.recycling_embedder = RecyclingEmbedder(config, precision)
+        self.alignment_embedding = AlignmentEmbedding(config, precision)
+        self.msa = MSAModule(config, precision)
+        self.pairformer = PairformerStack(config, precision)
+
+    def glue(self) -> list[nn.Module]:
+        """The embeddings and the recycling, whose parameters are counted together."""
+        return [self.initial_embedding, self.recycling_embedder, self.alignment_embedding]
+
+    def number_dropout(self) -> None:
+        """Gives every dropout site below its number."""
+        self.dropout_masks = DropoutMasks(self)
+
+    def templates(self, z_BRNC: Tensor, batch: Batch, mask_BRN: Tensor, context: Context) -> Tensor:
+        """The pair slab with what templates say added; as it is in a model without them."""
+        del batch, mask_BRN, context
+        return z_BRNC
+
+    def recycle(
+        self, s_inputs_BRI: Tensor, batch: Batch, context: Context, cycles: int
+    ) -> tuple[Tensor, Tensor, Context]:
+        """Runs `cycles` iterations, of which only the last one is differentiated.
+
+        Returns:
+            The single and pair slabs, and the last cycle's context with its dropout masks.
+        """
+        layout = context.layout
+        token_mask_BN = batch["token_mask"]
+        mask_BRN = pair_mask(batch, context)
+        alignment_mask_BSN = batch["alignment_row_mask"].unsqueeze(2) & token_mask_BN.unsqueeze(1)
+        s_init_BRW, z_init_BRNC = self.initial_embedding(s_inputs_BRI, batch, layout)
+        m_init_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout)
+        s_BRW, z_BRNC = torch.zeros_like(s_init_BRW), torch.zeros_like(z_init_BRNC)
+        this = context
+        for cycle in range(cycles):
+            last = cycle == cycles - 1
+            with torch.set_grad_enabled(last and torch.is_grad_enabled()):
+                this = replace(context, cycle=cycle)
+                this = replace(this, masks=self.dropout_masks(this, z_BRNC.device))
+                s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC)
+                z_BRNC = self.templates(z_init_BRNC + z_previous_BRNC, batch, mask_BRN, this)
+                z_BRNC = self.msa(
+                    m_init_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN, this
+                )
+                s_BRW, z_BRNC = self.pairformer(
+                    s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, this
+                )
+        return s_BRW, z_BRNC, this
+
+
+def pair_mask(batch: Batch, context: Context) -> Tensor:
+    """[B, R, N] bool: whether both tokens are real."""
+    token_mask_BN = batch["token_mask"]
+    return context.layout.local(token_mask_BN, 1).unsqueeze(2) & token_mask_BN.unsqueeze(1)

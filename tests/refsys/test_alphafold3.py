@@ -1,0 +1,150 @@
+"""The whole model: its size, and the laws of its step in float64."""
+
+import dataclasses
+
+import pytest
+import torch
+from support.atoms import with_atoms, with_labels, with_templates
+from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
+
+from refsys.config import PRESETS
+from refsys.model.alphafold3 import AlphaFold3
+from refsys.model.augmentation import augmented, noise_levels, unit_noise
+from refsys.model.diffusion import SIGMA_DATA, SamplerConfig
+from refsys.precision import PRECISIONS
+
+TOTALS = dict(
+    zip(PRESETS, (847_970, 14_346_682, 89_012_506, 170_938_778, 368_376_218), strict=True)
+)
+TOKENS = 11
+SHORT = SamplerConfig(steps=3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_all_parameters_belong_to_a_component_and_sum_to_the_released_models(name):
+    with torch.device("meta"):
+        model = AlphaFold3(PRESETS[name], PRECISIONS["float32"])
+    counted = [id(p) for part in model.components().values() for p in part.parameters()]
+    assert len(counted) == len(set(counted)) == len(list(model.parameters()))
+    assert sum(p.numel() for p in model.parameters()) == TOTALS[name]
+
+
+@pytest.fixture(scope="module")
+def model():
+    module = AlphaFold3(dataclasses.replace(CONFIG, msa_blocks=1), FLOAT64)
+    randomize(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return with_templates(with_labels(with_atoms(random_batch(TOKENS, 3, batch=2))))
+
+
+def run(model, batch, cycles=2, **options):
+    """Everything that a step computes of one batch: trunk, rollout, judgement, denoising."""
+    this = context(batch, **options)
+    state = model.trunk(batch, this, cycles)
+    condition = model.condition(state, batch, this)
+    rollout = model.rollout(condition, batch, this, seed=5, sampler=SHORT)
+    judged = model.judge(state, rollout[:, 0], batch, this)
+    mask = batch["atom_mask"]
+    truth = batch["atom_position"].double().unsqueeze(1).expand(-1, 2, -1, -1)
+    sigma = noise_levels(this, mask, 2, seed=5).double()
+    noised = augmented(truth, mask, this, 5, "training/augmentation")
+    noise = unit_noise(this, mask, 2, 5, "training/noise").double()
+    noised = noised + sigma[..., None, None] * noise
+    denoised = model.denoise(noised, sigma, condition, batch, this)
+    return {
+        "s": state.s_BNW,
+        "z": state.z_BNNC,
+        "distogram": model.distogram_logits(state, this),
+        "rollout": rollout,
+        "denoised": denoised,
+        "plddt": judged.plddt_BRMK,
+        "pae": judged.pae_BRNK,
+    }
+
+
+ATOMS = {"rollout", "denoised"}
+
+
+def test_padding_of_everything_changes_nothing(model, batch):
+    atoms = batch.sizes["atom"]
+    wide = batch.padded(token=TOKENS + 3, atom=atoms + 32, alignment_row=5, template=3, bond=9)
+    with torch.no_grad():
+        plain, padded = run(model, batch, seed=7, step=2), run(model, wide, seed=7, step=2)
+    for name, expected in plain.items():
+        found = padded[name]
+        found = found[:, :, :atoms] if name in ATOMS else found[:, :TOKENS]
+        if name in {"z", "distogram", "pae"}:
+            found = found[:, :, :TOKENS]
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_checkpointing_changes_nothing(model, batch):
+    found = []
+    for checkpointing in (False, True):
+        model.zero_grad()
+        out = run(model, batch, seed=7, step=2, checkpointing=checkpointing)
+        sum(value.square().mean() for value in out.values()).backward()
+        named = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append((out, named))
+    for name, value in found[0][0].items():
+        torch.testing.assert_close(found[1][0][name], value, msg=name)
+    assert set(found[0][1]) == set(found[1][1])
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_every_trained_parameter_has_a_gradient(model, batch):
+    model.zero_grad()
+    sum(v.square().mean() for v in run(model, batch).values()).backward()
+    idle = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    # The aligned error and the resolved atoms are judged by heads that this sum leaves out.
+    assert {name.split(".")[1] for name in idle} == {
+        "norm_pde",
+        "linear_pde",
+        "norm_resolved",
+        "linear_resolved",
+    }
+
+
+def test_the_rollout_and_the_judgement_pass_no_gradient_to_the_trunk(model, batch):
+    this = context(batch)
+    state = model.trunk(batch, this, 1)
+    condition = model.condition(state, batch, this)
+    rollout = model.rollout(condition, batch, this, seed=1, sampler=SHORT)
+    assert not rollout.requires_grad
+    model.zero_grad()
+    sum(t.sum() for t in model.judge(state, rollout[:, 0], batch, this)).backward()
+    touched = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"confidence"}
+
+
+def test_draws_depend_on_what_they_are_for_alone(batch):
+    mask = batch["atom_mask"]
+    this = context(batch, step=3)
+    many, few = unit_noise(this, mask, 4, 1, "a"), unit_noise(this, mask, 2, 1, "a")
+    assert torch.equal(many[:, :2], few)
+    assert not torch.equal(many[0], many[1]), "examples have draws of their own"
+    wide = torch.nn.functional.pad(mask, (0, 32))
+    assert torch.equal(unit_noise(this, wide, 2, 1, "a")[:, :, : mask.shape[1]], few)
+    other = context(batch, step=4)
+    for changed in (unit_noise(other, mask, 2, 1, "a"), unit_noise(this, mask, 2, 1, "b")):
+        assert not torch.equal(changed, few)
+    spread = noise_levels(this, mask, 4000, seed=2)
+    logs = (spread / SIGMA_DATA).log()
+    assert float(logs.mean()) == pytest.approx(-1.2, abs=0.06)
+    assert float(logs.std()) == pytest.approx(1.5, abs=0.05)
+
+
+def test_augmentation_is_rigid_and_centred(batch):
+    mask, x = batch["atom_mask"], batch["atom_position"].double().unsqueeze(1).expand(-1, 3, -1, -1)
+    moved = augmented(x, mask, context(batch), 3, "a")
+    real = mask[0]
+    before, after = (torch.cdist(t[0, :, real], t[0, :, real]) for t in (x, moved))
+    torch.testing.assert_close(after, before, rtol=1e-6, atol=1e-6)
+    assert moved[0, :, real].mean(1).abs().max() < 5
+    assert not torch.allclose(moved[:, 0], moved[:, 1])
+    assert (moved[:, :, ~real] == 0).all()
