@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refsys.data.columns import open_columns, write_columns
 from refsys.errors import CheckpointError, DataError
-from refsys.training_step import TrunkTraining
+from refsys.training_step import Training
 
 _KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{9})")
@@ -22,7 +22,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 _KEPT = 2
 
 
-def save(folder: Path, training: TrunkTraining, step: int, run: dict[str, Any]) -> Path:
+def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Path:
     """Writes the state after `step` steps; older checkpoints but one are removed.
 
     Args:
@@ -58,7 +58,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def restore(path: Path, training: TrunkTraining, run: dict[str, Any]) -> int:
+def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
     """Loads a checkpoint and returns how many steps it has done.
 
     Raises:

@@ -1,11 +1,13 @@
-"""One training step of the trunk, in the phases that are measured.
+"""One training step, in the phases that are measured.
 
 Nothing in `forward`, `backward` or `update` reads a value back to the host or has a shape that
 depends on data, so that a step can be traced under fake tensors and captured.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from refsys.config import ModelConfig
 from refsys.losses import trunk_loss
 from refsys.model.context import Context
 from refsys.model.initialization import initialize
+from refsys.model.recycling import ComponentModel
 from refsys.model.trunk import Trunk
 from refsys.parallel import Layout, SingleRank
 from refsys.precision import Precision
@@ -50,12 +53,21 @@ class OptimizerConfig:
         return self.learning_rate * warmup * self.decay ** (step // self.decay_every)
 
 
-class TrunkTraining:
-    """The model, its optimizer, and the phases of a step."""
+class Training(ABC):
+    """A model, its optimizer, and the phases of a step.
+
+    Attributes:
+        model: What is trained; it names its components.
+        parameters: Those that are trained.
+        cycles: Recycling iterations of every step.
+    """
+
+    model: ComponentModel
+    cycles: int
 
     def __init__(
         self,
-        config: ModelConfig,
+        build: Callable[[], ComponentModel],
         precision: Precision,
         *,
         seed: int = 0,
@@ -69,9 +81,9 @@ class TrunkTraining:
         """Builds the model; `initialize` gives it its weights.
 
         Args:
-            config: The preset.
+            build: Makes the model on the default device.
             precision: The dtype table.
-            seed: Seed of initialization and dropout.
+            seed: Seed of initialization, dropout and noise.
             cycles: Recycling iterations of every step.
             checkpointing: Whether blocks recompute their activations in the backward pass.
             dropout: Whether dropout is on.
@@ -87,7 +99,7 @@ class TrunkTraining:
         self.schedule = optimizer or OptimizerConfig()
         self.layout = layout
         with torch.device(device or torch.get_default_device()):
-            self.model = Trunk(config, precision)
+            self.model = build()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         # One fused kernel on every device, so that what a CPU counts is what a GPU runs.
         self.optimizer = torch.optim.Adam(
@@ -114,17 +126,27 @@ class TrunkTraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def forward(self, batch: Batch, step: int) -> Tensor:
-        """The scalar loss of a batch."""
-        context = Context(
+    def context(self, batch: Batch, step: int) -> Context:
+        """What a forward pass of this step needs beside the batch."""
+        return Context(
             layout=self.layout(batch.sizes["token"]),
             seed=self.seed if self.dropout else None,
             step=step,
             example=batch["example"].unsqueeze(1),
             checkpointing=self.checkpointing,
         )
-        output = self.model(batch, context, self.cycles)
-        return trunk_loss(output, batch, context.layout, self.precision)
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: int) -> Tensor:
+        """The scalar loss of a batch."""
+
+    def is_differentiated(self) -> bool:
+        """Whether gradients flow through all of a forward pass."""
+        return False
+
+    @abstractmethod
+    def differentiated(self, batch: Batch) -> None:
+        """The part of a forward pass that gradients flow through: for counting alone."""
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of every trained parameter."""
@@ -138,3 +160,27 @@ class TrunkTraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+
+class TrunkTraining(Training):
+    """The trunk alone, trained by its distogram."""
+
+    model: Trunk
+
+    def __init__(self, config: ModelConfig, precision: Precision, **options: Any) -> None:
+        """See `Training`, whose options these are."""
+        super().__init__(lambda: Trunk(config, precision), precision, **options)
+
+    def forward(self, batch: Batch, step: int) -> Tensor:
+        """See `Training`."""
+        context = self.context(batch, step)
+        output = self.model(batch, context, self.cycles)
+        return trunk_loss(output, batch, context.layout, self.precision)
+
+    def is_differentiated(self) -> bool:
+        """See `Training`."""
+        return self.cycles == 1
+
+    def differentiated(self, batch: Batch) -> None:
+        """See `Training`: of the cycles, the last."""
+        self.model(batch, self.context(batch, 0), 1)

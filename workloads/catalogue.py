@@ -12,7 +12,10 @@ from importlib.metadata import entry_points
 from workloads.workload import Catalogue, Workload
 
 GROUP = "foldperf.workloads"
-_OWN = {"alphafold3-trunk": "workloads.trunk:TrunkWorkload"}
+_OWN = {
+    "alphafold3": "workloads.alphafold3:AlphaFold3Workload",
+    "alphafold3-trunk": "workloads.trunk:TrunkWorkload",
+}
 
 
 @cache

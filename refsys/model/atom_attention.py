@@ -12,7 +12,7 @@ queries and K the 128 keys of a window, C atom width, P atom pair width, T token
 tokens.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,13 @@ from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
-from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition, ZeroGate
+from refsys.model.conditioning import (
+    AdaptiveLayerNorm,
+    ConditionedTransition,
+    Steering,
+    TransitionSteering,
+    ZeroGate,
+)
 from refsys.model.context import Context
 from refsys.model.initialization import he, zeros
 from refsys.model.layers import Linear, OneHotLinear, ScaledLayerNorm
@@ -50,7 +56,7 @@ def key_windows(x: Tensor, axis: int, layout: Layout) -> Tensor:
 
 
 class AtomConditioning(NamedTuple):
-    """What steers atoms, computed once for all samples.
+    """What steers atoms.
 
     Attributes:
         single_B1AC: Of each atom.
@@ -61,8 +67,18 @@ class AtomConditioning(NamedTuple):
     pair_BWQKP: Tensor
 
 
-class AtomAttention(nn.Module):
-    """Attention of Algorithm 7's blocks; queries and keys have an adaptive norm each."""
+class AtomBlockSteering(NamedTuple):
+    """What the conditioning makes of one block, the same for all samples and noise levels."""
+
+    queries: Steering
+    keys: Steering
+    gate_B1AC: Tensor
+    transition: TransitionSteering
+    bias_BWHQK: Tensor
+
+
+class AtomTransformerBlock(nn.Module):
+    """One block of Algorithm 7; queries and keys have an adaptive norm each."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -75,19 +91,29 @@ class AtomAttention(nn.Module):
         self.linear_gate = Linear(width, width, initializer=zeros, precision=precision)
         self.linear_out = Linear(width, width, precision=precision)
         self.gate = ZeroGate(width, width, precision)
+        self.transition = ConditionedTransition(width, width, precision)
         self.softmax = precision.softmax
+
+    def steer(self, condition_B1AC: Tensor, bias_BWHQK: Tensor) -> AtomBlockSteering:
+        """What the conditioning says to this block."""
+        return AtomBlockSteering(
+            self.norm_q.steer(condition_B1AC),
+            self.norm_k.steer(condition_B1AC),
+            self.gate(condition_B1AC),
+            self.transition.steer(condition_B1AC),
+            bias_BWHQK,
+        )
 
     def forward(
         self,
         q_BDAC: Tensor,
-        condition_B1AC: Tensor,
-        bias_BWHQK: Tensor,
+        steering: AtomBlockSteering,
         mask_BWK: Tensor,
         context: Context,
     ) -> Tensor:
-        """The atoms of every sample, with the update added."""
-        x_BDAC = self.norm_q(q_BDAC, condition_B1AC)
-        k_BDAC, v_BDAC = self.linear_kv(self.norm_k(q_BDAC, condition_B1AC)).chunk(2, dim=-1)
+        """The updated atoms of every sample."""
+        x_BDAC = self.norm_q(q_BDAC, steering.queries)
+        k_BDAC, v_BDAC = self.linear_kv(self.norm_k(q_BDAC, steering.keys)).chunk(2, dim=-1)
         queries = self._by_window(query_windows(self.linear_q(x_BDAC), axis=2))
         keys = self._by_window(key_windows(k_BDAC, 2, context.layout))
         values = self._by_window(key_windows(v_BDAC, 2, context.layout))
@@ -95,37 +121,16 @@ class AtomAttention(nn.Module):
         mask = mask_BWK.flatten(0, 1).unsqueeze(1).expand(-1, samples, -1)
         # A window is an example of the operator, its samples the rows that share a bias.
         out = triangle_attention(
-            queries, keys, values, bias_BWHQK.flatten(0, 1), mask, softmax=self.softmax
+            queries, keys, values, steering.bias_BWHQK.flatten(0, 1), mask, softmax=self.softmax
         )
         out_BWDQC = out.flatten(-2).unflatten(0, (q_BDAC.shape[0], -1))
         out_BDAC = out_BWDQC.movedim(2, 1).flatten(2, 3)
         update_BDAC = self.linear_out(out_BDAC * torch.sigmoid(self.linear_gate(x_BDAC)))
-        return q_BDAC + self.gate(update_BDAC, condition_B1AC)
+        return self.transition(q_BDAC + steering.gate_B1AC * update_BDAC, steering.transition)
 
     def _by_window(self, x_BDWQC: Tensor) -> Tensor:
         """[B · W, D, Q, H, C / H]."""
         return x_BDWQC.movedim(2, 1).flatten(0, 1).unflatten(-1, (self.heads, -1))
-
-
-class AtomTransformerBlock(nn.Module):
-    """One block of Algorithm 7."""
-
-    def __init__(self, config: ModelConfig, precision: Precision) -> None:
-        super().__init__()
-        self.attention = AtomAttention(config, precision)
-        self.transition = ConditionedTransition(config.c_atom, config.c_atom, precision)
-
-    def forward(
-        self,
-        q_BDAC: Tensor,
-        condition_B1AC: Tensor,
-        bias_BWHQK: Tensor,
-        mask_BWK: Tensor,
-        context: Context,
-    ) -> Tensor:
-        """The updated atoms."""
-        q_BDAC = self.attention(q_BDAC, condition_B1AC, bias_BWHQK, mask_BWK, context)
-        return self.transition(q_BDAC, condition_B1AC)
 
 
 class AtomTransformer(nn.Module):
@@ -138,15 +143,27 @@ class AtomTransformer(nn.Module):
         self.linear_bias = Linear(config.c_atompair, blocks * heads, precision=precision)
         self.blocks = nn.ModuleList(AtomTransformerBlock(config, precision) for _ in range(blocks))
 
-    def forward(
-        self, q_BDAC: Tensor, condition: AtomConditioning, atom_mask_BA: Tensor, context: Context
-    ) -> Tensor:
-        """The updated atoms of every sample."""
+    def steer(self, condition: AtomConditioning) -> tuple[AtomBlockSteering, ...]:
+        """What the conditioning says to every block: once for all samples and noise levels."""
         biases_BWQKE = self.linear_bias(self.norm_pair(condition.pair_BWQKP))
         biases_LBWHQK = biases_BWQKE.unflatten(-1, (len(self.blocks), -1)).permute(4, 0, 1, 5, 2, 3)
+        pairs = zip(self.blocks, biases_LBWHQK.unbind(0), strict=True)
+        return tuple(
+            cast(AtomTransformerBlock, block).steer(condition.single_B1AC, bias)
+            for block, bias in pairs
+        )
+
+    def forward(
+        self,
+        q_BDAC: Tensor,
+        steering: tuple[AtomBlockSteering, ...],
+        atom_mask_BA: Tensor,
+        context: Context,
+    ) -> Tensor:
+        """The updated atoms of every sample."""
         mask_BWK = key_windows(atom_mask_BA, 1, context.layout)
-        for block, bias_BWHQK in zip(self.blocks, biases_LBWHQK.unbind(0), strict=True):
-            q_BDAC = context.run(block, q_BDAC, condition.single_B1AC, bias_BWHQK, mask_BWK)
+        for block, own in zip(self.blocks, steering, strict=True):
+            q_BDAC = context.run(block, q_BDAC, own, mask_BWK)
         return q_BDAC
 
 
@@ -273,7 +290,8 @@ class AtomAttentionEncoder(nn.Module):
         p_BWQKP = self.reference.pair(batch, context.layout)
         p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, context.layout)
         condition = AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
-        q_B1AC = self.transformer(condition.single_B1AC, condition, batch["atom_mask"], context)
+        steering = self.transformer.steer(condition)
+        q_B1AC = self.transformer(condition.single_B1AC, steering, batch["atom_mask"], context)
         return self.token_sums(q_B1AC, batch).squeeze(1)
 
 
@@ -327,7 +345,7 @@ class DiffusionAtomEncoder(nn.Module):
     def forward(
         self,
         initial_B1AC: Tensor,
-        condition: AtomConditioning,
+        steering: tuple[AtomBlockSteering, ...],
         position_BDA3: Tensor,
         batch: Batch,
         context: Context,
@@ -335,7 +353,7 @@ class DiffusionAtomEncoder(nn.Module):
         """Tokens [B, D, N, T] and atoms [B, D, A, C], of noised positions of unit variance."""
         moved_BDAC = self.linear_position(position_BDA3.to(initial_B1AC.dtype))
         q_BDAC = initial_B1AC + moved_BDAC * batch["atom_mask"][:, None, :, None]
-        q_BDAC = self.transformer(q_BDAC, condition, batch["atom_mask"], context)
+        q_BDAC = self.transformer(q_BDAC, steering, batch["atom_mask"], context)
         return self.token_sums(q_BDAC, batch), q_BDAC
 
 
@@ -353,11 +371,11 @@ class AtomAttentionDecoder(nn.Module):
         self,
         a_BDNT: Tensor,
         q_BDAC: Tensor,
-        condition: AtomConditioning,
+        steering: tuple[AtomBlockSteering, ...],
         batch: Batch,
         context: Context,
     ) -> Tensor:
         """[B, D, A, 3]."""
         q_BDAC = q_BDAC + of_tokens(self.linear_token(a_BDNT), batch["atom_token"])
-        q_BDAC = self.transformer(q_BDAC, condition, batch["atom_mask"], context)
+        q_BDAC = self.transformer(q_BDAC, steering, batch["atom_mask"], context)
         return self.linear_out(self.norm(q_BDAC))

@@ -19,7 +19,7 @@ from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.atom_attention import (
     AtomAttentionDecoder,
-    AtomConditioning,
+    AtomBlockSteering,
     DiffusionAtomEncoder,
 )
 from refsys.model.context import Context
@@ -36,13 +36,15 @@ class DiffusionConditioning(NamedTuple):
         single_B1NS: The trunk's half of the single conditioning.
         biases_LBHNN: Pair biases of every block of the token transformer.
         initial_B1AC: The atoms before they are moved.
-        atoms: What steers the atom transformers.
+        encoder: What steers the atom encoder's blocks.
+        decoder: What steers the atom decoder's.
     """
 
     single_B1NS: Tensor
     biases_LBHNN: Tensor
     initial_B1AC: Tensor
-    atoms: AtomConditioning
+    encoder: tuple[AtomBlockSteering, ...]
+    decoder: tuple[AtomBlockSteering, ...]
 
 
 class DiffusionModule(nn.Module):
@@ -80,7 +82,8 @@ class DiffusionModule(nn.Module):
             self.single_conditioning.trunk(s_BNS, s_inputs_BNI),
             self.transformer.biases(z_BNNC),
             initial_B1AC,
-            atoms,
+            self.atom_encoder.transformer.steer(atoms),
+            self.atom_decoder.transformer.steer(atoms),
         )
 
     def _pairs(self, z_BNNC: Tensor, batch: Batch, context: Context) -> Tensor:
@@ -107,14 +110,14 @@ class DiffusionModule(nn.Module):
         scaled_BDA3 = noised_BDA3 / variance_BD.sqrt()[..., None, None]
         s_BDNS = self.single_conditioning(condition.single_B1NS, sigma_BD)
         a_BDNT, q_BDAC = self.atom_encoder(
-            condition.initial_B1AC, condition.atoms, scaled_BDA3, batch, context
+            condition.initial_B1AC, condition.encoder, scaled_BDA3, batch, context
         )
         a_BDNT = a_BDNT + self.linear_s(self.norm_s(s_BDNS))
         a_BDNT = self.transformer(
             a_BDNT, s_BDNS, condition.biases_LBHNN, batch["token_mask"], context
         )
         update_BDA3 = self.atom_decoder(
-            self.norm_a(a_BDNT), q_BDAC, condition.atoms, batch, context
+            self.norm_a(a_BDNT), q_BDAC, condition.decoder, batch, context
         ).to(self.precision.coordinates)
         kept = (SIGMA_DATA**2 / variance_BD)[..., None, None] * noised_BDA3
         moved = (sigma_BD * SIGMA_DATA / variance_BD.sqrt())[..., None, None] * update_BDA3

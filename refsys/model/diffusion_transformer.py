@@ -23,7 +23,7 @@ class DiffusionAttentionPairBias(nn.Module):
         super().__init__()
         width = config.c_token
         self.heads = config.token_heads
-        self.norm = AdaptiveLayerNorm(width, config.c_s, precision)
+        self.norm = AdaptiveLayerNorm(config.c_s, width, precision)
         self.linear_q = Linear(width, width, bias=True, precision=precision)
         self.linear_kvg = Linear(
             width,
@@ -32,7 +32,7 @@ class DiffusionAttentionPairBias(nn.Module):
             precision=precision,
         )
         self.linear_out = Linear(width, width, precision=precision)
-        self.gate = ZeroGate(width, config.c_s, precision)
+        self.gate = ZeroGate(config.c_s, width, precision)
         self.softmax = precision.softmax
 
     def forward(
@@ -44,7 +44,7 @@ class DiffusionAttentionPairBias(nn.Module):
         context: Context,
     ) -> Tensor:
         """The owned tokens of every sample, with the update added."""
-        x_BDRT = self.norm(a_BDRT, condition_BDRS)
+        x_BDRT = self.norm(a_BDRT, self.norm.steer(condition_BDRS))
         k_BDRT, v_BDRT, gate_BDRT = self.linear_kvg(x_BDRT).chunk(3, dim=-1)
         q, k, v = (
             t.unflatten(-1, (self.heads, -1))
@@ -57,7 +57,7 @@ class DiffusionAttentionPairBias(nn.Module):
         mask_BDN = token_mask_BN.unsqueeze(1).expand(-1, q.shape[1], -1)
         out = triangle_attention(q, k, v, bias_BHRN, mask_BDN, softmax=self.softmax)
         update_BDRT = self.linear_out(out.flatten(-2) * torch.sigmoid(gate_BDRT))
-        return a_BDRT + self.gate(update_BDRT, condition_BDRS)
+        return a_BDRT + self.gate(condition_BDRS) * update_BDRT
 
 
 class DiffusionTransformerBlock(nn.Module):
@@ -66,7 +66,7 @@ class DiffusionTransformerBlock(nn.Module):
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
         self.attention = DiffusionAttentionPairBias(config, precision)
-        self.transition = ConditionedTransition(config.c_token, config.c_s, precision)
+        self.transition = ConditionedTransition(config.c_s, config.c_token, precision)
 
     def forward(
         self,
@@ -78,7 +78,7 @@ class DiffusionTransformerBlock(nn.Module):
     ) -> Tensor:
         """The updated tokens."""
         a_BDRT = self.attention(a_BDRT, condition_BDRS, bias_BHRN, token_mask_BN, context)
-        return self.transition(a_BDRT, condition_BDRS)
+        return self.transition(a_BDRT, self.transition.steer(condition_BDRS))
 
 
 class DiffusionTransformer(nn.Module):

@@ -4,6 +4,7 @@ Shape suffixes: B batch, R owned tokens, N all tokens, S alignment rows, C pair 
 width, I width of the input single representation, M alignment width.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,15 @@ from refsys.model.pairformer import PairformerStack
 from refsys.precision import Precision
 
 
-class RecyclingTrunk(nn.Module):
+class ComponentModel(nn.Module, ABC):
+    """A model whose parameters are counted by component."""
+
+    @abstractmethod
+    def components(self) -> dict[str, nn.ModuleList]:
+        """The parts whose parameters are counted apart; each parameter belongs to one."""
+
+
+class RecyclingTrunk(ComponentModel):
     """Embedding, recycling, MSA module and Pairformer: what every model of the family has.
 
     A subclass makes the input single representation, and calls `number_dropout` when all its

@@ -17,7 +17,11 @@ from refsys.model.triangle_multiplication import TriangleMultiplicationOutgoing
 from workloads.catalogue import catalogue
 
 CASES = read_sweep(exact.CASES, catalogue()).cases
-(TINY,) = [case for case in CASES if case.config["preset"] == "tiny"]
+(TINY,) = [
+    case
+    for case in CASES
+    if (case.workload, case.config["preset"]) == ("alphafold3-trunk", "tiny")
+]
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from support.atoms import with_atoms, with_labels
 from support.trunks import FLOAT64, random_batch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from refsys.batch import DNA, LIGAND, RNA, Batch
 from refsys.confidence_losses import confidence_loss, confidence_losses
@@ -124,6 +126,24 @@ def test_smooth_lddt_does_not_depend_on_its_blocks_and_has_its_gradient(batch, p
         torch.testing.assert_close(score, results[0][0])
         torch.testing.assert_close(gradient, results[0][1])
     assert results[0][1].abs().max() > 0
+
+
+def test_no_tensor_is_as_large_as_samples_times_pairs_of_atoms(batch, prediction):
+    x, sigma = prediction
+    limit = x.shape[1] * batch.sizes["atom"] ** 2
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    with Sizes():
+        leaf = x.clone().requires_grad_()
+        config = DiffusionLossConfig(bond=1.0, block=16)
+        diffusion_loss(leaf, sigma, batch, config, FLOAT64)["diffusion"].backward()
+    assert max(sizes) < limit / 2
 
 
 def test_what_was_not_modelled_and_padding_have_no_say(batch, prediction):

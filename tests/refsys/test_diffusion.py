@@ -8,6 +8,7 @@ import torch
 from support.atoms import with_atoms
 from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from refsys.config import PRESETS
 from refsys.model.atom_attention import (
@@ -24,7 +25,6 @@ from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition
 from refsys.model.confidence import ConfidenceHead
 from refsys.model.diffusion import (
     SIGMA_DATA,
-    DiffusionConditioning,
     DiffusionModule,
     SamplerConfig,
     sample,
@@ -119,7 +119,7 @@ def test_no_atom_is_read_beyond_48_either_way():
 
     def window(q, c):
         with torch.no_grad():
-            return module(q, AtomConditioning(c, p), mask, this)[:, :, 96:128]
+            return module(q, module.steer(AtomConditioning(c, p)), mask, this)[:, :, 96:128]
 
     plain = window(q, c)
     # The model of these tests has one atom block, so that its reach is that of one window.
@@ -152,12 +152,11 @@ def test_shared_conditioning_equals_one_for_each_sample(diffusion, batch, inputs
             own = diffusion.condition(*inputs, batch, this)
             alone = diffusion(x[:, number, None], sigma[:, number, None], own, batch, this)
             torch.testing.assert_close(together[:, number, None], alone, rtol=1e-11, atol=1e-11)
-        unshared = DiffusionConditioning(
-            shared.single_B1NS.expand(-1, SAMPLES, -1, -1),
-            shared.biases_LBHNN,
-            shared.initial_B1AC.expand(-1, SAMPLES, -1, -1),
-            shared.atoms._replace(single_B1AC=shared.atoms.single_B1AC.expand(-1, SAMPLES, -1, -1)),
+        unshared = pytree.tree_map(
+            lambda t: t.expand(-1, SAMPLES, -1, -1) if t.dim() == 4 and t.shape[1] == 1 else t,
+            shared,
         )
+        assert unshared.encoder[0].gate_B1AC.shape[1] == SAMPLES
         apart = diffusion(x, sigma, unshared, batch, this)
     torch.testing.assert_close(together, apart, rtol=1e-11, atol=1e-11)
 
@@ -209,7 +208,7 @@ def test_without_noise_a_position_stays(diffusion, batch, inputs):
 
 
 def test_adaptive_layers_are_what_the_formulas_say():
-    norm, transition = AdaptiveLayerNorm(6, 4, FLOAT64), ConditionedTransition(6, 4, FLOAT64)
+    norm, transition = AdaptiveLayerNorm(4, 6, FLOAT64), ConditionedTransition(4, 6, FLOAT64)
     randomize(norm)
     randomize(transition)
     a, c = normal(3, 6), normal(3, 4)
@@ -222,12 +221,12 @@ def test_adaptive_layers_are_what_the_formulas_say():
     signal = standard(c) * norm.norm_condition.weight
     scale = signal @ norm.linear_scale.weight.T + norm.linear_scale.bias
     expected = scale.sigmoid() * standard(a) + signal @ norm.linear_shift.weight.T
-    torch.testing.assert_close(norm(a, c), expected)
-    x = transition.norm(a, c) @ transition.linear_in.weight.T
+    torch.testing.assert_close(norm(a, norm.steer(c)), expected)
+    x = transition.norm(a, transition.norm.steer(c)) @ transition.linear_in.weight.T
     hidden = x[:, :12] * x[:, :12].sigmoid() * x[:, 12:]
     gate = (c @ transition.gate.linear.weight.T + transition.gate.linear.bias).sigmoid()
     expected = a + gate * (hidden @ transition.linear_out.weight.T)
-    torch.testing.assert_close(transition(a, c), expected)
+    torch.testing.assert_close(transition(a, transition.steer(c)), expected)
 
 
 class TestSampler:

@@ -1,0 +1,154 @@
+"""Exact facts of the whole model: parameters by component, FLOPs by part, a step that traces."""
+
+import json
+import time
+from functools import cache
+
+import pytest
+import torch
+
+from bench.simulation.simulate import simulate
+from refsys.batch import Batch
+from refsys.config import PRESETS
+from refsys.model.alphafold3 import AlphaFold3
+from refsys.precision import PRECISIONS
+from workloads.catalogue import catalogue
+from workloads.workload import Setting
+
+WORKLOAD = catalogue()["alphafold3"]
+COMPONENTS = (
+    *("input_atom_encoder", "trunk_glue", "template", "msa", "pairformer"),
+    *("diffusion_conditioning", "diffusion_atom_encoder", "token_transformer"),
+    *("diffusion_norms", "diffusion_atom_decoder", "confidence", "distogram"),
+)
+# Counted from the released model, without its two unused duplicate pair embeddings.
+ORACLE = {
+    "tiny": (
+        *(35_024, 28_624, 10_272, 73_472, 211_072),
+        *(84_042, 37_520, 140_448, 4_224, 21_960, 199_264, 2_048),
+    ),
+    "mini": (
+        *(197_024, 141_280, 37_056, 449_024, 3_075_840),
+        *(641_418, 223_072, 8_268_864, 74_304, 181_776, 1_052_928, 4_096),
+    ),
+    "small": (
+        *(1_041_440, 499_648, 139_648, 1_516_544, 24_566_784),
+        *(2_421_066, 1_142_688, 49_585_280, 296_064, 1_036_368, 6_758_784, 8_192),
+    ),
+    "base": (
+        *(1_041_440, 499_648, 255_744, 3_033_088, 49_133_568),
+        *(2_421_066, 1_142_688, 99_170_432, 296_064, 1_036_368, 12_900_480, 8_192),
+    ),
+    "full": (
+        *(1_041_440, 499_648, 255_744, 3_033_088, 147_400_704),
+        *(2_421_066, 1_142_688, 198_340_736, 296_064, 1_036_368, 12_900_480, 8_192),
+    ),
+}
+# Steps of the rollout, each a pass over one sample.
+ROLLOUT = 20
+
+
+@pytest.mark.parametrize("name", ORACLE)
+def test_components_equal_the_oracle(name):
+    with torch.device("meta"):
+        components = AlphaFold3(PRESETS[name], PRECISIONS["bfloat16"]).components()
+    counts = {n: sum(p.numel() for p in part.parameters()) for n, part in components.items()}
+    assert counts == dict(zip(COMPONENTS, ORACLE[name], strict=True))
+
+
+def test_facts_have_them_all():
+    axes = {"preset": "tiny", "tokens": 8, "alignment_rows": 2, "samples": 1}
+    facts = WORKLOAD.facts(WORKLOAD.configure(axes))
+    assert tuple(facts.components.values()) == ORACLE["tiny"]
+    assert facts.parameters == sum(ORACLE["tiny"]) == 847_970
+    assert sum(facts.forward_flops_by_component.values()) == facts.forward_flops
+    assert facts.forward_flops_by_component["other"] < 1e-3 * facts.forward_flops
+
+
+def test_describe_prints_them(foldperf):
+    done = foldperf("describe", "alphafold3", "--preset", "tiny", "--json", check=0)
+    found = json.loads(done.stdout)
+    assert found["parameters"] == 847_970
+    assert tuple(found["components"]) == COMPONENTS
+
+
+@cache
+def facts(tokens, samples):
+    axes = {"preset": "full", "tokens": tokens, "samples": samples, "precision": "bfloat16"}
+    return WORKLOAD.facts(WORKLOAD.configure(axes | {"alignment_rows": 1024}))
+
+
+def closed_forms(n, samples, rows=1024):
+    """FLOPs of a forward pass of `full`, from the algorithms' own formulas."""
+    pair = 1_116_160 * n**2 + 1_536 * n**3
+    block = 1_121_792 * n**2 + 1_536 * n**3 + 5.0e6 * n
+    passes = samples + ROLLOUT
+    atoms = 8 * n
+    outer = 8_192 * rows * n + 2_048 * rows * n**2 + 262_144 * n**2
+    # The last block's alignment update has no reader.
+    update = (98_304 + 24_576) * rows * n + 128 * rows * n**2 + 2_048 * n**2
+    atom_blocks = 0.426e6 * atoms * passes + 0.2785e6 * atoms
+    return {
+        "pairformer": 48 * block,
+        "msa": 4 * (outer + pair) + 3 * update,
+        "token_transformer": 24 * (16.5e6 * n + 3_072 * n**2) * passes + 24 * 4_096 * n**2,
+        "confidence": 4 * block,
+        "atom blocks": 6 * atom_blocks,
+    }
+
+
+@pytest.mark.parametrize(("tokens", "samples"), [(384, 48), (768, 32)])
+def test_flops_of_each_part_equal_the_closed_forms(tokens, samples):
+    found = dict(facts(tokens, samples).forward_flops_by_component)
+    expected = closed_forms(tokens, samples)
+    for name in ("pairformer", "msa", "token_transformer", "confidence"):
+        assert found[name] == pytest.approx(expected[name], rel=0.02), name
+    # Apart from the blocks: features, pairs, tokens; a few per cent of these components.
+    atoms = found["diffusion_atom_encoder"] + found["diffusion_atom_decoder"]
+    assert expected["atom blocks"] < atoms < 1.12 * expected["atom blocks"]
+
+
+@pytest.mark.parametrize(("tokens", "samples", "total"), [(384, 48, 127e12), (768, 32, 523e12)])
+def test_flops_of_a_step_equal_the_published_analysis(tokens, samples, total):
+    """At 2.5 cycles on average, backward twice the forward pass, one recomputation."""
+    found = facts(tokens, samples)
+    parts = found.forward_flops_by_component
+    cycle = parts["template"] + parts["msa"] + parts["pairformer"] + parts["trunk_glue"]
+    differentiated = (found.step_flops - found.forward_flops) / 2
+    step = 1.5 * cycle + found.forward_flops + 3 * differentiated
+    assert step == pytest.approx(total, rel=0.05)
+
+
+def test_a_whole_step_of_full_traces_without_the_hardware():
+    """No shape depends on data and nothing is read back, or it could not be traced."""
+    axes = {"preset": "full", "tokens": 768, "samples": 32, "precision": "bfloat16"}
+    start = time.monotonic()
+    found = simulate(WORKLOAD, WORKLOAD.configure(axes | {"stage": "fine_tuning_2"}))
+    assert time.monotonic() - start < 120
+    assert not found.unpriced
+    assert {"parameters", "optimizer", "activations", "gradients"} <= set(found.peak.by_state)
+    assert found.peak.nbytes > 20 * 2**30
+
+
+def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):
+    config = WORKLOAD.configure({"tokens": 24, "batch": 2})
+    source = WORKLOAD.source(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    one, two, other = source(0), source(0), source(1)
+    expected: Batch = WORKLOAD.placeholder(config)
+    assert one.sizes == expected.sizes
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["atom_position"], other["atom_position"])
+
+
+def test_two_runs_of_two_steps_give_the_same_bits(tmp_path):
+    config = WORKLOAD.configure({"tokens": 16, "alignment_rows": 4, "cycles": 2})
+    program = WORKLOAD.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    losses = []
+    for _ in range(2):
+        for phase in program.phases:
+            program.run(phase)
+        losses.append(program.outcome()["loss"])
+    again = WORKLOAD.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    for phase in (*again.phases, *again.phases):
+        again.run(phase)
+    assert again.outcome()["loss"] == losses[1]

@@ -1,0 +1,323 @@
+"""What workloads that train on structures share: axes, facts, program.
+
+A subclass says which model is trained, on which fields, and where batches come from.
+"""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from refsys import ops
+from refsys.batch import Batch
+from refsys.config import PRESETS, ModelConfig, preset
+from refsys.data.crop import CROPS
+from refsys.data.examples import ExampleSpec
+from refsys.data.store import RESERVED_ENTRY
+from refsys.ops.backend import BACKENDS
+from refsys.precision import PRECISIONS, precision
+from refsys.training_step import Training
+from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+
+SYNTHETIC = RESERVED_ENTRY
+# FLOPs of no component: rigid motions and losses.
+OTHER = "other"
+
+AXES = (
+    Axis(
+        name="preset",
+        default="tiny",
+        meaning="model size",
+        choices=tuple(PRESETS),
+        titled=True,
+    ),
+    Axis(name="tokens", default=0, meaning="crop; 0 is the preset's own", minimum=0),
+    Axis(
+        name="alignment_rows",
+        default=0,
+        meaning="alignment rows; 0 is the preset's own",
+        minimum=0,
+    ),
+    Axis(
+        name="entry",
+        default="8vkf",
+        meaning=f"prepared structure to train on, or {SYNTHETIC}",
+        titled=True,
+    ),
+    Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
+    Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
+    Axis(
+        name="precision",
+        default="float32",
+        meaning="dtype table",
+        choices=tuple(PRECISIONS),
+    ),
+    Axis(
+        name="backend",
+        default="reference",
+        meaning="implementation of the operators",
+        choices=("default", *BACKENDS),
+    ),
+    Axis(name="checkpointing", default=True, meaning="recompute blocks in backward"),
+    Axis(name="dropout", default=True, meaning="dropout as in training"),
+    Axis(
+        name="cycles",
+        default=1,
+        meaning="recycling iterations of a step",
+        minimum=1,
+        maximum=64,
+    ),
+)
+
+
+class StructureTraining(Workload):
+    """Cases of training a model of the family on one structure."""
+
+    @abstractmethod
+    def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
+        """The case's model and optimizer, without weights."""
+
+    @abstractmethod
+    def placeholder(self, config: Config) -> Batch:
+        """A batch of the case's shapes, on the default device."""
+
+    @abstractmethod
+    def source(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
+        """The batch of each step.
+
+        Raises:
+            UnsupportedError: the structure is not there, or cannot fill the case's sizes.
+        """
+
+    def notes(self, config: Config) -> tuple[str, ...]:
+        """What the facts assume."""
+        return (
+            f"{config['cycles']} recycling iteration(s), of which the last is differentiated",
+            "pointwise work, normalization and softmax are not counted as FLOPs",
+        )
+
+    def configure(self, values: Mapping[str, object]) -> Config:
+        """See `Workload`; sizes of 0 become the preset's own."""
+        config = super().configure(values)
+        model = model_config(config)
+        return config | {
+            "tokens": config["tokens"] or model.tokens,
+            "alignment_rows": config["alignment_rows"] or model.alignment_rows,
+        }
+
+    def labels(self, config: Config) -> dict[str, Value]:
+        """See `Workload`."""
+        told = {"preset", "tokens", "entry", "backend", "precision"}
+        usual = self.configure({"preset": config["preset"]})
+        synthetic = config["entry"] == SYNTHETIC
+        others = [
+            f"{axis.name}={config[axis.name]}"
+            for axis in self.axes
+            if axis.name not in told and config[axis.name] != usual[axis.name]
+        ]
+        parts = (config["backend"], config["precision"], *others, *([SYNTHETIC] * synthetic))
+        return {
+            "tokens": config["tokens"],
+            "series": f"{self.name} {config['preset']}",
+            "variant": ", ".join(map(str, parts)),
+            "synthetic": synthetic,
+        }
+
+    def facts(self, config: Config) -> Facts:
+        """See `Workload`."""
+        with torch.device("meta"):
+            training = self.training(config, seed=0)
+            batch = self.placeholder(config)
+        components = training.model.components()
+        counts = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
+        }
+        with torch.no_grad(), _flops_by_component(training.model) as spent:
+            training.forward(batch, 0)
+        forward = differentiated = sum(spent.values())
+        if not training.is_differentiated():
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                training.differentiated(batch)
+            differentiated = int(counter.get_total_flops())
+        table = precision(str(config["precision"]))
+        # A trained parameter and its two moments read and written, its gradient written and read.
+        trained = sum(p.numel() for p in training.parameters)
+        return Facts(
+            parameters=sum(counts.values()),
+            components=counts,
+            forward_flops=forward,
+            forward_flops_by_component={name: spent[name] for name in components}
+            | ({OTHER: spent[""]} if spent[""] else {}),
+            step_flops=forward + 2 * differentiated,
+            arithmetic=str(table.activations).removeprefix("torch."),
+            minimum_bytes=trained * table.parameters.itemsize * 8 + batch.nbytes,
+            notes=self.notes(config),
+        )
+
+    def build(self, config: Config, setting: Setting) -> "TrainingProgram":
+        """See `Workload`."""
+        source = self.source(config, setting)
+        training = self.training(config, setting.seed, setting.device)
+        training.initialize()
+        return TrainingProgram(training, config, source, setting.device)
+
+    def build_abstract(self, config: Config) -> "TrainingProgram":
+        """See `Workload`."""
+        training = self.training(config, seed=0)
+        training.materialize_moments()
+        program = TrainingProgram(training, config, lambda _: self.placeholder(config), None)
+        program.run("data")
+        program.phases = program.phases[1:]
+        return program
+
+
+class TrainingProgram(Program):
+    """Training on one device: each step draws its own crop and alignment rows."""
+
+    def __init__(
+        self,
+        training: Training,
+        config: Config,
+        source: Callable[[int], Batch],
+        device: torch.device | None,
+    ) -> None:
+        self.phases = ("data", "forward", "backward", "optimizer")
+        self._training = training
+        self._backend = str(config["backend"])
+        self._source = source
+        self._device = device
+        self._step = -1
+        self._batch: Batch | None = None
+        self._loss: Tensor | None = None
+        self._fallbacks_before = ops.fallbacks()
+        self._calls_before = ops.calls()
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        with self._backends():
+            getattr(self, f"_{phase}")()
+
+    def _backends(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._backend == "default" else ops.use_backend(self._backend)
+
+    def _data(self) -> None:
+        self._step += 1
+        self._batch = None
+        batch = self._source(self._step)
+        self._batch = batch.to(self._device) if self._device else batch
+
+    def _forward(self) -> None:
+        assert self._batch is not None, "the data phase comes first"
+        self._loss = self._training.forward(self._batch, max(self._step, 0))
+
+    def _backward(self) -> None:
+        assert self._loss is not None, "the forward phase comes first"
+        self._training.backward(self._loss)
+        self._loss = self._loss.detach()
+
+    def _optimizer(self) -> None:
+        self._training.update(self._step)
+
+    @property
+    def module(self) -> nn.Module:
+        """See `Program`."""
+        return self._training.model
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {
+            "parameters": list(self._training.model.parameters()),
+            "optimizer": self._training.optimizer_tensors(),
+            "inputs": list(self._batch.values()) if self._batch else [],
+        }
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`; sizes are those of the last batch without its padding."""
+        if self._loss is None or self._batch is None:
+            return {}
+        rows, tokens = self._batch["alignment_row_mask"], self._batch["token_mask"]
+        return {
+            "loss": float(self._loss),
+            "tokens": float(tokens.sum(1).double().mean()),
+            "alignment_rows": float(rows.sum(1).double().mean()),
+        }
+
+    def implementations(self) -> dict[str, str]:
+        """See `Program`."""
+        now = ops.calls()
+        new, self._calls_before = now - self._calls_before, now
+        found: dict[str, str] = {}
+        for operator, backend in sorted(new):
+            found[operator] = f"{found[operator]}, {backend}" if operator in found else backend
+        return found
+
+    def notes(self) -> dict[str, Any]:
+        """See `Program`."""
+        new = ops.fallbacks() - self._fallbacks_before
+        fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]
+        return {"fallbacks": fallen}
+
+
+def model_config(config: Config) -> ModelConfig:
+    """The preset of a case."""
+    return preset(str(config["preset"]))
+
+
+def example_spec(config: Config, seed: int) -> ExampleSpec:
+    """What decides a case's batches."""
+    return ExampleSpec(
+        tokens=int(config["tokens"]),
+        alignment_rows=int(config["alignment_rows"]),
+        batch=int(config["batch"]),
+        crop=str(config["crop"]),
+        seed=seed,
+    )
+
+
+def training_options(config: Config, seed: int, device: torch.device | None) -> dict[str, Any]:
+    """The options of `Training` that the shared axes choose."""
+    return {
+        "seed": seed,
+        "cycles": int(config["cycles"]),
+        "checkpointing": bool(config["checkpointing"]),
+        "dropout": bool(config["dropout"]),
+        "device": device,
+    }
+
+
+@contextmanager
+def _flops_by_component(model: Any) -> Iterator[Counter[str]]:
+    """Counts FLOPs by the component whose module asked for them; none of no component."""
+    owner = {
+        id(module): name for name, part in model.components().items() for module in part.modules()
+    }
+    spent: Counter[str] = Counter()
+    stack = [""]
+    before = 0
+
+    def charge() -> None:
+        nonlocal before
+        total = int(counter.get_total_flops())
+        if total > before:
+            spent[stack[-1]] += total - before
+            before = total
+
+    def enter(module: nn.Module, _inputs: Any) -> None:
+        charge()
+        stack.append(owner.get(id(module), stack[-1]))
+
+    def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        charge()
+        stack.pop()
+
+    with ExitStack() as hooks, FlopCounterMode(display=False) as counter:
+        for module in model.modules():
+            hooks.callback(module.register_forward_pre_hook(enter).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        yield spent
+        charge()
