@@ -93,7 +93,7 @@ class AlphaFold3(RecyclingTrunk):
     def trunk(self, batch: Batch, context: Context, cycles: int) -> TrunkState:
         """Embeds the inputs and recycles; only the last cycle is differentiated."""
         s_inputs_BNI = self.input_embedder(batch, context)
-        s_BNW, z_BNNC, _ = self.recycle(s_inputs_BNI, batch, context, cycles)
+        s_BNW, z_BNNC = self.recycle(s_inputs_BNI, batch, context, cycles)
         return TrunkState(s_inputs_BNI, s_BNW, z_BNNC)
 
     def condition(self, state: TrunkState, batch: Batch, context: Context) -> DiffusionConditioning:

@@ -62,12 +62,8 @@ class RecyclingTrunk(ComponentModel):
 
     def recycle(
         self, s_inputs_BRI: Tensor, batch: Batch, context: Context, cycles: int
-    ) -> tuple[Tensor, Tensor, Context]:
-        """Runs `cycles` iterations, of which only the last one is differentiated.
-
-        Returns:
-            The single and pair slabs, and the last cycle's context with its dropout masks.
-        """
+    ) -> tuple[Tensor, Tensor]:
+        """The single and pair slabs after `cycles` iterations, only the last one differentiated."""
         layout = context.layout
         token_mask_BN = batch["token_mask"]
         mask_BRN = pair_mask(batch, context)
@@ -75,7 +71,6 @@ class RecyclingTrunk(ComponentModel):
         s_init_BRW, z_init_BRNC = self.initial_embedding(s_inputs_BRI, batch, layout)
         m_init_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout)
         s_BRW, z_BRNC = torch.zeros_like(s_init_BRW), torch.zeros_like(z_init_BRNC)
-        this = context
         for cycle in range(cycles):
             last = cycle == cycles - 1
             with torch.set_grad_enabled(last and torch.is_grad_enabled()):
@@ -89,7 +84,7 @@ class RecyclingTrunk(ComponentModel):
                 s_BRW, z_BRNC = self.pairformer(
                     s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, this
                 )
-        return s_BRW, z_BRNC, this
+        return s_BRW, z_BRNC
 
 
 def pair_mask(batch: Batch, context: Context) -> Tensor:

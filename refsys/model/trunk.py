@@ -56,5 +56,5 @@ class Trunk(RecyclingTrunk):
             cycles: N_cycle, at least 1.
         """
         s_inputs_BRI = self.token_input_embedder(batch, context.layout)
-        s_BRW, z_BRNC, _ = self.recycle(s_inputs_BRI, batch, context, cycles)
+        s_BRW, z_BRNC = self.recycle(s_inputs_BRI, batch, context, cycles)
         return TrunkOutput(s_BRW, z_BRNC, self.distogram(z_BRNC, context), self.resolved(s_BRW))
