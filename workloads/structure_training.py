@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from refsys import ops
 from refsys.batch import Batch
@@ -141,9 +142,9 @@ class StructureTraining(Workload):
             training.forward(batch, 0)
         forward = differentiated = sum(spent.values())
         if not training.is_differentiated():
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), _FlopCounter() as counter:
                 training.differentiated(batch)
-            differentiated = int(counter.get_total_flops())
+            differentiated = counter.total
         table = precision(str(config["precision"]))
         # A trained parameter and its two moments read and written, its gradient written and read.
         trained = sum(p.numel() for p in training.parameters)
@@ -290,6 +291,23 @@ def training_options(config: Config, seed: int, device: torch.device | None) -> 
     }
 
 
+class _FlopCounter(TorchDispatchMode):
+    """The sum of the FLOPs of what is dispatched, by torch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
 @contextmanager
 def _flops_by_component(model: Any) -> Iterator[Counter[str]]:
     """Counts FLOPs by the component whose module asked for them; none of no component."""
@@ -298,14 +316,12 @@ def _flops_by_component(model: Any) -> Iterator[Counter[str]]:
     }
     spent: Counter[str] = Counter()
     stack = [""]
-    before = 0
+    counter = _FlopCounter()
 
     def charge() -> None:
-        nonlocal before
-        total = int(counter.get_total_flops())
-        if total > before:
-            spent[stack[-1]] += total - before
-            before = total
+        if counter.total:
+            spent[stack[-1]] += counter.total
+            counter.total = 0
 
     def enter(module: nn.Module, _inputs: Any) -> None:
         charge()
@@ -315,7 +331,7 @@ def _flops_by_component(model: Any) -> Iterator[Counter[str]]:
         charge()
         stack.pop()
 
-    with ExitStack() as hooks, FlopCounterMode(display=False) as counter:
+    with ExitStack() as hooks, counter:
         for module in model.modules():
             hooks.callback(module.register_forward_pre_hook(enter).remove)
             hooks.callback(module.register_forward_hook(leave).remove)
