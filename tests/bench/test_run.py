@@ -197,15 +197,14 @@ class TestStorage:
         assert done.stderr.splitlines()[-1].startswith("foldperf: file/x/runs/toy: Not a directory")
         assert "Traceback" not in done.stderr
 
-    def test_a_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
-        sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
-        # A limit on file sizes fails like a full disk: the write is refused.
+    def run_on_a_full_disk(self, tmp_path, toys, size, *arguments):
+        """A limit on file sizes fails like a full disk: the write is refused."""
         script = (
-            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
+            f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
             "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", script, "run", str(sweep)],
+            [sys.executable, "-c", script, "run", *map(str, arguments)],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
             capture_output=True,
@@ -213,28 +212,20 @@ class TestStorage:
             check=False,
         )
         assert done.returncode == 2
-        assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    def test_a_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
+        sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
+        line = self.run_on_a_full_disk(tmp_path, toys, 9000, sweep)
+        assert "cannot be written: File too large" in line
         assert len(records_of(tmp_path)) == 1
 
     def test_a_full_disk_while_dropping_records_loses_none(self, foldperf, tmp_path, toys):
         sweep = write_sweep(tmp_path, '{ behaviour = ["raise", "good"] }')
         foldperf("run", sweep, paths=[toys], check=2)
-        script = (
-            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
-            "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, "run", str(sweep), "--retry", "crash"],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "records cannot be dropped: File too large" in done.stderr.splitlines()[-1]
-        assert "Traceback" not in done.stderr
+        line = self.run_on_a_full_disk(tmp_path, toys, 100, sweep, "--retry", "crash")
+        assert "records cannot be dropped: File too large" in line
         assert len(records_of(tmp_path)) == 2
 
     def test_two_runs_do_not_mix(self, foldperf, tmp_path, toys):
