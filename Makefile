@@ -38,7 +38,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/foldperf fetch
+	$(BIN)/foldperf fetch --all
 	$(BIN)/python -m pytest
 
 clean:

@@ -27,6 +27,7 @@ from bench.probes.utilization import (
     model_flop_rates,
     watch_cpu,
 )
+from bench.simulation.simulate import simulate
 from workloads.workload import Config, Setting, Workload
 
 
@@ -93,8 +94,10 @@ def measure(
         operators = flagged(operators, _otherwise(timed_on, program.implementations()))
         values |= operators
         breakdown = by_operator | by_kernel
+        values |= _predicted_peak(workload, config)
     else:
-        values |= dict.fromkeys(COUNTED, missing("the protocol leaves counts out"))
+        left_out = (*COUNTED, "predicted_peak_bytes")
+        values |= dict.fromkeys(left_out, missing("the protocol leaves counts out"))
     values |= hardware_flop_utilization(device, facts, values["hardware_flops"], seconds)
     return {
         "metrics": as_json(values),
@@ -104,6 +107,20 @@ def measure(
         "breakdown": breakdown,
         "notes": notes,
     }
+
+
+def _predicted_peak(workload: Workload, config: Config) -> Values:
+    """The peak of a step with shapes alone, whole and by state."""
+    try:
+        peak = simulate(workload, config).peak
+    except Exception as error:  # a workload that cannot be traced is measured all the same
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return {"predicted_peak_bytes": missing(f"it cannot be traced: {reason:.200}")}
+    method = "dispatch mode over fake tensors"
+    values = {"predicted_peak_bytes": Value(peak.nbytes, method, quality="counted")}
+    for state, nbytes in peak.by_state.items():
+        values[f"predicted_peak_bytes.{state}"] = Value(nbytes, method, quality="counted")
+    return values
 
 
 def _otherwise(timed_on: dict[str, str], counted_on: dict[str, str]) -> str:

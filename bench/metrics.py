@@ -75,13 +75,16 @@ METRICS: dict[str, MetricKind] = {
     "peak_tracked_bytes": MetricKind(
         "B", "lower", "program", "most bytes of tensors alive at once, followed storage by storage"
     ),
+    "predicted_peak_bytes": MetricKind(
+        "B", "lower", "program", "the same of a step traced with shapes alone, its state in place"
+    ),
     "energy_per_step_j": MetricKind("J", "lower", "device", "gross energy of a step"),
     "mean_power_w": MetricKind("W", "neither", "device", "energy over time, during counted steps"),
     "operator_calls": MetricKind(
         "1",
         "lower",
         "program",
-        "operators that a step dispatches, views and the data phase not counted",
+        "operators that a step dispatches, views and the host's phases not counted",
     ),
     "tensor_bytes": MetricKind(
         "B",

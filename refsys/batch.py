@@ -189,6 +189,15 @@ class Batch(Mapping[str, Tensor]):
         """A copy in page-locked host memory (also the hook that DataLoader calls)."""
         return Batch({name: tensor.pin_memory() for name, tensor in self.items()}, self.fields)
 
+    def replaced(self, **tensors: Tensor) -> "Batch":
+        """A copy with other values of the named fields, brought to this one's device.
+
+        Raises:
+            ArgumentError: a field is unknown, or a value has another dtype or shape.
+        """
+        moved = {name: tensor.to(self["example"].device) for name, tensor in tensors.items()}
+        return Batch({**self, **moved}, self.fields)
+
     def padded(self, **sizes: int) -> "Batch":
         """A copy with the named axes padded at their ends.
 

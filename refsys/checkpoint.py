@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refsys.data.columns import open_columns, write_columns
+from refsys.data.columns import Columns, open_columns, write_columns
 from refsys.errors import CheckpointError, DataError
 from refsys.training_step import Training
 
+# The folder of a run's checkpoints.
+CHECKPOINTS = "checkpoints"
 _KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{9})")
-# All parameters end to end, and each moment of Adam likewise.
+# All parameters end to end; the averages of those that are trained, and each moment of Adam.
+_PARAMETERS, _AVERAGES = "parameters", "averages"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _KEPT = 2
 
@@ -35,7 +39,10 @@ def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Pa
         CheckpointError: it cannot be written.
     """
     path = folder / _name(step)
-    columns = {"parameters": _flat([p.detach() for p in training.model.parameters()])}
+    columns = {
+        _PARAMETERS: _flat(list(training.model.parameters())),
+        _AVERAGES: _flat(training.averages),
+    }
     for moment in _MOMENTS:
         columns[moment] = _flat([training.optimizer.state[p][moment] for p in training.parameters])
     try:
@@ -58,19 +65,32 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
+def latest(path: Path) -> Path:
+    """A checkpoint, or the last one of a run's folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if _NAME.fullmatch(path.name):
+        return path
+    found = checkpoints(path / CHECKPOINTS) or checkpoints(path)
+    if not found:
+        raise CheckpointError(f"{path}: has no checkpoint")
+    return found[-1]
+
+
 def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
     """Loads a checkpoint and returns how many steps it has done.
 
     Raises:
         CheckpointError: it is damaged, or of a run that differs in anything but its length.
     """
+    columns = _opened(path)
     try:
-        columns = open_columns(path, _KIND)
-        columns.verify()
         step, found = int(columns.facts["step"]), dict(columns.facts["run"])
         if path.name != _name(step):
             raise DataError(f"says that it has {step} steps")
-        arrays = {name: np.array(columns[name]) for name in ("parameters", *_MOMENTS)}
+        arrays = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES, *_MOMENTS)}
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None
     run = json.loads(json.dumps(run))
@@ -82,7 +102,8 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
             f"{path}: of a run with another {', '.join(different)}; choose another folder"
         )
     with torch.no_grad():
-        _unflatten(arrays["parameters"], list(training.model.parameters()))
+        _unflatten(arrays[_PARAMETERS], list(training.model.parameters()))
+        _unflatten(arrays[_AVERAGES], training.averages)
         training.materialize_moments()
         for moment in _MOMENTS:
             states = [training.optimizer.state[p][moment] for p in training.parameters]
@@ -92,11 +113,53 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
     return step
 
 
-def _flat(tensors: list[Tensor]) -> NDArray[Any]:
+def load_weights(path: Path, training: Training, *, averaged: bool) -> dict[str, Any]:
+    """Loads a checkpoint's weights alone and returns what identifies its run.
+
+    Args:
+        path: A checkpoint.
+        training: Of the same model; its averages start from the weights.
+        averaged: Whether to take the exponential moving averages.
+
+    Raises:
+        CheckpointError: it is damaged, or of another model.
+    """
+    columns = _opened(path)
+    try:
+        weights = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES)}
+        run = dict(columns.facts["run"])
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be used: {error}") from None
+    everything = list(training.model.parameters())
+    for name, tensors in ((_PARAMETERS, everything), (_AVERAGES, training.averages)):
+        expected = sum(tensor.numel() for tensor in tensors)
+        if weights[name].size != expected:
+            raise CheckpointError(
+                f"{path}: has {weights[name].size} {name}, this model {expected}; "
+                "choose its model and preset"
+            )
+    with torch.no_grad():
+        _unflatten(weights[_PARAMETERS], everything)
+        if averaged:
+            _unflatten(weights[_AVERAGES], list(training.parameters))
+    training.restart_averages()
+    return run
+
+
+def _opened(path: Path) -> Columns:
+    try:
+        columns = open_columns(path, _KIND)
+        columns.verify()
+    except DataError as error:
+        raise CheckpointError(f"{path}: cannot be used: {error}") from None
+    return columns
+
+
+def _flat(tensors: Sequence[Tensor]) -> NDArray[Any]:
     return torch.cat([tensor.detach().reshape(-1).cpu() for tensor in tensors]).numpy()
 
 
-def _unflatten(flat: NDArray[Any], tensors: list[Tensor]) -> None:
+def _unflatten(flat: NDArray[Any], tensors: Sequence[Tensor]) -> None:
     parts = torch.from_numpy(flat).split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.reshape(tensor.shape))

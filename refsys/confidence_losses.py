@@ -41,8 +41,8 @@ def confidence_losses(
     usable_B = (resolution_B >= BEST_RESOLUTION) & (resolution_B <= WORST_RESOLUTION)
     atom_BA = batch["atom_mask"] & usable_B.unsqueeze(1)
     resolved_BA = batch["atom_resolved"] & usable_B.unsqueeze(1)
-    plddt_BAK = _of_atoms(output.plddt_BRMK, batch).to(precision.losses)
-    resolved_BA2 = _of_atoms(output.resolved_BRM2, batch).to(precision.losses)
+    plddt_BAK = of_atoms(output.plddt_BRMK, batch).to(precision.losses)
+    resolved_BA2 = of_atoms(output.resolved_BRM2, batch).to(precision.losses)
     lddt_BA, scored_BA = lddt_of_atoms(x_BA3, truth_BA3, batch)
     near_BNN = usable_B[:, None, None]
     pae_BNN, framed_BNN = aligned_errors(x_BA3, truth_BA3, batch)
@@ -70,7 +70,7 @@ def confidence_loss(losses: Mapping[str, Tensor], pae: float) -> Tensor:
     return losses["plddt"] + losses["pde"] + losses["resolved"] + pae * losses["pae"]
 
 
-def _of_atoms(logits_BNMK: Tensor, batch: Batch) -> Tensor:
+def of_atoms(logits_BNMK: Tensor, batch: Batch) -> Tensor:
     """[B, A, K]: of each atom's place in its token."""
     place_BA = batch["atom_token"].clamp(min=0).long() * logits_BNMK.shape[2]
     place_BA = place_BA + batch["atom_slot"].long()

@@ -17,5 +17,9 @@ class DivergedError(RefsysError):
     """Training has come to a loss or a gradient that is not finite."""
 
 
+class CapacityError(DataError):
+    """An example does not fit a batch's sizes."""
+
+
 class CheckpointError(RefsysError):
     """A checkpoint cannot be read, or belongs to another run."""

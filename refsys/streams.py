@@ -123,10 +123,7 @@ class Draw:
         """
         first = start // 2 * 2
         words = self.integers(2 * -(-(start + count - first) // 2), first).astype(np.float64)
-        u = (words + 0.5) * 2.0**-32
-        radius, angle = np.sqrt(-2.0 * np.log(u[0::2])), 2.0 * math.pi * u[1::2]
-        pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(-1)
-        return pairs[start - first :][:count].astype(np.float32)
+        return _box_muller(words)[start - first :][:count]
 
     def normal_on(self, device: torch.device, count: int, start: int = 0) -> Tensor:
         """The same normals, computed on `device`."""
@@ -138,6 +135,15 @@ class Draw:
         pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1).flatten(-2)
         return pairs[..., start - first :][..., :count].to(torch.float32)
 
+    def normal_rows(self, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
+        """[row, width] standard normals: row r holds indices r · width on; width divides by 4.
+
+        What `normal` gives at those indices, without drawing those between.
+        """
+        blocks = (rows[:, None] * (width // 4) + np.arange(width // 4)).astype(np.int64)
+        words = np.stack(np.broadcast_arrays(*self._words(blocks)), axis=-1)
+        return _box_muller(words.reshape(len(rows), width).astype(np.float64))
+
     def permutation(self, count: int) -> NDArray[np.int64]:
         """A uniformly random order of range(count): the stable sort of `count` integers."""
         return np.argsort(self.integers(count), kind="stable")
@@ -146,3 +152,11 @@ class Draw:
         """The number-th integer in [0, bound), by the multiply-shift map of a 64-bit draw."""
         low, high = (int(word) for word in self.integers(2, 2 * number))
         return ((high << 32 | low) * int(bound)) >> 64
+
+
+def _box_muller(words: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Normals of pairs of integers along the last axis."""
+    u = (words + 0.5) * 2.0**-32
+    radius, angle = np.sqrt(-2.0 * np.log(u[..., 0::2])), 2.0 * math.pi * u[..., 1::2]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    return pairs.reshape(words.shape).astype(np.float32)

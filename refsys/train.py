@@ -1,4 +1,4 @@
-"""The training loop of the trunk: deterministic, resumable at any step.
+"""The training loop: deterministic, resumable at any step.
 
 A run is a function of its `RunConfig`. It writes ``log.jsonl``, a line a step, and checkpoints; a
 stopped or killed run goes on from its last checkpoint with the same bits that it would have had.
@@ -11,7 +11,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -20,18 +19,20 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from refsys.alphafold3_step import AlphaFold3Training, stage
 from refsys.batch import Batch
-from refsys.checkpoint import checkpoints, restore, save
-from refsys.config import ModelConfig, preset
+from refsys.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
+from refsys.config import preset
 from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import Store
-from refsys.errors import CheckpointError, DataError, DivergedError, RefsysError
+from refsys.errors import ArgumentError, CheckpointError, DataError, DivergedError, RefsysError
 from refsys.files import write_atomically
-from refsys.precision import Precision, precision
-from refsys.training_step import OptimizerConfig, TrunkTraining
+from refsys.precision import precision
+from refsys.training_step import OptimizerConfig, Training, TrunkTraining
 
+# What can be trained.
+TRUNK, WHOLE = MODELS = ("trunk", "alphafold3")
 LOG = "log.jsonl"
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +41,21 @@ class RunConfig:
 
     Attributes:
         preset: Model size.
+        model: ``trunk`` or ``alphafold3``.
+        stage: Stage of training of the whole model: weights of its losses.
+        samples: Noised copies of each example, of the whole model; 0 is the stage's own.
+        start: Checkpoint whose weights the run starts from; random ones if empty.
         precision: Dtype table.
         entries: Prepared structures to train on.
         tokens: Crop.
         alignment_rows: Alignment rows.
         batch: Examples in a step.
         crop: Kind of crop.
-        cycles: Recycling iterations of a step.
+        cycles: Recycling iterations of a step, at most: each step draws from 1 to this.
         seed: Seed of everything random.
         checkpointing: Whether blocks recompute their activations.
+        repeat: Draws to go through again and again: step s has the crop, the noise and all other
+            draws of step s modulo this; 0 is new ones for ever.
         learning_rate: At the end of the warm-up.
         warmup_steps: Steps of linear warm-up.
     """
@@ -57,14 +64,23 @@ class RunConfig:
     entries: tuple[str, ...]
     tokens: int
     alignment_rows: int
+    model: str = "trunk"
+    stage: str = "initial"
+    samples: int = 0
+    start: str = ""
     precision: str = "float32"
     batch: int = 1
     crop: str = "mixed"
     cycles: int = 1
     seed: int = 0
     checkpointing: bool = True
+    repeat: int = 0
     learning_rate: float = OptimizerConfig().learning_rate
     warmup_steps: int = OptimizerConfig().warmup_steps
+
+    def draws_of(self, step: int) -> int:
+        """The step whose draws a step has."""
+        return step % self.repeat if self.repeat else step
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,8 @@ class Step:
     Attributes:
         step: Its number, from 0.
         loss: Before the update.
+        losses: Its parts.
+        cycles: Recycling iterations.
         gradient_norm: Before clipping.
         learning_rate: Of the update.
         seconds: By phase.
@@ -81,6 +99,8 @@ class Step:
 
     step: int
     loss: float
+    losses: dict[str, float]
+    cycles: int
     gradient_norm: float
     learning_rate: float
     seconds: dict[str, float]
@@ -92,12 +112,13 @@ class _Steps(Dataset["Batch | RefsysError"]):
     An error of ours is handed over as a value: raised in a worker, it would arrive as a traceback.
     """
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: Examples, config: RunConfig) -> None:
         self._examples = examples
+        self._config = config
 
     def __getitem__(self, step: int) -> Batch | RefsysError:
         try:
-            return self._examples[step]
+            return self._examples[self._config.draws_of(step)]
         except RefsysError as error:
             return error
 
@@ -112,6 +133,7 @@ def train(
     device: torch.device | None = None,
     checkpoint_every: int = 100,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_phase: Callable[[int, str], None] = lambda step, phase: None,
 ) -> int:
     """Trains until `steps` steps are done, going on from what `folder` holds.
 
@@ -126,35 +148,32 @@ def train(
         device: Where to train.
         checkpoint_every: Steps between checkpoints.
         on_step: Called after each step.
+        on_phase: Called before each phase but the loading with the step and the phase's name.
 
     Returns:
         How many steps are done.
 
     Raises:
-        CheckpointError: the folder holds another run, or cannot be written.
+        ArgumentError: the model or the stage does not exist.
+        CheckpointError: the folder holds another run, cannot be written, or the checkpoint to start
+            from cannot be used.
         DataError: an entry is not prepared.
         DivergedError: a loss or a gradient norm is not finite; checkpoints before it are intact.
     """
     device = device or torch.device("cpu")
-    model, table = preset(config.preset), precision(config.precision)
-    spec = ExampleSpec(
-        tokens=config.tokens,
-        alignment_rows=config.alignment_rows,
-        batch=config.batch,
-        crop=config.crop,
-        seed=config.seed,
-    )
-    examples = Examples(store, config.entries, spec)
-    training = _training(config, model, table, device)
+    training = _training(config, device)
+    examples = Examples(store, config.entries, _spec(config))
+    if config.model == WHOLE:
+        training.relabel = examples.relabelled
     run = asdict(config) | {"inputs": examples.records()}
     found = checkpoints(folder / CHECKPOINTS)
     done = restore(found[-1], training, run) if found else 0
     if not found:
-        training.initialize()
+        _initialize(training, config)
     with _deterministic(), _stop_signal() as stopped, _log(folder, done) as write:
         saved = done
-        for batch in _batches(examples, done, steps, workers, device):
-            step = _step(training, batch, done, device)
+        for batch in _batches(examples, config, done, steps, workers, device):
+            step = _step(training, batch, done, config.draws_of(done), device, on_phase)
             _check_finite(step, saved)
             done += 1
             write(step)
@@ -169,28 +188,52 @@ def train(
     return done
 
 
-def _training(
-    config: RunConfig, model: ModelConfig, table: Precision, device: torch.device
-) -> TrunkTraining:
-    return TrunkTraining(
-        model,
-        table,
+def _spec(config: RunConfig) -> ExampleSpec:
+    return ExampleSpec(
+        tokens=config.tokens,
+        alignment_rows=config.alignment_rows,
+        batch=config.batch,
+        crop=config.crop,
         seed=config.seed,
-        cycles=config.cycles,
-        checkpointing=config.checkpointing,
-        optimizer=OptimizerConfig(
-            learning_rate=config.learning_rate, warmup_steps=config.warmup_steps
-        ),
-        device=device,
+        whole=config.model == WHOLE,
+        templates=preset(config.preset).templates,
     )
 
 
+def _training(config: RunConfig, device: torch.device) -> Training:
+    model, table = preset(config.preset), precision(config.precision)
+    options: dict[str, Any] = {
+        "seed": config.seed,
+        "cycles": config.cycles,
+        "draw_cycles": True,
+        "checkpointing": config.checkpointing,
+        "optimizer": OptimizerConfig(
+            learning_rate=config.learning_rate, warmup_steps=config.warmup_steps
+        ),
+        "device": device,
+    }
+    if config.model == TRUNK:
+        return TrunkTraining(model, table, **options)
+    if config.model != WHOLE:
+        raise ArgumentError(f"model={config.model!r} does not exist; choose {TRUNK} or {WHOLE}")
+    weights = stage(config.stage)
+    samples = config.samples or weights.copies(model)
+    return AlphaFold3Training(model, table, stage=weights, samples=samples, **options)
+
+
+def _initialize(training: Training, config: RunConfig) -> None:
+    if config.start:
+        load_weights(Path(config.start), training, averaged=False)
+    else:
+        training.initialize()
+
+
 def _batches(
-    examples: Examples, first: int, last: int, workers: int, device: torch.device
+    examples: Examples, config: RunConfig, first: int, last: int, workers: int, device: torch.device
 ) -> Iterator[tuple[Batch, float]]:
     """(batch, seconds waited for it) of each step from `first` on."""
     loader = DataLoader(
-        _Steps(examples),
+        _Steps(examples, config),
         sampler=range(first, last),
         batch_size=None,
         num_workers=workers,
@@ -227,35 +270,44 @@ def _leave_signals_to_parent(worker: int) -> None:
 
 
 def _step(
-    training: TrunkTraining, loaded: tuple[Batch, float], step: int, device: torch.device
+    training: Training,
+    loaded: tuple[Batch, float],
+    step: int,
+    draws: int,
+    device: torch.device,
+    on_phase: Callable[[int, str], None],
 ) -> Step:
     batch, waited = loaded
     batch = batch.to(device)
-    marks = [perf_counter()]
+    seconds = {"data": waited}
 
-    def mark() -> None:
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        on_phase(step, name)
+        start = perf_counter()
+        yield
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        marks.append(perf_counter())
+        seconds[name] = perf_counter() - start
 
-    loss = training.forward(batch, step)
-    mark()
-    training.backward(loss)
-    mark()
-    norm = training.update(step)
-    mark()
-    forward, backward, optimizer = (b - a for a, b in pairwise(marks))
+    passing = training.begin(batch, draws)
+    for name in training.forward_phases:
+        with phase(name):
+            passing.run(name)
+    loss = passing.loss
+    assert loss is not None, "the last phase makes the loss"
+    with phase("backward"):
+        training.backward(loss)
+    with phase("optimizer"):
+        norm = training.update(step)
     return Step(
         step=step,
         loss=float(loss.detach()),
+        losses={name: float(part) for name, part in training.losses.items()},
+        cycles=training.cycles_of(draws),
         gradient_norm=float(norm),
         learning_rate=training.schedule.rate(step),
-        seconds={
-            "data": waited,
-            "forward": forward,
-            "backward": backward,
-            "optimizer": optimizer,
-        },
+        seconds=seconds,
     )
 
 

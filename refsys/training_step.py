@@ -15,12 +15,14 @@ from torch import Tensor
 from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.losses import trunk_loss
+from refsys.model.chunks import ALL_AT_ONCE, Chunks
 from refsys.model.context import Context
 from refsys.model.initialization import initialize
 from refsys.model.recycling import ComponentModel
 from refsys.model.trunk import Trunk
 from refsys.parallel import Layout, SingleRank
 from refsys.precision import Precision
+from refsys.streams import Draw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,7 @@ class OptimizerConfig:
         beta_2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
         clip: Largest global gradient norm.
+        average: Decay of the exponential moving average of the parameters.
     """
 
     learning_rate: float = 1.8e-3
@@ -46,6 +49,7 @@ class OptimizerConfig:
     beta_2: float = 0.95
     epsilon: float = 1e-8
     clip: float = 10.0
+    average: float = 0.999
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -53,15 +57,42 @@ class OptimizerConfig:
         return self.learning_rate * warmup * self.decay ** (step // self.decay_every)
 
 
+# Labels of a batch that lie best on predicted positions [B, A, 3] of a step.
+Relabel = Callable[[Batch, Tensor, int], Batch]
+
+
+class ForwardPass(ABC):
+    """A forward pass in the phases that are measured.
+
+    Attributes:
+        loss: The scalar that is minimized, once all phases have run.
+    """
+
+    loss: Tensor | None = None
+
+    @abstractmethod
+    def run(self, phase: str) -> None:
+        """Runs a phase; each runs once, in order."""
+
+
 class Training(ABC):
     """A model, its optimizer, and the phases of a step.
 
     Attributes:
+        forward_phases: Names of the phases of a forward pass.
+        host_phases: Those of them that wait for the device and work on the host.
         model: What is trained; it names its components.
         parameters: Those that are trained.
-        cycles: Recycling iterations of every step.
+        averages: Their exponential moving averages.
+        cycles: Recycling iterations of a step, at most.
+        losses: Every part of the last loss, as scalars on the device.
+        relabel: Permutes labels among what cannot be told apart; they stay if None. For models
+            that predict positions.
     """
 
+    relabel: Relabel | None = None
+    forward_phases: tuple[str, ...]
+    host_phases: tuple[str, ...] = ()
     model: ComponentModel
     cycles: int
 
@@ -72,8 +103,10 @@ class Training(ABC):
         *,
         seed: int = 0,
         cycles: int = 1,
+        draw_cycles: bool = False,
         checkpointing: bool = True,
         dropout: bool = True,
+        chunks: Chunks | None = None,
         optimizer: OptimizerConfig | None = None,
         layout: Callable[[int], Layout] = SingleRank,
         device: torch.device | None = None,
@@ -84,9 +117,12 @@ class Training(ABC):
             build: Makes the model on the default device.
             precision: The dtype table.
             seed: Seed of initialization, dropout and noise.
-            cycles: Recycling iterations of every step.
+            cycles: Recycling iterations of a step.
+            draw_cycles: Whether each step draws its own number of them, from 1 to `cycles`, the
+                same on all ranks.
             checkpointing: Whether blocks recompute their activations in the backward pass.
             dropout: Whether dropout is on.
+            chunks: How much of a large intermediate is made at once; all of it if None.
             optimizer: Adam and its schedule.
             layout: Makes the layout of a batch from its number of tokens.
             device: Where it all lives; the default device if None.
@@ -94,13 +130,17 @@ class Training(ABC):
         self.precision = precision
         self.seed = seed
         self.cycles = cycles
+        self.draw_cycles = draw_cycles
         self.checkpointing = checkpointing
         self.dropout = dropout
+        self.chunks = chunks or ALL_AT_ONCE
         self.schedule = optimizer or OptimizerConfig()
         self.layout = layout
         with torch.device(device or torch.get_default_device()):
             self.model = build()
+        self.losses: dict[str, Tensor] = {}
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.averages = [torch.empty_like(p, requires_grad=False) for p in self.parameters]
         # One fused kernel on every device, so that what a CPU counts is what a GPU runs.
         self.optimizer = torch.optim.Adam(
             self.parameters,
@@ -111,13 +151,20 @@ class Training(ABC):
         )
 
     def initialize(self) -> None:
-        """Draws the weights from the seed."""
+        """Draws the weights from the seed; they are their own average."""
         initialize(self.model, self.seed)
+        self.restart_averages()
+
+    @torch.no_grad()
+    def restart_averages(self) -> None:
+        """Makes the parameters their own average."""
+        for average, parameter in zip(self.averages, self.parameters, strict=True):
+            average.copy_(parameter)
 
     def optimizer_tensors(self) -> list[Tensor]:
-        """The moments and step counts that exist so far."""
-        states = self.optimizer.state.values()
-        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        """The averages, and the moments and step counts that exist so far."""
+        values = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [*self.averages, *(value for value in values if isinstance(value, Tensor))]
 
     def materialize_moments(self) -> None:
         """Creates the optimizer's state ahead of the first step: for simulation alone."""
@@ -134,11 +181,27 @@ class Training(ABC):
             step=step,
             example=batch["example"].unsqueeze(1),
             checkpointing=self.checkpointing,
+            chunks=self.chunks,
         )
 
+    def cycles_of(self, step: int) -> int:
+        """Recycling iterations of a step."""
+        if not self.draw_cycles:
+            return self.cycles
+        return 1 + Draw(self.seed, "cycles", step).below(self.cycles)
+
     @abstractmethod
+    def begin(self, batch: Batch, step: int) -> ForwardPass:
+        """A forward pass of which no phase has run."""
+
     def forward(self, batch: Batch, step: int) -> Tensor:
-        """The scalar loss of a batch."""
+        """The scalar loss of a batch: all phases but those of the host."""
+        passing = self.begin(batch, step)
+        for phase in self.forward_phases:
+            if phase not in self.host_phases:
+                passing.run(phase)
+        assert passing.loss is not None, "the last phase makes the loss"
+        return passing.loss
 
     def is_differentiated(self) -> bool:
         """Whether gradients flow through all of a forward pass."""
@@ -153,29 +216,31 @@ class Training(ABC):
         loss.backward()
 
     def update(self, step: int) -> Tensor:
-        """Clips, steps and clears the gradients; returns their norm before clipping."""
+        """Clips, steps, clears the gradients and averages; returns the norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            current: list[Tensor] = list(self.parameters)
+            torch._foreach_lerp_(self.averages, current, 1.0 - self.schedule.average)
         return norm
 
 
 class TrunkTraining(Training):
     """The trunk alone, trained by its distogram."""
 
+    forward_phases = ("forward",)
     model: Trunk
 
     def __init__(self, config: ModelConfig, precision: Precision, **options: Any) -> None:
         """See `Training`, whose options these are."""
         super().__init__(lambda: Trunk(config, precision), precision, **options)
 
-    def forward(self, batch: Batch, step: int) -> Tensor:
+    def begin(self, batch: Batch, step: int) -> ForwardPass:
         """See `Training`."""
-        context = self.context(batch, step)
-        output = self.model(batch, context, self.cycles)
-        return trunk_loss(output, batch, context.layout, self.precision)
+        return _TrunkPass(self, batch, step)
 
     def is_differentiated(self) -> bool:
         """See `Training`."""
@@ -184,3 +249,15 @@ class TrunkTraining(Training):
     def differentiated(self, batch: Batch) -> None:
         """See `Training`: of the cycles, the last."""
         self.model(batch, self.context(batch, 0), 1)
+
+
+class _TrunkPass(ForwardPass):
+    def __init__(self, training: TrunkTraining, batch: Batch, step: int) -> None:
+        self._training, self._batch, self._step = training, batch, step
+
+    def run(self, phase: str) -> None:
+        del phase
+        training, batch = self._training, self._batch
+        context = training.context(batch, self._step)
+        output = training.model(batch, context, training.cycles_of(self._step))
+        self.loss = trunk_loss(output, batch, context.layout, training.precision)

@@ -1,14 +1,22 @@
 """Fixtures that several folders share."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+
+# Small tensors gain nothing from threads, and lose much where cores are shared. Read by torch when
+# it is imported, here and in every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
 
-from refsys.data.fetch import packages
+from bench.cli import main
+from refsys.data.fetch import packages, prepared_sources
+from refsys.data.preparation import prepare
 from refsys.data.store import Store
 from refsys.home import package_cache
 
@@ -24,17 +32,28 @@ def sources():
     """The fetched structures by entry."""
     found = packages(package_cache())
     for package in found:
-        assert package.is_cached(), f"{package.name} is not fetched: run 'foldperf fetch' first"
+        assert package.is_cached(), f"{package.name} is not fetched: run 'foldperf fetch --all'"
     return {source.entry: source for package in found for source in package.sources}
 
 
 @pytest.fixture(scope="session")
 def store(sources, tmp_path_factory):
-    """A store of everything fetched."""
+    """A store of the core packages."""
+    del sources
     store = Store(tmp_path_factory.mktemp("store"))
-    for source in sources.values():
-        alignments = {chain: member.cached for chain, member in source.alignments.items()}
-        store.prepare(source.structure.cached, alignments)
+    core = [package for package in packages(package_cache()) if package.core]
+    for files in prepared_sources(core):
+        prepare(store, files)
+    return store
+
+
+@pytest.fixture(scope="session")
+def everything(sources, tmp_path_factory):
+    """A store of all packages, as the command line prepares them."""
+    del sources
+    store = Store(tmp_path_factory.mktemp("everything"))
+    with redirect_stdout(io.StringIO()):
+        assert main(["prepare", "--store", str(store.root)]) == 0
     return store
 
 

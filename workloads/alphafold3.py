@@ -7,24 +7,25 @@ import torch
 
 from refsys.alphafold3_step import STAGES, AlphaFold3Training
 from refsys.batch import ALPHAFOLD3_FIELDS, Batch
-from refsys.data.examples import BONDS_PER_TOKEN
+from refsys.data.atom_features import LIGAND_BONDS
+from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
 from refsys.model.atom_attention import QUERIES
 from refsys.precision import precision
 from refsys.training_step import Training
-from workloads.errors import UnsupportedError
+from workloads.errors import WorkloadError
 from workloads.structure_training import (
     AXES,
     SYNTHETIC,
     StructureTraining,
-    example_spec,
     model_config,
+    spec_options,
     training_options,
 )
-from workloads.workload import Axis, Config, Setting
+from workloads.workload import Axis, Config
 
-# Room for polymer-ligand bonds in a batch.
-_LIGAND_BONDS = 32
+# Proteins have 8 atoms a token, nucleic acids up to 23; most complexes stay below this.
+_REAL_ATOMS_PER_TOKEN = 12
 
 
 class AlphaFold3Workload(StructureTraining):
@@ -33,15 +34,20 @@ class AlphaFold3Workload(StructureTraining):
     name = "alphafold3"
     summary = "AlphaFold 3 in training: trunk, diffusion module, confidence head, all losses"
     axes = (
-        *(axis for axis in AXES if axis.name != "entry"),
-        Axis(
-            name="entry",
-            default=SYNTHETIC,
-            meaning="structure to train on",
-            choices=(SYNTHETIC,),
-            titled=True,
-        ),
+        *AXES,
         Axis(name="samples", default=0, meaning="noised copies; 0 is the preset's own", minimum=0),
+        Axis(
+            name="chunk_samples",
+            default=0,
+            meaning="noised copies denoised at once; 0 is all",
+            minimum=0,
+        ),
+        Axis(
+            name="atoms",
+            default=0,
+            meaning="size of the atom axis; 0 is 8 a token for synthetic inputs, 12 for real ones",
+            minimum=0,
+        ),
         Axis(
             name="stage", default="initial", meaning="weights of the losses", choices=tuple(STAGES)
         ),
@@ -50,13 +56,22 @@ class AlphaFold3Workload(StructureTraining):
     def configure(self, values: Any) -> Config:
         """See `Workload`; sizes of 0 become the preset's own."""
         config = super().configure(values)
-        return config | {"samples": config["samples"] or model_config(config).samples}
+        each = ATOMS_PER_TOKEN if config["entry"] == SYNTHETIC else _REAL_ATOMS_PER_TOKEN
+        atoms = -(-int(config["tokens"]) * each // QUERIES) * QUERIES
+        if int(config["atoms"]) % QUERIES:
+            raise WorkloadError(
+                f"atoms={config['atoms']} is not a multiple of the window, {QUERIES}"
+            )
+        return config | {
+            "samples": config["samples"] or model_config(config).samples,
+            "atoms": config["atoms"] or atoms,
+        }
 
     def notes(self, config: Config) -> tuple[str, ...]:
         """See `StructureTraining`."""
         return (
             *super().notes(config),
-            f"{ATOMS_PER_TOKEN} atoms a token, {model_config(config).templates} templates",
+            f"{config['atoms']} atoms, {model_config(config).templates} templates",
             "the rollout of 20 steps is not differentiated",
         )
 
@@ -79,17 +94,18 @@ class AlphaFold3Workload(StructureTraining):
             token=tokens,
             alignment_row=int(config["alignment_rows"]),
             bond=tokens * BONDS_PER_TOKEN,
-            atom=-(-tokens * ATOMS_PER_TOKEN // QUERIES) * QUERIES,
+            atom=int(config["atoms"]),
             template=model_config(config).templates,
-            ligand_bond=_LIGAND_BONDS,
+            ligand_bond=LIGAND_BONDS,
         )
 
-    def source(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
+    def spec(self, config: Config, seed: int) -> ExampleSpec:
         """See `StructureTraining`."""
-        if config["entry"] != SYNTHETIC:
-            raise UnsupportedError(
-                f"entry={config['entry']}: only {SYNTHETIC} inputs have atoms yet"
-            )
-        spec = example_spec(config, setting.seed)
-        sizes = {"templates": model_config(config).templates, "ligand_bonds": _LIGAND_BONDS}
-        return lambda step: synthetic_alphafold3_batch(spec, step, **sizes)
+        templates = model_config(config).templates
+        options = spec_options(config, seed)
+        return ExampleSpec(**options, whole=True, atoms=int(config["atoms"]), templates=templates)
+
+    def synthetic(self, config: Config, seed: int) -> Callable[[int], Batch]:
+        """See `StructureTraining`."""
+        spec = self.spec(config, seed)
+        return lambda step: synthetic_alphafold3_batch(spec, step)

@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,14 @@ from refsys import ops
 from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
-from refsys.data.examples import ExampleSpec
-from refsys.data.store import RESERVED_ENTRY
+from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.store import RESERVED_ENTRY, Example, Store
+from refsys.errors import CapacityError, DataError
+from refsys.model.chunks import Chunks
 from refsys.ops.backend import BACKENDS
 from refsys.precision import PRECISIONS, precision
-from refsys.training_step import Training
+from refsys.training_step import ForwardPass, Relabel, Training
+from workloads.errors import UnsupportedError
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
 SYNTHETIC = RESERVED_ENTRY
@@ -65,6 +69,12 @@ AXES = (
         choices=("default", *BACKENDS),
     ),
     Axis(name="checkpointing", default=True, meaning="recompute blocks in backward"),
+    Axis(
+        name="chunk_rows",
+        default=0,
+        meaning="rows at once where intermediates are large; 0 is all",
+        minimum=0,
+    ),
     Axis(name="dropout", default=True, meaning="dropout as in training"),
     Axis(
         name="cycles",
@@ -88,12 +98,48 @@ class StructureTraining(Workload):
         """A batch of the case's shapes, on the default device."""
 
     @abstractmethod
-    def source(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
-        """The batch of each step.
+    def spec(self, config: Config, seed: int) -> ExampleSpec:
+        """What decides the case's batches."""
+
+    @abstractmethod
+    def synthetic(self, config: Config, seed: int) -> Callable[[int], Batch]:
+        """The synthetic batch of each step."""
+
+    def inputs(self, config: Config, store: Path) -> dict[str, str]:
+        """See `Workload`."""
+        if config["entry"] == SYNTHETIC:
+            return {}
+        example = _open(config, store)
+        try:
+            example.verify()
+        except DataError as error:
+            raise UnsupportedError(f"{error}; run 'foldperf prepare' again") from None
+        return {f"{example.entry} {what}": name for what, name in example.records().items()}
+
+    def source(self, config: Config, setting: Setting) -> "Source":
+        """Where batches come from.
 
         Raises:
             UnsupportedError: the structure is not there, or cannot fill the case's sizes.
         """
+        spec = self.spec(config, setting.seed)
+        if config["entry"] == SYNTHETIC:
+            return Source(self.synthetic(config, setting.seed))
+        example = _open(config, setting.store)
+        if example.tokens < spec.tokens:
+            raise UnsupportedError(
+                f"{example.entry} has {example.tokens} tokens, and a crop of {spec.tokens} "
+                f"would measure padding; take a longer structure, or entry={SYNTHETIC}"
+            )
+        examples = Examples(Store(setting.store), [example.entry], spec)
+
+        def batch(step: int) -> Batch:
+            try:
+                return examples[step]
+            except CapacityError as error:
+                raise UnsupportedError(str(error)) from None
+
+        return Source(batch, examples.relabelled if spec.whole else None)
 
     def notes(self, config: Config) -> tuple[str, ...]:
         """What the facts assume."""
@@ -146,7 +192,8 @@ class StructureTraining(Workload):
                 training.differentiated(batch)
             differentiated = counter.total
         table = precision(str(config["precision"]))
-        # A trained parameter and its two moments read and written, its gradient written and read.
+        # A trained parameter, its average and its two moments are read and written, its gradient
+        # is written and read.
         trained = sum(p.numel() for p in training.parameters)
         return Facts(
             parameters=sum(counts.values()),
@@ -156,7 +203,7 @@ class StructureTraining(Workload):
             | ({OTHER: spent[""]} if spent[""] else {}),
             step_flops=forward + 2 * differentiated,
             arithmetic=str(table.activations).removeprefix("torch."),
-            minimum_bytes=trained * table.parameters.itemsize * 8 + batch.nbytes,
+            minimum_bytes=trained * table.parameters.itemsize * 10 + batch.nbytes,
             notes=self.notes(config),
         )
 
@@ -164,8 +211,9 @@ class StructureTraining(Workload):
         """See `Workload`."""
         source = self.source(config, setting)
         training = self.training(config, setting.seed, setting.device)
+        training.relabel = source.relabel
         training.initialize()
-        return TrainingProgram(training, config, source, setting.device)
+        return TrainingProgram(training, config, source.batch, setting.device)
 
     def build_abstract(self, config: Config) -> "TrainingProgram":
         """See `Workload`."""
@@ -173,8 +221,21 @@ class StructureTraining(Workload):
         training.materialize_moments()
         program = TrainingProgram(training, config, lambda _: self.placeholder(config), None)
         program.run("data")
-        program.phases = program.phases[1:]
+        apart = program.host_phases
+        program.phases = tuple(phase for phase in program.phases if phase not in apart)
         return program
+
+
+class Source(NamedTuple):
+    """Where a case's batches come from.
+
+    Attributes:
+        batch: The batch of a step.
+        relabel: Permutes its labels; None if there is nothing to permute.
+    """
+
+    batch: Callable[[int], Batch]
+    relabel: Relabel | None = None
 
 
 class TrainingProgram(Program):
@@ -187,13 +248,16 @@ class TrainingProgram(Program):
         source: Callable[[int], Batch],
         device: torch.device | None,
     ) -> None:
-        self.phases = ("data", "forward", "backward", "optimizer")
+        self.forward_phases = training.forward_phases
+        self.host_phases = ("data", *training.host_phases)
+        self.phases = ("data", *self.forward_phases, "backward", "optimizer")
         self._training = training
         self._backend = str(config["backend"])
         self._source = source
         self._device = device
         self._step = -1
         self._batch: Batch | None = None
+        self._pass: ForwardPass | None = None
         self._loss: Tensor | None = None
         self._fallbacks_before = ops.fallbacks()
         self._calls_before = ops.calls()
@@ -201,7 +265,10 @@ class TrainingProgram(Program):
     def run(self, phase: str) -> None:
         """See `Program`."""
         with self._backends():
-            getattr(self, f"_{phase}")()
+            if phase in self.forward_phases:
+                self._forward(phase)
+            else:
+                getattr(self, f"_{phase}")()
 
     def _backends(self) -> AbstractContextManager[None]:
         return nullcontext() if self._backend == "default" else ops.use_backend(self._backend)
@@ -212,12 +279,18 @@ class TrainingProgram(Program):
         batch = self._source(self._step)
         self._batch = batch.to(self._device) if self._device else batch
 
-    def _forward(self) -> None:
-        assert self._batch is not None, "the data phase comes first"
-        self._loss = self._training.forward(self._batch, max(self._step, 0))
+    def _forward(self, phase: str) -> None:
+        if phase == self.forward_phases[0]:
+            assert self._batch is not None, "the data phase comes first"
+            self._loss = None
+            self._pass = self._training.begin(self._batch, max(self._step, 0))
+        assert self._pass is not None, "the first forward phase comes first"
+        self._pass.run(phase)
+        if phase == self.forward_phases[-1]:
+            self._loss, self._pass = self._pass.loss, None
 
     def _backward(self) -> None:
-        assert self._loss is not None, "the forward phase comes first"
+        assert self._loss is not None, "the forward phases come first"
         self._training.backward(self._loss)
         self._loss = self._loss.detach()
 
@@ -269,15 +342,15 @@ def model_config(config: Config) -> ModelConfig:
     return preset(str(config["preset"]))
 
 
-def example_spec(config: Config, seed: int) -> ExampleSpec:
-    """What decides a case's batches."""
-    return ExampleSpec(
-        tokens=int(config["tokens"]),
-        alignment_rows=int(config["alignment_rows"]),
-        batch=int(config["batch"]),
-        crop=str(config["crop"]),
-        seed=seed,
-    )
+def spec_options(config: Config, seed: int) -> dict[str, Any]:
+    """The options of `ExampleSpec` that the shared axes choose."""
+    return {
+        "tokens": int(config["tokens"]),
+        "alignment_rows": int(config["alignment_rows"]),
+        "batch": int(config["batch"]),
+        "crop": str(config["crop"]),
+        "seed": seed,
+    }
 
 
 def training_options(config: Config, seed: int, device: torch.device | None) -> dict[str, Any]:
@@ -286,9 +359,20 @@ def training_options(config: Config, seed: int, device: torch.device | None) -> 
         "seed": seed,
         "cycles": int(config["cycles"]),
         "checkpointing": bool(config["checkpointing"]),
+        # The trunk alone has no samples.
+        "chunks": Chunks(
+            rows=int(config["chunk_rows"]), samples=int(config.get("chunk_samples", 0))
+        ),
         "dropout": bool(config["dropout"]),
         "device": device,
     }
+
+
+def _open(config: Config, store: Path) -> Example:
+    try:
+        return Store(store).open(str(config["entry"]))
+    except DataError as error:
+        raise UnsupportedError(str(error)) from None
 
 
 class _FlopCounter(TorchDispatchMode):

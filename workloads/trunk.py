@@ -1,27 +1,22 @@
 """The AlphaFold 3 trunk in training: input embedding, MSA module, Pairformer, heads."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from refsys.batch import Batch
-from refsys.data.examples import BONDS_PER_TOKEN, Examples
-from refsys.data.store import Example, Store
+from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.synthetic import synthetic_batch
-from refsys.errors import DataError
 from refsys.precision import precision
 from refsys.training_step import Training, TrunkTraining
-from workloads.errors import UnsupportedError
 from workloads.structure_training import (
     AXES,
-    SYNTHETIC,
     StructureTraining,
-    example_spec,
     model_config,
+    spec_options,
     training_options,
 )
-from workloads.workload import Config, Setting
+from workloads.workload import Config
 
 
 class TrunkWorkload(StructureTraining):
@@ -46,33 +41,11 @@ class TrunkWorkload(StructureTraining):
             bond=tokens * BONDS_PER_TOKEN,
         )
 
-    def inputs(self, config: Config, store: Path) -> dict[str, str]:
-        """See `Workload`."""
-        if config["entry"] == SYNTHETIC:
-            return {}
-        example = _open(config, store)
-        try:
-            example.verify()
-        except DataError as error:
-            raise UnsupportedError(f"{error}; run 'foldperf prepare' again") from None
-        return {f"{example.entry} {what}": name for what, name in example.records().items()}
-
-    def source(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
+    def spec(self, config: Config, seed: int) -> ExampleSpec:
         """See `StructureTraining`."""
-        spec = example_spec(config, setting.seed)
-        if config["entry"] == SYNTHETIC:
-            return lambda step: synthetic_batch(spec, step)
-        example = _open(config, setting.store)
-        if example.tokens < spec.tokens:
-            raise UnsupportedError(
-                f"{example.entry} has {example.tokens} tokens, and a crop of {spec.tokens} "
-                f"would measure padding; take a longer structure, or entry={SYNTHETIC}"
-            )
-        return Examples(Store(setting.store), [example.entry], spec).__getitem__
+        return ExampleSpec(**spec_options(config, seed))
 
-
-def _open(config: Config, store: Path) -> Example:
-    try:
-        return Store(store).open(str(config["entry"]))
-    except DataError as error:
-        raise UnsupportedError(str(error)) from None
+    def synthetic(self, config: Config, seed: int) -> Callable[[int], Batch]:
+        """See `StructureTraining`."""
+        spec = self.spec(config, seed)
+        return lambda step: synthetic_batch(spec, step)

@@ -103,12 +103,15 @@ class Program(ABC):
     """One case, built on one device: phases that run in order, again and again.
 
     Attributes:
-        phases: Their names, in the order in which they make up a step. Two names have a meaning:
-            ``data`` is the host's work and is left out of counts, and what ``forward`` leaves
-            alive are activations.
+        phases: Their names, in the order in which they make up a step.
+        host_phases: Those of them that are the host's work, and are left out of counts.
+        forward_phases: Those of them that make up a forward pass: what they leave alive are
+            activations.
     """
 
     phases: tuple[str, ...]
+    forward_phases: tuple[str, ...] = ("forward",)
+    host_phases: tuple[str, ...] = ("data",)
 
     @abstractmethod
     def run(self, phase: str) -> None:

@@ -17,6 +17,8 @@ COMMANDS = {
     "fetch": "fetch",
     "prepare": "prepare",
     "train": "train",
+    "learn": "learn",
+    "fold": "fold",
     "list": "listing",
     "describe": "describe",
     "run": "run",

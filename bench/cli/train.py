@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 SUMMARY = "train the reference system on prepared structures"
 EXAMPLE = (
-    "foldperf train --model trunk --preset tiny --entries 1ubq 8vkf --steps 50 --out runs/tiny"
+    "foldperf train --entries 1ubq 8vkf --steps 50 --out runs/tiny\n"
+    "  foldperf train --stage fine_tuning_1 --start runs/tiny --steps 50 --out runs/fine\n"
+    "  foldperf train --model trunk --steps 50 --out runs/trunk"
 )
 
 
@@ -22,15 +24,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     # The names of precisions and crops live beside torch and NumPy, which help does not wait for.
     from refsys.config import PRESETS
 
-    parser.add_argument("--model", choices=["trunk"], default="trunk", help="what to train")
+    parser.add_argument(
+        "--model", choices=["alphafold3", "trunk"], default="alphafold3", help="what to train"
+    )
+    parser.add_argument(
+        "--stage",
+        default="initial",
+        help="initial, fine_tuning_1, fine_tuning_2 or fine_tuning_3: crop, samples, loss weights",
+    )
+    parser.add_argument(
+        "--start", type=Path, help="a run's folder or a checkpoint to take the weights from"
+    )
+    parser.add_argument("--samples", type=_positive, help="noised copies (default: the stage's)")
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or float64")
     parser.add_argument("--entries", nargs="+", metavar="ENTRY", help="default: all prepared")
-    parser.add_argument("--tokens", type=_positive, help="crop (default: the preset's)")
+    parser.add_argument("--tokens", type=_positive, help="crop (default: the stage's)")
     parser.add_argument("--alignment-rows", type=_positive, help="default: the preset's")
     parser.add_argument("--batch", type=_positive, default=1, help="examples in a step")
-    parser.add_argument("--crop", default="mixed", help="contiguous, spatial or mixed")
-    parser.add_argument("--cycles", type=_positive, default=1, help="recycling iterations")
+    parser.add_argument("--crop", default="mixed", help="contiguous, spatial, interface or mixed")
+    parser.add_argument(
+        "--cycles",
+        type=_positive,
+        default=4,
+        help="recycling iterations at most: each step draws from 1 to this",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=_rate, default=1.8e-3)
     parser.add_argument("--warmup-steps", type=_positive, default=1000)
@@ -46,6 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Trains, going on from what the folder holds."""
     from bench.devices import find_device
+    from refsys.alphafold3_step import stage
+    from refsys.checkpoint import latest
     from refsys.config import preset
     from refsys.data.store import Store
     from refsys.train import LOG, RunConfig, train
@@ -54,9 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     config = RunConfig(
         preset=arguments.preset,
+        model=arguments.model,
+        stage=arguments.stage,
+        samples=arguments.samples or 0,
+        start=str(latest(arguments.start).resolve()) if arguments.start else "",
         precision=arguments.precision,
         entries=tuple(arguments.entries or store.entries()),
-        tokens=arguments.tokens or model.tokens,
+        tokens=arguments.tokens or stage(arguments.stage).crop(model),
         alignment_rows=arguments.alignment_rows or model.alignment_rows,
         batch=arguments.batch,
         crop=arguments.crop,
@@ -74,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         device=find_device(arguments.device).torch_device,
         checkpoint_every=arguments.checkpoint_every,
-        on_step=_Reporter(arguments.steps),
+        on_step=Reporter(arguments.steps),
     )
     if done < arguments.steps:
         print(f"stopped after {done} steps; the same command goes on from there")
@@ -83,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Reporter:
+class Reporter:
     """A line a step on a terminal, a line every tenth of the run elsewhere."""
 
     def __init__(self, steps: int) -> None:
@@ -91,6 +115,7 @@ class _Reporter:
         self._every = 1 if sys.stdout.isatty() else max(1, steps // 10)
 
     def __call__(self, step: "Step") -> None:
+        """Says how a step went."""
         number = step.step + 1
         if number % self._every and number != self._steps:
             return

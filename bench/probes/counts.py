@@ -12,8 +12,6 @@ from bench.probes.steps import run_step
 from bench.simulation.trace import Origin, trace
 from workloads.workload import Program
 
-# The host pipeline; what it dispatches depends on the example.
-HOST_PHASE = "data"
 # What the two passes give, apart from parts.
 COUNTED = (
     *("operator_calls", "tensor_bytes", "hardware_flops", "peak_tracked_bytes"),
@@ -31,7 +29,9 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
         by state, and a breakdown: calls by operator, and bytes at the peak by module.
     """
     found = trace(program)
-    costs = {origin: c for origin, c in found.costs.items() if origin.phase != HOST_PHASE}
+    # What the host dispatches depends on the example.
+    apart = frozenset(program.host_phases)
+    costs = {origin: c for origin, c in found.costs.items() if origin.phase not in apart}
     calls: Counter[str] = Counter()
     for origin, cost in costs.items():
         calls[origin.operator] += cost.calls

@@ -72,7 +72,7 @@ def trace(program: Program) -> Trace:
     Under a fake tensor mode nothing is computed and memory is predicted; on real tensors the same
     is measured, much slowed down. The program's state (parameters, optimizer) must exist already.
     """
-    tracer = _Tracer(program.module or nn.Module())
+    tracer = _Tracer(program.module or nn.Module(), program.forward_phases)
     gc.collect()
     collecting = gc.isenabled()
     gc.disable()
@@ -94,8 +94,9 @@ def trace(program: Program) -> Trace:
 class _Tracer(TorchDispatchMode):
     """The dispatch mode behind `trace`."""
 
-    def __init__(self, root: nn.Module) -> None:
+    def __init__(self, root: nn.Module, forward_phases: tuple[str, ...]) -> None:
         super().__init__()
+        self._forward_phases = forward_phases
         self.paths = ModulePaths(root)
         self.memory = LiveStorages()
         self._costs: defaultdict[Origin, Cost] = defaultdict(Cost)
@@ -120,7 +121,7 @@ class _Tracer(TorchDispatchMode):
         self.memory.enter_phase(phase)
 
     def leave_phase(self, parameters: Iterable[Tensor]) -> None:
-        """What forward leaves alive is activations; what hangs on a parameter is a gradient."""
+        """What a forward phase leaves is activations; what hangs on a parameter is a gradient."""
         self.memory.reassign_alive("forward", "activations")
         self.memory.rename("forward", "temporaries")
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -164,7 +165,7 @@ class _Tracer(TorchDispatchMode):
             self._scratch = outer
 
     def _state(self) -> str:
-        return "forward" if self._phase == "forward" else "temporaries"
+        return "forward" if self._phase in self._forward_phases else "temporaries"
 
     def _count(
         self,

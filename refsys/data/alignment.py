@@ -1,34 +1,119 @@
-"""Alignments: A3M text to rows of residue classes and deletion counts."""
+"""Alignments: A3M text or Parquet to rows of residue classes, deletion counts and species."""
 
 import gzip
 import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.vocabulary import GAP, ILLEGAL_LETTER, PROTEIN_LETTERS, RESIDUE_CLASSES
+from refsys.data.realign import onto_query
+from refsys.data.species import UNKNOWN_SPECIES, species_number
+from refsys.data.vocabulary import ILLEGAL_LETTER, PROTEIN_LETTERS, RESIDUE_CLASSES
 from refsys.errors import DataError
 
 _MAX_DELETIONS = 255
+_GAP_LETTER = ord("-")
+_PARQUET = {".pqt", ".parquet"}
+_PARQUET_COLUMNS = ("sequence", "pairing_key", "comment")
 
 
-def read_a3m(path: Path, query: str | None = None) -> dict[str, NDArray[Any]]:
-    """Reads an A3M file, gzip-compressed if its name ends in ``.gz``.
+def read_alignment(
+    path: Path, query: str | None = None, *, realign: bool = False
+) -> dict[str, NDArray[Any]]:
+    """Reads an alignment: Parquet if the name ends in ``.pqt`` or ``.parquet``, or else A3M.
 
-    Of rows that differ in their insertions alone, the first is kept.
+    A3M is gzip-compressed if the name ends in ``.gz``; species are read from the headers, see
+    `species_number`. Parquet has a row's A3M text in ``sequence``, its header in ``comment``, and
+    in ``pairing_key`` the name of its species, empty where the row is not to be paired.
+
+    Of rows that differ in their insertions and species alone, the first is kept, with the species
+    of all.
 
     Args:
         path: The file. Its first row is the query.
         query: The sequence that the first row must be, X matching anything.
+        realign: Put a file whose query is another onto `query`, see `onto_query`.
 
     Returns:
         The columns of an alignment record, see `alignment_columns`.
 
     Raises:
-        DataError: the file is missing, damaged, empty, ragged, not A3M, or of another sequence.
+        DataError: the file is missing, damaged, empty, ragged, not an alignment, or of another
+            sequence; or a package that reading or realigning it needs is missing.
     """
+    read = _read_parquet if path.suffix in _PARQUET else _read_a3m
+    text = read(path)
+    letters, deletions = _split(path, text)
+    _check_letters(path, letters, text.place)
+    species = text.species
+    if query is not None:
+        found = letters[0].tobytes().decode("ascii")
+        difference = _difference(found, query)
+        if difference and not realign:
+            raise DataError(f"{path}: {difference}")
+        if difference:
+            try:
+                letters, deletions = onto_query(letters, deletions, query)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from None
+            species = np.insert(species, 0, UNKNOWN_SPECIES)
+    return _distinct(letters, deletions, species)
+
+
+def query_only(query: str) -> dict[str, NDArray[Any]]:
+    """The alignment of a sequence that has no other row."""
+    codes = PROTEIN_LETTERS[np.frombuffer(query.encode("ascii"), np.uint8)][None]
+    return alignment_columns(codes, np.zeros_like(codes), np.array([UNKNOWN_SPECIES], np.int32))
+
+
+def alignment_columns(
+    codes: NDArray[np.uint8],
+    deletions: NDArray[np.uint8],
+    species: NDArray[np.int32],
+    further_species: NDArray[np.int32] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """The columns of an alignment record.
+
+    Args:
+        codes: [row, column] residue classes; row 0 is the query.
+        deletions: [row, column] residues of the row that fall before the column, at most 255.
+        species: [row] number of the species, −1 where unknown.
+        further_species: [occurrence, (row, species)] other species that have the very same row.
+
+    Returns:
+        ``codes``, ``deletions``, ``species`` and ``further_species`` as given, ``profile``
+        [column, class] float32 frequencies, and ``deletion_mean`` [column] float32.
+    """
+    columns = codes.shape[1]
+    cells = np.arange(columns) * RESIDUE_CLASSES + codes
+    counts = np.bincount(cells.reshape(-1), minlength=columns * RESIDUE_CLASSES)
+    if further_species is None:
+        further_species = np.zeros((0, 2), np.int32)
+    return {
+        "codes": codes,
+        "deletions": deletions,
+        "species": species,
+        "further_species": further_species,
+        "profile": (counts.reshape(columns, -1) / len(codes)).astype(np.float32),
+        "deletion_mean": deletions.mean(axis=0, dtype=np.float64).astype(np.float32),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A file's rows: letters end to end, [row] lengths, [row] species, where a row stands."""
+
+    letters: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
+    species: NDArray[np.int32]
+    place: Callable[[int], str]
+
+
+def _read_a3m(path: Path) -> _Text:
     try:
         text = path.read_bytes()
         if path.suffix == ".gz":
@@ -37,63 +122,14 @@ def read_a3m(path: Path, query: str | None = None) -> dict[str, NDArray[Any]]:
         raise DataError(
             f"{path}: not readable: {getattr(error, 'strerror', None) or error}"
         ) from None
-    letters, lengths, lines = _rows(path, text)
-    aligned, deletions = _columns(path, letters, lengths, lines)
-    codes = PROTEIN_LETTERS[aligned]
-    if (codes == ILLEGAL_LETTER).any():
-        row, column = (int(place[0]) for place in np.nonzero(codes == ILLEGAL_LETTER))
-        raise DataError(
-            f"{path}: line {lines[row]}: {chr(aligned[row, column])!r} in column {column + 1} is "
-            "not a residue or a gap"
-        )
-    if (codes[0] == GAP).any():
-        column = int(np.flatnonzero(codes[0] == GAP)[0])
-        raise DataError(f"{path}: line {lines[0]}: the query has a gap in column {column + 1}")
-    if query is not None:
-        _check_query(path, aligned[0].tobytes().decode("ascii"), query)
-    _, first = np.unique(aligned, axis=0, return_index=True)
-    kept = np.sort(first)
-    return alignment_columns(codes[kept], deletions[kept])
-
-
-def query_only(query: str) -> dict[str, NDArray[Any]]:
-    """The alignment of a sequence that has no other row."""
-    codes = PROTEIN_LETTERS[np.frombuffer(query.encode("ascii"), np.uint8)][None]
-    return alignment_columns(codes, np.zeros_like(codes))
-
-
-def alignment_columns(
-    codes: NDArray[np.uint8], deletions: NDArray[np.uint8]
-) -> dict[str, NDArray[Any]]:
-    """The columns of an alignment record.
-
-    Args:
-        codes: [row, column] residue classes; row 0 is the query.
-        deletions: [row, column] residues of the row that fall before the column, at most 255.
-
-    Returns:
-        ``codes`` and ``deletions`` as given, ``profile`` [column, class] float32 frequencies, and
-        ``deletion_mean`` [column] float32.
-    """
-    columns = codes.shape[1]
-    cells = np.arange(columns) * RESIDUE_CLASSES + codes
-    counts = np.bincount(cells.reshape(-1), minlength=columns * RESIDUE_CLASSES)
-    return {
-        "codes": codes,
-        "deletions": deletions,
-        "profile": (counts.reshape(columns, -1) / len(codes)).astype(np.float32),
-        "deletion_mean": deletions.mean(axis=0, dtype=np.float64).astype(np.float32),
-    }
-
-
-def _rows(path: Path, text: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[int]]:
-    """All rows' letters end to end, each row's length, and the line of each row's header."""
     rows: list[bytes] = []
+    headers: list[bytes] = []
     lines: list[int] = []
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped.startswith(b">"):
             rows.append(b"")
+            headers.append(stripped)
             lines.append(number)
         elif stripped.startswith(b"#") and not rows:
             continue
@@ -106,37 +142,116 @@ def _rows(path: Path, text: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]
     if b"" in rows:
         line_number = lines[rows.index(b"")]
         raise DataError(f"{path}: line {line_number}: a header without a sequence; truncated?")
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    return np.frombuffer(b"".join(rows), np.uint8), lengths, lines
+    return _Text(
+        np.frombuffer(b"".join(rows), np.uint8),
+        np.fromiter(map(len, rows), np.int64, len(rows)),
+        np.fromiter(map(species_number, headers), np.int32, len(rows)),
+        lambda row: f"line {lines[row]}",
+    )
 
 
-def _columns(
-    path: Path, letters: NDArray[np.uint8], lengths: NDArray[np.int64], lines: list[int]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _read_parquet(path: Path) -> _Text:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise DataError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'foldperf[data]'"
+        ) from None
+    try:
+        with path.open("rb") as raw, parquet.ParquetFile(raw) as file:
+            names = file.schema_arrow.names
+            if missing := [name for name in _PARQUET_COLUMNS if name not in names]:
+                raise DataError(f"{path}: no column {missing[0]}; it has {', '.join(names)}")
+            table = file.read(columns=list(_PARQUET_COLUMNS))
+            sequence, key, comment = (
+                table[name].cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+                for name in _PARQUET_COLUMNS
+            )
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise DataError(f"{path}: not readable: {reason}") from None
+    if not sequence:
+        raise DataError(f"{path}: no rows: empty or truncated")
+    if not all(sequence):
+        row = next(number for number, text in enumerate(sequence, start=1) if not text)
+        raise DataError(f"{path}: row {row}: no sequence")
+    species = (
+        species_number(header or b"", name) if name else UNKNOWN_SPECIES
+        for header, name in zip(comment, key, strict=True)
+    )
+    return _Text(
+        np.frombuffer(b"".join(sequence), np.uint8),
+        np.fromiter(map(len, sequence), np.int64, len(sequence)),
+        np.fromiter(species, np.int32, len(sequence)),
+        lambda row: f"row {row + 1}",
+    )
+
+
+def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Splits aligned letters from insertions (lower case), which become deletion counts."""
-    inserted = (letters >= ord("a")) & (letters <= ord("z"))
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    width = np.diff(np.concatenate([[0], np.cumsum(~inserted)])[starts])
+    inserted = (text.letters >= ord("a")) & (text.letters <= ord("z"))
+    at = np.flatnonzero(inserted)
+    starts = np.cumsum(text.lengths) - text.lengths
+    insertions = np.diff(np.searchsorted(at, starts), append=len(at))
+    width = text.lengths - insertions
     ragged = np.flatnonzero(width != width[0])
     if ragged.size:
         row = int(ragged[0])
         raise DataError(
-            f"{path}: line {lines[row]}: {width[row]} aligned columns; the query has {width[0]}"
+            f"{path}: {text.place(row)}: {width[row]} aligned columns; the query has {width[0]}"
         )
-    shape = (len(lengths), int(width[0]))
-    aligned = letters[~inserted].reshape(shape)
-    before = np.cumsum(inserted)
-    passed = before[~inserted].reshape(shape)
-    row_start = np.concatenate([[0], before])[starts[:-1], None]
-    deletions = np.diff(np.concatenate([row_start, passed], axis=1), axis=1)
-    return aligned, np.minimum(deletions, _MAX_DELETIONS).astype(np.uint8)
+    if not width[0]:
+        raise DataError(f"{path}: {text.place(0)}: the query has no aligned column")
+    shape = (len(width), int(width[0]))
+    letters = text.letters[~inserted].reshape(shape)
+    # The cell after an insertion has as many before it as there are aligned letters. Past the last
+    # column it is another row's.
+    cell = at - np.arange(len(at))
+    cell = cell[cell < np.repeat(np.cumsum(width), insertions)]
+    cells, counts = np.unique(cell, return_counts=True)
+    deletions = np.zeros(letters.size, np.uint8)
+    deletions[cells] = np.minimum(counts, _MAX_DELETIONS)
+    return letters, deletions.reshape(shape)
 
 
-def _check_query(path: Path, found: str, query: str) -> None:
+def _check_letters(path: Path, letters: NDArray[np.uint8], place: Callable[[int], str]) -> None:
+    illegal = PROTEIN_LETTERS[letters] == ILLEGAL_LETTER
+    if illegal.any():
+        row, column = divmod(int(np.argmax(illegal)), letters.shape[1])
+        raise DataError(
+            f"{path}: {place(row)}: {chr(letters[row, column])!r} in column {column + 1} is "
+            "not a residue or a gap"
+        )
+    if (letters[0] == _GAP_LETTER).any():
+        column = int(np.argmax(letters[0] == _GAP_LETTER))
+        raise DataError(f"{path}: {place(0)}: the query has a gap in column {column + 1}")
+
+
+def _difference(found: str, query: str) -> str | None:
+    """Where a file's query is not the chain's sequence."""
     if len(found) != len(query):
-        raise DataError(f"{path}: the query has {len(found)} residues; the chain has {len(query)}")
+        return f"the query has {len(found)} residues; the chain has {len(query)}"
     for column, (ours, theirs) in enumerate(zip(found, query, strict=True), start=1):
         if ours != theirs and "X" not in {ours, theirs}:
-            raise DataError(
-                f"{path}: the query has {ours} in column {column}; the chain has {theirs}"
-            )
+            return f"the query has {ours} in column {column}; the chain has {theirs}"
+    return None
+
+
+def _distinct(
+    letters: NDArray[np.uint8], deletions: NDArray[np.uint8], species: NDArray[np.int32]
+) -> dict[str, NDArray[Any]]:
+    """The record of the rows that no earlier row repeats, with the species of all that do."""
+    seen: dict[bytes, int] = {}
+    texts = letters.view(f"S{letters.shape[1]}")[:, 0].tolist()
+    number = np.fromiter((seen.setdefault(text, len(seen)) for text in texts), np.int64, len(texts))
+    kept = np.unique(number, return_index=True)[1]
+    known = np.flatnonzero(species >= 0)
+    pairs = np.stack([number[known], species[known]], axis=1)
+    pairs, at = np.unique(pairs, axis=0, return_index=True)
+    order = np.lexsort([at, pairs[:, 0]])
+    named, first = np.unique(pairs[order, 0], return_index=True)
+    leading = np.full(len(kept), UNKNOWN_SPECIES, np.int32)
+    leading[named] = pairs[order[first], 1]
+    further = np.delete(pairs, order[first], axis=0).astype(np.int32)
+    return alignment_columns(PROTEIN_LETTERS[letters[kept]], deletions[kept], leading, further)

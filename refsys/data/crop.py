@@ -1,5 +1,8 @@
 """Crops of a structure to a token budget (AlphaFold-Multimer, Algorithms 1 and 2).
 
+Contiguous crops keep runs of each chain, spatial ones what is near a random token, interface ones
+what is near a random token that is close to another chain. AlphaFold 3 mixes them 1 : 2 : 2.
+
 Every choice is a keyed draw, so that a crop is a function of (seed, step, example).
 """
 
@@ -10,7 +13,8 @@ from numpy.typing import NDArray
 
 from refsys.streams import Draw
 
-CROPS = ("contiguous", "spatial", "mixed")
+CROPS = ("contiguous", "spatial", "interface", "mixed")
+_MIXED = ("contiguous", "spatial", "spatial", "interface", "interface")
 
 
 def crop_tokens(
@@ -18,26 +22,32 @@ def crop_tokens(
     chains: NDArray[np.int32],
     centers: NDArray[np.float32],
     modelled: NDArray[np.bool_],
+    interface: NDArray[np.bool_],
     budget: int,
     draw: Draw,
 ) -> NDArray[np.int64]:
     """Which tokens to keep, in order; all of them if they fit.
 
     Args:
-        kind: One of `CROPS`; mixed is contiguous with probability 1/3, else spatial.
+        kind: One of `CROPS`. A structure without an interface has spatial crops in place of
+            interface ones; one without any position has contiguous ones alone.
         chains: [token] chain numbers; a chain's tokens stand together.
         centers: [token, 3] positions of the centre atoms, ångström.
         modelled: [token] whether the centre atom has a position.
+        interface: [token] whether it is close to another chain.
         budget: How many tokens to keep at most, at least 1.
         draw: What the crop is for; its stream is extended by the names of the choices.
     """
     if len(chains) <= budget:
         return np.arange(len(chains))
     if kind == "mixed":
-        kind = "contiguous" if _named(draw, "kind").below(3) == 0 else "spatial"
+        kind = _MIXED[_named(draw, "kind").below(len(_MIXED))]
     if kind == "contiguous" or not modelled.any():
         return contiguous_crop(chains, budget, draw)
-    return spatial_crop(centers, modelled, budget, draw)
+    middles = modelled & interface
+    if kind == "spatial" or not middles.any():
+        middles = modelled
+    return spatial_crop(centers, modelled, middles, budget, draw)
 
 
 def contiguous_crop(chains: NDArray[np.int32], budget: int, draw: Draw) -> NDArray[np.int64]:
@@ -59,14 +69,18 @@ def contiguous_crop(chains: NDArray[np.int32], budget: int, draw: Draw) -> NDArr
 
 
 def spatial_crop(
-    centers: NDArray[np.float32], modelled: NDArray[np.bool_], budget: int, draw: Draw
+    centers: NDArray[np.float32],
+    modelled: NDArray[np.bool_],
+    middles: NDArray[np.bool_],
+    budget: int,
+    draw: Draw,
 ) -> NDArray[np.int64]:
-    """The modelled tokens nearest to a random one; ties go to the earlier token."""
-    candidates = np.flatnonzero(modelled)
+    """The modelled tokens nearest to a random one of `middles`; ties go to the earlier token."""
+    candidates = np.flatnonzero(middles)
     middle = candidates[_named(draw, "middle").below(len(candidates))]
     distances = np.square(centers - centers[middle]).sum(axis=1)
     order = np.argsort(np.where(modelled, distances, np.inf), kind="stable")
-    return np.sort(order[: min(budget, len(candidates))])
+    return np.sort(order[: min(budget, int(modelled.sum()))])
 
 
 def _named(draw: Draw, choice: str) -> Draw:

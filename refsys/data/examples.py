@@ -1,7 +1,7 @@
 """From prepared records to a batch: crop first, gather after.
 
 Everything random is drawn from streams keyed by (seed, step, place in the batch): which example it
-is, its crop, its alignment rows.
+is, its crop, its alignment rows, its templates, the motions of its conformers.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refsys.batch import TRUNK_FIELDS, Batch
-from refsys.data.columns import Columns
+from refsys.batch import ALPHAFOLD3_FIELDS, TRUNK_FIELDS, Batch, Field
+from refsys.data.alignment_features import alignment_arrays
+from refsys.data.atom_features import LIGAND_BONDS, atom_arrays, crop_atoms, template_arrays
 from refsys.data.crop import CROPS, crop_tokens
+from refsys.data.labels import symmetries_of, with_labels_of
 from refsys.data.store import Example, Store
-from refsys.data.vocabulary import GAP, RESIDUE_CLASSES
-from refsys.errors import ArgumentError, DataError
+from refsys.errors import ArgumentError, CapacityError, DataError
+from refsys.label_permutation import Symmetries
+from refsys.model.atom_attention import QUERIES
 from refsys.streams import Draw
 
 BONDS_PER_TOKEN = 2
+# Crops differ in their atoms: sizes in steps keep the number of different shapes small.
+ATOM_STEP = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +38,9 @@ class ExampleSpec:
         batch: Examples in a batch.
         crop: See `refsys.data.crop.CROPS`.
         seed: Seed of all streams.
+        whole: Whether the whole model's fields are wanted: atoms, templates, labels.
+        atoms: Size of the atom axis; 0 is what the crop has, in steps of `ATOM_STEP`.
+        templates: Size of the template axis.
     """
 
     tokens: int
@@ -40,13 +48,24 @@ class ExampleSpec:
     batch: int = 1
     crop: str = "mixed"
     seed: int = 0
+    whole: bool = False
+    atoms: int = 0
+    templates: int = 4
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of its batches."""
+        return ALPHAFOLD3_FIELDS if self.whole else TRUNK_FIELDS
 
     def __post_init__(self) -> None:
         """Checks the values.
 
         Raises:
-            ArgumentError: a size is not positive, or the kind of crop does not exist.
+            ArgumentError: a size is not positive, the atoms do not fill their windows, or the kind
+                of crop does not exist.
         """
+        if self.atoms % QUERIES or self.atoms < 0:
+            raise ArgumentError(f"atoms={self.atoms} is not a multiple of the window, {QUERIES}")
         for name in ("tokens", "alignment_rows", "batch"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is less than 1")
@@ -71,6 +90,7 @@ class Examples:
             example.verify()
         if not self._examples:
             raise DataError(f"{store.root}: no examples to train on; run 'foldperf prepare'")
+        self._symmetries: dict[str, Symmetries] = {}
 
     def records(self) -> dict[str, dict[str, str]]:
         """What the batches are made of: names of records, which name their content, by entry."""
@@ -80,34 +100,56 @@ class Examples:
         """The batch of a training step."""
         return Batch.stacked([self._example(step, place) for place in range(self.spec.batch)])
 
-    def _example(self, step: int, place: int) -> Batch:
+    def relabelled(self, batch: Batch, predicted_BA3: Tensor, step: int) -> Batch:
+        """A step's batch with the labels, permuted, that lie best on a prediction.
+
+        Args:
+            batch: The step's, on any device.
+            predicted_BA3: Predicted positions, ångström; they are brought to the host.
+            step: Which step.
+        """
+        # Positions alone are read back; everything else is known here.
+        predicted = predicted_BA3.detach().float().cpu().numpy()
+        host = self[step] if batch["atom_mask"].device.type != "cpu" else batch
+        new: dict[str, list[Tensor]] = {}
+        for place in range(self.spec.batch):
+            example = self._chosen(step, place)
+            if example.entry not in self._symmetries:
+                self._symmetries[example.entry] = symmetries_of(example.structure)
+            rows = crop_atoms(example, crop_of(example, self.spec, step, place))
+            symmetries = self._symmetries[example.entry]
+            fields = with_labels_of(host, place, rows, predicted[place], symmetries)
+            for name, values in fields.items():
+                new.setdefault(name, []).append(values)
+        return batch.replaced(**{name: torch.stack(values) for name, values in new.items()})
+
+    def _chosen(self, step: int, place: int) -> Example:
         choice = Draw(self.spec.seed, "example", step, place).below(len(self._examples))
-        return example_batch(self._examples[choice], self.spec, step, place)
+        return self._examples[choice]
+
+    def _example(self, step: int, place: int) -> Batch:
+        return example_batch(self._chosen(step, place), self.spec, step, place)
 
 
 def example_batch(example: Example, spec: ExampleSpec, step: int, place: int = 0) -> Batch:
     """One example, cropped and padded to the spec's sizes, as it is drawn for a place in a batch.
 
     Raises:
-        DataError: a record is damaged, or the crop has more bonds than a batch can hold.
+        CapacityError: the crop has more atoms or bonds than a batch can hold.
+        DataError: a record is damaged.
     """
     structure = example.structure
-    center = structure["token_center"]
-    positions = structure["atom_position"][np.maximum(center, 0)]
-    kept = crop_tokens(
-        spec.crop,
-        structure["token_chain"],
-        positions,
-        center >= 0,
-        spec.tokens,
-        Draw(spec.seed, "crop", step, place),
-    )
+    kept = crop_of(example, spec, step, place)
     columns = {
         name: structure[f"token_{name}"][kept]
         for name in ("residue_type", "residue_index", "chain", "entity", "symmetry", "element")
     }
     representative = structure["token_representative"][kept]
-    rows = _alignment_rows(example, kept, columns, spec, Draw(spec.seed, "rows", step, place))
+    there = np.maximum(representative, 0)
+    seen = (representative >= 0) & structure["atom_resolved"][there]
+    rows = alignment_arrays(
+        example, kept, spec.alignment_rows, Draw(spec.seed, "rows", step, place)
+    )
     arrays = {
         "example": np.int64(place),
         "token_mask": np.ones(len(kept), np.bool_),
@@ -120,68 +162,53 @@ def example_batch(example: Example, spec: ExampleSpec, step: int, place: int = 0
         "element": columns["element"],
         **rows,
         "bonds": _token_bonds(example, kept, spec.tokens * BONDS_PER_TOKEN),
-        "pseudo_beta": structure["atom_position"][np.maximum(representative, 0)],
-        "pseudo_beta_mask": representative >= 0,
+        "pseudo_beta": structure["atom_position"][there] * seen[:, None],
+        "pseudo_beta_mask": seen,
     }
-    dtypes = {field.name: field.dtype for field in TRUNK_FIELDS}
+    sizes = {
+        "token": spec.tokens,
+        "alignment_row": spec.alignment_rows,
+        "bond": spec.tokens * BONDS_PER_TOKEN,
+    }
+    if spec.whole:
+        arrays |= atom_arrays(example, kept, Draw(spec.seed, "conformer", step, place))
+        draw = Draw(spec.seed, "templates", step, place)
+        arrays |= template_arrays(example, kept, spec.templates, draw)
+        atoms = len(arrays["atom_mask"])
+        sizes |= {"atom": _atom_axis(example, spec, atoms), "ligand_bond": LIGAND_BONDS}
+    dtypes = {field.name: field.dtype for field in spec.fields}
     tensors: dict[str, Tensor] = {
         name: torch.from_numpy(np.array(array)[None]).to(dtypes[name])
         for name, array in arrays.items()
     }
-    return Batch(tensors).padded(
-        token=spec.tokens,
-        alignment_row=spec.alignment_rows,
-        bond=spec.tokens * BONDS_PER_TOKEN,
+    return Batch(tensors, spec.fields).padded(**sizes)
+
+
+def crop_of(example: Example, spec: ExampleSpec, step: int, place: int) -> NDArray[np.int64]:
+    """The tokens that a place in a batch holds of an example, ascending."""
+    structure = example.structure
+    center = structure["token_center"]
+    there = np.maximum(center, 0)
+    return crop_tokens(
+        spec.crop,
+        structure["token_chain"],
+        structure["atom_position"][there],
+        (center >= 0) & structure["atom_resolved"][there],
+        structure["token_interface"],
+        spec.tokens,
+        Draw(spec.seed, "crop", step, place),
     )
 
 
-def _alignment_rows(
-    example: Example,
-    kept: NDArray[np.int64],
-    columns: dict[str, NDArray[np.int32]],
-    spec: ExampleSpec,
-    draw: Draw,
-) -> dict[str, NDArray[np.generic]]:
-    """Alignment fields: the query, then each chain's rows in random order, side by side.
-
-    Tokens without an alignment (atoms, nucleotides) have the query in row 0, gaps below it, and
-    their own class as profile.
-    """
-    residue_type = columns["residue_type"]
-    drawn: dict[int, NDArray[np.int64]] = {}
-    for number in np.unique(columns["chain"]):
-        alignment = example.alignments.get(int(number))
-        if alignment is not None:
-            drawn[int(number)] = _draw_rows(alignment, spec.alignment_rows, draw, int(number))
-    depth = max((len(rows) for rows in drawn.values()), default=1)
-    codes = np.full((depth, len(kept)), GAP, np.uint8)
-    codes[0] = residue_type
-    deletions = np.zeros((depth, len(kept)), np.uint8)
-    profile = np.eye(RESIDUE_CLASSES, dtype=np.float32)[residue_type]
-    deletion_mean = np.zeros(len(kept), np.float32)
-    for number, rows in drawn.items():
-        alignment = example.alignments[number]
-        here = np.flatnonzero(columns["chain"] == number)
-        place = columns["residue_index"][here] - 1
-        codes[: len(rows), here] = alignment["codes"][rows[:, None], place]
-        deletions[: len(rows), here] = alignment["deletions"][rows[:, None], place]
-        profile[here] = alignment["profile"][place]
-        deletion_mean[here] = alignment["deletion_mean"][place]
-    return {
-        "alignment": codes,
-        "deletions": deletions,
-        "alignment_row_mask": np.ones(depth, np.bool_),
-        "profile": profile,
-        "deletion_mean": deletion_mean,
-    }
-
-
-def _draw_rows(alignment: Columns, rows: int, draw: Draw, chain: int) -> NDArray[np.int64]:
-    """The query and `rows` − 1 others without replacement, or all of them."""
-    others = Draw(draw.seed, f"{draw.stream}/{chain}", draw.step, draw.example).permutation(
-        len(alignment["codes"]) - 1
-    )
-    return np.concatenate([[0], 1 + others[: rows - 1]])
+def _atom_axis(example: Example, spec: ExampleSpec, atoms: int) -> int:
+    if not spec.atoms:
+        return -(-atoms // ATOM_STEP) * ATOM_STEP
+    if atoms > spec.atoms:
+        raise CapacityError(
+            f"{example.entry}: {atoms} atoms in a crop of {spec.tokens} tokens; "
+            f"a batch holds {spec.atoms}"
+        )
+    return spec.atoms
 
 
 def _token_bonds(example: Example, kept: NDArray[np.int64], capacity: int) -> NDArray[np.int32]:
@@ -195,7 +222,7 @@ def _token_bonds(example: Example, kept: NDArray[np.int64], capacity: int) -> ND
     pairs = place[tokens]
     pairs = np.unique(np.sort(pairs[(pairs >= 0).all(axis=1)], axis=1), axis=0)
     if len(pairs) > capacity:
-        raise DataError(
+        raise CapacityError(
             f"{example.entry}: {len(pairs)} bonds in a crop of {len(kept)} tokens; "
             f"a batch holds {capacity}"
         )

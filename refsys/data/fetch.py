@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from refsys.data.preparation import Sources
 from refsys.errors import DataError
 from refsys.files import write_atomically
 
@@ -39,59 +40,128 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A structure of a package and the alignments of its chains."""
+    """A structure of a package, and what belongs to it.
+
+    Attributes:
+        entry: Its name, the data block's in lower case.
+        structure: The mmCIF file.
+        alignments: Alignment file by chain name; it may be in another package.
+        realign: Whether the alignments are close homologs'.
+        assemblies: Biological assemblies to prepare beside the asymmetric unit.
+        templates: (chain, entry of the template, chain there).
+    """
 
     entry: str
     structure: Member
     alignments: dict[str, Member]
+    realign: bool
+    assemblies: tuple[str, ...]
+    templates: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A pinned source package and what we take from it."""
+    """A pinned source package and what we take from it.
+
+    Attributes:
+        name: As pip knows it.
+        version: Pinned.
+        sha256: Of its source archive.
+        licence: Its SPDX identifier.
+        core: Whether it is fetched by default.
+        sources: Its structures.
+        members: Every file that we take from it.
+    """
 
     name: str
     version: str
     sha256: str
     licence: str
+    core: bool
     sources: tuple[Source, ...]
-
-    def members(self) -> list[Member]:
-        """Every file that we take."""
-        return [
-            member
-            for source in self.sources
-            for member in (source.structure, *source.alignments.values())
-        ]
+    members: tuple[Member, ...]
 
     def is_cached(self) -> bool:
         """Whether all files are in the cache, unaltered."""
-        return all(member.is_cached() for member in self.members())
+        return all(member.is_cached() for member in self.members)
 
 
 def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
     """The packages that the listing names, with their places in `cache`."""
     with listing.open("rb") as file:
         tables = tomllib.load(file)["package"]
-    found = []
-    for table in tables:
-        folder = cache / f"{table['name']}-{table['version']}"
+    folders = {table["name"]: cache / f"{table['name']}-{table['version']}" for table in tables}
+    members: dict[str, dict[str, Member]] = {name: {} for name in folders}
 
-        def member(row: dict[str, str], folder: Path = folder) -> Member:
-            return Member(row["member"], row["sha256"], folder / Path(row["member"]).name)
+    def member(row: dict[str, str], owner: str) -> Member:
+        owner = row.get("package", owner)
+        path = row["member"]
+        found = Member(path, row["sha256"], folders[owner] / Path(path).name)
+        return members[owner].setdefault(path, found)
 
-        sources = tuple(
+    sources = {
+        table["name"]: tuple(
             Source(
-                row["entry"],
-                member(row),
-                {other["chain"]: member(other) for other in row.get("alignment", [])},
+                entry=row["entry"],
+                structure=member(row, table["name"]),
+                alignments={
+                    other["chain"]: member(other, table["name"])
+                    for other in row.get("alignment", [])
+                },
+                realign=row.get("realign", False),
+                assemblies=tuple(row.get("assemblies", [])),
+                templates=tuple(
+                    (other["chain"], other["entry"], other["template_chain"])
+                    for other in row.get("template", [])
+                ),
             )
-            for row in table["structure"]
+            for row in table.get("structure", [])
         )
-        found.append(
-            Package(table["name"], table["version"], table["sha256"], table["licence"], sources)
+        for table in tables
+    }
+    return [
+        Package(
+            name=table["name"],
+            version=table["version"],
+            sha256=table["sha256"],
+            licence=table["licence"],
+            core=table.get("core", False),
+            sources=sources[table["name"]],
+            members=tuple(members[table["name"]].values()),
         )
-    return found
+        for table in tables
+    ]
+
+
+def prepared_sources(fetched: list[Package]) -> Iterator[Sources]:
+    """What to prepare of the packages that are in the cache.
+
+    A structure whose alignment or template is in a package that is not there goes without it.
+    """
+    cached = [package for package in fetched if package.is_cached()]
+    structures = {
+        source.entry: source.structure.cached for package in cached for source in package.sources
+    }
+    files = {member.cached for package in cached for member in package.members}
+    for package in cached:
+        for source in package.sources:
+            alignments = {
+                chain: member.cached
+                for chain, member in source.alignments.items()
+                if member.cached in files
+            }
+            templates: dict[str, list[tuple[Path, str]]] = {}
+            for chain, entry, other in source.templates:
+                if entry in structures:
+                    templates.setdefault(chain, []).append((structures[entry], other))
+            for assembly in (None, *source.assemblies):
+                yield Sources(
+                    structure=source.structure.cached,
+                    assembly=assembly,
+                    alignments=alignments,
+                    realign=source.realign,
+                    templates=templates,
+                )
 
 
 def fetch(wanted: list[Package]) -> Iterator[tuple[Package, bool]]:
@@ -132,7 +202,7 @@ def _download(package: Package, folder: Path) -> Path:
 def _extract(package: Package, archive: Path) -> None:
     with tarfile.open(archive) as tar:
         root = tar.getnames()[0].split("/")[0]
-        for member in package.members():
+        for member in package.members:
             file = tar.extractfile(f"{root}/{member.path}")
             content = file.read() if file else b""
             if hashlib.sha256(content).hexdigest() != member.sha256:

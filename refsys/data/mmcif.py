@@ -2,10 +2,10 @@
 
 Kept are the first model's heavy atoms, waters dropped, one alternative location per residue (the
 one of highest mean occupancy). Polymers have every SEQRES residue, modelled or not. A file that
-contradicts itself is refused.
+contradicts itself is refused. `assembly` makes biological assemblies of what is read here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from refsys.data.cif_tables import CifTables, Column
 # Chemical bonds between residues. Disulfides join polymers; metals only coordinate.
 _COVALENT = frozenset({"covale", "covale_base", "covale_phosphate", "covale_sugar"})
 _IDENTITY = frozenset({None, "1_555"})
+# Beyond it a value is a mistake, ångström.
+_LARGEST_RESOLUTION = 1000.0
 _CONNECTION_OPTIONAL = ("auth_seq_id", "symmetry")
 _POLYMER_KINDS = {
     "polypeptide(L)": "protein",
@@ -72,9 +74,10 @@ class Structure:
         elements: [atom] uint8 atomic numbers.
         charges: [atom] int8 formal charges.
         positions: [atom, 3] float32, ångström.
-        occupancies: [atom] float32.
-        bonds: [bond, 2] int32 atom rows: between residues as `_struct_conn` says, and inside
-            components as `_chem_comp_bond` says.
+        connections: [bond, 2] int32 atom rows: covalent bonds between residues, as `_struct_conn`
+            says.
+        component_bonds: Names of bonded atoms by component, where the file defines them.
+        resolution: Of the experiment, ångström; 0 if it has none.
     """
 
     entry: str
@@ -84,8 +87,9 @@ class Structure:
     elements: NDArray[np.uint8]
     charges: NDArray[np.int8]
     positions: NDArray[np.float32]
-    occupancies: NDArray[np.float32]
-    bonds: NDArray[np.int32]
+    connections: NDArray[np.int32]
+    component_bonds: Mapping[str, tuple[tuple[str, str], ...]]
+    resolution: float
 
 
 def read_structure(path: Path) -> Structure:
@@ -139,8 +143,9 @@ def read_structure(path: Path) -> Structure:
         elements=atoms.elements[order],
         charges=atoms.charges[order],
         positions=atoms.positions[order],
-        occupancies=atoms.occupancies[order],
-        bonds=_read_bonds(tables, dict(zip(keys, residues, strict=True)), names),
+        connections=_read_connections(tables, dict(zip(keys, residues, strict=True)), names),
+        component_bonds=_read_component_bonds(tables),
+        resolution=_read_resolution(tables),
     )
 
 
@@ -204,29 +209,43 @@ def _expected_residues(
             yield (chain.name, str(number)), number, allowed
 
 
-def _read_bonds(
+def _read_connections(
     tables: CifTables, residues: dict[tuple[str, str], Residue], names: NDArray[np.str_]
 ) -> NDArray[np.int32]:
-    inside = tables.columns("chem_comp_bond", ["comp_id", "atom_id_1", "atom_id_2"], required=False)
-    templates: dict[str, list[tuple[str, str]]] = {}
-    for component, one, two in zip(*inside.values(), strict=True):
-        templates.setdefault(component or "", []).append((one or "", two or ""))
-    places = {
-        key: {str(names[atom]): atom for atom in residue.atoms} for key, residue in residues.items()
-    }
     pairs: set[tuple[int, int]] = set()
-
-    def add(one: int | None, two: int | None) -> None:
-        if one is not None and two is not None and one != two:
-            pairs.add((min(one, two), max(one, two)))
-
-    for key, residue in residues.items():
-        for one, two in templates.get(residue.component, []):
-            add(places[key].get(one), places[key].get(two))
-    for end_one, end_two in _connections(tables):
-        one, two = (places.get(key, {}).get(atom) for key, atom in (end_one, end_two))
-        add(one, two)
+    for ends in _connections(tables):
+        rows = [
+            row
+            for key, atom in ends
+            if (residue := residues.get(key))
+            for row in residue.atoms
+            if names[row] == atom
+        ]
+        if len(set(rows)) == 2:
+            pairs.add((min(rows), max(rows)))
     return np.array(sorted(pairs), dtype=np.int32).reshape(-1, 2)
+
+
+def _read_component_bonds(tables: CifTables) -> dict[str, tuple[tuple[str, str], ...]]:
+    inside = tables.columns("chem_comp_bond", ["comp_id", "atom_id_1", "atom_id_2"], required=False)
+    bonds: dict[str, list[tuple[str, str]]] = {}
+    for component, one, two in zip(*inside.values(), strict=True):
+        bonds.setdefault(component or "", []).append((one or "", two or ""))
+    return {component: tuple(pairs) for component, pairs in bonds.items()}
+
+
+def _read_resolution(tables: CifTables) -> float:
+    """The first number that a diffraction or microscopy category gives, 0 if none does."""
+    sources = (("refine", "ls_d_res_high"), ("em_3d_reconstruction", "resolution"))
+    for category, name in sources:
+        for value in tables.columns(category, [], optional=[name], required=False)[name]:
+            try:
+                resolution = float(value or "")
+            except ValueError:
+                continue
+            if 0.0 < resolution < _LARGEST_RESOLUTION:
+                return resolution
+    return 0.0
 
 
 _End = tuple[tuple[str, str], str]

@@ -5,37 +5,29 @@
     <root>/records/<kind>/<name>/     columns, see `columns`
     <root>/examples/<entry>.json      which records make up an example, and where they came from
 
-A store is plain files: copy it to another machine and measure there.
+A store is plain files: copy it to another machine and measure there. `preparation` fills it.
 """
 
-import hashlib
 import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from refsys.data.columns import MALFORMED, Columns, open_columns, record_name, write_columns
+from refsys.data.columns import MALFORMED, Columns, open_columns, write_columns
 from refsys.errors import DataError
 from refsys.files import write_json
 
-_Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+# Columns and facts of a record.
+Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 # An entry is a file's name and a word on the command line; synthetic inputs have one of their own.
 _ENTRY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 RESERVED_ENTRY = "synthetic"
-
-_HERE = Path(__file__).parent
-# The modules that decide what a record of each kind holds: their text is part of its name.
-_MAKERS = {
-    "structure": ("atom_site", "cif_tables", "mmcif", "store", "tokens", "vocabulary"),
-    "alignment": ("alignment", "vocabulary"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +38,15 @@ class Example:
         entry: Its name.
         structure: The structure record.
         alignments: Alignment record by chain number.
+        templates: Template record by chain number, for chains that have templates.
+        pairing: Which rows of the distinct alignments are of one species; None with one alignment.
     """
 
     entry: str
     structure: Columns
     alignments: Mapping[int, Columns]
+    templates: Mapping[int, Columns] = field(default_factory=dict)
+    pairing: Columns | None = None
 
     @property
     def tokens(self) -> int:
@@ -63,30 +59,19 @@ class Example:
         Raises:
             DataError: one is damaged.
         """
-        for columns in (self.structure, *self.alignments.values()):
+        for columns in self._columns().values():
             columns.verify()
 
     def records(self) -> dict[str, str]:
         """Names of the records, which say what they were made from, by what they are."""
-        alignments = {f"alignment {k}": c.path.name for k, c in sorted(self.alignments.items())}
-        return {"structure": self.structure.path.name} | alignments
+        return {what: columns.path.name for what, columns in self._columns().items()}
 
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What preparing an entry did.
-
-    Attributes:
-        entry: Its name.
-        tokens: Its size.
-        built: Records that were made; 0 if all were there.
-        replaced: The other source file that the entry was made from before.
-    """
-
-    entry: str
-    tokens: int
-    built: int
-    replaced: str | None = None
+    def _columns(self) -> dict[str, Columns]:
+        """Every record by what it is."""
+        found = {"structure": self.structure}
+        found |= {f"alignment {chain}": c for chain, c in sorted(self.alignments.items())}
+        found |= {f"templates {chain}": c for chain, c in sorted(self.templates.items())}
+        return found if self.pairing is None else found | {"pairing": self.pairing}
 
 
 class Store:
@@ -108,11 +93,15 @@ class Store:
         """
         if not _ENTRY.fullmatch(entry):
             raise DataError(f"{self.root}: {entry!r} is not the name of an entry")
-        path = self.root / "examples" / f"{entry}.json"
+        path = self._manifest(entry)
         try:
             manifest = json.loads(path.read_bytes())
             structure = str(manifest["structure"])
-            alignments = {int(chain): str(name) for chain, name in manifest["alignments"].items()}
+            alignments, templates = (
+                {int(chain): str(name) for chain, name in manifest[kind].items()}
+                for kind in ("alignments", "templates")
+            )
+            pairing = manifest["pairing"]
         except FileNotFoundError:
             have = ", ".join(self.entries()) or "nothing"
             raise DataError(
@@ -122,93 +111,27 @@ class Store:
             raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
         return Example(
             entry,
-            open_columns(self._record("structure", structure), "structure"),
-            {
-                chain: open_columns(self._record("alignment", name), "alignment")
-                for chain, name in alignments.items()
-            },
+            self.record("structure", structure),
+            {chain: self.record("alignment", name) for chain, name in alignments.items()},
+            {chain: self.record("templates", name) for chain, name in templates.items()},
+            self.record("pairing", str(pairing)) if pairing else None,
         )
 
-    def prepare(self, path: Path, alignments: Mapping[str, Path]) -> Prepared:
-        """Builds the records of one structure, unless intact ones are there already.
-
-        Args:
-            path: An mmCIF file.
-            alignments: A3M file by chain name (label_asym_id). Protein chains without one, and
-                whose sequence no other chain brings one for, get their sequence alone.
+    def record(self, kind: str, name: str) -> Columns:
+        """Opens a record.
 
         Raises:
-            DataError: a file cannot be used, an alignment names a chain that is not a protein, or
-                the store cannot be written.
+            DataError: it is not there, or cannot be read.
         """
-        sources = {"file": _digest(path), "makers": _makers_digest("structure")}
-        name = record_name("structure", sources)
-        built = self._ensure("structure", name, lambda: _structure_record(path))
-        structure = open_columns(self._record("structure", name), "structure")
-        chains: list[dict[str, str]] = structure.facts["chains"]
-        proteins = {chain["name"]: chain for chain in chains if chain["kind"] == "protein"}
-        if unknown := sorted(set(alignments) - set(proteins)):
-            raise DataError(
-                f"{path}: an alignment is given for {', '.join(unknown)}, but its protein chains "
-                f"are {', '.join(proteins) or 'none'}"
-            )
-        by_sequence: dict[str, Path] = {}
-        for given, file in alignments.items():
-            by_sequence.setdefault(proteins[given]["sequence"], file)
-        records: dict[str, str] = {}
-        for number, chain in enumerate(chains):
-            if chain["kind"] == "protein":
-                sequence = chain["sequence"]
-                own = alignments.get(chain["name"], by_sequence.get(sequence))
-                record, new = self._prepare_alignment(sequence, own)
-                records[str(number)] = record
-                built += new
-        entry = structure.facts["entry"]
-        manifest = {
-            "structure": name,
-            "alignments": records,
-            "source": path.name,
-            "source_sha256": sources["file"],
-        }
-        before = self._source(entry)
-        try:
-            write_json(self.root / "examples" / f"{entry}.json", manifest)
-        except OSError as error:
-            raise DataError(f"{self.root / 'examples'}: {error.strerror}") from None
-        replaced = before[0] if before and before[1] != sources["file"] else None
-        return Prepared(entry, len(structure["token_residue_type"]), built, replaced)
+        return open_columns(self._path(kind, name), kind)
 
-    def _source(self, entry: str) -> tuple[str, str] | None:
-        """Name and hash of the file that an entry was made from, if there is one."""
-        try:
-            manifest = json.loads((self.root / "examples" / f"{entry}.json").read_bytes())
-            return str(manifest["source"]), str(manifest["source_sha256"])
-        except (OSError, *MALFORMED):
-            return None
+    def ensure(self, kind: str, name: str, build: Callable[[], Record]) -> int:
+        """Builds a record unless an intact one is there; returns how many it built.
 
-    def _prepare_alignment(self, sequence: str, file: Path | None) -> tuple[str, int]:
-        from refsys.data.alignment import query_only, read_a3m
-
-        sources = {
-            "sequence": sequence,
-            "file": _digest(file) if file else None,
-            "makers": _makers_digest("alignment"),
-        }
-        name = record_name("alignment", sources)
-
-        def build() -> _Record:
-            columns = read_a3m(file, sequence) if file else query_only(sequence)
-            facts = {"sequence": sequence, "source": file.name if file else "query only"}
-            return columns, facts | {"rows": len(columns["codes"])}
-
-        return name, self._ensure("alignment", name, build)
-
-    def _record(self, kind: str, name: str) -> Path:
-        return self.root / "records" / kind / name
-
-    def _ensure(self, kind: str, name: str, build: Callable[[], _Record]) -> int:
-        """Builds a record unless an intact one is there; returns how many it built."""
-        path = self._record(kind, name)
+        Raises:
+            DataError: it cannot be built or written.
+        """
+        path = self._path(kind, name)
         if path.exists():
             try:
                 open_columns(path, kind).verify()
@@ -220,31 +143,45 @@ class Store:
         write_columns(path, kind, columns, facts)
         return 1
 
+    def source(self, entry: str) -> tuple[str, str] | None:
+        """Name and hash of the file that an entry was made from, if there is one."""
+        try:
+            manifest = json.loads(self._manifest(entry).read_bytes())
+            return str(manifest["source"]), str(manifest["source_sha256"])
+        except (OSError, *MALFORMED):
+            return None
 
-def _structure_record(path: Path) -> _Record:
-    from refsys.data.mmcif import read_structure
-    from refsys.data.tokens import chain_sequence, structure_columns
+    def write_manifest(self, entry: str, manifest: Mapping[str, Any]) -> None:
+        """Says which records make up an entry.
 
-    structure = read_structure(path)
-    entry = structure.entry.lower()
+        Raises:
+            DataError: the store cannot be written.
+        """
+        try:
+            write_json(self._manifest(entry), manifest)
+        except OSError as error:
+            raise DataError(f"{self.root / 'examples'}: {error.strerror}") from None
+
+    def _manifest(self, entry: str) -> Path:
+        return self.root / "examples" / f"{entry}.json"
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self.root / "records" / kind / name
+
+
+def check_entry(path: Path, name: str) -> str:
+    """The entry that a data block names.
+
+    Raises:
+        DataError: it cannot name one.
+    """
+    entry = name.lower()
     if not _ENTRY.fullmatch(entry) or entry == RESERVED_ENTRY:
         raise DataError(
-            f"{path}: data block {structure.entry!r:.80} cannot name an entry: letters, digits, "
+            f"{path}: data block {name!r:.80} cannot name an entry: letters, digits, "
             f"'_', '.' and '-', 64 at most, and not {RESERVED_ENTRY}"
         )
-    columns = structure_columns(structure)
-    if not len(columns["token_residue_type"]):
-        raise DataError(f"{path}: no tokens")
-    chains = [
-        {
-            "name": chain.name,
-            "entity": chain.entity,
-            "kind": chain.kind,
-            "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
-        }
-        for number, chain in enumerate(structure.chains)
-    ]
-    return columns, {"entry": entry, "chains": chains}
+    return entry
 
 
 def _remove(path: Path) -> None:
@@ -256,17 +193,3 @@ def _remove(path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise DataError(f"{path}: damaged, and cannot be removed: {error.strerror}") from None
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-
-
-@cache
-def _makers_digest(kind: str) -> str:
-    text = b"".join((_HERE / f"{module}.py").read_bytes() for module in _MAKERS[kind])
-    return hashlib.sha256(text).hexdigest()

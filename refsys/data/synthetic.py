@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from refsys.batch import ALPHAFOLD3_FIELDS, PROTEIN, Batch
+from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.vocabulary import RESIDUE_CLASSES
 from refsys.model.atom_attention import QUERIES
@@ -63,21 +64,14 @@ def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
     return Batch({name: torch.from_numpy(np.array(array)[None]) for name, array in arrays.items()})
 
 
-def synthetic_alphafold3_batch(
-    spec: ExampleSpec, step: int, *, templates: int, ligand_bonds: int
-) -> Batch:
+def synthetic_alphafold3_batch(spec: ExampleSpec, step: int) -> Batch:
     """The same with atoms, labels and templates."""
-    places = range(spec.batch)
-    return Batch.stacked(
-        [_alphafold3_example(spec, step, place, templates, ligand_bonds) for place in places]
-    )
+    return Batch.stacked([_alphafold3_example(spec, step, place) for place in range(spec.batch)])
 
 
-def _alphafold3_example(
-    spec: ExampleSpec, step: int, place: int, templates: int, ligand_bonds: int
-) -> Batch:
+def _alphafold3_example(spec: ExampleSpec, step: int, place: int) -> Batch:
     trunk, tokens = _example(spec, step, place), spec.tokens
-    atoms = tokens * ATOMS_PER_TOKEN
+    atoms, templates = tokens * ATOMS_PER_TOKEN, spec.templates
 
     def normal(name: str, *shape: int) -> NDArray[np.float32]:
         draw = Draw(spec.seed, f"synthetic/{name}", step, place)
@@ -115,9 +109,9 @@ def _alphafold3_example(
         "center_atom": first + _CENTER,
         "representative_atom": first + _REPRESENTATIVE,
         "frame_atoms": frame,
-        "ligand_bonds": np.full((ligand_bonds, 2), -1, np.int32),
+        "ligand_bonds": np.full((LIGAND_BONDS, 2), -1, np.int32),
         "resolution": np.float32(2.0),
     }
     tensors = {name: torch.from_numpy(np.array(array)[None]) for name, array in arrays.items()}
     whole = Batch({**trunk, **tensors}, ALPHAFOLD3_FIELDS)
-    return whole.padded(atom=-(-atoms // QUERIES) * QUERIES)
+    return whole.padded(atom=spec.atoms or -(-atoms // QUERIES) * QUERIES)

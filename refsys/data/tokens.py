@@ -1,61 +1,64 @@
-"""Tokenization: standard residues are one token, everything else one token per heavy atom.
+"""Structures as columns: atoms that should be there, tokens, residues, bonds.
 
-Modified residues of polymers are tokenized by atom like ligands; one that was not modelled has no
-known atoms and is one unknown token.
+Every atom that a residue has by its chemistry is a row, modelled or not; what was modelled without
+belonging there (a terminal oxygen inside a chain, say) is left out and counted.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.mmcif import Chain, Residue, Structure
-from refsys.data.vocabulary import (
-    AMINO_ACIDS,
-    NUCLEOTIDES,
-    PURINES,
-    RESIDUE_TYPES,
-    UNKNOWN,
+from refsys.data.components import component
+from refsys.data.mmcif import Chain, Structure
+from refsys.data.residue_layout import (
+    ABSENT,
+    ResidueLayout,
+    layout_as_modelled,
+    layout_of,
+    leaving_atoms,
+    left_out,
 )
+from refsys.data.vocabulary import AMINO_ACIDS
 
-ABSENT = -1
+# Chains are in contact where centre atoms are nearer than this, ångström (AlphaFold-Multimer).
+INTERFACE_DISTANCE = 15.0
+# A connection that is longer than this is not a bond, ångström.
+_LONGEST_BOND = 2.4
 
 
 def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
     """The columns of a structure record.
 
     Returns:
-        ``token_*``, one row per token: residue type (uint8), residue index, chain, entity and
-        symmetry numbers (int32), element (uint8, 0 unless the token is an atom), and the atom rows
-        of its centre and its representative (pseudo-β) atom, −1 where not modelled.
-        ``atom_*``, one row per atom: element, charge, position, occupancy, name (4 bytes), token.
-        ``bond_atoms``: pairs of atom rows.
+        ``residue_*``, one row per residue: chain, number, component (5 bytes), first atom (one
+        more entry), symmetry (row of ``symmetry_sizes``, −1 for none).
+        ``token_*``, one row per token: residue, first atom (one more entry), residue type, residue
+        index, chain, entity, copy number, element (0 unless the token is an atom), molecule,
+        centre, representative and frame atoms (rows, −1 for none), and whether it is near another
+        chain.
+        ``atom_*``, one row per atom: token, element, charge, name (4 bytes), position, whether it
+        was modelled, position in the reference conformer and whether that has it.
+        ``bond_atoms``: pairs of atom rows of different tokens.
+        ``symmetry_sizes`` [symmetry, 2] and ``symmetry_places``: permutations and atoms of each
+        table of exchangeable atoms, and the tables end to end.
     """
-    tokens: list[tuple[int, ...]] = []
-    token_of_atom = np.full(len(structure.names), ABSENT, dtype=np.int32)
-    numbers = _chain_numbers(structure.chains)
-    for residue in structure.residues:
-        chain = structure.chains[residue.chain]
-        place = (residue.number, *numbers[residue.chain])
-        for code, element, center, representative, atoms in _tokens(structure, chain, residue):
-            token_of_atom[atoms.start : atoms.stop] = len(tokens)
-            tokens.append((code, *place, element, center, representative))
-    names = ("residue_type", "residue_index", "chain", "entity", "symmetry", "element", "center")
-    table = np.array(tokens, dtype=np.int32).reshape(len(tokens), 8)
-    columns = {
-        f"token_{name}": table[:, column] for column, name in enumerate((*names, "representative"))
-    }
-    for name in ("token_residue_type", "token_element"):
-        columns[name] = columns[name].astype(np.uint8)
-    return columns | {
-        "atom_element": structure.elements,
-        "atom_charge": structure.charges,
-        "atom_position": structure.positions,
-        "atom_occupancy": structure.occupancies,
-        "atom_name": structure.names.astype("S4"),
-        "atom_token": token_of_atom,
-        "bond_atoms": structure.bonds,
-    }
+    bonded = _bonded_names(structure)
+    layouts = _layouts(structure, bonded)
+    first_atom = _starts([len(layout.names) for layout in layouts])
+    row_of, modelled = _matched(structure, layouts, first_atom)
+    columns = _atom_columns(structure, layouts, modelled)
+    columns |= _token_columns(structure, layouts, first_atom)
+    columns |= _residue_columns(structure, layouts, first_atom, bonded)
+    columns["bond_atoms"] = _bonds(structure, layouts, first_atom, row_of, columns)
+    columns["token_interface"] = _interface(columns)
+    return columns
+
+
+def dropped_atoms(structure: Structure, columns: dict[str, NDArray[Any]]) -> int:
+    """How many modelled atoms have no row."""
+    return len(structure.names) - int(columns["atom_resolved"].sum())
 
 
 def chain_sequence(structure: Structure, chain: int) -> str:
@@ -67,8 +70,185 @@ def chain_sequence(structure: Structure, chain: int) -> str:
     )
 
 
+def _layouts(structure: Structure, bonded: Mapping[int, list[str]]) -> list[ResidueLayout]:
+    """The layout of each residue."""
+    chains = [residue.chain for residue in structure.residues]
+    found = []
+    for place, residue in enumerate(structure.residues):
+        kind = structure.chains[residue.chain].kind
+        definition = component(residue.component)
+        if definition is None or not definition.names:
+            rows = slice(residue.atoms.start, residue.atoms.stop)
+            names = tuple(str(name) for name in structure.names[rows])
+            elements, charges = structure.elements[rows], structure.charges[rows]
+            bonds = structure.component_bonds
+            found.append(
+                layout_as_modelled(residue.component, kind, names, elements, charges, bonds)
+            )
+            continue
+        first = place == 0 or chains[place - 1] != residue.chain
+        last = place == len(chains) - 1 or chains[place + 1] != residue.chain
+        without = left_out(definition, kind, first=first, last=last)
+        without |= leaving_atoms(definition, bonded.get(place, ()))
+        found.append(layout_of(residue.component, kind, without))
+    return found
+
+
+def _bonded_names(structure: Structure) -> dict[int, list[str]]:
+    """Names of the atoms by which each residue is joined to others."""
+    starts = np.array([residue.atoms.start for residue in structure.residues])
+    stops = np.array([residue.atoms.stop for residue in structure.residues])
+    names: dict[int, list[str]] = {}
+    for row in np.unique(structure.connections):
+        # Residues without atoms start where their successor does.
+        place = int(np.flatnonzero((starts <= row) & (row < stops))[0])
+        names.setdefault(place, []).append(str(structure.names[row]))
+    return names
+
+
+def _matched(
+    structure: Structure, layouts: list[ResidueLayout], first_atom: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row of each modelled atom of the file, −1 if it has none; and the reverse."""
+    row_of = np.full(len(structure.names), ABSENT, np.int64)
+    names = structure.names.tolist()
+    for residue, layout, first in zip(structure.residues, layouts, first_atom[:-1], strict=True):
+        place = dict(zip(layout.names, range(len(layout.names)), strict=True))
+        for atom in residue.atoms:
+            here = place.get(names[atom], ABSENT)
+            if here >= 0:
+                row_of[atom] = first + here
+    modelled = np.full(int(first_atom[-1]), ABSENT, np.int64)
+    kept = np.flatnonzero(row_of >= 0)
+    modelled[row_of[kept]] = kept
+    return row_of, modelled
+
+
+def _atom_columns(
+    structure: Structure, layouts: list[ResidueLayout], modelled: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    resolved = modelled >= 0
+    position = np.zeros((len(modelled), 3), np.float32)
+    position[resolved] = structure.positions[modelled[resolved]]
+    return {
+        "atom_element": _joined([layout.elements for layout in layouts], np.uint8),
+        "atom_charge": _joined([layout.charges for layout in layouts], np.int8),
+        "atom_name": np.array([n for layout in layouts for n in layout.names], "S4"),
+        "atom_position": position,
+        "atom_resolved": resolved,
+        "atom_reference": _joined([layout.reference for layout in layouts], np.float32, 3),
+        "atom_reference_known": _joined([la.reference_known for la in layouts], np.bool_),
+    }
+
+
+def _token_columns(
+    structure: Structure, layouts: list[ResidueLayout], first_atom: NDArray[np.int32]
+) -> dict[str, NDArray[Any]]:
+    counts = [len(layout.first_atoms) for layout in layouts]
+    residue = np.repeat(np.arange(len(layouts), dtype=np.int32), counts)
+    start = np.repeat(first_atom[:-1], counts)
+
+    def rows(places: list[NDArray[np.int32]], *shape: int) -> NDArray[np.int32]:
+        joined = _joined(places, np.int32, *shape)
+        offset = start.reshape(-1, *(1 for _ in shape))
+        return np.where(joined >= 0, joined + offset, ABSENT).astype(np.int32)
+
+    numbers = np.array(_chain_numbers(structure.chains), np.int32).reshape(-1, 3)
+    chain = np.array([r.chain for r in structure.residues], np.int32)[residue]
+    token_first = rows([layout.first_atoms for layout in layouts])
+    per_token = np.diff(np.append(token_first, first_atom[-1]))
+    return {
+        "token_residue": residue,
+        "token_first_atom": np.append(token_first, first_atom[-1]).astype(np.int32),
+        "token_residue_type": np.repeat([la.residue_type for la in layouts], counts).astype(
+            np.uint8
+        ),
+        "token_residue_index": np.array([r.number for r in structure.residues], np.int32)[residue],
+        "token_chain": chain,
+        "token_entity": numbers[chain, 1],
+        "token_symmetry": numbers[chain, 2],
+        "token_element": _joined([layout.token_elements for layout in layouts], np.uint8),
+        "token_molecule": np.repeat([la.molecule for la in layouts], counts).astype(np.uint8),
+        "token_center": rows([layout.centers for layout in layouts]),
+        "token_representative": rows([layout.representatives for layout in layouts]),
+        "token_frame": rows([layout.frames for layout in layouts], 3),
+        "atom_token": np.repeat(np.arange(len(residue), dtype=np.int32), per_token),
+    }
+
+
+def _residue_columns(
+    structure: Structure,
+    layouts: list[ResidueLayout],
+    first_atom: NDArray[np.int32],
+    bonded: Mapping[int, list[str]],
+) -> dict[str, NDArray[Any]]:
+    tables: dict[tuple[int, tuple[str, ...]], int] = {}
+    places: list[NDArray[np.uint16]] = []
+    symmetry = []
+    for residue, layout in enumerate(layouts):
+        # What holds on to another residue is told apart by that.
+        held = tuple(name for name in bonded.get(residue, ()) if name in layout.names)
+        key = id(layout), held
+        if key not in tables:
+            fixed = [layout.names.index(name) for name in held]
+            table = layout.automorphisms
+            table = table[(table[:, fixed] == np.array(fixed, int)).all(axis=1)]
+            tables[key] = len(places) if len(table) > 1 else ABSENT
+            places += [table] if len(table) > 1 else []
+        symmetry.append(tables[key])
+    return {
+        "residue_chain": np.array([r.chain for r in structure.residues], np.int32),
+        "residue_number": np.array([r.number for r in structure.residues], np.int32),
+        "residue_component": np.array([r.component for r in structure.residues], "S5"),
+        "residue_first_atom": first_atom,
+        "residue_symmetry": np.array(symmetry, np.int32),
+        "symmetry_sizes": np.array([table.shape for table in places], np.int32).reshape(-1, 2),
+        "symmetry_places": _joined([table.reshape(-1) for table in places], np.uint16),
+    }
+
+
+def _bonds(
+    structure: Structure,
+    layouts: list[ResidueLayout],
+    first_atom: NDArray[np.int32],
+    row_of: NDArray[np.int64],
+    columns: dict[str, NDArray[Any]],
+) -> NDArray[np.int32]:
+    """Bonds inside components of several tokens, and between residues where near enough."""
+    inside = [
+        layout.bonds + first
+        for layout, first in zip(layouts, first_atom[:-1], strict=True)
+        if len(layout.bonds)
+    ]
+    ends = row_of[structure.connections].reshape(-1, 2)
+    ends = ends[(ends >= 0).all(axis=1)]
+    offsets = columns["atom_position"][ends[:, 0]] - columns["atom_position"][ends[:, 1]]
+    between = ends[np.linalg.norm(offsets, axis=1) <= _LONGEST_BOND]
+    pairs = np.concatenate([*inside, between]).astype(np.int32).reshape(-1, 2)
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _interface(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """Whether a token's centre lies within `INTERFACE_DISTANCE` of another chain's."""
+    from biotite.structure import CellList
+
+    center = columns["token_center"]
+    near = np.zeros(len(center), np.bool_)
+    kept = np.flatnonzero((center >= 0) & columns["atom_resolved"][np.maximum(center, 0)])
+    if not len(kept):
+        return near
+    chain = columns["token_chain"][kept]
+    positions = columns["atom_position"][center[kept]]
+    cells = CellList(positions, cell_size=INTERFACE_DISTANCE)
+    for part in np.array_split(np.arange(len(kept)), -(-len(kept) // 4096)):
+        others = cells.get_atoms(positions[part], INTERFACE_DISTANCE)
+        apart = (others >= 0) & (chain[others] != chain[part][:, None])
+        near[kept[part]] = apart.any(axis=1)
+    return near
+
+
 def _chain_numbers(chains: tuple[Chain, ...]) -> list[tuple[int, int, int]]:
-    """(chain, entity, symmetry) of each chain; entities and copies count from 0 as they appear."""
+    """(chain, entity, copy) of each chain; entities and copies count from 0 as they appear."""
     entities: dict[str, int] = {}
     copies: dict[str, int] = {}
     numbers = []
@@ -79,28 +259,11 @@ def _chain_numbers(chains: tuple[Chain, ...]) -> list[tuple[int, int, int]]:
     return numbers
 
 
-def _tokens(
-    structure: Structure, chain: Chain, residue: Residue
-) -> list[tuple[int, int, int, int, range]]:
-    """(residue type, element, centre, representative, atoms) of each token of a residue."""
-    polymer = chain.kind != "ligand"
-    if polymer and residue.component in RESIDUE_TYPES:
-        code = RESIDUE_TYPES[residue.component]
-        center, representative = _representative_names(residue.component)
-        place = {str(structure.names[atom]): atom for atom in residue.atoms}
-        return [
-            (code, 0, place.get(center, ABSENT), place.get(representative, ABSENT), residue.atoms)
-        ]
-    if polymer and not residue.atoms:
-        return [(UNKNOWN, 0, ABSENT, ABSENT, residue.atoms)]
-    return [
-        (UNKNOWN, int(structure.elements[atom]), atom, atom, range(atom, atom + 1))
-        for atom in residue.atoms
-    ]
+def _starts(counts: list[int]) -> NDArray[np.int32]:
+    """Where each of several runs starts, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
-def _representative_names(component: str) -> tuple[str, str]:
-    """The centre and the pseudo-β atom of a standard residue."""
-    if component in NUCLEOTIDES:
-        return "C1'", "C4" if component in PURINES else "C2"
-    return "CA", "CA" if component == "GLY" else "CB"
+def _joined(parts: list[Any], dtype: Any, *shape: int) -> NDArray[Any]:
+    """Arrays end to end, also if there are none."""
+    return np.concatenate([np.empty((0, *shape), dtype), *parts]).astype(dtype)

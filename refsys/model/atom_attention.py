@@ -328,9 +328,13 @@ class DiffusionAtomEncoder(nn.Module):
         trunk_BNC = self.linear_s(self.norm_s(s_BNS))
         c_BAC = reference_BAC + of_tokens(trunk_BNC.unsqueeze(1), token_BA).squeeze(1)
         p_BWQKP = self.reference.pair(batch, layout)
-        p_BWQKP = p_BWQKP + self._token_pairs(self.linear_z(self.norm_z(z_BNNC)), token_BA, layout)
+        z_BNNP = context.by_rows(self._pairs, z_BNNC)
+        p_BWQKP = p_BWQKP + self._token_pairs(z_BNNP, token_BA, layout)
         p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, layout)
         return reference_BAC.unsqueeze(1), AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
+
+    def _pairs(self, z_BNNC: Tensor) -> Tensor:
+        return self.linear_z(self.norm_z(z_BNNC))
 
     @staticmethod
     def _token_pairs(z_BNNP: Tensor, token_BA: Tensor, layout: Layout) -> Tensor:

@@ -34,16 +34,23 @@ class AttentionPairBias(nn.Module):
         """The owned tokens' single representation with the update added."""
         x_BRS = self.norm_s(s_BRS)
         k_BRS, v_BRS, gate_BRS = self.linear_kvg(x_BRS).chunk(3, dim=-1)
-        q, k, v = (
-            t.unflatten(-1, (self.heads, -1)).unsqueeze(1)
-            for t in (
-                self.linear_q(x_BRS),
-                context.layout.gather_tokens(k_BRS, axis=1),
-                context.layout.gather_tokens(v_BRS, axis=1),
-            )
+        out_BRS = context.by_rows(
+            self._attend,
+            self.linear_q(x_BRS),
+            z_BRNC,
+            context.layout.gather_tokens(k_BRS, axis=1),
+            context.layout.gather_tokens(v_BRS, axis=1),
+            token_mask_BN,
+            axes=(1, 1),
         )
+        return s_BRS + self.linear_out(out_BRS * gate_BRS.sigmoid())
+
+    def _attend(
+        self, q_BRS: Tensor, z_BRNC: Tensor, k_BNS: Tensor, v_BNS: Tensor, token_mask_BN: Tensor
+    ) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).unsqueeze(1) for t in (q_BRS, k_BNS, v_BNS))
         bias_BHRN = self.linear_bias(self.norm_z(z_BRNC)).permute(0, 3, 1, 2)
         out = triangle_attention(
             q, k, v, bias_BHRN, token_mask_BN.unsqueeze(1), softmax=self.softmax
         )
-        return s_BRS + self.linear_out(out.squeeze(1).flatten(-2) * gate_BRS.sigmoid())
+        return out.squeeze(1).flatten(-2)

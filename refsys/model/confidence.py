@@ -78,16 +78,19 @@ class ConfidenceHead(nn.Module):
         z_BRNC = z_BRNC + self._distances(representative_BN3.detach(), z_BRNC.dtype, context)
         for block in self.blocks:
             s_BRS, z_BRNC = context.run(block, s_BRS, z_BRNC, token_mask_BN, mask_BRN)
-        pde_BRNK = self.linear_pde(self.norm_pde(z_BRNC))
+        pde_BRNK, pae_BRNK = context.by_rows(self._pairs, z_BRNC)
         plddt_BRE = self.linear_plddt(self.norm_plddt(s_BRS))
         resolved_BRE = self.linear_resolved(self.norm_resolved(s_BRS))
         return ConfidenceOutput(
             plddt_BRE.unflatten(-1, (ATOMS_PER_TOKEN, PLDDT_BINS)),
-            self.linear_pae(self.norm_pae(z_BRNC)),
+            pae_BRNK,
             # The error of a distance is the same both ways.
             pde_BRNK + layout.rows_to_columns(pde_BRNK),
             resolved_BRE.unflatten(-1, (ATOMS_PER_TOKEN, 2)),
         )
+
+    def _pairs(self, z_BRNC: Tensor) -> tuple[Tensor, Tensor]:
+        return self.linear_pde(self.norm_pde(z_BRNC)), self.linear_pae(self.norm_pae(z_BRNC))
 
     def _distances(self, position_BN3: Tensor, dtype: torch.dtype, context: Context) -> Tensor:
         """[B, R, N, C]; below the first edge there is no bin."""

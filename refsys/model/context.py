@@ -1,13 +1,12 @@
-"""What a forward call needs beside its tensors: layout, randomness, checkpointing."""
+"""What a forward call needs beside its tensors: layout, randomness, how memory is saved."""
 
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.utils.checkpoint
 from torch import Tensor
 
+from refsys.model.chunks import ALL_AT_ONCE, Chunks, in_chunks, recomputed
 from refsys.parallel import Layout
 
 
@@ -23,6 +22,7 @@ class Context:
         cycle: Recycling iteration, a key of every draw.
         masks: Dropout masks by site, once drawn.
         checkpointing: Whether blocks recompute their activations in the backward pass.
+        chunks: How much of a large intermediate is made at once.
     """
 
     layout: Layout
@@ -32,21 +32,22 @@ class Context:
     cycle: int = 0
     masks: tuple[Tensor, ...] | None = None
     checkpointing: bool = False
+    chunks: Chunks = ALL_AT_ONCE
 
     def run(self, block: Callable[..., Any], *args: Any) -> Any:
-        """Calls `block(*args, self)`, recomputing it in the backward pass if checkpointing.
-
-        Randomness is keyed, so that no generator state has to be saved for the recomputation. On
-        an accelerator that runs in a thread of autograd's, to which the choices made in this one
-        (backends, watchers of scratch memory) are carried.
-        """
-        if not self.checkpointing or not torch.is_grad_enabled():
+        """Calls `block(*args, self)`, recomputing it in the backward pass if checkpointing."""
+        if not self.checkpointing:
             return block(*args, self)
-        choices = copy_context()
+        return recomputed(block, *args, self)
 
-        def as_chosen(*inputs: Any) -> Any:
-            return choices.copy().run(block, *inputs)
+    def by_rows(
+        self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
+    ) -> Any:
+        """`function(*args)`, some rows at a time: see `in_chunks`."""
+        return in_chunks(function, self.chunks.rows, *args, axes=axes, out=out)
 
-        return torch.utils.checkpoint.checkpoint(
-            as_chosen, *args, self, use_reentrant=False, preserve_rng_state=False
-        )
+    def by_samples(
+        self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
+    ) -> Any:
+        """`function(*args)`, some diffusion samples at a time: see `in_chunks`."""
+        return in_chunks(function, self.chunks.samples, *args, axes=axes, out=out)

@@ -80,14 +80,14 @@ class DiffusionModule(nn.Module):
         initial_B1AC, atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
         return DiffusionConditioning(
             self.single_conditioning.trunk(s_BNS, s_inputs_BNI),
-            self.transformer.biases(z_BNNC),
+            self.transformer.biases(z_BNNC, context),
             initial_B1AC,
             self.atom_encoder.transformer.steer(atoms),
             self.atom_decoder.transformer.steer(atoms),
         )
 
     def _pairs(self, z_BNNC: Tensor, batch: Batch, context: Context) -> Tensor:
-        return self.pair_conditioning(z_BNNC, batch, context.layout)
+        return self.pair_conditioning(z_BNNC, batch, context)
 
     def forward(
         self,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
-from refsys.model.embedding import relative_position
+from refsys.model.context import Context
+from refsys.model.embedding import RelativePosition, relative_position
 from refsys.model.layers import Linear, ScaledLayerNorm
 from refsys.model.transition import Transition
-from refsys.parallel import Layout
 from refsys.precision import Precision
 from refsys.streams import Draw
 
@@ -39,28 +39,30 @@ class PairConditioning(nn.Module):
             Transition(config.c_z, _FACTOR, precision) for _ in range(_TRANSITIONS)
         )
 
-    def forward(self, z_BRNC: Tensor, batch: Batch, layout: Layout) -> Tensor:
+    def forward(self, z_BRNC: Tensor, batch: Batch, context: Context) -> Tensor:
         """[B, R, N, C]."""
-        z_BRNC = self.linear(
-            self.norm(torch.cat([z_BRNC, *self._one_hot(z_BRNC, batch, layout)], -1))
-        )
+        codes = relative_position(self.config, batch, context.layout)
+        return context.by_rows(self._condition, z_BRNC, *codes, axes=(1, 1, 1, 1, 1))
+
+    def _condition(self, z_BRNC: Tensor, *codes: Tensor) -> Tensor:
+        one_hot = self._one_hot(z_BRNC.dtype, RelativePosition(*codes))
+        z_BRNC = self.linear(self.norm(torch.cat([z_BRNC, *one_hot], -1)))
         for transition in self.transitions:
             z_BRNC = transition(z_BRNC)
         return z_BRNC
 
-    def _one_hot(self, z_BRNC: Tensor, batch: Batch, layout: Layout) -> list[Tensor]:
-        codes = relative_position(self.config, batch, layout)
+    def _one_hot(self, dtype: torch.dtype, codes: RelativePosition) -> list[Tensor]:
         bins = 2 * self.config.max_relative_residue + 2
         chain_bins = 2 * self.config.max_relative_chain + 2
 
         def expand(codes_BRN: Tensor, width: int) -> Tensor:
             places = torch.arange(width, device=codes_BRN.device)
-            return (codes_BRN.unsqueeze(-1) == places).to(z_BRNC.dtype)
+            return (codes_BRN.unsqueeze(-1) == places).to(dtype)
 
         return [
             expand(codes.residue_BRN, bins),
             expand(codes.token_BRN, bins),
-            codes.same_entity_BRN.unsqueeze(-1).to(z_BRNC.dtype),
+            codes.same_entity_BRN.unsqueeze(-1).to(dtype),
             expand(codes.chain_BRN, chain_bins),
         ]
 

@@ -93,10 +93,13 @@ class DiffusionTransformer(nn.Module):
             DiffusionTransformerBlock(config, precision) for _ in range(blocks)
         )
 
-    def biases(self, z_BRNC: Tensor) -> Tensor:
+    def biases(self, z_BRNC: Tensor, context: Context) -> Tensor:
         """[L, B, H, R, N]: every block's bias, of the pair conditioning alone, for all samples."""
-        bias_BRNE = self.linear_bias(self.norm_z(z_BRNC))
+        bias_BRNE = context.by_rows(self._bias, z_BRNC)
         return bias_BRNE.unflatten(-1, (len(self.blocks), -1)).permute(3, 0, 4, 1, 2)
+
+    def _bias(self, z_BRNC: Tensor) -> Tensor:
+        return self.linear_bias(self.norm_z(z_BRNC))
 
     def forward(
         self,

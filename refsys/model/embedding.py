@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
+from refsys.model.context import Context
 from refsys.model.initialization import zeros
 from refsys.model.layers import LayerNorm, Linear, OneHotLinear
 from refsys.parallel import Layout
@@ -187,6 +188,9 @@ class RecyclingEmbedder(nn.Module):
         self.linear_z = Linear(config.c_z, config.c_z, initializer=zeros, precision=precision)
         self.linear_s = Linear(config.c_s, config.c_s, initializer=zeros, precision=precision)
 
-    def forward(self, s_BRW: Tensor, z_BRNC: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, s_BRW: Tensor, z_BRNC: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """The previous cycle's single and pair slabs, embedded."""
-        return self.linear_s(self.norm_s(s_BRW)), self.linear_z(self.norm_z(z_BRNC))
+        return self.linear_s(self.norm_s(s_BRW)), context.by_rows(self._pairs, z_BRNC)
+
+    def _pairs(self, z_BRNC: Tensor) -> Tensor:
+        return self.linear_z(self.norm_z(z_BRNC))

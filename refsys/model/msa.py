@@ -40,11 +40,24 @@ class OuterProductMean(nn.Module):
         """[B, R, N, C], without the residual."""
         layout = context.layout
         mask_BSR = layout.local(mask_BSN, axis=2)
-        ab = self.linear_ab(self.norm(m_BSRM)) * mask_BSR.unsqueeze(-1)
+        ab = context.by_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
         a_BSRU, b_BSRU = ab.chunk(2, dim=-1)
+        return context.by_rows(
+            self._mean,
+            a_BSRU,
+            mask_BSR,
+            layout.gather_tokens(b_BSRU, axis=2),
+            mask_BSN,
+            axes=(2, 2),
+        )
+
+    def _project(self, m_BSRM: Tensor, mask_BSR: Tensor) -> Tensor:
+        return self.linear_ab(self.norm(m_BSRM)) * mask_BSR.unsqueeze(-1)
+
+    def _mean(self, a_BSRU: Tensor, mask_BSR: Tensor, b_BSNU: Tensor, mask_BSN: Tensor) -> Tensor:
         return outer_product_mean(
             a_BSRU,
-            layout.gather_tokens(b_BSRU, axis=2),
+            b_BSNU,
             mask_BSR,
             mask_BSN,
             self.weight_out,
@@ -74,15 +87,31 @@ class MSAPairWeightedAveraging(nn.Module):
         self, m_BSRM: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context
     ) -> Tensor:
         """The alignment representation with the update added; dropout shared by its rows."""
-        v_BSRM, gate_BSRM = self.linear_vg(self.norm_m(m_BSRM)).chunk(2, dim=-1)
+        v_BSRM, gate_BSRM = context.by_rows(self._project, m_BSRM).chunk(2, dim=-1)
+        update_BSRM = context.by_rows(
+            self._average,
+            z_BRNC,
+            gate_BSRM,
+            context.layout.gather_tokens(v_BSRM, axis=2),
+            token_mask_BN,
+            axes=(1, 2),
+            out=2,
+        )
+        return self.dropout(m_BSRM, update_BSRM, context)
+
+    def _project(self, m_BSRM: Tensor) -> Tensor:
+        return self.linear_vg(self.norm_m(m_BSRM))
+
+    def _average(
+        self, z_BRNC: Tensor, gate_BSRM: Tensor, v_BSNM: Tensor, token_mask_BN: Tensor
+    ) -> Tensor:
         averaged_BSRHD = pair_weighted_averaging(
-            context.layout.gather_tokens(v_BSRM, axis=2).unflatten(-1, (self.heads, -1)),
+            v_BSNM.unflatten(-1, (self.heads, -1)),
             self.linear_bias(self.norm_z(z_BRNC)),
             token_mask_BN,
             softmax=self.softmax,
         )
-        update_BSRM = self.linear_out(averaged_BSRHD.flatten(-2) * gate_BSRM.sigmoid())
-        return self.dropout(m_BSRM, update_BSRM, context)
+        return self.linear_out(averaged_BSRHD.flatten(-2) * gate_BSRM.sigmoid())
 
 
 class MSAModuleBlock(nn.Module):
@@ -116,7 +145,7 @@ class MSAModuleBlock(nn.Module):
         z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, alignment_mask_BSN, context)
         if not self.last:
             m_BSRM = self.pair_weighted_averaging(m_BSRM, z_BRNC, token_mask_BN, context)
-            m_BSRM = self.transition(m_BSRM)
+            m_BSRM = context.by_rows(self.transition, m_BSRM)
         return m_BSRM, self.pair_stack(z_BRNC, mask_BRN, context)
 
 

@@ -56,7 +56,7 @@ class PairStack(nn.Module):
         z_BRNC = self.triangle_multiplication_incoming(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_attention_starting(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_attention_ending(z_BRNC, mask_BRN, context)
-        return self.transition(z_BRNC)
+        return context.by_rows(self.transition, z_BRNC)
 
 
 class PairformerBlock(nn.Module):

@@ -76,7 +76,7 @@ class RecyclingTrunk(ComponentModel):
             with torch.set_grad_enabled(last and torch.is_grad_enabled()):
                 this = replace(context, cycle=cycle)
                 this = replace(this, masks=self.dropout_masks(this, z_BRNC.device))
-                s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC)
+                s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC, this)
                 z_BRNC = self.templates(z_init_BRNC + z_previous_BRNC, batch, mask_BRN, this)
                 z_BRNC = self.msa(
                     m_init_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN, this

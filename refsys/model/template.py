@@ -87,16 +87,20 @@ class TemplateEmbedder(nn.Module):
         self, z_BRNC: Tensor, features: TemplateFeatures, mask_BRN: Tensor, context: Context
     ) -> Tensor:
         """[B, R, N, C], without the residual; zero if there is no template."""
-        query_BRNT = self.linear_z(self.norm_z(z_BRNC))
+        query_BRNT = context.by_rows(self._query, z_BRNC)
         total = torch.zeros_like(query_BRNT)
         present_BM = features.present_BM.to(query_BRNT.dtype)
         for number in range(present_BM.shape[1]):
             v_BRNT = query_BRNT + self._embed(features, number, context)
             for block in self.blocks:
                 v_BRNT = context.run(block, v_BRNT, mask_BRN)
-            total = total + self.norm_out(v_BRNT) * present_BM[:, number, None, None, None]
+            told_BRNT = context.by_rows(self.norm_out, v_BRNT)
+            total = total + told_BRNT * present_BM[:, number, None, None, None]
         mean = total / present_BM.sum(1).clamp(min=1.0)[:, None, None, None]
         return self.linear_out(F.relu(mean))
+
+    def _query(self, z_BRNC: Tensor) -> Tensor:
+        return self.linear_z(self.norm_z(z_BRNC))
 
     def _embed(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
         """[B, R, N, T]: one template's features; across chains the residue classes alone."""

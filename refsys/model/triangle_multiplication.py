@@ -31,7 +31,18 @@ class _TriangleMultiplication(nn.Module):
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added."""
         layout = context.layout
-        a_BRNC, b_BRNC, gate_BRNC = projection(
+        a_BRNC, b_BRNC, gate_BRNC = context.by_rows(self._project, z_BRNC, mask_BRN, axes=(1, 1))
+        x_BNNc = contraction(
+            layout.rows_to_channels(a_BRNC),
+            layout.rows_to_channels(b_BRNC),
+            outgoing=self.outgoing,
+        )
+        x_BRNC = layout.channels_to_rows(x_BNNc, channels=z_BRNC.shape[-1])
+        update_BRNC = context.by_rows(self._finish, x_BRNC, gate_BRNC, axes=(1, 1))
+        return self.dropout(z_BRNC, update_BRNC, context)
+
+    def _project(self, z_BRNC: Tensor, mask_BRN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return projection(
             z_BRNC,
             mask_BRN,
             self.norm_in.weight,
@@ -39,20 +50,16 @@ class _TriangleMultiplication(nn.Module):
             self.weight_in,
             statistics=self.norm_in.statistics,
         )
-        x_BNNc = contraction(
-            layout.rows_to_channels(a_BRNC),
-            layout.rows_to_channels(b_BRNC),
-            outgoing=self.outgoing,
-        )
-        update_BRNC = epilogue(
-            layout.channels_to_rows(x_BNNc, channels=z_BRNC.shape[-1]),
+
+    def _finish(self, x_BRNC: Tensor, gate_BRNC: Tensor) -> Tensor:
+        return epilogue(
+            x_BRNC,
             gate_BRNC,
             self.norm_out.weight,
             self.norm_out.bias,
             self.linear_out.weight,
             statistics=self.norm_out.statistics,
         )
-        return self.dropout(z_BRNC, update_BRNC, context)
 
 
 class TriangleMultiplicationOutgoing(_TriangleMultiplication):

@@ -1,9 +1,11 @@
 """The command line: help, one-line errors, doctor, list, third parties."""
 
+import hashlib
 import json
 import shlex
 
 import pytest
+from support.mmcif import ATOM_ROWS, mmcif
 from support.third_party import install
 
 from bench.cli import COMMANDS, main
@@ -11,6 +13,9 @@ from bench.devices.cpu import CpuDevice
 from bench.doctor import examine
 from bench.metrics import METRICS
 from bench.progress import Progress
+from refsys.data.fetch import packages
+from refsys.data.store import Store
+from refsys.home import package_cache
 
 WRONG = {
     "a preset that does not exist": (
@@ -32,6 +37,18 @@ WRONG = {
     "a structure that does not exist": ("prepare none.cif", "none.cif: No such file"),
     "an alignment without a chain": ("prepare x.cif --alignment y", "expected CHAIN=FILE"),
     "an alignment without a structure": ("prepare --alignment A=y", "needs the structure"),
+    "an alignment given twice": (
+        "prepare x.cif --alignment A=y --alignment A=z",
+        "--alignment A=...: given more than once",
+    ),
+    "a template without its chain": (
+        "prepare x.cif --template A=y.cif",
+        "--template A=y.cif: expected CHAIN=FILE:CHAIN",
+    ),
+    "a template without a structure": ("prepare --template A=y:B", "needs the structure"),
+    "an assembly without a structure": ("prepare --assembly 1", "--assembly needs the structure"),
+    "realigning without a structure": ("prepare --realign", "--realign needs the structure"),
+    "an entry to fold that is not prepared": ("fold 1abc --store none", "1abc is not prepared"),
     "a precision that does not exist": (
         "train --steps 1 --out t --entries x --precision fp8",
         "precision='fp8' does not exist",
@@ -75,6 +92,93 @@ def test_help_shows_an_example(name, capsys):
 def test_without_a_command_there_is_help(capsys):
     assert main([]) == 2
     assert "COMMAND" in capsys.readouterr().out
+
+
+class TestFetch:
+    def test_the_core_alone_or_all(self, sources, capsys):
+        every = packages(package_cache())
+        for options, wanted in (([], [p for p in every if p.core]), (["--all"], every)):
+            assert main(["fetch", *options]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert len(lines) == len(wanted)
+            for line, package in zip(lines, wanted, strict=True):
+                assert line.startswith(f"{package.name} {package.version} ({package.licence}): ")
+                assert line.endswith(" in the cache")
+
+
+DAMAGED = {
+    "empty": ("", "no _atom_site"),
+    "binary": ("\x00\x01 data", "not readable as mmCIF"),
+    "cut": (mmcif()[: mmcif().index("SE SE") + 5], "not readable as mmCIF"),
+    "no chains": (mmcif(chains=""), "no _struct_asym category"),
+}
+
+
+class TestPrepare:
+    @pytest.fixture
+    def listing(self, tmp_path, monkeypatch):
+        """A package of four damaged structures and, first and last, two that are sound."""
+        texts = {"first": mmcif(header="data_first\n#\n")}
+        texts |= {name: text for name, (text, _) in DAMAGED.items()}
+        texts["last"] = mmcif(header="data_last\n#\n")
+        folder = tmp_path / "packages" / "p-1"
+        folder.mkdir(parents=True)
+        rows = ['[[package]]\nname = "p"\nversion = "1"\nlicence = "MIT"\ncore = true\nsha256 = ""']
+        for name, text in texts.items():
+            (folder / f"{name}.cif").write_text(text)
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            rows += ["[[package.structure]]", f'entry = "{name}"', f'member = "{name}.cif"']
+            rows += [f'sha256 = "{digest}"']
+        path = tmp_path / "packages.toml"
+        path.write_text("\n".join(rows))
+        monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
+        monkeypatch.setattr("refsys.data.fetch.packages", lambda cache: packages(cache, path))
+
+    def test_what_cannot_be_used_is_named_and_does_not_stop_the_rest(
+        self, listing, tmp_path, capsys
+    ):
+        assert main(["prepare", "--store", str(tmp_path / "store")]) == 2
+        out, err = capsys.readouterr()
+        assert [line.split(":")[0] for line in out.splitlines()] == ["first", "last"]
+        assert Store(tmp_path / "store").entries() == ["first", "last"]
+        lines = err.splitlines()
+        for line, (name, (_, reason)) in zip(lines, DAMAGED.items(), strict=True):
+            assert line.startswith("foldperf: ")
+            assert f"{name}.cif: " in line
+            assert reason in line
+
+    def test_what_is_not_fetched_is_named(self, listing, tmp_path, capsys):
+        (tmp_path / "packages" / "p-1" / "last.cif").unlink()
+        assert main(["prepare", "--store", str(tmp_path / "store")]) == 2
+        assert capsys.readouterr().err == "foldperf: p not in the cache; run 'foldperf fetch'\n"
+
+    def test_what_was_done_is_said(self, tmp_path, capsys):
+        path, store = tmp_path / "x.cif", str(tmp_path / "store")
+        oxygen = "ATOM 6 O OXT . GLY A 1 2 2 6.0 0.0 0.0 1.0 ? 1"
+        said = []
+        for text in (mmcif(), mmcif(), mmcif(atoms=(*ATOM_ROWS[:6], oxygen, *ATOM_ROWS[6:]))):
+            path.write_text(text)
+            assert main(["prepare", str(path), "--store", store]) == 0
+            said.append(capsys.readouterr().out)
+        assert said == [
+            "test: 12 tokens, 2 records built\n",
+            "test: 12 tokens, unchanged\n",
+            "test: 12 tokens, 1 records built; left out: 1 modelled atoms that their residues "
+            "do not have; it was made from another file, x.cif, before\n",
+        ]
+
+    def test_alignments_templates_and_assemblies_are_taken_from_the_command_line(
+        self, sources, tmp_path, capsys
+    ):
+        """Of 3en2, twice: its own alignment, and itself as template of its own assembly."""
+        source, store = sources["3en2"], Store(tmp_path)
+        path, alignment = source.structure.cached, source.alignments["A"].cached
+        options = ("--alignment", f"A={alignment}", "--template", f"A={path}:A", "--assembly", "1")
+        assert main(["prepare", str(path), *options, "--store", str(tmp_path)]) == 0
+        assert capsys.readouterr().out.startswith("3en2-assembly1: 248 tokens, ")
+        example = store.open("3en2-assembly1")
+        assert len(example.templates) == len(example.alignments) == 2
+        assert {len(record["codes"]) for record in example.alignments.values()} == {38_955}
 
 
 class TestDoctor:

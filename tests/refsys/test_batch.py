@@ -58,6 +58,28 @@ def test_empty_has_the_declared_shapes():
     assert batch.to(torch.device("cpu"))["alignment"].dtype == torch.uint8
 
 
+def test_replacing_changes_the_named_fields_alone():
+    batch = random_batch(9, 4)
+    new = torch.full_like(batch["pseudo_beta"], 2.0)
+    replaced = batch.replaced(pseudo_beta=new)
+    assert torch.equal(replaced["pseudo_beta"], new)
+    assert not torch.equal(batch["pseudo_beta"], new)
+    for name in set(batch) - {"pseudo_beta"}:
+        assert replaced[name] is batch[name]
+    assert replaced.fields == batch.fields
+    with pytest.raises(ArgumentError, match=r"undeclared \['beta'\]"):
+        batch.replaced(beta=new)
+    with pytest.raises(ArgumentError, match=r"is torch\.float64; expected torch\.float32"):
+        batch.replaced(pseudo_beta=new.double())
+    with pytest.raises(ArgumentError, match="axis token is 8; expected 9"):
+        batch.replaced(pseudo_beta=new[:, :8])
+
+
+def test_replaced_fields_come_to_the_batch_s_device():
+    batch = random_batch(9, 4).to(torch.device("meta"))
+    assert batch.replaced(pseudo_beta=torch.zeros(1, 9, 3))["pseudo_beta"].is_meta
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -123,7 +123,7 @@ LOCAL = {
     ),
     "RecyclingEmbedder": case(
         embedding.RecyclingEmbedder(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, S), own(lay, Z))[1],
+        lambda m, lay: m(own(lay, S), own(lay, Z), context(BATCH, lay))[1],
     ),
     "ResolvedHead": case(heads.ResolvedHead(CONFIG, FLOAT64), lambda m, lay: m(own(lay, S))),
 }

@@ -84,6 +84,19 @@ def test_a_table_is_its_rows():
         assert torch.equal(table[row, 1], single[row])
 
 
+@given(
+    rows=st.lists(st.integers(0, 2**40), min_size=1, max_size=9),
+    width=st.sampled_from([4, 8, 20]),
+    example=st.integers(0, 2**31),
+)
+def test_rows_of_normals_are_cut_from_one_draw(rows, width, example):
+    draw = Draw(1, "rows", 2, example)
+    table = draw.normal_rows(np.array(rows, np.int64), width)
+    assert table.shape == (len(rows), width)
+    for row, normals in zip(rows, table, strict=True):
+        assert np.array_equal(normals, draw.normal(width, row * width))
+
+
 def test_golden_integers():
     """The draws themselves are a contract: records and resumed runs depend on them."""
     text = b"".join(

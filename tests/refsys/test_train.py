@@ -70,7 +70,8 @@ def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
 def test_the_same_bits_after_kills(store, tmp_path, reference):
     """SIGKILL at any moment costs the steps since the last checkpoint, and no bit of the result."""
     command = [
-        *(sys.executable, "-m", "bench", "train", "--preset", "tiny", "--entries", "1ubq", "8vkf"),
+        *(sys.executable, "-m", "bench", "train", "--model", "trunk", "--preset", "tiny"),
+        *("--entries", "1ubq", "8vkf"),
         *("--tokens", "24", "--alignment-rows", "6", "--learning-rate", "5e-3"),
         *("--warmup-steps", "10", "--cycles", "2", "--checkpoint-every", "4", "--workers", "0"),
         *("--steps", str(STEPS), "--out", str(tmp_path), "--store", str(store.root)),

@@ -114,9 +114,9 @@ def test_only_the_last_cycle_is_differentiated(trunk, batch):
     this = context(batch)
     with torch.no_grad():
         first = trunk(batch, this, 1)
-    recycled = trunk.recycling_embedder(first.s_BRW, first.z_BRNC)
+    recycled = trunk.recycling_embedder(first.s_BRW, first.z_BRNC, this)
     embedded = trunk.recycling_embedder.forward
-    trunk.recycling_embedder.forward = lambda s, z: recycled
+    trunk.recycling_embedder.forward = lambda s, z, context: recycled
     try:
         output = trunk(batch, this, 1)
     finally:

@@ -13,6 +13,7 @@ from refsys.config import PRESETS
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.precision import PRECISIONS
 from workloads.catalogue import catalogue
+from workloads.errors import UnsupportedError
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["alphafold3"]
@@ -44,6 +45,8 @@ ORACLE = {
         *(2_421_066, 1_142_688, 198_340_736, 296_064, 1_036_368, 12_900_480, 8_192),
     ),
 }
+# Eight atoms a token, as the closed forms have it.
+SYNTHETIC = {"entry": "synthetic"}
 # Steps of the rollout, each a pass over one sample.
 ROLLOUT = 20
 
@@ -75,7 +78,7 @@ def test_describe_prints_them(foldperf):
 @cache
 def facts(tokens, samples):
     axes = {"preset": "full", "tokens": tokens, "samples": samples, "precision": "bfloat16"}
-    return WORKLOAD.facts(WORKLOAD.configure(axes | {"alignment_rows": 1024}))
+    return WORKLOAD.facts(WORKLOAD.configure(axes | {"alignment_rows": 1024} | SYNTHETIC))
 
 
 def closed_forms(n, samples, rows=1024):
@@ -123,7 +126,7 @@ def test_a_whole_step_of_full_traces_without_the_hardware():
     """No shape depends on data and nothing is read back, or it could not be traced."""
     axes = {"preset": "full", "tokens": 768, "samples": 32, "precision": "bfloat16"}
     start = time.monotonic()
-    found = simulate(WORKLOAD, WORKLOAD.configure(axes | {"stage": "fine_tuning_2"}))
+    found = simulate(WORKLOAD, WORKLOAD.configure(axes | SYNTHETIC | {"stage": "fine_tuning_2"}))
     assert time.monotonic() - start < 120
     assert not found.unpriced
     assert {"parameters", "optimizer", "activations", "gradients"} <= set(found.peak.by_state)
@@ -131,9 +134,9 @@ def test_a_whole_step_of_full_traces_without_the_hardware():
 
 
 def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):
-    config = WORKLOAD.configure({"tokens": 24, "batch": 2})
+    config = WORKLOAD.configure(SYNTHETIC | {"tokens": 24, "batch": 2})
     source = WORKLOAD.source(config, Setting(device=torch.device("cpu"), store=tmp_path))
-    one, two, other = source(0), source(0), source(1)
+    one, two, other = source.batch(0), source.batch(0), source.batch(1)
     expected: Batch = WORKLOAD.placeholder(config)
     assert one.sizes == expected.sizes
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -141,7 +144,7 @@ def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):
 
 
 def test_two_runs_of_two_steps_give_the_same_bits(tmp_path):
-    config = WORKLOAD.configure({"tokens": 16, "alignment_rows": 4, "cycles": 2})
+    config = WORKLOAD.configure(SYNTHETIC | {"tokens": 16, "alignment_rows": 4, "cycles": 2})
     program = WORKLOAD.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
     losses = []
     for _ in range(2):
@@ -152,3 +155,33 @@ def test_two_runs_of_two_steps_give_the_same_bits(tmp_path):
     for phase in (*again.phases, *again.phases):
         again.run(phase)
     assert again.outcome()["loss"] == losses[1]
+
+
+def test_real_structures_fill_the_placeholders_shapes_and_have_a_permutation(store):
+    axes = {"tokens": 32, "alignment_rows": 4, "entry": "3en2-assembly1", "crop": "interface"}
+    config = WORKLOAD.configure(axes)
+    setting = Setting(device=torch.device("cpu"), store=store.root)
+    source = WORKLOAD.source(config, setting)
+    assert source.batch(0).sizes == WORKLOAD.placeholder(config).sizes
+    program = WORKLOAD.build(config, setting)
+    for phase in program.phases:
+        program.run(phase)
+    assert program.outcome()["tokens"] == 32
+    assert program.phases == (
+        *("data", "trunk", "rollout", "permutation", "diffusion", "backward", "optimizer"),
+    )
+    assert "3en2-assembly1 structure" in WORKLOAD.inputs(config, store.root)
+
+
+def test_host_phases_are_not_traced():
+    """Labels are permuted on the host, whose work no fake tensor can do."""
+    program = WORKLOAD.build_abstract(WORKLOAD.configure({"tokens": 8, "alignment_rows": 2}))
+    assert program.phases == ("trunk", "rollout", "diffusion", "backward", "optimizer")
+
+
+def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
+    axes = {"tokens": 64, "alignment_rows": 2, "entry": "2q2k", "atoms": 32}
+    setting = Setting(device=torch.device("cpu"), store=store.root)
+    source = WORKLOAD.source(WORKLOAD.configure(axes), setting)
+    with pytest.raises(UnsupportedError, match=r"2q2k: \d+ atoms in a crop of 64 tokens; a batch"):
+        source.batch(0)

@@ -1,13 +1,16 @@
-"""A3M in: rows, deletions, profiles, and what is refused."""
+"""A3M and Parquet in: rows, deletions, profiles, species, and what is refused."""
 
 import gzip
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
-from refsys.data.alignment import query_only, read_a3m
+from refsys.data.alignment import query_only, read_alignment
 from refsys.data.vocabulary import AMINO_ACIDS, GAP, PROTEIN_LETTERS, UNKNOWN
 from refsys.errors import DataError
 
@@ -19,7 +22,7 @@ def read(tmp_path):
     def read(text, query=None, name="x.a3m"):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_a3m(path, query)
+        return read_alignment(path, query)
 
     return read
 
@@ -69,6 +72,7 @@ def test_gzip_and_query(read):
         (">q\nMKV\n>1\nMK\n", None, "line 3: 2 aligned columns; the query has 3"),
         (">q\nMKV\n>1\nMK*\n", None, "line 3: '\\*' in column 3 is not a residue or a gap"),
         (">q\nM-V\n", None, "line 1: the query has a gap in column 2"),
+        (">q\nmkv\n>1\nmk\n", None, "line 1: the query has no aligned column"),
         (bytes(range(256)), None, "line 1: not A3M"),
         (b">q\nMK\xff\n", None, "is not a residue or a gap"),
         (">q\nMKV\n", "MKVA", "the query has 3 residues; the chain has 4"),
@@ -84,7 +88,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(read, text, query, message):
 
 def test_missing_and_truncated_files(read, tmp_path):
     with pytest.raises(DataError, match="not readable"):
-        read_a3m(tmp_path / "none.a3m")
+        read_alignment(tmp_path / "none.a3m")
     with pytest.raises(DataError, match="not readable"):
         read(gzip.compress(b">q\n" + b"MKV" * 400)[:-12], name="x.a3m.gz")
     with pytest.raises(DataError, match="not readable"):
@@ -118,9 +122,137 @@ def test_a_written_alignment_is_read_back(tmp_path_factory, drawn):
     )
     path = tmp_path_factory.mktemp("a3m") / "x.a3m"
     path.write_text(text)
-    found = read_a3m(path)
+    found = read_alignment(path)
     assert found["codes"].tolist() == [codes("".join(x for _, x in row)) for row in seen]
     assert found["deletions"].tolist() == [[n for n, _ in row] for row in seen]
+
+
+headers = st.sampled_from(["OX=1", "OX=9606", "OX=9598", "OX=9598 GN=B2M", "no species"])
+
+
+@pytest.fixture
+def write_parquet(tmp_path):
+    def write(name="x.pqt", **columns):
+        path = tmp_path / name
+        parquet.write_table(pa.table(columns), path)
+        return path
+
+    return write
+
+
+@given(rows, st.data())
+def test_parquet_holds_what_a3m_does(tmp_path_factory, drawn, data):
+    texts = ["".join(inserted + letter for inserted, letter in row) for row in drawn]
+    texts[0] = texts[0].replace("-", "A")
+    comments = [f"{number} {data.draw(headers)}" for number in range(len(texts))]
+    folder = tmp_path_factory.mktemp("both")
+    (folder / "x.a3m").write_text(
+        "".join(f">{comment}\n{text}\n" for comment, text in zip(comments, texts, strict=True))
+    )
+    keys = ["" if "no species" in comment else "Somebody" for comment in comments]
+    table = pa.table({"sequence": texts, "pairing_key": keys, "comment": comments, "other": texts})
+    parquet.write_table(table, folder / "x.pqt")
+    ours, theirs = read_alignment(folder / "x.a3m"), read_alignment(folder / "x.pqt")
+    assert ours.keys() == theirs.keys()
+    for name, column in ours.items():
+        np.testing.assert_array_equal(theirs[name], column)
+
+
+@given(rows, st.data())
+def test_a_row_keeps_the_species_of_every_row_that_repeats_it(tmp_path_factory, drawn, data):
+    letters = ["".join(letter for _, letter in row) for row in drawn * 2]
+    letters[0] = letters[0].replace("-", "A")
+    species = data.draw(st.lists(st.integers(3, 6), min_size=len(letters), max_size=len(letters)))
+    path = tmp_path_factory.mktemp("species") / "x.a3m"
+    path.write_text("".join(f">x OX={s}\n{row}\n" for s, row in zip(species, letters, strict=True)))
+    found = read_alignment(path)
+    distinct = list(dict.fromkeys(letters))
+    first = {row: s for s, row in reversed(list(zip(species, letters, strict=True)))}
+    assert found["species"].tolist() == [first[row] for row in distinct]
+    pairs = [*enumerate(found["species"].tolist()), *map(tuple, found["further_species"].tolist())]
+    assert len(set(pairs)) == len(pairs)
+    wanted = {(distinct.index(row), s) for s, row in zip(species, letters, strict=True)}
+    assert set(pairs) == wanted
+
+
+def test_a_copy_that_nobody_knows_the_species_of_says_nothing(read):
+    found = read(">q\nMK\n>1\nMK\n>2 OX=9606\nMK\n>3 OX=9598\nMK\n>4\nMA\n")
+    assert found["species"].tolist() == [9606, -1]
+    assert found["further_species"].tolist() == [[0, 9598]]
+    assert {found[name].dtype for name in ("species", "further_species")} == {np.dtype(np.int32)}
+    assert query_only("MK")["species"].tolist() == [-1]
+    assert query_only("MK")["further_species"].shape == (0, 2)
+
+
+def test_parquet_names_species_in_words_or_numbers_and_leaves_some_out(write_parquet):
+    found = read_alignment(
+        write_parquet(
+            sequence=["MKV", "MKA", "MKC", "MKD", "MKE"],
+            pairing_key=["", "Homo sapiens", "homo  sapiens", "9606", ""],
+            comment=["q", "1", "2 OS=Homo", "3", "UniRef90_X n=1 TaxID=9606"],
+        )
+    )
+    species = found["species"].tolist()
+    assert species[0] == species[4] == -1
+    assert species[1] == species[2] > 2**30
+    assert species[3] == 9606
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"sequence": ["MK"], "comment": ["q"]}, "no column pairing_key; it has sequence, comment"),
+        ({"sequence": [], "pairing_key": [], "comment": []}, "no rows: empty or truncated"),
+        ({"sequence": ["MK", ""]}, "row 2: no sequence"),
+        ({"sequence": ["MK", None]}, "row 2: no sequence"),
+        ({"sequence": ["MK", "MKV"]}, "row 2: 3 aligned columns; the query has 2"),
+        ({"sequence": ["MK", "M*"]}, r"row 2: '\*' in column 2 is not a residue"),
+        ({"sequence": ["M-"]}, "row 1: the query has a gap in column 2"),
+        ({"sequence": [["M"], ["K"]]}, "not readable"),
+    ],
+)
+def test_parquet_that_cannot_be_used_is_refused_in_one_line(write_parquet, columns, message):
+    if len(columns) == 1:
+        rows = len(columns["sequence"])
+        columns = columns | {"pairing_key": ["x"] * rows, "comment": [""] * rows}
+    path = write_parquet(**columns)
+    with pytest.raises(DataError, match=message) as caught:
+        read_alignment(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_parquet_is_refused_or_read_and_never_raises_anything_else(write_parquet):
+    path = write_parquet(sequence=["MKV", "MK-"], pairing_key=["", "9606"], comment=["q", "1"])
+    whole = path.read_bytes()
+    draw = np.random.default_rng(0)
+    refused = []
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match="not readable"):
+            read_alignment(path)
+    for _ in range(400):
+        content = bytearray(whole)
+        content[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
+        path.write_bytes(content)
+        try:
+            read_alignment(path)
+        except DataError as error:
+            refused.append(str(error))
+    assert refused
+    assert not any("\n" in text for text in refused)
+    with pytest.raises(DataError, match="not readable: No such file"):
+        read_alignment(path.with_name("none.pqt"))
+
+
+def test_without_pyarrow_parquet_is_refused_by_name_and_a3m_is_read(monkeypatch, write_parquet):
+    path = write_parquet(sequence=["MKV"], pairing_key=[""], comment=["q"])
+    for name in ("pyarrow", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DataError, match=r"needs pyarrow: pip install 'foldperf\[data\]'"):
+        read_alignment(path)
+    path.with_suffix(".a3m").write_text(">q\nMKV\n")
+    assert len(read_alignment(path.with_suffix(".a3m"))["codes"]) == 1
 
 
 def test_the_real_alignment(sources, store):

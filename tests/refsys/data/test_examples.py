@@ -1,5 +1,6 @@
 """Crops and batches: budgets, distributions, independence of how they are made."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -9,14 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from refsys.data.crop import contiguous_crop, crop_tokens, spatial_crop
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.crop import CROPS, contiguous_crop, crop_tokens, spatial_crop
+from refsys.data.examples import ATOM_STEP, Examples, ExampleSpec
 from refsys.data.synthetic import synthetic_batch
 from refsys.data.vocabulary import GAP
 from refsys.errors import ArgumentError, DataError
 from refsys.streams import Draw
 
-INTEGERS = ("residue_type", "residue_index", "asym_id", "alignment", "deletions", "bonds")
+TRUNK_INTEGERS = ("residue_type", "residue_index", "asym_id", "alignment", "deletions", "bonds")
+ATOM_INTEGERS = (
+    *("atom_token", "reference_element", "reference_charge", "reference_name", "atom_slot"),
+    *("molecule", "center_atom", "representative_atom", "frame_atoms", "ligand_bonds"),
+)
 
 
 def same(one, two):
@@ -39,25 +44,47 @@ class TestCrop:
             assert (np.diff(places) == 1).all()
 
     @given(st.integers(2, 60), st.integers(1, 60), st.integers(0, 10**6))
-    def test_spatial_is_a_ball_of_modelled_tokens(self, count, budget, step):
+    def test_spatial_is_a_ball_of_modelled_tokens_about_one_of_the_middles(
+        self, count, budget, step
+    ):
         random = np.random.default_rng(count)
         centers = random.normal(size=(count, 3)).astype(np.float32)
-        modelled = random.random(count) > 0.3
-        modelled[0] = True
-        kept = spatial_crop(centers, modelled, budget, Draw(1, "crop", step))
+        modelled, near = random.random(count) > 0.3, random.random(count) > 0.7
+        modelled[0] = near[0] = True
+        middles = modelled & near
+        kept = spatial_crop(centers, modelled, middles, budget, Draw(1, "crop", step))
         assert len(kept) == min(budget, modelled.sum())
         assert modelled[kept].all()
-        middle = Draw(1, "crop/middle", step).below(modelled.sum())
-        distance = np.square(centers - centers[np.flatnonzero(modelled)[middle]]).sum(1)
+        number = Draw(1, "crop/middle", step).below(int(middles.sum()))
+        distance = np.square(centers - centers[np.flatnonzero(middles)[number]]).sum(1)
         left = np.setdiff1d(np.flatnonzero(modelled), kept)
         assert not left.size or distance[kept].max() <= distance[left].min()
 
-    def test_what_fits_is_kept_whole(self):
-        chains = np.zeros(5, np.int32)
-        nothing = np.zeros((5, 3), np.float32)
-        for kind in ("contiguous", "spatial", "mixed"):
-            kept = crop_tokens(kind, chains, nothing, np.ones(5, bool), 8, Draw(1, "crop"))
-            assert kept.tolist() == [0, 1, 2, 3, 4]
+    @pytest.mark.parametrize("kind", CROPS)
+    def test_what_fits_is_kept_whole(self, line, kind):
+        kept = crop_tokens(kind, **line(5), budget=8, draw=Draw(1, "crop"))
+        assert kept.tolist() == [0, 1, 2, 3, 4]
+
+    def test_interface_crops_are_about_the_interface(self, line):
+        """A line of tokens, the interface in the middle: one token is kept, and it is there."""
+        tokens = line(40, interface=range(18, 22))
+        kept = {
+            int(crop_tokens("interface", **tokens, budget=1, draw=Draw(1, "c", step))[0])
+            for step in range(100)
+        }
+        assert kept == {18, 19, 20, 21}
+
+    def test_without_an_interface_they_are_spatial_and_without_positions_contiguous(self, line):
+        draw, budget = Draw(1, "c", 3), 7
+        alone = line(40)
+        kinds = ("interface", "spatial")
+        one, two = (crop_tokens(kind, **alone, budget=budget, draw=draw) for kind in kinds)
+        assert one.tolist() == two.tolist()
+        unmodelled = line(40, interface=range(40), modelled=())
+        wanted = contiguous_crop(alone["chains"], budget, draw).tolist()
+        for kind in CROPS:
+            kept = crop_tokens(kind, **unmodelled, budget=budget, draw=draw)
+            assert kept.tolist() == wanted
 
     def test_every_start_is_equally_likely(self):
         chains = np.zeros(10, np.int32)
@@ -65,20 +92,36 @@ class TestCrop:
         counts = np.bincount(starts, minlength=5)
         assert ((counts - 1000) ** 2 / 1000).sum() < 23.5
 
-    def test_mixed_draws_a_third_contiguous(self):
-        chains, centers = np.zeros(40, np.int32), np.random.default_rng(0).normal(size=(40, 3))
-        runs = 0
-        for step in range(900):
-            kept = crop_tokens(
-                "mixed",
-                chains,
-                centers.astype(np.float32),
-                np.ones(40, bool),
-                20,
-                Draw(1, "c", step),
-            )
-            runs += bool((np.diff(kept) == 1).all())
-        assert 250 < runs < 350
+    def test_mixed_is_one_to_two_to_two(self, line):
+        tokens = line(40, interface=range(18, 22))
+        counts = dict.fromkeys(CROPS[:3], 0)
+        for step in range(1000):
+            draw = Draw(1, "c", step)
+            kept = crop_tokens("mixed", **tokens, budget=5, draw=draw).tolist()
+            for kind in counts:
+                counts[kind] += kept == crop_tokens(kind, **tokens, budget=5, draw=draw).tolist()
+        # Crops of several kinds are now and then the same.
+        assert counts["contiguous"] == pytest.approx(200, abs=60)
+        assert counts["spatial"] == pytest.approx(400, abs=80)
+        assert counts["interface"] == pytest.approx(400, abs=80)
+
+
+@pytest.fixture
+def line():
+    """Tokens of one chain, 1 Å from one to the next."""
+
+    def line(count, interface=(), modelled=None):
+        def flags(places):
+            return np.isin(np.arange(count), list(places))
+
+        return {
+            "chains": np.zeros(count, np.int32),
+            "centers": np.arange(count, dtype=np.float32)[:, None] * [[1, 0, 0]],
+            "modelled": flags(range(count) if modelled is None else modelled),
+            "interface": flags(interface),
+        }
+
+    return line
 
 
 ENTRIES = ["1ubq", "8vkf", "3en2", "2q2k"]
@@ -114,13 +157,37 @@ class TestBatch:
         for step, batch in zip(range(3, 11), loader, strict=True):
             assert same(batch, examples[step])
 
-    def test_integer_fields_are_golden(self, examples):
-        digest = hashlib.sha256()
+    @pytest.mark.parametrize(
+        ("whole", "names", "golden"),
+        [(False, TRUNK_INTEGERS, "33dcf06b52b7a54f"), (True, ATOM_INTEGERS, "81064a9516f26fb9")],
+    )
+    def test_integer_fields_are_golden(self, store, whole, names, golden):
+        spec = ExampleSpec(tokens=96, alignment_rows=32, whole=whole)
+        examples, digest = Examples(store, ENTRIES, spec), hashlib.sha256()
         for step in range(20):
             batch = examples[step]
-            for name in INTEGERS:
+            for name in names:
                 digest.update(batch[name].numpy().tobytes())
-        assert digest.hexdigest()[:16] == "3ccc903ae082885d"
+        assert digest.hexdigest()[:16] == golden
+
+    def test_the_whole_model_s_fields_are_added_to_the_trunk_s(self, store):
+        sizes = {"tokens": 96, "alignment_rows": 32}
+        trunk = Examples(store, ENTRIES, ExampleSpec(**sizes))
+        whole = Examples(store, ENTRIES, ExampleSpec(**sizes, whole=True, templates=3))
+        for step in range(6):
+            small, large = trunk[step], whole[step]
+            assert all(torch.equal(small[name], large[name]) for name in small)
+            assert large.sizes["template"] == 3
+            assert large.sizes["atom"] % ATOM_STEP == 0
+
+    def test_the_atom_axis_can_be_fixed(self, store):
+        spec = ExampleSpec(tokens=64, alignment_rows=1, whole=True, atoms=1024)
+        assert Examples(store, ["1ubq"], spec)[0].sizes["atom"] == 1024
+        small = dataclasses.replace(spec, atoms=32)
+        with pytest.raises(
+            DataError, match=r"1ubq: \d+ atoms in a crop of 64 tokens; a batch holds"
+        ):
+            _ = Examples(store, ["1ubq"], small)[0]
 
     def test_columns_come_from_the_right_places(self, store):
         """Of 8vkf: each kept token's class, alignment column and atom, read off the records."""
@@ -142,8 +209,9 @@ class TestBatch:
         for token in range(0, 128, 17):
             whole = int(batch["token_index"][0, token])
             atom = structure["token_representative"][whole]
-            assert bool(batch["pseudo_beta_mask"][0, token]) == (atom >= 0)
-            if atom >= 0:
+            seen = bool(batch["pseudo_beta_mask"][0, token])
+            assert seen == (atom >= 0 and structure["atom_resolved"][atom])
+            if seen:
                 expected = structure["atom_position"][atom]
                 assert (batch["pseudo_beta"][0, token].numpy() == expected).all()
 
@@ -168,11 +236,21 @@ class TestBatch:
         with pytest.raises(DataError, match="bonds in a crop of 468 tokens; a batch holds 0"):
             _ = Examples(store, ["8vkf"], ExampleSpec(tokens=468, alignment_rows=1))[0]
 
+    def test_too_many_bonds_to_ligands_are_an_error(self, everything, monkeypatch):
+        monkeypatch.setattr("refsys.data.atom_features.LIGAND_BONDS", 35)
+        spec = ExampleSpec(tokens=1378, alignment_rows=1, whole=True)
+        with pytest.raises(
+            DataError, match="19hc: 36 bonds to ligands in a crop; a batch holds 35"
+        ):
+            _ = Examples(everything, ["19hc"], spec)[0]
+
     def test_no_examples_is_an_error(self, store):
         with pytest.raises(DataError, match="no examples to train on"):
             Examples(store, [], ExampleSpec(tokens=8, alignment_rows=1))
 
-    @pytest.mark.parametrize("wrong", [{"tokens": 0}, {"batch": 0}, {"crop": "square"}])
+    @pytest.mark.parametrize(
+        "wrong", [{"tokens": 0}, {"batch": 0}, {"crop": "square"}, {"atoms": 33}]
+    )
     def test_a_wrong_spec_is_named(self, wrong):
         with pytest.raises(ArgumentError, match=next(iter(wrong))):
             ExampleSpec(**{"tokens": 8, "alignment_rows": 1, **wrong})

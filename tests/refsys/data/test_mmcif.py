@@ -2,7 +2,6 @@
 
 import gzip
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,7 +10,6 @@ from support.mmcif import mmcif
 
 from refsys.data.mmcif import read_structure
 from refsys.data.tokens import chain_sequence, structure_columns
-from refsys.data.vocabulary import RESIDUE_TYPES, UNKNOWN
 from refsys.errors import DataError
 
 
@@ -34,9 +32,8 @@ class TestKept:
         assert found.charges.tolist() == [0, 0, 0, 0, 0, 0, 2]
 
     def test_the_better_occupied_location(self, read):
-        found = read(mmcif())
-        assert found.positions[2].tolist() == [2.0, 1.5, 0.0]
-        assert found.occupancies[2] == np.float32(0.6)
+        assert read(mmcif()).positions[2].tolist() == [2.0, 1.5, 0.0]
+        assert read(changed(2, " 0.4 ", " 0.7 ")).positions[2].tolist() == [2.0, 1.0, 0.0]
 
     def test_every_residue_of_the_sequence_modelled_or_not(self, read):
         found = read(mmcif())
@@ -45,10 +42,31 @@ class TestKept:
         assert [len(r.atoms) for r in polymer] == [3, 1, 2, 0]
         assert chain_sequence(found, 0) == "MGXA"
 
-    def test_bonds_of_components_and_covalent_connections(self, read):
+    def test_covalent_connections_and_bonds_of_components(self, read):
         found = read(mmcif())
-        named = {tuple(found.names[pair].tolist()) for pair in found.bonds}
-        assert named == {("N", "CA"), ("CA", "CB"), ("CA", "SE"), ("SE", "ZN")}
+        assert [found.names[pair].tolist() for pair in found.connections] == [["SE", "ZN"]]
+        assert found.component_bonds == {
+            "MSE": (("CA", "SE"),),
+            "MET": (("N", "CA"), ("CA", "CB")),
+        }
+        bare = read(mmcif(bonds="", connections=""))
+        assert bare.connections.shape == (0, 2)
+        assert not bare.component_bonds
+
+    @pytest.mark.parametrize(
+        ("text", "resolution"),
+        [
+            ("_refine.ls_d_res_high 1.80", 1.8),
+            ("_em_3d_reconstruction.resolution 3.2", 3.2),
+            ("_refine.ls_d_res_high ?\n#\n_em_3d_reconstruction.resolution 3.2", 3.2),
+            ("_refine.ls_d_res_high .", 0.0),
+            ("_refine.ls_d_res_high 1e9", 0.0),
+            ("_refine.ls_d_res_high nan", 0.0),
+            ("_exptl.method 'SOLUTION NMR'", 0.0),
+        ],
+    )
+    def test_the_resolution_is_that_of_the_experiment_or_none(self, read, text, resolution):
+        assert read(f"{mmcif()}{text}\n").resolution == resolution
 
     def test_of_two_components_at_one_position_the_better_occupied(self, read):
         sequence = part.SEQUENCE.replace("1 2 GLY", "1 2 GLY\n1 2 SER")
@@ -65,54 +83,6 @@ class TestKept:
 
     def test_gzip(self, read):
         assert len(read(gzip.compress(mmcif().encode()), "x.cif.gz").names) == 7
-
-
-class TestTokens:
-    def test_standard_residues_are_one_token_and_the_rest_one_an_atom(self, read):
-        columns = structure_columns(read(mmcif()))
-        assert columns["token_residue_type"].tolist() == [
-            RESIDUE_TYPES["MET"],
-            RESIDUE_TYPES["GLY"],
-            *(UNKNOWN, UNKNOWN),  # selenomethionine's two modelled atoms
-            RESIDUE_TYPES["ALA"],
-            UNKNOWN,  # zinc
-        ]
-        assert columns["token_element"].tolist() == [0, 0, 6, 34, 0, 30]
-        assert columns["token_residue_index"].tolist() == [1, 2, 3, 3, 4, 1]
-        assert columns["token_chain"].tolist() == [0, 0, 0, 0, 0, 1]
-        assert columns["atom_token"].tolist() == [0, 0, 0, 1, 2, 3, 5]
-
-    def test_centre_and_representative(self, read):
-        columns = structure_columns(read(mmcif()))
-        # Glycine's representative is its Cα; alanine has no atom at all.
-        assert columns["token_center"].tolist() == [1, 3, 4, 5, -1, 6]
-        assert columns["token_representative"].tolist() == [2, 3, 4, 5, -1, 6]
-
-    def test_copies_of_an_entity_are_numbered(self, read):
-        chains = part.CHAINS.replace("B 2", "B 2\nD 2")
-        rows = (*part.ATOM_ROWS[:9], "HETATM 9 ZN ZN . ZN D 2 . 102 1 1 1 1 2 1")
-        columns = structure_columns(read(mmcif(chains=chains, atoms=rows)))
-        assert columns["token_entity"].tolist()[-2:] == [1, 1]
-        assert columns["token_symmetry"].tolist()[-2:] == [0, 1]
-
-    def test_nucleotides_have_their_own_atoms(self, sources):
-        columns = structure_columns(read_structure(sources["2q2k"].structure.cached))
-        # Two of the twenty are modified, and tokenized by atom.
-        dna = (columns["token_chain"] == 0) & (columns["token_element"] == 0)
-        assert dna.sum() == 18
-        assert set(columns["token_residue_type"][dna]) <= {26, 27, 28, 29}
-        names = columns["atom_name"][columns["token_representative"][dna]]
-        assert set(names.tolist()) == {b"C4", b"C2"}
-        assert set(columns["atom_name"][columns["token_center"][dna]].tolist()) == {b"C1'"}
-
-
-# Residues of the sequences, and heavy atoms of everything else, as counted apart.
-@pytest.mark.parametrize(
-    ("entry", "tokens"), [("1ubq", 76), ("8vkf", 410 + 58), ("3en2", 101 - 3 + 24 + 2)]
-)
-def test_real_structures_have_the_known_number_of_tokens(sources, entry, tokens):
-    columns = structure_columns(read_structure(sources[entry].structure.cached))
-    assert len(columns["token_residue_type"]) == tokens
 
 
 FIRST_MODEL = part.ATOM_ROWS[:10]

@@ -1,5 +1,6 @@
 """Records and the store: names, damage, concurrency, and no pickle."""
 
+import dataclasses
 import json
 import multiprocessing
 import pickle
@@ -10,9 +11,10 @@ import pytest
 from support import mmcif as part
 from support.mmcif import mmcif
 
-from refsys.data import store as store_module
+from refsys.data import preparation
 from refsys.data.columns import FORMAT_VERSION, open_columns, record_name, write_columns
 from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.errors import DataError
 from workloads.catalogue import catalogue
@@ -117,38 +119,38 @@ class TestRecord:
 class TestStore:
     def test_prepared_once(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        assert store.prepare(structure, {}).built == 2
-        assert store.prepare(structure, {}).built == 0
+        assert prepare(store, Sources(structure=structure)).built == 2
+        assert prepare(store, Sources(structure=structure)).built == 0
         assert store.entries() == ["test"]
-        assert store.open("test").tokens == 6
+        assert store.open("test").tokens == 12
 
     def test_a_changed_source_is_another_record(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         structure.write_text(mmcif() + "# a comment\n")
-        assert store.prepare(structure, {}).built == 1
+        assert prepare(store, Sources(structure=structure)).built == 1
 
     def test_changed_code_is_another_record(self, tmp_path, structure, monkeypatch):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
-        monkeypatch.setattr(store_module, "_makers_digest", lambda kind: "other code")
-        assert store.prepare(structure, {}).built == 2
+        prepare(store, Sources(structure=structure))
+        monkeypatch.setattr(preparation, "_makers_digest", lambda kind: "other code")
+        assert prepare(store, Sources(structure=structure)).built == 2
 
     def test_damaged_records_are_built_again(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         for path in (tmp_path / "store" / "records").rglob("*.npy"):
             content = bytearray(path.read_bytes())
             content[-1] ^= 1
             path.write_bytes(content)
-        assert store.prepare(structure, {}).built == 2
-        assert store.open("test").tokens == 6
+        assert prepare(store, Sources(structure=structure)).built == 2
+        assert store.open("test").tokens == 12
 
     def test_alignments_go_to_every_chain_of_their_sequence(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
         alignment.write_text(">q\nMGXA\n>1\nMG-A\n")
         store = Store(tmp_path / "store")
-        store.prepare(structure, {"A": alignment})
+        prepare(store, Sources(structure=structure, alignments={"A": alignment}))
         assert len(store.open("test").alignments[0]["codes"]) == 2
 
     def test_each_chain_has_its_own_alignment_where_one_is_given(self, tmp_path):
@@ -159,7 +161,8 @@ class TestStore:
         for name, other in (("a", ""), ("d", ">1\nMG-A\n")):
             (tmp_path / f"{name}.a3m").write_text(f">q\nMGXA\n{other}")
         store = Store(tmp_path / "store")
-        store.prepare(structure, {"A": tmp_path / "a.a3m", "D": tmp_path / "d.a3m"})
+        alignments = {"A": tmp_path / "a.a3m", "D": tmp_path / "d.a3m"}
+        prepare(store, Sources(structure=structure, alignments=alignments))
         found = store.open("test").alignments
         assert {number: len(record["codes"]) for number, record in found.items()} == {0: 1, 1: 2}
 
@@ -169,57 +172,58 @@ class TestStore:
     def test_a_data_block_that_cannot_name_an_entry_is_refused(self, tmp_path, structure, block):
         structure.write_text(mmcif(header=f"data_{block}\n#\n"))
         with pytest.raises(DataError, match=r"test\.cif: data block .* cannot name an entry"):
-            Store(tmp_path / "store").prepare(structure, {})
+            prepare(Store(tmp_path / "store"), Sources(structure=structure))
         assert not (tmp_path / "store").exists()
 
     @pytest.mark.parametrize("entry", ["../examples/test", "", "/etc/passwd"])
     def test_a_path_is_not_an_entry(self, tmp_path, structure, entry):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         with pytest.raises(DataError, match="is not the name of an entry"):
             store.open(entry)
 
     def test_replacing_an_entry_by_another_file_is_said(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        assert store.prepare(structure, {}).replaced is None
-        assert store.prepare(structure, {}).replaced is None
+        assert prepare(store, Sources(structure=structure)).replaced is None
+        assert prepare(store, Sources(structure=structure)).replaced is None
         other = tmp_path / "other.cif"
         other.write_text(mmcif() + "# another\n")
-        assert store.prepare(other, {}).replaced == "test.cif"
+        assert prepare(store, Sources(structure=other)).replaced == "test.cif"
 
     def test_what_stands_in_a_records_place_is_replaced(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         path = store.open("test").structure.path
         shutil.rmtree(path)
         path.write_text("")
-        assert store.prepare(structure, {}).built == 1
+        assert prepare(store, Sources(structure=structure)).built == 1
 
     def test_a_store_that_cannot_be_written_is_one_line(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         shutil.rmtree(tmp_path / "store" / "examples")
         (tmp_path / "store" / "examples").write_text("")
         with pytest.raises(DataError, match="examples: "):
-            store.prepare(structure, {})
+            prepare(store, Sources(structure=structure))
 
     @pytest.mark.parametrize(
         "manifest",
         [
             *('{"structure": null}', '{"structure": "x", "alignments": [1]}', "[]", "[" * 10**5),
             '{"structure": "x", "alignments": {"A": "y"}}',
+            '{"structure": "x", "alignments": {}, "templates": {}}',
         ],
     )
     def test_a_damaged_manifest_is_one_line(self, tmp_path, structure, manifest):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         (tmp_path / "store" / "examples" / "test.json").write_text(manifest)
         with pytest.raises(DataError, match=r"test\.json: unreadable .* again"):
             store.open("test")
 
     def test_damage_is_found_before_it_is_used(self, tmp_path, structure):
         store = Store(tmp_path / "store")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         path = store.open("test").structure.path / "atom_position.npy"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
@@ -233,18 +237,20 @@ class TestStore:
     def test_an_alignment_of_another_sequence_is_refused(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
         alignment.write_text(">q\nMGWW\n")
+        store = Store(tmp_path / "store")
         with pytest.raises(DataError, match=r"a\.a3m: the query has W in column 4"):
-            Store(tmp_path / "store").prepare(structure, {"A": alignment})
+            prepare(store, Sources(structure=structure, alignments={"A": alignment}))
 
     def test_an_alignment_of_a_chain_that_is_no_protein_is_refused(self, tmp_path, structure):
+        wrong = {"B": tmp_path / "a.a3m"}
         with pytest.raises(DataError, match="an alignment is given for B, but its protein chains"):
-            Store(tmp_path / "store").prepare(structure, {"B": tmp_path / "a.a3m"})
+            prepare(Store(tmp_path / "store"), Sources(structure=structure, alignments=wrong))
 
     def test_an_entry_that_is_not_there_says_what_is(self, tmp_path, structure):
         store = Store(tmp_path / "store")
         with pytest.raises(DataError, match=r"1abc is not prepared \(have: nothing\)"):
             store.open("1abc")
-        store.prepare(structure, {})
+        prepare(store, Sources(structure=structure))
         with pytest.raises(DataError, match=r"\(have: test\)"):
             store.open("1abc")
         (tmp_path / "store" / "examples" / "test.json").write_text("{")
@@ -253,14 +259,71 @@ class TestStore:
 
     def test_several_processes_build_the_same_at_once(self, tmp_path, structure):
         context = multiprocessing.get_context("spawn")
-        with context.Pool(4) as pool:
-            arguments = [(tmp_path / "store", structure)] * 8
-            assert set(pool.starmap(prepare, arguments)) == {6}
+        with context.Pool(2) as pool:
+            arguments = [(Store(tmp_path / "store"), Sources(structure=structure))] * 8
+            found = pool.starmap(prepare, arguments)
+        assert {done.tokens for done in found} == {12}
+        assert sum(done.built for done in found) >= 2
         Store(tmp_path / "store").open("test").structure.verify()
         assert not list((tmp_path / "store").rglob(".*")), "something half-written was left"
 
 
-def prepare(root, structure):
-    store = Store(root)
-    store.prepare(structure, {})
-    return store.open("test").tokens
+class TestSources:
+    """What an entry is made of beside its structure; the records are named by all of it."""
+
+    def test_realigning_is_asked_for(self, tmp_path, structure):
+        alignment = tmp_path / "a.a3m"
+        alignment.write_text(">q\nMGXAW\n>1\nMG-AW\n")
+        store = Store(tmp_path / "store")
+        files = Sources(structure=structure, alignments={"A": alignment})
+        with pytest.raises(DataError, match=r"a\.a3m: the query has 5 residues; the chain has 4"):
+            prepare(store, files)
+        prepare(store, dataclasses.replace(files, realign=True))
+        found = store.open("test").alignments[0]["codes"]
+        assert found[:, 0].tolist() == [found[0, 0]] * 2
+
+    def test_a_template_that_cannot_be_one_is_refused(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        for given, reason in (
+            ({"B": [(structure, "A")]}, "a template is given for B, but its protein chains are A"),
+            ({"A": [(structure, "B")]}, "template test: no protein chain B; it has A"),
+            ({"A": [(structure, "A")]}, r"template test A: 3 residues in common with the chain"),
+            ({"A": [(tmp_path / "none.cif", "A")]}, r"none\.cif: No such file"),
+        ):
+            with pytest.raises(DataError, match=reason):
+                prepare(store, Sources(structure=structure, templates=given))
+
+    def test_each_chain_has_its_own_template_where_one_is_given(self, tmp_path, sources):
+        """Two copies of a chain, each its own template: they lie in different places."""
+        path, store = sources["2q2k"].structure.cached, Store(tmp_path / "store")
+        both = {"B": [(path, "B")], "C": [(path, "C")]}
+        prepare(store, Sources(structure=path, templates=both))
+        example = store.open("2q2k")
+        for number, template in example.templates.items():
+            own = np.flatnonzero(example.structure["residue_chain"] == number)
+            starts = example.structure["residue_first_atom"][own]
+            # The first three atoms of a residue are N, Cα and C.
+            atoms = starts[:, None] + np.arange(3)
+            seen = example.structure["atom_resolved"][atoms].all(axis=1)
+            assert (template["backbone_mask"][0] == seen).all()
+            mine = example.structure["atom_position"][atoms][seen]
+            assert (template["backbone"][0, seen] == mine).all()
+        assert sorted(example.templates) == [1, 2]
+        prepare(store, Sources(structure=path, templates={"C": both["C"]}))
+        names = {record.path.name for record in store.open("2q2k").templates.values()}
+        assert len(names) == 1
+
+    def test_distinct_alignments_are_paired_and_copies_are_not(self, tmp_path, structure, sources):
+        store = Store(tmp_path / "store")
+        prepare(store, Sources(structure=structure))
+        assert store.open("test").pairing is None
+        prepare(store, Sources(structure=sources["2q2k"].structure.cached))
+        example = store.open("2q2k")
+        assert len(example.alignments) == 2
+        assert example.pairing is None
+        prepare(store, Sources(structure=sources["1kd8"].structure.cached))
+        example = store.open("1kd8")
+        every = example.pairing.facts["alignments"]
+        assert every == [example.alignments[0].path.name, example.alignments[1].path.name]
+        assert example.pairing["rows"].tolist() == [[0, 0]]
+        assert "pairing" in example.records()

@@ -1,0 +1,61 @@
+"""The learning curve of a run over repeated draws."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.errors import AnalysisError
+from analysis.figures import STYLE, save
+
+NAME = "learning"
+# Parts of the loss that are drawn beside the one that is to fall.
+_PARTS = {"mse": "mean squared error", "smooth_lddt": "smooth lDDT", "distogram": "distogram"}
+
+
+def draw_learning(record: dict[str, Any], folder: Path) -> Path:
+    """Draws each part of the loss, relative to its first pass; returns the SVG file.
+
+    Args:
+        record: A learning record.
+        folder: Where the figure goes, as PDF, PNG and SVG.
+
+    Raises:
+        AnalysisError: a library is missing, or the folder cannot be written.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise AnalysisError(f"figures need {error.name}: pip install 'foldperf[report]'") from None
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    curve, loss, config = record["curve"], record["loss"], record["config"]
+    steps = [point["steps"] for point in curve]
+    names = {loss: f"{loss} loss"} | _PARTS
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots()
+        for number, (name, label) in enumerate(names.items()):
+            values = [point["losses"][name] for point in curve]
+            axes.plot(
+                steps,
+                [value / values[0] for value in values],
+                "-" if name == loss else ("--", ":", "-.")[number - 1],
+                color=f"C{number}",
+                lw=1.6 if name == loss else 1.0,
+                label=f"{label}: {values[0]:.2f} to {values[-1]:.2f}",
+            )
+        axes.axhline(1.0, color="0.8", lw=0.6, zorder=0)
+        axes.set_ylim(bottom=0.0)
+        axes.set_xlabel(
+            f"steps ({config['repeat']} draws of {', '.join(config['entries'])} again and again)"
+        )
+        axes.set_ylabel("mean of a pass over the first's")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    commit = (record["git"]["sha"] or "unknown")[:8]
+    try:
+        save(figure, folder, NAME, f"learning record {digest} of commit {commit}")
+    except OSError as error:
+        raise AnalysisError(f"{folder}: {error.strerror}") from None
+    return folder / f"{NAME}.svg"

@@ -1,0 +1,89 @@
+"""``foldperf learn``."""
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.cli import options
+from bench.cli.train import Reporter
+
+SUMMARY = "check that training learns: a fixed set of draws, gone through again and again"
+EXAMPLE = "foldperf learn --steps 1000 --out results/runs/learning"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """What to learn, and how well."""
+    from refsys.config import PRESETS
+
+    count = options.at_least(1)
+    parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
+    parser.add_argument("--entry", default="8vkf", help="prepared structure")
+    parser.add_argument("--draws", type=count, default=64, help="of crop, noise level and noise")
+    parser.add_argument("--steps", type=count, default=1000)
+    parser.add_argument("--samples", type=count, default=4, help="noised copies in a step")
+    parser.add_argument("--tokens", type=count, help="crop (default: the preset's)")
+    parser.add_argument("--learning-rate", type=float, default=1.8e-3)
+    parser.add_argument("--warmup-steps", type=count, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--target", type=float, default=0.7, help="largest ratio of the last pass to the first"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="log, checkpoints, record and figure"
+    )
+    options.add_store(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains, records the curve and draws it; 1 if the loss did not fall far enough."""
+    from analysis.learning import draw_learning
+    from bench.devices import find_device
+    from bench.errors import UsageError
+    from bench.learning import learning_record, write_learning_record
+    from refsys.config import preset
+    from refsys.data.store import Store
+    from refsys.train import LOG, RunConfig, train
+
+    if arguments.steps < 2 * arguments.draws:
+        raise UsageError(
+            f"--steps {arguments.steps}: fewer than two passes over {arguments.draws} draws"
+        )
+    model = preset(arguments.preset)
+    config = RunConfig(
+        preset=arguments.preset,
+        model="alphafold3",
+        entries=(arguments.entry,),
+        tokens=arguments.tokens or model.tokens,
+        alignment_rows=model.alignment_rows,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        checkpointing=False,
+        repeat=arguments.draws,
+        learning_rate=arguments.learning_rate,
+        warmup_steps=arguments.warmup_steps,
+    )
+    started = datetime.now(UTC)
+    done = train(
+        config,
+        Store(arguments.store),
+        arguments.out,
+        steps=arguments.steps,
+        device=find_device(arguments.device).torch_device,
+        checkpoint_every=arguments.steps,
+        on_step=Reporter(arguments.steps),
+    )
+    if done < arguments.steps:
+        print(f"stopped after {done} steps; the same command goes on from there")
+        return 2
+    record = learning_record(config, arguments.out / LOG, started)
+    print(write_learning_record(arguments.out, record))
+    print(draw_learning(record, arguments.out))
+    curve, loss = record["curve"], record["loss"]
+    verdict = "learns" if record["ratio"] <= arguments.target else "does not learn"
+    print(
+        f"{verdict}: the {loss} loss goes from {curve[0]['losses'][loss]:.3f} to "
+        f"{curve[-1]['losses'][loss]:.3f}, {record['ratio']:.3f} of its start "
+        f"(at most {arguments.target}) in {done} steps"
+    )
+    return 0 if record["ratio"] <= arguments.target else 1

@@ -1,0 +1,93 @@
+"""Alignment rows of a crop: the query, rows paired by species, then each chain's own."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsys.data.store import Example
+from refsys.data.vocabulary import GAP, RESIDUE_CLASSES
+from refsys.streams import Draw
+
+_NONE = -1
+
+
+def alignment_arrays(
+    example: Example, kept: NDArray[np.int64], rows: int, draw: Draw
+) -> dict[str, NDArray[Any]]:
+    """The alignment fields of a crop.
+
+    Row 0 is the query. Up to half of the rest are rows that at least two alignments of the crop
+    have of one species, side by side; below them stand rows of each alignment that are in no such
+    pair, in random order. Copies of a chain have the same rows. Tokens without an alignment (atoms,
+    nucleotides) have the query in row 0, gaps below it, and their own class as profile.
+
+    Args:
+        example: Its records.
+        kept: The crop's tokens, ascending.
+        rows: How many rows at most.
+        draw: The key of the choice.
+    """
+    structure = example.structure
+    residue_type = structure["token_residue_type"][kept]
+    chains, numbers = structure["token_chain"][kept], structure["token_residue_index"][kept]
+    taken = _taken_rows(example, sorted(set(chains.tolist())), rows, draw)
+    depth = max((len(own) for own in taken.values()), default=1)
+    codes = np.full((depth, len(kept)), GAP, np.uint8)
+    codes[0] = residue_type
+    deletions = np.zeros((depth, len(kept)), np.uint8)
+    profile = np.eye(RESIDUE_CLASSES, dtype=np.float32)[residue_type]
+    deletion_mean = np.zeros(len(kept), np.float32)
+    for chain, own in taken.items():
+        alignment = example.alignments[chain]
+        here = np.flatnonzero(chains == chain)
+        place = numbers[here] - 1
+        there = np.flatnonzero(own != _NONE)
+        cells = own[there, None], place
+        codes[there[:, None], here] = alignment["codes"][cells]
+        deletions[there[:, None], here] = alignment["deletions"][cells]
+        profile[here] = alignment["profile"][place]
+        deletion_mean[here] = alignment["deletion_mean"][place]
+    return {
+        "alignment": codes,
+        "deletions": deletions,
+        "alignment_row_mask": np.ones(depth, np.bool_),
+        "profile": profile,
+        "deletion_mean": deletion_mean,
+    }
+
+
+def _taken_rows(
+    example: Example, chains: list[int], rows: int, draw: Draw
+) -> dict[int, NDArray[np.int64]]:
+    """Rows of each chain's alignment by chain, −1 where a paired row has none of it."""
+    name_of = {c: example.alignments[c].path.name for c in chains if c in example.alignments}
+    paired = _paired_rows(example, list(dict.fromkeys(name_of.values())), rows, draw)
+    by_name: dict[str, NDArray[np.int64]] = {}
+    for chain, name in name_of.items():
+        if name not in by_name:
+            known = len(example.alignments[chain]["codes"])
+            first = np.concatenate([np.zeros(1, np.int64), paired[name]])
+            alone = np.setdiff1d(np.arange(known), first, assume_unique=False)
+            # The first chain that has the alignment in the whole structure names its stream.
+            number = min(c for c, a in example.alignments.items() if a.path.name == name)
+            own = Draw(draw.seed, f"{draw.stream}/{number}", draw.step, draw.example)
+            order = own.permutation(len(alone))[: rows - len(first)]
+            by_name[name] = np.concatenate([first, alone[order]])
+    return {chain: by_name[name] for chain, name in name_of.items()}
+
+
+def _paired_rows(
+    example: Example, names: list[str], rows: int, draw: Draw
+) -> dict[str, NDArray[np.int64]]:
+    """Rows of each alignment that go together, as many for each of them."""
+    if example.pairing is None or len(names) < 2:
+        return {name: np.empty(0, np.int64) for name in names}
+    every: list[str] = example.pairing.facts["alignments"]
+    table = example.pairing["rows"][1:, [every.index(name) for name in names]]
+    # Alignments outside the crop may be all that told pairs apart, or from the queries.
+    table = table[((table != _NONE).sum(axis=1) > 1) & (table > 0).any(axis=1)]
+    table = table[np.sort(np.unique(table, axis=0, return_index=True)[1])]
+    own = Draw(draw.seed, f"{draw.stream}/paired", draw.step, draw.example)
+    order = own.permutation(len(table))[: (rows - 1) // 2]
+    return {name: table[order, place].astype(np.int64) for place, name in enumerate(names)}

@@ -1,0 +1,69 @@
+"""Training learns: a short run over a few draws, its record and its figure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis.learning import draw_learning
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """Fifty steps over five draws."""
+    folder = tmp_path_factory.mktemp("learning")
+    options = {
+        **{"--steps": 50, "--draws": 5, "--tokens": 32, "--samples": 4, "--warmup-steps": 10},
+        **{"--learning-rate": 3e-3, "--target": 0.7, "--store": store.root, "--out": folder},
+    }
+    command = [sys.executable, "-m", "bench", "learn"]
+    command += [str(word) for pair in options.items() for word in pair]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=folder
+    )
+    return done, folder
+
+
+def test_fifty_steps_learn(run):
+    done, folder = run
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((folder / "learning.json").read_text())
+    assert record["ratio"] <= 0.7
+    assert [point["steps"] for point in record["curve"]] == [*range(5, 51, 5)]
+    first, last = record["curve"][0]["losses"], record["curve"][-1]["losses"]
+    assert record["ratio"] == last["diffusion"] / first["diffusion"]
+    assert last["mse"] < first["mse"]
+
+
+def test_the_record_says_where_it_comes_from(run):
+    record = json.loads((run[1] / "learning.json").read_text())
+    assert record["schema"] == "foldperf.learning/1"
+    assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time"}
+    assert record["config"]["repeat"] == 5
+    assert record["host"]["cores"] >= 1
+    assert record["software"]["torch"]
+
+
+def test_draws_repeat_and_the_figure_is_drawn(run, tmp_path):
+    _, folder = run
+    log = (folder / "log.jsonl").read_text().splitlines()
+    cycles = [json.loads(line)["cycles"] for line in log]
+    assert cycles[:5] * 10 == cycles
+    assert (folder / "learning.svg").stat().st_size > 1000
+    record = json.loads((folder / "learning.json").read_text())
+    path = draw_learning(record, tmp_path)
+    assert path.read_bytes() == (folder / "learning.svg").read_bytes(), "byte-stable"
+
+
+def test_a_loss_that_does_not_fall_far_enough_is_a_regression(foldperf, store, tmp_path):
+    options = ("--steps", 4, "--draws", 2, "--tokens", 16, "--samples", 1, "--target", 1e-6)
+    done = foldperf("learn", *options, "--store", store.root, "--out", tmp_path / "x", check=1)
+    assert "does not learn" in done.stdout
+    done = foldperf("learn", "--steps", 4, "--draws", 3, "--out", tmp_path / "y", check=2)
+    assert "fewer than two passes over 3 draws" in done.stderr
