@@ -39,7 +39,7 @@ lint: $(READY)
 
 unit: $(READY)
 	$(BIN)/foldperf fetch --all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf $(VENV) results/runs results/report

@@ -75,6 +75,24 @@ def test_every_stream_is_in_the_manifest():
             for match in re.findall(r"Draw\(\s*[^,()]+,\s*f?\"([^\"]+)\"", path.read_text()):
                 drawn.add(match.split("/")[0].split("{")[0])
     drawn.discard("")
-    assert {"example", "crop", "rows", "synthetic", "sweep order"} <= drawn
+    assert {"example", "crop", "rows", "conformer", "cycles", "synthetic", "sweep order"} <= drawn
     for stream in drawn:
         assert f"`{stream}" in manifest, stream
+
+
+def test_every_entry_shown_is_as_it_says(everything):
+    page = (ROOT / "docs" / "data.md").read_text()
+    table = page[page.index("| entry |") : page.index("No filter")].splitlines()[2:]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table if row]
+    assert len(rows) > 5
+    for entries, what, sizes, alignment in rows:
+        for entry, size in zip(entries.split(", "), sizes.split(", "), strict=True):
+            example = everything.open(entry)
+            assert example.tokens == int(size.replace(",", "")), entry
+            paired = len(example.pairing["rows"]) if example.pairing else 1
+            depths = {len(record["codes"]) for record in example.alignments.values()}
+            assert ("alone" in alignment) == (depths == {1}), entry
+            assert ("paired" in alignment) == (paired > 1), entry
+            assert ("template" in what) == bool(example.templates), entry
+            for count in re.findall(r"([\d,]+)(?: paired)? rows", alignment):
+                assert int(count.replace(",", "")) in depths | {paired}, entry

@@ -118,6 +118,8 @@ def _moved(
 
 def _places(wanted: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int32]:
     """Where rows are in the crop, −1 if they are not."""
+    if not len(rows):
+        return np.full(wanted.shape, -1, np.int32)
     place = np.searchsorted(rows, wanted)
     there = (wanted >= 0) & (rows[np.minimum(place, len(rows) - 1)] == wanted)
     return np.where(there, place, -1).astype(np.int32)

@@ -202,7 +202,7 @@ def crop_of(example: Example, spec: ExampleSpec, step: int, place: int) -> NDArr
 
 def _atom_axis(example: Example, spec: ExampleSpec, atoms: int) -> int:
     if not spec.atoms:
-        return -(-atoms // ATOM_STEP) * ATOM_STEP
+        return max(1, -(-atoms // ATOM_STEP)) * ATOM_STEP
     if atoms > spec.atoms:
         raise CapacityError(
             f"{example.entry}: {atoms} atoms in a crop of {spec.tokens} tokens; "

@@ -74,7 +74,7 @@ MUTANTS = {
 def test_mutants_are_red_and_name_module_and_operator(mutant, capsys):
     cls, forward, module, operator = MUTANTS[mutant]
     with mutated(cls, forward):
-        assert main(["gate", "--only", "preset=tiny", "--jobs", "1", "--json"]) == 1
+        assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "FAIL"
     named = {(change["module"], change["operator"]) for change in found["changes"]}
@@ -84,7 +84,7 @@ def test_mutants_are_red_and_name_module_and_operator(mutant, capsys):
 def test_the_text_names_them_first(capsys):
     cls, forward, module, _ = MUTANTS["a LayerNorm added to the Pairformer"]
     with mutated(cls, forward):
-        assert main(["gate", "--only", "preset=tiny", "--jobs", "1"]) == 1
+        assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1"]) == 1
     out = capsys.readouterr().out
     assert out.startswith("FAIL:")
     assert f"{module} aten.native_layer_norm.default: " in out

@@ -153,7 +153,7 @@ def test_another_source_of_a_third_party_or_another_environment_runs_again(
 ):
     sweep = write_sweep(tmp_path, "{ tokens = [1] }")
     foldperf("run", sweep, paths=[toys], check=0)
-    again = foldperf("run", sweep, paths=[toys], check=0, OMP_NUM_THREADS="1")
+    again = foldperf("run", sweep, paths=[toys], check=0, OMP_NUM_THREADS="2")
     assert "1 ran now" in again.stdout
     module = toys / "toys.py"
     module.write_text(module.read_text() + "# changed\n")

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
+from support import mmcif as part
+from support.mmcif import mmcif
 
 from refsys.batch import LIGAND
 from refsys.data.atom_features import crop_atoms
-from refsys.data.examples import ExampleSpec, crop_of, example_batch
+from refsys.data.examples import Examples, ExampleSpec, crop_of, example_batch
+from refsys.data.preparation import Sources, prepare
+from refsys.data.store import Store
 
 ENTRIES = ("1ubq", "8vkf", "2q2k", "3en2-assembly1")
 SPEC = {"tokens": 96, "alignment_rows": 1, "whole": True}
@@ -112,6 +117,25 @@ def test_frames_with_a_corner_outside_the_crop_are_none(store):
         assert (rows[frames[inside]] == wanted[inside]).all()
         lost += int(((wanted >= 0).all(axis=1) & ~inside).sum())
     assert lost
+
+
+def test_a_crop_without_an_atom_is_a_batch_of_masks(tmp_path):
+    """The last position of a chain is a component of which nothing is known."""
+    path, store = tmp_path / "x.cif", Store(tmp_path / "store")
+    path.write_text(mmcif(sequence=part.SEQUENCE.replace("1 4 ALA", "1 4 XX9Z")))
+    prepare(store, Sources(structure=path))
+    spec = {"tokens": 1, "alignment_rows": 1, "crop": "contiguous", "whole": True}
+    examples = Examples(store, ["test"], ExampleSpec(**spec))
+    empty = 0
+    for step in range(40):
+        batch = examples[step]
+        again = examples.relabelled(batch, batch["atom_position"], step)
+        assert all(torch.equal(batch[name], again[name]) for name in batch)
+        if not batch["atom_mask"].any():
+            empty += 1
+            for name in ("center_atom", "representative_atom", "frame_atoms", "ligand_bonds"):
+                assert (batch[name] == -1).all()
+    assert empty
 
 
 def test_bonds_to_ligands_are_those_of_the_record(everything):
