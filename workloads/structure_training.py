@@ -4,16 +4,13 @@ A subclass says which model is trained, on which fields, and where batches come 
 """
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from refsys import ops
 from refsys.batch import Batch
@@ -27,6 +24,7 @@ from refsys.ops.backend import BACKENDS
 from refsys.precision import PRECISIONS, precision
 from refsys.training_step import ForwardPass, Relabel, Training
 from workloads.errors import UnsupportedError
+from workloads.flops import FlopCounter, flops_by_component
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
 SYNTHETIC = RESERVED_ENTRY
@@ -184,11 +182,11 @@ class StructureTraining(Workload):
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
         }
-        with torch.no_grad(), _flops_by_component(training.model) as spent:
+        with torch.no_grad(), flops_by_component(training.model) as spent:
             training.forward(batch, 0)
         forward = differentiated = sum(spent.values())
         if not training.is_differentiated():
-            with torch.no_grad(), _FlopCounter() as counter:
+            with torch.no_grad(), FlopCounter() as counter:
                 training.differentiated(batch)
             differentiated = counter.total
         table = precision(str(config["precision"]))
@@ -373,51 +371,3 @@ def _open(config: Config, store: Path) -> Example:
         return Store(store).open(str(config["entry"]))
     except DataError as error:
         raise UnsupportedError(str(error)) from None
-
-
-class _FlopCounter(TorchDispatchMode):
-    """The sum of the FLOPs of what is dispatched, by torch's own formulas."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
-        return out
-
-
-@contextmanager
-def _flops_by_component(model: Any) -> Iterator[Counter[str]]:
-    """Counts FLOPs by the component whose module asked for them; none of no component."""
-    owner = {
-        id(module): name for name, part in model.components().items() for module in part.modules()
-    }
-    spent: Counter[str] = Counter()
-    stack = [""]
-    counter = _FlopCounter()
-
-    def charge() -> None:
-        if counter.total:
-            spent[stack[-1]] += counter.total
-            counter.total = 0
-
-    def enter(module: nn.Module, _inputs: Any) -> None:
-        charge()
-        stack.append(owner.get(id(module), stack[-1]))
-
-    def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-        charge()
-        stack.pop()
-
-    with ExitStack() as hooks, counter:
-        for module in model.modules():
-            hooks.callback(module.register_forward_pre_hook(enter).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
-        yield spent
-        charge()

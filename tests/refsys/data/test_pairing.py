@@ -9,7 +9,6 @@ from refsys.data.alignment import read_alignment
 from refsys.data.mmcif import read_structure
 from refsys.data.pairing import PAIRED_ROWS, ROWS_PER_SPECIES, paired_rows
 from refsys.data.tokens import chain_sequence
-from refsys.home import package_cache
 
 
 @st.composite
@@ -118,19 +117,12 @@ def test_the_caps_of_a_species_and_of_all():
     assert len(paired_rows([deep(20, 500), deep(20, 450)], most=10**6)) == 20 * 450 + 1
 
 
-HEAVY = "952a89ff052afbe8cd1656a317de8a4aa2457d6d73f50d228961bb84efd17e02.aligned.pqt"
-LIGHT = "703adc2c74b8d7e613549b6efcf37126da7963522dc33852ad3c691eef1da06f.aligned.pqt"
-
-
 @pytest.fixture(scope="module")
-def records():
+def records(sources):
     """HLA-A*02 and β2-microglobulin of 3PWP, with the alignments of close homologs."""
-    structure = package_cache() / "MDAnalysisTests-2.11.0" / "3PWP.cif.gz"
-    files = [package_cache() / "chai_lab-0.6.1" / name for name in (HEAVY, LIGHT)]
-    for path in (structure, *files):
-        if not path.exists():
-            pytest.skip(f"{path.name} is not fetched: run 'foldperf fetch --all'")
-    chains = read_structure(structure)
+    source = sources["3pwp"]
+    chains = read_structure(source.structure.cached)
+    files = [source.alignments[chain].cached for chain in "AB"]
     return [
         read_alignment(path, chain_sequence(chains, number), realign=True)
         for number, path in enumerate(files)

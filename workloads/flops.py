@@ -1,0 +1,58 @@
+"""FLOPs of a forward pass, whole and by component of the model."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+class FlopCounter(TorchDispatchMode):
+    """The sum of the FLOPs of what is dispatched, by torch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
+@contextmanager
+def flops_by_component(model: Any) -> Iterator[Counter[str]]:
+    """Counts FLOPs by the component whose module asked for them; none of no component."""
+    owner = {
+        id(module): name for name, part in model.components().items() for module in part.modules()
+    }
+    spent: Counter[str] = Counter()
+    stack = [""]
+    counter = FlopCounter()
+
+    def charge() -> None:
+        if counter.total:
+            spent[stack[-1]] += counter.total
+            counter.total = 0
+
+    def enter(module: nn.Module, _inputs: Any) -> None:
+        charge()
+        stack.append(owner.get(id(module), stack[-1]))
+
+    def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        charge()
+        stack.pop()
+
+    with ExitStack() as hooks, counter:
+        for module in model.modules():
+            hooks.callback(module.register_forward_pre_hook(enter).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        yield spent
+        charge()
