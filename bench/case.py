@@ -1,7 +1,8 @@
 """The case process: measures one case and writes what it found to a file.
 
-Run as ``python -m bench.case REQUEST RESULT``. What the workload prints goes where it goes: the
-result travels in a file of its own, and a missing or malformed one is the parent's to notice.
+Run as ``python -m bench.case REQUEST RESULT``, by itself or as one of the ranks that
+``bench.launch`` starts; each writes ``RESULT.<rank>``. What the workload prints goes where it goes:
+the result travels in a file of its own, and a missing or malformed one is the parent's to notice.
 """
 
 import ctypes
@@ -21,15 +22,21 @@ _CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
 
 
 def main(request_path: str, result_path: str) -> int:
-    """Runs the case of a request file."""
+    """Runs the case of a request file.
+
+    With several ranks the status is 1 if it did not end well: the launcher then ends the others,
+    who wait for this one.
+    """
     request = json.loads(Path(request_path).read_text())
-    _die_with_parent(request["parent"])
+    rank, ranks = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
+    alone = ranks <= 1
+    die_with_parent(request["parent"] if alone else os.getppid())
     return_freed_memory(True)
     result = _run(request)
     from refsys.files import write_json
 
-    write_json(Path(result_path), result)
-    return 0
+    write_json(Path(f"{result_path}.{rank}"), result)
+    return 0 if alone or result["status"] == "ok" else 1
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
@@ -39,20 +46,26 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     from bench.devices import Unavailable, find_device
     from bench.devices.device import NoPermission
     from bench.measure import Protocol, measure
+    from bench.ranks import join
     from workloads.catalogue import catalogue
     from workloads.errors import UnsupportedError
     from workloads.workload import Setting
 
     unsupported = (UnsupportedError, NotImplementedError, Unavailable)
     try:
-        device = find_device(request["device"])
+        device = find_device(request["device"], int(os.environ.get("LOCAL_RANK", "0")))
+        ranks = join(device.torch_device, request["timeout_s"])
         setting = Setting(
-            device=device.torch_device, store=Path(request["store"]), seed=request["seed"]
+            device=device.torch_device,
+            store=Path(request["store"]),
+            seed=request["seed"],
+            rank=ranks.rank,
+            ranks=ranks.count,
         )
         workload = catalogue()[request["workload"]]
         config = workload.configure(request["config"])
         protocol = Protocol(**request["protocol"])
-        found = measure(workload, config, setting, device, protocol)
+        found = measure(workload, config, setting, device, protocol, ranks)
     except (PermissionError, NoPermission) as error:
         return _failed("blocked", error)
     except unsupported as error:
@@ -70,7 +83,7 @@ def _failed(status: str, error: BaseException) -> dict[str, Any]:
     return {"status": status, "reason": f"{type(error).__name__}: {text}"[:500]}
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Has the kernel kill this process when the one that started it dies, however it dies."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -12,8 +12,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+import torch
+
 from bench.devices import Device
 from bench.metrics import Value, Values, as_json, flagged, missing
+from bench.probes.communication import COLLECTIVE, count_collectives
 from bench.probes.counts import COUNTED, count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
 from bench.probes.memory import MemoryProbe
@@ -27,6 +30,7 @@ from bench.probes.utilization import (
     model_flop_rates,
     watch_cpu,
 )
+from bench.ranks import ALONE, Ranks
 from bench.simulation.simulate import simulate
 from workloads.workload import Config, Setting, Workload
 
@@ -49,9 +53,14 @@ class Protocol:
 
 
 def measure(
-    workload: Workload, config: Config, setting: Setting, device: Device, protocol: Protocol
+    workload: Workload,
+    config: Config,
+    setting: Setting,
+    device: Device,
+    protocol: Protocol,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Runs a case through all passes.
+    """Runs a case through all passes; with several ranks each runs all of them.
 
     Returns:
         The parts of a record that only the measuring process knows: metrics, facts, outcome,
@@ -72,31 +81,34 @@ def measure(
         timed_step(program, device)
     program.implementations()
     telemetry.read()
-    (times, steps), cpu = watch_cpu(partial(measure_time, program, device, protocol.timed_steps))
+    timing = partial(measure_time, program, device, protocol.timed_steps)
+    (times, steps), cpu = watch_cpu(timing, ranks)
     telemetry.read()
     timed_on = program.implementations()
     values |= flagged(times, disturbance(cpu)) | cpu | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
-    values |= device_busy(device, partial(timed_step, program, device))
-    values |= measure_energy(partial(run_step, program), device, Window(seconds=protocol.energy_s))
+    values |= device_busy(device, partial(timed_step, program, device), ranks)
+    window = Window(seconds=protocol.energy_s)
+    values |= measure_energy(partial(run_step, program), device, window, ranks)
     outcome = {
         name: value if math.isfinite(value) else None for name, value in program.outcome().items()
     }
-    notes = program.notes() | {"implementations": timed_on}
+    notes = program.notes() | {"implementations": timed_on, "threads": torch.get_num_threads()}
 
     breakdown: dict[str, Any] = {}
     if protocol.counts:
         program.implementations()
         kernels, by_kernel = count_kernels(program, device)
         values |= flagged(kernels, _otherwise(timed_on, program.implementations()))
+        values |= count_collectives(partial(run_step, program), ranks)
         operators, by_operator = count_operators(program)
         operators = flagged(operators, _otherwise(timed_on, program.implementations()))
         values |= operators
         breakdown = by_operator | by_kernel
         values |= _predicted_peak(workload, config)
     else:
-        left_out = (*COUNTED, "predicted_peak_bytes")
+        left_out = (*COUNTED, *COLLECTIVE, "predicted_peak_bytes")
         values |= dict.fromkeys(left_out, missing("the protocol leaves counts out"))
     values |= hardware_flop_utilization(device, facts, values["hardware_flops"], seconds)
     return {

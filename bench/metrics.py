@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 Better = Literal["lower", "higher", "neither"]
 Scope = Literal["process", "device", "program"]
+# What the figures of several ranks come to. A device's energy is summed over devices: ranks that
+# share one count it once.
+Over = Literal["largest", "sum", "mean", "device sum"]
 Quality = Literal["measured", "counted", "degraded", "missing"]
 
 
@@ -24,12 +27,14 @@ class MetricKind:
         better: Which direction is an improvement.
         scope: Whose quantity it is.
         meaning: One line for people.
+        over_ranks: What the figures of several ranks come to.
     """
 
     unit: str
     better: Better
     scope: Scope
     meaning: str
+    over_ranks: Over = "largest"
 
 
 METRICS: dict[str, MetricKind] = {
@@ -39,22 +44,30 @@ METRICS: dict[str, MetricKind] = {
         "s", "lower", "program", "wall time of the first step, compilation and set-up included"
     ),
     "achieved_flops": MetricKind(
-        "FLOP/s", "higher", "program", "model FLOPs of a step over its time"
+        "FLOP/s", "higher", "program", "model FLOPs of a step over its time", "sum"
     ),
     "cpu_busy_pct": MetricKind(
-        "%", "neither", "process", "CPU time over wall time and cores, during timed steps"
+        "%", "neither", "process", "CPU time over wall time and cores, during timed steps", "sum"
     ),
     "foreign_busy_pct": MetricKind(
         "%", "lower", "device", "CPU time of everyone else over wall time and cores, meanwhile"
     ),
     "device_busy_pct": MetricKind(
-        "%", "neither", "device", "share of time in which at least one kernel ran; not efficiency"
+        "%",
+        "neither",
+        "device",
+        "share of time in which at least one kernel ran; not efficiency",
+        "mean",
     ),
     "model_flop_utilization": MetricKind(
-        "1", "higher", "device", "model FLOPs over time and peak rate, recomputation not counted"
+        "1",
+        "higher",
+        "device",
+        "model FLOPs over time and peak rate, recomputation not counted",
+        "mean",
     ),
     "hardware_flop_utilization": MetricKind(
-        "1", "higher", "device", "the same of all FLOPs executed, recomputation included"
+        "1", "higher", "device", "the same of all FLOPs executed, recomputation included", "mean"
     ),
     "peak_resident_bytes": MetricKind(
         "B", "lower", "process", "high-water mark of resident memory in a steady step, above start"
@@ -78,8 +91,10 @@ METRICS: dict[str, MetricKind] = {
     "predicted_peak_bytes": MetricKind(
         "B", "lower", "program", "the same of a step traced with shapes alone, its state in place"
     ),
-    "energy_per_step_j": MetricKind("J", "lower", "device", "gross energy of a step"),
-    "mean_power_w": MetricKind("W", "neither", "device", "energy over time, during counted steps"),
+    "energy_per_step_j": MetricKind("J", "lower", "device", "gross energy of a step", "device sum"),
+    "mean_power_w": MetricKind(
+        "W", "neither", "device", "energy over time, during counted steps", "device sum"
+    ),
     "operator_calls": MetricKind(
         "1",
         "lower",
@@ -93,10 +108,20 @@ METRICS: dict[str, MetricKind] = {
         "bytes of inputs and outputs of the operators counted in operator_calls",
     ),
     "hardware_flops": MetricKind(
-        "FLOP", "lower", "program", "floating-point operations of a step, recomputation included"
+        "FLOP",
+        "lower",
+        "program",
+        "floating-point operations of a step, recomputation included",
+        "sum",
     ),
     "kernel_launches": MetricKind("1", "lower", "device", "kernels that a step ran on the device"),
     "memory_copies": MetricKind("1", "lower", "device", "copies and fills that a step ran there"),
+    "collective_calls": MetricKind(
+        "1", "lower", "program", "collective operations that a rank takes part in, in a step"
+    ),
+    "collective_bytes": MetricKind(
+        "B", "lower", "program", "bytes that a rank hands to collective operations in a step"
+    ),
 }
 
 
@@ -113,6 +138,7 @@ class Value:
         samples: The samples, in order.
         quality: measured, counted (exact, no noise), degraded or missing.
         flags: What a reader should know.
+        ranks: The figure of each rank, where there are several; the value is what they come to.
     """
 
     value: float | int | None
@@ -123,6 +149,7 @@ class Value:
     samples: tuple[float, ...] = ()
     quality: Quality = "measured"
     flags: tuple[str, ...] = ()
+    ranks: tuple[float | int | None, ...] = ()
 
 
 Values = dict[str, Value]
@@ -192,5 +219,6 @@ def as_json(values: Values) -> dict[str, dict[str, Any]]:
         fields["ci"] = list(fields["ci"]) if fields["ci"] else None
         fields["samples"] = list(fields["samples"] or ())
         fields["flags"] = list(fields["flags"])
+        fields["ranks"] = list(fields["ranks"])
         out[name] = {"unit": kind.unit, "better": kind.better, "scope": kind.scope, **fields}
     return out

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from bench.errors import StorageError
 from bench.isolation import Ended, run_isolated
 from bench.metrics import METRIC_FIELDS
 from bench.progress import Progress
+from bench.ranks import merged
 from bench.record import SCHEMA, STATUSES, Record, metric
 from bench.record_file import RecordFile
 from bench.sweep import Case, Sweep, digest
@@ -66,8 +67,10 @@ class Runner:
         self._file = RecordFile(folder / RECORDS)
         self._store = store
         self._catalogue = catalogue
-        self._devices: dict[str, Device] = {
-            choice: find_device(choice) for choice in {case.device for case in sweep.cases}
+        self._devices: dict[tuple[str, int], Device] = {
+            (case.device, index): find_device(case.device, index)
+            for case in sweep.cases
+            for index in range(case.ranks)
         }
         self._git = provenance.git_state()
         self._host = provenance.host()
@@ -120,7 +123,7 @@ class Runner:
         foreign = self._foreign(case)
         # Of another package's workload the rest of what is installed may be a part.
         packages = foreign and self._software["packages_sha256"]
-        device = self._devices[case.device].describe().as_json()
+        device = self._devices[case.device, 0].describe().as_json()
         return digest(
             {
                 "cell": self.cell_id(case),
@@ -147,14 +150,14 @@ class Runner:
         return limited or (record["git"]["dirty"] is True and self._git["dirty"] is False)
 
     def cell_id(self, case: Case) -> str:
-        """The case apart from replicate, code and machine."""
-        return digest([case.workload, case.config, self._devices[case.device].describe().kind])
+        """Workload, axes, ranks and kind of device: the case apart from code and machine."""
+        kind = self._devices[case.device, 0].describe().kind
+        return digest([case.workload, case.config, case.ranks, kind])
 
     def _record(self, case: Case, key: str, index: int) -> Record:
         started = datetime.now(UTC)
         result, ended = self._execute(case)
         workload = self._catalogue[case.workload]
-        device = self._devices[case.device].describe()
         return {
             "schema": SCHEMA,
             "run_id": uuid.uuid4().hex,
@@ -173,13 +176,13 @@ class Runner:
                 "labels": workload.labels(case.config),
                 "inputs": self._inputs[_config_id(case)],
                 "source_sha256": self._foreign(case),
-                "ranks": 1,
+                "ranks": case.ranks,
             },
             "facts": result.get("facts"),
             "git": self._git,
             "source_sha256": self._source,
             "host": self._host,
-            "devices": [device.as_json()],
+            "devices": self._descriptions(case),
             "software": self._software,
             "environment": self._environment,
             "protocol": asdict(case.protocol)
@@ -207,54 +210,89 @@ class Runner:
             "device": case.device,
             "store": str(self._store.resolve()),
             "protocol": asdict(case.protocol),
+            "timeout_s": self._sweep.timeout_s,
         }
+        start = [str(os.getpid()), str(case.ranks)] if case.ranks > 1 else []
+        module = "bench.launch" if start else "bench.case"
         try:
             with tempfile.TemporaryDirectory(prefix="foldperf-case-") as name:
                 folder = Path(name)
                 (folder / "request.json").write_text(json.dumps(request))
                 ended = run_isolated(
                     [
-                        *(sys.executable, "-m", "bench.case"),
+                        *(sys.executable, "-m", module, *start),
                         *(str(folder / "request.json"), str(folder / "result.json")),
                     ],
                     timeout_s=self._sweep.timeout_s,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
-                    environment=_case_environment(),
+                    environment=_case_environment(case.ranks, self._host["cores"]),
                 )
-                return _verdict(ended, folder / "result.json", self._sweep), ended
+                paths = [folder / f"result.json.{rank}" for rank in range(case.ranks)]
+                result = _verdict(ended, paths, self._sweep, self._domains(case))
+                return result, ended
         except OSError as error:
             place = error.filename or tempfile.gettempdir()
             raise StorageError(f"a case cannot be started: {place}: {error.strerror}") from None
+
+    def _descriptions(self, case: Case) -> list[dict[str, Any]]:
+        """The device of each rank."""
+        found = [self._devices[case.device, rank].describe() for rank in range(case.ranks)]
+        return [device.as_json() for device in found]
+
+    def _domains(self, case: Case) -> list[object]:
+        """What each rank's energy counter counts."""
+        found = self._descriptions(case)
+        return [(device["energy_domain"], device["uuid_hash"]) for device in found]
 
 
 def _config_id(case: Case) -> str:
     return digest([case.workload, case.config])
 
 
-def _case_environment() -> dict[str, str]:
-    """This process's environment, with the source tree importable from any folder."""
+def _case_environment(ranks: int, cores: int) -> dict[str, str]:
+    """This process's environment, with the source tree importable from any folder.
+
+    Several ranks share the cores, unless the user says how many threads each has.
+    """
     paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if ranks > 1 else {}
+    return threads | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _verdict(ended: Ended, path: Path, sweep: Sweep) -> dict[str, Any]:
-    """The result that a case left, or why there is none."""
+def _verdict(
+    ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
+) -> dict[str, Any]:
+    """The result that the ranks of a case left, or why there is none."""
     status, reason = _stopped(ended, sweep)
+    if ended.cause:
+        return {"status": status, "reason": reason}
+    found = [_read_result(path) for path in paths]
+    if not reason or len(paths) > 1:
+        for rank, result in enumerate(found):
+            # One that failed in good order says more than the launcher that then ended the others.
+            if isinstance(result, dict) and result["status"] != "ok":
+                who = f"rank {rank}: " if len(paths) > 1 else ""
+                return {"status": result["status"], "reason": who + result["reason"]}
     if not reason:
-        try:
-            result = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-        except FileNotFoundError:
-            reason = "ended without a result"
-        except ValueError:
-            reason = "its result is not JSON"
-        else:
-            if _is_result(result):
-                return result
-            reason = "its result is not of the expected form"
+        results = [result for result in found if isinstance(result, dict)]
+        if len(results) == len(found):
+            return merged(results, domains)
+        reason = next(text for text in found if isinstance(text, str))
     last = ended.last_line()
     if status == "crash" and last:
         reason = f"{reason}; it last said: {last}"
     return {"status": status, "reason": reason}
+
+
+def _read_result(path: Path) -> dict[str, Any] | str:
+    """A rank's result, or what is wrong with it."""
+    try:
+        result = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        return "ended without a result"
+    except ValueError:
+        return "its result is not JSON"
+    return result if _is_result(result) else "its result is not of the expected form"
 
 
 def _stopped(ended: Ended, sweep: Sweep) -> tuple[str, str]:

@@ -20,12 +20,17 @@
     workload = "alphafold3-trunk"
     axes = { preset = "tiny", tokens = [32, 64], entry = ["1ubq", "8vkf"] }
     exclude = [{ tokens = 64, entry = "1ubq" }]
+    ranks = [1, 2]                # processes that work on a case together; 1 if left out
+
+    [[case]]
+    workload = "*"                # every workload there is,
+    selection = "quick"           # in the cases that it names for this use
 """
 
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -35,7 +40,7 @@ from bench.errors import UsageError
 from bench.measure import Protocol
 from refsys.streams import Draw
 from workloads.errors import WorkloadError
-from workloads.workload import Catalogue, Config, Value
+from workloads.workload import Catalogue, Config, Value, Workload
 
 SWEEPS = Path(__file__).with_name("sweeps")
 _LIMITS = {
@@ -48,6 +53,8 @@ _LIMITS = {
 }
 # Of every number; what is longer or larger is a mistake.
 _LARGEST = 1e9
+_MOST_RANKS = 1024
+EVERY = "*"
 _ORDERS = ("random", "listed")
 
 
@@ -60,6 +67,7 @@ class Case:
         workload: Its workload's name.
         config: Every axis of the workload.
         device: auto, cpu or cuda.
+        ranks: How many processes work on it together.
         replicate: Its number among its like.
         seed: Seed of everything random in it.
         protocol: How it is measured.
@@ -69,6 +77,7 @@ class Case:
     workload: str
     config: Config
     device: str
+    ranks: int
     replicate: int
     seed: int
     protocol: Protocol
@@ -115,8 +124,13 @@ def find_sweep(name_or_path: str) -> Path:
     return path
 
 
-def read_sweep(path: Path, catalogue: Catalogue) -> Sweep:
+def read_sweep(path: Path, catalogue: Catalogue, ranks: int | None = None) -> Sweep:
     """Reads and checks a sweep.
+
+    Args:
+        path: The file.
+        catalogue: The workloads that it may name.
+        ranks: The number of ranks of every case, in place of the file's.
 
     Raises:
         UsageError: the file cannot be read, or something in it is unknown or malformed.
@@ -128,32 +142,36 @@ def read_sweep(path: Path, catalogue: Catalogue) -> Sweep:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
     try:
-        return _sweep(path.stem, table, catalogue)
+        return _sweep(path.stem, table, catalogue, ranks)
     except (UsageError, WorkloadError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 
-def _sweep(name: str, table: Mapping[str, Any], catalogue: Catalogue) -> Sweep:
+def _sweep(
+    name: str, table: Mapping[str, Any], catalogue: Catalogue, given_ranks: int | None
+) -> Sweep:
     _check_keys(table, {"description", "protocol", "case"}, "at the top")
     blocks = table.get("case", [])
     if not isinstance(blocks, list) or not blocks:
         raise UsageError("there is no [[case]]")
     limits, protocol = _protocol(table.get("protocol", {}))
-    configured: dict[str, tuple[str, Config]] = {}
+    configured: dict[str, tuple[Workload, Config, int]] = {}
     for number, block in enumerate(blocks, start=1):
-        for workload, config in _expand(block, f"in [[case]] {number}", catalogue):
-            configured.setdefault(digest([workload, config]), (workload, config))
+        where = f"in [[case]] {number}"
+        for workload, config, ranks in _expand(block, where, catalogue, given_ranks):
+            configured.setdefault(digest([workload.name, config, ranks]), (workload, config, ranks))
     cases = [
         Case(
-            title=catalogue[workload].title(config) + (f" #{replicate}" if replicate else ""),
-            workload=workload,
+            title=_title(workload, config, ranks, replicate),
+            workload=workload.name,
             config=config,
             device=limits["device"],
+            ranks=ranks,
             replicate=replicate,
             seed=limits["seed"] + replicate,
             protocol=protocol,
         )
-        for workload, config in configured.values()
+        for workload, config, ranks in configured.values()
         for replicate in range(limits["replicates"])
     ]
     if limits["order"] == "random":
@@ -190,21 +208,54 @@ def _protocol(table: Mapping[str, Any]) -> tuple[dict[str, Any], Protocol]:
     return {key: chosen[key] for key in _LIMITS}, Protocol(**measured)
 
 
-def _expand(block: Mapping[str, Any], where: str, catalogue: Catalogue) -> list[tuple[str, Config]]:
-    """The product of a block's axes, without what it excludes."""
-    if not isinstance(block, dict):
-        raise UsageError(f"{where}: not a table")
-    _check_keys(block, {"workload", "axes", "exclude"}, where)
+def _title(workload: Workload, config: Config, ranks: int, replicate: int) -> str:
+    title = workload.title(config) + (f" ranks={ranks}" if ranks > 1 else "")
+    return title + (f" #{replicate}" if replicate else "")
+
+
+def _expand(
+    block: Mapping[str, Any], where: str, catalogue: Catalogue, given_ranks: int | None
+) -> Iterator[tuple[Workload, Config, int]]:
+    """The cases of a block."""
+    _check_keys(block, {"workload", "selection", "axes", "exclude", "ranks"}, where)
     if "workload" not in block:
         raise UsageError(f"{where}: no workload")
-    workload = catalogue[str(block["workload"])]
-    axes = block.get("axes", {})
-    if not isinstance(axes, dict):
+    name = str(block["workload"])
+    if "selection" not in block:
+        if name == EVERY:
+            raise UsageError(f"{where}: workload = {EVERY!r} needs a selection")
+        tables: list[tuple[Workload, Mapping[str, Any]]] = [(catalogue[name], block)]
+    elif {"axes", "exclude"} & set(block):
+        raise UsageError(f"{where}: a selection has axes of its own; leave out axes and exclude")
+    else:
+        chosen = catalogue.workloads.values() if name == EVERY else [catalogue[name]]
+        use = str(block["selection"])
+        tables = [(each, {"axes": axes}) for each in chosen for axes in each.selection(use)]
+    for workload, table in tables:
+        configs = _product(table, where, workload)
+        for ranks in _ranks(given_ranks or block.get("ranks", 1), where):
+            if ranks > 1 and not workload.data_parallel:
+                raise UsageError(f"{where}: {workload.name} runs on one rank alone")
+            yield from ((workload, config, ranks) for config in configs)
+
+
+def _ranks(value: object, where: str) -> list[int]:
+    """The numbers of ranks that a block asks for."""
+    counts: list[Any] = value if isinstance(value, list) else [value]
+    if not counts or not all(type(n) is int and 1 <= n <= _MOST_RANKS for n in counts):
+        raise UsageError(f"{where}: ranks={value!r}; expected numbers from 1 to {_MOST_RANKS}")
+    return counts
+
+
+def _product(table: Mapping[str, Any], where: str, workload: Workload) -> list[Config]:
+    """The product of a table's axes, without what it excludes."""
+    axes = table.get("axes", {})
+    if not isinstance(axes, Mapping):
         raise UsageError(f"{where}: axes={axes!r} is not a table")
     values = {name: value if isinstance(value, list) else [value] for name, value in axes.items()}
     if empty := [name for name, choices in values.items() if not choices]:
         raise UsageError(f"{where}: axis {empty[0]} has no values")
-    excluded: list[dict[str, Value]] = block.get("exclude", [])
+    excluded: list[dict[str, Value]] = table.get("exclude", [])
     if not isinstance(excluded, list) or not all(isinstance(p, dict) for p in excluded):
         raise UsageError(f"{where}: exclude is not a list of tables")
     for pattern in excluded:
@@ -215,7 +266,7 @@ def _expand(block: Mapping[str, Any], where: str, catalogue: Catalogue) -> list[
         if not any(_matches(pattern, chosen) for chosen in combinations):
             raise UsageError(f"{where}: exclude {pattern} matches no combination of the axes")
     found = [
-        (workload.name, workload.configure(chosen))
+        workload.configure(chosen)
         for chosen in combinations
         if not any(_matches(pattern, chosen) for pattern in excluded)
     ]

@@ -22,7 +22,7 @@ from workloads.structure_training import (
     spec_options,
     training_options,
 )
-from workloads.workload import Axis, Config
+from workloads.workload import Axis, Config, Setting
 
 # Proteins have 8 atoms a token, nucleic acids up to 23; most complexes stay below this.
 _REAL_ATOMS_PER_TOKEN = 12
@@ -52,6 +52,12 @@ class AlphaFold3Workload(StructureTraining):
             name="stage", default="initial", meaning="weights of the losses", choices=tuple(STAGES)
         ),
     )
+
+    selections = {  # noqa: RUF012 (read, never written)
+        "exact": ({"preset": "tiny", "precision": "bfloat16", "entry": SYNTHETIC},),
+        "timing": ({"entry": SYNTHETIC, "tokens": 16, "samples": 4},),
+        "quick": ({"entry": "8vkf", "tokens": [32, 64, 96]},),
+    }
 
     def configure(self, values: Any) -> Config:
         """See `Workload`; sizes of 0 become the preset's own."""
@@ -99,13 +105,13 @@ class AlphaFold3Workload(StructureTraining):
             ligand_bond=LIGAND_BONDS,
         )
 
-    def spec(self, config: Config, seed: int) -> ExampleSpec:
+    def spec(self, config: Config, setting: Setting) -> ExampleSpec:
         """See `StructureTraining`."""
         templates = model_config(config).templates
-        options = spec_options(config, seed)
+        options = spec_options(config, setting)
         return ExampleSpec(**options, whole=True, atoms=int(config["atoms"]), templates=templates)
 
-    def synthetic(self, config: Config, seed: int) -> Callable[[int], Batch]:
+    def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
         """See `StructureTraining`."""
-        spec = self.spec(config, seed)
+        spec = self.spec(config, setting)
         return lambda step: synthetic_alphafold3_batch(spec, step)

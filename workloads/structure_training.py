@@ -21,6 +21,7 @@ from refsys.data.store import RESERVED_ENTRY, Example, Store
 from refsys.errors import CapacityError, DataError
 from refsys.model.chunks import Chunks
 from refsys.ops.backend import BACKENDS
+from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import PRECISIONS, precision
 from refsys.training_step import ForwardPass, Relabel, Training
 from workloads.errors import UnsupportedError
@@ -87,6 +88,8 @@ AXES = (
 class StructureTraining(Workload):
     """Cases of training a model of the family on one structure."""
 
+    data_parallel = True
+
     @abstractmethod
     def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
         """The case's model and optimizer, without weights."""
@@ -96,12 +99,12 @@ class StructureTraining(Workload):
         """A batch of the case's shapes, on the default device."""
 
     @abstractmethod
-    def spec(self, config: Config, seed: int) -> ExampleSpec:
-        """What decides the case's batches."""
+    def spec(self, config: Config, setting: Setting) -> ExampleSpec:
+        """What decides the case's batches on this rank."""
 
     @abstractmethod
-    def synthetic(self, config: Config, seed: int) -> Callable[[int], Batch]:
-        """The synthetic batch of each step."""
+    def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
+        """The synthetic batch of each step on this rank."""
 
     def inputs(self, config: Config, store: Path) -> dict[str, str]:
         """See `Workload`."""
@@ -120,9 +123,9 @@ class StructureTraining(Workload):
         Raises:
             UnsupportedError: the structure is not there, or cannot fill the case's sizes.
         """
-        spec = self.spec(config, setting.seed)
+        spec = self.spec(config, setting)
         if config["entry"] == SYNTHETIC:
-            return Source(self.synthetic(config, setting.seed))
+            return Source(self.synthetic(config, setting))
         example = _open(config, setting.store)
         if example.tokens < spec.tokens:
             raise UnsupportedError(
@@ -211,7 +214,10 @@ class StructureTraining(Workload):
         training = self.training(config, setting.seed, setting.device)
         training.relabel = source.relabel
         training.initialize()
-        return TrainingProgram(training, config, source.batch, setting.device)
+        program = TrainingProgram(training, config, source.batch, setting.device)
+        if setting.ranks > 1:
+            program.average_over_ranks()
+        return program
 
     def build_abstract(self, config: Config) -> "TrainingProgram":
         """See `Workload`."""
@@ -257,6 +263,7 @@ class TrainingProgram(Program):
         self._batch: Batch | None = None
         self._pass: ForwardPass | None = None
         self._loss: Tensor | None = None
+        self._average: GradientAverage | None = None
         self._fallbacks_before = ops.fallbacks()
         self._calls_before = ops.calls()
 
@@ -267,6 +274,12 @@ class TrainingProgram(Program):
                 self._forward(phase)
             else:
                 getattr(self, f"_{phase}")()
+
+    def average_over_ranks(self) -> None:
+        """Gives the program a phase that ends with the gradients of all ranks' examples."""
+        self._average = GradientAverage(self._training.parameters)
+        before = self.phases.index("optimizer")
+        self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
 
     def _backends(self) -> AbstractContextManager[None]:
         return nullcontext() if self._backend == "default" else ops.use_backend(self._backend)
@@ -291,6 +304,10 @@ class TrainingProgram(Program):
         assert self._loss is not None, "the forward phases come first"
         self._training.backward(self._loss)
         self._loss = self._loss.detach()
+
+    def _all_reduce(self) -> None:
+        assert self._average is not None, "one rank has nothing to average"
+        self._average.wait()
 
     def _optimizer(self) -> None:
         self._training.update(self._step)
@@ -340,14 +357,15 @@ def model_config(config: Config) -> ModelConfig:
     return preset(str(config["preset"]))
 
 
-def spec_options(config: Config, seed: int) -> dict[str, Any]:
+def spec_options(config: Config, setting: Setting) -> dict[str, Any]:
     """The options of `ExampleSpec` that the shared axes choose."""
     return {
         "tokens": int(config["tokens"]),
         "alignment_rows": int(config["alignment_rows"]),
         "batch": int(config["batch"]),
+        "first": setting.rank * int(config["batch"]),
         "crop": str(config["crop"]),
-        "seed": seed,
+        "seed": setting.seed,
     }
 
 

@@ -5,18 +5,22 @@ from collections.abc import Callable
 import torch
 
 from refsys.batch import Batch
+from refsys.config import PRESETS
 from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.synthetic import synthetic_batch
 from refsys.precision import precision
 from refsys.training_step import Training, TrunkTraining
 from workloads.structure_training import (
     AXES,
+    SYNTHETIC,
     StructureTraining,
     model_config,
     spec_options,
     training_options,
 )
-from workloads.workload import Config
+from workloads.workload import Config, Setting
+
+_BFLOAT16 = {"precision": "bfloat16", "entry": SYNTHETIC}
 
 
 class TrunkWorkload(StructureTraining):
@@ -25,6 +29,16 @@ class TrunkWorkload(StructureTraining):
     name = "alphafold3-trunk"
     summary = "the AlphaFold 3 trunk in training: MSA module, Pairformer, distogram"
     axes = AXES
+    selections = {  # noqa: RUF012 (read, never written)
+        "exact": (
+            {**_BFLOAT16, "preset": list(PRESETS)},
+            {**_BFLOAT16, "preset": "mini", "cycles": 2},
+            {**_BFLOAT16, "preset": "mini", "chunk_rows": 64},
+            {**_BFLOAT16, "preset": "small", "checkpointing": False},
+        ),
+        "timing": ({"entry": SYNTHETIC, "tokens": 32},),
+        "quick": ({"entry": "8vkf", "tokens": [32, 64, 96]},),
+    }
 
     def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
         """See `StructureTraining`."""
@@ -41,11 +55,11 @@ class TrunkWorkload(StructureTraining):
             bond=tokens * BONDS_PER_TOKEN,
         )
 
-    def spec(self, config: Config, seed: int) -> ExampleSpec:
+    def spec(self, config: Config, setting: Setting) -> ExampleSpec:
         """See `StructureTraining`."""
-        return ExampleSpec(**spec_options(config, seed))
+        return ExampleSpec(**spec_options(config, setting))
 
-    def synthetic(self, config: Config, seed: int) -> Callable[[int], Batch]:
+    def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
         """See `StructureTraining`."""
-        spec = self.spec(config, seed)
+        spec = self.spec(config, setting)
         return lambda step: synthetic_batch(spec, step)

@@ -1,7 +1,7 @@
 """The contract of a workload: its axes, its exact facts, and the program that it builds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -147,11 +147,15 @@ class Setting:
         device: Where its tensors live.
         store: The folder of prepared inputs.
         seed: Seed of everything random.
+        rank: Which of the processes that work on the case together this is.
+        ranks: How many there are.
     """
 
     device: torch.device
     store: Path
     seed: int = 0
+    rank: int = 0
+    ranks: int = 1
 
 
 class Workload(ABC):
@@ -161,11 +165,22 @@ class Workload(ABC):
         name: As in sweeps and on the command line.
         summary: One line for people.
         axes: What a case chooses.
+        data_parallel: Whether several ranks may work on a case, each on examples of its own.
+        selections: The cases that stand for it where all workloads are covered, by use. A case is
+            a table of axes, and a list in it stands for each of its values. The uses are
+            ``exact`` (traced with shapes alone, at any size), ``timing`` (a step takes 5 to 300 ms
+            of one CPU core) and ``quick`` (measured in seconds on a CPU).
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     axes: ClassVar[tuple[Axis, ...]]
+    data_parallel: ClassVar[bool] = False
+    selections: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
+
+    def selection(self, use: str) -> Sequence[Mapping[str, Any]]:
+        """Its cases for a use; one case, all defaults, where it says nothing."""
+        return self.selections.get(use, ({},))
 
     def configure(self, values: Mapping[str, object]) -> Config:
         """The full configuration of a case: every axis, defaults filled in.

@@ -19,6 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="run again what was recorded with these statuses",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cases and stop")
+    parser.add_argument(
+        "--ranks",
+        type=options.at_least(1),
+        metavar="N",
+        help="run every case on N processes, data parallel (default: as the sweep says)",
+    )
     options.add_store(parser)
     options.add_results(parser)
 
@@ -35,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown := set(arguments.retry) - set(STATUSES):
         raise UsageError(f"--retry {sorted(unknown)[0]}: choose of {', '.join(STATUSES)}")
     found = catalogue()
-    sweep = read_sweep(find_sweep(arguments.sweep), found)
+    sweep = read_sweep(find_sweep(arguments.sweep), found, arguments.ranks)
     if arguments.dry_run:
         for case in sweep.cases:
             print(case.title)

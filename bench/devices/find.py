@@ -23,6 +23,10 @@ def find_device(choice: str = "auto", index: int = 0) -> Device:
         return CpuDevice()
     if not torch.cuda.is_available():
         raise UsageError("device='cuda': torch sees no accelerator; see 'foldperf doctor'")
+    if index >= torch.cuda.device_count():
+        raise UsageError(
+            f"rank {index} needs a device of its own: torch sees {torch.cuda.device_count()}"
+        )
     properties = torch.cuda.get_device_properties(index)
     if torch.version.hip:
         # torch's stubs do not list the PCI address.

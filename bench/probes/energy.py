@@ -9,12 +9,14 @@ sides, and no idle tail leaks in.
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from threading import Event, Thread
 from time import perf_counter
 
 from bench.devices import Device, Unavailable
 from bench.metrics import Value, Values, missing
+from bench.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +72,25 @@ class _Ticks:
             self._stop.wait(self._poll_s)
 
 
-def measure_energy(step: Callable[[], object], device: Device, window: Window) -> Values:
+def measure_energy(
+    step: Callable[[], object], device: Device, window: Window, ranks: Ranks = ALONE
+) -> Values:
     """``energy_per_step_j`` and ``mean_power_w``, or why not."""
+    why_not = ""
     try:
         device.energy_j()
     except Unavailable as error:
-        return _none(str(error))
+        why_not = str(error)
+    if not ranks.every(not why_not):
+        return _none(why_not or "another rank has no energy counter")
     deadline = perf_counter() + window.limit_s
+    run_for = partial(_run_for, step, device, ranks, deadline)
     with _Ticks(device, window.poll_s) as ticks:
-        _run_for(step, device, window.padding_s, deadline)
+        run_for(window.padding_s)
         start = perf_counter()
-        steps = _run_for(step, device, window.seconds, deadline)
+        steps = run_for(window.seconds)
         stop = perf_counter()
-        _run_for(step, device, window.padding_s, deadline)
+        run_for(window.padding_s)
     if ticks.error:
         return _none(str(ticks.error))
     inside = bisect_right(ticks.times, stop) - bisect_right(ticks.times, start)
@@ -109,10 +117,17 @@ def interpolate(times: Sequence[float], joules: Sequence[float], moment: float) 
     return e0 + (e1 - e0) * (moment - t0) / (t1 - t0)
 
 
-def _run_for(step: Callable[[], object], device: Device, seconds: float, deadline: float) -> int:
+def _run_for(
+    step: Callable[[], object], device: Device, ranks: Ranks, deadline: float, seconds: float
+) -> int:
     """Runs steps for at least `seconds`, one at least; returns how many."""
     start, steps = perf_counter(), 0
-    while not steps or (perf_counter() - start < seconds and perf_counter() < deadline):
+
+    def goes_on() -> bool:
+        now = perf_counter()
+        return ranks.first(not steps or (now - start < seconds and now < deadline))
+
+    while goes_on():
         step()
         device.synchronize()
         steps += 1

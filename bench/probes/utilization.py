@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from bench.devices import Device, Unavailable
 from bench.metrics import Value, Values, from_samples, missing
+from bench.ranks import ALONE, Ranks
 from workloads.workload import Facts
 
 T = TypeVar("T")
@@ -19,19 +20,23 @@ _STAT = Path("/proc/stat")
 _DISTURBED_PCT = 10.0
 
 
-def watch_cpu(work: Callable[[], T]) -> tuple[T, Values]:
-    """Runs `work` and gives its result, ``cpu_busy_pct`` and ``foreign_busy_pct``."""
+def watch_cpu(work: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, Values]:
+    """Runs `work` and gives its result, ``cpu_busy_pct`` and ``foreign_busy_pct``.
+
+    The ranks of a case are not foreign to each other; they share the host.
+    """
     cores = sorted(os.sched_getaffinity(0))
     own, everyone, start = _own_seconds(), _all_seconds(cores), perf_counter()
     result = work()
     own, stop = _own_seconds() - own, perf_counter()
+    together = ranks.total(own)
     share = 100 / (stop - start) / len(cores)
     over = f"over wall time and {len(cores)} cores"
     values = {"cpu_busy_pct": Value(own * share, f"getrusage {over}")}
     if everyone is None or (now := _all_seconds(cores)) is None:
         values["foreign_busy_pct"] = missing(f"{_STAT} does not tell of these cores")
     else:
-        foreign = max(0.0, now - everyone - own)
+        foreign = max(0.0, now - everyone - together)
         values["foreign_busy_pct"] = Value(foreign * share, f"{_STAT} less getrusage {over}")
     return result, values
 
@@ -63,28 +68,46 @@ def _all_seconds(cores: Sequence[int]) -> float | None:
     return sum(sum(row) - row[3] - row[4] for row in ticks) / os.sysconf("SC_CLK_TCK")
 
 
-def device_busy(device: Device, step: Callable[[], object], window_s: float = 2.0) -> Values:
+def device_busy(
+    device: Device,
+    step: Callable[[], object],
+    ranks: Ranks = ALONE,
+    window_s: float = 2.0,
+) -> Values:
     """Reads the device's own busy counter while steps run.
 
     The driver averages over up to a second, so that the first half of the window is not read.
     """
     readings: list[float] = []
-    start = perf_counter()
-    try:
-        device.busy_pct()
-        while not readings or perf_counter() - start < window_s:
+    why_not = ""
+
+    def read() -> None:
+        nonlocal why_not
+        try:
+            readings.append(device.busy_pct())
+        except Unavailable as error:
+            why_not = why_not or str(error)
+
+    read()
+    if ranks.every(not why_not):
+        readings.clear()
+        start = perf_counter()
+        while ranks.first(perf_counter() - start < window_s):
             step()
             if perf_counter() - start >= window_s / 2:
-                readings.append(device.busy_pct())
-    except Unavailable as error:
-        return {"device_busy_pct": missing(str(error))}
+                read()
+    if why_not or not readings:
+        return {"device_busy_pct": missing(why_not or "another rank has no busy counter")}
     return {"device_busy_pct": from_samples(readings, f"driver, over {window_s:g} s of steps")}
 
 
 def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
     """Model FLOPs of a step over its time, and over what the device could do in it."""
-    rate = facts.step_flops / seconds
     method = "model FLOPs of a step over median step time"
+    if not facts.step_flops:
+        why = missing("a step has no matrix product, and only these count as FLOPs", method)
+        return {"achieved_flops": why, "model_flop_utilization": why}
+    rate = facts.step_flops / seconds
     return {
         "achieved_flops": Value(rate, method),
         "model_flop_utilization": _share(device, facts, rate, method),
@@ -94,8 +117,9 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
 def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
     """The same of the FLOPs that a step executed, recomputation included."""
     method = "counted FLOPs of a step over median step time"
-    if flops.value is None:
-        return {"hardware_flop_utilization": missing("hardware_flops was not counted")}
+    if not flops.value:
+        why = "hardware_flops was not counted" if flops.value is None else "a step has no FLOPs"
+        return {"hardware_flop_utilization": missing(why)}
     share = _share(device, facts, flops.value / seconds, method)
     return {"hardware_flop_utilization": replace(share, flags=flops.flags)}
 

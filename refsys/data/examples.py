@@ -36,6 +36,7 @@ class ExampleSpec:
         tokens: Crop, and size of the token axis.
         alignment_rows: Size of the alignment axis; the query is row 0.
         batch: Examples in a batch.
+        first: Place of the first of them in the whole batch, of which other ranks hold the rest.
         crop: See `refsys.data.crop.CROPS`.
         seed: Seed of all streams.
         whole: Whether the whole model's fields are wanted: atoms, templates, labels.
@@ -46,11 +47,17 @@ class ExampleSpec:
     tokens: int
     alignment_rows: int
     batch: int = 1
+    first: int = 0
     crop: str = "mixed"
     seed: int = 0
     whole: bool = False
     atoms: int = 0
     templates: int = 4
+
+    @property
+    def places(self) -> range:
+        """The places of its examples in the whole batch."""
+        return range(self.first, self.first + self.batch)
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -98,7 +105,7 @@ class Examples:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a training step."""
-        return Batch.stacked([self._example(step, place) for place in range(self.spec.batch)])
+        return Batch.stacked([self._example(step, place) for place in self.spec.places])
 
     def relabelled(self, batch: Batch, predicted_BA3: Tensor, step: int) -> Batch:
         """A step's batch with the labels, permuted, that lie best on a prediction.
@@ -112,13 +119,13 @@ class Examples:
         predicted = predicted_BA3.detach().float().cpu().numpy()
         host = self[step] if batch["atom_mask"].device.type != "cpu" else batch
         new: dict[str, list[Tensor]] = {}
-        for place in range(self.spec.batch):
+        for row, place in enumerate(self.spec.places):
             example = self._chosen(step, place)
             if example.entry not in self._symmetries:
                 self._symmetries[example.entry] = symmetries_of(example.structure)
             rows = crop_atoms(example, crop_of(example, self.spec, step, place))
             symmetries = self._symmetries[example.entry]
-            fields = with_labels_of(host, place, rows, predicted[place], symmetries)
+            fields = with_labels_of(host, row, rows, predicted[row], symmetries)
             for name, values in fields.items():
                 new.setdefault(name, []).append(values)
         return batch.replaced(**{name: torch.stack(values) for name, values in new.items()})

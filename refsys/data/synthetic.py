@@ -27,7 +27,7 @@ _BACKBONE, _CENTER, _REPRESENTATIVE = (0, 1, 2), 1, 4
 
 def synthetic_batch(spec: ExampleSpec, step: int) -> Batch:
     """A batch that fills the spec's sizes."""
-    return Batch.stacked([_example(spec, step, place) for place in range(spec.batch)])
+    return Batch.stacked([_example(spec, step, place) for place in spec.places])
 
 
 def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
@@ -66,7 +66,7 @@ def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
 
 def synthetic_alphafold3_batch(spec: ExampleSpec, step: int) -> Batch:
     """The same with atoms, labels and templates."""
-    return Batch.stacked([_alphafold3_example(spec, step, place) for place in range(spec.batch)])
+    return Batch.stacked([_alphafold3_example(spec, step, place) for place in spec.places])
 
 
 def _alphafold3_example(spec: ExampleSpec, step: int, place: int) -> Batch:
