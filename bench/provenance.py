@@ -23,7 +23,7 @@ STAMP = ".foldperf-commit.json"
 # What can change a measurement. Analysis, results and tests cannot.
 _SOURCES = ("refsys", "workloads", "bench")
 _SUFFIXES = frozenset({".py", ".json", ".toml"})
-_NOT_SOURCES = frozenset({"sweeps", "baselines", "cli", "__pycache__"})
+_NOT_SOURCES = frozenset({"sweeps", "baselines", "cli", "asv", "__pycache__"})
 _ENVIRONMENT = (
     *("CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_", "RCCL_", "PYTORCH_", "TORCH", "TRITON_"),
     *("OMP_", "MKL_", "MALLOC_", "FOLDPERF_BACKEND"),

@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "run",
     "gate": "gate",
     "report": "report",
+    "export": "export",
     "promote": "promote",
     "stamp": "stamp",
 }

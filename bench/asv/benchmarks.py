@@ -1,0 +1,173 @@
+"""What asv tracks of a record: names, units, parameters, and figures of which less is better.
+
+To asv a smaller value is an improvement, always. A fraction of which more is better is therefore
+tracked as what lacks to 1, and a rate as its inverse; metrics without a direction are left out. A
+benchmark is one metric of one workload; its parameters say which case.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.metrics import METRICS, MetricKind
+from bench.record import Record, metric
+from workloads.errors import WorkloadError
+
+# asv's own process reads this file, and has no use for torch.
+if TYPE_CHECKING:
+    from workloads.workload import Catalogue, Config, Workload
+
+# Part of every benchmark: raising it cuts the history, as for a figure that means something else.
+VERSION = "1"
+# The suite's module and the beginning of its functions' names, by which asv finds them.
+MODULE = "workload"
+PREFIX = "track_"
+PARAMETERS = ("case", "tokens", "ranks")
+
+# Phases differ from workload to workload, and the whole is step_time_s.
+_PARTS_ALONE = frozenset({"phase_time_s"})
+# Parts that every workload has; what a step does not hold at its peak is nothing, not unknown.
+_STATES = (
+    *("parameters", "optimizer", "gradients", "inputs"),
+    *("activations", "recomputed", "temporaries"),
+)
+_PARTS = {"peak_tracked_bytes": _STATES}
+# asv writes these for people.
+_UNITS = {"s": "seconds", "B": "bytes", "1": "unit"}
+
+Cell = tuple[str, int | float, int]
+Figures = dict[str, dict[Cell, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """One figure that asv follows.
+
+    Attributes:
+        name: Its name in asv, behind the prefix.
+        metric: The metric of a record that it is made of.
+        unit: As asv spells it.
+        meaning: One line for people.
+        form: The metric itself, what lacks of it to 1, or its inverse.
+        whole: Of a part, the metric that it is a part of.
+    """
+
+    name: str
+    metric: str
+    unit: str
+    meaning: str
+    form: Literal["itself", "lack", "inverse"] = "itself"
+    whole: str = ""
+
+    def figure(self, record: Record) -> float | None:
+        """The figure of a record, finite and not negative; None if it has none."""
+        value = metric(record, self.metric)
+        if value is None and self.whole and metric(record, self.whole) is not None:
+            value = 0.0
+        if value is None or not math.isfinite(value):
+            return None
+        if self.form == "lack":
+            value = 1 - value
+        elif self.form == "inverse":
+            value = 1 / value if value > 0 else math.inf
+        return value if 0 <= value < math.inf else None
+
+
+def _track(name: str, kind: MetricKind) -> Iterator[Tracked]:
+    if kind.better == "neither" or name in _PARTS_ALONE:
+        return
+    if kind.better == "lower":
+        unit = _UNITS.get(kind.unit, kind.unit)
+        yield Tracked(name, name, unit, kind.meaning)
+        for part in _PARTS.get(name, ()):
+            meaning = f"{kind.meaning}: {part}"
+            yield Tracked(f"{name}_{part}", f"{name}.{part}", unit, meaning, whole=name)
+    elif kind.unit == "1":
+        yield Tracked(f"lacking_{name}", name, "unit", f"1 less {kind.meaning}", "lack")
+    else:
+        above, _, below = kind.unit.partition("/")
+        unit = f"{below}/{above}" if below else f"1/{above}"
+        yield Tracked(f"inverse_{name}", name, unit, f"1 over {kind.meaning}", "inverse")
+
+
+TRACKED = {each.name: each for name, kind in METRICS.items() for each in _track(name, kind)}
+
+
+def group(workload: str) -> str:
+    """The workload's name as asv can have it: it splits names at dots and dashes."""
+    return re.sub(r"\W", "_", workload)
+
+
+def benchmark(workload: str, tracked: Tracked) -> str:
+    """The full name of a benchmark."""
+    return f"{MODULE}.{group(workload)}.{PREFIX}{tracked.name}"
+
+
+def tracked_by(name: str) -> Tracked | None:
+    """What a benchmark of that full name tracks; None if it is not one of ours."""
+    module, _, rest = name.partition(".")
+    function = rest.rpartition(".")[2]
+    if module != MODULE or not function.startswith(PREFIX):
+        return None
+    return TRACKED.get(function.removeprefix(PREFIX))
+
+
+def description(workload: str, tracked: Tracked) -> str:
+    """What asv shows in the place of source code."""
+    return f"{workload}: {tracked.metric}\n{tracked.meaning}"
+
+
+def cell(
+    workload: "Workload | None", config: "Config", labels: Mapping[str, Any], ranks: int
+) -> Cell:
+    """The parameters of a case: what tells it from others of its workload, its tokens, its ranks.
+
+    Args:
+        workload: The workload, for what follows from its defaults; without it every axis is named.
+        config: Its axes. One that came later than the record is at its default.
+        labels: Its labels, for the problem size of a workload without an axis of that name.
+        ranks: How many processes worked on it.
+    """
+    chosen = _chosen(workload, config) if workload else config
+    words = [f"{name}={value}" for name, value in chosen.items() if name != "tokens"]
+    tokens = float(config.get("tokens", labels.get("tokens", 0)))
+    size = int(tokens) if tokens.is_integer() else tokens
+    return " ".join(words) or "default", size, ranks
+
+
+def _chosen(workload: "Workload", config: "Config") -> "Config":
+    """The axes from which the others follow, and those that a title says."""
+    try:
+        chosen = whole = workload.configure(config)
+        for axis in workload.axes:
+            less = {name: value for name, value in chosen.items() if name != axis.name}
+            if not axis.titled and axis.name != "tokens" and workload.configure(less) == whole:
+                chosen = less
+    except WorkloadError:
+        return config  # of a version that had other axes
+    return chosen
+
+
+def figures(records: Iterable[Record], catalogue: "Catalogue") -> Figures:
+    """Every tracked figure, by benchmark and case: the median over records of the same case.
+
+    Records of cases that did not end well give none.
+    """
+    samples: dict[str, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record["status"] != "ok":
+            continue
+        about = record["workload"]
+        workload = catalogue.workloads.get(about["name"])
+        place = cell(workload, about["config"], about["labels"], about["ranks"])
+        for tracked in TRACKED.values():
+            if (value := tracked.figure(record)) is not None:
+                samples[benchmark(about["name"], tracked)][place].append(value)
+    return {
+        name: {place: median(values) for place, values in cells.items()}
+        for name, cells in samples.items()
+    }

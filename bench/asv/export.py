@@ -1,0 +1,267 @@
+"""Records as asv's result files: of any machine, without asv.
+
+A file holds what one machine measured of one commit with one accelerator, driver and torch. What is
+there already is kept: of files that an earlier export wrote, cases that are not exported again; of
+those that ``asv run`` wrote, everything.
+"""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.asv import selectors
+from bench.asv.benchmarks import (
+    PARAMETERS,
+    VERSION,
+    Figures,
+    description,
+    figures,
+    tracked_by,
+)
+from bench.errors import StorageError
+from bench.record import Record
+from refsys.files import write_json
+
+if TYPE_CHECKING:
+    from workloads.workload import Catalogue
+
+BENCHMARKS = "benchmarks.json"
+MACHINE = "machine.json"
+# Versions of the files' forms, as asv counts them.
+_MACHINE_FORM = 1
+_FORM = 2
+_COLUMNS = ["result", "params", "version"]
+# What a result file repeats of its machine.
+_MACHINE_FIELDS = ("machine", "os", "arch", "cpu", "num_cpu", "ram")
+
+# Parameters as asv keeps them: the text of each value.
+Place = tuple[str, ...]
+Row = dict[Place, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export came to.
+
+    Attributes:
+        files: The result files that were written.
+        figures: How many figures the records gave.
+        failed: How many records were of cases that did not end well.
+        untraceable: How many were of source that no commit holds.
+    """
+
+    files: tuple[Path, ...]
+    figures: int
+    failed: int
+    untraceable: int
+
+
+def export(records: Iterable[Record], out: Path, catalogue: "Catalogue") -> Exported:
+    """Writes records into asv's folder of results.
+
+    Args:
+        records: Valid ones. Those that did not end well leave a gap; those of uncommitted source
+            are left out.
+        out: The folder, as ``results_dir`` in ``asv.conf.json``.
+        catalogue: For the defaults of workloads.
+
+    Raises:
+        StorageError: the folder cannot be read or written.
+    """
+    failed = untraceable = count = 0
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        git = record["git"]
+        if record["status"] != "ok":
+            failed += 1
+        elif not git["sha"] or git["dirty"] is not False:
+            untraceable += 1
+        else:
+            chosen = selectors.of_record(record) | {"python": _python(record)}
+            host = json.dumps([record["host"], chosen], sort_keys=True)
+            groups[git["sha"], host].append(record)
+    files = []
+    try:
+        for alike in groups.values():
+            found = figures(alike, catalogue)
+            files.append(_write_results(alike[-1], found, out))
+            count += sum(map(len, found.values()))
+        complete(out)
+    except OSError as error:
+        raise StorageError(f"{error.filename or out}: {error.strerror}") from None
+    return Exported(tuple(files), count, failed, untraceable)
+
+
+def complete(out: Path) -> None:
+    """Makes ``benchmarks.json`` list every benchmark and parameter that any result file has.
+
+    asv shows what that file lists, and each ``asv run`` lists its own sweep alone.
+
+    Raises:
+        StorageError: a file cannot be read or written.
+    """
+    listed = _read(out / BENCHMARKS)
+    listed.pop("version", None)
+    values: dict[str, list[set[str]]] = {}
+    for path in sorted(out.glob("*/*.json")):
+        if path.name == MACHINE:
+            continue
+        for name, columns in _rows(_read(path)):
+            if tracked_by(name) and columns.get("version") == VERSION:
+                own = values.setdefault(name, [set() for _ in PARAMETERS])
+                for known, more in zip(own, columns["params"], strict=True):
+                    known.update(more)
+    for name, found in values.items():
+        entry = listed.get(name, {})
+        if entry.get("version") == VERSION and entry.get("param_names") == list(PARAMETERS):
+            for known, more in zip(found, entry["params"], strict=True):
+                known.update(more)
+        listed[name] = _described(name) | entry | {"version": VERSION, "params": _ordered(found)}
+    write_json(out / BENCHMARKS, listed | {"version": _FORM})
+
+
+def make_strict(out: Path) -> None:
+    """Replaces the NaN that asv writes for what it skipped by null, which it takes as well.
+
+    Raises:
+        StorageError: a file cannot be read or written.
+    """
+    for path in out.glob("*/*.json"):
+        if b"NaN" in path.read_bytes():
+            write_json(path, _read(path))
+
+
+def _described(name: str) -> dict[str, Any]:
+    """A benchmark as asv's discovery would describe it, without its parameters."""
+    tracked = tracked_by(name)
+    assert tracked
+    return {
+        "name": name,
+        "type": "track",
+        "unit": tracked.unit,
+        "param_names": list(PARAMETERS),
+        "code": description(name.split(".")[1], tracked),
+        "timeout": 60.0,
+    }
+
+
+def _write_results(record: Record, found: Figures, out: Path) -> Path:
+    """Adds figures to the file of a record's machine, commit and selectors."""
+    chosen = selectors.of_record(record)
+    machine = _machine(record, out)
+    sha = record["git"]["sha"]
+    text = json.dumps([chosen, _python(record)], sort_keys=True)
+    environment = f"foldperf-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    path = out / machine["machine"] / f"{sha[:8]}-{environment}.json"
+    results = {}
+    before = dict(_rows(_read(path)))
+    for name, cells in found.items():
+        row: Row = {tuple(map(repr, place)): value for place, value in cells.items()}
+        known = before.get(name, {})
+        if known.get("version") == VERSION:
+            row = _decoded(known.get("result"), known["params"]) | row
+        results[name] = [*_encoded(row), VERSION]
+    kept = {name: [old.get(column) for column in _COLUMNS] for name, old in before.items()}
+    moment = record["git"]["commit_time"] or record["started_at"]
+    write_json(
+        path,
+        {
+            "version": _FORM,
+            "commit_hash": sha,
+            "date": int(datetime.fromisoformat(moment).timestamp() * 1000),
+            "env_name": environment,
+            "env_vars": {},
+            "python": _python(record),
+            "requirements": {},
+            "params": {field: machine[field] for field in _MACHINE_FIELDS if field in machine}
+            | {"python": _python(record)}
+            | chosen,
+            "result_columns": _COLUMNS,
+            "results": kept | results,
+            "durations": {},
+        },
+    )
+    return path
+
+
+def _machine(record: Record, out: Path) -> dict[str, Any]:
+    """The machine of a record, as asv describes it if it ran there; else it is described now."""
+    host = record["host"]
+    for path in sorted(out.glob(f"*/{MACHINE}")):
+        known = _read(path)
+        name = str(known.get("machine", ""))
+        if hashlib.sha256(name.encode()).hexdigest()[:16] == host["hostname_hash"]:
+            return known
+    slug = re.sub(r"[^a-z0-9]+", "-", host["cpu"].lower()).strip("-")
+    described = {
+        "version": _MACHINE_FORM,
+        "machine": f"{slug}-{host['cores']}-{host['hostname_hash'][:8]}",
+        "os": host["os"],
+        "arch": "",
+        "cpu": host["cpu"],
+        "num_cpu": str(host["cores"]),
+        # asv counts in KiB.
+        "ram": str(host["memory_bytes"] // 1024),
+    }
+    path = out / str(described["machine"]) / MACHINE
+    if not path.exists():
+        write_json(path, described)
+    return _read(path)
+
+
+def _python(record: Record) -> str:
+    """The version as asv has it, without its last part."""
+    return ".".join((record["software"]["python"] or "").split(".")[:2])
+
+
+def _encoded(row: Row) -> tuple[list[float | None], list[list[str]]]:
+    """Values in the order of the product of the parameters, None where there is none."""
+    params = _ordered([set(values) for values in zip(*row, strict=True)])
+    return [row.get(place) for place in product(*params)], params
+
+
+def _decoded(result: list[float | None] | None, params: list[list[str]]) -> Row:
+    places = list(product(*params))
+    return dict(zip(places, result or [None] * len(places), strict=True))
+
+
+def _ordered(params: Iterable[Iterable[str]]) -> list[list[str]]:
+    """Numbers by size, texts by letter."""
+
+    def rank(text: str) -> tuple[float, str]:
+        try:
+            return float(text), text
+        except ValueError:
+            return 0.0, text
+
+    return [sorted(values, key=rank) for values in params]
+
+
+def _rows(file: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each benchmark of a result file with its columns by name; trailing ones may be absent."""
+    for name, row in file.get("results", {}).items():
+        yield name, dict(zip(file["result_columns"], row, strict=False))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of asv's; empty if there is none. The NaN that asv writes for what it skipped is null.
+
+    Raises:
+        StorageError: it is not of the form that it should be.
+    """
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StorageError(f"{path}: not JSON: {error}; remove it") from None
+    if not isinstance(content, dict):
+        raise StorageError(f"{path}: not a file of asv; remove it")
+    return content

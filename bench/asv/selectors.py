@@ -1,0 +1,51 @@
+"""What the dashboard can choose by beside asv's own: accelerator, vendor, driver, torch.
+
+``python -m bench.asv.selectors`` prints those of this machine as JSON.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.record import Record
+
+NONE = "none"
+
+
+def of_devices(devices: Sequence[Mapping[str, Any]], torch: str | None) -> dict[str, str]:
+    """Selectors of a case.
+
+    Args:
+        devices: As a record describes them, one for each rank.
+        torch: The version of torch.
+    """
+    found = [device for device in devices if device["kind"] != "cpu"]
+
+    def joined(field: str) -> str:
+        return ", ".join(sorted({str(device[field] or NONE) for device in found})) or NONE
+
+    return {
+        "gpu": joined("name"),
+        "vendor": joined("vendor"),
+        "driver": joined("driver"),
+        "torch": torch or NONE,
+    }
+
+
+def of_record(record: Record) -> dict[str, str]:
+    """Selectors of a record."""
+    return of_devices(record["devices"], record["software"]["torch"])
+
+
+def main() -> None:
+    """Prints the selectors of this machine."""
+    import torch
+
+    from bench.devices import find_device
+
+    device = find_device().describe().as_json()
+    print(json.dumps(of_devices([device], torch.__version__)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""``foldperf export``."""
+
+import argparse
+from pathlib import Path
+
+from bench.cli import options
+
+SUMMARY = "records as files of other tools: asv's dashboard"
+EXAMPLE = "foldperf export asv results/recorded --out results/asv"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Which tool, which records, and where to."""
+    parser.add_argument("format", choices=["asv"], help="whose files")
+    parser.add_argument(
+        "records", type=Path, nargs="*", help="record files or folders (default: results/runs)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to (default: results/asv, asv's results_dir)"
+    )
+    options.add_results(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the files and says what was left out."""
+    from bench.asv.export import export
+    from bench.errors import UsageError
+    from workloads.catalogue import catalogue
+
+    sources = arguments.records or [arguments.results / "runs"]
+    records = options.valid_records(sources)
+    out = arguments.out or arguments.results / "asv"
+    done = export(records, out, catalogue())
+    left_out = []
+    if done.untraceable:
+        left_out.append(f"{done.untraceable} records of uncommitted source")
+    if done.failed:
+        left_out.append(f"{done.failed} of cases that did not end well")
+    but = f"; left out: {', '.join(left_out)}" if left_out else ""
+    if not done.files:
+        raise UsageError(f"{', '.join(map(str, sources))}: no records to export{but}")
+    print(f"{done.figures} figures in {len(done.files)} files below {out}{but}")
+    return 0
