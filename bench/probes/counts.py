@@ -8,6 +8,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.devices import Device
 from bench.metrics import Value, Values, missing
+from bench.probes.agreement import count_agreement
+from bench.probes.categories import (
+    by_kernel_kind,
+    by_operator_kind,
+)
 from bench.probes.steps import run_step
 from bench.simulation.trace import Origin, trace
 from workloads.workload import Program
@@ -19,15 +24,19 @@ COUNTED = (
 )
 _TRACE = "dispatch mode over one step"
 _TOP_MODULES = 2
+_ACTIVATIONS = frozenset({"activations", "recomputed"})
 
 
 def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
     """Traces a real step.
 
     Returns:
-        ``operator_calls``, ``tensor_bytes``, ``hardware_flops``, ``peak_tracked_bytes`` whole and
-        by state, and a breakdown: calls by operator, and bytes at the peak by module.
+        ``operator_calls`` whole and by kind, ``tensor_bytes``, ``hardware_flops``,
+        ``peak_tracked_bytes`` whole and by state, and a breakdown: calls by operator, and bytes at
+        the peak by module. Calls of which two profiled steps and the trace say different things
+        are flagged.
     """
+    flags, profiled = count_agreement(program)
     found = trace(program)
     # What the host dispatches depends on the example.
     apart = frozenset(program.host_phases)
@@ -36,24 +45,33 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
     for origin, cost in costs.items():
         calls[origin.operator] += cost.calls
     by_module: Counter[str] = Counter()
-    for (_, module, _), nbytes in found.peak.by_origin.items():
+    activations: Counter[str] = Counter()
+    for (state, module, _), nbytes in found.peak.by_origin.items():
         by_module[_short(module)] += nbytes
+        if state in _ACTIVATIONS:
+            activations[_short(module)] += nbytes
 
     def counted(value: int) -> Value:
         return Value(value, _TRACE, quality="counted")
 
     values = {
-        "operator_calls": _positive(sum(calls.values()), "the dispatch mode saw no operator"),
+        "operator_calls": _positive(
+            sum(calls.values()), "the dispatch mode saw no operator", flags
+        ),
         "tensor_bytes": counted(sum(cost.nbytes for cost in costs.values())),
         "hardware_flops": counted(sum(cost.flops for cost in costs.values())),
         "peak_tracked_bytes": counted(found.peak.nbytes),
     }
+    for kind, count in by_operator_kind(calls).items():
+        values[f"operator_calls.{kind}"] = counted(count)
     for state, nbytes in found.peak.by_state.items():
         values[f"peak_tracked_bytes.{state}"] = counted(nbytes)
     return values, {
         "calls_by_operator": dict(sorted(calls.items())),
         "flops_by_phase": _by_phase(costs),
         "peak_bytes_by_module": dict(sorted(by_module.items())),
+        "activation_bytes_by_module": dict(sorted(activations.items())),
+        "profiled_calls_by_operator": profiled,
     }
 
 
@@ -71,6 +89,10 @@ def count_kernels(program: Program, device: Device) -> tuple[Values, dict[str, A
         ),
         "memory_copies": Value(copies, "torch profiler", quality="counted", flags=flags),
     }
+    for kind, count in by_kernel_kind(second).items():
+        values[f"kernel_launches.{kind}"] = Value(
+            count, "torch profiler", quality="counted", flags=flags
+        )
     return values, {"kernels": dict(second.most_common())}
 
 

@@ -1,0 +1,77 @@
+"""Do the profiler and the dispatch mode count the same operators?
+
+Two profiled steps and a step under a dispatch mode are compared, in the operators that do a model's
+work (`bench.probes.categories.COMPUTE_KINDS`). All three run without the early stop of
+checkpointing: there an operator begins, and the profiler counts it, but its computation is never
+reached. The host's phases are left out, since what they dispatch depends on the example.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import set_checkpoint_early_stop
+
+from bench.probes.categories import COMPUTE_KINDS, operator_kind
+from workloads.workload import Program
+
+_MOST_FLAGS = 5
+
+
+def count_agreement(program: Program) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Runs three steps.
+
+    Returns:
+        A flag for each operator of which they say different things, and the profiler's counts.
+    """
+    first, second = (_step(program, _profiled) for _ in range(2))
+    return _disagreements(_step(program, _dispatched), first, second), dict(sorted(second.items()))
+
+
+def _step(program: Program, counted: Callable[[Callable[[], None]], Counter[str]]) -> Counter[str]:
+    calls: Counter[str] = Counter()
+    with set_checkpoint_early_stop(False):
+        for phase in program.phases:
+            if phase in program.host_phases:
+                program.run(phase)
+            else:
+                calls += counted(lambda phase=phase: program.run(phase))  # type: ignore[misc]
+    return Counter({name: n for name, n in calls.items() if operator_kind(name) in COMPUTE_KINDS})
+
+
+def _profiled(work: Callable[[], None]) -> Counter[str]:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        work()
+    # The public list of events builds a tree of them first, which takes forty times as long.
+    results = profiler.profiler.kineto_results if profiler.profiler else None
+    events = results.events() if results else []
+    return Counter(event.name().replace("::", ".") for event in events)
+
+
+class _Dispatched(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.calls[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _dispatched(work: Callable[[], None]) -> Counter[str]:
+    with _Dispatched() as mode:
+        work()
+    return mode.calls
+
+
+def _disagreements(*counts: Mapping[str, int]) -> tuple[str, ...]:
+    told = []
+    for operator in sorted(set().union(*counts)):
+        own = [table.get(operator, 0) for table in counts]
+        if len(set(own)) > 1:
+            told.append(f"{operator}: {own[0]} dispatched, {own[1]} and {own[2]} profiled")
+    return tuple(told[:_MOST_FLAGS])
