@@ -15,6 +15,8 @@ GROUP = "foldperf.workloads"
 _OWN = {
     "alphafold3": "workloads.alphafold3:AlphaFold3Workload",
     "alphafold3-trunk": "workloads.trunk:TrunkWorkload",
+    "transformer": "workloads.transformer:TransformerWorkload",
+    "operators": "workloads.operators:OperatorsWorkload",
 }
 
 

@@ -5,14 +5,12 @@ A subclass says which model is trained, on which fields, and where batches come 
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from refsys import ops
 from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
@@ -20,10 +18,11 @@ from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import RESERVED_ENTRY, Example, Store
 from refsys.errors import CapacityError, DataError
 from refsys.model.chunks import Chunks
-from refsys.ops.backend import BACKENDS
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import PRECISIONS, precision
 from refsys.training_step import ForwardPass, Relabel, Training
+from workloads import backends
+from workloads.backends import Backends
 from workloads.errors import UnsupportedError
 from workloads.flops import FlopCounter, flops_by_component
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
@@ -61,12 +60,7 @@ AXES = (
         meaning="dtype table",
         choices=tuple(PRECISIONS),
     ),
-    Axis(
-        name="backend",
-        default="reference",
-        meaning="implementation of the operators",
-        choices=("default", *BACKENDS),
-    ),
+    backends.AXIS,
     Axis(name="checkpointing", default=True, meaning="recompute blocks in backward"),
     Axis(
         name="chunk_rows",
@@ -256,7 +250,7 @@ class TrainingProgram(Program):
         self.host_phases = ("data", *training.host_phases)
         self.phases = ("data", *self.forward_phases, "backward", "optimizer")
         self._training = training
-        self._backend = str(config["backend"])
+        self._backends = Backends(str(config["backend"]))
         self._source = source
         self._device = device
         self._step = -1
@@ -264,8 +258,6 @@ class TrainingProgram(Program):
         self._pass: ForwardPass | None = None
         self._loss: Tensor | None = None
         self._average: GradientAverage | None = None
-        self._fallbacks_before = ops.fallbacks()
-        self._calls_before = ops.calls()
 
     def run(self, phase: str) -> None:
         """See `Program`."""
@@ -280,9 +272,6 @@ class TrainingProgram(Program):
         self._average = GradientAverage(self._training.parameters)
         before = self.phases.index("optimizer")
         self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
-
-    def _backends(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._backend == "default" else ops.use_backend(self._backend)
 
     def _data(self) -> None:
         self._step += 1
@@ -338,18 +327,11 @@ class TrainingProgram(Program):
 
     def implementations(self) -> dict[str, str]:
         """See `Program`."""
-        now = ops.calls()
-        new, self._calls_before = now - self._calls_before, now
-        found: dict[str, str] = {}
-        for operator, backend in sorted(new):
-            found[operator] = f"{found[operator]}, {backend}" if operator in found else backend
-        return found
+        return self._backends.implementations()
 
     def notes(self) -> dict[str, Any]:
         """See `Program`."""
-        new = ops.fallbacks() - self._fallbacks_before
-        fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]
-        return {"fallbacks": fallen}
+        return self._backends.notes()
 
 
 def model_config(config: Config) -> ModelConfig:

@@ -1,0 +1,134 @@
+"""What each operator is called with in AlphaFold 3, as shapes, at a model size and a crop.
+
+Shape suffixes: B batch, N tokens, C pair width, H heads, D head width, S alignment rows, M
+alignment width, U outer-product width.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from refsys.config import ModelConfig
+from refsys.precision import Precision
+
+
+class Argument(NamedTuple):
+    """One tensor.
+
+    Attributes:
+        kind: An activation, a weight or a mask; the precision table gives each its dtype.
+        shape: Its shape.
+    """
+
+    kind: Literal["activation", "weight", "mask"]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How an operator is called.
+
+    Attributes:
+        arguments: Its tensors, in order.
+        options: Its other arguments.
+    """
+
+    arguments: tuple[Argument, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _activation(*shape: int) -> Argument:
+    return Argument("activation", shape)
+
+
+def _weight(*shape: int) -> Argument:
+    return Argument("weight", shape)
+
+
+def _mask(*shape: int) -> Argument:
+    return Argument("mask", shape)
+
+
+def _layer_norm(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C = model.c_z
+    return Call(
+        (_activation(B, N, N, C), _weight(C), _weight(C)),
+        {"statistics": table.norm_statistics, "epsilon": 1e-5},
+    )
+
+
+def _dropout_residual(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    del table
+    C = model.c_z
+    return Call(
+        (_activation(B, N, N, C), _activation(B, N, N, C), _mask(B, N, C)),
+        {"rate": model.pair_dropout, "shared_axis": -3},
+    )
+
+
+def _triangle_attention(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    H = model.pair_heads
+    each = _activation(B, N, N, H, model.c_z // H)
+    return Call(
+        (each, each, each, _activation(B, H, N, N), _mask(B, N, N)), {"softmax": table.softmax}
+    )
+
+
+def _projection(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C = model.c_z
+    return Call(
+        (_activation(B, N, N, C), _mask(B, N, N), _weight(C), _weight(C), _weight(5 * C, C)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _contraction(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    del table
+    each = _activation(B, N, N, model.c_z)
+    return Call((each, each), {"outgoing": True})
+
+
+def _epilogue(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C = model.c_z
+    each = _activation(B, N, N, C)
+    return Call(
+        (each, each, _weight(C), _weight(C), _weight(C, C)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _transition(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C, wide = model.c_z, model.transition_factor * model.c_z
+    return Call(
+        (_activation(B, N, N, C), _weight(C), _weight(C), _weight(2 * wide, C), _weight(C, wide)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _outer_product_mean(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    S, U, C = model.alignment_rows, model.outer_product_width, model.c_z
+    each, mask = _activation(B, S, N, U), _mask(B, S, N)
+    return Call(
+        (each, each, mask, mask, _weight(C, U * U), _weight(C)),
+        {"accumulation": table.accumulation},
+    )
+
+
+def _pair_weighted_averaging(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    H, S = model.pair_weighted_heads, model.alignment_rows
+    v = _activation(B, S, N, H, model.c_m // H)
+    return Call((v, _activation(B, N, N, H), _mask(B, N)), {"softmax": table.softmax})
+
+
+# By operator: its call for a model, a precision table, a batch and a number of tokens.
+CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
+    "layer_norm": _layer_norm,
+    "dropout_residual": _dropout_residual,
+    "triangle_attention": _triangle_attention,
+    "triangle_multiplication_projection": _projection,
+    "triangle_multiplication_contraction": _contraction,
+    "triangle_multiplication_epilogue": _epilogue,
+    "transition": _transition,
+    "outer_product_mean": _outer_product_mean,
+    "pair_weighted_averaging": _pair_weighted_averaging,
+}

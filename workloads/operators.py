@@ -1,0 +1,220 @@
+"""Single operators, forward and backward, at the shapes that AlphaFold 3 calls them with."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refsys import ops
+from refsys.config import PRESETS, preset
+from refsys.ops.backend import OPERATORS, Operator
+from refsys.ops.contract import nbytes
+from refsys.precision import PRECISIONS, Precision, precision
+from refsys.streams import Draw
+from workloads import backends
+from workloads.backends import Backends
+from workloads.operator_arguments import CALLS, Argument, Call
+from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+
+# Each registers its operators.
+for _module in iter_modules(ops.__path__, f"{ops.__name__}."):
+    import_module(_module.name)
+
+
+class OperatorsWorkload(Workload):
+    """Cases of one operator: what a step of it costs, beside what any implementation must."""
+
+    name = "operators"
+    summary = "one operator at AlphaFold 3's shapes, forward and backward"
+    axes = (
+        Axis(
+            name="operator",
+            default="triangle_attention",
+            meaning="which operator",
+            choices=tuple(sorted(OPERATORS)),
+            titled=True,
+        ),
+        Axis(
+            name="preset",
+            default="full",
+            meaning="model whose widths it has",
+            choices=tuple(PRESETS),
+            titled=True,
+        ),
+        Axis(name="tokens", default=0, meaning="tokens; 0 is the preset's own", minimum=0),
+        Axis(name="batch", default=1, meaning="examples at once", minimum=1),
+        Axis(
+            name="precision",
+            default="float32",
+            meaning="dtype table",
+            choices=tuple(PRECISIONS),
+        ),
+        backends.AXIS,
+        Axis(name="backward", default=True, meaning="gradients of all inputs too"),
+    )
+    selections = {  # noqa: RUF012 (read, never written)
+        "exact": ({"operator": sorted(OPERATORS), "preset": "full", "precision": "bfloat16"},),
+        "timing": ({"operator": sorted(OPERATORS), "preset": "mini", "tokens": 64},),
+        "quick": (
+            {
+                "operator": [
+                    "transition",
+                    "triangle_attention",
+                    "triangle_multiplication_contraction",
+                ],
+                "preset": "tiny",
+                "tokens": [64, 128],
+            },
+        ),
+    }
+
+    def configure(self, values: Mapping[str, object]) -> Config:
+        """See `Workload`; tokens of 0 become the preset's own."""
+        config = super().configure(values)
+        return config | {"tokens": config["tokens"] or preset(str(config["preset"])).tokens}
+
+    def labels(self, config: Config) -> dict[str, Value]:
+        """See `Workload`."""
+        how = [str(config[name]) for name in ("backend", "precision")]
+        how += [f"batch={config['batch']}"] * (config["batch"] != 1)
+        how += ["forward alone"] * (not config["backward"])
+        return {
+            "tokens": config["tokens"],
+            "series": f"{config['operator']} {config['preset']}",
+            "variant": ", ".join(how),
+            "synthetic": True,
+        }
+
+    def facts(self, config: Config) -> Facts:
+        """See `Workload`.
+
+        Backward has twice the products of forward; it reads every input and every output's
+        gradient once, and writes the gradient of every floating-point input once.
+        """
+        operator, call, table = _parts(config)
+        tensors = [_empty(argument, table, torch.device("meta")) for argument in call.arguments]
+        forward = operator.flops(*tensors, **call.options)
+        bytes_forward = operator.minimum_bytes(*tensors, **call.options)
+        gradients = nbytes(*(tensor for tensor in tensors if tensor.is_floating_point()))
+        weights = [a.shape for a in call.arguments if a.kind == "weight"]
+        parameters = sum(torch.Size(shape).numel() for shape in weights)
+        both = bool(config["backward"])
+        return Facts(
+            parameters=parameters,
+            components={operator.name: parameters},
+            forward_flops=forward,
+            forward_flops_by_component={operator.name: forward},
+            step_flops=3 * forward if both else forward,
+            arithmetic=str(table.activations).removeprefix("torch."),
+            minimum_bytes=2 * bytes_forward + gradients if both else bytes_forward,
+            notes=("pointwise work, normalization and softmax are not counted as FLOPs",),
+        )
+
+    def build(self, config: Config, setting: Setting) -> "OperatorProgram":
+        """See `Workload`."""
+        operator, call, table = _parts(config)
+        tensors = [
+            _drawn(argument, table, setting, number)
+            for number, argument in enumerate(call.arguments)
+        ]
+        return OperatorProgram(operator, call, tensors, config)
+
+    def build_abstract(self, config: Config) -> "OperatorProgram":
+        """See `Workload`."""
+        operator, call, table = _parts(config)
+        tensors = [_empty(argument, table, None) for argument in call.arguments]
+        program = OperatorProgram(operator, call, tensors, config)
+        program.settle()
+        return program
+
+
+class OperatorProgram(Program):
+    """One operator on one set of inputs, again and again."""
+
+    host_phases = ()
+
+    def __init__(
+        self, operator: Operator, call: Call, tensors: Sequence[Tensor], config: Config
+    ) -> None:
+        self.phases = ("forward", "backward") if config["backward"] else ("forward",)
+        self._operator, self._options = operator, call.options
+        self._inputs = list(tensors)
+        if config["backward"]:
+            for tensor in self._inputs:
+                tensor.requires_grad_(tensor.is_floating_point())
+        self._backends = Backends(str(config["backend"]))
+        self._outputs: tuple[Tensor, ...] = ()
+        self._gradients: tuple[Tensor, ...] = ()
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        with self._backends():
+            if phase == "forward":
+                self._forward()
+            else:
+                torch.autograd.backward(self._outputs, self._gradients)
+                self._outputs = ()
+
+    def settle(self) -> None:
+        """Makes what lives between steps, as a first step does."""
+        self.run("forward")
+        self._outputs = ()
+
+    def _forward(self) -> None:
+        for tensor in self._inputs:
+            tensor.grad = None
+        found = self._operator(*self._inputs, **self._options)
+        self._outputs = found if isinstance(found, tuple) else (found,)
+        if not self._gradients and "backward" in self.phases:
+            # What flows back is drawn once, from what came out.
+            self._gradients = tuple(output.detach().clone() for output in self._outputs)
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {
+            "inputs": [*self._inputs, *self._gradients],
+            "gradients": [t.grad for t in self._inputs if t.grad is not None],
+        }
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`: the mean of what came out or, after a backward pass, of a gradient."""
+        first = self._outputs[0] if self._outputs else self._inputs[0].grad
+        return {} if first is None else {"mean": float(first.detach().double().mean())}
+
+    def implementations(self) -> dict[str, str]:
+        """See `Program`."""
+        return self._backends.implementations()
+
+    def notes(self) -> dict[str, Any]:
+        """See `Program`."""
+        return self._backends.notes()
+
+
+def _parts(config: Config) -> tuple[Operator, Call, Precision]:
+    name, table = str(config["operator"]), precision(str(config["precision"]))
+    model = preset(str(config["preset"]))
+    call = CALLS[name](model, table, int(config["batch"]), int(config["tokens"]))
+    return OPERATORS[name], call, table
+
+
+def _dtype(argument: Argument, table: Precision) -> torch.dtype:
+    dtypes = {"activation": table.activations, "weight": table.parameters, "mask": torch.bool}
+    return dtypes[argument.kind]
+
+
+def _empty(argument: Argument, table: Precision, device: torch.device | None) -> Tensor:
+    return torch.empty(argument.shape, dtype=_dtype(argument, table), device=device)
+
+
+def _drawn(argument: Argument, table: Precision, setting: Setting, number: int) -> Tensor:
+    """A standard normal, divided by the root of the fan-in for a weight; a mask keeps all."""
+    if argument.kind == "mask":
+        return torch.ones(argument.shape, dtype=torch.bool, device=setting.device)
+    draw = Draw(setting.seed, "operator argument", number)
+    values = draw.normal_on(setting.device, torch.Size(argument.shape).numel())
+    if argument.kind == "weight":
+        values = values / argument.shape[-1] ** 0.5
+    return values.view(argument.shape).to(_dtype(argument, table))
