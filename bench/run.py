@@ -333,7 +333,7 @@ def _line(case: Case, record: Record) -> str:
     if record["status"] != "ok":
         return f"{record['status']:<11} {case.title}: {record['reason']}"
     time, peak = metric(record, "step_time_s"), metric(record, "peak_resident_bytes")
-    figures = [f"{time * 1e3:.0f} ms/step"] if time else []
+    figures = [f"{time * 1e3:.{0 if time > 0.01 else 2}f} ms/step"] if time else []
     figures += [f"{peak / 2**20:.0f} MiB peak"] if peak else []
     figures += record["metrics"]["step_time_s"]["flags"]
     return f"{'ok':<11} {case.title}: {', '.join(figures)}"

@@ -17,6 +17,7 @@ _OWN = {
     "alphafold3-trunk": "workloads.trunk:TrunkWorkload",
     "transformer": "workloads.transformer:TransformerWorkload",
     "operators": "workloads.operators:OperatorsWorkload",
+    "pipeline": "workloads.pipeline:PipelineWorkload",
 }
 
 

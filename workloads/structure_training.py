@@ -102,14 +102,7 @@ class StructureTraining(Workload):
 
     def inputs(self, config: Config, store: Path) -> dict[str, str]:
         """See `Workload`."""
-        if config["entry"] == SYNTHETIC:
-            return {}
-        example = _open(config, store)
-        try:
-            example.verify()
-        except DataError as error:
-            raise UnsupportedError(f"{error}; run 'foldperf prepare' again") from None
-        return {f"{example.entry} {what}": name for what, name in example.records().items()}
+        return {} if config["entry"] == SYNTHETIC else entry_inputs(str(config["entry"]), store)
 
     def source(self, config: Config, setting: Setting) -> "Source":
         """Where batches come from.
@@ -120,7 +113,7 @@ class StructureTraining(Workload):
         spec = self.spec(config, setting)
         if config["entry"] == SYNTHETIC:
             return Source(self.synthetic(config, setting))
-        example = _open(config, setting.store)
+        example = open_entry(str(config["entry"]), setting.store)
         if example.tokens < spec.tokens:
             raise UnsupportedError(
                 f"{example.entry} has {example.tokens} tokens, and a crop of {spec.tokens} "
@@ -366,8 +359,27 @@ def training_options(config: Config, seed: int, device: torch.device | None) -> 
     }
 
 
-def _open(config: Config, store: Path) -> Example:
+def entry_inputs(entry: str, store: Path) -> dict[str, str]:
+    """The records of a prepared structure, by what each is, their checksums compared.
+
+    Raises:
+        UnsupportedError: it is not prepared, or damaged.
+    """
+    example = open_entry(entry, store)
     try:
-        return Store(store).open(str(config["entry"]))
+        example.verify()
+    except DataError as error:
+        raise UnsupportedError(f"{error}; run 'foldperf prepare' again") from None
+    return {f"{example.entry} {what}": name for what, name in example.records().items()}
+
+
+def open_entry(entry: str, store: Path) -> Example:
+    """A prepared structure.
+
+    Raises:
+        UnsupportedError: it is not prepared.
+    """
+    try:
+        return Store(store).open(entry)
     except DataError as error:
         raise UnsupportedError(str(error)) from None

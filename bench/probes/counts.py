@@ -23,6 +23,7 @@ COUNTED = (
     *("kernel_launches", "memory_copies"),
 )
 _TRACE = "dispatch mode over one step"
+_PROFILE = "torch profiler over one step"
 _TOP_MODULES = 2
 _ACTIVATIONS = frozenset({"activations", "recomputed"})
 
@@ -58,8 +59,12 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
         "operator_calls": _positive(
             sum(calls.values()), "the dispatch mode saw no operator", flags
         ),
-        "tensor_bytes": counted(sum(cost.nbytes for cost in costs.values())),
-        "hardware_flops": counted(sum(cost.flops for cost in costs.values())),
+        "tensor_bytes": _positive(
+            sum(cost.nbytes for cost in costs.values()), "the dispatch mode saw no operator"
+        ),
+        "hardware_flops": _positive(
+            sum(cost.flops for cost in costs.values()), "a step has no matrix product"
+        ),
         "peak_tracked_bytes": counted(found.peak.nbytes),
     }
     for kind, count in by_operator_kind(calls).items():
@@ -85,14 +90,12 @@ def count_kernels(program: Program, device: Device) -> tuple[Values, dict[str, A
     flags = () if first == second else ("two profiled steps disagree",)
     values = {
         "kernel_launches": _positive(
-            sum(second.values()) - again, "the profiler lost its kernels", flags
+            sum(second.values()) - again, "the profiler lost its kernels", flags, _PROFILE
         ),
-        "memory_copies": Value(copies, "torch profiler", quality="counted", flags=flags),
+        "memory_copies": Value(copies, _PROFILE, quality="counted", flags=flags),
     }
     for kind, count in by_kernel_kind(second).items():
-        values[f"kernel_launches.{kind}"] = Value(
-            count, "torch profiler", quality="counted", flags=flags
-        )
+        values[f"kernel_launches.{kind}"] = Value(count, _PROFILE, quality="counted", flags=flags)
     return values, {"kernels": dict(second.most_common())}
 
 
@@ -112,11 +115,13 @@ def _copies(kernels: Counter[str]) -> int:
     return sum(n for name, n in kernels.items() if name.startswith(("Memcpy", "Memset")))
 
 
-def _positive(count: int, otherwise: str, flags: tuple[str, ...] = ()) -> Value:
+def _positive(
+    count: int, otherwise: str, flags: tuple[str, ...] = (), method: str = _TRACE
+) -> Value:
     """A count; zero means that counting failed, and is never reported."""
     if count <= 0:
         return missing(otherwise)
-    return Value(count, "counted over one step", quality="counted", flags=flags)
+    return Value(count, method, quality="counted", flags=flags)
 
 
 def _by_phase(costs: dict[Origin, Any]) -> dict[str, int]:

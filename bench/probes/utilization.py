@@ -117,9 +117,8 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
 def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
     """The same of the FLOPs that a step executed, recomputation included."""
     method = "counted FLOPs of a step over median step time"
-    if not flops.value:
-        why = "hardware_flops was not counted" if flops.value is None else "a step has no FLOPs"
-        return {"hardware_flop_utilization": missing(why)}
+    if flops.value is None:
+        return {"hardware_flop_utilization": missing(f"no hardware_flops: {flops.reason}")}
     share = _share(device, facts, flops.value / seconds, method)
     return {"hardware_flop_utilization": replace(share, flags=flops.flags)}
 
