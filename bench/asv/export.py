@@ -196,8 +196,9 @@ def _machine(record: Record, out: Path) -> dict[str, Any]:
     host = record["host"]
     for path in sorted(out.glob(f"*/{MACHINE}")):
         known = _read(path)
-        name = str(known.get("machine", ""))
-        if hashlib.sha256(name.encode()).hexdigest()[:16] == host["hostname_hash"]:
+        hashed = hashlib.sha256(str(known.get("machine")).encode()).hexdigest()[:16]
+        # A name alone tells little: many are called localhost.
+        if hashed == host["hostname_hash"] and known.get("cpu") == host["cpu"]:
             return known
     slug = re.sub(r"[^a-z0-9]+", "-", host["cpu"].lower()).strip("-")
     described = {
@@ -207,8 +208,7 @@ def _machine(record: Record, out: Path) -> dict[str, Any]:
         "arch": "",
         "cpu": host["cpu"],
         "num_cpu": str(host["cores"]),
-        # asv counts in KiB.
-        "ram": str(host["memory_bytes"] // 1024),
+        "ram": str(host["memory_bytes"]),
     }
     path = out / str(described["machine"]) / MACHINE
     if not path.exists():

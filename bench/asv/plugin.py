@@ -1,6 +1,7 @@
 """What asv does differently here; ``asv.conf.json`` names this file as a plugin.
 
-- A machine has the selectors that exported records have, so that both are in the same graphs.
+- A machine has the selectors that exported records have, and Python a version instead of a path, so
+  that both are in the same graphs.
 - The list of benchmarks keeps what was exported, which a run of another sweep would hide.
 - Result files are strict JSON.
 """
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def setup() -> None:
     """Called by asv when it loads the plugin."""
     from asv.benchmarks import Benchmarks
+    from asv.environment import ExistingEnvironment
     from asv.machine import Machine
     from asv.results import Results
 
@@ -43,6 +45,8 @@ def setup() -> None:
     Machine.load = staticmethod(load_with_selectors)
     Benchmarks.save = save_and_complete
     Results.save = save_strictly
+    # Of `--python=same`, which is what the selectors are of.
+    ExistingEnvironment.python = "{}.{}".format(*sys.version_info)
 
 
 def _selectors() -> dict[str, str]:

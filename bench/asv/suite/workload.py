@@ -40,6 +40,8 @@ def _reader(workload: str, tracked: _benchmarks.Tracked) -> _Callable[..., float
         del self
         return figures.get(name, {}).get(cell, _math.nan)
 
+    # A dot in it would have asv show the class of a method.
+    read.__qualname__ = _benchmarks.PREFIX + tracked.name
     read.unit = tracked.unit  # type: ignore[attr-defined]
     read.pretty_source = _benchmarks.description(workload, tracked)  # type: ignore[attr-defined]
     return read
