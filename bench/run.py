@@ -267,12 +267,16 @@ def _verdict(
     if ended.cause:
         return {"status": status, "reason": reason}
     found = [_read_result(path) for path in paths]
-    if not reason or len(paths) > 1:
-        for rank, result in enumerate(found):
-            # One that failed in good order says more than the launcher that then ended the others.
-            if isinstance(result, dict) and result["status"] != "ok":
-                who = f"rank {rank}: " if len(paths) > 1 else ""
-                return {"status": result["status"], "reason": who + result["reason"]}
+    failed = [
+        (path.stat().st_mtime_ns, rank, result)
+        for rank, (path, result) in enumerate(zip(paths, found, strict=True))
+        if isinstance(result, dict) and result["status"] != "ok"
+    ]
+    if failed and (not reason or len(paths) > 1):
+        # The first to fail is why the others then lost it, and the launcher ended them.
+        _, rank, result = min(failed, key=lambda each: each[:2])
+        who = f"rank {rank}: " if len(paths) > 1 else ""
+        return {"status": result["status"], "reason": who + result["reason"]}
     if not reason:
         results = [result for result in found if isinstance(result, dict)]
         if len(results) == len(found):

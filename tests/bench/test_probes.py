@@ -12,12 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from bench.devices import Unavailable
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
 from bench.metrics import METRICS, Value, as_json, from_samples, median_interval, missing
 from bench.probes import host_memory
+from bench.probes.agreement import count_agreement
+from bench.probes.categories import kernel_kind, operator_kind
 from bench.probes.counts import count_kernels, count_operators
 from bench.probes.energy import Window, interpolate, measure_energy
 from bench.probes.memory import MemoryProbe
@@ -207,6 +210,68 @@ def test_counts_of_a_small_program_are_exact():
     states = {name: v.value for name, v in values.items() if name.startswith("peak_tracked_bytes.")}
     assert sum(states.values()) == values["peak_tracked_bytes"].value
     assert states["peak_tracked_bytes.parameters"] == 4 * (8 * 16 + 16 + 16 * 4 + 4)
+
+
+class Recomputed(Layers):
+    """The same behind a checkpoint, whose early stop begins an operator and does not run it."""
+
+    def run(self, phase):
+        if phase == "forward":
+            self.loss = checkpoint(self.layers, self.x, use_reentrant=False).sum()
+        else:
+            super().run(phase)
+
+
+@pytest.mark.parametrize("kind", [Layers, Recomputed])
+def test_the_profiler_and_the_dispatch_mode_agree(kind):
+    flags, counted = count_agreement(kind())
+    assert flags == ()
+    assert counted["aten.addmm"] == (2 if kind is Layers else 4)
+
+
+def test_a_disagreement_is_named():
+    class Restless(Layers):
+        steps = 0
+
+        def run(self, phase):
+            self.steps += phase == "forward"
+            super().run(phase)
+            if phase == "forward" and self.steps == 2:
+                torch.ones(2, 2) @ torch.ones(2, 2)
+
+    values, _ = count_operators(Restless())
+    (flag,) = values["operator_calls"].flags
+    assert flag == "aten.mm: 3 dispatched, 3 and 4 profiled"
+
+
+def test_operators_and_kernels_have_a_kind():
+    kinds = {
+        "aten.mm.default": "linear",
+        "aten.add_.Tensor": "elementwise",
+        "aten.mul.Tensor": "elementwise",
+        "aten.relu_.default": "activation",
+        "aten._fused_adamw_.default": "optimizer",
+        "c10d.allreduce_.default": "communication",
+        "somebody.operator.default": "other",
+    }
+    assert {name: operator_kind(name) for name in kinds} == kinds
+    kernels = {
+        "Memcpy HtoD (Pageable -> Device)": "copy",
+        "ncclDevKernel_AllReduce_Sum_f32_RING_LL": "communication",
+        "nvjet_tst_128x64_64x10_2x1_v_bz_TNT": "matrix_product",
+        "void at::native::vectorized_layer_norm_kernel<float, float>": "normalization",
+        "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add": "elementwise",
+        "triton_poi_fused_add_0": "generated",
+        "strange": "other",
+    }
+    assert {name: kernel_kind(name) for name in kernels} == kernels
+
+
+def test_kinds_sum_to_the_whole():
+    values, _ = count_operators(Layers())
+    parts = [v.value for name, v in values.items() if name.startswith("operator_calls.")]
+    assert sum(parts) == values["operator_calls"].value
+    assert min(parts) > 0
 
 
 def test_operator_counts_agree_with_the_profiler():

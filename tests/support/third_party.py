@@ -38,6 +38,7 @@ class Toy(Program):
 class ToyWorkload(Workload):
     name = "toy"
     summary = "a layer, or a misbehaviour"
+    data_parallel = True
     axes = (
         Axis(name="tokens", default=8, meaning="width", minimum=1),
         Axis(name="behaviour", default="good", meaning="what it does"),
@@ -59,7 +60,12 @@ class ToyWorkload(Workload):
 
     def build(self, config, setting):
         behaviour = config["behaviour"]
-        if behaviour == "hang":
+        behaviour, _, rank = behaviour.partition(" on rank ")
+        if rank and int(rank) != setting.rank:
+            behaviour = "wait for the others"
+        if behaviour == "wait for the others":
+            torch.distributed.barrier()
+        elif behaviour == "hang":
             time.sleep(3600)
         elif behaviour == "hang with children":
             if os.fork() == 0:
@@ -95,7 +101,7 @@ class ToyWorkload(Workload):
             for _ in range(2000):
                 sys.stdout.write("\\x00\\xff garbage " * 50)
         elif behaviour in GARBAGE:
-            Path(sys.argv[2]).write_text(GARBAGE[behaviour])
+            Path(f"{sys.argv[2]}.{setting.rank}").write_text(GARBAGE[behaviour])
             os._exit(0)
         return Toy(config["tokens"], behaviour)
 

@@ -1,0 +1,70 @@
+"""Averaged gradients: those of one rank that holds all examples."""
+
+import dataclasses
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from refsys.config import PRESETS
+from refsys.data.examples import ExampleSpec
+from refsys.data.synthetic import synthetic_batch
+from refsys.parallel.collectives import traffic
+from refsys.parallel.data_parallel import GradientAverage
+from refsys.precision import precision
+from refsys.training_step import TrunkTraining
+
+SPEC = ExampleSpec(tokens=8, alignment_rows=4, seed=3)
+
+
+def gradients(ranks, rank, bucket_bytes=None):
+    """Of a step of a float64 trunk on this rank's examples out of four."""
+    training = TrunkTraining(PRESETS["tiny"], precision("float64"), seed=1)
+    training.initialize()
+    average = None
+    if ranks > 1:
+        average = GradientAverage(training.parameters, bucket_bytes=bucket_bytes)
+    each = 4 // ranks
+    spec = dataclasses.replace(SPEC, batch=each, first=rank * each)
+    for step in range(2):
+        before = traffic()
+        training.model.zero_grad()
+        training.backward(training.forward(synthetic_batch(spec, step), step))
+        if average:
+            average.wait()
+    found = [None if p.grad is None else p.grad.clone() for p in training.parameters]
+    return found, traffic().since(before)
+
+
+def on_a_rank(rank, ranks, port, bucket_bytes, out):
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=ranks)
+    torch.save(gradients(ranks, rank, bucket_bytes), f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(("ranks", "bucket_bytes"), [(2, 2**30), (4, 20_000)])
+def test_gradients_are_those_of_the_whole_batch(tmp_path, ranks, bucket_bytes):
+    arguments = (ranks, free_port(), bucket_bytes, str(tmp_path))
+    mp.spawn(on_a_rank, arguments, nprocs=ranks)
+    whole, _ = gradients(1, 0)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in whole)
+    for rank, (own, seen) in enumerate(found):
+        for ours, theirs, first in zip(own, whole, found[0][0], strict=True):
+            assert (ours is None) == (theirs is None), rank
+            if theirs is not None:
+                torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+                assert torch.equal(ours, first), "ranks differ"
+        assert seen.nbytes == sum(8 * g.numel() for g in whole if g is not None)
+        assert (seen.calls > 1) == (bucket_bytes < 2**20)
