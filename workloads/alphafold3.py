@@ -1,7 +1,7 @@
 """AlphaFold 3 whole in training: trunk, rollout, judgement, many noised copies, all losses."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -53,7 +53,7 @@ class AlphaFold3Workload(StructureTraining):
         ),
     )
 
-    selections = {  # noqa: RUF012 (read, never written)
+    selections: ClassVar = {
         "exact": ({"preset": "tiny", "precision": "bfloat16", "entry": SYNTHETIC},),
         "timing": ({"entry": SYNTHETIC, "tokens": 16, "samples": 4},),
         "quick": ({"entry": "8vkf", "tokens": [32, 64, 96]},),

@@ -1,6 +1,7 @@
 """The AlphaFold 3 trunk in training: input embedding, MSA module, Pairformer, heads."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
@@ -29,7 +30,7 @@ class TrunkWorkload(StructureTraining):
     name = "alphafold3-trunk"
     summary = "the AlphaFold 3 trunk in training: MSA module, Pairformer, distogram"
     axes = AXES
-    selections = {  # noqa: RUF012 (read, never written)
+    selections: ClassVar = {
         "exact": (
             {**_BFLOAT16, "preset": list(PRESETS)},
             {**_BFLOAT16, "preset": "mini", "cycles": 2},

@@ -260,7 +260,7 @@ def test_operators_and_kernels_have_a_kind():
         "ncclDevKernel_AllReduce_Sum_f32_RING_LL": "communication",
         "nvjet_tst_128x64_64x10_2x1_v_bz_TNT": "matrix_product",
         "void at::native::vectorized_layer_norm_kernel<float, float>": "normalization",
-        "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add": "elementwise",
+        "void at::native::vectorized_elementwise_kernel<4, AddFunctor>": "elementwise",
         "triton_poi_fused_add_0": "generated",
         "strange": "other",
     }

@@ -1,0 +1,23 @@
+"""The documentation's example package, as an installer would leave it."""
+
+import shutil
+import tomllib
+from pathlib import Path
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example_workload"
+
+
+def install(folder: Path) -> Path:
+    """Copies the module and writes the metadata; the folder is then an import path."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    shutil.copy(EXAMPLE / "local_attention.py", folder)
+    name, version = project["name"], project["version"]
+    metadata = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = [
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in points.items())
+        for group, points in project["entry-points"].items()
+    ]
+    (metadata / "entry_points.txt").write_text("".join(lines))
+    return folder
