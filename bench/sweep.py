@@ -21,6 +21,7 @@
     axes = { preset = "tiny", tokens = [32, 64], entry = ["1ubq", "8vkf"] }
     exclude = [{ tokens = 64, entry = "1ubq" }]
     ranks = [1, 2]                # processes that work on a case together; 1 if left out
+    protocol = { timed_steps = 50 }  # of warmup_steps, timed_steps, counts, energy_s
 
     [[case]]
     workload = "*"                # every workload there is,
@@ -155,11 +156,13 @@ def _sweep(
     if not isinstance(blocks, list) or not blocks:
         raise UsageError("there is no [[case]]")
     limits, protocol = _protocol(table.get("protocol", {}))
-    configured: dict[str, tuple[Workload, Config, int]] = {}
+    configured: dict[str, tuple[Workload, Config, int, Protocol]] = {}
     for number, block in enumerate(blocks, start=1):
         where = f"in [[case]] {number}"
         for workload, config, ranks in _expand(block, where, catalogue, given_ranks):
-            configured.setdefault(digest([workload.name, config, ranks]), (workload, config, ranks))
+            own = _changed(protocol, block.get("protocol", {}), where)
+            name = digest([workload.name, config, ranks])
+            configured.setdefault(name, (workload, config, ranks, own))
     cases = [
         Case(
             title=_title(workload, config, ranks, replicate),
@@ -169,9 +172,9 @@ def _sweep(
             ranks=ranks,
             replicate=replicate,
             seed=limits["seed"] + replicate,
-            protocol=protocol,
+            protocol=own,
         )
-        for workload, config, ranks in configured.values()
+        for workload, config, ranks, own in configured.values()
         for replicate in range(limits["replicates"])
     ]
     if limits["order"] == "random":
@@ -186,26 +189,36 @@ def _sweep(
 
 
 def _protocol(table: Mapping[str, Any]) -> tuple[dict[str, Any], Protocol]:
-    known: dict[str, Any] = asdict(Protocol()) | _LIMITS
-    _check_keys(table, set(known), "in [protocol]")
-    chosen: dict[str, Any] = dict(known)
-    for key, value in table.items():
-        kind = type(known[key])
-        allowed = {int, float} if kind is float else {kind}
-        if type(value) not in allowed:
-            raise UsageError(f"{key}={value!r} in [protocol] is not of type {kind.__name__}")
-        if kind in {int, float}:
-            smallest = 0 if key in {"seed", "warmup_steps"} else 1e-9
-            if not smallest <= value <= _LARGEST:
-                raise UsageError(
-                    f"{key}={value!s:.40} in [protocol] is not in {smallest:g} to {_LARGEST:g}"
-                )
-        chosen[key] = kind(value)
+    chosen = _settings(asdict(Protocol()) | _LIMITS, table, "in [protocol]")
     for key, choices in (("order", _ORDERS), ("device", ("auto", "cpu", "cuda"))):
         if chosen[key] not in choices:
             raise UsageError(f"{key}={chosen[key]!r} in [protocol]; choose of {', '.join(choices)}")
     measured = {field.name: chosen[field.name] for field in fields(Protocol)}
     return {key: chosen[key] for key in _LIMITS}, Protocol(**measured)
+
+
+def _changed(protocol: Protocol, table: Mapping[str, Any], where: str) -> Protocol:
+    """The protocol of a block's cases: the sweep's, but for what the block says."""
+    return Protocol(**_settings(asdict(protocol), table, f"{where}, protocol"))
+
+
+def _settings(known: dict[str, Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings with what a table says of them, of the types that they have."""
+    _check_keys(table, set(known), where)
+    chosen = dict(known)
+    for key, value in table.items():
+        kind = type(known[key])
+        allowed = {int, float} if kind is float else {kind}
+        if type(value) not in allowed:
+            raise UsageError(f"{key}={value!r} {where} is not of type {kind.__name__}")
+        if kind in {int, float}:
+            smallest = 0 if key in {"seed", "warmup_steps"} else 1e-9
+            if not smallest <= value <= _LARGEST:
+                raise UsageError(
+                    f"{key}={value!s:.40} {where} is not in {smallest:g} to {_LARGEST:g}"
+                )
+        chosen[key] = kind(value)
+    return chosen
 
 
 def _title(workload: Workload, config: Config, ranks: int, replicate: int) -> str:
@@ -217,7 +230,8 @@ def _expand(
     block: Mapping[str, Any], where: str, catalogue: Catalogue, given_ranks: int | None
 ) -> Iterator[tuple[Workload, Config, int]]:
     """The cases of a block."""
-    _check_keys(block, {"workload", "selection", "axes", "exclude", "ranks"}, where)
+    known = {"workload", "selection", "axes", "exclude", "ranks", "protocol"}
+    _check_keys(block, known, where)
     if "workload" not in block:
         raise UsageError(f"{where}: no workload")
     name = str(block["workload"])

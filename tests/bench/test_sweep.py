@@ -107,3 +107,29 @@ def test_shipped_sweeps_are_sound_and_found_by_name():
         assert read_sweep(path, catalogue()).cases
     with pytest.raises(UsageError, match="neither a file nor one of"):
         find_sweep("no-such-sweep")
+
+
+def test_a_block_may_change_the_protocol_of_its_cases(read):
+    text = "[protocol]\ntimed_steps = 3\nwarmup_steps = 1\n" + CASE + "axes = { tokens = 32 }\n"
+    text += "protocol = { timed_steps = 50 }\n" + CASE + "axes = { tokens = 64 }\n"
+    found = {case.config["tokens"]: case.protocol for case in read(text).cases}
+    assert (found[32].timed_steps, found[64].timed_steps) == (50, 3)
+    assert found[32].warmup_steps == 1
+    with pytest.raises(UsageError, match=r"unknown key 'seed' in \[\[case\]\] 1, protocol"):
+        read(CASE + "protocol = { seed = 1 }\n")
+
+
+def test_ranks_are_cases_of_their_own(read):
+    sweep = read(CASE + "axes = { tokens = 32 }\nranks = [1, 2]\n")
+    assert sorted(case.ranks for case in sweep.cases) == [1, 2]
+    assert {case.title.endswith("ranks=2") for case in sweep.cases} == {True, False}
+    for wrong in ("0", "true", "[]", "1.5"):
+        with pytest.raises(UsageError, match="ranks="):
+            read(CASE + f"ranks = {wrong}\n")
+
+
+def test_a_selection_has_its_own_axes(read):
+    with pytest.raises(UsageError, match="leave out axes"):
+        read(CASE + 'selection = "quick"\naxes = { tokens = 32 }\n')
+    with pytest.raises(UsageError, match="needs a selection"):
+        read('[[case]]\nworkload = "*"\n')
