@@ -161,8 +161,8 @@ def _sweep(
         where = f"in [[case]] {number}"
         for workload, config, ranks in _expand(block, where, catalogue, given_ranks):
             own = _changed(protocol, block.get("protocol", {}), where)
-            name = digest([workload.name, config, ranks])
-            configured.setdefault(name, (workload, config, ranks, own))
+            same = digest([workload.name, config, ranks])
+            configured.setdefault(same, (workload, config, ranks, own))
     cases = [
         Case(
             title=_title(workload, config, ranks, replicate),

@@ -36,6 +36,7 @@ def test_product_exclusion_and_defaults(read):
 
 def test_the_same_cell_twice_is_one_case(read):
     sweep = read(CASE + "axes = { tokens = [32, 64] }\n" + CASE + "axes = { tokens = [64, 96] }\n")
+    assert sweep.name == "s"
     assert axes_of(sweep, "tokens") == [(32,), (64,), (96,)]
 
 
