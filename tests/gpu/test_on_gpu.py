@@ -66,3 +66,40 @@ def test_a_case_is_measured_in_full():
     predicted = simulate(TRUNK, config).peak.nbytes
     assert found["peak_tracked_bytes"]["value"] == pytest.approx(predicted, rel=0.01)
     assert found["peak_allocated_bytes"]["value"] == pytest.approx(predicted, rel=0.10)
+
+
+def measured(name, **axes):
+    workload = catalogue()[name]
+    setting = Setting(device=CUDA, store=Path("none"))
+    config = workload.configure(axes)
+    return measure(workload, config, setting, find_device("cuda"), Protocol(energy_s=1))
+
+
+def test_kernels_have_kinds_that_sum_to_the_whole():
+    found = measured("alphafold3-trunk", entry="synthetic", tokens=64, precision="bfloat16")
+    metrics = found["metrics"]
+    kinds = {
+        name.partition(".")[2]: value["value"]
+        for name, value in metrics.items()
+        if name.startswith("kernel_launches.")
+    }
+    copies = metrics["memory_copies"]["value"]
+    assert sum(kinds.values()) == metrics["kernel_launches"]["value"] + copies
+    assert kinds.get("other", 0) < 0.02 * sum(kinds.values()), found["breakdown"]["kernels"]
+
+
+@pytest.mark.parametrize("operator", ["triangle_attention", "transition"])
+def test_an_operator_is_measured(operator):
+    metrics = measured("operators", operator=operator, precision="bfloat16")["metrics"]
+    assert 0 < metrics["model_flop_utilization"]["value"] < 1
+    assert metrics["kernel_launches"]["value"] >= 2
+
+
+@pytest.mark.parametrize("preset", ["bloom-tiny", "llama-tiny"])
+def test_the_language_model_agrees_with_its_naive_twin(preset):
+    axes = {"preset": preset, "tokens": 128}
+    fair, naive = (
+        measured("transformer", variant=variant, **axes)["outcome"]["loss"]
+        for variant in ("fair", "naive")
+    )
+    assert fair == pytest.approx(naive, rel=1e-3)
