@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from bench.probes.categories import operator_kind
 from bench.simulation.module_paths import ModulePaths
 from bench.simulation.storages import LiveStorages, Peak
 from refsys.ops.workspace import Scratch, watch
+from workloads.flops import flop_registry
 from workloads.workload import Program
 
 # Bookkeeping of torch itself, which moves no data: `prim.device` is a fake tensor asking itself.
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
-_BUILT_IN_NAMESPACES = frozenset({"aten", "prims"})
+# Of these, only what multiplies matrices must have a FLOP formula.
+_BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional"})
+_MULTIPLYING = frozenset({"linear", "batched_matmul", "attention"})
 
 
 class Origin(NamedTuple):
@@ -53,7 +56,8 @@ class Trace:
         costs: By origin.
         peak: Most bytes alive at once.
         phase_peaks: The same within each phase.
-        unpriced: Operators of other libraries without a FLOP formula: their FLOPs are unknown.
+        unpriced: Operators without a FLOP formula, of other libraries or that multiply matrices:
+            their FLOPs are unknown.
     """
 
     costs: dict[Origin, Cost]
@@ -182,7 +186,10 @@ class _Tracer(TorchDispatchMode):
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             cost.flops += int(formula(*args, **kwargs, out_val=out))
-        elif func.namespace not in _BUILT_IN_NAMESPACES:
+        elif (
+            func.namespace not in _BUILT_IN_NAMESPACES
+            or operator_kind(origin.operator) in _MULTIPLYING
+        ):
             self._unpriced.add(origin.operator)
         cost.nbytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
 
