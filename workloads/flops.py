@@ -5,9 +5,29 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import (
+    flop_registry,
+    register_flop_formula,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+# Torch has formulas for every flash kernel but those of the CPU.
+_FLASH_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+if _FLASH_ON_CPU not in flop_registry:
+
+    @register_flop_formula(_FLASH_ON_CPU)
+    def _flash_on_cpu(query: Any, key: Any, value: Any, *_args: Any, **_options: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    @register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward)
+    def _flash_on_cpu_backward(
+        grad: Any, query: Any, key: Any, value: Any, *_args: Any, **_options: Any
+    ) -> int:
+        return sdpa_backward_flop_count(grad, query, key, value)
 
 
 class FlopCounter(TorchDispatchMode):

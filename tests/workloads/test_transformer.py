@@ -1,0 +1,210 @@
+"""Exact facts of the language model as a workload; its step simulated, and run."""
+
+import json
+
+import pytest
+import torch
+
+from bench.simulation.simulate import simulate
+from bench.simulation.trace import trace
+from refsys import config
+from refsys.model.alphafold3 import AlphaFold3
+from refsys.precision import PRECISIONS
+from workloads.catalogue import catalogue
+from workloads.errors import UnsupportedError, WorkloadError
+from workloads.language_model.presets import PRESETS
+from workloads.workload import Setting
+
+WORKLOAD = catalogue()["transformer"]
+CPU = torch.device("cpu")
+
+
+def facts(**axes):
+    return WORKLOAD.facts(WORKLOAD.configure(axes))
+
+
+def build(tmp_path, **axes):
+    config = WORKLOAD.configure(axes)
+    return WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
+
+
+def test_describe_prints_the_released_models_parameters(foldperf):
+    arguments = ("describe", "transformer", "--preset", "bloom-560m", "--json")
+    found = json.loads(foldperf(*arguments, check=0).stdout)
+    assert found["parameters"] == sum(found["components"].values()) == 559_214_592
+    tokens, blocks, width = found["config"]["tokens"], 24, 1024
+    a_token = 6 * found["parameters"] + 12 * blocks * width * tokens
+    assert found["step_flops"] == pytest.approx(a_token * tokens, rel=0.05)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_equal_the_closed_forms(name):
+    c = PRESETS[name]
+    d, f = c.width, c.hidden
+    if c.family == "bloom":
+        block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+        rest = 4 * d
+    else:
+        block = 4 * d * d + 3 * d * f + 2 * d
+        rest = d
+    assert facts(preset=name).parameters == c.vocabulary * d + c.blocks * block + rest
+
+
+@pytest.mark.parametrize("size", ["tiny", "mini", "560m"])
+def test_a_llama_is_as_large_as_its_bloom(size):
+    bloom, llama = facts(preset=f"bloom-{size}"), facts(preset=f"llama-{size}")
+    assert llama.parameters == pytest.approx(bloom.parameters, rel=0.02)
+    assert llama.step_flops == pytest.approx(bloom.step_flops, rel=0.05)
+
+
+@pytest.mark.parametrize("size", ["tiny", "mini"])
+def test_small_ones_are_as_large_as_alphafold3s(size):
+    with torch.device("meta"):
+        other = AlphaFold3(config.PRESETS[size], PRECISIONS["float32"])
+    parameters = sum(parameter.numel() for parameter in other.parameters())
+    assert facts(preset=f"bloom-{size}").parameters == pytest.approx(parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bloom-560m", "llama-mini"])
+@pytest.mark.parametrize(("tokens", "batch"), [(256, 1), (8192, 2)])
+def test_flops_equal_the_closed_form(name, tokens, batch):
+    """Twice a product's size; attention in full: 4 s² d forward, three times that in a step."""
+    c = PRESETS[name]
+    inner = 2 if c.family == "bloom" else 3
+    matrices = c.blocks * (4 * c.width**2 + inner * c.width * c.hidden) + c.vocabulary * c.width
+    found = facts(preset=name, tokens=tokens, batch=batch)
+    attention = 4 * c.blocks * c.width * tokens**2
+    assert found.forward_flops == batch * (2 * matrices * tokens + attention)
+    assert found.step_flops == batch * (6 * matrices * tokens + 3 * attention)
+    assert sum(found.forward_flops_by_component.values()) == found.forward_flops
+    assert found.forward_flops_by_component["head"] == 2 * batch * tokens * c.vocabulary * c.width
+
+
+@pytest.mark.parametrize("name", ["bloom-tiny", "llama-tiny"])
+def test_model_flops_do_not_depend_on_how_a_step_is_run(name):
+    """What is traced differs by exactly the work that a flash kernel and recomputation repeat."""
+    c, tokens = PRESETS[name], 48
+    model = facts(preset=name, tokens=tokens)
+    for axes in ({"variant": "naive"}, {"checkpointing": True}, {"loss_rows": 7}):
+        assert facts(preset=name, tokens=tokens, **axes).step_flops == model.step_flops
+
+    def traced(**axes):
+        config = WORKLOAD.configure({"preset": name, "tokens": tokens, **axes})
+        found = simulate(WORKLOAD, config)
+        assert not found.unpriced
+        return found.total("flops")
+
+    scores = 2 * c.blocks * c.width * tokens**2
+    assert traced(variant="naive") == model.step_flops
+    assert traced() == traced(loss_rows=7) == model.step_flops + scores
+    blocks = sum(model.forward_flops_by_component[part] for part in ("attention", "mlp"))
+    # The recomputation of a block stops before its last product, which nothing is saved of.
+    last = 2 * c.blocks * tokens * c.hidden * c.width
+    assert traced(checkpointing=True) == model.step_flops + scores + blocks - last
+
+
+def test_facts_count_what_a_step_moves_at_least():
+    found = facts(preset="bloom-tiny", tokens=10, batch=3)
+    assert found.minimum_bytes == 8 * 4 * found.parameters + 3 * 11 * 8
+    assert found.arithmetic == "float32"
+
+
+@pytest.mark.parametrize("variant", ["fair", "naive"])
+@pytest.mark.parametrize("name", ["bloom-tiny", "llama-tiny"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_simulated_step_is_a_real_one(tmp_path, name, variant, precision):
+    """Every call, FLOP and byte of the phases that compute, and the peak."""
+    checkpointing = precision == "bfloat16"
+    axes = {"preset": name, "variant": variant, "precision": precision, "tokens": 40}
+    config = WORKLOAD.configure(axes | {"checkpointing": checkpointing})
+    predicted = simulate(WORKLOAD, config)
+    program = WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
+    for phase in program.phases:
+        program.run(phase)
+    real = trace(program)
+    compute = {key: vars_of(cost) for key, cost in real.costs.items() if key.phase != "data"}
+    assert compute == {key: vars_of(cost) for key, cost in predicted.costs.items()}
+    assert predicted.peak.nbytes == pytest.approx(real.peak.nbytes, rel=0.01)
+    assert not predicted.unpriced
+
+
+def vars_of(cost):
+    return cost.calls, cost.flops, cost.nbytes
+
+
+def test_fair_is_smaller_and_dispatches_less():
+    axes = {"preset": "bloom-560m", "tokens": 768, "precision": "bfloat16"}
+    fair, naive = (
+        simulate(WORKLOAD, WORKLOAD.configure(axes | {"variant": variant}))
+        for variant in ("fair", "naive")
+    )
+    assert fair.peak.nbytes < 0.9 * naive.peak.nbytes
+    assert fair.total("calls") < 0.5 * naive.total("calls")
+    # Parameters and moments in float32, and nothing of the size of the vocabulary twice but the
+    # head's weight in bfloat16 and a product of its gradient.
+    parameters = 4 * 559_214_592
+    assert fair.peak.by_state["parameters"] == parameters
+    assert fair.phase_peaks["optimizer"].nbytes == pytest.approx(4 * parameters, rel=0.01)
+
+
+def test_records_say_what_ran(tmp_path):
+    program = build(tmp_path, tokens=16)
+    for phase in program.phases:
+        program.run(phase)
+    assert program.implementations() == {
+        "attention": "flash on the CPU",
+        "blocks": "eager",
+        "loss": "chunked logits",
+        "optimizer": "fused",
+    }
+    assert program.implementations() == {}
+    naive = build(tmp_path, tokens=16, variant="naive")
+    for phase in naive.phases:
+        naive.run(phase)
+    assert naive.implementations() == {
+        "attention": "materialized logits",
+        "blocks": "eager",
+        "loss": "all logits",
+        "optimizer": "a loop",
+    }
+    assert naive.outcome()["loss"] == pytest.approx(program.outcome()["loss"], rel=1e-5)
+    assert naive.outcome()["tokens"] == 16
+
+
+def test_each_rank_has_text_of_its_own(tmp_path):
+    config = WORKLOAD.configure({"tokens": 16, "batch": 2})
+
+    def loss(config, rank):
+        program = WORKLOAD.build(config, Setting(device=CPU, store=tmp_path, rank=rank))
+        program.run("data")
+        program.run("forward")
+        return program.outcome()["loss"]
+
+    halves = [loss(config, rank) for rank in (0, 1)]
+    assert halves[0] != halves[1]
+    assert loss(config | {"batch": 4}, 0) == pytest.approx(sum(halves) / 2, rel=1e-5)
+
+
+def test_labels_call_a_strawman_one():
+    def labels(**axes):
+        return WORKLOAD.labels(WORKLOAD.configure(axes))
+
+    assert labels()["series"] == "transformer bloom-tiny"
+    assert labels()["synthetic"] is True
+    assert labels()["variant"] == labels(tokens=7)["variant"]
+    assert labels()["variant"].startswith("fair, float32")
+    assert labels(variant="naive", checkpointing=True)["variant"].startswith(
+        "naive (strawman), float32, checkpointing=True"
+    )
+    naive = facts(variant="naive", tokens=8)
+    assert any("strawman" in note for note in naive.notes)
+    assert any("6 N + 12 L d s" in note for note in naive.notes)
+
+
+def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(WorkloadError, match="loss_rows=8 is for variant=fair"):
+        WORKLOAD.configure({"variant": "naive", "loss_rows": 8})
+    monkeypatch.setattr("workloads.transformer.find_spec", lambda _: None)
+    cuda = Setting(device=torch.device("cuda"), store=tmp_path)
+    with pytest.raises(UnsupportedError, match="Triton, which is not installed"):
+        WORKLOAD.build(WORKLOAD.configure({}), cuda)

@@ -1,0 +1,87 @@
+"""Sizes of the language models.
+
+``bloom-560m`` is the released model to the parameter. ``llama-*`` has the depth, width, heads and
+vocabulary of its ``bloom-*``; its gated MLP is 8/3 as wide as the model, rounded up to a multiple
+of 32, so that three matrices hold what two four times as wide do. ``*-tiny`` and ``*-mini`` have as
+many parameters as AlphaFold 3's presets of those names, about half of them in the embedding, as
+BLOOM-560M has.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanguageModelConfig:
+    """Hyper-parameters of a decoder-only transformer with a tied head.
+
+    Attributes:
+        family: ``bloom`` (ALiBi, LayerNorm, GELU, biases, a norm of the embedding) or ``llama``
+            (rotary embedding, RMSNorm, SwiGLU, no biases).
+        blocks: Transformer blocks.
+        width: Width of the residual stream.
+        heads: Attention heads; a power of two.
+        hidden: Width inside the MLP.
+        vocabulary: Tokens that exist.
+        tokens: Length of a sequence where nothing else is said.
+        counterpart: Preset of AlphaFold 3 that it is compared with where nothing else is said.
+    """
+
+    family: Literal["bloom", "llama"]
+    blocks: int
+    width: int
+    heads: int
+    hidden: int
+    vocabulary: int
+    tokens: int
+    counterpart: str
+
+    @property
+    def head_width(self) -> int:
+        """Width of an attention head."""
+        return self.width // self.heads
+
+
+_BLOOM = {
+    "tiny": LanguageModelConfig(
+        family="bloom",
+        blocks=2,
+        width=128,
+        heads=4,
+        hidden=512,
+        vocabulary=3_520,
+        tokens=128,
+        counterpart="tiny",
+    ),
+    "mini": LanguageModelConfig(
+        family="bloom",
+        blocks=8,
+        width=256,
+        heads=8,
+        hidden=1024,
+        vocabulary=31_360,
+        tokens=128,
+        counterpart="mini",
+    ),
+    "560m": LanguageModelConfig(
+        family="bloom",
+        blocks=24,
+        width=1024,
+        heads=16,
+        hidden=4096,
+        vocabulary=250_880,
+        tokens=2048,
+        counterpart="full",
+    ),
+}
+
+
+def _as_llama(bloom: LanguageModelConfig) -> LanguageModelConfig:
+    hidden = -(-8 * bloom.width // (3 * 32)) * 32
+    return replace(bloom, family="llama", hidden=hidden)
+
+
+PRESETS: dict[str, LanguageModelConfig] = {
+    **{f"bloom-{size}": config for size, config in _BLOOM.items()},
+    **{f"llama-{size}": _as_llama(config) for size, config in _BLOOM.items()},
+}
