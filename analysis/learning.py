@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from analysis.drawing import STYLE, save
 from analysis.errors import AnalysisError
-from analysis.figures import STYLE, save
 
 NAME = "learning"
 # Parts of the loss that are drawn beside the one that is to fall.

@@ -2,32 +2,74 @@
 
 import base64
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.calls import calls_chapters
+from analysis.chapter import Chapter, Figure
+from analysis.drawing import save
 from analysis.errors import AnalysisError
-from analysis.figures import QUANTITIES, Quantity, Series, draw, save, series_of
-from analysis.table import as_csv, newest, rows
+from analysis.growth import (
+    EXPONENT_COLUMNS,
+    PEAK_MEMORY,
+    STEP_TIME,
+    exponent_lines,
+    exponents,
+    growth_chapter,
+)
+from analysis.memory import module_chapter, state_chapter
+from analysis.phases import phase_chapter
+from analysis.published import COLUMNS as PUBLISHED_COLUMNS
+from analysis.published import (
+    FOLDER,
+    PublishedSeries,
+    comparable,
+    on_accelerators,
+    published_lines,
+    read_published,
+    references,
+)
+from analysis.ranks import rank_chapter
+from analysis.series import Series, series_of
+from analysis.table import Row, as_csv, cases_as_csv, newest, rows
+from analysis.utilization import ENERGY, UTILIZATION, use_chapter
 from bench.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"
+# Of the page's images: enough for lines, hatches and letters, and a third of the size.
+_PALETTE = 96
 
 
-def write_report(records: Sequence[Record], folder: Path) -> Path:
-    """Writes ``index.html``, ``table.csv`` and the figures; returns the page's path.
+def write_report(
+    records: Sequence[Record],
+    folder: Path,
+    *,
+    published: Path = FOLDER,
+    always_published: bool = False,
+) -> Path:
+    """Writes ``index.html``, the tables as CSV, and the figures; returns the page's path.
 
     Of several records of one case on one machine, the newest is shown.
 
+    Args:
+        records: Valid records.
+        folder: Where to.
+        published: The folder of published numbers; there may be none.
+        always_published: Whether they are drawn where no record is of an accelerator, too.
+
     Raises:
-        AnalysisError: there are no records, a library is missing, or the folder cannot be written.
+        AnalysisError: there are no records, a library is missing, a file of published numbers is
+            not as its schema says, or the folder cannot be written.
     """
     if not records:
         raise AnalysisError("no records to report on; run a sweep first")
     try:
         import jinja2
+        import jsonschema  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
     except ImportError as error:
@@ -36,31 +78,105 @@ def write_report(records: Sequence[Record], folder: Path) -> Path:
     records = newest(records)
     table = rows(records)
     source = _source(records)
+    others = read_published(published)
+    shown = comparable(others, table) if always_published or on_accelerators(table) else []
+    series = series_of(table)
+    chapters = _chapters(series, table, shown)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.csv").write_text(as_csv(table))
-        figures = [
-            _figure(quantity, lines, folder, source)
-            for quantity in QUANTITIES
-            if (lines := series_of(table, quantity))
-        ]
+        _write_tables(folder, table, series, others, chapters)
         page = environment.from_string(TEMPLATE.read_text()).render(
-            figures=figures,
+            chapters=[
+                {
+                    "chapter": chapter,
+                    "figures": [_image(each, folder, source) for each in chapter.figures],
+                }
+                for chapter in chapters
+                if chapter.figures
+            ],
+            undrawn=[chapter for chapter in chapters if not chapter.figures],
+            growth=exponents(series, (PEAK_MEMORY, STEP_TIME)),
             rows=table,
             source=source,
             superseded=given - len(records),
             statuses=sorted(Counter(row.status for row in table).items()),
+            several_ranks=any(row.ranks > 1 for row in table),
             missing=_missing(records),
             machines=_machines(records),
+            published=others,
+            published_shown=bool(shown),
+            published_folder="results/published",
         )
         path = folder / PAGE
         path.write_text(page)
     except OSError as error:
         raise AnalysisError(f"{error.filename or folder}: {error.strerror}") from None
     return path
+
+
+def _chapters(
+    series: Sequence[Series], table: Sequence[Row], shown: Sequence[PublishedSeries]
+) -> list[Chapter]:
+    """Every chapter, in the page's order."""
+    fitted = (
+        "Logarithmic both ways; the exponent is fitted to the largest sizes, the shade is its 95 % "
+        "interval, and short grey lines show slopes 1, 2 and 3. A cross marks a size that failed."
+    )
+    return [
+        growth_chapter(
+            series,
+            PEAK_MEMORY,
+            "Peak memory against tokens",
+            f"{fitted} An accelerator's is its allocator's peak, a CPU's the high-water mark of "
+            "the process above its start.",
+            references(shown, PEAK_MEMORY),
+        ),
+        growth_chapter(
+            series,
+            STEP_TIME,
+            "Step time against tokens",
+            f"{fitted} All phases of a step count; bars are the interval of a case's median.",
+            references(shown, STEP_TIME),
+        ),
+        state_chapter(series),
+        module_chapter(series),
+        *calls_chapters(series),
+        phase_chapter(series),
+        use_chapter(
+            series,
+            UTILIZATION,
+            "Model FLOPs leave recomputation out, hardware FLOPs do not; each over the device's "
+            "peak is its utilization. Busy time says that something ran, not that it was fast.",
+        ),
+        use_chapter(series, ENERGY, "Gross energy of a step, and the mean power meanwhile."),
+        rank_chapter(table),
+    ]
+
+
+def _write_tables(
+    folder: Path,
+    table: Sequence[Row],
+    series: Sequence[Series],
+    others: Sequence[PublishedSeries],
+    chapters: Sequence[Chapter],
+) -> None:
+    (folder / "table.csv").write_text(cases_as_csv(table))
+    fitted = [
+        each
+        for lines in exponents(series, (PEAK_MEMORY, STEP_TIME))
+        for each in exponent_lines(lines)
+    ]
+    if fitted:
+        (folder / "exponents.csv").write_text(as_csv(EXPONENT_COLUMNS, fitted))
+    if others:
+        lines = published_lines(others)
+        (folder / "published.csv").write_text(as_csv(PUBLISHED_COLUMNS, lines))
+    for chapter in chapters:
+        if chapter.figures:
+            (folder / f"{chapter.name}.csv").write_text(chapter.csv())
 
 
 def _source(records: Sequence[Record]) -> str:
@@ -70,31 +186,27 @@ def _source(records: Sequence[Record]) -> str:
     return f"{len(records)} records {digest[:12]} of commit {', '.join(commits)}"
 
 
-def _figure(quantity: Quantity, lines: list[Series], folder: Path, source: str) -> dict[str, Any]:
-    save(draw(lines, quantity), folder, quantity.name, source)
-    image = base64.b64encode((folder / f"{quantity.name}.png").read_bytes()).decode()
+def _image(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
+    """Writes a figure, and gives what the page shows of it."""
+    from PIL import Image
+
+    drawn = figure.draw()
+    inches = drawn.get_size_inches()[0]
+    save(drawn, folder, figure.name, source)
+    small = io.BytesIO()
+    with Image.open(folder / f"{figure.name}.png") as image:
+        width, height = image.size
+        few = image.convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE)
+        few.save(small, "png", optimize=True)
     return {
-        "title": quantity.title,
-        "name": quantity.name,
-        "image": image,
-        "findings": [_finding(quantity, line) for line in lines],
+        "figure": figure,
+        "image": base64.b64encode(small.getvalue()).decode(),
+        "width": width,
+        "height": height,
+        "wide": inches > 4,
+        "rem": round(8.2 * inches),
+        "alt": " ".join((f"{figure.title}.", *figure.findings[:2])),
     }
-
-
-def _finding(quantity: Quantity, line: Series) -> str:
-    """A sentence on one line of a figure."""
-    first, last = line.values[0] / quantity.scale, line.values[-1] / quantity.scale
-    what = quantity.label
-    if line.law is None:
-        return f"{line.label}: {what} is {last:.3g} at {line.tokens[-1]:.0f} tokens."
-    text = (
-        f"{line.label}: {what} goes from {first:.3g} at {line.tokens[0]:.0f} tokens to "
-        f"{last:.3g} at {line.tokens[-1]:.0f}, growing as {line.law} from "
-        f"{line.law.smallest:.0f} tokens on"
-    )
-    for tokens, status in line.failed:
-        text += f"; at {tokens:.0f} tokens the case ended as {status}"
-    return text + "."
 
 
 def _missing(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -115,8 +227,9 @@ def _machines(records: Sequence[Record]) -> list[dict[str, Any]]:
     groups: Counter[tuple[str, ...]] = Counter()
     for record in records:
         host, software = record["host"], record["software"]
+        devices = Counter(device["name"] for device in record["devices"])
         groups[
-            record["devices"][0]["name"],
+            ", ".join(f"{n} × {name}" if n > 1 else name for name, n in sorted(devices.items())),
             f"{host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB",
             f"python {software['python']}, torch {software['torch']}",
             (record["git"]["sha"] or "unknown")[:12] + ("*" if record["git"]["dirty"] else ""),

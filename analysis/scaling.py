@@ -20,6 +20,8 @@ class PowerLaw:
         factor: y at N = 1.
         smallest: Smallest N fitted.
         largest: Largest N fitted.
+        centre: Mean of the logarithms of the N fitted.
+        level: Half of the 95 % interval of log y there, from the residuals; 0 with two sizes alone.
     """
 
     exponent: float
@@ -27,15 +29,27 @@ class PowerLaw:
     factor: float
     smallest: float
     largest: float
+    centre: float = 0.0
+    level: float = 0.0
 
     def at(self, tokens: float) -> float:
         """The fitted y at N tokens."""
         return self.factor * tokens**self.exponent
 
+    @property
+    def margin(self) -> float | None:
+        """Half of the interval of the exponent."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
+
+    def band(self, tokens: float) -> tuple[float, float]:
+        """The 95 % interval of the fitted y at N tokens."""
+        away = (self.margin or 0.0) * (np.log(tokens) - self.centre)
+        width = float(np.exp(np.hypot(self.level, away)))
+        return self.at(tokens) / width, self.at(tokens) * width
+
     def __str__(self) -> str:
-        if self.interval is None:
-            return f"N^{self.exponent:.2f}"
-        return f"N^{self.exponent:.2f} ± {(self.interval[1] - self.interval[0]) / 2:.2f}"
+        spread = "" if self.margin is None else f" ± {self.margin:.2f}"
+        return f"N^{self.exponent:.2f}{spread}"
 
 
 def largest_sizes(sizes: Sequence[float]) -> list[float]:
@@ -60,10 +74,19 @@ def fit_power_law(points: Sequence[tuple[float, float]]) -> PowerLaw | None:
 
     x, y = np.log([n for n, _ in pairs]), np.log([y for _, y in pairs])
     fit = stats.linregress(x, y)
-    interval = None
+    interval, level = None, 0.0
     if len(pairs) > 2:
-        half = float(stats.t.ppf(0.975, len(pairs) - 2) * fit.stderr)
+        quantile = float(stats.t.ppf(0.975, len(pairs) - 2))
+        half = quantile * float(fit.stderr)
         interval = (float(fit.slope) - half, float(fit.slope) + half)
+        # The error of the mean is that of the slope times the spread of log N.
+        level = half * float(np.std(x))
     return PowerLaw(
-        float(fit.slope), interval, float(np.exp(fit.intercept)), min(sizes), max(sizes)
+        exponent=float(fit.slope),
+        interval=interval,
+        factor=float(np.exp(fit.intercept)),
+        smallest=min(sizes),
+        largest=max(sizes),
+        centre=float(np.mean(x)),
+        level=level,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.cli import options
 
 SUMMARY = "tables, figures and one self-contained HTML page, from records"
-EXAMPLE = "foldperf report\n  foldperf report results/recorded --out paper/"
+EXAMPLE = "foldperf report\n  foldperf report results/recorded --out paper/ --published"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to (default: results/report)"
     )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="draw published numbers beside ours even where no record is of an accelerator",
+    )
     options.add_results(parser)
 
 
@@ -25,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from analysis.report import write_report
 
     records = options.valid_records(arguments.records or [arguments.results / "runs"])
-    page = write_report(records, arguments.out or arguments.results / "report")
+    folder = arguments.out or arguments.results / "report"
+    page = write_report(records, folder, always_published=arguments.published)
     print(page.resolve())
     return 0

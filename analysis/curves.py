@@ -1,0 +1,343 @@
+"""Curves: a quantity against tokens, one line for each series, with fitted power laws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log10
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from analysis.drawing import (
+    COLUMN,
+    PAGE,
+    Look,
+    legend_above,
+    legend_rows,
+    look,
+    plain,
+    styled,
+    subplots,
+)
+from analysis.quantities import Quantity, Unit, unit_of
+from analysis.scaling import PowerLaw, fit_power_law
+from analysis.series import Series
+from analysis.table import Row
+
+_WRAP = 58
+_WRAP_IN_PANELS = 36
+_MOST_TICKS = 9
+_MOST_ENTRIES = 8
+_WIDEST_BAND = 4
+_GUIDES = ((1, "$N$"), (2, "$N^2$"), (3, "$N^3$"))
+_GREY = "0.62"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a figure.
+
+    Attributes:
+        label: Its name in the legend.
+        series: Whose it is.
+        metric: What it shows.
+        tokens: Sizes, ascending.
+        values: Median over the records of each size, in the records' unit.
+        points: Every record's row and value.
+        failed: Sizes at which no case ended well, with the status of one.
+        law: The fitted power law.
+    """
+
+    label: str
+    series: Series
+    metric: str
+    tokens: tuple[float, ...]
+    values: tuple[float, ...]
+    points: tuple[tuple[Row, float], ...]
+    failed: tuple[tuple[float, str], ...]
+    law: PowerLaw | None
+
+    def at(self, tokens: float) -> float:
+        """Its value at one of its sizes."""
+        return self.values[self.tokens.index(tokens)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A line of somebody else's, drawn in grey.
+
+    Attributes:
+        label: Its name in the legend, which says that it is published.
+        points: (tokens, value), in the records' unit.
+        failed: Sizes that were tried and did not end well, with the status.
+    """
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    failed: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        title: Above it; empty if it needs none.
+        quantity: What its vertical axis shows.
+        lines: Its lines, each with its label and the number of its look.
+        references: What is drawn behind them.
+    """
+
+    title: str
+    quantity: Quantity
+    lines: tuple[tuple[Line, str, int], ...]
+    references: tuple[Reference, ...] = ()
+
+
+def line_of(series: Series, quantity: Quantity) -> Line | None:
+    """The line of a series, or None if it has no value at any size."""
+    rows = series.well()
+    metric = next((m for m in quantity.metrics if any(r.value(m) is not None for r in rows)), None)
+    if metric is None:
+        return None
+    points = [(row, float(value)) for row in rows if (value := row.value(metric)) is not None]
+    sizes = sorted({row.tokens for row, _ in points})
+    failed = {row.tokens: row.status for row in series.rows if row.status != "ok"}
+    return Line(
+        series.label,
+        series,
+        metric,
+        tuple(sizes),
+        tuple(median(v for row, v in points if row.tokens == size) for size in sizes),
+        tuple(points),
+        tuple((n, status) for n, status in sorted(failed.items()) if n not in sizes),
+        fit_power_law([(row.tokens, v) for row, v in points]),
+    )
+
+
+def draw_curves(panels: Sequence[Panel]) -> Any:
+    """A matplotlib figure of one panel in a column's width, or of several across the page.
+
+    Each panel has its own legend, with its exponents; where none is fitted, all share one.
+    """
+    alone = len(panels) == 1
+    shared = not alone and not any(panel.quantity.fitted for panel in panels)
+    entries = max(len(p.lines) + len(p.references) for p in panels)
+    # A long legend takes two columns, and the figure the width for them.
+    crowded = alone and entries > _MOST_ENTRIES
+    height = 2.2 + (0 if shared else 0.13 * (-(-entries // 2) if crowded else entries))
+    width = 0.75 * PAGE if crowded else COLUMN if alone else PAGE
+    named = {label for panel in panels for _, label, _ in panel.lines}
+    with styled():
+        rows = legend_rows(list(named), width) if shared else 0
+        figure, axes = subplots(len(panels), height, width, rows)
+        for panel, each in zip(panels, axes, strict=True):
+            _draw_panel(each, panel, _WRAP if alone else _WRAP_IN_PANELS)
+            if not shared:
+                # Above the axes: wherever a curve goes, it does not run through the legend.
+                each.legend(
+                    loc="lower left",
+                    bbox_to_anchor=(0, 1),
+                    borderaxespad=0.2,
+                    ncols=2 if crowded else 1,
+                    title=plain(panel.title),
+                    alignment="left",
+                )
+        if shared:
+            handles = {label: handle for each in axes for handle, label in _handles(each)}
+            legend_above(figure, list(handles.values()))
+    return figure
+
+
+def _handles(axes: Any) -> list[tuple[Any, str]]:
+    return list(zip(*axes.get_legend_handles_labels(), strict=True))
+
+
+def _draw_panel(axes: Any, panel: Panel, wrap: int) -> None:
+    quantity = panel.quantity
+    unit = unit_of(
+        quantity.kind,
+        [
+            *(value for line, _, _ in panel.lines for value in line.values),
+            *(value for reference in panel.references for _, value in reference.points),
+        ],
+    )
+    axes.set_xscale("log")
+    if quantity.logarithmic:
+        axes.set_yscale("log")
+    for line, label, number in panel.lines:
+        _draw_line(axes, line, plain(label, wrap), look(number), unit, quantity)
+    for number, reference in enumerate(panel.references):
+        _draw_reference(axes, reference, number, unit, wrap)
+    sizes = {n for line, _, _ in panel.lines for n in line.tokens}
+    sizes |= {n for reference in panel.references for n, _ in reference.points}
+    _label_sizes(axes, sorted(sizes))
+    if quantity.logarithmic:
+        _label_values(axes)
+    else:
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+    # What follows must not widen the axes.
+    axes.autoscale(enable=False)
+    if quantity.fitted:
+        for line, _, number in panel.lines:
+            _draw_band(axes, line, look(number), unit)
+        _draw_guides(axes, panel, unit)
+    axes.set_xlabel("tokens N")
+    axes.set_ylabel(plain(f"{quantity.label} ({unit.name})", 28))
+
+
+def _draw_line(
+    axes: Any, line: Line, label: str, how: Look, unit: Unit, quantity: Quantity
+) -> None:
+    scaled = [value / unit.factor for value in line.values]
+    law = line.law if quantity.fitted else None
+    said = label if law is None else _with_law(label, law)
+    axes.plot(
+        line.tokens, scaled, linestyle=how.dashes, color=how.colour, marker=how.marker, label=said
+    )
+    if len(line.points) > len(line.tokens):
+        xs, ys = zip(*((row.tokens, v / unit.factor) for row, v in line.points), strict=True)
+        axes.plot(xs, ys, ".", color=how.colour, alpha=0.5, ms=2.5)
+    for row, _ in line.points:
+        if interval := row.interval(line.metric):
+            bounds = [bound / unit.factor for bound in interval]
+            axes.plot([row.tokens] * 2, bounds, "-", color=how.colour, lw=0.7)
+    for tokens, status in line.failed:
+        # A terminal cross at the height of the last good point.
+        axes.plot([tokens], [scaled[-1]], "x", color=how.colour, ms=6, mew=1.5)
+        axes.annotate(
+            status,
+            (tokens, scaled[-1]),
+            xytext=(4, 3),
+            textcoords="offset points",
+            fontsize=6,
+            color=how.colour,
+        )
+
+
+def _draw_band(axes: Any, line: Line, how: Look, unit: Unit) -> None:
+    """Shades the interval of the fitted law, unless it is so wide that it says nothing."""
+    law = line.law
+    if law is None or not law.level:
+        return
+    sizes = np.geomspace(law.smallest, law.largest, 24)
+    low, high = np.array([law.band(float(n)) for n in sizes]).T / unit.factor
+    if (high / low).max() < _WIDEST_BAND:
+        axes.fill_between(sizes, low, high, color=how.colour, alpha=0.15, lw=0)
+
+
+def _draw_reference(axes: Any, reference: Reference, number: int, unit: Unit, wrap: int) -> None:
+    how = look(number)
+    xs = [n for n, _ in reference.points]
+    ys = [value / unit.factor for _, value in reference.points]
+    axes.plot(
+        *(xs, ys),
+        linestyle=how.dashes,
+        color=_GREY,
+        marker=how.marker,
+        markerfacecolor="white",
+        lw=0.8,
+        ms=3,
+        zorder=1,
+        label=plain(reference.label, wrap),
+    )
+    for tokens, _ in reference.failed[:1]:
+        axes.plot([tokens], [ys[-1]], "x", color=_GREY, ms=4, mew=1, zorder=1)
+
+
+def _with_law(label: str, law: PowerLaw) -> str:
+    spread = "" if law.margin is None else f" \\pm {law.margin:.2f}"
+    return f"{label}: $N^{{\\,{law.exponent:.2f}{spread}}}$, $N \\geq {law.smallest:.0f}$"
+
+
+def _label_sizes(axes: Any, sizes: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    ticks = _with_room(sizes)
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    if len(ticks) > 6:
+        axes.tick_params(axis="x", labelrotation=45)
+
+
+def _with_room(sizes: Sequence[float]) -> list[float]:
+    """The sizes whose labels do not touch: the ends, then those with the most factors of two."""
+    if len(sizes) < 2:
+        return list(sizes)
+    apart = log10(sizes[-1] / sizes[0]) / _MOST_TICKS
+    roundest = sorted(sizes[1:-1], key=lambda size: (-(int(size) & -int(size)), size))
+    kept: list[float] = []
+    for size in (sizes[0], sizes[-1], *roundest):
+        if all(abs(log10(size / other)) >= apart for other in kept):
+            kept.append(size)
+    return sorted(kept)
+
+
+def _label_values(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_ylim()
+    subs = (1, 2, 5) if high / low < 3e3 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw_guides(axes: Any, panel: Panel, unit: Unit) -> None:
+    """Short lines of slope 1, 2 and 3 in a corner that no curve crosses."""
+    drawn: list[tuple[Any, Any]] = [(each.tokens, each.values) for each, _, _ in panel.lines]
+    for reference in panel.references:
+        at, values = zip(*reference.points, strict=True)
+        drawn.append((at, values))
+    left, right = (log10(limit) for limit in axes.get_xlim())
+    low, high = (log10(limit) for limit in axes.get_ylim())
+    width = min(0.2, 0.32 * (high - low) / (3 * (right - left)))
+    if width < 0.03:
+        return
+    rise = 3 * width * (right - left) / (high - low)
+    corners = ((0.04, 0.96 - rise), (0.84 - width, 0.05))
+    taken = [_crossed(drawn, corner, width, rise, axes, unit) for corner in corners]
+    if all(taken):
+        # Room above everything.
+        axes.set_ylim(top=10 ** (high + (high - low) * 0.5 * rise / (1 - rise) + 0.02))
+        high = log10(axes.get_ylim()[1])
+        rise = 3 * width * (right - left) / (high - low)
+        corners, taken = ((0.04, 0.96 - rise),) * 2, [False, False]
+    x, y = corners[taken.index(False)]
+    start = (10 ** (left + x * (right - left)), 10 ** (low + y * (high - low)))
+    factor = 10 ** (width * (right - left))
+    for exponent, name in _GUIDES:
+        end = (start[0] * factor, start[1] * factor**exponent)
+        axes.plot(*zip(start, end, strict=True), color="0.55", lw=0.7, zorder=1)
+        axes.annotate(
+            name,
+            end,
+            xytext=(2, 0),
+            textcoords="offset points",
+            fontsize=5.5,
+            color="0.4",
+            va="center",
+        )
+
+
+def _crossed(
+    drawn: Sequence[tuple[Any, Any]],
+    corner: tuple[float, float],
+    width: float,
+    rise: float,
+    axes: Any,
+    unit: Unit,
+) -> bool:
+    """Whether a curve comes near a corner of the axes, in which guides would stand."""
+    left, right = np.log10(axes.get_xlim())
+    low, high = np.log10(axes.get_ylim())
+    for tokens, values in drawn:
+        at = np.log10(tokens)
+        among = np.linspace(at[0], at[-1], 60)
+        height = np.interp(among, at, np.log10(np.array(values) / unit.factor))
+        xs, ys = (among - left) / (right - left), (height - low) / (high - low)
+        beside = (xs > corner[0] - 0.04) & (xs < corner[0] + width + 0.12)
+        if (beside & (ys > corner[1] - 0.06) & (ys < corner[1] + rise + 0.06)).any():
+            return True
+    return False
