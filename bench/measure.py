@@ -95,6 +95,8 @@ def measure(
         name: value if math.isfinite(value) else None for name, value in program.outcome().items()
     }
     notes = program.notes() | {"implementations": timed_on, "threads": torch.get_num_threads()}
+    # In the order in which they run, which the names of metrics do not keep.
+    notes["phases"] = list(program.phases)
 
     breakdown: dict[str, Any] = {}
     if protocol.counts:

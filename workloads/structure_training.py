@@ -148,7 +148,8 @@ class StructureTraining(Workload):
     def labels(self, config: Config) -> dict[str, Value]:
         """See `Workload`."""
         told = {"preset", "tokens", "entry", "backend", "precision"}
-        usual = self.configure({"preset": config["preset"]})
+        # Some defaults follow from these: they must not make a series of every size.
+        usual = self.configure({name: config[name] for name in ("preset", "tokens", "entry")})
         synthetic = config["entry"] == SYNTHETIC
         others = [
             f"{axis.name}={config[axis.name]}"
