@@ -33,11 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     done = export(records, out, catalogue())
     left_out = []
     if done.untraceable:
-        left_out.append(f"{done.untraceable} records of uncommitted source")
+        left_out.append(f"{done.untraceable} of uncommitted source")
     if done.failed:
         left_out.append(f"{done.failed} of cases that did not end well")
-    but = f"; left out: {', '.join(left_out)}" if left_out else ""
+    but = f"; records left out: {', '.join(left_out)}" if left_out else ""
     if not done.files:
         raise UsageError(f"{', '.join(map(str, sources))}: no records to export{but}")
-    print(f"{done.figures} figures in {len(done.files)} files below {out}{but}")
+    files = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
+    print(f"{done.figures:,} figures in {files} below {out}{but}")
     return 0

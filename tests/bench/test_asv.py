@@ -294,10 +294,11 @@ class TestCommand:
 
     def test_it_says_what_it_did_and_what_it_left_out(self, tmp_path, capsys):
         bad = measured(2, git=GIT | {"dirty": True})
-        path = self.write(tmp_path, measured(1), bad, a_record(3))
+        good = measured(1, values={"operator_calls": 7})
+        path = self.write(tmp_path, good, bad, a_record(3))
         assert main(["export", "asv", path, "--out", str(tmp_path / "asv")]) == 0
         assert capsys.readouterr().out == (
-            f"1 figures in 1 files below {tmp_path / 'asv'}; left out: 1 records of uncommitted "
+            f"2 figures in 1 file below {tmp_path / 'asv'}; records left out: 1 of uncommitted "
             "source, 1 of cases that did not end well\n"
         )
 
@@ -305,7 +306,7 @@ class TestCommand:
         path = self.write(tmp_path, measured(1, git=GIT | {"dirty": True}))
         assert main(["export", "asv", path, "--out", str(tmp_path / "asv")]) == 2
         assert capsys.readouterr().err == (
-            f"foldperf: {path}: no records to export; left out: 1 records of uncommitted source\n"
+            f"foldperf: {path}: no records to export; records left out: 1 of uncommitted source\n"
         )
 
 
@@ -322,6 +323,16 @@ def test_source_of_no_commit_is_refused(tmp_path, monkeypatch):
         make_plan(catalogue(), tmp_path)
     monkeypatch.setenv(DIRTY, "1")
     make_plan(catalogue(), tmp_path)
+
+
+COMMITS = 12
+# On the H200, of the first half of the commits and of the second.
+STEPS = {
+    **{"step_time_s": (2.0, 2.0), "kernel_launches": (1000, 1005), "memory_copies": (1005, 1000)},
+    **{"model_flop_utilization": (0.5, 0.4), "hardware_flop_utilization": (0.4, 0.5)},
+    **{"achieved_flops": (5e12, 4e12), "first_step_time_s": (2.0, 2.01)},
+}
+WORSE = {"kernel_launches", "lacking_model_flop_utilization", "inverse_achieved_flops"}
 
 
 class Clone:
@@ -350,9 +361,9 @@ class Clone:
         }
         self.environment = os.environ | paths | sweep | author | {"PATH": binaries}
         self.said = ""
-        for line in ("git init -q", "git add -A", "git commit -q -m one"):
+        for line in ("git init -q", "git add -A"):
             self(line)
-        self.sha = self("git rev-parse HEAD").strip()
+        self.commit("everything")
 
     def __call__(self, line):
         done = subprocess.run(
@@ -368,21 +379,33 @@ class Clone:
         self.said += done.stdout + done.stderr
         return done.stdout
 
+    def commit(self, *messages):
+        self("; ".join(f"git commit -q --allow-empty -m {message}" for message in messages))
+
+    def log(self):
+        return self("git rev-list --reverse HEAD").split()
+
     def index(self):
         return strict(self.root / "results/html/index.json")
 
     def graphs(self, name):
-        """The points of a benchmark's graphs by accelerator."""
+        """The newest points of a benchmark's graphs by accelerator."""
         found = {}
         for path in (self.root / "results/html/graphs").rglob(f"{name}.json"):
             if gpu := re.search(r"/gpu-([^/]+)", str(path)):
-                found[gpu[1]] = [point for _, points in strict(path) for point in points]
+                points = strict(path)
+                found[gpu[1]] = points[-1][1] if points else []
         return found
+
+    def regressions(self):
+        """The benchmarks that asv finds to have become worse."""
+        found = strict(self.root / "results/html/regressions.json")["regressions"]
+        return {name.partition("(")[0].rpartition("track_")[2] for name, *_ in found}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A clone into which records of an H200 were exported and in which the guide's commands ran."""
+    """A clone with records of an H200 at every commit, and what the guide's commands did there."""
     clone = Clone(tmp_path_factory.mktemp("asv"))
     guide = (ROOT / "docs" / "asv.md").read_text()
     (block,) = [b for b in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL) if "asv run" in b]
@@ -392,9 +415,11 @@ def clone(tmp_path_factory):
         ["asv", "run"],
         ["asv", "publish"],
     ]
-    records = [
-        measured(n, 4 * n, {"step_time_s": n, "kernel_launches": n}, clone.sha) for n in (1, 2, 4)
-    ]
+    clone.commit(*range(COMMITS - 1))
+    records = []
+    for age, sha in enumerate(clone.log()):
+        values = {name: steps[2 * age // COMMITS] for name, steps in STEPS.items()}
+        records += [measured(100 * age + tokens, tokens, values, sha) for tokens in (4, 16)]
     path = clone.root.parent / "h200.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     # Before asv runs, whose own list of benchmarks would then lack what was exported.
@@ -426,14 +451,19 @@ class TestAsv:
         assert index["benchmarks"][STEP_TIME]["param_names"] == ["case", "tokens", "ranks"]
         assert index["benchmarks"][STEP_TIME]["params"] == [["'default'"], ["4", "8", "16"], ["1"]]
         graphs = clone.graphs(STEP_TIME)
-        assert graphs["NVIDIA H200"] == [1, 2, 4]
+        assert graphs["NVIDIA H200"] == [2, None, 2]
         assert all(value > 0 for value in graphs["none"][:2])
         assert graphs["none"][2] is None
-        assert clone.graphs("workload.toy.track_kernel_launches")["NVIDIA H200"] == [1, 2, 4]
+        launches = clone.graphs("workload.toy.track_kernel_launches")
+        assert launches["NVIDIA H200"] == [1005, None, 1005]
+        assert not launches["none"]
+
+    def test_what_became_worse_is_a_regression_and_what_became_better_is_not(self, clone):
+        assert clone.regressions() == WORSE
 
     def test_every_file_of_asv_is_strict_json(self, clone):
         files = list((clone.root / "results/asv").rglob("*.json"))
-        assert len(files) == 5
+        assert len(files) == 4 + COMMITS
         for path in files:
             strict(path)
 
