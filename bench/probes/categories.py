@@ -89,6 +89,8 @@ def operator_kind(operator: str) -> str:
     # In place is what it is out of place.
     if name.removesuffix("_") in _KIND:
         return _KIND[name.removesuffix("_")]
+    if rest and "attention" in name:
+        return "attention"
     return "elementwise" if _is_pointwise(operator) else "other"
 
 

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from bench.probes.agreement import count_agreement
+from bench.probes.categories import operator_kind
 from bench.simulation.simulate import simulate
 from bench.simulation.trace import trace
 from refsys import config
@@ -130,6 +132,17 @@ def test_a_simulated_step_is_a_real_one(tmp_path, name, variant, precision):
 
 def vars_of(cost):
     return cost.calls, cost.flops, cost.nbytes
+
+
+@pytest.mark.parametrize("variant", ["fair", "naive"])
+def test_the_profiler_counts_the_same_operators(tmp_path, variant):
+    """Of what the CPU's attention calls inside, too, neither counts anything."""
+    flags, calls = count_agreement(build(tmp_path, tokens=16, variant=variant))
+    assert not flags
+    blocks = PRESETS["bloom-tiny"].blocks
+    own = "foldperf.alibi_attention", "foldperf.alibi_attention_backward"
+    assert [calls.get(name, 0) for name in own] == [blocks * (variant == "fair")] * 2
+    assert all(operator_kind(name) == "attention" for name in own)
 
 
 def test_fair_is_smaller_and_dispatches_less():

@@ -124,15 +124,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             scales_R1 = ((targets_R != IGNORED) * share).unsqueeze(1)
             places_R1 = targets_R.clamp(min=0).unsqueeze(1)
             logits_RV = (hidden_RW @ cast_VW.t()).to(losses)
-            logsumexp_R1 = logits_RV.logsumexp(1, keepdim=True)
-            loss += ((logsumexp_R1 - logits_RV.gather(1, places_R1)) * scales_R1).sum()
+            chosen_R1 = logits_RV.gather(1, places_R1)
+            largest_R1 = logits_RV.amax(1, keepdim=True)
+            # From here on in the memory of the logits.
+            weights_RV = logits_RV.sub_(largest_R1).exp_()
+            sums_R1 = weights_RV.sum(1, keepdim=True)
+            loss += ((sums_R1.log() + largest_R1 - chosen_R1) * scales_R1).sum()
             if grad_hidden_NW is None or grad_weight_VW is None:
                 continue
-            # softmax(logits) − one-hot(target), in the memory of the logits.
-            grad_RV = logits_RV.sub_(logsumexp_R1).exp_()
-            grad_RV.scatter_add_(1, places_R1, torch.full_like(scales_R1, -1.0))
-            cast_RV = grad_RV.mul_(scales_R1).to(hidden_NW.dtype)
-            del logits_RV, grad_RV
+            # (softmax − one-hot of the target) · share of the position in the mean.
+            grad_RV = weights_RV.mul_(scales_R1 / sums_R1).scatter_add_(1, places_R1, -scales_R1)
+            cast_RV = grad_RV.to(hidden_NW.dtype)
+            del logits_RV, weights_RV, grad_RV
             grad_hidden_NW[number * rows :][:rows] = cast_RV @ cast_VW
             _add_product(grad_weight_VW, cast_RV.t(), hidden_RW)
         ctx.gradients = grad_hidden_NW, grad_weight_VW
