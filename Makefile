@@ -42,4 +42,4 @@ unit: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 clean:
-	rm -rf $(VENV) results/runs results/report
+	rm -rf $(VENV) results/runs results/report results/asv results/html

@@ -56,7 +56,7 @@ class AlphaFold3Workload(StructureTraining):
     selections: ClassVar = {
         "exact": ({"preset": "tiny", "precision": "bfloat16", "entry": SYNTHETIC},),
         "timing": ({"entry": SYNTHETIC, "tokens": 16, "samples": 4},),
-        "quick": ({"entry": "8vkf", "tokens": [32, 64, 96]},),
+        "quick": ({"entry": "8vkf", "tokens": [32, 64]},),
     }
 
     def configure(self, values: Any) -> Config:
