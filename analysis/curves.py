@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
 from statistics import median
 from typing import Any
 
@@ -19,6 +18,7 @@ from analysis.drawing import (
     styled,
     subplots,
 )
+from analysis.guides import Curve, draw_guides, label_sizes, label_values
 from analysis.quantities import Quantity, Unit, unit_of
 from analysis.scaling import PowerLaw, fit_power_law
 from analysis.series import Series
@@ -26,10 +26,8 @@ from analysis.table import Row
 
 _WRAP = 58
 _WRAP_IN_PANELS = 36
-_MOST_TICKS = 9
 _MOST_ENTRIES = 8
 _WIDEST_BAND = 4
-_GUIDES = ((1, "$N$"), (2, "$N^2$"), (3, "$N^3$"))
 _GREY = "0.62"
 
 
@@ -171,9 +169,9 @@ def _draw_panel(axes: Any, panel: Panel, wrap: int) -> None:
         _draw_reference(axes, reference, number, unit, wrap)
     sizes = {n for line, _, _ in panel.lines for n in line.tokens}
     sizes |= {n for reference in panel.references for n, _ in reference.points}
-    _label_sizes(axes, sorted(sizes))
+    label_sizes(axes, sorted(sizes))
     if quantity.logarithmic:
-        _label_values(axes)
+        label_values(axes)
     else:
         axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
     # What follows must not widen the axes.
@@ -181,9 +179,16 @@ def _draw_panel(axes: Any, panel: Panel, wrap: int) -> None:
     if quantity.fitted:
         for line, _, number in panel.lines:
             _draw_band(axes, line, look(number), unit)
-        _draw_guides(axes, panel, unit)
+        draw_guides(axes, _drawn(panel, unit))
     axes.set_xlabel("tokens N")
     axes.set_ylabel(plain(f"{quantity.label} ({unit.name})", 28))
+
+
+def _drawn(panel: Panel, unit: Unit) -> list[Curve]:
+    curves: list[Curve] = [(line.tokens, line.values) for line, _, _ in panel.lines]
+    for each in panel.references:
+        curves.append(([n for n, _ in each.points], [value for _, value in each.points]))
+    return [(sizes, [value / unit.factor for value in values]) for sizes, values in curves]
 
 
 def _draw_line(
@@ -248,96 +253,3 @@ def _draw_reference(axes: Any, reference: Reference, number: int, unit: Unit, wr
 def _with_law(label: str, law: PowerLaw) -> str:
     spread = "" if law.margin is None else f" \\pm {law.margin:.2f}"
     return f"{label}: $N^{{\\,{law.exponent:.2f}{spread}}}$, $N \\geq {law.smallest:.0f}$"
-
-
-def _label_sizes(axes: Any, sizes: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
-    ticks = _with_room(sizes)
-    axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    if len(ticks) > 6:
-        axes.tick_params(axis="x", labelrotation=45)
-
-
-def _with_room(sizes: Sequence[float]) -> list[float]:
-    """The sizes whose labels do not touch: the ends, then those with the most factors of two."""
-    if len(sizes) < 2:
-        return list(sizes)
-    apart = log10(sizes[-1] / sizes[0]) / _MOST_TICKS
-    roundest = sorted(sizes[1:-1], key=lambda size: (-(int(size) & -int(size)), size))
-    kept: list[float] = []
-    for size in (sizes[0], sizes[-1], *roundest):
-        if all(abs(log10(size / other)) >= apart for other in kept):
-            kept.append(size)
-    return sorted(kept)
-
-
-def _label_values(axes: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axes.get_ylim()
-    subs = (1, 2, 5) if high / low < 3e3 else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _draw_guides(axes: Any, panel: Panel, unit: Unit) -> None:
-    """Short lines of slope 1, 2 and 3 in a corner that no curve crosses."""
-    drawn: list[tuple[Any, Any]] = [(each.tokens, each.values) for each, _, _ in panel.lines]
-    for reference in panel.references:
-        at, values = zip(*reference.points, strict=True)
-        drawn.append((at, values))
-    left, right = (log10(limit) for limit in axes.get_xlim())
-    low, high = (log10(limit) for limit in axes.get_ylim())
-    width = min(0.2, 0.32 * (high - low) / (3 * (right - left)))
-    if width < 0.03:
-        return
-    rise = 3 * width * (right - left) / (high - low)
-    corners = ((0.04, 0.96 - rise), (0.84 - width, 0.05))
-    taken = [_crossed(drawn, corner, width, rise, axes, unit) for corner in corners]
-    if all(taken):
-        # Room above everything.
-        axes.set_ylim(top=10 ** (high + (high - low) * 0.5 * rise / (1 - rise) + 0.02))
-        high = log10(axes.get_ylim()[1])
-        rise = 3 * width * (right - left) / (high - low)
-        corners, taken = ((0.04, 0.96 - rise),) * 2, [False, False]
-    x, y = corners[taken.index(False)]
-    start = (10 ** (left + x * (right - left)), 10 ** (low + y * (high - low)))
-    factor = 10 ** (width * (right - left))
-    for exponent, name in _GUIDES:
-        end = (start[0] * factor, start[1] * factor**exponent)
-        axes.plot(*zip(start, end, strict=True), color="0.55", lw=0.7, zorder=1)
-        axes.annotate(
-            name,
-            end,
-            xytext=(2, 0),
-            textcoords="offset points",
-            fontsize=5.5,
-            color="0.4",
-            va="center",
-        )
-
-
-def _crossed(
-    drawn: Sequence[tuple[Any, Any]],
-    corner: tuple[float, float],
-    width: float,
-    rise: float,
-    axes: Any,
-    unit: Unit,
-) -> bool:
-    """Whether a curve comes near a corner of the axes, in which guides would stand."""
-    left, right = np.log10(axes.get_xlim())
-    low, high = np.log10(axes.get_ylim())
-    for tokens, values in drawn:
-        at = np.log10(tokens)
-        among = np.linspace(at[0], at[-1], 60)
-        height = np.interp(among, at, np.log10(np.array(values) / unit.factor))
-        xs, ys = (among - left) / (right - left), (height - low) / (high - low)
-        beside = (xs > corner[0] - 0.04) & (xs < corner[0] + width + 0.12)
-        if (beside & (ys > corner[1] - 0.06) & (ys < corner[1] + rise + 0.06)).any():
-            return True
-    return False

@@ -191,7 +191,7 @@ def _with_names(panels: Sequence[StackPanel]) -> list[StackPanel]:
 
 def _first_two(stack: Stack) -> str:
     ranked = sorted(stack.parts.items(), key=lambda item: (-item[1], item[0]))[:2]
-    return ", then ".join(f"{name} {percent(value / stack.whole)}" for name, value in ranked)
+    return ", then ".join(f"{name} ({percent(value / stack.whole)})" for name, value in ranked)
 
 
 def _state_finding(panel: StackPanel) -> str:

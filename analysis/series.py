@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median_low
 from typing import TypeVar
 
 from analysis.table import Cell, Row
@@ -45,17 +44,10 @@ class Series:
         """One row of each size: the one whose value is the median of those that have one."""
         chosen = []
         for size in self.sizes():
-            found = {id(row): value(row) for row in self.well() if row.tokens == size}
-            there = [each for each in found.values() if each is not None]
-            if there:
-                middle = median_low(there)
-                chosen.append(
-                    next(
-                        row
-                        for row in self.well()
-                        if row.tokens == size and found[id(row)] == middle
-                    )
-                )
+            rows = [row for row in self.well() if row.tokens == size]
+            ranked = sorted((v, k) for k, row in enumerate(rows) if (v := value(row)) is not None)
+            if ranked:
+                chosen.append(rows[ranked[(len(ranked) - 1) // 2][1]])
         return chosen
 
 

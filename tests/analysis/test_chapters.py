@@ -140,7 +140,7 @@ class TestMemory:
         whole = sum(parts.values())
         made = whole - sum(parts[s] for s in ("parameters", "optimizer", "gradients", "inputs"))
         text = sentences(state_chapter(series(record)))
-        assert f"activations {percent(parts['activations'] / whole)}" in text
+        assert f"activations ({percent(parts['activations'] / whole)})" in text
         assert f"what the step itself makes is {percent(made / whole)}" in text
 
     def test_a_predicted_peak_stands_in_for_one_that_was_not_followed(self):
@@ -161,7 +161,7 @@ class TestMemory:
             mine = {x["module"]: x["bytes"] for x in table(made) if x["run_id"] == run_id}
             expected = {name or OUTSIDE: n for name, n in record["breakdown"][BREAKDOWN].items()}
             assert {name: float(n) for name, n in mine.items()} == expected
-        assert "trunk.module_0 18 %, then trunk.module_1 16 %" in sentences(made)
+        assert "trunk.module_0 (18 %), then trunk.module_1 (16 %)" in sentences(made)
         panel = made.figures[0].draw.args[0][0]
         for stack, record in zip(panel.stacks, records, strict=True):
             assert stack.parts[OTHER] > 0

@@ -145,8 +145,14 @@ def test_no_screen_is_too_narrow(browser, width):
     )
     assert browser.value("innerWidth") == width
     assert browser.value("document.documentElement.scrollWidth") <= width
-    widest = browser.value("Math.max(...Array.from(document.images, i => i.clientWidth))")
-    assert width / 3 < widest <= width
+    boxes = browser.value(
+        "Array.from(document.images, i => [i.clientWidth, i.parentElement.clientWidth,"
+        " i.naturalWidth])"
+    )
+    for image, box, natural in boxes:
+        assert box <= width
+        # 8 points of print are 8 pixels or more: 300 pixels an inch hold 96 of the screen.
+        assert image >= min(0.9 * box, natural * 96 / 300)
 
 
 def test_it_prints(browser):

@@ -4,6 +4,7 @@ import base64
 import csv
 import re
 import struct
+from pathlib import Path
 
 import pytest
 from support.measured import failed
@@ -94,6 +95,26 @@ class TestFiles:
         assert len(names) == len(FORMATS) * len(CHAPTERS) + len(CHAPTERS) + 4
         for name in sorted(names):
             assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
+
+
+DOC = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text()
+
+
+def test_the_guide_names_every_figure(page):
+    listed = re.findall(r"^\| (`.*?`) \|", DOC, re.MULTILINE)
+    named = {name for cell in listed for name in re.findall(r"`(\w+)`", cell)}
+    assert named >= set(CHAPTERS)
+    assert named - set(CHAPTERS) == {"kernel_launches_by_kind", "energy"}
+
+
+def test_the_guides_own_figure_can_be_drawn(page, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "report").symlink_to(page.parent)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    exec(compile(code, "report.md", "exec"), {})
+    assert (tmp_path / "activations.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_only_failures_make_a_page_without_figures(tmp_path):
