@@ -2,91 +2,199 @@
 
 import argparse
 import os
-import sys
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench.cli import options
 
-SUMMARY = "compare exact costs with the committed baseline"
-EXAMPLE = "foldperf gate\n  foldperf gate --bless --reason 'fused the transition'"
-_SHOWN = 12
+if TYPE_CHECKING:
+    from bench.gate.outcome import Outcome
+    from bench.sweep import Case
+
+SUMMARY = "compare a change with its baseline: exact costs, or times"
+EXAMPLE = (
+    "foldperf gate\n"
+    "  foldperf gate --bless --reason 'fused the transition'\n"
+    "  foldperf gate --timing --against main"
+)
+_EXACT_ALONE = ("baseline", "bless", "reason")
+_TIMING_ALONE = ("against", "pairs", "threshold", "seed")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to compare, with what."""
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="default: the committed one")
+    """What to compare, with what, and where to say so."""
     parser.add_argument("--cases", metavar="SWEEP", help="cases to cover (default: the gate's own)")
     parser.add_argument("--only", metavar="TEXT", help="cover only cases whose title contains this")
-    parser.add_argument(
+    exact = parser.add_argument_group("exact costs")
+    exact.add_argument("--baseline", type=Path, metavar="FILE", help="default: the committed one")
+    exact.add_argument(
         "--jobs",
         type=options.at_least(1),
         default=min(2, len(os.sched_getaffinity(0))),
         help="processes (default: 2)",
     )
-    parser.add_argument("--bless", action="store_true", help="make the candidate the baseline")
-    parser.add_argument("--reason", metavar="TEXT", help="why it is blessed")
+    exact.add_argument("--bless", action="store_true", help="make the candidate the baseline")
+    exact.add_argument("--reason", metavar="TEXT", help="why it is blessed")
+    timing = parser.add_argument_group("times")
+    timing.add_argument(
+        "--timing", action="store_true", help="time the source beside a baseline's source"
+    )
+    timing.add_argument(
+        "--against",
+        metavar="REF",
+        help="a commit, or the folder of a source tree (default: HEAD if there are uncommitted "
+        "changes, else where the branch began, else the commit before)",
+    )
+    timing.add_argument(
+        "--pairs",
+        type=options.at_least(1),
+        metavar="N",
+        help="pairs of fresh processes, once more as many where they leave something open "
+        "(default: 8)",
+    )
+    timing.add_argument(
+        "--threshold",
+        type=float,
+        metavar="PERCENT",
+        help="the smallest slowdown that matters (default: 5)",
+    )
+    timing.add_argument("--seed", type=options.at_least(0), help="of all orders (default: 0)")
+    options.add_store(parser)
+    reports = parser.add_argument_group("reports")
+    reports.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="append a summary, as for a pull request"
+    )
+    reports.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit file")
     options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Status 0 if nothing moved, 1 if something did, 3 if the baseline speaks of another torch."""
+    """Status 0 for PASS, 1 for FAIL, 3 for AMBIGUOUS; 2 for a fault of the request or the gate."""
+    from bench.gate.outcome import STATUS
+
+    _check_options(arguments)
+    start = time.monotonic()
+    if arguments.bless:
+        return _bless(arguments)
+    outcome, table = _timing(arguments) if arguments.timing else _exact(arguments)
+    _report(outcome, arguments, time.monotonic() - start)
+    if arguments.json:
+        options.print_json(table)
+    else:
+        print(outcome.text())
+    return STATUS[outcome.verdict]
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
     from bench.errors import UsageError
-    from bench.gate import exact
-    from bench.gate.fingerprint import fingerprints
+
+    for name in _EXACT_ALONE if arguments.timing else _TIMING_ALONE:
+        if getattr(arguments, name) not in {None, False}:
+            with_it = "without" if arguments.timing else "with"
+            raise UsageError(f"--{name} goes {with_it} --timing")
+    if arguments.bless and not arguments.reason:
+        raise UsageError("--bless needs --reason: say why the costs are meant to change")
+    if arguments.bless and arguments.only:
+        raise UsageError("--bless covers all cases; leave out --only")
+    if arguments.threshold is not None and not 0 < arguments.threshold <= 1000:
+        raise UsageError(f"--threshold {arguments.threshold:g}: expected 0 to 1000 %")
+
+
+def _cases(arguments: argparse.Namespace, default: Path) -> "list[Case]":
+    from bench.errors import UsageError
     from bench.sweep import find_sweep, read_sweep
     from workloads.catalogue import catalogue
 
-    path = arguments.baseline or exact.BASELINE
-    sweep = read_sweep(find_sweep(arguments.cases or str(exact.CASES)), catalogue())
-    wanted = arguments.only or ""
-    cases = [case for case in sweep.cases if wanted in case.title]
+    sweep = read_sweep(find_sweep(arguments.cases or str(default)), catalogue())
+    cases = [case for case in sweep.cases if (arguments.only or "") in case.title]
     if not cases:
         raise UsageError(f"--only {arguments.only}: no case's title contains it")
-    if arguments.bless:
-        if not arguments.reason:
-            raise UsageError("--bless needs --reason: say why the costs are meant to change")
-        if arguments.only:
-            raise UsageError("--bless covers all cases; leave out --only")
-        exact.write_baseline(path, fingerprints(cases, arguments.jobs), arguments.reason)
-        print(f"blessed {len(cases)} cases for torch {exact.torch_minor()}: {path}")
-        return 0
-    baseline = exact.read_baseline(path)
+    return cases
+
+
+def _bless(arguments: argparse.Namespace) -> int:
+    from bench.gate import exact
+    from bench.gate.fingerprint import fingerprints
+
+    path = arguments.baseline or exact.BASELINE
+    cases = _cases(arguments, exact.CASES)
+    exact.write_baseline(path, fingerprints(cases, arguments.jobs), arguments.reason)
+    print(f"blessed {len(cases)} cases for torch {exact.torch_minor()}: {path}")
+    return 0
+
+
+def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
+    """The outcome, and what ``--json`` prints."""
+    from bench.gate import exact
+    from bench.gate.exact_outcome import of_another_torch, of_changes
+    from bench.gate.fingerprint import fingerprints
+
+    cases = _cases(arguments, exact.CASES)
+    baseline = exact.read_baseline(arguments.baseline or exact.BASELINE)
     if baseline.torch != exact.torch_minor():
-        return _ambiguous(baseline.torch, exact.torch_minor(), arguments.json)
+        found = of_another_torch(baseline.torch, exact.torch_minor())
+        return found, {"verdict": found.verdict, "reason": found.headline, "changes": []}
+    wanted = arguments.only or ""
     expected = {title: each for title, each in baseline.fingerprints.items() if wanted in title}
     changes = exact.compare(expected, fingerprints(cases, arguments.jobs))
-    _report(changes, len(cases), arguments.json)
-    return 1 if changes else 0
+    found = of_changes([case.title for case in cases], changes)
+    rows = [{name: getattr(change, name) for name in change.__slots__} for change in changes]
+    return found, {"verdict": found.verdict, "cases": len(cases), "changes": rows}
 
 
-def _ambiguous(theirs: str, ours: str, as_json: bool) -> int:
-    reason = (
-        f"the baseline is of torch {theirs}, this is torch {ours}: operators decompose otherwise "
-        "there, so that costs cannot be compared"
-    )
-    if as_json:
-        options.print_json({"verdict": "AMBIGUOUS", "reason": reason, "changes": []})
-    else:
-        print(f"AMBIGUOUS: {reason}")
-    return 3
+def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
+    """The outcome, and what ``--json`` prints."""
+    from bench.gate.source_trees import source_trees
+    from bench.gate.timing import CASES, PAIRS, run_gate
+    from bench.gate.timing_block import Pace
+    from bench.gate.timing_outcome import of_found
+    from bench.gate.timing_verdict import Rule
+
+    cases = _cases(arguments, CASES)
+    rule = Rule() if arguments.threshold is None else Rule(threshold=arguments.threshold / 100)
+    with _terminated_in_order(), source_trees(arguments.against) as trees:
+        found = run_gate(
+            trees,
+            cases,
+            arguments.store,
+            pairs=PAIRS if arguments.pairs is None else arguments.pairs,
+            rule=rule,
+            seed=arguments.seed or 0,
+            pace=Pace(),
+        )
+    return of_found(found), found.as_json()
 
 
-def _report(changes: list, cases: int, as_json: bool) -> None:
-    verdict = "FAIL" if changes else "PASS"
-    if as_json:
-        rows = [{name: getattr(change, name) for name in change.__slots__} for change in changes]
-        options.print_json({"verdict": verdict, "cases": cases, "changes": rows})
-        return
-    if not changes:
-        print(f"PASS: {cases} cases cost what the baseline says, to the last call, FLOP and byte")
-        return
-    titles = dict.fromkeys(change.case for change in changes)
-    print(f"FAIL: {len(changes)} figures moved in {len(titles)} of {cases} cases")
-    for title in titles:
-        own = [change for change in changes if change.case == title]
-        print(f"{title}:")
-        for change in own[:_SHOWN]:
-            print(f"  {change}")
-        if len(own) > _SHOWN:
-            print(f"  and {len(own) - _SHOWN} more; --json lists all")
-    print("If this is meant: foldperf gate --bless --reason '...'", file=sys.stderr)
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """Has SIGTERM, which CI systems send, leave no process and no folder behind."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _report(outcome: "Outcome", arguments: argparse.Namespace, seconds: float) -> None:
+    """Writes the files that were asked for."""
+    from bench.errors import StorageError
+    from bench.gate.junit import junit
+    from bench.gate.markdown import markdown
+    from refsys.files import write_atomically
+
+    try:
+        if arguments.markdown:
+            with arguments.markdown.open("a") as file:
+                file.write(markdown(outcome))
+        if arguments.junit:
+            write_atomically(arguments.junit, junit(outcome, seconds))
+    except OSError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}") from None

@@ -1,0 +1,156 @@
+"""What pairs of processes say of a change of time, and what they cannot say.
+
+A sample is one pair of fresh processes: the log of candidate over baseline. Steps within a process
+are no samples: more of them make an interval narrow and no truer (Kalibera & Jones, ISMM 2013).
+
+- FAIL: the lower bound is above zero, and the estimate is above the threshold and above what the
+  same number of pairs of the *same* code would show by chance. Over all cells together identical
+  code fails with at most the stated probability (Bonferroni).
+- PASS: the upper bound is below the threshold. All cells must pass for the gate to pass, so that
+  this bound needs no correction for their number.
+- AMBIGUOUS: neither, with the number of pairs that would settle it at the noise that was met.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from bench.errors import UsageError
+from bench.gate.outcome import AMBIGUOUS, FAIL, PASS
+
+# Planned numbers of pairs and detectable effects hold with this probability.
+_POWER = 0.9
+# What would take more pairs than this takes a quieter machine.
+MOST_PAIRS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """When a cell fails and passes.
+
+    Attributes:
+        threshold: The smallest slowdown that matters, as a fraction.
+        false_fail: Probability that identical code fails, over all cells and looks.
+        false_pass: Probability that a cell at the threshold passes, over all looks.
+        looks: How often the samples are judged, a later time with more of them.
+    """
+
+    threshold: float = 0.05
+    false_fail: float = 0.01
+    false_pass: float = 0.05
+    looks: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on a cell; all changes are candidate over baseline less one.
+
+    Attributes:
+        verdict: PASS, FAIL or AMBIGUOUS.
+        change: The estimate.
+        low: Below this it is not, with the confidence of a FAIL.
+        high: Above this it is not, with the confidence of a PASS.
+        floor: What the same code could show by chance.
+        detectable: The smallest slowdown that would fail nine times in ten.
+        pairs: How many pairs are behind it.
+        more_pairs: How many more would settle it; 0 if it is settled, None if too many.
+        faster: Whether it is an improvement by the rule of a FAIL, turned round.
+    """
+
+    verdict: str
+    change: float
+    low: float
+    high: float
+    floor: float
+    detectable: float
+    pairs: int
+    more_pairs: int | None
+    faster: bool
+
+
+def judge(pairs: Sequence[float], same_side: Sequence[float], cells: int, rule: Rule) -> Judgement:
+    """Judges a cell.
+
+    Args:
+        pairs: Log of candidate over baseline, of each pair of processes; 4 at least.
+        same_side: Log of one process over another of the same side.
+        cells: How many cells are judged together.
+        rule: When it fails and passes.
+    """
+    n, estimate, spread = len(pairs), fmean(pairs), stdev(pairs)
+    same = math.sqrt(fmean([each**2 for each in same_side]))
+    fails, passes = rule.false_fail / cells / rule.looks, rule.false_pass / rule.looks
+    threshold = math.log1p(rule.threshold)
+    low = estimate - _quantile(n - 1, fails) * spread / math.sqrt(n)
+    high = estimate + _quantile(n - 1, passes) * spread / math.sqrt(n)
+    floor = _quantile(len(same_side), fails) * same / math.sqrt(n)
+    noise = math.hypot(spread, same) / math.sqrt(2)
+    beside = _quantile(n - 1, fails) + _quantile(n - 1, 1 - _POWER)
+    slower = low > 0 and estimate > max(threshold, floor)
+    verdict = FAIL if slower else PASS if high < threshold else AMBIGUOUS
+    more: int | None = 0
+    if verdict == AMBIGUOUS:
+        needed = _pairs_needed(estimate, low, high, noise, threshold, (fails, passes))
+        more = None if needed is None else max(needed - n, 2)
+    # The interval of an improvement is the same, seen from the other side.
+    other = estimate + (estimate - low)
+    return Judgement(
+        verdict=verdict,
+        change=math.expm1(estimate),
+        low=math.expm1(low),
+        high=math.expm1(high),
+        floor=math.expm1(floor),
+        detectable=math.expm1(max(threshold, beside * noise / math.sqrt(n))),
+        pairs=n,
+        more_pairs=more,
+        faster=other < 0 and estimate < -max(threshold, floor),
+    )
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """The gate's verdict: the worst of its cells'."""
+    return next((worst for worst in (FAIL, AMBIGUOUS) if worst in verdicts), PASS)
+
+
+def _pairs_needed(
+    estimate: float,
+    low: float,
+    high: float,
+    noise: float,
+    threshold: float,
+    errors: tuple[float, float],
+) -> int | None:
+    """How many pairs would decide nine times in ten, if noise stays and the estimate is right.
+
+    An estimate that may well be chance is taken for none.
+    """
+    fails, passes = errors
+    if estimate > threshold:
+        error, room = fails, estimate
+    else:
+        consistent = low <= 0 <= high
+        error, room = passes, threshold - (0.0 if consistent else estimate)
+    for n in range(4, MOST_PAIRS + 1, 2):
+        if (_quantile(n - 1, error) + _quantile(n - 1, 1 - _POWER)) * noise / math.sqrt(n) < room:
+            return n
+    return None
+
+
+def _quantile(freedom: int, beyond: float) -> float:
+    """Student's t that is exceeded with probability `beyond`."""
+    return float(student()(freedom, 1 - beyond))
+
+
+def student() -> Callable[[int, float], float]:
+    """Quantiles of Student's t, of degrees of freedom and a probability.
+
+    Raises:
+        UsageError: SciPy is missing.
+    """
+    try:
+        from scipy.special import stdtrit
+    except ImportError:
+        raise UsageError("the timing gate needs SciPy: pip install 'foldperf[report]'") from None
+    quantile: Callable[[int, float], float] = stdtrit
+    return quantile
