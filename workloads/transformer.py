@@ -1,21 +1,28 @@
 """The language model in training: what AlphaFold 3 is compared with, at its best and naively."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from refsys.parallel.data_parallel import GradientAverage
+from refsys.config import PRESETS as ALPHAFOLD3_PRESETS
 from refsys.precision import PRECISIONS, precision
+from workloads.alphafold3 import AlphaFold3Workload
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.flops import flops_by_component
+from workloads.language_model import matching
 from workloads.language_model.losses import usual_rows
 from workloads.language_model.model import FAIR, NAIVE, VARIANTS
 from workloads.language_model.presets import PRESETS, LanguageModelConfig
+from workloads.language_model.program import LanguageModelProgram
 from workloads.language_model.training import LanguageModelTraining, Options, synthetic_text
-from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+from workloads.peak import predicted_peak_bytes
+from workloads.structure_training import SYNTHETIC
+from workloads.workload import Axis, Config, Facts, Setting, Value, Workload
 
+_ALPHAFOLD3 = AlphaFold3Workload()
 _BLOOM = {"preset": "bloom-560m", "precision": "bfloat16", "tokens": 768}
 
 
@@ -33,7 +40,31 @@ class TransformerWorkload(Workload):
             choices=tuple(PRESETS),
             titled=True,
         ),
-        Axis(name="tokens", default=0, meaning="of a sequence; 0 is the preset's own", minimum=0),
+        Axis(
+            name="tokens",
+            default=0,
+            meaning="of the protein compared with, and of a sequence if equal=tokens; "
+            "0 is the preset's own",
+            minimum=0,
+        ),
+        Axis(
+            name="equal",
+            default=matching.TOKENS,
+            meaning="what a sequence has in common with a protein of so many tokens in alphafold3",
+            choices=matching.KINDS,
+        ),
+        Axis(
+            name="against",
+            default="",
+            meaning="preset of alphafold3 compared with; nothing is the one of the preset's size",
+            choices=("", *ALPHAFOLD3_PRESETS),
+        ),
+        Axis(
+            name="sequence",
+            default=0,
+            meaning="tokens of a sequence, which follow from the others; 0 is what they say",
+            minimum=0,
+        ),
         Axis(name="batch", default=1, meaning="sequences in a step", minimum=1),
         Axis(
             name="variant",
@@ -68,17 +99,58 @@ class TransformerWorkload(Workload):
     }
 
     def configure(self, values: Mapping[str, object]) -> Config:
-        """See `Workload`; sizes of 0 become the preset's own."""
+        """See `Workload`; the length of a sequence follows from the comparison.
+
+        Raises:
+            WorkloadError: an axis is unknown, a value does not fit, or no length is as asked.
+        """
         config = super().configure(values)
-        tokens = int(config["tokens"]) or model_config(config).tokens
-        rows = int(config["loss_rows"])
-        if rows and config["variant"] == NAIVE:
-            raise WorkloadError(f"loss_rows={rows} is for variant=fair; naive has all logits")
-        return config | {"tokens": tokens}
+        model = model_config(config)
+        config["tokens"] = config["tokens"] or model.tokens
+        config["against"] = config["against"] or model.counterpart
+        if config["loss_rows"] and config["variant"] == NAIVE:
+            raise WorkloadError(
+                f"loss_rows={config['loss_rows']} is for variant=fair; naive has all logits"
+            )
+        asked = config["sequence"]
+        config["sequence"] = self._sequence(config | {"sequence": 0})
+        if asked not in {0, config["sequence"]}:
+            raise WorkloadError(
+                f"sequence={asked}, but equal={config['equal']} makes it {config['sequence']}; "
+                "leave it out"
+            )
+        return config
+
+    def _sequence(self, config: Config) -> int:
+        """The length of a sequence that the comparison asks for."""
+        if config["equal"] == matching.TOKENS:
+            return int(config["tokens"])
+        other = counterpart(config)
+        if config["equal"] == matching.FLOPS:
+            flops, batch = model_config(config).step_flops, int(config["batch"])
+            target = matching.step_flops(_ALPHAFOLD3, other)
+            return matching.sequence_of_flops(lambda tokens: batch * flops(tokens), target)
+
+        @cache
+        def peak(tokens: int) -> int:
+            return predicted_peak_bytes(self, config | {"sequence": tokens})
+
+        limit = matching.peak_bytes(_ALPHAFOLD3, other)
+        return matching.kept("sequence", self, config, lambda: matching.longest_within(peak, limit))
+
+    def title(self, config: Config) -> str:
+        """See `Workload`; what follows from the rest is not said."""
+        usual = self.configure({"preset": config["preset"], "tokens": config["tokens"]})
+        chosen = [
+            f"{axis.name}={config[axis.name]}"
+            for axis in self.axes
+            if axis.titled or axis.name == "tokens" or config[axis.name] != usual[axis.name]
+        ]
+        return " ".join([self.name, *chosen])
 
     def labels(self, config: Config) -> dict[str, Value]:
         """See `Workload`."""
-        told = {"preset", "tokens", "variant", "precision"}
+        told = {"preset", "tokens", "variant", "precision", "equal", "against", "sequence"}
         others = [
             f"{axis.name}={config[axis.name]}"
             for axis in self.axes
@@ -88,14 +160,14 @@ class TransformerWorkload(Workload):
         return {
             "tokens": config["tokens"],
             "series": f"{self.name} {config['preset']}",
-            "variant": ", ".join([variant, str(config["precision"]), *others]),
+            "variant": ", ".join([variant, str(config["precision"]), comparison(config), *others]),
             "synthetic": True,
         }
 
     def notes(self, config: Config) -> tuple[str, ...]:
         """What the facts assume."""
         model = model_config(config)
-        blocks, width, tokens = model.blocks, model.width, config["tokens"]
+        blocks, width, tokens = model.blocks, model.width, config["sequence"]
         naive = config["variant"] == NAIVE
         return (
             "a step is 6 N + 12 L d s FLOPs a token, with N parameters in matrix products (the "
@@ -106,13 +178,25 @@ class TransformerWorkload(Workload):
             if naive
             else "fair: fused attention, chunked cross-entropy, fused AdamW",
             "random tokens of equal length, no padding, no dropout",
+            *self._residual(config),
         )
+
+    def _residual(self, config: Config) -> tuple[str, ...]:
+        """How near the sequence comes to what it was chosen by."""
+        if config["equal"] == matching.TOKENS:
+            return ()
+        chosen = f"{config['sequence']:,} tokens: {comparison(config)} at {config['tokens']} tokens"
+        if config["equal"] == matching.MEMORY:
+            return (f"{chosen}, to a multiple of {matching.GRANULE} that fits",)
+        target = matching.step_flops(_ALPHAFOLD3, counterpart(config))
+        flops = model_config(config).step_flops(int(config["sequence"])) * int(config["batch"])
+        return (f"{chosen}, off by {100 * (flops / target - 1):+.2g} %",)
 
     def facts(self, config: Config) -> Facts:
         """See `Workload`; what is counted is the plain computation, whatever the variant."""
         with torch.device("meta"):
             training = self.training(config, variant=NAIVE)
-            text = torch.empty(int(config["batch"]), int(config["tokens"]) + 1, dtype=torch.int64)
+            text = torch.empty(int(config["batch"]), int(config["sequence"]) + 1, dtype=torch.int64)
         components = training.model.components()
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
@@ -138,9 +222,9 @@ class TransformerWorkload(Workload):
         self, config: Config, device: torch.device | None = None, variant: str = ""
     ) -> LanguageModelTraining:
         """The case's model and optimizer, without weights; of another variant if one is given."""
-        tokens = int(config["batch"]) * int(config["tokens"])
+        tokens = int(config["batch"]) * int(config["sequence"])
         options = Options(
-            tokens=int(config["tokens"]),
+            tokens=int(config["sequence"]),
             variant=variant or str(config["variant"]),
             rows=int(config["loss_rows"]) or usual_rows(tokens),
             checkpointing=bool(config["checkpointing"]),
@@ -149,7 +233,7 @@ class TransformerWorkload(Workload):
         table = precision(str(config["precision"]))
         return LanguageModelTraining(model_config(config), table, options, device=device)
 
-    def build(self, config: Config, setting: Setting) -> "TransformerProgram":
+    def build(self, config: Config, setting: Setting) -> "LanguageModelProgram":
         """See `Workload`."""
         if setting.device.type == "cuda" and config["variant"] == FAIR:
             _check_triton()
@@ -162,103 +246,44 @@ class TransformerWorkload(Workload):
                 setting.seed,
                 step,
                 vocabulary=model_config(config).vocabulary,
-                tokens=int(config["tokens"]),
+                tokens=int(config["sequence"]),
                 batch=batch,
                 first=setting.rank * batch,
             ).to(setting.device)
 
-        program = TransformerProgram(training, text)
+        program = LanguageModelProgram(training, text)
         if setting.ranks > 1:
             program.average_over_ranks()
         return program
 
-    def build_abstract(self, config: Config) -> "TransformerProgram":
+    def build_abstract(self, config: Config) -> "LanguageModelProgram":
         """See `Workload`."""
         training = self.training(config)
         training.materialize_moments()
-        shape = int(config["batch"]), int(config["tokens"]) + 1
-        program = TransformerProgram(training, lambda _: torch.zeros(shape, dtype=torch.int64))
+        shape = int(config["batch"]), int(config["sequence"]) + 1
+        program = LanguageModelProgram(training, lambda _: torch.zeros(shape, dtype=torch.int64))
         program.run("data")
         program.phases = tuple(p for p in program.phases if p not in program.host_phases)
         return program
 
 
-class TransformerProgram(Program):
-    """Training on one device: each step has its own text."""
-
-    phases: tuple[str, ...] = ("data", "forward", "backward", "optimizer")
-
-    def __init__(self, training: LanguageModelTraining, source: Callable[[int], Tensor]) -> None:
-        self._training = training
-        self._source = source
-        self._step = -1
-        self._text: Tensor | None = None
-        self._loss: Tensor | None = None
-        self._average: GradientAverage | None = None
-        self._ran: dict[str, str] = {}
-
-    def average_over_ranks(self) -> None:
-        """Gives the program a phase that ends with the gradients of all ranks' examples."""
-        self._average = GradientAverage(self._training.parameters)
-        before = self.phases.index("optimizer")
-        self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
-
-    def run(self, phase: str) -> None:
-        """See `Program`."""
-        getattr(self, f"_{phase}")()
-
-    def _data(self) -> None:
-        self._step += 1
-        self._text = None
-        self._text = self._source(self._step)
-
-    def _forward(self) -> None:
-        assert self._text is not None, "the data phase comes first"
-        self._loss = None
-        self._loss = self._training.loss(self._text)
-        self._ran = self._training.implementations()
-
-    def _backward(self) -> None:
-        assert self._loss is not None, "the forward phase comes first"
-        self._loss.backward()
-        self._loss = self._loss.detach()
-
-    def _all_reduce(self) -> None:
-        assert self._average is not None, "one rank has nothing to average"
-        self._average.wait()
-
-    def _optimizer(self) -> None:
-        self._training.update()
-
-    @property
-    def module(self) -> nn.Module:
-        """See `Program`."""
-        return self._training.model
-
-    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """See `Program`."""
-        return {
-            "parameters": self._training.parameters,
-            "optimizer": self._training.optimizer_tensors(),
-            "constants": self._training.model.positions.constants,
-            "inputs": [] if self._text is None else [self._text],
-        }
-
-    def outcome(self) -> dict[str, float]:
-        """See `Program`."""
-        if self._loss is None or self._text is None:
-            return {}
-        return {"loss": float(self._loss), "tokens": float(self._text.shape[1] - 1)}
-
-    def implementations(self) -> dict[str, str]:
-        """See `Program`."""
-        ran, self._ran = self._ran, {}
-        return ran
-
-
 def model_config(config: Config) -> LanguageModelConfig:
     """The preset of a case."""
     return PRESETS[str(config["preset"])]
+
+
+def counterpart(config: Config) -> Config:
+    """The case of AlphaFold 3 that a case is compared with, its other axes as they usually are."""
+    shared = {name: config[name] for name in ("tokens", "batch", "precision")}
+    return _ALPHAFOLD3.configure(shared | {"preset": config["against"], "entry": SYNTHETIC})
+
+
+def comparison(config: Config) -> str:
+    """What a case has in common with AlphaFold 3, as labels say it."""
+    if config["equal"] == matching.TOKENS:
+        return "equal tokens"
+    name = "FLOPs" if config["equal"] == matching.FLOPS else config["equal"]
+    return f"equal {name} to {_ALPHAFOLD3.name} {config['against']}"
 
 
 def _check_triton() -> None:

@@ -64,12 +64,14 @@ class Alibi(Positions):
 
     Attributes:
         slopes_H: The slopes.
+        score: The bias as FlexAttention asks for it.
     """
 
     def __init__(self, config: LanguageModelConfig, precision: Precision, tokens: int) -> None:
         heads_H = torch.arange(1, config.heads + 1, dtype=precision.softmax)
         self.slopes_H = torch.exp2(-8.0 * heads_H / config.heads)
         self.constants = (self.slopes_H,)
+        self.score = _alibi_score(self.slopes_H)
         self._tokens = tokens
 
     def best(self, device: torch.device, dtype: torch.dtype) -> str:
@@ -82,10 +84,13 @@ class Alibi(Positions):
 
     def by(self, way: str) -> Attend:
         """See `Positions`."""
+        if way == FLEX:
+            # Found here, so that blocks that are compiled meet them as constants.
+            flex, mask = _compiled_flex(), self._causal
+            return lambda q, k, v: flex(q, k, v, score_mod=self.score, block_mask=mask)
         return {
             MATERIALIZED: self._plain,
             FLASH_ON_CPU: self._flash_on_cpu,
-            FLEX: self._flex,
             DENSE_BIAS: self._with_dense_bias,
         }[way]
 
@@ -97,20 +102,11 @@ class Alibi(Positions):
         distances_TT.masked_fill_(distances_TT > 0, -torch.inf)
         return slopes_H.view(-1, 1, 1) * distances_TT
 
-    def score(self, score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """The bias as FlexAttention asks for it."""
-        del batch
-        return score + self.slopes_H[head] * (k - q)
-
     def _plain(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
         return attend_plainly(q_BHTD, k_BHTD, v_BHTD, self.bias())
 
     def _flash_on_cpu(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
         return alibi_attention(q_BHTD, k_BHTD, v_BHTD, self.slopes_H)[0]
-
-    def _flex(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
-        mask = self._causal
-        return _compiled_flex()(q_BHTD, k_BHTD, v_BHTD, score_mod=self.score, block_mask=mask)
 
     def _with_dense_bias(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
         bias_HTT = self.bias().to(q_BHTD.dtype)
@@ -191,6 +187,14 @@ def causal_blocks(tokens: int, device: torch.device) -> Any:
         return q >= k
 
     return create_block_mask(earlier, None, None, tokens, tokens, device=device)
+
+
+def _alibi_score(slopes_H: Tensor) -> Callable[..., Tensor]:
+    def score(score: Tensor, batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        del batch
+        return score + slopes_H[head] * (k - q)
+
+    return score
 
 
 @functools.cache

@@ -41,6 +41,17 @@ class LanguageModelConfig:
         """Width of an attention head."""
         return self.width // self.heads
 
+    @property
+    def matrix_parameters(self) -> int:
+        """Parameters in matrix products: no norms and biases, and the tied weight as the head."""
+        mlp = (2 if self.family == "bloom" else 3) * self.width * self.hidden
+        return self.blocks * (4 * self.width**2 + mlp) + self.vocabulary * self.width
+
+    def step_flops(self, tokens: int) -> int:
+        """Model FLOPs of a training step on one sequence: 6 N + 12 L d s for each of s tokens."""
+        attention = 12 * self.blocks * self.width * tokens
+        return tokens * (6 * self.matrix_parameters + attention)
+
 
 _BLOOM = {
     "tiny": LanguageModelConfig(
