@@ -87,9 +87,8 @@ class Bench:
     def build(self, case: dict[str, Any]) -> dict[str, Any]:
         """Puts a case in the place of the former one, and warms it up."""
         self._case, self._program = case, None
-        gc.unfreeze()
         gc.collect()
-        # What lives by now is not looked through again at every rebuild.
+        # What lives by now, torch above all, is not looked through again at every collection.
         gc.freeze()
         return self._build(warmup_steps=2)
 
