@@ -130,13 +130,13 @@ def trial(kind: str, number: int, trees: Path, only: str) -> dict:
         "load": round(table["load"], 2),
         "pairs": max(c["pairs"] for c in cells),
         "cells": [
-            [c["case"], c["phase"], c["verdict"], *(round(c[k], 4) for k in FIGURES)]
-            + [c["more_pairs"]]
+            [*(c[k] for k in NAMES), *(round(c[k], 4) for k in FIGURES), c["more_pairs"]]
             for c in cells
         ],
     }
 
 
+NAMES = ("case", "phase", "verdict")
 FIGURES = ("change", "low", "high", "floor", "detectable")
 
 
