@@ -1,0 +1,27 @@
+"""The documentation's pages and what they show."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language on a page."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def toml_blocks_of(page: Path) -> list[str]:
+    """What a page shows of TOML."""
+    return blocks_of(page, "toml")
+
+
+def commands_of(page: Path) -> Iterator[str]:
+    """Every command line that a page shows, without its comment."""
+    for block in blocks_of(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = re.split(r"\s+#", line)[0].strip()
+            if command and not command.startswith("#"):
+                yield command

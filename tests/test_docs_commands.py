@@ -1,0 +1,167 @@
+"""Every command that the documentation or a help text shows is run, in a reader's folder.
+
+What takes long is shortened (fewer steps, a smaller sweep of the same name, one case of the gate);
+nothing else is changed. What another test runs as it stands is listed with that test.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+
+import gemmi
+import pytest
+from support.documents import PAGES, ROOT, commands_of, toml_blocks_of
+
+from bench.cli import COMMANDS
+from bench.provenance import STAMP
+
+DEMO = """
+[protocol]
+warmup_steps = 0
+timed_steps = 3
+energy_s = 1
+[[case]]
+workload = "alphafold3-trunk"
+axes = { tokens = [16, 24], entry = "1ubq" }
+"""
+# Pattern of a command -> the test that runs it as it stands.
+ELSEWHERE = {
+    r"make (demo|test)": "tests/test_docs_commands.py::test_the_demo_is_made_of_commands_shown",
+    r"foldperf prepare": "tests/conftest.py::everything",
+    r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
+    r"asv .*": "tests/bench/test_asv.py::clone",
+}
+# What is shortened: a pattern, and what takes its place.
+SHORTER = (
+    (r"foldperf run (demo|quick|standard)\b", r"foldperf run \1.toml"),
+    (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
+    (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
+    (r"--preset full", "--preset small"),
+    (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),
+    (
+        r"^foldperf gate --timing( --against \S+)?",
+        f"foldperf gate --timing --against {ROOT} --pairs 1 --only operator=layer_norm",
+    ),
+    (
+        r"^foldperf gate (--baseline \S+ )?--bless",
+        "foldperf gate --cases gate.toml --baseline exact.json --bless",
+    ),
+    (r"--commit 0123abc", "--allow-dirty"),
+    (r"^(foldperf promote .*)(?<!--allow-dirty)$", r"\1 --allow-dirty"),
+    (r"results/recorded\b(?!/)", "recorded"),
+    (r"pip install ", f"{sys.executable} -m pip install --quiet --target site "),
+)
+
+
+def examples():
+    """The examples of the commands' help texts."""
+    for name, module in COMMANDS.items():
+        for line in import_module(f"bench.cli.{module}").EXAMPLE.splitlines():
+            yield name, line.strip()
+
+
+def shortened(command):
+    for pattern, replacement in SHORTER:
+        command = re.sub(pattern, replacement, command)
+    return command
+
+
+@pytest.fixture(scope="module")
+def reader(store, sources, tmp_path_factory):
+    """A folder with what the pages speak of, and a shell in it."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("demo", "quick", "standard"):
+        (folder / f"{name}.toml").write_text(DEMO)
+    (folder / "gate.toml").write_text(
+        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'
+    )
+    (block,) = [text for page in PAGES for text in toml_blocks_of(page) if "[[case]]" in text]
+    small = block.replace("[64, 128]", "[16, 24]").replace("tokens = 128", "tokens = 24")
+    (folder / "my-sweep.toml").write_text(small)
+    # A dimer of one protein: each of its chains is a homolog of the other.
+    for name in ("my.cif", "homolog.cif"):
+        shutil.copy(sources["1hf9"].structure.cached, folder / name)
+    entity = gemmi.read_structure(str(folder / "my.cif")).entities[0]
+    (folder / "my_A.a3m").write_text(f">query\n{gemmi.one_letter_code(entity.full_sequence)}\n")
+    (folder / "recorded").mkdir()
+    recorded = ROOT / "results" / "recorded" / "demo-2-core-cpu.jsonl"
+    shutil.copy(recorded, folder / "recorded" / "before.jsonl")
+    binaries = folder / "bin"
+    binaries.mkdir()
+    (binaries / "foldperf").write_text(f'#!/bin/sh\nexec {sys.executable} -m bench "$@"\n')
+    (binaries / "foldperf").chmod(0o755)
+    (folder / "docs").symlink_to(ROOT / "docs")
+    environment = os.environ | {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": f"{folder / 'site'}{os.pathsep}{ROOT}",
+        "FOLDPERF_STORE": str(store.root),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def shell(command):
+        return subprocess.run(
+            command,
+            shell=True,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return shell
+
+
+ALL = list(
+    dict.fromkeys(
+        [command for page in PAGES for command in commands_of(page)]
+        + [command for _, command in examples()]
+    )
+)
+
+
+def elsewhere(command):
+    return next((test for pattern, test in ELSEWHERE.items() if re.fullmatch(pattern, command)), "")
+
+
+@pytest.mark.parametrize("command", [command for command in ALL if not elsewhere(command)])
+def test_a_command_that_is_shown_runs(reader, command):
+    """In the order of the pages: a later one may need what an earlier one made."""
+    done = reader(shortened(command))
+    # A shortened timing gate may see too little: ambiguous.
+    fine = {0, 3} if "--timing" in command else {0}
+    assert done.returncode in fine, f"{shortened(command)}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
+def test_what_is_run_elsewhere_is(test):
+    path, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / path).read_text()
+
+
+def test_the_demo_is_made_of_commands_shown():
+    """The demo itself takes minutes: each line of it is a command that a page shows."""
+    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line.strip().removeprefix("$(BIN)/") for line in recipe[1].splitlines()]
+    assert set(lines) <= set(ALL)
+
+
+def test_a_clone_is_stamped(tmp_path):
+    """Not in the reader's folder: the stamp lies beside the source that it speaks of."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "bench", "stamp"],
+        cwd=tmp_path / "clone",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "clone")},
+        check=True,
+    )
+    assert (tmp_path / "clone" / STAMP).exists()
+
+
+def test_every_help_text_shows_an_example_that_is_one():
+    for name, example in examples():
+        assert example.startswith(f"foldperf {name}"), example
