@@ -16,6 +16,7 @@ import pytest
 from support.documents import PAGES, ROOT, commands_of, toml_blocks_of
 
 from bench.cli import COMMANDS
+from bench.isolation import run_isolated
 from bench.provenance import STAMP
 
 DEMO = """
@@ -102,15 +103,12 @@ def reader(store, sources, tmp_path_factory):
     }
 
     def shell(command):
-        return subprocess.run(
-            command,
-            shell=True,
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+        return run_isolated(
+            ["sh", "-c", command],
+            timeout_s=600,
+            memory_limit_bytes=8 * 2**30,
+            environment=environment,
+            folder=folder,
         )
 
     return shell
@@ -134,7 +132,7 @@ def test_a_command_that_is_shown_runs(reader, command):
     done = reader(shortened(command))
     # A shortened timing gate may see too little: ambiguous.
     fine = {0, 3} if "--timing" in command else {0}
-    assert done.returncode in fine, f"{shortened(command)}\n{done.stdout}{done.stderr}"
+    assert done.status in fine, f"{shortened(command)}\n{done.cause}\n{done.output}"
 
 
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
