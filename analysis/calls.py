@@ -107,14 +107,14 @@ def kinds(counts: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _findings(counts: Mapping[str, Mapping[str, float]]) -> list[str]:
     totals = {label: sum(each.values()) for label, each in counts.items()}
-    base = min(totals, key=lambda label: (totals[label], label))
+    most = max(totals, key=lambda label: (totals[label], label))
     found = []
     for label, total in totals.items():
         first = max(counts[label], key=lambda kind: (counts[label][kind], kind))
         text = f"{label}: {total:,.0f} in a step, most of them {first} ({counts[label][first]:,})"
-        if label != base and totals[base]:
-            text += f"; {times(total / totals[base])} those of {base}"
-            text += _widest(counts[label], counts[base])
+        if label != most and total:
+            text += f"; {most} has {times(totals[most] / total)} as many"
+            text += _widest(counts[most], counts[label])
         found.append(text + ".")
     return found
 

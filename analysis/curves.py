@@ -9,6 +9,7 @@ import numpy as np
 
 from analysis.drawing import (
     COLUMN,
+    LEGEND_ROW,
     PAGE,
     Look,
     legend_above,
@@ -24,8 +25,10 @@ from analysis.scaling import PowerLaw, fit_power_law
 from analysis.series import Series
 from analysis.table import Row
 
-_WRAP = 58
+# Characters of a legend's line, alone and in panels, and those that an exponent takes.
+_WRAP = 56
 _WRAP_IN_PANELS = 36
+_LAW = 17
 _MOST_ENTRIES = 8
 _WIDEST_BAND = 4
 _GREY = "0.62"
@@ -120,31 +123,45 @@ def draw_curves(panels: Sequence[Panel]) -> Any:
     """
     alone = len(panels) == 1
     shared = not alone and not any(panel.quantity.fitted for panel in panels)
-    entries = max(len(p.lines) + len(p.references) for p in panels)
+    wrap = _WRAP if alone else 0 if shared else _WRAP_IN_PANELS
+    entries = max(_rows(panel, wrap) for panel in panels)
     # A long legend takes two columns, and the figure the width for them.
     crowded = alone and entries > _MOST_ENTRIES
-    height = 2.2 + (0 if shared else 0.13 * (-(-entries // 2) if crowded else entries))
+    height = 2.1 + (0 if shared else LEGEND_ROW * (-(-entries // 2) if crowded else entries))
     width = 0.75 * PAGE if crowded else COLUMN if alone else PAGE
     named = {label for panel in panels for _, label, _ in panel.lines}
     with styled():
         rows = legend_rows(list(named), width) if shared else 0
         figure, axes = subplots(len(panels), height, width, rows)
         for panel, each in zip(panels, axes, strict=True):
-            _draw_panel(each, panel, _WRAP if alone else _WRAP_IN_PANELS)
-            if not shared:
+            _draw_panel(each, panel, wrap)
+            if not (alone or shared):
                 # Above the axes: wherever a curve goes, it does not run through the legend.
                 each.legend(
                     loc="lower left",
                     bbox_to_anchor=(0, 1),
                     borderaxespad=0.2,
-                    ncols=2 if crowded else 1,
                     title=plain(panel.title),
                     alignment="left",
                 )
-        if shared:
+        if alone or shared:
             handles = {label: handle for each in axes for handle, label in _handles(each)}
-            legend_above(figure, list(handles.values()))
+            legend_above(figure, list(handles.values()), 0 if shared else 2 if crowded else 1)
     return figure
+
+
+def _rows(panel: Panel, wrap: int) -> int:
+    """Lines of text in a panel's legend, the panel's title among them."""
+    labels = [_label(panel, line, label, wrap) for line, label, _ in panel.lines]
+    return (
+        sum(label.count("\n") + 1 for label in labels) + len(panel.references) + bool(panel.title)
+    )
+
+
+def _label(panel: Panel, line: Line, label: str, wrap: int) -> str:
+    """A label, wrapped so that the exponent that follows has room."""
+    followed = panel.quantity.fitted and line.law is not None
+    return plain(label, wrap - _LAW if wrap and followed else wrap)
 
 
 def _handles(axes: Any) -> list[tuple[Any, str]]:
@@ -164,7 +181,7 @@ def _draw_panel(axes: Any, panel: Panel, wrap: int) -> None:
     if quantity.logarithmic:
         axes.set_yscale("log")
     for line, label, number in panel.lines:
-        _draw_line(axes, line, plain(label, wrap), look(number), unit, quantity)
+        _draw_line(axes, line, _label(panel, line, label, wrap), look(number), unit, quantity)
     for number, reference in enumerate(panel.references):
         _draw_reference(axes, reference, number, unit, wrap)
     sizes = {n for line, _, _ in panel.lines for n in line.tokens}
@@ -181,7 +198,7 @@ def _draw_panel(axes: Any, panel: Panel, wrap: int) -> None:
             _draw_band(axes, line, look(number), unit)
         draw_guides(axes, _drawn(panel, unit))
     axes.set_xlabel("tokens N")
-    axes.set_ylabel(plain(f"{quantity.label} ({unit.name})", 28))
+    axes.set_ylabel(plain(f"{quantity.label} ({unit.name})", 26))
 
 
 def _drawn(panel: Panel, unit: Unit) -> list[Curve]:

@@ -13,7 +13,7 @@ FORMATS = ("pdf", "png", "svg")
 COLUMN = 3.5
 PAGE = 7.16
 # Of a legend: height of a row, width of a key with its margins, and of a letter.
-_LEGEND_ROW = 0.15
+LEGEND_ROW = 0.15
 _LEGEND_KEY = 0.42
 _LETTER = 0.054
 # So many series differ in colour, marker and line at once.
@@ -33,6 +33,8 @@ _FILLS = (
     ("#555555", ""),
     ("#E69F00", "++++"),
     ("#FFFFFF", "oooo"),
+    ("#009E73", "...."),
+    ("#F0E442", "\\\\\\\\"),
 )
 
 
@@ -90,7 +92,7 @@ def subplots(
 
     columns = in_a_row(panels)
     deep = -(-panels // columns)
-    size = (width, height * deep + _LEGEND_ROW * legend_rows)
+    size = (width, height * deep + LEGEND_ROW * legend_rows)
     figure, grid = plt.subplots(deep, columns, figsize=size, squeeze=False)
     axes = list(grid.flat)
     for spare in axes[panels:]:
@@ -107,7 +109,7 @@ def styled() -> Any:
 
 def plain(text: str, width: int = 0) -> str:
     """Text of records as a figure may show it: no mathematics in it, and wrapped at `width`."""
-    lines = textwrap.wrap(text, width) if width else [text]
+    lines = textwrap.wrap(text, width, break_long_words=False) if width else [text]
     return "\n".join(lines).replace("$", r"\$")
 
 
@@ -122,9 +124,16 @@ def legend_rows(labels: Sequence[str], width: float) -> int:
     return -(-len(labels) // legend_columns(labels, width))
 
 
-def legend_above(figure: Any, handles: Sequence[Any]) -> None:
-    """One legend for all axes of a figure, above them, where no data is."""
-    columns = legend_columns([handle.get_label() for handle in handles], figure.get_figwidth())
+def legend_above(figure: Any, handles: Sequence[Any], columns: int = 0) -> None:
+    """One legend for all axes of a figure, above them, where no data is.
+
+    Args:
+        figure: What they are of.
+        handles: What it explains.
+        columns: How many it has; 0 is as many as have room.
+    """
+    labels = [handle.get_label() for handle in handles]
+    columns = columns or legend_columns(labels, figure.get_figwidth())
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 

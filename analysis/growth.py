@@ -7,14 +7,13 @@ from analysis.chapter import (
     Chapter,
     Figure,
     figure_name,
-    figure_note,
     figure_title,
     why_missing,
 )
 from analysis.curves import Line, Panel, Reference, draw_curves, line_of
 from analysis.drawing import MOST_LINES
 from analysis.quantities import Quantity, times, written
-from analysis.series import Series, Share, grouped, labels, shares
+from analysis.series import Series, grouped, labels, shares
 from analysis.table import IDENTITY, Cell
 
 PEAK_MEMORY = Quantity(
@@ -34,6 +33,7 @@ EXPONENT_COLUMNS = (
     *("metric", "exponent", "low", "high", "factor", "from_tokens", "to_tokens"),
 )
 _MOST_PANELS = 9
+_LINES_IN_PANELS = 4
 _MOST_SENTENCES = 7
 
 
@@ -59,11 +59,11 @@ def growth_chapter(
         return Chapter(quantity.name, title, meaning, notes=(note,))
     figures: list[Figure] = []
     for share in shares([each for each in series if id(each) in lines], MOST_LINES):
-        whole = _whole(share, [each for each in series if id(each) in lines])
-        found = [lines[id(each)] for each in whole]
+        # Curves have room for everything, in panels.
+        found = [lines[id(each)] for each in share.everything]
         behind = () if figures else tuple(references)
         name = figure_name(quantity.name, share)
-        figures += _figures(name, figure_title(title, share), quantity, found, behind, share)
+        figures += _figures(name, figure_title(title, share), quantity, found, behind)
     return Chapter(
         quantity.name,
         title,
@@ -74,25 +74,16 @@ def growth_chapter(
     )
 
 
-def _whole(share: Share, series: Sequence[Series]) -> Sequence[Series]:
-    """Curves have room: a workload's own figures hold all of its series."""
-    if not share.left_out or share.what.startswith("one of"):
-        return share.series
-    return [each for each in series if each.workload == share.series[0].workload]
-
-
 def _figures(
     name: str,
     title: str,
     quantity: Quantity,
     lines: Sequence[Line],
     references: tuple[Reference, ...],
-    share: Share,
 ) -> list[Figure]:
     """One figure of one panel where lines are few; else panels, and figures of panels."""
     panels = _panels(quantity, lines, references)
     pages = [panels[k : k + _MOST_PANELS] for k in range(0, len(panels), _MOST_PANELS)]
-    note = figure_note(share, quantity.name) if len(lines) == len(share.series) else ""
     found = []
     for number, page in enumerate(pages, start=1):
         there = [line for panel in page for line, _, _ in panel.lines]
@@ -102,7 +93,6 @@ def _figures(
                 title if len(pages) == 1 else f"{title}, {number} of {len(pages)}",
                 tuple(findings(quantity, there)),
                 partial(draw_curves, page),
-                note,
             )
         )
     return found
@@ -113,11 +103,19 @@ def _panels(
 ) -> list[Panel]:
     if len(lines) <= MOST_LINES:
         return [Panel("", quantity, _labelled(lines), references)]
-    panels = []
-    for name, members in grouped(lines, lambda line: line.series.rows[0].series):
-        parts = [members[k : k + MOST_LINES] for k in range(0, len(members), MOST_LINES)]
-        panels += [Panel(name, quantity, _labelled(part, named=False)) for part in parts]
-    return panels
+    groups = grouped(lines, lambda line: line.series.rows[0].series)
+    if len(groups) == len(lines):
+        # No name has a second line: they are compared with each other.
+        return [Panel("", quantity, _labelled(part)) for part in _parts(lines, _LINES_IN_PANELS)]
+    return [
+        Panel(name, quantity, _labelled(part, named=False))
+        for name, members in groups
+        for part in _parts(members, MOST_LINES)
+    ]
+
+
+def _parts(lines: Sequence[Line], most: int) -> list[Sequence[Line]]:
+    return [lines[k : k + most] for k in range(0, len(lines), most)]
 
 
 def _labelled(lines: Sequence[Line], *, named: bool = True) -> tuple[tuple[Line, str, int], ...]:
@@ -197,7 +195,7 @@ def _extremes(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
 
 
 def _ratios(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
-    """How much more each series takes than the one that takes least, at sizes they share."""
+    """How much more the series that takes most takes than each other, at sizes they share."""
     shared = {
         (id(a), id(b)): max(set(a.tokens) & set(b.tokens), default=None)
         for a in lines
@@ -209,7 +207,7 @@ def _ratios(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
         for k, base in enumerate(lines)
         if (
             others := [
-                other.at(size) / base.at(size)
+                base.at(size) / other.at(size)
                 for other in lines
                 if other is not base and (size := shared[id(base), id(other)]) is not None
             ]
@@ -219,8 +217,8 @@ def _ratios(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
         return []
     base = lines[min(bases)[2]]
     told = [
-        f"{line.label} {times(line.at(size) / base.at(size))} at {size:.0f} tokens"
+        f"{line.label} {times(base.at(size) / line.at(size))} at {size:.0f} tokens"
         for line in lines
         if line is not base and (size := shared[id(base), id(line)]) is not None
     ]
-    return [f"{quantity.label.capitalize()} over that of {base.label}: {', '.join(told)}."]
+    return [f"{quantity.label.capitalize()} of {base.label} over that of {', of '.join(told)}."]

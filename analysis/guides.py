@@ -57,17 +57,19 @@ def draw_guides(axes: Any, drawn: Sequence[Curve]) -> None:
     """
     left, right = (log10(limit) for limit in axes.get_xlim())
     low, high = (log10(limit) for limit in axes.get_ylim())
-    width = min(0.2, 0.32 * (high - low) / (3 * (right - left)))
-    if width < 0.03:
+    # So wide that their ends are apart, as far as that goes.
+    steep = 3 * (right - left) / (high - low)
+    width = min(max(0.2, 0.2 / steep), 0.32 / steep, 0.4)
+    rise = steep * width
+    if width < 0.03 or rise < 0.15:
         return
-    rise = 3 * width * (right - left) / (high - low)
-    corners = [(0.04, 0.96 - rise), (0.84 - width, 0.05)]
+    corners = [(0.04, 0.96 - rise), (0.9 - width, 0.05)]
     free = [corner for corner in corners if not _crossed(axes, drawn, corner, width, rise)]
     if not free:
         # Room above everything.
         axes.set_ylim(top=10 ** (high + (high - low) * 0.5 * rise / (1 - rise) + 0.02))
         high = log10(axes.get_ylim()[1])
-        rise = 3 * width * (right - left) / (high - low)
+        rise = 3 * (right - left) / (high - low) * width
         free = [(0.04, 0.96 - rise)]
     x, y = free[0]
     start = (10 ** (left + x * (right - left)), 10 ** (low + y * (high - low)))

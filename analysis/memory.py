@@ -21,16 +21,18 @@ from analysis.table import IDENTITY, Cell, Row
 PEAKS = ("peak_tracked_bytes", "predicted_peak_bytes")
 # From the bottom of a stack: what lives between steps, then what a step makes.
 STATES = (
-    *("parameters", "optimizer", "gradients", "inputs"),
+    *("parameters", "optimizer", "gradients", "constants", "inputs"),
     *("activations", "recomputed", "temporaries", "workspace"),
 )
-BETWEEN_STEPS = frozenset(STATES[:4])
+BETWEEN_STEPS = frozenset(STATES[:5])
 UNATTRIBUTED = "unattributed"
 BREAKDOWN = "activation_bytes_by_module"
 OTHER = "other modules"
 OUTSIDE = "outside modules"
 
-_MOST_MODULES = 7
+_LAST = (OUTSIDE, OTHER, UNATTRIBUTED)
+# With what has no name of its own, as many as there are fills.
+_MOST_MODULES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def module_chapter(series: Sequence[Series]) -> Chapter:
         "activations_by_module",
         "Activation memory by module",
         "Which modules made the activations, kept or recomputed, that are alive when a step's "
-        f"memory is largest. The {_MOST_MODULES} largest modules of a figure have names.",
+        "memory is largest. The largest modules of each panel have names.",
     )
     found = {id(each): held for each in series if (held := _by_module(each))}
     if not found:
@@ -104,6 +106,9 @@ def _states(row: Row, metric: str) -> Mapping[str, float]:
 
 def _by_module(series: Series) -> list[Held]:
     rows = series.typical(lambda row: sum(row.breakdown(BREAKDOWN).values()) or None)
+    if not any(name for row in rows for name in row.breakdown(BREAKDOWN)):
+        # Everything is outside modules: there is nothing to tell apart.
+        return []
     return [
         Held(
             row,
@@ -158,7 +163,7 @@ def _figure(
     shown = panels if known else _with_names(panels)
     order = in_order([stack for panel in shown for stack in panel.stacks], known)
     # What has no name of its own lies on top.
-    order.sort(key=lambda part: part in {OTHER, UNATTRIBUTED})
+    order.sort(key=lambda part: _LAST.index(part) if part in _LAST else -1)
     unit = unit_of("bytes", [max(stack.whole for stack in panel.stacks) for panel in shown])
     what = "peak memory" if known else "activations"
     named = labels([each.rows[0] for each in share.series])
@@ -173,13 +178,16 @@ def _figure(
 
 
 def _with_names(panels: Sequence[StackPanel]) -> list[StackPanel]:
-    """The same with all modules but those of the largest shares put together."""
-    share: dict[str, float] = {}
-    for panel in panels:
-        for stack in panel.stacks:
-            for module, value in stack.parts.items():
-                share[module] = max(share.get(module, 0.0), value / stack.whole)
-    named = sorted(share, key=lambda module: (-share[module], module))[:_MOST_MODULES]
+    """The same with all modules put together but each panel's largest, in turns."""
+    ranked = [_ranked(panel.stacks[-1]) for panel in panels]
+    turns = sorted(
+        (turn, -share, module)
+        for panel in ranked
+        for turn, (module, share) in enumerate(panel)
+        if module != OUTSIDE
+    )
+    largest = list(dict.fromkeys(module for _, _, module in turns))
+    named = {*largest[:_MOST_MODULES], OUTSIDE}
 
     def merged(stack: Stack) -> Stack:
         parts = {name: value for name, value in stack.parts.items() if name in named}
@@ -189,9 +197,14 @@ def _with_names(panels: Sequence[StackPanel]) -> list[StackPanel]:
     return [replace(panel, stacks=tuple(map(merged, panel.stacks))) for panel in panels]
 
 
+def _ranked(stack: Stack) -> list[tuple[str, float]]:
+    """The parts of a stack and their shares of it, largest first."""
+    ranked = sorted(stack.parts.items(), key=lambda item: (-item[1], item[0]))
+    return [(name, value / stack.whole) for name, value in ranked]
+
+
 def _first_two(stack: Stack) -> str:
-    ranked = sorted(stack.parts.items(), key=lambda item: (-item[1], item[0]))[:2]
-    return ", then ".join(f"{name} ({percent(value / stack.whole)})" for name, value in ranked)
+    return ", then ".join(f"{name} ({percent(share)})" for name, share in _ranked(stack)[:2])
 
 
 def _state_finding(panel: StackPanel) -> str:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 from analysis.calls import calls_chapters
 from analysis.chapter import Chapter, Figure
-from analysis.drawing import save
+from analysis.curves import Line
+from analysis.drawing import FORMATS, save
 from analysis.errors import AnalysisError
 from analysis.growth import (
     EXPONENT_COLUMNS,
@@ -40,6 +42,8 @@ from bench.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"
+# What a report wrote, so that the next one into its folder leaves nothing of it behind.
+MANIFEST = "files.json"
 # Of the page's images: enough for lines, hatches and letters, and a third of the size.
 _PALETTE = 96
 
@@ -68,7 +72,7 @@ def write_report(
     if not records:
         raise AnalysisError("no records to report on; run a sweep first")
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import jsonschema  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
@@ -82,39 +86,51 @@ def write_report(
     shown = comparable(others, table) if always_published or on_accelerators(table) else []
     series = series_of(table)
     chapters = _chapters(series, table, shown)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    growth = exponents(series, (PEAK_MEMORY, STEP_TIME))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_tables(folder, table, series, others, chapters)
-        page = environment.from_string(TEMPLATE.read_text()).render(
+        _remove_former(folder)
+        tables = _tables(table, growth, others, chapters)
+        for name, text in tables.items():
+            (folder / name).write_text(text)
+        page = _page(
             chapters=[
-                {
-                    "chapter": chapter,
-                    "figures": [_image(each, folder, source) for each in chapter.figures],
-                }
-                for chapter in chapters
-                if chapter.figures
+                {"chapter": each, "figures": [_image(f, folder, source) for f in each.figures]}
+                for each in chapters
+                if each.figures
             ],
-            undrawn=[chapter for chapter in chapters if not chapter.figures],
-            growth=exponents(series, (PEAK_MEMORY, STEP_TIME)),
+            undrawn=[each for each in chapters if not each.figures],
+            growth=growth,
             rows=table,
             source=source,
             superseded=given - len(records),
-            statuses=sorted(Counter(row.status for row in table).items()),
-            several_ranks=any(row.ranks > 1 for row in table),
             missing=_missing(records),
             machines=_machines(records),
             published=others,
             published_shown=bool(shown),
-            published_folder="results/published",
         )
-        path = folder / PAGE
-        path.write_text(page)
+        (folder / PAGE).write_text(page)
+        drawn = [f"{f.name}.{suffix}" for c in chapters for f in c.figures for suffix in FORMATS]
+        _write_manifest(folder, source, [PAGE, *tables, *drawn])
     except OSError as error:
         raise AnalysisError(f"{error.filename or folder}: {error.strerror}") from None
-    return path
+    return folder / PAGE
+
+
+def _page(*, rows: Sequence[Row], **content: Any) -> str:
+    """The template, filled in."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(TEMPLATE.read_text()).render(
+        **content,
+        rows=rows,
+        statuses=sorted(Counter(row.status for row in rows).items()),
+        several_ranks=any(row.ranks > 1 for row in rows),
+        published_folder="results/published",
+    )
 
 
 def _chapters(
@@ -156,27 +172,36 @@ def _chapters(
     ]
 
 
-def _write_tables(
-    folder: Path,
+def _tables(
     table: Sequence[Row],
-    series: Sequence[Series],
+    growth: Sequence[Sequence[Line]],
     others: Sequence[PublishedSeries],
     chapters: Sequence[Chapter],
-) -> None:
-    (folder / "table.csv").write_text(cases_as_csv(table))
-    fitted = [
-        each
-        for lines in exponents(series, (PEAK_MEMORY, STEP_TIME))
-        for each in exponent_lines(lines)
-    ]
+) -> dict[str, str]:
+    """Every table as CSV, by file name."""
+    found = {"table.csv": cases_as_csv(table)}
+    fitted = [each for lines in growth for each in exponent_lines(lines)]
     if fitted:
-        (folder / "exponents.csv").write_text(as_csv(EXPONENT_COLUMNS, fitted))
+        found["exponents.csv"] = as_csv(EXPONENT_COLUMNS, fitted)
     if others:
-        lines = published_lines(others)
-        (folder / "published.csv").write_text(as_csv(PUBLISHED_COLUMNS, lines))
-    for chapter in chapters:
-        if chapter.figures:
-            (folder / f"{chapter.name}.csv").write_text(chapter.csv())
+        found["published.csv"] = as_csv(PUBLISHED_COLUMNS, published_lines(others))
+    return found | {f"{each.name}.csv": each.csv() for each in chapters if each.figures}
+
+
+def _write_manifest(folder: Path, source: str, names: Sequence[str]) -> None:
+    content = {"source": source, "files": sorted(names)}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _remove_former(folder: Path) -> None:
+    """Removes what an earlier report wrote into the folder, and nothing else."""
+    try:
+        names = json.loads((folder / MANIFEST).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names:
+        if isinstance(name, str) and Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _source(records: Sequence[Record]) -> str:

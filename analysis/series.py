@@ -58,14 +58,19 @@ class Share:
     Attributes:
         suffix: Of the figure's file name; empty for the first.
         what: Whose they are, for people; empty if everything is there.
-        series: Which.
-        left_out: How many more there would be.
+        series: Which have room.
+        everything: Which there would be.
     """
 
     suffix: str
     what: str
     series: tuple[Series, ...]
-    left_out: int = 0
+    everything: tuple[Series, ...]
+
+    @property
+    def left_out(self) -> int:
+        """How many have no room."""
+        return len(self.everything) - len(self.series)
 
 
 def series_of(rows: Iterable[Row]) -> list[Series]:
@@ -117,37 +122,38 @@ def shares(
     Args:
         series: All that have something to show.
         most: How many a figure may hold.
-        weight: Those with the largest are kept; by default those with the most and largest sizes.
+        weight: Of a workload's own series those with the largest are kept; by default, and for
+            the first figure, those with the most sizes, the largest, and the fewest ranks.
     """
     if len(series) <= most:
-        return [Share("", "", tuple(series))] if series else []
-    heaviest = sorted(series, key=lambda each: _order(each, weight))
+        return [Share("", "", tuple(series), tuple(series))] if series else []
+    widest = sorted(series, key=_order)
+    heaviest = sorted(widest, key=weight, reverse=True) if weight else widest
     by_workload = dict(grouped(series, lambda s: s.workload))
     if len(by_workload) == 1:
-        return [Share("", "", *_kept(series, heaviest, most))]
+        return [Share("", "", _kept(series, heaviest, most), tuple(series))]
     firsts: dict[tuple[str, str], Series] = {}
-    for each in heaviest:
+    # By their sizes alone, so that the same ones stand for a workload in every chapter.
+    for each in widest:
         firsts.setdefault((each.workload, each.rows[0].device), each)
-    chosen, left_out = _kept(list(firsts.values()), heaviest, most)
-    found = [Share("", "one of each workload", chosen, left_out)]
+    everything = tuple(sorted(firsts.values(), key=lambda each: each.label))
+    chosen = _kept(everything, widest, most)
+    found = [Share("", "one of each workload", chosen, everything)]
     shown = {id(each) for each in chosen}
     for number, (name, members) in enumerate(sorted(by_workload.items())):
         if any(id(each) not in shown for each in members):
-            kept, left_out = _kept(members, heaviest, most)
-            found.append(Share(_slug(name, number, by_workload), name, kept, left_out))
+            kept = _kept(members, heaviest, most)
+            found.append(Share(_slug(name, number, by_workload), name, kept, tuple(members)))
     return found
 
 
-def _order(series: Series, weight: Callable[[Series], float] | None) -> tuple[object, ...]:
-    sizes, row = series.sizes(), series.rows[0]
-    by_weight = -weight(series) if weight else 0.0
-    return by_weight, -len(sizes), -max(sizes, default=0.0), row.ranks, series.label
+def _order(series: Series) -> tuple[object, ...]:
+    sizes = series.sizes()
+    return -len(sizes), -max(sizes, default=0.0), series.rows[0].ranks, series.label
 
 
-def _kept(
-    members: Sequence[Series], heaviest: Sequence[Series], most: int
-) -> tuple[tuple[Series, ...], int]:
-    """The heaviest of some by label, of each name one before another, and how many are not kept."""
+def _kept(members: Sequence[Series], heaviest: Sequence[Series], most: int) -> tuple[Series, ...]:
+    """The heaviest of some by label, of each name one before another."""
     there = {id(each) for each in members}
     seen: Counter[str] = Counter()
     ranked = []
@@ -158,7 +164,7 @@ def _kept(
             seen[name] += 1
     # Sorting is stable: within a turn the heaviest stay first.
     chosen = [each for _, each in sorted(ranked, key=lambda pair: pair[0])[:most]]
-    return tuple(sorted(chosen, key=lambda each: each.label)), len(members) - len(chosen)
+    return tuple(sorted(chosen, key=lambda each: each.label))
 
 
 def _slug(name: str, number: int, names: Iterable[str]) -> str:

@@ -66,16 +66,17 @@ class TestGrowth:
         assert found["text"].exponent == pytest.approx(1.5, abs=0.05)
         last = {r["workload"]["name"]: r for r in (slow[-1], fast[1])}
         ratio = _value(last["fold"], "step_time_s") / _value(last["text"], "step_time_s")
-        assert f"over that of text: fold {times(ratio)} at 128 tokens." in sentences(made)
+        assert f"of fold over that of text {times(ratio)} at 128 tokens." in sentences(made)
 
-    def test_the_one_that_takes_least_is_the_base(self):
+    def test_the_one_that_takes_most_is_compared_with_the_others(self):
         records = [
             measured(n, name, exponent=exponent)
             for n in SIZES
             for name, exponent in (("a", 2.0), ("b", 1.0), ("c", 3.0))
         ]
         found = sentences(growth_chapter(series(*records), STEP_TIME, "t", "m"))
-        assert "over that of b: a " in found
+        assert "of c over that of a " in found
+        assert ", of b " in found
 
     def test_a_size_that_failed_is_said_and_one_that_once_went_well_is_not(self):
         records = [measured(n) for n in SIZES] + [failed(256, "oom"), failed(64, "timeout")]
@@ -101,6 +102,12 @@ class TestGrowth:
         assert names == ["step_time", "step_time-pieces", "step_time-pieces-2"]
         assert len(table(made)) == len(records)
         assert "Of 18 series" in made.figures[1].findings[0]
+
+    def test_many_names_of_one_line_each_share_panels(self):
+        records = [measured(n, "pieces", f"piece {k}") for n in (32, 64) for k in range(9)]
+        (figure,) = growth_chapter(series(*records), STEP_TIME, "t", "m").figures
+        (panels,) = figure.draw.args
+        assert [len(panel.lines) for panel in panels] == [4, 4, 1]
 
 
 def _exponents(*records):
@@ -192,7 +199,8 @@ class TestCalls:
         }
         ratio = times(total["fold"] / total["text"])
         assert f"fold, N = 64: {total['fold']:,} in a step, most of them linear (12,800)" in text
-        assert f"{ratio} those of text, N = 64" in text
+        assert f"text, N = 64: {total['text']:,} in a step" in text
+        assert f"fold, N = 64 has {ratio} as many" in text
 
     def test_kernels_of_an_accelerator_are_drawn_too(self):
         operators, kernels = calls_chapters(series(measured(32, device=DEVICE)))

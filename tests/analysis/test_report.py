@@ -3,6 +3,7 @@
 import base64
 import csv
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class TestFiles:
         again = write_report(list(reversed(RECORDS)), tmp_path / "again")
         names = {path.name for path in page.parent.iterdir()}
         assert names == {path.name for path in again.parent.iterdir()}
-        assert len(names) == len(FORMATS) * len(CHAPTERS) + len(CHAPTERS) + 4
+        assert len(names) == len(FORMATS) * len(CHAPTERS) + len(CHAPTERS) + 5
         for name in sorted(names):
             assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
 
@@ -121,6 +122,25 @@ def test_only_failures_make_a_page_without_figures(tmp_path):
     text = write_report([failed(256, "oom")], tmp_path).read_text()
     assert "<img" not in text
     assert "it &lt;grew&gt;" in text
+
+
+def test_a_report_leaves_nothing_of_an_earlier_one_and_everything_else(page, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(page.parent, folder)
+    (folder / "mine.txt").write_text("mine")
+    write_report([failed(256, "oom")], folder)
+    assert {path.name for path in folder.iterdir()} == {
+        *("index.html", "table.csv", "published.csv", "files.json", "mine.txt")
+    }
+
+
+def test_a_manifest_cannot_name_what_is_elsewhere(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "files.json").write_text('{"files": ["../mine.txt", 3, "gone.csv"]}')
+    write_report([failed(256, "oom")], folder)
+    assert (tmp_path / "mine.txt").exists()
 
 
 def test_without_published_numbers_the_page_says_so(tmp_path):
