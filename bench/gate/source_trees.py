@@ -83,7 +83,13 @@ def default_reference(root: Path = ROOT) -> str:
 
 def _export(root: Path, reference: str, folder: Path) -> str:
     """Writes a commit's packages to a folder, past the index and the working tree."""
-    sha = _git(root, "rev-parse", "--verify", "--end-of-options", f"{reference}^{{commit}}").strip()
+    sha = _ask_git(root, "rev-parse", "--verify", "--end-of-options", f"{reference}^{{commit}}")
+    if sha is None:
+        _git(root, "rev-parse", "HEAD")  # says so if this is no repository
+        raise UsageError(
+            f"--against {reference}: neither a commit of {root} nor the folder of a source tree"
+        )
+    sha = sha.strip()
     archive = subprocess.run(
         ["git", "-C", str(root), "archive", "--format=tar", sha, "--", *PACKAGES],
         capture_output=True,
@@ -105,13 +111,13 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    found = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-    )
+    # Without optional locks, 'git status' does not refresh the index on the way.
+    command = ["git", "-C", str(root), "--no-optional-locks", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         raise UsageError(
-            f"{root}: git {arguments[0]}: {_said(found.stderr.encode())}; name a commit that is "
-            "here, or a source tree's folder, with --against"
+            f"{root}: git {arguments[0]}: {_said(found.stderr.encode())}; name the folder of a "
+            "source tree with --against"
         )
     return found.stdout
 

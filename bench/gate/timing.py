@@ -11,7 +11,7 @@ from bench.errors import BenchError, UsageError
 from bench.gate.outcome import AMBIGUOUS, FAIL, PASS
 from bench.gate.source_trees import Trees
 from bench.gate.timing_block import STEP, Cell, CellTimes, Failed, Pace, measure_block
-from bench.gate.timing_verdict import Judgement, Rule, judge, overall, student
+from bench.gate.timing_verdict import Judgement, Rule, judge, overall, special
 from bench.progress import Progress
 from bench.sweep import Case
 
@@ -118,14 +118,14 @@ def run_gate(
     """Compares two trees; where the first pairs leave cells open, once more as many of their cases.
 
     Raises:
-        UsageError: too few pairs, or a case that takes several ranks.
+        UsageError: too few pairs, a case that takes several ranks, or no SciPy.
         BenchError: a measuring process died, or no case could be timed.
     """
     if pairs < LEAST_PAIRS or pairs % _PAIRS_OF_BLOCK:
         raise UsageError(f"--pairs {pairs}: expected an even number, {LEAST_PAIRS} at least")
     if several := [case.title for case in cases if case.ranks > 1]:
         raise UsageError(f"{several[0]}: the timing gate times cases of one rank alone")
-    student()
+    special()
     samples = _Samples()
     blocks = pairs // _PAIRS_OF_BLOCK
     _measure(samples, trees, cases, store, range(blocks), seed, pace)

@@ -11,10 +11,12 @@ are no samples: more of them make an interval narrow and no truer (Kalibera & Jo
 - AMBIGUOUS: neither, with the number of pairs that would settle it at the noise that was met.
 """
 
+import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from bench.errors import UsageError
 from bench.gate.outcome import AMBIGUOUS, FAIL, PASS
@@ -86,7 +88,7 @@ def judge(pairs: Sequence[float], same_side: Sequence[float], cells: int, rule: 
     high = estimate + _quantile(n - 1, passes) * spread / math.sqrt(n)
     floor = _quantile(len(same_side), fails) * same / math.sqrt(n)
     noise = math.hypot(spread, same) / math.sqrt(2)
-    beside = _quantile(n - 1, fails) + _quantile(n - 1, 1 - _POWER)
+    detectable = _failing_effect(n, fails) * noise / math.sqrt(n)
     slower = low > 0 and estimate > max(threshold, floor)
     verdict = FAIL if slower else PASS if high < threshold else AMBIGUOUS
     more: int | None = 0
@@ -101,7 +103,7 @@ def judge(pairs: Sequence[float], same_side: Sequence[float], cells: int, rule: 
         low=math.expm1(low),
         high=math.expm1(high),
         floor=math.expm1(floor),
-        detectable=math.expm1(max(threshold, beside * noise / math.sqrt(n))),
+        detectable=math.expm1(max(threshold, detectable)),
         pairs=n,
         more_pairs=more,
         faster=other < 0 and estimate < -max(threshold, floor),
@@ -126,31 +128,43 @@ def _pairs_needed(
     An estimate that may well be chance is taken for none.
     """
     fails, passes = errors
-    if estimate > threshold:
-        error, room = fails, estimate
-    else:
-        consistent = low <= 0 <= high
-        error, room = passes, threshold - (0.0 if consistent else estimate)
-    for n in range(4, MOST_PAIRS + 1, 2):
-        if (_quantile(n - 1, error) + _quantile(n - 1, 1 - _POWER)) * noise / math.sqrt(n) < room:
-            return n
-    return None
+    chance = low <= 0 <= high
+
+    def decides(n: int) -> bool:
+        if estimate > threshold:
+            return _failing_effect(n, fails) * noise / math.sqrt(n) < estimate
+        room = threshold - (0.0 if chance else estimate)
+        return _noticed(n - 1, passes, 1 - _POWER) * noise / math.sqrt(n) < room
+
+    numbers = range(4, MOST_PAIRS + 1, 2)
+    place = bisect.bisect_left(numbers, True, key=decides)
+    return numbers[place] if place < len(numbers) else None
+
+
+def _failing_effect(n: int, beyond: float) -> float:
+    """The effect, in standard errors, that fails nine times in ten; each condition may miss it."""
+    miss = (1 - _POWER) / 2
+    return max(_noticed(n - 1, beyond, miss), _noticed(n, beyond, miss))
+
+
+def _noticed(freedom: int, beyond: float, miss: float) -> float:
+    """The effect, in standard errors, that a t-test misses with probability `miss`."""
+    return float(special().nctdtrinc(freedom, miss, _quantile(freedom, beyond)))
 
 
 def _quantile(freedom: int, beyond: float) -> float:
     """Student's t that is exceeded with probability `beyond`."""
-    return float(student()(freedom, 1 - beyond))
+    return float(special().stdtrit(freedom, 1 - beyond))
 
 
-def student() -> Callable[[int, float], float]:
-    """Quantiles of Student's t, of degrees of freedom and a probability.
+def special() -> Any:
+    """SciPy's special functions.
 
     Raises:
         UsageError: SciPy is missing.
     """
     try:
-        from scipy.special import stdtrit
+        from scipy import special as found
     except ImportError:
         raise UsageError("the timing gate needs SciPy: pip install 'foldperf[report]'") from None
-    quantile: Callable[[int, float], float] = stdtrit
-    return quantile
+    return found

@@ -1,0 +1,83 @@
+"""A workload whose speed is a matter of the source tree that it is imported with."""
+
+import shutil
+from pathlib import Path
+
+from bench.gate.source_trees import PACKAGES
+from bench.provenance import ROOT
+
+# Steps sleep, so that they take as long on a busy machine.
+SOURCE = '''
+"""Cases that take as long, or end as badly, as a file in the source tree says."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import workloads
+from workloads.errors import UnsupportedError
+from workloads.workload import Axis, Facts, Program, Workload
+
+
+class Paced(Program):
+    phases = ("forward", "backward", "optimizer")
+
+    def __init__(self, seconds):
+        self.seconds = dict(zip(self.phases, seconds))
+
+    def run(self, phase):
+        time.sleep(self.seconds[phase])
+
+
+class PacedWorkload(Workload):
+    name = "paced"
+    summary = "sleeps"
+    axes = (Axis(name="operator", default="same", meaning="which", titled=True),)
+    selections = {"timing": ({"operator": ["same", "slower", "broken", "nowhere", "new"]},)}
+
+    def facts(self, config):
+        return Facts(
+            parameters=0, components={}, forward_flops=0, forward_flops_by_component={},
+            step_flops=0, arithmetic="float32", minimum_bytes=0,
+        )
+
+    def build_abstract(self, config):
+        raise NotImplementedError
+
+    def build(self, config, setting):
+        table = json.loads((Path(workloads.__path__[0]) / "pace.json").read_text())
+        found = table.get(config["operator"], "there is no such operator")
+        if found == "die":
+            print("I give up", flush=True)
+            os._exit(7)
+        if found == "hang":
+            time.sleep(3600)
+        if found == "raise":
+            raise RuntimeError("the operator is unhappy")
+        if isinstance(found, str):
+            raise UnsupportedError(found)
+        return Paced(found)
+'''
+
+
+def install(folder: Path) -> Path:
+    """Writes the package and its metadata; the folder is then an import path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "paced.py").write_text(SOURCE)
+    metadata = folder / "paced-1.0.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: paced\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[foldperf.workloads]\npaced = paced:PacedWorkload\n"
+    )
+    return folder
+
+
+def tree(folder: Path, pace: str) -> Path:
+    """A copy of this source tree with a pace, a JSON text."""
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+    (folder / "workloads" / "pace.json").write_text(pace)
+    return folder
