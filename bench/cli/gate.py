@@ -81,11 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bless:
         return _bless(arguments)
     outcome, table = _timing(arguments) if arguments.timing else _exact(arguments)
-    _report(outcome, arguments, time.monotonic() - start)
     if arguments.json:
         options.print_json(table)
     else:
         print(outcome.text())
+    _report(outcome, arguments, time.monotonic() - start)
     return STATUS[outcome.verdict]
 
 

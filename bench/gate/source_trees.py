@@ -54,6 +54,8 @@ def source_trees(against: str | None, root: Path = ROOT) -> Iterator[Trees]:
     """
     with tempfile.TemporaryDirectory(prefix="foldperf-gate-") as name:
         old, new = Path(name, "old"), Path(name, "new")
+        if against == "":
+            raise UsageError("--against is empty: name a commit or the folder of a source tree")
         if against is not None and (Path(against) / PACKAGES[0]).is_dir():
             _copy(Path(against), old)
             told = str(against)

@@ -125,6 +125,8 @@ def test_what_cannot_be_had_is_one_line(repository, tmp_path):
         (bare, "main", "name the folder of a source tree with --against"),
         (bare, None, "name the folder of a source tree with --against"),
         (repository, str(tmp_path), "neither a commit of"),
+        # As of a command that failed in a script; the folder of that name is this one.
+        (repository, "", "--against is empty"),
     ):
         with pytest.raises(UsageError, match=message) as refused, source_trees(against, root):
             pass
