@@ -117,7 +117,7 @@ class TestCommandLine:
             assert main([*self.CHEAP, option, str(tmp_path / "file" / "x")]) == 2
             said = capsys.readouterr()
             assert said.out.startswith("PASS: ")
-            assert said.err.endswith("Not a directory\n")
+            assert said.err.startswith(f"foldperf: {tmp_path / 'file'}")
             assert said.err.count("\n") == 1
 
 
