@@ -32,6 +32,8 @@ class TestPage:
         rest = re.sub(r"data:image/png;base64,[^\"]*", "", text)
         for outside in ("http:", "https:", 'src="/', "url(", "<script", "@import", "<iframe"):
             assert outside not in rest, outside
+        # Thirty figures are a page of less than 5 MB.
+        assert len(text) < 5e6 / 30 * len(CHAPTERS)
         for name in CHAPTERS:
             assert f'href="#{name}"' in text
             assert f'<section id="{name}">' in text
