@@ -35,7 +35,7 @@ _OPERATORS: dict[str, str] = {
         _cdist_forward""",
     "copy": """
         clone copy_ _to_copy cat stack constant_pad_nd slice_backward select_backward
-        unfold_backward roll flip repeat _unsafe_view""",
+        unfold_backward roll flip repeat _unsafe_view _local_scalar_dense""",
     "indexing": """
         gather scatter scatter_ scatter_add scatter_add_ index index_put index_put_ _index_put_impl_
         index_select index_add index_add_ embedding embedding_dense_backward bucketize nonzero
@@ -43,7 +43,7 @@ _OPERATORS: dict[str, str] = {
     "random": """
         native_dropout native_dropout_backward bernoulli bernoulli_ normal_ uniform_ rand randn
         randint randperm random_""",
-    "elementwise": "linalg_cross",
+    "elementwise": "linalg_cross masked_fill",
     "creation": """
         arange linspace full full_like zeros zeros_like ones ones_like empty empty_like
         empty_strided new_empty new_empty_strided new_full new_ones new_zeros scalar_tensor eye
@@ -51,6 +51,7 @@ _OPERATORS: dict[str, str] = {
 }
 _KIND = {name: kind for kind, names in _OPERATORS.items() for name in names.split()}
 _COMMUNICATION = frozenset({"c10d", "_c10d_functional"})
+_SAID = ("attention", "softmax", "activation")
 
 # Operators that do a model's work, by which the profiler and the dispatch mode are compared.
 COMPUTE_KINDS = frozenset(
@@ -77,21 +78,19 @@ _KERNELS: tuple[tuple[str, str], ...] = (
 
 @functools.cache
 def operator_kind(operator: str) -> str:
-    """The kind of an operator, as in ``aten.mm.default``."""
+    """The kind of an operator, as in ``aten.mm.default``; the overload may be left out."""
     namespace, _, rest = operator.partition(".")
-    name = rest.partition(".")[0] or namespace
+    name = rest.partition(".")[0]
     if namespace in _COMMUNICATION:
         return "communication"
+    if namespace != "aten":
+        # Others' operators say in their names what they are.
+        return next((kind for kind in _SAID if kind in name), "other")
     if name.startswith(("_foreach_", "_fused_adam", "_fused_sgd")):
         return "optimizer"
-    if name in _KIND:
-        return _KIND[name]
     # In place is what it is out of place.
-    if name.removesuffix("_") in _KIND:
-        return _KIND[name.removesuffix("_")]
-    if rest and "attention" in name:
-        return "attention"
-    return "elementwise" if _is_pointwise(operator) else "other"
+    known = _KIND.get(name) or _KIND.get(name.removesuffix("_"))
+    return known or ("elementwise" if _is_pointwise(operator) else "other")
 
 
 @functools.cache

@@ -253,6 +253,7 @@ def test_operators_and_kernels_have_a_kind():
         "aten._fused_adamw_.default": "optimizer",
         "c10d.allreduce_.default": "communication",
         "somebody.operator.default": "other",
+        "somebody.fast_attention_backward.default": "attention",
     }
     assert {name: operator_kind(name) for name in kinds} == kinds
     kernels = {
