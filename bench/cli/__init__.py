@@ -25,6 +25,7 @@ COMMANDS = {
     "gate": "gate",
     "report": "report",
     "export": "export",
+    "import": "importing",
     "promote": "promote",
     "stamp": "stamp",
 }

@@ -1,0 +1,33 @@
+"""``foldperf import``."""
+
+import argparse
+from pathlib import Path
+
+from bench.cli import options
+
+SUMMARY = "records of what another harness measured: pytest-benchmark"
+EXAMPLE = "foldperf import pytest-benchmark operators.json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Whose files, and which."""
+    parser.add_argument("format", choices=["pytest-benchmark"], help="whose files")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="its JSON")
+    options.add_results(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Appends the records that are not there yet."""
+    from bench.pytest_benchmark import SWEEP, read_records
+    from bench.record_file import RecordFile
+    from bench.run import RECORDS
+
+    records = [record for path in arguments.files for record in read_records(path)]
+    path = arguments.results / "runs" / SWEEP / RECORDS
+    with RecordFile(path).locked() as file:
+        known = {record["run_id"] for record in file.records()}
+        new = {r["run_id"]: r for r in records if r["run_id"] not in known}
+        for record in new.values():
+            file.append(record)
+    print(f"{len(new)} records added to {path}")
+    return 0

@@ -1,0 +1,7 @@
+"""Where a run of benchmarks ran, in its JSON."""
+
+from bench.pytest_benchmark import NAME, describe_run
+
+
+def pytest_benchmark_update_json(output_json):
+    output_json[NAME] = describe_run()
