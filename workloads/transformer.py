@@ -84,7 +84,7 @@ class TransformerWorkload(Workload):
         Axis(
             name="loss_rows",
             default=0,
-            meaning="tokens whose logits exist at once, if fair; 0 is a quarter, at most 256",
+            meaning="tokens whose logits exist at once, if fair; 0 is half of them, at most 256",
             minimum=0,
         ),
     )

@@ -21,13 +21,13 @@ from refsys.errors import ArgumentError
 # The target of a position that has none.
 IGNORED = -1
 
-# Where nothing else is said, a chunk is a quarter of the tokens and never more than this many.
+# Where nothing else is said, a chunk is half of the tokens and never more than this many.
 _ROWS = 256
 
 
 def usual_rows(tokens: int) -> int:
     """Tokens whose logits exist at once, where nothing else is said."""
-    return min(_ROWS, -(-tokens // 4))
+    return min(_ROWS, -(-tokens // 2))
 
 
 def plain_cross_entropy(

@@ -74,7 +74,7 @@ class LanguageModelProgram(Program):
         """See `Program`."""
         if self._loss is None or self._text is None:
             return {}
-        return {"loss": float(self._loss), "tokens": float(self._text.shape[1] - 1)}
+        return {"loss": float(self._loss.detach()), "tokens": float(self._text.shape[1] - 1)}
 
     def implementations(self) -> dict[str, str]:
         """See `Program`."""
