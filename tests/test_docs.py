@@ -1,39 +1,13 @@
-"""Documentation that cannot drift: its commands parse, its paths and links exist."""
+"""Documentation that cannot drift: its paths and links exist, its tables are complete."""
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
+from support.documents import PAGES, ROOT, toml_blocks_of
 
-from bench.cli import _parser
 from bench.metrics import METRICS
 from bench.sweep import read_sweep
 from workloads.catalogue import catalogue
-
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def blocks(language):
-    for page in PAGES:
-        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL):
-            yield page.name, block
-
-
-COMMANDS = [
-    (page, line.split("  #")[0].strip())
-    for page, block in blocks("sh")
-    for line in block.splitlines()
-    if line.startswith("foldperf")
-]
-
-
-@pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_every_command_shown_is_one(page, command):
-    parser, _ = _parser()
-    parser.parse_args(shlex.split(command)[1:])
-
 
 def test_the_makefile_has_the_commands_of_the_first_screen():
     makefile = (ROOT / "Makefile").read_text()
@@ -54,10 +28,16 @@ def test_paths_and_links_exist(page):
 
 
 def test_the_sweep_shown_is_sound(tmp_path):
-    (block,) = [block for _, block in blocks("toml") if "[[case]]" in block]
+    (block,) = [text for page in PAGES for text in toml_blocks_of(page) if "[[case]]" in text]
     path = tmp_path / "shown.toml"
     path.write_text(block)
     assert len(read_sweep(path, catalogue()).cases) == 3
+
+
+def test_every_workload_is_on_the_first_page():
+    page = (ROOT / "README.md").read_text()
+    for name in catalogue().workloads:
+        assert f"| `{name}` |" in page
 
 
 def test_every_metric_is_in_the_table():
