@@ -9,6 +9,7 @@ from bench.metrics import METRICS
 from bench.sweep import read_sweep
 from workloads.catalogue import catalogue
 
+
 def test_the_makefile_has_the_commands_of_the_first_screen():
     makefile = (ROOT / "Makefile").read_text()
     screen = (ROOT / "README.md").read_text().splitlines()[:30]
