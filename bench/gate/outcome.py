@@ -55,12 +55,19 @@ class Outcome:
         return [item for verdict in order for item in self.items if item.verdict == verdict]
 
     def text(self) -> str:
-        """For a terminal."""
+        """For a terminal. Beside failures, what is ambiguous is only counted."""
         lines = [f"{self.verdict}: {self.headline}"]
-        for item in self.remarkable():
+        shown = [
+            item
+            for item in self.remarkable()
+            if item.verdict != AMBIGUOUS or self.verdict == AMBIGUOUS
+        ]
+        for item in shown:
             where = " ".join(filter(None, (item.case, item.name)))
             lines.append(f"{item.verdict} {where}: {item.message}")
             lines += [f"  {detail}" for detail in item.details[:_SHOWN]]
             if len(item.details) > _SHOWN:
                 lines.append(f"  and {len(item.details) - _SHOWN} more; --json lists all")
+        if hidden := len(self.remarkable()) - len(shown):
+            lines.append(f"{hidden} more are AMBIGUOUS; --json lists all")
         return "\n".join([*lines, *self.notes])

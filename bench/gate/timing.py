@@ -144,12 +144,15 @@ def run_gate(
             cell: before if (before := judgements.get(cell)) and before.verdict == PASS else each
             for cell, each in later.items()
         }
+    # Blocks draw their orders; people read the cases in theirs.
+    order = {case.title: index for index, case in enumerate(cases)}
+    listed = sorted(judgements, key=lambda cell: order[cell.case])
     return Found(
         against=trees.against,
         rule=rule,
         seed=seed,
-        judgements=judgements,
-        times={cell: samples.times[cell] for cell in judgements},
+        judgements={cell: judgements[cell] for cell in listed},
+        times={cell: samples.times[cell] for cell in listed},
         failures=samples.failures,
         load=fmean(samples.loads),
     )

@@ -27,7 +27,8 @@ def of_found(found: Found) -> Outcome:
 
 def _headline(found: Found) -> str:
     judged = found.judgements.values()
-    cells = f"{len(judged)} cells in {len({cell.case for cell in found.judgements})} cases"
+    cases = len({cell.case for cell in found.judgements})
+    cells = f"{len(judged)} cells in {cases} case{'s' if cases > 1 else ''}"
     against, threshold = found.against, _percent(found.rule.threshold)
     if found.verdict == FAIL:
         slower = sum(judgement.verdict == FAIL for judgement in judged)
@@ -99,9 +100,9 @@ def _notes(found: Found) -> list[str]:
     middle = median(each.detectable for each in judged.values())
     pairs = sorted({each.pairs for each in judged.values()})
     notes.append(
-        f"From {' to '.join(map(str, pairs))} pairs of fresh processes, slowdowns of "
-        f"{_percent(middle)} in the median cell and of {_percent(judged[worst].detectable)} in the "
-        f"noisiest ({worst.case} {worst.phase}) fail nine times in ten."
+        f"{' to '.join(map(str, pairs))} pairs of fresh processes: nine times in ten, a slowdown "
+        f"of {_percent(middle)} fails in the median cell, and one of "
+        f"{_percent(judged[worst].detectable)} in the noisiest, {worst.case} {worst.phase}."
     )
     if found.verdict == AMBIGUOUS:
         needed = [each.pairs + each.more_pairs for each in judged.values() if each.more_pairs]
