@@ -25,13 +25,14 @@ _MOST_STEPS = 50
 
 
 def phase_chapter(series: Sequence[Series]) -> Chapter:
-    """Phase times of the timed steps of each series' largest case."""
+    """Phase times of the timed steps of one case of each series."""
     name, title = "phase_times", "Phases of the timed steps"
     meaning = (
         f"Each step's time by phase, in the order measured, up to {_MOST_STEPS} steps; of each "
-        "series the case of most tokens. Waiting for data is the phase named so."
+        "series the case of most steps, and among such of most tokens. Waiting for data is the "
+        "phase named so."
     )
-    found = {id(each): row for each in series if (row := _largest(each)) is not None}
+    found = {id(each): row for each in series if (row := _telling(each)) is not None}
     if not found:
         note = why_missing(title, METRIC, series)
         return Chapter(name, title, meaning, notes=(note,))
@@ -75,11 +76,11 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
     )
 
 
-def _largest(series: Series) -> Row | None:
-    """The typical case of most tokens that has phases; of no size, the first."""
+def _telling(series: Series) -> Row | None:
+    """The typical case of most steps and then most tokens that has phases."""
     rows = [row for row in series.rows if row.status == "ok" and _steps(row)]
-    largest = max((row.tokens for row in rows), default=0.0)
-    there = [row for row in rows if row.tokens == largest]
+    most = max(((len(_steps(row)), row.tokens) for row in rows), default=(0, 0.0))
+    there = [row for row in rows if (len(_steps(row)), row.tokens) == most]
     there.sort(key=lambda row: row.value("step_time_s") or 0.0)
     return there[(len(there) - 1) // 2] if there else None
 
