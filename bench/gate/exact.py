@@ -141,7 +141,13 @@ def _compare_case(title: str, before: Fingerprint | None, after: Fingerprint) ->
     for key in before.peak.keys() | after.peak.keys():
         rows += _rows(title, key, before.peak, after.peak, ("bytes",), "{phase} {column} at peak")
     # Calls and FLOPs say what was done; bytes follow from them.
-    rows.sort(key=lambda row: ("bytes" in row.quantity, -abs(row.after - row.before), row.module))
+    rows.sort(
+        key=lambda row: (
+            "bytes" in row.quantity,
+            -abs(row.after - row.before),
+            *(row.module, row.operator, row.quantity),
+        )
+    )
     return changes + rows
 
 
