@@ -31,6 +31,7 @@ class MeasuringProcess:
 
     Attributes:
         side: baseline or candidate, for messages.
+        pid: Its number.
         phases: Of the case that is built, noted here by who asked for it.
         build_s: CPU seconds that building it took, noted likewise.
     """
@@ -53,6 +54,7 @@ class MeasuringProcess:
             cwd=tree,
             start_new_session=True,
         )
+        self.pid = self._process.pid
         self._received = b""
 
     def __enter__(self) -> Self:

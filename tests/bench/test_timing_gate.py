@@ -11,12 +11,17 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from support import paced
 
 from bench.cli import main
+from bench.errors import BenchError
+from bench.gate import timing_process
+from bench.gate.measuring_process import MeasuringProcess
 from bench.gate.outcome import AMBIGUOUS, FAIL, PASS
 from bench.gate.timing_block import Cell, CellTimes, _compare
 from bench.gate.timing_process import OwnTime
@@ -234,17 +239,64 @@ def test_a_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packag
     assert red == {"slower", "broken"}
 
 
-def test_a_process_that_dies_is_a_fault_that_names_side_and_case(tmp_path, packages):
-    old = paced.tree(tmp_path / "old", json.dumps(PACE))
-    new = paced.tree(tmp_path / "new", json.dumps({"same": "die"}))
-    running = gate(old, new, packages, "--only", "operator=same")
-    _, err = running.communicate(timeout=120)
-    assert running.returncode == 2
-    assert err.splitlines()[-1] == (
-        "foldperf: the candidate process ended with status 7: paced operator=same; it last said: "
-        "I give up"
-    )
-    assert not list(packages.glob("foldperf-gate-*"))
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("die", "the candidate process ended with status 7: a case; it last said: I give up"),
+        ("hang", "the candidate process says nothing for 0.5 s: a case"),
+    ],
+)
+def test_a_process_that_dies_or_hangs_is_a_fault_that_names_it(
+    tmp_path, packages, monkeypatch, how, message
+):
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    tree = paced.tree(tmp_path / "tree", json.dumps({"same": how}))
+    case = {"workload": "paced", "config": {}, "device": "cpu", "store": "none", "seed": 0}
+    with MeasuringProcess("candidate", tree) as process:
+        process.greeted(60)
+        process.ask({"request": "build", "case": case}, "a case")
+        with pytest.raises(BenchError, match=message):
+            process.answer(0.5 if how == "hang" else 60)
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_on_an_accelerator_the_devices_own_clock_counts(monkeypatch):
+    class Watch:
+        def __init__(self):
+            self.marks = 0
+
+        def mark(self):
+            self.marks += 1
+
+        def intervals(self):
+            return [0.25] * (self.marks - 1)
+
+    class Accelerator:
+        torch_device = torch.device("cuda")
+        waits = 0
+
+        def stopwatch(self):
+            return Watch()
+
+        def synchronize(self):
+            self.waits += 1
+
+    class Steps:
+        phases = ("forward", "backward")
+
+        def run(self, phase):
+            pass
+
+    workload = SimpleNamespace(configure=dict, build=lambda config, setting: Steps())
+    device = Accelerator()
+    monkeypatch.setattr(timing_process, "find_device", lambda choice: device)
+    monkeypatch.setattr(timing_process, "catalogue", lambda: {"steps": workload})
+    bench = timing_process.Bench()
+    case = {"workload": "steps", "config": {}, "device": "cuda", "store": "none", "seed": 0}
+    assert bench.build(case)["phases"] == ["forward", "backward"]
+    steps = bench.slice(0.001)["steps"]
+    assert set(map(tuple, steps)) == {(0.25, 0.25)}
+    assert device.waits > len(steps)
 
 
 def test_a_termination_leaves_neither_processes_nor_folders(tmp_path, packages):
