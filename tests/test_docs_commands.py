@@ -41,9 +41,10 @@ SHORTER = (
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
+    (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),
     (
-        r"^foldperf gate --timing( --against \S+)?",
+        r"^foldperf gate --timing( --against \S+)?( --only \S+)?( --pairs \d+)?",
         f"foldperf gate --timing --against {ROOT} --pairs 1 --only operator=layer_norm",
     ),
     (
