@@ -33,6 +33,8 @@ ELSEWHERE = {
     r"make (demo|test)": "tests/test_docs_commands.py::test_the_demo_is_made_of_commands_shown",
     r"foldperf prepare": "tests/conftest.py::everything",
     r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
+    r"pytest tests/benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
+    r"foldperf import pytest-benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
     r"asv .*": "tests/bench/test_asv.py::clone",
 }
 # What is shortened: a pattern, and what takes its place.
@@ -41,11 +43,12 @@ SHORTER = (
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
+    (r"^foldperf gate --markdown", "foldperf gate --only pipeline --markdown"),
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),
     (
         r"^foldperf gate --timing( --against \S+)?( --only \S+)?( --pairs \d+)?",
-        f"foldperf gate --timing --against {ROOT} --pairs 1 --only operator=layer_norm",
+        f"foldperf gate --timing --against {ROOT} --pairs 4 --only operator=layer_norm",
     ),
     (
         r"^foldperf gate (--baseline \S+ )?--bless",
@@ -101,6 +104,7 @@ def reader(store, sources, tmp_path_factory):
         "PYTHONPATH": f"{folder / 'site'}{os.pathsep}{ROOT}",
         "FOLDPERF_STORE": str(store.root),
         "OMP_NUM_THREADS": "1",
+        "GITHUB_STEP_SUMMARY": "summary.md",
     }
 
     def shell(command):
