@@ -7,6 +7,7 @@ returns the exit status: 0 done, 1 a regression, 2 bad input or a fault, 3 ambig
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -50,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except _expected_errors() as error:
         print(f"foldperf: {error}", file=sys.stderr)
+        return 2
+    except Exception:
+        # The interpreter's own status, 1, would be taken for a regression.
+        traceback.print_exc()
         return 2
 
 

@@ -338,6 +338,15 @@ def test_bad_requests_are_one_line(capsys):
         assert error.count("\n") == 1
 
 
+def test_a_fault_of_the_gate_itself_is_not_a_regression(monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError("the gate is unhappy")
+
+    monkeypatch.setattr("bench.gate.timing.run_gate", broken)
+    assert main(["gate", "--timing", "--against", str(ROOT)]) == 2
+    assert "the gate is unhappy" in capsys.readouterr().err
+
+
 def test_cell_times_of_turns():
     """Ratios are within rounds: what a round has in common drops out of them."""
     drift = np.exp(np.linspace(0, 2, 6))

@@ -76,7 +76,8 @@ def main() -> None:
             plant(trees / "new")
         share, shares = map(int, arguments.share.split("/"))
         for number in range(share, arguments.trials, shares):
-            done = {(line["kind"], line["trial"]) for line in read(arguments.out)}
+            lines = read(arguments.out)
+            done = {(each["kind"], each["trial"]) for each in lines if each["verdict"] != "ERROR"}
             if (arguments.kind, number) not in done:
                 line = trial(arguments.kind, number, trees, arguments.only)
                 append(arguments.out, line | {"commit": sha} | where())
@@ -119,9 +120,10 @@ def trial(kind: str, number: int, trees: Path, only: str) -> dict:
     )
     found = {"kind": kind, "trial": number, "status": done.returncode, "only": only}
     found["seconds"] = round(time.monotonic() - start, 1)
-    if done.returncode == 2:
+    try:
+        table = json.loads(done.stdout)
+    except ValueError:
         return found | {"verdict": "ERROR", "failed": [], "reason": done.stderr.strip()[-500:]}
-    table = json.loads(done.stdout)
     cells = table["cells"]
     return found | {
         "verdict": table["verdict"],
