@@ -5,11 +5,17 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 # Small tensors gain nothing from threads, and lose much where cores are shared. Read by torch when
 # it is imported, here and in every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whether Triton's own library is interpreted is decided when it is imported, which torch does.
+# Processes that a test starts are to compile, if anything.
+os.environ["TRITON_INTERPRET"] = "1"
+import_module("triton.language")
+del os.environ["TRITON_INTERPRET"]
 
 import pytest
 from hypothesis import settings

@@ -22,11 +22,12 @@ class Transition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., width], the residual included."""
-        return x + transition(
+        return transition(
             x,
             self.norm.weight,
             self.norm.bias,
             self.weight_in,
             self.weight_out,
             statistics=self.norm.statistics,
+            residual=True,
         )

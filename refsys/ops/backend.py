@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from refsys.errors import ArgumentError
 
-BACKENDS = ("reference", "compiled")
+BACKENDS = ("reference", "compiled", "triton")
 ENVIRONMENT_VARIABLE = "FOLDPERF_BACKEND"
 
 _RECOMPILE_LIMIT = 256

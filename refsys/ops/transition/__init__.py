@@ -1,12 +1,12 @@
-"""Transition (Algorithm 11): LayerNorm, SwiGLU, linear."""
+"""Transition (Algorithm 11): LayerNorm, SwiGLU, linear, and the residual around them."""
 
 import torch
 from torch import Tensor
 
 from refsys.errors import ArgumentError
-from refsys.ops.backend import Operator
+from refsys.ops.backend import Implementation, Operator
 from refsys.ops.contract import check, nbytes
-from refsys.ops.transition import reference
+from refsys.ops.transition import reference, triton
 
 
 def _flops(
@@ -27,6 +27,7 @@ _OPERATOR = Operator(
     minimum_bytes=lambda x, norm_weight, norm_bias, weight_in, weight_out, **_options: nbytes(
         x, norm_weight, norm_bias, weight_in, weight_out, x
     ),
+    kernels={"triton": Implementation(triton.transition, triton.why_not)},
 )
 
 
@@ -38,9 +39,10 @@ def transition(
     weight_out: Tensor,
     *,
     statistics: torch.dtype,
+    residual: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """W_out(swish(u) · v), with u and v the halves of W_in LayerNorm(x).
+    """W_out(swish(u) · v), with u and v the halves of W_in LayerNorm(x), and x if `residual`.
 
     Args:
         x: [..., c].
@@ -49,10 +51,11 @@ def transition(
         weight_in: [2nc, c]: the gate's and the value's projection.
         weight_out: [c, nc].
         statistics: The dtype inside LayerNorm.
+        residual: Adds `x` itself.
         backend: See `refsys.ops.backend`.
 
     Returns:
-        [..., c] in the dtype of `x`: the update, without the residual.
+        [..., c] in the dtype of `x`.
 
     Raises:
         ArgumentError: a shape or device does not fit.
@@ -65,5 +68,8 @@ def transition(
     check("weight_in", weight_in, (weight_in.shape[0], width), like=x)
     check("weight_out", weight_out, (width, weight_in.shape[0] // 2), like=x)
     return _OPERATOR(
-        x, norm_weight, norm_bias, weight_in, weight_out, statistics=statistics, backend=backend
+        *(x, norm_weight, norm_bias, weight_in, weight_out),
+        statistics=statistics,
+        residual=residual,
+        backend=backend,
     )

@@ -7,9 +7,9 @@ Serves triangle attention (Algorithms 14 and 15) and, with one row, attention wi
 import torch
 from torch import Tensor
 
-from refsys.ops.backend import Operator
+from refsys.ops.backend import Implementation, Operator
 from refsys.ops.contract import check, check_rank, nbytes
-from refsys.ops.triangle_attention import reference
+from refsys.ops.triangle_attention import reference, triton
 
 
 def _flops(q: Tensor, k: Tensor, *_arguments: object, **_options: object) -> int:
@@ -21,6 +21,7 @@ _OPERATOR = Operator(
     reference.triangle_attention,
     flops=_flops,
     minimum_bytes=lambda q, k, v, bias, mask, **_options: nbytes(q, k, v, bias, mask, q),
+    kernels={"triton": Implementation(triton.triangle_attention, triton.why_not)},
 )
 
 

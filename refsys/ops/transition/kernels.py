@@ -1,0 +1,268 @@
+"""Transition in Triton: LayerNorm, SwiGLU, linear and residual, a tile of rows at a time.
+
+Nothing as wide as the hidden layer leaves a program: it is made, used and forgotten by the chunk.
+
+Shape suffixes: R rows of a tile, C channels, padded to a power of two, H a chunk of hidden units.
+"""
+
+import triton
+import triton.language as tl
+
+from refsys.ops.layer_norm.kernels import normalize, normalize_backward
+
+
+@triton.jit
+def _load_rows(
+    base,
+    first,
+    channel_C,
+    rows,
+    BLOCK_ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    """[R, C] of a dense [rows, WIDTH] tensor from row `first` on; 0 outside."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
+    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
+    if channel_C.shape[0] != WIDTH:
+        inside_RC = inside_RC & (channel_C < WIDTH)[None, :]
+    return tl.load(pointers, mask=inside_RC, other=0.0, eviction_policy=EVICTION)
+
+
+@triton.jit
+def _store_rows(
+    base, first, channel_C, rows, values_RC, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """The counterpart of `_load_rows`."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
+    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
+    if channel_C.shape[0] != WIDTH:
+        inside_RC = inside_RC & (channel_C < WIDTH)[None, :]
+    tl.store(pointers, values_RC.to(base.dtype.element_ty), mask=inside_RC)
+
+
+@triton.jit
+def _load_normalized(
+    x,
+    norm_weight,
+    norm_bias,
+    first,
+    channel_C,
+    rows,
+    epsilon,
+    BLOCK_ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    """LayerNorm's result in the dtype of x, what it was before scale and offset, 1 / σ, scale."""
+    x_RC = _load_rows(x, first, channel_C, rows, BLOCK_ROWS, WIDTH, EVICTION).to(tl.float32)
+    hat_RC, rsigma_R = normalize(x_RC, channel_C, epsilon, WIDTH)
+    scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
+    offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
+    y_RC = (hat_RC * scale_C[None, :] + offset_C[None, :]).to(x.dtype.element_ty)
+    return y_RC, hat_RC, rsigma_R, scale_C
+
+
+@triton.jit
+def _load_weights(
+    weight_in, weight_out, unit_H, channel_C, hidden, WIDTH: tl.constexpr, EVEN: tl.constexpr
+):
+    """A chunk's weights: gate and value [H, C], and output [C, H]; 0 outside."""
+    rows_HC = unit_H[:, None] * WIDTH + channel_C[None, :]
+    gates = weight_in + rows_HC
+    values = weight_in + hidden * WIDTH + rows_HC
+    outs = weight_out + channel_C[:, None] * hidden + unit_H[None, :]
+    if EVEN:
+        return tl.load(gates), tl.load(values), tl.load(outs)
+    inside_HC = (unit_H < hidden)[:, None] & (channel_C < WIDTH)[None, :]
+    inside_CH = (channel_C < WIDTH)[:, None] & (unit_H < hidden)[None, :]
+    return (
+        tl.load(gates, mask=inside_HC, other=0.0),
+        tl.load(values, mask=inside_HC, other=0.0),
+        tl.load(outs, mask=inside_CH, other=0.0),
+    )
+
+
+@triton.jit
+def forward(
+    x,
+    norm_weight,
+    norm_bias,
+    weight_in,
+    weight_out,
+    out,
+    rows,
+    hidden,
+    epsilon,
+    RESIDUAL: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """One tile of rows."""
+    first_row = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    y_RC, _hat_RC, _rsigma_R, _scale_C = _load_normalized(
+        x, norm_weight, norm_bias, first_row, channel_C, rows, epsilon, BLOCK_ROWS, WIDTH, ""
+    )
+    out_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for first in range(0, hidden, BLOCK_HIDDEN):
+        gate_HC, value_HC, out_CH = _load_weights(
+            weight_in,
+            weight_out,
+            first + tl.arange(0, BLOCK_HIDDEN),
+            channel_C,
+            hidden,
+            WIDTH,
+            EVEN,
+        )
+        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
+        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
+        hidden_RH = (gate_RH * tl.sigmoid(gate_RH) * value_RH).to(y_RC.dtype)
+        out_RC = tl.dot(hidden_RH, tl.trans(out_CH), out_RC, input_precision="ieee")
+    if RESIDUAL:
+        out_RC += _load_rows(x, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
+            tl.float32
+        )
+    _store_rows(out, first_row, channel_C, rows, out_RC, BLOCK_ROWS, WIDTH)
+
+
+@triton.jit
+def _slopes(gate, value, towards, dtype: tl.constexpr):
+    """Hidden units, and the gradients of their gates and values, from that of the units."""
+    open_ = tl.sigmoid(gate)
+    swish = gate * open_
+    dgate = towards * value * (open_ + swish * (1.0 - open_))
+    return (swish * value).to(dtype), dgate.to(dtype), (towards * swish).to(dtype)
+
+
+@triton.jit
+def backward_rows(
+    x,
+    norm_weight,
+    norm_bias,
+    weight_in,
+    weight_out,
+    grad,
+    dx,
+    y,
+    planes,
+    rows,
+    hidden,
+    epsilon,
+    RESIDUAL: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """The gradient of x for one tile of rows; those of scale and offset, summed over it.
+
+    What LayerNorm gave is left in `y`; `planes` is [program, 2, WIDTH].
+    """
+    program = tl.cast(tl.program_id(0), tl.int64)
+    first_row = program * BLOCK_ROWS
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    y_RC, _hat_RC, _rsigma_R, _scale_C = _load_normalized(
+        x, norm_weight, norm_bias, first_row, channel_C, rows, epsilon, BLOCK_ROWS, WIDTH, ""
+    )
+    _store_rows(y, first_row, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
+    grad_RC = _load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
+    dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for first in range(0, hidden, BLOCK_HIDDEN):
+        gate_HC, value_HC, out_CH = _load_weights(
+            weight_in,
+            weight_out,
+            first + tl.arange(0, BLOCK_HIDDEN),
+            channel_C,
+            hidden,
+            WIDTH,
+            EVEN,
+        )
+        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
+        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
+        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        _hidden_RH, dgate_RH, dvalue_RH = _slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dy_RC = tl.dot(dgate_RH, gate_HC, dy_RC, input_precision="ieee")
+        dy_RC = tl.dot(dvalue_RH, value_HC, dy_RC, input_precision="ieee")
+    # Normalized again: the registers were needed meanwhile. The hint keeps the compiler from
+    # taking both for one.
+    _y_RC, hat_RC, rsigma_R, scale_C = _load_normalized(
+        x,
+        norm_weight,
+        norm_bias,
+        first_row,
+        channel_C,
+        rows,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "evict_first",
+    )
+    dscale_C = tl.sum(dy_RC * hat_RC, 0)
+    doffset_C = tl.sum(dy_RC, 0)
+    dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
+    if RESIDUAL:
+        dx_RC += _load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
+            tl.float32
+        )
+    _store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
+    plane_C = planes + program * 2 * WIDTH + channel_C
+    tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
+    tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)
+
+
+@triton.jit
+def backward_weights(
+    y,
+    weight_in,
+    weight_out,
+    grad,
+    planes,
+    rows,
+    hidden,
+    each,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """The gradients of a chunk's weights, summed over `each` tiles of rows, in order.
+
+    `planes` is [part of the rows, 3 · hidden · WIDTH]: a whole `weight_in`, then a `weight_out`.
+    """
+    chunks = tl.cdiv(hidden, BLOCK_HIDDEN)
+    unit_H = tl.program_id(0) % chunks * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
+    part = tl.program_id(0) // chunks
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    gate_HC, value_HC, out_CH = _load_weights(
+        weight_in, weight_out, unit_H, channel_C, hidden, WIDTH, EVEN
+    )
+    dgate_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
+    dvalue_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
+    dout_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
+    for tile in range(part * each, part * each + each):
+        first_row = tl.cast(tile, tl.int64) * BLOCK_ROWS
+        y_RC = _load_rows(y, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
+        grad_RC = _load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
+        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
+        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
+        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        hidden_RH, dgate_RH, dvalue_RH = _slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dgate_CH = tl.dot(tl.trans(y_RC), dgate_RH, dgate_CH, input_precision="ieee")
+        dvalue_CH = tl.dot(tl.trans(y_RC), dvalue_RH, dvalue_CH, input_precision="ieee")
+        dout_CH = tl.dot(tl.trans(grad_RC), hidden_RH, dout_CH, input_precision="ieee")
+    size = hidden * WIDTH
+    planes += tl.cast(part, tl.int64) * 3 * size
+    inside_CH = (channel_C < WIDTH)[:, None] & (unit_H < hidden)[None, :]
+    turned_CH = unit_H[None, :] * WIDTH + channel_C[:, None]
+    tl.store(planes + turned_CH, dgate_CH, mask=inside_CH)
+    tl.store(planes + size + turned_CH, dvalue_CH, mask=inside_CH)
+    outs_CH = channel_C[:, None] * hidden + unit_H[None, :]
+    tl.store(planes + 2 * size + outs_CH, dout_CH, mask=inside_CH)

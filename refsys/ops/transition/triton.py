@@ -1,0 +1,188 @@
+"""Transition on Triton's kernels, as operators that torch sees as one.
+
+Backward keeps the input alone and makes everything else again, once for the gradient of the input
+and once for those of the weights.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from refsys.ops.planes.triton import fold
+from refsys.ops.triton_backend import (
+    custom_operator,
+    dense,
+    launch,
+    launch_options,
+    padded_width,
+    tiles,
+    why_not_triton,
+)
+from refsys.ops.workspace import workspace
+
+# Wider rows do not fit in a program's registers.
+MAXIMUM_WIDTH = 512
+_EPSILON = 1e-5
+# Programs that sum over rows, each into a plane of its own: several for every multiprocessor.
+_PROGRAMS = 512
+
+
+def why_not(
+    x: Tensor, *parameters: Tensor, statistics: torch.dtype, residual: bool = False
+) -> str | None:
+    """See `refsys.ops.backend.Implementation`."""
+    del residual
+    if statistics != torch.float32:
+        return f"statistics are taken in float32, not in {statistics}"
+    if x.shape[-1] > MAXIMUM_WIDTH:
+        return f"rows are wider than {MAXIMUM_WIDTH}"
+    return why_not_triton(x, *parameters)
+
+
+def transition(
+    x: Tensor, *parameters: Tensor, statistics: torch.dtype, residual: bool = False
+) -> Tensor:
+    """See `refsys.ops.transition.transition`."""
+    del statistics
+    out: Tensor = forward(x, *parameters, residual)
+    return out
+
+
+@custom_operator("transition")
+def forward(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight_in: Tensor,
+    weight_out: Tensor,
+    residual: bool,
+) -> Tensor:
+    """The update, or x with it."""
+    out = x.new_empty(x.shape)
+    options = _options("transition.forward", x, weight_out.shape[1])
+    rows = x.numel() // x.shape[-1]
+    launch(
+        "transition.forward",
+        (tiles(rows, options["BLOCK_ROWS"]),),
+        *_inputs(x, norm_weight, norm_bias, weight_in, weight_out),
+        *(out, rows, weight_out.shape[1], _EPSILON),
+        RESIDUAL=residual,
+        **options,
+    )
+    return out
+
+
+@custom_operator("transition_backward")
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight_in: Tensor,
+    weight_out: Tensor,
+    residual: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x; of scale and offset [2, c]; of both weights, one after the other [3nc²]."""
+    width, hidden = x.shape[-1], weight_out.shape[1]
+    rows = x.numel() // width
+    inputs = _inputs(x, norm_weight, norm_bias, weight_in, weight_out)
+    grad = dense("transition.gradient", grad, x.dtype)
+    dx = x.new_empty(x.shape)
+    y = workspace("transition.normalized", x.shape, dtype=x.dtype, device=x.device)
+
+    options = _options("transition.backward_rows", x, hidden)
+    parts = tiles(rows, options["BLOCK_ROWS"])
+    planes = _planes("transition.norm_planes", x, parts, 2 * width)
+    launch(
+        "transition.backward_rows",
+        (parts,),
+        *(*inputs, grad, dx, y, planes, rows, hidden, _EPSILON),
+        RESIDUAL=residual,
+        **options,
+    )
+    dnorm = norm_weight.new_empty((2, width))
+    fold(planes, dnorm.unsqueeze(0))
+    del planes
+
+    options = _options("transition.backward_weights", x, hidden)
+    chunks = tiles(hidden, options["BLOCK_HIDDEN"])
+    parts, each = _parts(rows, options["BLOCK_ROWS"], tiles(_PROGRAMS, chunks))
+    planes = _planes("transition.weight_planes", x, parts, 3 * hidden * width)
+    launch(
+        "transition.backward_weights",
+        (parts * chunks,),
+        *(y, *inputs[3:], grad, planes, rows, hidden, each),
+        **options,
+    )
+    dweights = weight_in.new_empty((3 * hidden * width,))
+    fold(planes, dweights.unsqueeze(0))
+    return dx, dnorm, dweights
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    *tensors, ctx.residual = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    weight_in, weight_out = ctx.saved_tensors[3:]
+    dx, dnorm, dweights = backward(grad, *ctx.saved_tensors, ctx.residual)
+    dweight_in, dweight_out = dweights.split([weight_in.numel(), weight_out.numel()])
+    return (
+        dx,
+        dnorm[0],
+        dnorm[1],
+        dweight_in.view(weight_in.shape),
+        dweight_out.view(weight_out.shape),
+        None,
+    )
+
+
+forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.foldperf.transition)
+def _flops(x: Any, *parameters: Any, **_options: Any) -> int:
+    _scale, _offset, weight_in, weight_out, *_rest = parameters
+    return 2 * math.prod(x[:-1]) * (math.prod(weight_in) + math.prod(weight_out))
+
+
+@register_flop_formula(torch.ops.foldperf.transition_backward)
+def _backward_flops(_grad: Any, *args: Any, **options: Any) -> int:
+    return 2 * _flops(*args, **options)
+
+
+def _inputs(
+    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight_in: Tensor, weight_out: Tensor
+) -> tuple[Tensor, ...]:
+    """Dense, weights in the dtype of x."""
+    return (
+        dense("transition.x", x, x.dtype),
+        norm_weight,
+        norm_bias,
+        dense("transition.weight_in", weight_in, x.dtype),
+        dense("transition.weight_out", weight_out, x.dtype),
+    )
+
+
+def _options(kernel: str, x: Tensor, hidden: int) -> dict[str, Any]:
+    """A kernel's launch options and the constants that follow from the shapes."""
+    options, width = launch_options(kernel, x), x.shape[-1]
+    padded = padded_width(width)
+    even = width == padded and hidden % options["BLOCK_HIDDEN"] == 0
+    return options | {"WIDTH": width, "BLOCK_WIDTH": padded, "EVEN": even}
+
+
+def _parts(rows: int, block: int, most: int) -> tuple[int, int]:
+    """Into how many parts the tiles of rows are split, and how many each has."""
+    count = tiles(rows, block)
+    each = tiles(count, most)
+    return tiles(count, each), each
+
+
+def _planes(name: str, x: Tensor, parts: int, size: int) -> Tensor:
+    return workspace(name, (1, parts, size), dtype=torch.float32, device=x.device)

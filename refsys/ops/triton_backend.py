@@ -1,0 +1,235 @@
+"""What every Triton implementation shares: whether it can serve a call, and how kernels start.
+
+An implementation is one Python function for real, fake and meta tensors alike: `launch` starts a
+kernel if its tensors hold something, and tells its watchers either way. So what is simulated,
+counted and compiled without a device is what a device would be given.
+"""
+
+import functools
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from importlib import import_module
+from importlib.resources import files
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.library import CustomOpDef
+
+from refsys.errors import ArgumentError
+from refsys.ops.workspace import workspace
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950")
+INTERPRETER = "interpreter"
+
+
+class Launch(NamedTuple):
+    """One start of a kernel.
+
+    Attributes:
+        kernel: Operator and kernel, as ``triangle_attention.forward``.
+        grid: Programs along each axis.
+        arguments: Tensors, numbers, and tuples of them, in the kernel's order.
+        options: The kernel's constants, and ``num_warps`` and ``num_stages``.
+    """
+
+    kernel: str
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+
+_watchers: ContextVar[tuple[Callable[[Launch], None], ...]] = ContextVar(
+    "foldperf_launches", default=()
+)
+_assumed: ContextVar[str] = ContextVar("foldperf_architecture", default="sm_90")
+_forced: ContextVar[Mapping[str, Mapping[str, int]]] = ContextVar(
+    "foldperf_launch_options", default=MappingProxyType({})
+)
+
+
+def custom_operator(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    """Makes a function of tensors, which starts kernels, one operator to torch.
+
+    The same function serves tensors that hold nothing: see `launch`.
+    """
+
+    def register(run: Callable[..., Any]) -> CustomOpDef:
+        operator = torch.library.custom_op(f"foldperf::{name}", run, mutates_args=())
+        operator.register_fake(run)
+        return operator
+
+    return register
+
+
+def why_not_triton(*tensors: Tensor) -> str | None:
+    """Why Triton's kernels cannot serve these tensors, or None.
+
+    Fake and meta tensors can be served anywhere: no kernel is started for them.
+    """
+    first = tensors[0]
+    if first.dtype not in DTYPES:
+        return f"{first.dtype} has no kernel"
+    if any(tensor.numel() == 0 for tensor in tensors):
+        return "a tensor is empty"
+    if _is_hollow(first):
+        return None
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    return _why_not_device(first.device.index or 0) if first.is_cuda else _why_not_here(first)
+
+
+def _is_hollow(tensor: Tensor) -> bool:
+    """Whether the tensor has a shape but holds nothing."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def _why_not_here(tensor: Tensor) -> str | None:
+    """Why a tensor on no accelerator cannot be served: only the interpreter can."""
+    import triton
+
+    if tensor.device.type != "cpu" or not triton.knobs.runtime.interpret:
+        return f"kernels do not run on a {tensor.device.type}; TRITON_INTERPRET=1 interprets them"
+    if tensor.dtype == torch.bfloat16:
+        return "the interpreter's products of bfloat16 are wrong"
+    return None
+
+
+@functools.cache
+def _why_not_device(index: int) -> str | None:
+    if torch.version.hip is None and torch.cuda.get_device_capability(index) < (8, 0):
+        return "the device's compute capability is below 8.0"
+    return None
+
+
+def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Starts a kernel of ``refsys.ops.OPERATOR.kernels``; the first argument is a tensor.
+
+    Args:
+        kernel: Operator and kernel, as ``triangle_attention.forward``.
+        grid: Programs along each axis.
+        arguments: Tensors, numbers, and tuples of them.
+        options: Constants; see `Launch`.
+    """
+    for watcher in _watchers.get():
+        watcher(Launch(kernel, grid, arguments, options))
+    device = arguments[0].device
+    if _is_hollow(arguments[0]):
+        return
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        function(kernel)[grid](*arguments, **options)
+
+
+def function(kernel: str) -> Any:
+    """The kernel of that name, as Triton has it."""
+    operator, name = kernel.split(".")
+    return getattr(import_module(f"refsys.ops.{operator}.kernels"), name)
+
+
+@contextmanager
+def watch_launches(watcher: Callable[[Launch], None]) -> Iterator[None]:
+    """Calls `watcher` for each kernel that is started, or would be, inside the block."""
+    token = _watchers.set((*_watchers.get(), watcher))
+    try:
+        yield
+    finally:
+        _watchers.reset(token)
+
+
+@contextmanager
+def assume_architecture(name: str) -> Iterator[None]:
+    """Inside the block, fake and meta tensors count as on a device of this architecture.
+
+    Raises:
+        ArgumentError: there is no architecture of that name.
+    """
+    if name not in ARCHITECTURES:
+        raise ArgumentError(
+            f"architecture {name!r} is not known; choose of {', '.join(ARCHITECTURES)}"
+        )
+    token = _assumed.set(name)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
+def architecture(tensor: Tensor) -> str:
+    """The architecture whose launch options a tensor's kernels take, as ``sm_90``.
+
+    A device newer than those known takes the options of the newest one that is older than it.
+    """
+    if _is_hollow(tensor):
+        return _assumed.get()
+    if not tensor.is_cuda:
+        return INTERPRETER
+    return _architecture(tensor.device.index or 0)
+
+
+@functools.cache
+def _architecture(index: int) -> str:
+    properties = torch.cuda.get_device_properties(index)
+    if torch.version.hip is not None:
+        name: str = properties.gcnArchName.split(":")[0]
+        return name if name in ARCHITECTURES else "gfx90a"
+    capability = 10 * properties.major + properties.minor
+    known = [int(name.removeprefix("sm_")) for name in ARCHITECTURES if name.startswith("sm_")]
+    return f"sm_{max(number for number in known if number <= capability)}"
+
+
+def launch_options(kernel: str, tensor: Tensor) -> dict[str, Any]:
+    """Tile sizes, warps and stages of a kernel where the tensor is.
+
+    Raises:
+        ArgumentError: none are known.
+    """
+    forced, target = _forced.get().get(kernel), architecture(tensor)
+    if forced is not None:
+        return dict(forced)
+    try:
+        return dict(_shipped()[kernel][target])
+    except KeyError:
+        raise ArgumentError(f"kernel {kernel!r} has no launch options for {target}") from None
+
+
+@functools.cache
+def _shipped() -> dict[str, dict[str, dict[str, int]]]:
+    table: dict[str, Any] = tomllib.loads(files("refsys.ops").joinpath("launches.toml").read_text())
+    return {
+        f"{operator}.{kernel}": targets
+        for operator, kernels in table.items()
+        for kernel, targets in kernels.items()
+    }
+
+
+@contextmanager
+def use_launch_options(options: Mapping[str, Mapping[str, int]]) -> Iterator[None]:
+    """Inside the block, the kernels named have these launch options on every architecture."""
+    token = _forced.set({**_forced.get(), **options})
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def tiles(places: int, block: int) -> int:
+    """How many blocks cover so many places."""
+    return -(-places // block)
+
+
+def padded_width(width: int) -> int:
+    """The power of two that a tile of this width takes; matrix units take 16 at least."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor itself if it is contiguous and of this dtype, else a copy, in scratch."""
+    if tensor.is_contiguous() and tensor.dtype == dtype:
+        return tensor
+    return workspace(name, tensor.shape, dtype=dtype, device=tensor.device).copy_(tensor)
