@@ -23,6 +23,7 @@ COMMANDS = {
     "list": "listing",
     "describe": "describe",
     "run": "run",
+    "compile": "compile",
     "gate": "gate",
     "report": "report",
     "export": "export",

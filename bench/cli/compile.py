@@ -1,0 +1,111 @@
+"""``foldperf compile``."""
+
+import argparse
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from bench.cli import options
+
+if TYPE_CHECKING:
+    from bench.compilation.compiler import Compiled
+
+SUMMARY = "compile every kernel for every architecture, without the hardware"
+EXAMPLE = (
+    "foldperf compile\n  foldperf compile --only triangle_attention --architecture gfx942 --json"
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """What to compile."""
+    parser.add_argument(
+        "--architecture",
+        action="append",
+        metavar="NAME",
+        help="sm_80, sm_90, sm_100, gfx90a, gfx942 or gfx950; again for several (default: all)",
+    )
+    parser.add_argument("--only", metavar="TEXT", help="only kernels whose name contains this")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="every dtype, head width and shape of tail (default: the full model in bfloat16)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=options.at_least(1),
+        default=min(2, len(os.sched_getaffinity(0))),
+        help="processes (default: 2)",
+    )
+    options.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Status 0 if every kernel keeps the rules, 1 if one breaks one, 2 for a bad request."""
+    from bench.compilation.compiler import compile_all
+    from bench.compilation.limits import violations
+    from bench.compilation.specimens import specimens
+    from bench.errors import UsageError
+    from bench.progress import Progress
+    from refsys.ops.triton_backend import ARCHITECTURES
+
+    architectures = arguments.architecture or ARCHITECTURES
+    wanted = [
+        specimen
+        for specimen in specimens(architectures, every=arguments.all)
+        if (arguments.only or "") in specimen.kernel
+    ]
+    if not wanted:
+        raise UsageError(f"--only {arguments.only}: no kernel's name contains it")
+    with Progress(len(wanted), "kernels") as progress:
+
+        def done(compiled: "Compiled") -> None:
+            (progress.skip if compiled.cached else progress.finish)(_line(compiled))
+
+        found = compile_all(wanted, arguments.jobs, done)
+    broken = {index: list(violations(compiled)) for index, compiled in enumerate(found)}
+    if arguments.json:
+        options.print_json(
+            [_table(compiled) | {"violations": broken[n]} for n, compiled in enumerate(found)]
+        )
+    else:
+        _print(found)
+    for index, lines in broken.items():
+        for line in lines:
+            print(f"FAIL {_title(found[index])}: {line}")
+    return 1 if any(broken.values()) else 0
+
+
+def _title(compiled: "Compiled") -> str:
+    specimen = compiled.specimen
+    return f"{specimen.kernel} {specimen.architecture} {specimen.dtype}"
+
+
+def _line(compiled: "Compiled") -> str:
+    how = "known" if compiled.cached else f"{compiled.seconds:.1f} s"
+    return f"{_title(compiled)}: {how if compiled.resources else 'does not compile'}"
+
+
+def _table(compiled: "Compiled") -> dict[str, Any]:
+    return asdict(compiled)
+
+
+def _print(found: "list[Compiled]") -> None:
+    heads = "registers", "spilled B", "shared B", "matrix", "atomic", "loop", "occupancy"
+    print(f"{'kernel':<42}{'architecture':<14}{'dtype':<6}", *(f"{head:>10}" for head in heads))
+    for compiled in found:
+        specimen, has = compiled.specimen, compiled.resources
+        if has is None:
+            continue
+        cells = (
+            has.registers,
+            has.spilled_bytes,
+            has.shared_bytes,
+            sum(has.matrix_instructions.values()),
+            sum(has.atomic_instructions.values()),
+            "-" if has.loop_instructions is None else has.loop_instructions,
+            f"{has.occupancy:.0%}",
+        )
+        print(
+            f"{specimen.kernel:<42}{specimen.architecture:<14}{specimen.dtype:<6}",
+            *(f"{cell:>10}" for cell in cells),
+        )

@@ -1,0 +1,190 @@
+"""Compiling specimens offline, in processes of their own, what is known already from the cache."""
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from bench.compilation import resources
+from bench.compilation.resources import Resources, read_resources
+from bench.compilation.specimens import Specimen
+from bench.errors import UsageError
+from refsys.files import write_json
+from refsys.home import home
+from refsys.ops.triton_backend import function
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What came of a specimen.
+
+    Attributes:
+        specimen: What was compiled.
+        resources: What it takes; None if it does not compile.
+        error: The compiler's message if it does not.
+        seconds: How long it took when it was compiled.
+        cached: Whether that was an earlier time.
+    """
+
+    specimen: Specimen
+    resources: Resources | None
+    error: str | None
+    seconds: float
+    cached: bool
+
+
+def compile_all(
+    specimens: Iterable[Specimen], jobs: int, done: Callable[[Compiled], None]
+) -> list[Compiled]:
+    """Compiles what is not known yet, and calls `done` for each as it comes.
+
+    Raises:
+        UsageError: Triton is not installed, or kernels are being interpreted.
+    """
+    _check_triton()
+    found: dict[str, Compiled] = {}
+    todo: dict[Future[dict[str, Any]], tuple[str, Path]] = {}
+    wanted = {specimen.as_json(): specimen for specimen in specimens}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for text, specimen in wanted.items():
+            path = _path(text, specimen.kernel)
+            if (table := _read(path)) is not None:
+                found[text] = _compiled(specimen, table, cached=True)
+                done(found[text])
+            else:
+                todo[pool.submit(_compile, specimen)] = text, path
+        for future in as_completed(todo):
+            text, path = todo[future]
+            table = future.result()
+            with suppress(OSError):
+                write_json(path, table)
+            found[text] = _compiled(wanted[text], table, cached=False)
+            done(found[text])
+    return [found[text] for text in wanted]
+
+
+def triton_version() -> str:
+    """Of the compiler.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    _check_triton()
+    import triton
+
+    return str(triton.__version__)
+
+
+def _check_triton() -> None:
+    try:
+        import triton
+    except ImportError:
+        raise UsageError(
+            "compiling kernels needs triton: pip install 'foldperf[kernels]'"
+        ) from None
+    if triton.knobs.runtime.interpret:
+        raise UsageError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
+
+
+def _path(text: str, kernel: str) -> Path:
+    """Where a result is kept, named by the launch, the kernel's source, compiler and reader."""
+    parts = text, function(kernel).cache_key, triton_version(), _reader()
+    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return home() / "compiled" / f"{name[:32]}.json"
+
+
+@functools.cache
+def _reader() -> str:
+    return hashlib.sha256(Path(resources.__file__).read_bytes()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A result that was kept; one that is damaged is made again."""
+    try:
+        table = json.loads(path.read_bytes())
+        _fields(table)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return dict(table)
+
+
+def _fields(table: dict[str, Any]) -> tuple[Resources | None, str | None, float]:
+    found = table["resources"]
+    error = table["error"]
+    return (
+        None if found is None else Resources(**found),
+        None if error is None else str(error),
+        float(table["seconds"]),
+    )
+
+
+def _compiled(specimen: Specimen, table: dict[str, Any], *, cached: bool) -> Compiled:
+    return Compiled(specimen, *_fields(table), cached)
+
+
+def _compile(specimen: Specimen) -> dict[str, Any]:
+    """In a process of the pool."""
+    start = time.monotonic()
+    try:
+        found, error = asdict(compile_specimen(specimen)), None
+    except Exception as raised:
+        # Whatever a compiler may say of a kernel is a finding about the kernel.
+        found, error = None, f"{type(raised).__name__}: {' '.join(str(raised).split())[:500]}"
+    return {"resources": found, "error": error, "seconds": time.monotonic() - start}
+
+
+def compile_specimen(specimen: Specimen, kernel: Any = None) -> Resources:
+    """Compiles one kernel here and now.
+
+    Args:
+        specimen: What to compile.
+        kernel: Another kernel to take in its place.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = kernel or function(specimen.kernel)
+    names = kernel.arg_names
+    signature = dict.fromkeys(specimen.constants, "constexpr")
+    constants: dict[tuple[int, ...], Any] = {
+        (names.index(name),): value for name, value in specimen.constants.items()
+    }
+    for index, kind in enumerate(specimen.types):
+        signature[names[index]] = _with_constants(kind)
+        constants |= dict.fromkeys(_ones(kind, (index,)), 1)
+    source = ASTSource(
+        fn=kernel,
+        signature={name: signature[name] for name in names},
+        constexprs=constants,
+        attrs={path: [["tt.divisibility", 16]] for path in specimen.divisible},
+    )
+    architecture = specimen.architecture
+    if architecture.startswith("sm_"):
+        target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
+    else:
+        target = GPUTarget("hip", architecture, 64)
+    compiled = triton.compile(source, target=target, options=dict(specimen.options))
+    return read_resources(compiled, architecture, specimen.options["num_warps"])
+
+
+def _with_constants(kind: Any) -> Any:
+    if isinstance(kind, (tuple, list)):
+        return tuple(_with_constants(part) for part in kind)
+    return "constexpr" if kind is None else kind
+
+
+def _ones(kind: Any, path: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Paths of the arguments that are constants because they are 1."""
+    if isinstance(kind, (tuple, list)):
+        for index, part in enumerate(kind):
+            yield from _ones(part, (*path, index))
+    elif kind is None:
+        yield path
