@@ -17,7 +17,7 @@ from torch import Tensor
 from refsys import ops
 from refsys.config import PRESETS
 from refsys.ops.backend import OPERATORS, Operator
-from refsys.ops.triton_backend import Launch, assume_architecture, watch_launches
+from refsys.ops.triton_backend import DTYPES, Launch, assume_architecture, watch_launches
 from refsys.precision import PRECISIONS, Precision
 from workloads.operator_arguments import CALLS
 
@@ -89,7 +89,7 @@ def specimens(architectures: Iterable[str], *, every: bool = False) -> list[Spec
 def _of_operator(operator: Operator, architecture: str, every: bool) -> Iterator[Specimen]:
     if "triton" not in operator.kernels:
         return
-    tables = [_in_dtype(dtype) for dtype in (_TYPES if every else (torch.bfloat16,))]
+    tables = [_in_dtype(dtype) for dtype in (DTYPES if every else (torch.bfloat16,))]
     sizes = [(preset, tokens) for preset in PRESETS for tokens in (384, 385)] if every else ()
     for table in tables:
         for preset, tokens in sizes or [("full", 384)]:

@@ -1,0 +1,151 @@
+"""Kernels compiled for architectures that are not here: what is found, and what may not be."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import mutants
+
+from bench.compilation.compiler import Compiled
+from bench.compilation.limits import violations
+from bench.compilation.resources import Resources
+from bench.compilation.specimens import specimens
+from bench.isolation import run_isolated
+from refsys.ops.backend import OPERATORS
+from refsys.ops.triton_backend import ARCHITECTURES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(*arguments, home=None, **options):
+    """A process of its own: in this one, kernels are interpreted."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    if home:
+        environment["FOLDPERF_HOME"] = str(home)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The first run of the command, nothing known, and where its results are kept."""
+    home = tmp_path_factory.mktemp("home")
+    return python("-m", "bench", "compile", "--json", home=home), home
+
+
+def test_every_kernel_keeps_the_rules_on_every_architecture(compiled):
+    run, _ = compiled
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    found = json.loads(run.stdout)
+    names = {(each["specimen"]["kernel"], each["specimen"]["architecture"]) for each in found}
+    kernels = {kernel for kernel, _ in names}
+    operators = {name for name, each in OPERATORS.items() if "triton" in each.kernels}
+    assert operators <= {kernel.split(".")[0] for kernel in kernels}
+    assert names == {(kernel, target) for kernel in kernels for target in ARCHITECTURES}
+    for each in found:
+        assert each["violations"] == []
+        assert not each["cached"]
+        assert 0 < each["resources"]["registers"] <= 512
+        assert 0 < each["resources"]["occupancy"] <= 1
+
+
+def test_what_is_known_is_not_compiled_again(compiled):
+    run, home = compiled
+    again = python("-m", "bench", "compile", "--json", home=home)
+    assert again.returncode == 0
+    first, second = json.loads(run.stdout), json.loads(again.stdout)
+    assert all(each["cached"] for each in second)
+    assert [e["resources"] for e in first] == [e["resources"] for e in second]
+
+
+def test_a_damaged_result_is_made_again(compiled):
+    _, home = compiled
+    files = sorted((home / "compiled").iterdir())
+    files[0].write_text("{")
+    files[1].write_text(json.dumps({"resources": {"registers": "many"}, "error": None}))
+    files[2].unlink()
+    again = python("-m", "bench", "compile", "--json", home=home)
+    assert again.returncode == 0
+    assert sum(not each["cached"] for each in json.loads(again.stdout)) == 3
+    assert json.loads(files[0].read_bytes())["resources"]
+
+
+def test_mutants_are_caught():
+    found = json.loads(python(mutants.__file__).stdout)
+    expected = {
+        "spill": "spills",
+        "overflow": "bytes of shared memory; gfx90a has 65536",
+        "atomic": "atomic instructions: 1 atom.global",
+        "atomic on AMD": "atomic instructions: 1",
+        "slow": "1 products of half precision without matrix instructions",
+        "broken": "does not compile: CompilationError",
+    }
+    assert found.keys() == expected.keys()
+    for name, lines in found.items():
+        assert any(expected[name] in line for line in lines), (name, lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--architecture", "sm_42"], "'sm_42' is not known"),
+        (["--only", "softmax"], "no kernel's name contains it"),
+    ],
+)
+def test_a_wrong_request_is_one_line(arguments, message):
+    run = python("-m", "bench", "compile", *arguments)
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert message in line
+
+
+def test_interpreted_kernels_cannot_be_compiled():
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    run = run_isolated(
+        [sys.executable, "-m", "bench", "compile"],
+        timeout_s=120,
+        memory_limit_bytes=8 * 2**30,
+        environment=environment,
+        folder=ROOT,
+    )
+    assert "kernels are interpreted, not compiled" in run.output
+
+
+def test_a_specimen_says_what_the_launcher_would_see():
+    found = {s.kernel: s for s in specimens(["sm_90"])}["triangle_attention.forward"]
+    pointer, strides = found.types[:2]
+    assert pointer == "*bf16"
+    assert strides == ("i32", "i32", "i32", "i32", None)
+    assert (0,) in found.divisible
+    assert (1, 4) not in found.divisible
+    assert found.constants["WIDTH"] == 32
+    assert found.options == {"num_warps": 4, "num_stages": 2}
+
+
+def test_every_shape_and_dtype_has_specimens_of_its_own():
+    few, many = specimens(["gfx942"]), specimens(["gfx942"], every=True)
+    assert {s.kernel for s in few} == {s.kernel for s in many}
+    assert {s.dtype for s in many} == {"bf16", "fp16", "fp32"}
+    assert len(many) > 5 * len(few)
+    evenness = {s.constants.get("EVEN") for s in many if s.kernel == "triangle_attention.forward"}
+    assert evenness == {True, False}
+
+
+def test_single_precision_may_do_without_matrix_instructions():
+    (specimen, *_) = specimens(["sm_90"])
+    plain = Resources(32, 0, 0, {}, {}, 2, 100, None, 1.0)
+    half = Compiled(specimen, plain, None, 0.0, cached=True)
+    assert len(list(violations(half))) == 1
+    single = replace(half, specimen=replace(specimen, dtype="fp32"))
+    assert not list(violations(single))
