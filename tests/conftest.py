@@ -12,10 +12,11 @@ from pathlib import Path
 # it is imported, here and in every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whether Triton's own library is interpreted is decided when it is imported, which torch does.
-# Processes that a test starts are to compile, if anything.
-os.environ["TRITON_INTERPRET"] = "1"
-import_module("triton.language")
-del os.environ["TRITON_INTERPRET"]
+# Processes that a test starts are to compile, if anything, and so is tests/gpu.
+if not any("gpu" in Path(argument).parts for argument in sys.argv[1:]):
+    os.environ["TRITON_INTERPRET"] = "1"
+    import_module("triton.language")
+    del os.environ["TRITON_INTERPRET"]
 
 import pytest
 from hypothesis import settings

@@ -50,7 +50,7 @@ def test_training_follows_the_hosts():
     assert losses(CUDA, 5, tokens=48) == pytest.approx(losses(CPU, 5, tokens=48), rel=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["reference", "compiled"])
+@pytest.mark.parametrize("backend", ["reference", "compiled", "triton"])
 def test_two_runs_give_the_same_bits(backend):
     axes = {"tokens": 64, "precision": "bfloat16", "backend": backend}
     assert losses(CUDA, 5, **axes) == losses(CUDA, 5, **axes)

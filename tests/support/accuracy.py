@@ -46,8 +46,7 @@ def results(call, tensors, options, dtype):
     outputs = found if isinstance(found, tuple) else (found,)
     generator = torch.Generator().manual_seed(1)
     towards = [
-        torch.randn(output.shape, generator=generator).to(dtype).to(output.dtype)
-        for output in outputs
+        torch.randn(output.shape, generator=generator).to(dtype).to(output) for output in outputs
     ]
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
     gradients = torch.autograd.grad(outputs, leaves, towards)

@@ -26,8 +26,9 @@ from refsys.ops.workspace import workspace
 # Wider rows do not fit in a program's registers.
 MAXIMUM_WIDTH = 512
 _EPSILON = 1e-5
-# Programs that sum over rows, each into a plane of its own: several for every multiprocessor.
-_PROGRAMS = 512
+# Programs of the weights' gradients, each a chunk of the hidden layer and a part of the rows: enough
+# for all multiprocessors of the largest devices. Their planes take twice x's elements at most.
+_PROGRAMS = 256
 
 
 def why_not(
@@ -109,7 +110,8 @@ def backward(
 
     options = _options("transition.backward_weights", x, hidden)
     chunks = tiles(hidden, options["BLOCK_HIDDEN"])
-    parts, each = _parts(rows, options["BLOCK_ROWS"], tiles(_PROGRAMS, chunks))
+    most = min(tiles(_PROGRAMS, chunks), 2 * x.numel() // (3 * hidden * width))
+    parts, each = _parts(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
     planes = _planes("transition.weight_planes", x, parts, 3 * hidden * width)
     launch(
         "transition.backward_weights",
@@ -129,8 +131,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    weight_in, weight_out = ctx.saved_tensors[3:]
-    dx, dnorm, dweights = backward(grad, *ctx.saved_tensors, ctx.residual)
+    saved = ctx.saved_tensors
+    weight_in, weight_out = saved[3:]
+    dx, dnorm, dweights = backward(grad, *saved, ctx.residual)
     dweight_in, dweight_out = dweights.split([weight_in.numel(), weight_out.numel()])
     return (
         dx,
@@ -145,15 +148,21 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.foldperf.transition)
-def _flops(x: Any, *parameters: Any, **_options: Any) -> int:
-    _scale, _offset, weight_in, weight_out, *_rest = parameters
+def _products(x: Any, weight_in: Any, weight_out: Any) -> int:
     return 2 * math.prod(x[:-1]) * (math.prod(weight_in) + math.prod(weight_out))
 
 
+@register_flop_formula(torch.ops.foldperf.transition)
+def _flops(
+    x: Any, _scale: Any, _offset: Any, weight_in: Any, weight_out: Any, *_args: Any, **_options: Any
+) -> int:
+    return _products(x, weight_in, weight_out)
+
+
 @register_flop_formula(torch.ops.foldperf.transition_backward)
-def _backward_flops(_grad: Any, *args: Any, **options: Any) -> int:
-    return 2 * _flops(*args, **options)
+def _backward_flops(_grad: Any, x: Any, *args: Any, **_options: Any) -> int:
+    """What is made again is not counted."""
+    return 2 * _products(x, *args[2:4])
 
 
 def _inputs(
@@ -177,9 +186,8 @@ def _options(kernel: str, x: Tensor, hidden: int) -> dict[str, Any]:
     return options | {"WIDTH": width, "BLOCK_WIDTH": padded, "EVEN": even}
 
 
-def _parts(rows: int, block: int, most: int) -> tuple[int, int]:
-    """Into how many parts the tiles of rows are split, and how many each has."""
-    count = tiles(rows, block)
+def _parts(count: int, most: int) -> tuple[int, int]:
+    """Into how many parts so many tiles are split, and how many each has."""
     each = tiles(count, most)
     return tiles(count, each), each
 

@@ -1,0 +1,53 @@
+"""The fused operators on a device: as exact as plain PyTorch in every dtype, the same bits twice."""
+
+import pytest
+import torch
+from support.accuracy import F64, assert_exact, results
+
+from refsys.config import preset
+from refsys.ops.backend import OPERATORS
+from refsys.precision import PRECISIONS
+from workloads.operator_arguments import CALLS
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
+
+FUSED = sorted(name for name, each in OPERATORS.items() if "triton" in each.kernels)
+DTYPES = torch.float32, torch.float16, torch.bfloat16
+
+
+def draw(name, tokens, model="full"):
+    """Arguments of an operator in float64, as a model has them; some keys are masked away."""
+    call = CALLS[name](preset(model), PRECISIONS["float64"], 1, tokens)
+    generator = torch.Generator("cuda").manual_seed(0)
+    tensors = []
+    for argument in call.arguments:
+        normal = torch.randn(argument.shape, generator=generator, device="cuda", dtype=F64)
+        if argument.kind == "mask":
+            tensors.append(normal > -1)
+        else:
+            scale = argument.shape[-1] ** 0.5 if argument.kind == "weight" else 1
+            tensors.append(normal / scale)
+    return tensors, call.options
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", [64, 129])
+@pytest.mark.parametrize("name", FUSED)
+def test_as_exact_as_plain_pytorch(name, tokens, dtype):
+    tensors, options = draw(name, tokens)
+    assert_exact(OPERATORS[name], tensors, options, dtype)
+
+
+@pytest.mark.parametrize("tokens", [384, 1024])
+@pytest.mark.parametrize("name", FUSED)
+def test_two_runs_give_the_same_bits(name, tokens):
+    tensors, options = draw(name, tokens)
+    half = [t.bfloat16() if t.is_floating_point() else t for t in tensors]
+    upper = {key: torch.float32 if value is F64 else value for key, value in options.items()}
+
+    def run(*arguments, **keywords):
+        return OPERATORS[name](*arguments, backend="triton", **keywords)
+
+    first, second = (results(run, half, upper, torch.bfloat16) for _ in range(2))
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key

@@ -1,0 +1,125 @@
+"""What fused operators may allocate and what they count as, one by one and in the model."""
+
+import pytest
+import torch
+from support.allocations import allocations
+
+from bench.simulation.simulate import simulate
+from refsys.ops import triton_backend
+from refsys.ops.backend import OPERATORS
+from refsys.ops.transition import transition
+from refsys.ops.triangle_attention import triangle_attention
+from refsys.ops.triangle_attention import triton as attention_kernels
+from refsys.ops.triton_backend import ARCHITECTURES, assume_architecture, watch_launches
+from refsys.ops.workspace import watch
+from workloads.catalogue import catalogue
+
+FUSED = sorted(name for name, each in OPERATORS.items() if "triton" in each.kernels)
+
+
+def trace(workload, backend, **axes):
+    chosen = catalogue()[workload]
+    return simulate(chosen, chosen.configure({"precision": "bfloat16", "backend": backend, **axes}))
+
+
+def attend(tokens, heads, width):
+    """Forward and backward, whole; gives the sizes of what was allocated, in float32 elements."""
+    shape = 1, tokens, tokens, heads, width
+    inputs = [torch.randn(shape) for _ in range(3)] + [torch.randn(1, heads, tokens, tokens)]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    mask = torch.ones(1, tokens, tokens, dtype=torch.bool)
+    towards = torch.randn(shape)
+    scratch = []
+    with allocations() as found, watch(lambda each: scratch.append(each.nbytes)):
+        out = triangle_attention(*inputs, mask, softmax=torch.float32, backend="triton")
+        out.backward(towards)
+    return [nbytes / 4 for nbytes in (*found, *scratch)]
+
+
+def limit(tokens, heads, width):
+    return 1.1 * tokens**2 * max(heads * width, 4 * heads)
+
+
+def test_triangle_attention_allocates_nothing_larger_than_its_input():
+    sizes = attend(20, 1, 8)
+    assert max(sizes) <= limit(20, 1, 8)
+    assert max(sizes) >= 20 * 20 * 8, "what it returns is not among what was seen"
+
+
+def test_hidden_scratch_of_the_third_power_is_seen(monkeypatch):
+    """A mutant that asks torch, and not `workspace`, for a tensor as large as all logits."""
+    launch = triton_backend.launch
+
+    def wasteful(kernel, grid, *arguments, **options):
+        torch.empty(20, 20, 20).zero_()
+        launch(kernel, grid, *arguments, **options)
+
+    monkeypatch.setattr(attention_kernels, "launch", wasteful)
+    assert max(attend(20, 1, 8)) > limit(20, 1, 8)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_scratch_keeps_the_law_on_every_architecture(architecture):
+    """Simulated: what is declared is what `workspace` gives, in bfloat16 at 384 tokens."""
+    tokens, heads, width = 384, 4, 32
+    scratch = []
+    with assume_architecture(architecture), watch(scratch.append):
+        trace("operators", "triton", operator="triangle_attention", preset="full", tokens=tokens)
+        trace("operators", "triton", operator="transition", preset="full", tokens=tokens)
+    assert scratch
+    for each in scratch:
+        elements = each.nbytes / (2 if each.name.endswith(("bias", "normalized")) else 4)
+        assert elements <= limit(tokens, heads, width), each
+
+
+@pytest.mark.parametrize("operator", FUSED)
+def test_an_operator_counts_as_its_reference(operator):
+    axes = {"operator": operator, "preset": "full", "tokens": 64}
+    reference, fused = (trace("operators", each, **axes) for each in ("reference", "triton"))
+    assert fused.total("flops") == reference.total("flops") > 0
+    assert fused.unpriced == ()
+    assert fused.peak.nbytes < reference.peak.nbytes
+
+
+def test_a_model_counts_as_with_references_and_takes_less():
+    axes = {"entry": "synthetic", "preset": "tiny", "tokens": 64, "checkpointing": False}
+    reference, fused = (trace("alphafold3-trunk", each, **axes) for each in ("reference", "triton"))
+    assert fused.total("flops") == reference.total("flops")
+    assert fused.unpriced == ()
+    assert fused.total("calls") < 0.8 * reference.total("calls")
+    assert fused.peak.nbytes < 0.75 * reference.peak.nbytes
+
+
+def test_what_would_be_launched_is_what_is_launched():
+    x = torch.randn(3, 40, 16)
+    parameters = torch.ones(16), torch.zeros(16), torch.randn(64, 16), torch.randn(16, 32)
+    seen = []
+
+    def note(launch):
+        seen.append((launch.kernel, launch.grid, dict(launch.options)))
+
+    def run(*tensors):
+        inputs = [tensor.requires_grad_() for tensor in tensors]
+        transition(*inputs, statistics=torch.float32, backend="triton").sum().backward()
+
+    options = {
+        f"transition.{kernel}": {"BLOCK_ROWS": 16, "BLOCK_HIDDEN": 16}
+        for kernel in ("forward", "backward_rows", "backward_weights")
+    } | {"planes.fold": {"BLOCK_PLANES": 8, "BLOCK": 64}}
+    with watch_launches(note), triton_backend.use_launch_options(options):
+        run(x, *parameters)
+        real, seen = seen, []
+        run(*(tensor.detach().to("meta") for tensor in (x, *parameters)))
+    assert real == seen
+    assert len(real) == 5
+
+
+def test_an_unknown_architecture_or_kernel_is_named():
+    with (
+        pytest.raises(triton_backend.ArgumentError, match="'sm_42' is not known"),
+        assume_architecture("sm_42"),
+    ):
+        pass
+    with pytest.raises(triton_backend.ArgumentError, match=r"'softmax\.forward' has no launch"):
+        triton_backend.launch_options("softmax.forward", torch.empty(1, device="meta"))
