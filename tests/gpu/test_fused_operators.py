@@ -1,4 +1,4 @@
-"""The fused operators on a device: as exact as plain PyTorch in every dtype, the same bits twice."""
+"""The fused operators on a device: as exact as they must be in every dtype, the same bits twice."""
 
 import pytest
 import torch

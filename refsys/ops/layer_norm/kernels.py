@@ -24,3 +24,57 @@ def normalize_backward(dhat_RC, hat_RC, rsigma_R, WIDTH: tl.constexpr):
     mean_R = tl.sum(dhat_RC, 1) / WIDTH
     slope_R = tl.sum(dhat_RC * hat_RC, 1) / WIDTH
     return rsigma_R[:, None] * (dhat_RC - mean_R[:, None] - hat_RC * slope_R[:, None])
+
+
+@triton.jit
+def load_rows(
+    base,
+    first,
+    channel_C,
+    rows,
+    BLOCK_ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    """[R, C] of a dense [rows, WIDTH] tensor from row `first` on; 0 outside."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
+    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
+    if channel_C.shape[0] != WIDTH:
+        inside_RC = inside_RC & (channel_C < WIDTH)[None, :]
+    return tl.load(pointers, mask=inside_RC, other=0.0, eviction_policy=EVICTION)
+
+
+@triton.jit
+def store_rows(
+    base, first, channel_C, rows, values_RC, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr
+):
+    """The counterpart of `_load_rows`."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
+    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
+    if channel_C.shape[0] != WIDTH:
+        inside_RC = inside_RC & (channel_C < WIDTH)[None, :]
+    tl.store(pointers, values_RC.to(base.dtype.element_ty), mask=inside_RC)
+
+
+@triton.jit
+def load_normalized(
+    x,
+    norm_weight,
+    norm_bias,
+    first,
+    channel_C,
+    rows,
+    epsilon,
+    BLOCK_ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    """LayerNorm's result in the dtype of x, what it was before scale and offset, 1 / σ, scale."""
+    x_RC = load_rows(x, first, channel_C, rows, BLOCK_ROWS, WIDTH, EVICTION).to(tl.float32)
+    hat_RC, rsigma_R = normalize(x_RC, channel_C, epsilon, WIDTH)
+    scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
+    offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
+    y_RC = (hat_RC * scale_C[None, :] + offset_C[None, :]).to(x.dtype.element_ty)
+    return y_RC, hat_RC, rsigma_R, scale_C

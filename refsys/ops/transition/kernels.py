@@ -8,61 +8,12 @@ Shape suffixes: R rows of a tile, C channels, padded to a power of two, H a chun
 import triton
 import triton.language as tl
 
-from refsys.ops.layer_norm.kernels import normalize, normalize_backward
-
-
-@triton.jit
-def _load_rows(
-    base,
-    first,
-    channel_C,
-    rows,
-    BLOCK_ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    EVICTION: tl.constexpr,
-):
-    """[R, C] of a dense [rows, WIDTH] tensor from row `first` on; 0 outside."""
-    row_R = tl.arange(0, BLOCK_ROWS)
-    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
-    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
-    if channel_C.shape[0] != WIDTH:
-        inside_RC = inside_RC & (channel_C < WIDTH)[None, :]
-    return tl.load(pointers, mask=inside_RC, other=0.0, eviction_policy=EVICTION)
-
-
-@triton.jit
-def _store_rows(
-    base, first, channel_C, rows, values_RC, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr
-):
-    """The counterpart of `_load_rows`."""
-    row_R = tl.arange(0, BLOCK_ROWS)
-    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
-    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
-    if channel_C.shape[0] != WIDTH:
-        inside_RC = inside_RC & (channel_C < WIDTH)[None, :]
-    tl.store(pointers, values_RC.to(base.dtype.element_ty), mask=inside_RC)
-
-
-@triton.jit
-def _load_normalized(
-    x,
-    norm_weight,
-    norm_bias,
-    first,
-    channel_C,
-    rows,
-    epsilon,
-    BLOCK_ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    EVICTION: tl.constexpr,
-):
-    """LayerNorm's result in the dtype of x, what it was before scale and offset, 1 / σ, scale."""
-    x_RC = _load_rows(x, first, channel_C, rows, BLOCK_ROWS, WIDTH, EVICTION).to(tl.float32)
-    hat_RC, rsigma_R = normalize(x_RC, channel_C, epsilon, WIDTH)
-    scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
-    offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
-    y_RC = (hat_RC * scale_C[None, :] + offset_C[None, :]).to(x.dtype.element_ty)
-    return y_RC, hat_RC, rsigma_R, scale_C
+from refsys.ops.layer_norm.kernels import (
+    load_normalized,
+    load_rows,
+    normalize_backward,
+    store_rows,
+)
 
 
 @triton.jit
@@ -106,7 +57,7 @@ def forward(
     """One tile of rows."""
     first_row = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
-    y_RC, _hat_RC, _rsigma_R, _scale_C = _load_normalized(
+    y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
         x, norm_weight, norm_bias, first_row, channel_C, rows, epsilon, BLOCK_ROWS, WIDTH, ""
     )
     out_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
@@ -125,10 +76,10 @@ def forward(
         hidden_RH = (gate_RH * tl.sigmoid(gate_RH) * value_RH).to(y_RC.dtype)
         out_RC = tl.dot(hidden_RH, tl.trans(out_CH), out_RC, input_precision="ieee")
     if RESIDUAL:
-        out_RC += _load_rows(x, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
+        out_RC += load_rows(x, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
             tl.float32
         )
-    _store_rows(out, first_row, channel_C, rows, out_RC, BLOCK_ROWS, WIDTH)
+    store_rows(out, first_row, channel_C, rows, out_RC, BLOCK_ROWS, WIDTH)
 
 
 @triton.jit
@@ -168,11 +119,11 @@ def backward_rows(
     program = tl.cast(tl.program_id(0), tl.int64)
     first_row = program * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
-    y_RC, _hat_RC, _rsigma_R, _scale_C = _load_normalized(
+    y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
         x, norm_weight, norm_bias, first_row, channel_C, rows, epsilon, BLOCK_ROWS, WIDTH, ""
     )
-    _store_rows(y, first_row, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
-    grad_RC = _load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
+    store_rows(y, first_row, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
+    grad_RC = load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
     dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
     for first in range(0, hidden, BLOCK_HIDDEN):
         gate_HC, value_HC, out_CH = _load_weights(
@@ -192,7 +143,7 @@ def backward_rows(
         dy_RC = tl.dot(dvalue_RH, value_HC, dy_RC, input_precision="ieee")
     # Normalized again: the registers were needed meanwhile. The hint keeps the compiler from
     # taking both for one.
-    _y_RC, hat_RC, rsigma_R, scale_C = _load_normalized(
+    _y_RC, hat_RC, rsigma_R, scale_C = load_normalized(
         x,
         norm_weight,
         norm_bias,
@@ -208,10 +159,10 @@ def backward_rows(
     doffset_C = tl.sum(dy_RC, 0)
     dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     if RESIDUAL:
-        dx_RC += _load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
+        dx_RC += load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
             tl.float32
         )
-    _store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
+    store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
     plane_C = planes + program * 2 * WIDTH + channel_C
     tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
     tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)
@@ -249,8 +200,8 @@ def backward_weights(
     dout_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
     for tile in range(part * each, part * each + each):
         first_row = tl.cast(tile, tl.int64) * BLOCK_ROWS
-        y_RC = _load_rows(y, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
-        grad_RC = _load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
+        y_RC = load_rows(y, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
+        grad_RC = load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
         gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
         value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
         towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")

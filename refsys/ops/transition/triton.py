@@ -27,7 +27,7 @@ from refsys.ops.workspace import workspace
 MAXIMUM_WIDTH = 512
 _EPSILON = 1e-5
 # Programs of the weights' gradients, each a chunk of the hidden layer and a part of the rows: enough
-# for all multiprocessors of the largest devices. Their planes take twice x's elements at most.
+# that no multiprocessor idles. Their planes take twice x's elements at most.
 _PROGRAMS = 256
 
 
