@@ -91,7 +91,8 @@ def _table(compiled: "Compiled") -> dict[str, Any]:
 
 def _print(found: "list[Compiled]") -> None:
     heads = "registers", "spilled B", "shared B", "matrix", "atomic", "loop", "occupancy"
-    print(f"{'kernel':<42}{'architecture':<14}{'dtype':<6}", *(f"{head:>10}" for head in heads))
+    width = max((len(compiled.specimen.kernel) for compiled in found), default=0)
+    print(f"{'kernel':<{width}} architecture  dtype", *(f"{head:>10}" for head in heads))
     for compiled in found:
         specimen, has = compiled.specimen, compiled.resources
         if has is None:
@@ -106,6 +107,6 @@ def _print(found: "list[Compiled]") -> None:
             f"{has.occupancy:.0%}",
         )
         print(
-            f"{specimen.kernel:<42}{specimen.architecture:<14}{specimen.dtype:<6}",
+            f"{specimen.kernel:<{width}} {specimen.architecture:<12}  {specimen.dtype:<5}",
             *(f"{cell:>10}" for cell in cells),
         )

@@ -117,13 +117,14 @@ def read_resources(compiled: Any, architecture: str, warps: int) -> Resources:
         atomics = _by_kind(_PTX_ATOMIC.findall(compiled.asm["ptx"]))
         registers = _sass_field(usage, "REG")
         spilled = _sass_field(usage, "STACK") + _sass_field(usage, "LOCAL")
+    products = _by_kind(i.name for i in code if matrix.match(i.name))
     return Resources(
         registers=registers,
         spilled_bytes=spilled,
         shared_bytes=shared,
-        matrix_instructions=_by_kind(i.name for i in code if matrix.match(i.name)),
+        matrix_instructions=products,
         atomic_instructions=atomics,
-        slow_products=_slow_products(compiled.asm["ttgir"]),
+        slow_products=_slow_products(compiled.asm["ttgir"], sum(products.values())),
         instructions=len(code),
         loop_instructions=_loop(code),
         occupancy=_occupancy(architecture, registers, shared, warps),
@@ -199,13 +200,15 @@ def _loop(code: Sequence[Instruction]) -> int | None:
     return max(lengths, default=None)
 
 
-_PRODUCT = re.compile(
-    r"\btt\.dot\b.*:\s*tensor<[^>]*x(?:f16|bf16)\b[^>]*>.*->\s*tensor<[^>]*#(\w+)>"
-)
+_HALF = r"tensor<[^>]*x(?:f16|bf16)\b[^>]*>"
+_PRODUCT = re.compile(rf"\btt\.dot\b.*:\s*{_HALF}.*->\s*tensor<[^>]*#(\w+)>")
+_ANY_PRODUCT = re.compile(r"\b(?:tt\.dot|ttng\.warp_group_dot|ttng\.tc_gen5_mma)\b")
 
 
-def _slow_products(ttgir: str) -> int:
-    """Products of half precision whose result is laid out for plain arithmetic."""
+def _slow_products(ttgir: str, matrix_instructions: int) -> int:
+    """Products of half precision laid out for plain arithmetic; all, if the code has no other."""
+    if not matrix_instructions:
+        return len(_ANY_PRODUCT.findall(ttgir))
     layouts = dict(re.findall(r"^#(\w+) = #ttg\.(\w+)", ttgir, re.MULTILINE))
     return sum(layouts.get(name) == "blocked" for name in _PRODUCT.findall(ttgir))
 

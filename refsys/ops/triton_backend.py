@@ -223,6 +223,12 @@ def tiles(places: int, block: int) -> int:
     return -(-places // block)
 
 
+def split(count: int, most: int) -> tuple[int, int]:
+    """Into how many parts so many tiles are split, `most` at most, and how many each has."""
+    each = tiles(count, most)
+    return tiles(count, each), each
+
+
 def padded_width(width: int) -> int:
     """The power of two that a tile of this width takes; matrix units take 16 at least."""
     return max(16, 1 << (width - 1).bit_length())

@@ -49,7 +49,7 @@ def load_rows(
 def store_rows(
     base, first, channel_C, rows, values_RC, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """The counterpart of `_load_rows`."""
+    """The counterpart of `load_rows`."""
     row_R = tl.arange(0, BLOCK_ROWS)
     pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
     inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]

@@ -18,6 +18,7 @@ from refsys.ops.triton_backend import (
     launch,
     launch_options,
     padded_width,
+    split,
     tiles,
     why_not_triton,
 )
@@ -26,7 +27,7 @@ from refsys.ops.workspace import workspace
 # Wider rows do not fit in a program's registers.
 MAXIMUM_WIDTH = 512
 _EPSILON = 1e-5
-# Programs of the weights' gradients, each a chunk of the hidden layer and a part of the rows: enough
+# Programs of the weights' gradients, each a chunk of the hidden layer and a part of the rows, so
 # that no multiprocessor idles. Their planes take twice x's elements at most.
 _PROGRAMS = 256
 
@@ -111,7 +112,7 @@ def backward(
     options = _options("transition.backward_weights", x, hidden)
     chunks = tiles(hidden, options["BLOCK_HIDDEN"])
     most = min(tiles(_PROGRAMS, chunks), 2 * x.numel() // (3 * hidden * width))
-    parts, each = _parts(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
+    parts, each = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
     planes = _planes("transition.weight_planes", x, parts, 3 * hidden * width)
     launch(
         "transition.backward_weights",
@@ -184,12 +185,6 @@ def _options(kernel: str, x: Tensor, hidden: int) -> dict[str, Any]:
     padded = padded_width(width)
     even = width == padded and hidden % options["BLOCK_HIDDEN"] == 0
     return options | {"WIDTH": width, "BLOCK_WIDTH": padded, "EVEN": even}
-
-
-def _parts(count: int, most: int) -> tuple[int, int]:
-    """Into how many parts so many tiles are split, and how many each has."""
-    each = tiles(count, most)
-    return tiles(count, each), each
 
 
 def _planes(name: str, x: Tensor, parts: int, size: int) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from refsys.errors import ArgumentError
-from refsys.ops.backend import Operator
+from refsys.ops.backend import Implementation, Operator
 from refsys.ops.contract import check, check_rank, nbytes
-from refsys.ops.triangle_multiplication import reference
+from refsys.ops.triangle_multiplication import reference, triton
 
 
 def _linear_flops(z: Tensor, weight: Tensor) -> int:
@@ -24,12 +24,14 @@ _PROJECTION = Operator(
     minimum_bytes=lambda z, mask, norm_weight, norm_bias, weight, **_options: nbytes(
         z, z, z, z, mask, norm_weight, norm_bias, weight
     ),
+    kernels={"triton": Implementation(triton.projection, triton.why_not)},
 )
 _CONTRACTION = Operator(
     "triangle_multiplication_contraction",
     reference.contraction,
     flops=lambda a, b, **_options: 2 * a.numel() * a.shape[1],
     minimum_bytes=lambda a, b, **_options: nbytes(a, b, a),
+    kernels={"triton": Implementation(reference.contraction, triton.why_not_contraction)},
 )
 _EPILOGUE = Operator(
     "triangle_multiplication_epilogue",
@@ -38,6 +40,7 @@ _EPILOGUE = Operator(
     minimum_bytes=lambda x, gate, norm_weight, norm_bias, weight, **_options: nbytes(
         x, gate, norm_weight, norm_bias, weight, x
     ),
+    kernels={"triton": Implementation(triton.epilogue, triton.why_not)},
 )
 
 

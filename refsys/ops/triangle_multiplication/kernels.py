@@ -1,0 +1,346 @@
+"""Triangle multiplication's first and last stage in Triton, a tile of positions at a time.
+
+What the contraction reads and writes lies channel by channel, [batch, channel, row · token], as the
+vendor's batched product takes it; everything else lies position by position.
+
+Shape suffixes: R positions of a tile, C channels, padded to a power of two, O a chunk of channels
+that come out.
+"""
+
+import triton
+import triton.language as tl
+
+from refsys.ops.layer_norm.kernels import (
+    load_normalized,
+    load_rows,
+    normalize,
+    normalize_backward,
+    store_rows,
+)
+
+
+@triton.jit
+def _load_weight(weight, section, out_O, channel_C, WIDTH: tl.constexpr):
+    """[O, C] of one of the [WIDTH, WIDTH] matrices that `weight` stacks; 0 outside."""
+    pointers = weight + section * WIDTH * WIDTH + (out_O[:, None] * WIDTH + channel_C[None, :])
+    inside_OC = (out_O < WIDTH)[:, None] & (channel_C < WIDTH)[None, :]
+    return tl.load(pointers, mask=inside_OC, other=0.0)
+
+
+@triton.jit
+def _planar(base, first, out_O, positions, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Pointers [R, O] into a dense [WIDTH, positions] tensor, and which are inside."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first + tl.cast(out_O, tl.int64)[None, :] * positions + row_R[:, None]
+    inside_R = row_R < tl.cast(positions - first, tl.int32)
+    return pointers, inside_R[:, None] & (out_O < WIDTH)[None, :]
+
+
+@triton.jit
+def _flat(base, first, out_O, positions, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Pointers [R, O] into a dense [positions, WIDTH] tensor, and which are inside."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + out_O[None, :])
+    inside_R = row_R < tl.cast(positions - first, tl.int32)
+    return pointers, inside_R[:, None] & (out_O < WIDTH)[None, :]
+
+
+@triton.jit
+def _load_keep(mask, first, positions, BLOCK_ROWS: tl.constexpr):
+    row_R = tl.arange(0, BLOCK_ROWS)
+    inside_R = row_R < tl.cast(positions - first, tl.int32)
+    return tl.load(mask + first + row_R, mask=inside_R, other=0) != 0
+
+
+@triton.jit
+def projection(
+    z,
+    mask,
+    norm_weight,
+    norm_bias,
+    weight,
+    a,
+    b,
+    gate,
+    positions,
+    epsilon,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """One tile of positions: both operands and the gate's logits."""
+    batch = tl.cast(tl.program_id(1), tl.int64) * positions
+    first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
+        *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
+        *(BLOCK_ROWS, WIDTH, ""),
+    )
+    keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
+    for first_out in range(0, WIDTH, BLOCK_OUT):
+        out_O = first_out + tl.arange(0, BLOCK_OUT)
+        for operand in tl.static_range(2):
+            value_OC = _load_weight(weight, operand, out_O, channel_C, WIDTH)
+            gate_OC = _load_weight(weight, 2 + operand, out_O, channel_C, WIDTH)
+            value_RO = tl.dot(y_RC, tl.trans(value_OC), input_precision="ieee")
+            gate_RO = tl.dot(y_RC, tl.trans(gate_OC), input_precision="ieee")
+            gated_RO = tl.where(keep_R[:, None], value_RO * tl.sigmoid(gate_RO), 0.0)
+            base = a if operand == 0 else b
+            pointers, inside_RO = _planar(
+                base + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+            )
+            tl.store(pointers, gated_RO.to(z.dtype.element_ty), mask=inside_RO)
+        gate_OC = _load_weight(weight, 4, out_O, channel_C, WIDTH)
+        gate_RO = tl.dot(y_RC, tl.trans(gate_OC), input_precision="ieee")
+        pointers, inside_RO = _flat(
+            gate + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+        )
+        tl.store(pointers, gate_RO.to(z.dtype.element_ty), mask=inside_RO)
+
+
+@triton.jit
+def _operand_slopes(y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO):
+    """The gradients of an operand's values and gates, in y's dtype, from that of the operand."""
+    value_RO = tl.dot(y_RC, tl.trans(value_OC), input_precision="ieee")
+    open_RO = tl.sigmoid(tl.dot(y_RC, tl.trans(gate_OC), input_precision="ieee"))
+    towards_RO = tl.load(pointers, mask=inside_RO & keep_R[:, None], other=0.0).to(tl.float32)
+    dvalue_RO = towards_RO * open_RO
+    dgate_RO = dvalue_RO * value_RO * (1.0 - open_RO)
+    return dvalue_RO.to(y_RC.dtype), dgate_RO.to(y_RC.dtype)
+
+
+@triton.jit
+def projection_backward_rows(
+    z,
+    mask,
+    norm_weight,
+    norm_bias,
+    weight,
+    da,
+    db,
+    dgate,
+    dz,
+    y,
+    planes,
+    positions,
+    epsilon,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """The gradient of z for one tile of positions; those of scale and offset, summed over it.
+
+    What LayerNorm gave is left in `y`; `planes` is [program, 2, WIDTH].
+    """
+    batch = tl.cast(tl.program_id(1), tl.int64) * positions
+    first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
+        *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
+        *(BLOCK_ROWS, WIDTH, ""),
+    )
+    store_rows(y + batch * WIDTH, first, channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
+    keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
+    dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for first_out in range(0, WIDTH, BLOCK_OUT):
+        out_O = first_out + tl.arange(0, BLOCK_OUT)
+        for operand in tl.static_range(2):
+            value_OC = _load_weight(weight, operand, out_O, channel_C, WIDTH)
+            gate_OC = _load_weight(weight, 2 + operand, out_O, channel_C, WIDTH)
+            base = da if operand == 0 else db
+            pointers, inside_RO = _planar(
+                base + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+            )
+            dvalue_RO, dgate_RO = _operand_slopes(
+                y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO
+            )
+            dy_RC = tl.dot(dvalue_RO, value_OC, dy_RC, input_precision="ieee")
+            dy_RC = tl.dot(dgate_RO, gate_OC, dy_RC, input_precision="ieee")
+        gate_OC = _load_weight(weight, 4, out_O, channel_C, WIDTH)
+        pointers, inside_RO = _flat(
+            dgate + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+        )
+        dgate_RO = tl.load(pointers, mask=inside_RO, other=0.0)
+        dy_RC = tl.dot(dgate_RO, gate_OC, dy_RC, input_precision="ieee")
+    _y_RC, hat_RC, rsigma_R, scale_C = load_normalized(
+        *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
+        *(BLOCK_ROWS, WIDTH, "evict_first"),
+    )
+    dscale_C, doffset_C = tl.sum(dy_RC * hat_RC, 0), tl.sum(dy_RC, 0)
+    dz_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
+    store_rows(dz + batch * WIDTH, first, channel_C, positions, dz_RC, BLOCK_ROWS, WIDTH)
+    program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    plane_C = planes + program * 2 * WIDTH + channel_C
+    tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
+    tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)
+
+
+@triton.jit
+def projection_backward_weights(
+    y,
+    mask,
+    weight,
+    da,
+    db,
+    planes,
+    positions,
+    each,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """The gradients of a chunk of an operand's weights, over `each` tiles of positions, in order.
+
+    `planes` is [batch, part, 4, WIDTH, WIDTH]: values of a and b, gates of a and b.
+    """
+    chunks = tl.cdiv(WIDTH, BLOCK_OUT)
+    out_O = tl.program_id(0) % chunks * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    operand = tl.program_id(0) // chunks % 2
+    part = tl.program_id(0) // chunks // 2
+    parts = tl.num_programs(0) // chunks // 2
+    example = tl.cast(tl.program_id(1), tl.int64)
+    batch = example * positions
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    value_OC = _load_weight(weight, operand, out_O, channel_C, WIDTH)
+    gate_OC = _load_weight(weight, 2 + operand, out_O, channel_C, WIDTH)
+    towards = da if operand == 0 else db
+    dvalue_CO = tl.zeros([BLOCK_WIDTH, BLOCK_OUT], tl.float32)
+    dgate_CO = tl.zeros([BLOCK_WIDTH, BLOCK_OUT], tl.float32)
+    for tile in range(part * each, part * each + each):
+        first = tl.cast(tile, tl.int64) * BLOCK_ROWS
+        y_RC = load_rows(y + batch * WIDTH, first, channel_C, positions, BLOCK_ROWS, WIDTH, "")
+        keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
+        pointers, inside_RO = _planar(
+            towards + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+        )
+        dvalue_RO, dgate_RO = _operand_slopes(y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO)
+        dvalue_CO = tl.dot(tl.trans(y_RC), dvalue_RO, dvalue_CO, input_precision="ieee")
+        dgate_CO = tl.dot(tl.trans(y_RC), dgate_RO, dgate_CO, input_precision="ieee")
+    size = WIDTH * WIDTH
+    planes += (example * parts + part) * 4 * size + operand * size
+    inside_CO = (channel_C < WIDTH)[:, None] & (out_O < WIDTH)[None, :]
+    turned_CO = out_O[None, :] * WIDTH + channel_C[:, None]
+    tl.store(planes + turned_CO, dvalue_CO, mask=inside_CO)
+    tl.store(planes + 2 * size + turned_CO, dgate_CO, mask=inside_CO)
+
+
+@triton.jit
+def _load_planar_normalized(
+    x,
+    norm_weight,
+    norm_bias,
+    first,
+    channel_C,
+    positions,
+    epsilon,
+    BLOCK_ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    EVICTION: tl.constexpr,
+):
+    """As `load_normalized`, of a dense [WIDTH, positions] tensor."""
+    pointers, inside_RC = _planar(x, first, channel_C, positions, BLOCK_ROWS, WIDTH)
+    x_RC = tl.load(pointers, mask=inside_RC, other=0.0, eviction_policy=EVICTION)
+    hat_RC, rsigma_R = normalize(x_RC.to(tl.float32), channel_C, epsilon, WIDTH)
+    scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
+    offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
+    y_RC = (hat_RC * scale_C[None, :] + offset_C[None, :]).to(x.dtype.element_ty)
+    return y_RC, hat_RC, rsigma_R, scale_C
+
+
+@triton.jit
+def epilogue(
+    x,
+    gate,
+    norm_weight,
+    norm_bias,
+    weight,
+    out,
+    positions,
+    epsilon,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """One tile of positions: LayerNorm, linear, gate."""
+    batch = tl.cast(tl.program_id(1), tl.int64) * positions * WIDTH
+    first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    y_RC, _hat_RC, _rsigma_R, _scale_C = _load_planar_normalized(
+        *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
+        *(BLOCK_ROWS, WIDTH, ""),
+    )
+    for first_out in range(0, WIDTH, BLOCK_OUT):
+        out_O = first_out + tl.arange(0, BLOCK_OUT)
+        weight_OC = _load_weight(weight, 0, out_O, channel_C, WIDTH)
+        update_RO = tl.dot(y_RC, tl.trans(weight_OC), input_precision="ieee")
+        gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        update_RO *= tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
+        outs, inside_RO = _flat(out + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        tl.store(outs, update_RO.to(out.dtype.element_ty), mask=inside_RO)
+
+
+@triton.jit
+def epilogue_backward(
+    x,
+    gate,
+    norm_weight,
+    norm_bias,
+    weight,
+    grad,
+    dx,
+    dgate,
+    y,
+    dlinear,
+    planes,
+    positions,
+    epsilon,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """The gradients of x and the gate for one tile of positions; of scale and offset, summed.
+
+    What LayerNorm gave and the gradient of what the linear layer gave are left in `y` and
+    `dlinear`; `planes` is [program, 2, WIDTH].
+    """
+    batch = tl.cast(tl.program_id(1), tl.int64) * positions * WIDTH
+    first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    y_RC, _hat_RC, _rsigma_R, _scale_C = _load_planar_normalized(
+        *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
+        *(BLOCK_ROWS, WIDTH, ""),
+    )
+    store_rows(y + batch, first, channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
+    dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for first_out in range(0, WIDTH, BLOCK_OUT):
+        out_O = first_out + tl.arange(0, BLOCK_OUT)
+        weight_OC = _load_weight(weight, 0, out_O, channel_C, WIDTH)
+        linear_RO = tl.dot(y_RC, tl.trans(weight_OC), input_precision="ieee")
+        gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        open_RO = tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
+        towards, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        towards_RO = tl.load(towards, mask=inside_RO, other=0.0).to(tl.float32)
+        dlinear_RO = (towards_RO * open_RO).to(y_RC.dtype)
+        dgate_RO = towards_RO * linear_RO * open_RO * (1.0 - open_RO)
+        dgates, inside_RO = _flat(dgate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        tl.store(dgates, dgate_RO.to(dgate.dtype.element_ty), mask=inside_RO)
+        dlinears, inside_RO = _flat(dlinear + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        tl.store(dlinears, dlinear_RO, mask=inside_RO)
+        dy_RC = tl.dot(dlinear_RO, weight_OC, dy_RC, input_precision="ieee")
+    _y_RC, hat_RC, rsigma_R, scale_C = _load_planar_normalized(
+        *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
+        *(BLOCK_ROWS, WIDTH, "evict_first"),
+    )
+    dscale_C, doffset_C = tl.sum(dy_RC * hat_RC, 0), tl.sum(dy_RC, 0)
+    dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
+    pointers, inside_RC = _planar(dx + batch, first, channel_C, positions, BLOCK_ROWS, WIDTH)
+    tl.store(pointers, dx_RC.to(dx.dtype.element_ty), mask=inside_RC)
+    program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    plane_C = planes + program * 2 * WIDTH + channel_C
+    tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
+    tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)

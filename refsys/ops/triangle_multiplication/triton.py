@@ -1,0 +1,269 @@
+"""Triangle multiplication's stages on Triton's kernels, as operators that torch sees as one.
+
+The contraction is the vendor's batched product; what comes before it leaves its operands as that
+takes them, channel by channel. Backward keeps each stage's inputs and makes all else again.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from refsys.ops.planes.triton import fold, outer
+from refsys.ops.triton_backend import (
+    custom_operator,
+    dense,
+    launch,
+    launch_options,
+    padded_width,
+    split,
+    tiles,
+    why_not_triton,
+)
+from refsys.ops.workspace import workspace
+
+# Wider positions do not fit in a program's registers.
+MAXIMUM_WIDTH = 128
+_EPSILON = 1e-5
+# Programs of the weights' gradients, each a chunk of an operand's channels and a part of the
+# positions.
+_PROGRAMS = 256
+
+
+def why_not(z: Tensor, *tensors: Tensor, statistics: torch.dtype) -> str | None:
+    """See `refsys.ops.backend.Implementation`: for projection and epilogue."""
+    if statistics != torch.float32:
+        return f"statistics are taken in float32, not in {statistics}"
+    if z.shape[-1] > MAXIMUM_WIDTH:
+        return f"positions are wider than {MAXIMUM_WIDTH}"
+    return why_not_triton(z, *tensors)
+
+
+def why_not_contraction(a: Tensor, b: Tensor, *, outgoing: bool) -> str | None:
+    """See `refsys.ops.backend.Implementation`."""
+    del outgoing
+    return why_not_triton(a, b)
+
+
+def projection(
+    z: Tensor, mask: Tensor, *parameters: Tensor, statistics: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `refsys.ops.triangle_multiplication.projection`; a and b lie channel by channel."""
+    del statistics
+    a, b, gate = project(z, mask, *parameters)
+    return a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1), gate
+
+
+def epilogue(x: Tensor, gate: Tensor, *parameters: Tensor, statistics: torch.dtype) -> Tensor:
+    """See `refsys.ops.triangle_multiplication.epilogue`."""
+    del statistics
+    out: Tensor = finish(x.permute(0, 3, 1, 2), gate, *parameters)
+    return out
+
+
+@custom_operator("triangle_multiplication_projection")
+def project(
+    z: Tensor, mask: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both operands [batch, channel, row, token], and the gate's logits as z."""
+    batch, rows, tokens, width = z.shape
+    a = z.new_empty((batch, width, rows, tokens))
+    b, gate = torch.empty_like(a), z.new_empty(z.shape)
+    options = _options("triangle_multiplication.projection", z, width)
+    launch(
+        "triangle_multiplication.projection",
+        (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
+        *_projection_inputs(z, mask, norm_weight, norm_bias, weight),
+        *(a, b, gate, rows * tokens, _EPSILON),
+        **options,
+    )
+    return a, b, gate
+
+
+@custom_operator("triangle_multiplication_projection_backward")
+def project_backward(
+    da: Tensor,
+    db: Tensor,
+    dgate: Tensor,
+    z: Tensor,
+    mask: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of z, of scale and offset [2, c], and of the weight."""
+    batch, rows, tokens, width = z.shape
+    positions = rows * tokens
+    inputs = _projection_inputs(z, mask, norm_weight, norm_bias, weight)
+    da, db, dgate = (
+        dense(f"triangle_multiplication.d{name}", tensor, z.dtype)
+        for name, tensor in (("a", da), ("b", db), ("gate", dgate))
+    )
+    dz, y = z.new_empty(z.shape), _scratch("normalized", z)
+    options = _options("triangle_multiplication.projection_backward_rows", z, width)
+    count = tiles(positions, options["BLOCK_ROWS"])
+    planes = _planes("norm_planes", z, (1, batch * count, 2, width))
+    launch(
+        "triangle_multiplication.projection_backward_rows",
+        (count, batch),
+        *(*inputs, da, db, dgate, dz, y, planes, positions, _EPSILON),
+        **options,
+    )
+    dnorm = norm_weight.new_empty((2, width))
+    fold(planes, dnorm.unsqueeze(0))
+    del planes
+
+    options = _options("triangle_multiplication.projection_backward_weights", z, width)
+    chunks = 2 * tiles(width, options["BLOCK_OUT"])
+    most = min(tiles(_PROGRAMS, chunks * batch), positions // (2 * width))
+    parts, each = split(tiles(positions, options["BLOCK_ROWS"]), max(1, most))
+    planes = _planes("weight_planes", z, (1, batch * parts, 4, width, width))
+    launch(
+        "triangle_multiplication.projection_backward_weights",
+        (parts * chunks, batch),
+        *(y, inputs[1], inputs[4], da, db, planes, positions, each),
+        **options,
+    )
+    dweight = weight.new_empty(weight.shape)
+    fold(planes, dweight[: 4 * width].unsqueeze(0))
+    del planes
+    outer(dgate, y, dweight[4 * width :])
+    return dz, dnorm, dweight
+
+
+@custom_operator("triangle_multiplication_epilogue")
+def finish(
+    x: Tensor, gate: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
+) -> Tensor:
+    """The update; x is [batch, channel, row, token]."""
+    batch, width, rows, tokens = x.shape
+    out = gate.new_empty(gate.shape)
+    options = _options("triangle_multiplication.epilogue", x, width)
+    launch(
+        "triangle_multiplication.epilogue",
+        (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
+        *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
+        *(out, rows * tokens, _EPSILON),
+        **options,
+    )
+    return out
+
+
+@custom_operator("triangle_multiplication_epilogue_backward")
+def finish_backward(
+    grad: Tensor,
+    x: Tensor,
+    gate: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x and the gate, of scale and offset [2, c], and of the weight."""
+    batch, width, rows, tokens = x.shape
+    positions = rows * tokens
+    grad = dense("triangle_multiplication.gradient", grad, x.dtype)
+    dx, dgate = x.new_empty(x.shape), gate.new_empty(gate.shape)
+    y, dlinear = _scratch("normalized", gate), _scratch("dlinear", gate)
+    options = _options("triangle_multiplication.epilogue_backward", x, width)
+    count = tiles(positions, options["BLOCK_ROWS"])
+    planes = _planes("norm_planes", x, (1, batch * count, 2, width))
+    launch(
+        "triangle_multiplication.epilogue_backward",
+        (count, batch),
+        *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
+        *(grad, dx, dgate, y, dlinear, planes, positions, _EPSILON),
+        **options,
+    )
+    dnorm = norm_weight.new_empty((2, width))
+    fold(planes, dnorm.unsqueeze(0))
+    del planes
+    dweight = weight.new_empty(weight.shape)
+    outer(dlinear, y, dweight)
+    return dx, dgate, dnorm, dweight
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+    del output
+    ctx.save_for_backward(*inputs)
+
+
+def _project_backward(ctx: Any, da: Tensor, db: Tensor, dgate: Tensor) -> tuple[Tensor | None, ...]:
+    dz, dnorm, dweight = project_backward(da, db, dgate, *ctx.saved_tensors)
+    return dz, None, dnorm[0], dnorm[1], dweight
+
+
+def _finish_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    dx, dgate, dnorm, dweight = finish_backward(grad, *ctx.saved_tensors)
+    return dx, dgate, dnorm[0], dnorm[1], dweight
+
+
+project.register_autograd(_project_backward, setup_context=_save)
+finish.register_autograd(_finish_backward, setup_context=_save)
+
+
+def _linear(positions: int, weight: Any) -> int:
+    return 2 * positions * math.prod(weight)
+
+
+@register_flop_formula(torch.ops.foldperf.triangle_multiplication_projection)
+def _projection_flops(z: Any, *parameters: Any, **_options: Any) -> int:
+    return _linear(math.prod(z[:-1]), parameters[3])
+
+
+@register_flop_formula(torch.ops.foldperf.triangle_multiplication_projection_backward)
+def _projection_backward_flops(*tensors: Any, **_options: Any) -> int:
+    return 2 * _linear(math.prod(tensors[3][:-1]), tensors[7])
+
+
+@register_flop_formula(torch.ops.foldperf.triangle_multiplication_epilogue)
+def _epilogue_flops(_x: Any, gate: Any, *parameters: Any, **_options: Any) -> int:
+    return _linear(math.prod(gate[:-1]), parameters[2])
+
+
+@register_flop_formula(torch.ops.foldperf.triangle_multiplication_epilogue_backward)
+def _epilogue_backward_flops(*tensors: Any, **_options: Any) -> int:
+    return 2 * _linear(math.prod(tensors[2][:-1]), tensors[5])
+
+
+def _projection_inputs(
+    z: Tensor, mask: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
+) -> tuple[Tensor, ...]:
+    """Dense, the weight in the dtype of z."""
+    return (
+        dense("triangle_multiplication.z", z, z.dtype),
+        dense("triangle_multiplication.mask", mask, mask.dtype),
+        norm_weight,
+        norm_bias,
+        dense("triangle_multiplication.weight", weight, z.dtype),
+    )
+
+
+def _epilogue_inputs(
+    x: Tensor, gate: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
+) -> tuple[Tensor, ...]:
+    """Dense, the weight in the dtype of x."""
+    return (
+        dense("triangle_multiplication.x", x, x.dtype),
+        dense("triangle_multiplication.gate", gate, x.dtype),
+        norm_weight,
+        norm_bias,
+        dense("triangle_multiplication.weight", weight, x.dtype),
+    )
+
+
+def _options(kernel: str, tensor: Tensor, width: int) -> dict[str, Any]:
+    return launch_options(kernel, tensor) | {"WIDTH": width, "BLOCK_WIDTH": padded_width(width)}
+
+
+def _scratch(name: str, like: Tensor) -> Tensor:
+    return workspace(
+        f"triangle_multiplication.{name}", like.shape, dtype=like.dtype, device=like.device
+    )
+
+
+def _planes(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return workspace(
+        f"triangle_multiplication.{name}", shape, dtype=torch.float32, device=like.device
+    )

@@ -1,0 +1,119 @@
+"""Triangle multiplication's stages against their references, in Triton's interpreter."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.accuracy import F64, assert_exact
+
+from refsys import ops
+from refsys.ops.backend import OPERATORS
+from refsys.ops.triangle_multiplication import contraction, epilogue, projection
+from refsys.ops.triton_backend import use_launch_options
+
+DTYPES = torch.float32, torch.float16
+SMALL = {
+    f"triangle_multiplication.{kernel}": {"BLOCK_ROWS": 16, "BLOCK_OUT": 16}
+    for kernel in (
+        *("projection", "projection_backward_rows", "projection_backward_weights"),
+        *("epilogue", "epilogue_backward"),
+    )
+} | {"planes.outer": {"BLOCK_ROWS": 16, "BLOCK_OUT": 16}}
+
+
+def draw(stage, shape, seed=0):
+    """Arguments of a stage in float64, at a scale that keeps what comes out at one."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*sizes):
+        return torch.randn(sizes, generator=generator, dtype=F64)
+
+    width = shape[-1]
+    norm = 1 + normal(width) / 4, normal(width) / 4
+    if stage == "projection":
+        mask = torch.rand(shape[:-1], generator=generator) > 0.2
+        return normal(*shape), mask, *norm, normal(5 * width, width) / width**0.5
+    return normal(*shape), normal(*shape), *norm, normal(width, width) / width**0.5
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    stage=st.sampled_from(["projection", "epilogue"]),
+    shape=st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 33)),
+    width=st.sampled_from([1, 8, 24, 32, 64]),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_slab(stage, shape, width, dtype):
+    operator = OPERATORS[f"triangle_multiplication_{stage}"]
+    with use_launch_options(SMALL):
+        assert_exact(operator, draw(stage, (*shape, width)), {"statistics": F64}, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stage", ["projection", "epilogue"])
+def test_the_shape_of_the_pair_track(stage, dtype):
+    operator = OPERATORS[f"triangle_multiplication_{stage}"]
+    assert_exact(operator, draw(stage, (1, 11, 17, 128)), {"statistics": F64}, dtype)
+
+
+@pytest.mark.parametrize("outgoing", [True, False])
+def test_the_three_stages_together_equal_their_references(outgoing):
+    z, mask, *parameters = draw("projection", (2, 7, 7, 16))
+    *_, scale, offset, weight = draw("epilogue", (2, 7, 7, 16), seed=1)
+    found = {}
+    for backend, dtype in (("reference", F64), ("reference", torch.float32), ("triton", None)):
+        kind = dtype or torch.float32
+        inputs = [t.to(kind).requires_grad_() for t in (z, *parameters, scale, offset, weight)]
+        one, *first, scale_, offset_, weight_ = inputs
+        upper = F64 if kind == F64 else torch.float32
+        with ops.use_backend(backend):
+            a, b, gate = projection(one, mask, *first, statistics=upper)
+            x = contraction(a, b, outgoing=outgoing)
+            out = epilogue(x, gate, scale_, offset_, weight_, statistics=upper)
+        towards = torch.linspace(-1, 1, 16, dtype=kind).expand_as(out)
+        found[backend, kind if dtype else None] = out, *torch.autograd.grad(out, inputs, towards)
+    exact, plain, fused = found.values()
+    for true, one, other in zip(exact, plain, fused, strict=True):
+        error, allowed = ((t.double() - true).abs().max().item() for t in (other, one))
+        assert error <= 2 * allowed + 4 * torch.finfo(torch.float32).eps * true.abs().max().item()
+
+
+def test_operands_lie_as_the_batched_product_takes_them():
+    z, mask, *parameters = (
+        t.float() if t.dtype == F64 else t for t in draw("projection", (1, 5, 6, 8))
+    )
+    a, b, gate = projection(z, mask, *parameters, statistics=torch.float32, backend="triton")
+    assert a.shape == b.shape == gate.shape == z.shape
+    assert a.permute(0, 3, 1, 2).is_contiguous()
+    assert gate.is_contiguous()
+    assert not a[~mask].any()
+
+
+@pytest.mark.parametrize("stage", ["projection", "epilogue"])
+def test_two_runs_give_the_same_bits(stage):
+    operator = OPERATORS[f"triangle_multiplication_{stage}"]
+
+    def run():
+        tensors = [t.float() if t.dtype == F64 else t for t in draw(stage, (1, 9, 20, 16))]
+        inputs = [t.requires_grad_(t.is_floating_point()) for t in tensors]
+        found = operator(*inputs, statistics=torch.float32, backend="triton")
+        outputs = found if isinstance(found, tuple) else (found,)
+        leaves = [t for t in inputs if t.requires_grad]
+        return torch.autograd.grad([o.sum() for o in outputs], leaves)
+
+    with use_launch_options(SMALL):
+        for one, other in zip(run(), run(), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["project", "finish"])
+def test_torch_sees_sound_operators(name):
+    from refsys.ops.triangle_multiplication import triton
+
+    stage, shape = ("projection", (1, 3, 4, 8)) if name == "project" else ("epilogue", (1, 8, 3, 4))
+    tensors = [t.float() if t.dtype == F64 else t for t in draw(stage, (1, 3, 4, 8))]
+    if name == "finish":
+        tensors[0] = tensors[0].reshape(shape)
+    inputs = [t.requires_grad_(t.is_floating_point()) for t in tensors]
+    checks = "test_schema", "test_autograd_registration", "test_faketensor"
+    torch.library.opcheck(getattr(triton, name), tuple(inputs), test_utils=checks)
