@@ -17,7 +17,7 @@ from torch import Tensor
 from refsys import ops
 from refsys.config import PRESETS
 from refsys.ops.backend import OPERATORS, Operator
-from refsys.ops.triton_backend import DTYPES, Launch, assume_architecture, watch_launches
+from refsys.ops.triton_backend import COPY, DTYPES, Launch, assume_architecture, watch_launches
 from refsys.precision import PRECISIONS, Precision
 from workloads.operator_arguments import CALLS
 
@@ -115,7 +115,7 @@ def _launches(operator: Operator, table: Precision, preset: str, tokens: int) ->
         found = operator(*tensors, backend="triton", **call.options)
         outputs = found if isinstance(found, tuple) else (found,)
         torch.autograd.backward(outputs, [torch.empty_like(output) for output in outputs])
-    return launches
+    return [launch for launch in launches if launch.kernel != COPY]
 
 
 def _specimen(launch: Launch, architecture: str, dtype: str) -> Specimen:

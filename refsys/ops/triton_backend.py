@@ -27,13 +27,15 @@ from refsys.ops.workspace import workspace
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950")
 INTERPRETER = "interpreter"
+# What `Launch` calls torch's own kernel that copies and converts.
+COPY = "copy"
 
 
 class Launch(NamedTuple):
     """One start of a kernel.
 
     Attributes:
-        kernel: Operator and kernel, as ``triangle_attention.forward``.
+        kernel: Operator and kernel, as ``triangle_attention.forward``; or `COPY`.
         grid: Programs along each axis.
         arguments: Tensors, numbers, and tuples of them, in the kernel's order.
         options: The kernel's constants, and ``num_warps`` and ``num_stages``.
@@ -124,6 +126,13 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         return
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         function(kernel)[grid](*arguments, **options)
+
+
+def copy(target: Tensor, source: Tensor) -> None:
+    """Copies by torch, which is a launch like any other to the watchers."""
+    for watcher in _watchers.get():
+        watcher(Launch(COPY, (), (target, source), {}))
+    target.copy_(source)
 
 
 def function(kernel: str) -> Any:
@@ -238,4 +247,6 @@ def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor itself if it is contiguous and of this dtype, else a copy, in scratch."""
     if tensor.is_contiguous() and tensor.dtype == dtype:
         return tensor
-    return workspace(name, tensor.shape, dtype=dtype, device=tensor.device).copy_(tensor)
+    scratch = workspace(name, tensor.shape, dtype=dtype, device=tensor.device)
+    copy(scratch, tensor)
+    return scratch

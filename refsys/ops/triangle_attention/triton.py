@@ -13,6 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.planes.triton import fold
 from refsys.ops.triton_backend import (
+    copy,
     custom_operator,
     launch,
     launch_options,
@@ -97,7 +98,7 @@ def backward_tokens(
     turned = workspace(
         "triangle_attention.bias", bias_BHKQ.shape, dtype=bias.dtype, device=q.device
     )
-    turned.copy_(bias_BHKQ)
+    copy(turned, bias_BHKQ)
     # Sums of a float32 gradient are kept in the gradient itself.
     sums = dq
     if dq.dtype != torch.float32:

@@ -8,10 +8,8 @@ import pytest
 from refsys import ops
 
 
-@pytest.fixture(scope="package", autouse=True)
-def interpreted():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        for file in Path(ops.__path__[0]).glob("*/kernels.py"):
-            import_module(f"refsys.ops.{file.parent.name}.kernels")
-        yield
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for file in Path(ops.__path__[0]).glob("*/kernels.py"):
+        import_module(f"refsys.ops.{file.parent.name}.kernels")
