@@ -60,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         def done(compiled: "Compiled") -> None:
             (progress.skip if compiled.cached else progress.finish)(_line(compiled))
+            # Several are compiled at once: what counts is the time from one's end to the next's.
+            progress.start("compiling")
 
         found = compile_all(wanted, arguments.jobs, done)
     broken = {index: list(violations(compiled)) for index, compiled in enumerate(found)}

@@ -27,6 +27,14 @@ def normalize_backward(dhat_RC, hat_RC, rsigma_R, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH: tl.constexpr):
+    """Leaves the gradients of scale and offset, summed over a tile, in [program, 2, WIDTH]."""
+    plane_C = planes + program * 2 * WIDTH + channel_C
+    tl.store(plane_C, tl.sum(dy_RC * hat_RC, 0), mask=channel_C < WIDTH)
+    tl.store(plane_C + WIDTH, tl.sum(dy_RC, 0), mask=channel_C < WIDTH)
+
+
+@triton.jit
 def load_rows(
     base,
     first,

@@ -12,6 +12,7 @@ from refsys.ops.layer_norm.kernels import (
     load_normalized,
     load_rows,
     normalize_backward,
+    store_norm_gradients,
     store_rows,
 )
 
@@ -155,17 +156,13 @@ def backward_rows(
         WIDTH,
         "evict_first",
     )
-    dscale_C = tl.sum(dy_RC * hat_RC, 0)
-    doffset_C = tl.sum(dy_RC, 0)
+    store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH)
     dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     if RESIDUAL:
         dx_RC += load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
             tl.float32
         )
     store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
-    plane_C = planes + program * 2 * WIDTH + channel_C
-    tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
-    tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)
 
 
 @triton.jit

@@ -15,6 +15,7 @@ from refsys.ops.layer_norm.kernels import (
     load_rows,
     normalize,
     normalize_backward,
+    store_norm_gradients,
     store_rows,
 )
 
@@ -168,13 +169,10 @@ def projection_backward_rows(
         *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
         *(BLOCK_ROWS, WIDTH, "evict_first"),
     )
-    dscale_C, doffset_C = tl.sum(dy_RC * hat_RC, 0), tl.sum(dy_RC, 0)
+    program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH)
     dz_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     store_rows(dz + batch * WIDTH, first, channel_C, positions, dz_RC, BLOCK_ROWS, WIDTH)
-    program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    plane_C = planes + program * 2 * WIDTH + channel_C
-    tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
-    tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)
 
 
 @triton.jit
@@ -336,11 +334,8 @@ def epilogue_backward(
         *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
         *(BLOCK_ROWS, WIDTH, "evict_first"),
     )
-    dscale_C, doffset_C = tl.sum(dy_RC * hat_RC, 0), tl.sum(dy_RC, 0)
+    program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
+    store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH)
     dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     pointers, inside_RC = _planar(dx + batch, first, channel_C, positions, BLOCK_ROWS, WIDTH)
     tl.store(pointers, dx_RC.to(dx.dtype.element_ty), mask=inside_RC)
-    program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    plane_C = planes + program * 2 * WIDTH + channel_C
-    tl.store(plane_C, dscale_C, mask=channel_C < WIDTH)
-    tl.store(plane_C + WIDTH, doffset_C, mask=channel_C < WIDTH)
