@@ -13,7 +13,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Whether Triton's own library is interpreted is decided when it is imported, which torch does.
 # Processes that a test starts are to compile, if anything, and so is tests/gpu.
-if not any("gpu" in Path(argument).parts for argument in sys.argv[1:]):
+if not any("tests/gpu" in argument for argument in sys.argv[1:]):
     os.environ["TRITON_INTERPRET"] = "1"
     import_module("triton.language")
     del os.environ["TRITON_INTERPRET"]

@@ -3,7 +3,7 @@
 import argparse
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.cli import options
 
@@ -67,13 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
     broken = {index: list(violations(compiled)) for index, compiled in enumerate(found)}
     if arguments.json:
         options.print_json(
-            [_table(compiled) | {"violations": broken[n]} for n, compiled in enumerate(found)]
+            [asdict(compiled) | {"violations": broken[n]} for n, compiled in enumerate(found)]
         )
     else:
         _print(found)
-    for index, lines in broken.items():
-        for line in lines:
-            print(f"FAIL {_title(found[index])}: {line}")
+        for index, lines in broken.items():
+            for line in lines:
+                print(f"FAIL {_title(found[index])}: {line}")
     return 1 if any(broken.values()) else 0
 
 
@@ -85,10 +85,6 @@ def _title(compiled: "Compiled") -> str:
 def _line(compiled: "Compiled") -> str:
     how = "known" if compiled.cached else f"{compiled.seconds:.1f} s"
     return f"{_title(compiled)}: {how if compiled.resources else 'does not compile'}"
-
-
-def _table(compiled: "Compiled") -> dict[str, Any]:
-    return asdict(compiled)
 
 
 def _print(found: "list[Compiled]") -> None:

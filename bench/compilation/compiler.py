@@ -63,23 +63,13 @@ def compile_all(
         for future in as_completed(todo):
             text, path = todo[future]
             table = future.result()
-            with suppress(OSError):
-                write_json(path, table)
+            # A failure may be the machine's and not the kernel's: it is not kept.
+            if table["resources"]:
+                with suppress(OSError):
+                    write_json(path, table)
             found[text] = _compiled(wanted[text], table, cached=False)
             done(found[text])
     return [found[text] for text in wanted]
-
-
-def triton_version() -> str:
-    """Of the compiler.
-
-    Raises:
-        UsageError: it is not installed.
-    """
-    _check_triton()
-    import triton
-
-    return str(triton.__version__)
 
 
 def _check_triton() -> None:
@@ -95,7 +85,9 @@ def _check_triton() -> None:
 
 def _path(text: str, kernel: str) -> Path:
     """Where a result is kept, named by the launch, the kernel's source, compiler and reader."""
-    parts = text, function(kernel).cache_key, triton_version(), _reader()
+    import triton
+
+    parts = text, function(kernel).cache_key, triton.__version__, _reader()
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return home() / "compiled" / f"{name[:32]}.json"
 

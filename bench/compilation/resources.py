@@ -124,7 +124,7 @@ def read_resources(compiled: Any, architecture: str, warps: int) -> Resources:
         shared_bytes=shared,
         matrix_instructions=products,
         atomic_instructions=atomics,
-        slow_products=_slow_products(compiled.asm["ttgir"], sum(products.values())),
+        slow_products=count_slow_products(compiled.asm["ttgir"], sum(products.values())),
         instructions=len(code),
         loop_instructions=_loop(code),
         occupancy=_occupancy(architecture, registers, shared, warps),
@@ -205,8 +205,14 @@ _PRODUCT = re.compile(rf"\btt\.dot\b.*:\s*{_HALF}.*->\s*tensor<[^>]*#(\w+)>")
 _ANY_PRODUCT = re.compile(r"\b(?:tt\.dot|ttng\.warp_group_dot|ttng\.tc_gen5_mma)\b")
 
 
-def _slow_products(ttgir: str, matrix_instructions: int) -> int:
-    """Products of half precision laid out for plain arithmetic; all, if the code has no other."""
+def count_slow_products(ttgir: str, matrix_instructions: int) -> int:
+    """Products of half precision that use no matrix instruction.
+
+    Args:
+        ttgir: Triton's last form of the kernel that names products: those whose result is laid out
+            for plain arithmetic count.
+        matrix_instructions: In the machine code; if there is none, every product counts.
+    """
     if not matrix_instructions:
         return len(_ANY_PRODUCT.findall(ttgir))
     layouts = dict(re.findall(r"^#(\w+) = #ttg\.(\w+)", ttgir, re.MULTILINE))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from support import mutants
 
+from bench.cli import main
 from bench.compilation.compiler import Compiled
 from bench.compilation.limits import violations
-from bench.compilation.resources import Resources
+from bench.compilation.resources import Resources, count_slow_products
 from bench.compilation.specimens import specimens
 from bench.isolation import run_isolated
 from refsys import ops
@@ -150,3 +151,32 @@ def test_single_precision_may_do_without_matrix_instructions():
     assert len(list(violations(half))) == 1
     single = replace(half, specimen=replace(specimen, dtype="fp32"))
     assert not list(violations(single))
+
+
+def test_code_without_any_matrix_instruction_has_slow_products_alone():
+    """A compiler that gives up may leave a kernel that does nothing, at no cost."""
+    factors = "tensor<64x32xbf16, #shared> * tensor<32x64xbf16, #shared>"
+    line = f"%1 = ttng.warp_group_dot %a, %b, %c : {factors} -> tensor<64x64xf32, #mma>"
+    text = f"#mma = #ttg.nvidia_mma<{{}}>\n{line}\n{line}\n"
+    assert count_slow_products(text, matrix_instructions=8) == 0
+    assert count_slow_products(text, matrix_instructions=0) == 2
+    plain = (
+        "%1 = tt.dot %a, %b, %c : tensor<8x8xf16, #a> * tensor<8x8xf16, #b> -> tensor<8x8xf32, #r>"
+    )
+    assert count_slow_products(f"#r = #ttg.blocked<{{}}>\n{plain}\n", matrix_instructions=8) == 1
+
+
+def test_json_is_json_where_a_rule_is_broken(monkeypatch, capsys):
+    (specimen, *_) = specimens(["sm_90"])
+    spilling = Resources(255, 72, 0, {"HMMA": 4}, {}, 0, 100, None, 0.1)
+
+    def compile_all(wanted, jobs, done):
+        return [Compiled(each, spilling, None, 1.0, cached=False) for each in wanted]
+
+    monkeypatch.setattr("bench.compilation.compiler.compile_all", compile_all)
+    arguments = ["compile", "--only", specimen.kernel, "--architecture", "sm_90"]
+    assert main([*arguments, "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["violations"] == ["spills 72 bytes of each thread's registers"]
+    assert main(arguments) == 1
+    assert f"FAIL {specimen.kernel} sm_90 bf16: spills 72" in capsys.readouterr().out
