@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.accuracy import F64, assert_exact
 
@@ -53,6 +53,8 @@ def attend(tensors, backend="triton"):
     width=st.sampled_from([8, 16, 24, 32, 48, 64]),
     dtype=st.sampled_from(DTYPES),
 )
+# Here the rounding of a log-sum-exp shows in float32.
+@example(tokens=13, batch=1, heads=1, width=48, dtype=torch.float32)
 def test_whole_pair_tensors(tokens, batch, heads, width, dtype):
     tensors = draw(batch, tokens, tokens, tokens, heads, width)
     assert_exact(OPERATOR, tensors, {"softmax": F64}, dtype)
