@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from refsys import ops
+from refsys.ops import tuning
 from refsys.ops.backend import BACKENDS
 from workloads.workload import Axis
 
@@ -39,7 +40,8 @@ class Backends:
         return found
 
     def notes(self) -> dict[str, Any]:
-        """See `workloads.workload.Program`: the operators that fell back, and why."""
+        """See `workloads.workload.Program`: what fell back, and why; kernels that were tuned."""
         new = ops.fallbacks() - self._fallbacks_before
         fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]
-        return {"fallbacks": fallen}
+        tuned = sorted({key.kernel for key in tuning.used()})
+        return {"fallbacks": fallen} | ({"tuned_kernels": tuned} if tuned else {})

@@ -92,8 +92,65 @@ def _epilogue(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     C = model.c_z
     each = _activation(B, N, N, C)
     return Call(
-        (each, each, _weight(C), _weight(C), _weight(C, C)),
+        (each, each, _weight(C), _weight(C), _weight(C, C), each, _mask(B, N, C)),
+        {"rate": model.pair_dropout, "statistics": table.norm_statistics},
+    )
+
+
+def _layer_norm_linear(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C = model.c_s
+    return Call(
+        (_activation(B, 1, N, C), _weight(C), _weight(C), _weight(4 * C, C), _weight(C)),
         {"statistics": table.norm_statistics},
+    )
+
+
+def _pair_bias(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C = model.c_z
+    return Call(
+        (_activation(B, N, N, C), _weight(C), _weight(C), _weight(model.single_heads, C)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _attention_projection(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C, H = model.c_z, model.pair_heads
+    return Call(
+        (_activation(B, N, N, C), _weight(C), _weight(C), _weight(4 * C, C), _weight(H, C)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _gated_linear(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    del table
+    C = model.c_z
+    each = _activation(B, N, N, C)
+    return Call((each, each, _weight(C, C), each, _mask(B, N, C)), {"rate": model.pair_dropout})
+
+
+def _gated_triangle_attention(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C = model.c_z
+    weights = _weight(C), _weight(C), _weight(4 * C, C), _weight(model.pair_heads, C)
+    return Call(
+        (_activation(B, N, N, C), _mask(B, N, N), *weights, _weight(C, C), _mask(B, N, C)),
+        {
+            "rate": model.pair_dropout,
+            "softmax": table.softmax,
+            "statistics": table.norm_statistics,
+        },
+    )
+
+
+def _attention_pair_bias(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C, S = model.c_z, model.c_s
+    weights = _weight(S), _weight(S), _weight(4 * S, S), _weight(S)
+    pair = _weight(C), _weight(C), _weight(model.single_heads, C)
+    return Call(
+        (
+            *(_activation(B, N, S), _activation(B, N, N, C), _mask(B, N)),
+            *(*weights, *pair, _weight(S, S)),
+        ),
+        {"softmax": table.softmax, "statistics": table.norm_statistics},
     )
 
 
@@ -101,6 +158,14 @@ def _transition(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     C, wide = model.c_z, model.transition_factor * model.c_z
     return Call(
         (_activation(B, N, N, C), _weight(C), _weight(C), _weight(2 * wide, C), _weight(C, wide)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _single_transition(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C, wide = model.c_s, model.transition_factor * model.c_s
+    return Call(
+        (_activation(B, N, C), _weight(C), _weight(C), _weight(2 * wide, C), _weight(C, wide)),
         {"statistics": table.norm_statistics},
     )
 
@@ -129,6 +194,17 @@ CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "triangle_multiplication_contraction": _contraction,
     "triangle_multiplication_epilogue": _epilogue,
     "transition": _transition,
+    "layer_norm_linear": _layer_norm_linear,
+    "pair_bias": _pair_bias,
+    "attention_projection": _attention_projection,
+    "gated_linear": _gated_linear,
+    "gated_triangle_attention": _gated_triangle_attention,
+    "attention_pair_bias": _attention_pair_bias,
     "outer_product_mean": _outer_product_mean,
     "pair_weighted_averaging": _pair_weighted_averaging,
+}
+
+# The same for what the single track calls otherwise than the pair track.
+SINGLE_CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
+    "transition": _single_transition,
 }

@@ -24,6 +24,7 @@ COMMANDS = {
     "describe": "describe",
     "run": "run",
     "compile": "compile",
+    "tune": "tune",
     "gate": "gate",
     "report": "report",
     "export": "export",

@@ -17,9 +17,16 @@ from torch import Tensor
 from refsys import ops
 from refsys.config import PRESETS
 from refsys.ops.backend import OPERATORS, Operator
-from refsys.ops.triton_backend import COPY, DTYPES, Launch, assume_architecture, watch_launches
+from refsys.ops.triton_backend import (
+    COPY,
+    DTYPES,
+    WIDE,
+    Launch,
+    assume_architecture,
+    watch_launches,
+)
 from refsys.precision import PRECISIONS, Precision
-from workloads.operator_arguments import CALLS
+from workloads.operator_arguments import CALLS, SINGLE_CALLS, Call
 
 for _module in iter_modules(ops.__path__, f"{ops.__name__}."):
     import_module(_module.name)
@@ -73,17 +80,25 @@ def specimens(architectures: Iterable[str], *, every: bool = False) -> list[Spec
             otherwise the full model's in bfloat16.
 
     Returns:
-        Each once, in the order of architectures and operators; unless `every`, a kernel's first
-        launch alone.
+        Each once, in the order of architectures and operators; unless `every`, of a kernel's
+        launches on rows of a tile's width, and of those on wide ones, those whose constants are
+        the largest.
     """
     found: dict[tuple[str, ...], Specimen] = {}
     for architecture in architectures:
         with assume_architecture(architecture):
             for operator in OPERATORS.values():
                 for specimen in _of_operator(operator, architecture, every):
-                    name = specimen.kernel, architecture
-                    found.setdefault((*name, specimen.as_json()) if every else name, specimen)
+                    wide = specimen.constants.get("BLOCK_WIDTH", 0) > WIDE
+                    name = specimen.kernel, architecture, str(wide)
+                    key = (*name, specimen.as_json()) if every else name
+                    if key not in found or _size(specimen) > _size(found[key]):
+                        found[key] = specimen
     return list(found.values())
+
+
+def _size(specimen: Specimen) -> int:
+    return sum(specimen.constants.values())
 
 
 def _of_operator(operator: Operator, architecture: str, every: bool) -> Iterator[Specimen]:
@@ -102,7 +117,12 @@ def _in_dtype(dtype: torch.dtype) -> Precision:
 
 
 def _launches(operator: Operator, table: Precision, preset: str, tokens: int) -> list[Launch]:
-    call = CALLS[operator.name](PRESETS[preset], table, 1, tokens)
+    calls = (table_of.get(operator.name) for table_of in (CALLS, SINGLE_CALLS))
+    found = [call(PRESETS[preset], table, 1, tokens) for call in calls if call]
+    return [launch for call in found for launch in _launches_of(operator, table, call)]
+
+
+def _launches_of(operator: Operator, table: Precision, call: Call) -> list[Launch]:
     dtypes = {"activation": table.activations, "weight": table.parameters, "mask": torch.bool}
     tensors = [
         torch.empty(argument.shape, dtype=dtypes[argument.kind], device="meta")

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from bench.probes.categories import operator_kind
 from bench.simulation.module_paths import ModulePaths
 from bench.simulation.storages import LiveStorages, Peak
+from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
 from workloads.flops import flop_registry
 from workloads.workload import Program
@@ -22,6 +23,10 @@ from workloads.workload import Program
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
 # Of these, only what multiplies matrices must have a FLOP formula.
 _BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional"})
+# No views in name, but they start nothing on a device.
+_NO_KERNEL = frozenset(
+    "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
+)
 _MULTIPLYING = frozenset({"linear", "batched_matmul", "attention"})
 
 
@@ -39,11 +44,14 @@ class Cost:
 
     Attributes:
         calls: How many there were, views not counted.
+        launches: Kernels that a device would start for them: each that an operator of our own
+            starts or would start; one for any other call, none where memory is only allocated.
         flops: Floating-point operations of matrix products and convolutions.
         nbytes: Bytes of their inputs and outputs.
     """
 
     calls: int = 0
+    launches: int = 0
     flops: int = 0
     nbytes: int = 0
 
@@ -66,7 +74,7 @@ class Trace:
     unpriced: tuple[str, ...] = field(default=())
 
     def total(self, quantity: str) -> int:
-        """The sum of `calls`, `flops` or `nbytes` over all origins."""
+        """The sum of `calls`, `launches`, `flops` or `nbytes` over all origins."""
         return sum(getattr(cost, quantity) for cost in self.costs.values())
 
 
@@ -81,7 +89,7 @@ def trace(program: Program) -> Trace:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with watch(tracer.on_scratch), tracer.paths, tracer:
+        with watch(tracer.on_scratch), watch_launches(tracer.on_launch), tracer.paths, tracer:
             tracer.hold(program.tensors())
             parameters = list(program.tensors().get("parameters", []))
             for phase in program.phases:
@@ -107,6 +115,7 @@ class _Tracer(TorchDispatchMode):
         self._unpriced: set[str] = set()
         self._phase = ""
         self._scratch: list[int] | None = None
+        self._launched = 0
         self._module = ""
 
     def hold(self, states: Mapping[str, Iterable[Tensor]]) -> None:
@@ -138,6 +147,11 @@ class _Tracer(TorchDispatchMode):
                 self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
             )
 
+    def on_launch(self, launch: Launch) -> None:
+        """A kernel that an operator starts; torch's own are counted by operator."""
+        del launch
+        self._launched += 1
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -145,6 +159,7 @@ class _Tracer(TorchDispatchMode):
         if func.namespace in _IGNORED_NAMESPACES:
             return func(*args, **kwargs)
         self._module, recomputed = self.paths.current()
+        self._launched = 0
         with self._opaque():
             out = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
@@ -183,6 +198,10 @@ class _Tracer(TorchDispatchMode):
     ) -> None:
         cost = self._costs[origin]
         cost.calls += 1
+        if func.namespace not in _BUILT_IN_NAMESPACES:
+            cost.launches += self._launched
+        elif func.overloadpacket.__name__ not in _NO_KERNEL:
+            cost.launches += 1
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             cost.flops += int(formula(*args, **kwargs, out_val=out))

@@ -40,6 +40,13 @@ class Context:
             return block(*args, self)
         return recomputed(block, *args, self)
 
+    def cuts_rows(self, rows: int) -> bool:
+        """Whether `by_rows` takes so many rows in more than one part.
+
+        Ranks may have different answers: what they exchange must not depend on it.
+        """
+        return 0 < self.chunks.rows < rows
+
     def by_rows(
         self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
     ) -> Any:

@@ -37,12 +37,16 @@ class SharedDropout(nn.Module):
 
     def forward(self, residual: Tensor, update: Tensor, context: Context) -> Tensor:
         """[batch, a, b, C]: the residual with the update added."""
+        return dropout_residual(
+            residual, update, self.keep(context), rate=self.rate, shared_axis=self.shared_axis
+        )
+
+    def keep(self, context: Context) -> Tensor | None:
+        """[batch, kept, C] bool: what this rank keeps; None drops nothing."""
         keep = context.masks[self.number] if context.masks and self.rate else None
         if keep is not None and self.local:
             keep = context.layout.local(keep, axis=1)
-        return dropout_residual(
-            residual, update, keep, rate=self.rate, shared_axis=self.shared_axis
-        )
+        return keep
 
 
 class DropoutMasks(nn.Module):

@@ -5,7 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsys.model.initialization import Initializer, lecun, ones, zeros
+from refsys.ops import weight_copies
+from refsys.ops.backend import asked_for_all
 from refsys.ops.layer_norm import layer_norm
+from refsys.ops.triton_backend import why_not_triton
 from refsys.precision import Precision
 
 
@@ -32,6 +35,23 @@ class Linear(nn.Module):
         """[..., in] → [..., out] in the dtype of `x`."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class KernelModule(nn.Module):
+    """A module whose matrices fused operators take as they are, and cast themselves."""
+
+
+def copy_kernel_weights(root: nn.Module, x: Tensor) -> None:
+    """Casts the matrices of every `KernelModule` below to the dtype of `x`, in one launch.
+
+    Where kernels do not serve tensors like `x` there is nothing to do.
+    """
+    asked = asked_for_all() or ("triton" if x.is_cuda else "reference")
+    if asked != "triton" or why_not_triton(x):
+        return
+    modules = (module for module in root.modules() if isinstance(module, KernelModule))
+    found = {id(p): p for module in modules for p in module.parameters() if p.dim() == 2}
+    weight_copies.prepare(found.values(), x.dtype)
 
 
 class OneHotLinear(Linear):

@@ -15,6 +15,7 @@ from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.dropout import DropoutMasks
 from refsys.model.embedding import AlignmentEmbedding, InitialEmbedding, RecyclingEmbedder
+from refsys.model.layers import copy_kernel_weights
 from refsys.model.msa import MSAModule
 from refsys.model.pairformer import PairformerStack
 from refsys.precision import Precision
@@ -69,6 +70,7 @@ class RecyclingTrunk(ComponentModel):
         mask_BRN = pair_mask(batch, context)
         alignment_mask_BSN = batch["alignment_row_mask"].unsqueeze(2) & token_mask_BN.unsqueeze(1)
         s_init_BRW, z_init_BRNC = self.initial_embedding(s_inputs_BRI, batch, layout)
+        copy_kernel_weights(self, z_init_BRNC)
         m_init_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout)
         s_BRW, z_BRNC = torch.zeros_like(s_init_BRW), torch.zeros_like(z_init_BRNC)
         for cycle in range(cycles):

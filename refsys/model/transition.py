@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from refsys.model.initialization import he, zeros
-from refsys.model.layers import LayerNorm
+from refsys.model.layers import KernelModule, LayerNorm
 from refsys.ops.transition import transition
 from refsys.precision import Precision
 
 
-class Transition(nn.Module):
+class Transition(KernelModule):
     """LayerNorm, SwiGLU widened by `factor`, linear. Local to every position."""
 
     def __init__(self, width: int, factor: int, precision: Precision) -> None:

@@ -7,25 +7,23 @@ Shape suffixes: B batch, R owned tokens, N all tokens, C channels, H heads, D he
 queries of one streamed block of bias rows.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refsys.model.context import Context
 from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
-from refsys.model.layers import LayerNorm, Linear
+from refsys.model.layers import KernelModule, LayerNorm, Linear
+from refsys.ops.gated_attention import gated_triangle_attention
+from refsys.ops.gated_linear import gated_linear
+from refsys.ops.layer_norm_linear import attention_projection, layer_norm_linear, pair_bias
 from refsys.ops.triangle_attention import triangle_attention
-from refsys.parallel import Layout
 from refsys.precision import Precision
 
 
-class _TriangleAttention(nn.Module):
-    # The axis that shares dropout masks, and whether the other one holds local tokens alone.
-    dropout_axis: ClassVar[tuple[int, bool]]
-
+class _TriangleAttention(KernelModule):
     def __init__(self, c_z: int, heads: int, dropout: float, precision: Precision) -> None:
         super().__init__()
         self.heads = heads
@@ -39,62 +37,107 @@ class _TriangleAttention(nn.Module):
         )
         self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
         self.softmax = precision.softmax
-        shared_axis, local = self.dropout_axis
-        self.dropout = SharedDropout(dropout, c_z, shared_axis=shared_axis, local=local)
+        self.dropout = SharedDropout(dropout, c_z, shared_axis=-3, local=False)
 
-    def attend(self, x_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """Gated attention within each row of the normalized slab, biased by the rows' own pairs."""
-        if not context.chunks.rows:
-            return self._attend(x_BRNC, mask_BRN, self._stream_biases(x_BRNC, context.layout))
-        # Every chunk reads the bias of all queries: held whole, not streamed again for each.
-        bias_BNNH = context.layout.gather_tokens(self.linear_bias(x_BRNC), axis=1)
-        return context.by_rows(self._attend_rows, x_BRNC, mask_BRN, bias_BNNH, axes=(1, 1))
+    def update(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
+        """The slab with gated attention within each row added, biased by the rows' own pairs."""
+        keep_BNC, rate = self.dropout.keep(context), self.dropout.rate
+        if context.layout.is_whole and not context.cuts_rows(z_BRNC.shape[1]):
+            return gated_triangle_attention(
+                z_BRNC,
+                mask_BRN,
+                *self._norm,
+                self.linear_qkvg.weight,
+                self.linear_bias.weight,
+                self.linear_out.weight,
+                keep_BNC,
+                rate=rate,
+                softmax=self.softmax,
+                statistics=self.norm.statistics,
+            )
+        if context.chunks.rows:
+            # Every chunk reads the bias of all queries: held whole, not streamed again for each.
+            bias_BHRN = context.by_rows(self._bias, z_BRNC, out=2)
+            bias_BHNN = context.layout.gather_tokens(bias_BHRN, axis=2)
+            return context.by_rows(
+                self._update_rows, z_BRNC, mask_BRN, bias_BHNN, keep_BNC, axes=(1, 1)
+            )
+        qkvg_BRNE, bias_BHRN = attention_projection(
+            z_BRNC,
+            *self._norm,
+            self.linear_qkvg.weight,
+            self.linear_bias.weight,
+            statistics=self.norm.statistics,
+        )
+        biases = (
+            (first, last, bias_BQNH.permute(0, 3, 1, 2))
+            for first, last, bias_BQNH in context.layout.stream_rows(bias_BHRN.permute(0, 2, 3, 1))
+        )
+        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, biases, keep_BNC)
 
-    def _stream_biases(self, x_BRNC: Tensor, layout: Layout) -> Iterator[tuple[int, int, Tensor]]:
-        yield from layout.stream_rows(self.linear_bias(x_BRNC))
+    @property
+    def _norm(self) -> tuple[Tensor, Tensor]:
+        return self.norm.weight, self.norm.bias
 
-    def _attend_rows(self, x_BRNC: Tensor, mask_BRN: Tensor, bias_BNNH: Tensor) -> Tensor:
-        return self._attend(x_BRNC, mask_BRN, [(0, bias_BNNH.shape[1], bias_BNNH)])
+    def _bias(self, z_BRNC: Tensor) -> Tensor:
+        return pair_bias(
+            z_BRNC, *self._norm, self.linear_bias.weight, statistics=self.norm.statistics
+        )
 
-    def _attend(
-        self, x_BRNC: Tensor, mask_BRN: Tensor, biases: Iterable[tuple[int, int, Tensor]]
+    def _update_rows(
+        self, z_BRNC: Tensor, mask_BRN: Tensor, bias_BHNN: Tensor, keep_BNC: Tensor | None
     ) -> Tensor:
-        q, k, v, gate_BRNC = self.linear_qkvg(x_BRNC).chunk(4, dim=-1)
-        q_BRNHD, k_BRNHD, v_BRNHD = (t.unflatten(-1, (self.heads, -1)) for t in (q, k, v))
+        qkvg_BRNE = layer_norm_linear(
+            z_BRNC, *self._norm, self.linear_qkvg.weight, statistics=self.norm.statistics
+        )
+        blocks = [(0, bias_BHNN.shape[2], bias_BHNN)]
+        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, blocks, keep_BNC)
+
+    def _finish(
+        self,
+        z_BRNC: Tensor,
+        qkvg_BRNE: Tensor,
+        mask_BRN: Tensor,
+        biases: Iterable[tuple[int, int, Tensor]],
+        keep_BNC: Tensor | None,
+    ) -> Tensor:
+        """Attention, a block of queries at a time, and what comes after it."""
+        *qkv, gate_BRNC = qkvg_BRNE.chunk(4, dim=-1)
+        q_BRNHD, k_BRNHD, v_BRNHD = (t.unflatten(-1, (self.heads, -1)) for t in qkv)
         blocks = [
             triangle_attention(
                 q_BRNHD[:, :, first:last],
                 k_BRNHD,
                 v_BRNHD,
-                bias_BQNH.permute(0, 3, 1, 2),
+                bias_BHQN,
                 mask_BRN,
                 softmax=self.softmax,
             )
-            for first, last, bias_BQNH in biases
+            for first, last, bias_BHQN in biases
         ]
         out_BRNHD = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
-        return self.linear_out(out_BRNHD.flatten(-2) * torch.sigmoid(gate_BRNC))
+        return gated_linear(
+            out_BRNHD.flatten(-2),
+            gate_BRNC,
+            self.linear_out.weight,
+            z_BRNC,
+            keep_BNC,
+            rate=self.dropout.rate,
+        )
 
 
 class TriangleAttentionStartingNode(_TriangleAttention):
     """Algorithm 14: row i attends along itself, query j to key k, with bias from pair (j, k)."""
 
-    dropout_axis = (-3, False)
-
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added; dropout shared by rows."""
-        update_BRNC = self.attend(context.by_rows(self.norm, z_BRNC), mask_BRN, context)
-        return self.dropout(z_BRNC, update_BRNC, context)
+        return self.update(z_BRNC, mask_BRN, context)
 
 
 class TriangleAttentionEndingNode(_TriangleAttention):
     """Algorithm 15: column j attends along itself, query i to key k, with bias from pair (k, i)."""
 
-    dropout_axis = (-2, True)
-
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added; dropout shared by columns."""
-        layout = context.layout
-        columns_BRNC = layout.rows_to_columns(context.by_rows(self.norm, z_BRNC))
-        update_BRNC = layout.columns_to_rows(self.attend(columns_BRNC, mask_BRN, context))
-        return self.dropout(z_BRNC, update_BRNC, context)
+        columns_BRNC = context.layout.rows_to_columns(z_BRNC)
+        return context.layout.columns_to_rows(self.update(columns_BRNC, mask_BRN, context))

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from refsys.model.context import Context
 from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
-from refsys.model.layers import LayerNorm, Linear
+from refsys.model.layers import KernelModule, LayerNorm, Linear
 from refsys.ops.triangle_multiplication import contraction, epilogue, projection
 from refsys.precision import Precision
 
 
-class _TriangleMultiplication(nn.Module):
+class _TriangleMultiplication(KernelModule):
     outgoing: ClassVar[bool]
 
     def __init__(self, c_z: int, dropout: float, precision: Precision) -> None:
@@ -38,8 +38,9 @@ class _TriangleMultiplication(nn.Module):
             outgoing=self.outgoing,
         )
         x_BRNC = layout.channels_to_rows(x_BNNc, channels=z_BRNC.shape[-1])
-        update_BRNC = context.by_rows(self._finish, x_BRNC, gate_BRNC, axes=(1, 1))
-        return self.dropout(z_BRNC, update_BRNC, context)
+        return context.by_rows(
+            self._finish, x_BRNC, gate_BRNC, z_BRNC, self.dropout.keep(context), axes=(1, 1, 1)
+        )
 
     def _project(self, z_BRNC: Tensor, mask_BRN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return projection(
@@ -51,13 +52,18 @@ class _TriangleMultiplication(nn.Module):
             statistics=self.norm_in.statistics,
         )
 
-    def _finish(self, x_BRNC: Tensor, gate_BRNC: Tensor) -> Tensor:
+    def _finish(
+        self, x_BRNC: Tensor, gate_BRNC: Tensor, z_BRNC: Tensor, keep_BNC: Tensor | None
+    ) -> Tensor:
         return epilogue(
             x_BRNC,
             gate_BRNC,
             self.norm_out.weight,
             self.norm_out.bias,
             self.linear_out.weight,
+            z_BRNC,
+            keep_BNC,
+            rate=self.dropout.rate,
             statistics=self.norm_out.statistics,
         )
 

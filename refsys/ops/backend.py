@@ -134,13 +134,7 @@ class Operator:
 
     def choose(self, explicit: str | None, *args: Any, **kwargs: Any) -> str:
         """The backend that a call gets; counts a fallback if it is not as asked."""
-        context = _chosen.get()
-        asked = (
-            (explicit and _known(explicit))
-            or context.get(self.name)
-            or context.get("*")
-            or _from_environment(os.environ.get(ENVIRONMENT_VARIABLE, ""), self.name)
-        )
+        asked = (explicit and _known(explicit)) or _asked(self.name)
         if asked is None:
             return self._best(*args, **kwargs)
         if asked == "reference":
@@ -172,6 +166,20 @@ class Operator:
             return compiled(*args, **kwargs)
 
         return {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}
+
+
+def asked_for_all() -> str | None:
+    """The backend that is asked for without naming an operator, or None."""
+    return _asked("*")
+
+
+def _asked(operator: str) -> str | None:
+    context = _chosen.get()
+    return (
+        context.get(operator)
+        or context.get("*")
+        or _from_environment(os.environ.get(ENVIRONMENT_VARIABLE, ""), operator)
+    )
 
 
 def _known(backend: str) -> str:

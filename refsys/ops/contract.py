@@ -52,3 +52,35 @@ def check_rank(name: str, tensor: Tensor, axes: str) -> None:
 def nbytes(*tensors: Tensor | None) -> int:
     """Bytes that the tensors hold; an absent one holds none."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
+def check_dropout(
+    residual: Tensor | None,
+    keep: Tensor | None,
+    rate: float,
+    shape: Sequence[int],
+    *,
+    like: Tensor,
+) -> None:
+    """Checks what an update is dropped by and added to.
+
+    Args:
+        residual: [batch, row, token, c], or None.
+        keep: [batch, token, c] bool, or None; needs a residual.
+        rate: Probability of dropping.
+        shape: Of the update.
+        like: The argument that decides device and dtype.
+
+    Raises:
+        ArgumentError: one does not fit.
+    """
+    if residual is not None:
+        check("residual", residual, shape, like=like, dtype=like.dtype)
+    if keep is None:
+        return
+    if residual is None:
+        raise ArgumentError("keep drops parts of an update: it needs a residual")
+    if not 0 <= rate < 1:
+        raise ArgumentError(f"rate={rate} is outside [0, 1)")
+    batch, _rows, tokens, channels = shape
+    check("keep", keep, (batch, tokens, channels), like=like, dtype=torch.bool)

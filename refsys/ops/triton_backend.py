@@ -7,8 +7,8 @@ counted and compiled without a device is what a device would be given.
 
 import functools
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.resources import files
@@ -22,11 +22,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.library import CustomOpDef
 
 from refsys.errors import ArgumentError
+from refsys.ops.tuning import Key, bucket, tuned_options
 from refsys.ops.workspace import workspace
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950")
 INTERPRETER = "interpreter"
+# Rows of more channels than this are wide.
+WIDE = 128
 # What `Launch` calls torch's own kernel that copies and converts.
 COPY = "copy"
 
@@ -49,6 +52,9 @@ class Launch(NamedTuple):
 
 _watchers: ContextVar[tuple[Callable[[Launch], None], ...]] = ContextVar(
     "foldperf_launches", default=()
+)
+_around: ContextVar[Callable[[str], AbstractContextManager[Any]]] = ContextVar(
+    "foldperf_around_launches", default=lambda _kernel: nullcontext()
 )
 _assumed: ContextVar[str] = ContextVar("foldperf_architecture", default="sm_90")
 _forced: ContextVar[Mapping[str, Mapping[str, int]]] = ContextVar(
@@ -111,7 +117,9 @@ def _why_not_device(index: int) -> str | None:
 
 
 def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Starts a kernel of ``refsys.ops.OPERATOR.kernels``; the first argument is a tensor.
+    """Starts a kernel of ``refsys.ops.OPERATOR.kernels``.
+
+    The first argument is a tensor, or a tuple of them.
 
     Args:
         kernel: Operator and kernel, as ``triangle_attention.forward``.
@@ -121,10 +129,12 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) 
     """
     for watcher in _watchers.get():
         watcher(Launch(kernel, grid, arguments, options))
-    device = arguments[0].device
-    if _is_hollow(arguments[0]):
+    first = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+    device = first.device
+    if _is_hollow(first):
         return
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with here, _around.get()(kernel):
         function(kernel)[grid](*arguments, **options)
 
 
@@ -133,6 +143,16 @@ def copy(target: Tensor, source: Tensor) -> None:
     for watcher in _watchers.get():
         watcher(Launch(COPY, (), (target, source), {}))
     target.copy_(source)
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies many by torch, in one launch."""
+    if not targets:
+        return
+    for watcher in _watchers.get():
+        watcher(Launch(COPY, (), (tuple(targets), tuple(sources)), {}))
+    with torch.no_grad():
+        torch._foreach_copy_(list(targets), list(sources))
 
 
 def function(kernel: str) -> Any:
@@ -149,6 +169,16 @@ def watch_launches(watcher: Callable[[Launch], None]) -> Iterator[None]:
         yield
     finally:
         _watchers.reset(token)
+
+
+@contextmanager
+def around_launches(enter: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Inside the block each kernel starts inside of what `enter` makes of its name."""
+    token = _around.set(enter)
+    try:
+        yield
+    finally:
+        _around.reset(token)
 
 
 @contextmanager
@@ -195,20 +225,45 @@ def _architecture(index: int) -> str:
 def launch_options(kernel: str, tensor: Tensor) -> dict[str, Any]:
     """Tile sizes, warps and stages of a kernel where the tensor is.
 
+    Those in force, else those that were tuned for tensors like this one, else the shipped ones,
+    which alone serve tensors that hold nothing: what is counted without a device is the same
+    everywhere.
+
     Raises:
         ArgumentError: none are known.
     """
     forced, target = _forced.get().get(kernel), architecture(tensor)
     if forced is not None:
         return dict(forced)
+    shipped = shipped_options(kernel, target, tensor.shape[-1])
+    if _is_hollow(tensor):
+        return shipped
+    return dict(tuned_options(tuning_key(kernel, tensor), shipped) or shipped)
+
+
+def tuning_key(kernel: str, tensor: Tensor) -> Key:
+    """What options that are tuned for this kernel on this tensor are kept under."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Key(kernel, architecture(tensor), dtype, bucket(tensor))
+
+
+def shipped_options(kernel: str, target: str, width: int) -> dict[str, int]:
+    """The options that a kernel has on an architecture until it is tuned.
+
+    Kernels that keep whole rows have others for wide ones.
+
+    Raises:
+        ArgumentError: none are known.
+    """
     try:
-        return dict(_shipped()[kernel][target])
+        rows = _shipped()[kernel]
+        return dict(rows.get("wide", rows)[target] if width > WIDE else rows[target])
     except KeyError:
         raise ArgumentError(f"kernel {kernel!r} has no launch options for {target}") from None
 
 
 @functools.cache
-def _shipped() -> dict[str, dict[str, dict[str, int]]]:
+def _shipped() -> dict[str, dict[str, Any]]:
     table: dict[str, Any] = tomllib.loads(files("refsys.ops").joinpath("launches.toml").read_text())
     return {
         f"{operator}.{kernel}": targets
@@ -250,3 +305,8 @@ def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     scratch = workspace(name, tensor.shape, dtype=dtype, device=tensor.device)
     copy(scratch, tensor)
     return scratch
+
+
+def dense_channels(name: str, tensor: Tensor) -> Tensor:
+    """The tensor itself if its last axis is contiguous, else a copy, in scratch."""
+    return tensor if tensor.stride(-1) == 1 else dense(name, tensor, tensor.dtype)

@@ -27,6 +27,11 @@ class Layout(ABC):
     start: int
     stop: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether this rank owns all tokens."""
+        return self.stop - self.start == self.tokens
+
     def local(self, x: Tensor, axis: int) -> Tensor:
         """The owned part of a tensor that every rank holds whole along `axis`. No exchange."""
         return x.narrow(axis, self.start, self.stop - self.start)

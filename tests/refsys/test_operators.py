@@ -12,7 +12,10 @@ from refsys.errors import ArgumentError
 from refsys.ops import backend
 from refsys.ops.backend import OPERATORS, Fallback, Implementation, Operator
 from refsys.ops.dropout_residual import dropout_residual
+from refsys.ops.gated_attention import attention_pair_bias, gated_triangle_attention
+from refsys.ops.gated_linear import gated_linear
 from refsys.ops.layer_norm import layer_norm
+from refsys.ops.layer_norm_linear import attention_projection, layer_norm_linear, pair_bias
 from refsys.ops.outer_product_mean import outer_product_mean
 from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.ops.transition import transition
@@ -54,8 +57,44 @@ ARGUMENTS = {
         {"outgoing": True},
     ),
     "triangle_multiplication_epilogue": (
-        (normal(B, R, Q, C), normal(B, R, Q, C), normal(C), normal(C), normal(C, C)),
+        (
+            *(normal(B, R, Q, C), normal(B, R, Q, C), normal(C), normal(C), normal(C, C)),
+            *(normal(B, R, Q, C), mask(B, Q, C)),
+        ),
+        {"rate": 0.25, "statistics": F64},
+    ),
+    "layer_norm_linear": (
+        (normal(B, R, C), normal(C), normal(C), normal(U, C), normal(U - 1)),
         {"statistics": F64},
+    ),
+    "pair_bias": (
+        (normal(B, R, Q, C), normal(C), normal(C), normal(H, C)),
+        {"statistics": F64},
+    ),
+    "attention_projection": (
+        (normal(B, R, Q, C), normal(C), normal(C), normal(4 * C, C), normal(H, C)),
+        {"statistics": F64},
+    ),
+    "gated_linear": (
+        (
+            *(normal(B, R, Q, C), normal(B, R, Q, C), normal(U, C)),
+            *(normal(B, R, Q, U), mask(B, Q, U)),
+        ),
+        {"rate": 0.25},
+    ),
+    "gated_triangle_attention": (
+        (
+            *(normal(B, Q, Q, C), mask(B, Q, Q), normal(C), normal(C), normal(4 * C, C) / 4),
+            *(normal(H, C), normal(C, C), mask(B, Q, C)),
+        ),
+        {"rate": 0.25, "softmax": F64, "statistics": F64},
+    ),
+    "attention_pair_bias": (
+        (
+            *(normal(B, Q, C), normal(B, Q, Q, U), mask(B, Q), normal(C), normal(C)),
+            *(normal(4 * C, C) / 4, normal(C), normal(U), normal(U), normal(H, U), normal(C, C)),
+        ),
+        {"softmax": F64, "statistics": F64},
     ),
     "transition": (
         (normal(B, R, C), normal(C), normal(C), normal(4 * C, C), normal(C, 2 * C)),
@@ -81,6 +120,12 @@ PUBLIC = {
     "triangle_multiplication_contraction": contraction,
     "triangle_multiplication_epilogue": epilogue,
     "transition": transition,
+    "layer_norm_linear": layer_norm_linear,
+    "pair_bias": pair_bias,
+    "attention_projection": attention_projection,
+    "gated_linear": gated_linear,
+    "gated_triangle_attention": gated_triangle_attention,
+    "attention_pair_bias": attention_pair_bias,
     "outer_product_mean": outer_product_mean,
     "pair_weighted_averaging": pair_weighted_averaging,
 }

@@ -10,3 +10,14 @@ def dropout_residual(
     """See `refsys.ops.dropout_residual.dropout_residual`."""
     kept = keep.unsqueeze(shared_axis).to(update.dtype)
     return torch.addcmul(residual, update, kept, value=1 / (1 - rate))
+
+
+def add_dropped(
+    residual: Tensor | None, update: Tensor, keep: Tensor | None, *, rate: float
+) -> Tensor:
+    """Residual + update · keep / (1 − rate), of what there is; rows share the mask."""
+    if residual is None:
+        return update
+    if keep is None:
+        return residual + update
+    return dropout_residual(residual, update, keep, rate=rate, shared_axis=-3)

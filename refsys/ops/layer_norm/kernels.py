@@ -19,6 +19,28 @@ def normalize(x_RC, channel_C, epsilon, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def scale_and_shift(
+    hat_RC,
+    norm_weight,
+    norm_bias,
+    channel_C,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """What `normalize` gave, times the scale, plus the offset, where there are any; the scale."""
+    scale_C = tl.full([channel_C.shape[0]], 1.0, tl.float32)
+    if SCALE:
+        scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0)
+        scale_C = scale_C.to(tl.float32)
+    y_RC = hat_RC * scale_C[None, :]
+    if SHIFT:
+        offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0)
+        y_RC += offset_C.to(tl.float32)[None, :]
+    return y_RC, scale_C
+
+
+@triton.jit
 def normalize_backward(dhat_RC, hat_RC, rsigma_R, WIDTH: tl.constexpr):
     """The gradient of x from that of what `normalize` gave; 0 beyond the width like its inputs."""
     mean_R = tl.sum(dhat_RC, 1) / WIDTH
@@ -82,7 +104,5 @@ def load_normalized(
     """LayerNorm's result in the dtype of x, what it was before scale and offset, 1 / σ, scale."""
     x_RC = load_rows(x, first, channel_C, rows, BLOCK_ROWS, WIDTH, EVICTION).to(tl.float32)
     hat_RC, rsigma_R = normalize(x_RC, channel_C, epsilon, WIDTH)
-    scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
-    offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
-    y_RC = (hat_RC * scale_C[None, :] + offset_C[None, :]).to(x.dtype.element_ty)
-    return y_RC, hat_RC, rsigma_R, scale_C
+    y_RC, scale_C = scale_and_shift(hat_RC, norm_weight, norm_bias, channel_C, True, True, WIDTH)
+    return y_RC.to(x.dtype.element_ty), hat_RC, rsigma_R, scale_C

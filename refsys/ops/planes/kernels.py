@@ -9,24 +9,42 @@ from refsys.ops.layer_norm.kernels import load_rows
 @triton.jit
 def fold(
     planes,
-    out,
-    count,
-    each,
+    outs,
+    counts,
+    sizes,
+    starts,
+    JOBS: tl.constexpr,
     BLOCK_PLANES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """[batch, count, each] to [batch, each]: so many planes at a time, in their order."""
-    place = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    batch = tl.cast(tl.program_id(1), tl.int64)
+    """[batch, count, size] to [batch, size], so many planes at a time, in their order.
+
+    Several jobs at once, each for the programs from its start on.
+    """
+    for job in tl.static_range(JOBS):
+        size = sizes[job]
+        blocks = tl.cdiv(size, BLOCK)
+        program = tl.program_id(0) - starts[job]
+        if (program >= 0) & (program < starts[job + 1] - starts[job]):
+            _fold(
+                *(planes[job], outs[job], counts[job], size),
+                *(program % blocks, program // blocks, BLOCK_PLANES, BLOCK),
+            )
+
+
+@triton.jit
+def _fold(planes, out, count, size, block, batch, BLOCK_PLANES: tl.constexpr, BLOCK: tl.constexpr):
+    batch = tl.cast(batch, tl.int64)
+    place = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
     plane = tl.arange(0, BLOCK_PLANES)[:, None]
-    base = planes + batch * count * each
+    base = planes + batch * count * size
     sum_PE = tl.zeros([BLOCK_PLANES, BLOCK], tl.float32)
     for first in range(0, count, BLOCK_PLANES):
-        pointers = base + tl.cast(first + plane, tl.int64) * each + place
-        sum_PE += tl.load(pointers, mask=(first + plane < count) & (place < each), other=0.0)
-    place = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        pointers = base + tl.cast(first + plane, tl.int64) * size + place
+        sum_PE += tl.load(pointers, mask=(first + plane < count) & (place < size), other=0.0)
+    place = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
     sum_E = tl.sum(sum_PE, 0).to(out.dtype.element_ty)
-    tl.store(out + batch * each + place, sum_E, mask=place < each)
+    tl.store(out + batch * size + place, sum_E, mask=place < size)
 
 
 @triton.jit
@@ -34,30 +52,37 @@ def outer(
     d,
     y,
     planes,
+    sums,
     rows,
     each,
+    SUMS: tl.constexpr,
     WIDTH_OUT: tl.constexpr,
     WIDTH: tl.constexpr,
-    BLOCK_WIDTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
 ):
-    """Σ d[row, o] y[row, c] over `each` tiles of rows; `planes` is [part, WIDTH_OUT, WIDTH]."""
-    chunks = tl.cdiv(WIDTH_OUT, BLOCK_OUT)
-    out_O = tl.program_id(0) % chunks * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
-    part = tl.program_id(0) // chunks
-    channel_C = tl.arange(0, BLOCK_WIDTH)
-    row_R = tl.arange(0, BLOCK_ROWS)
+    """Σ d[row, o] y[row, c] over `each` tiles of rows; `planes` is [part, WIDTH_OUT, WIDTH].
+
+    `sums` is [part, SUMS], Σ d[row, o] of the first channels.
+    """
+    chunks_out = tl.cdiv(WIDTH_OUT, BLOCK_OUT)
+    out_O = tl.program_id(0) % chunks_out * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    part = tl.program_id(0) // chunks_out
+    channel_C = tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
     sum_OC = tl.zeros([BLOCK_OUT, BLOCK_WIDTH], tl.float32)
+    sum_O = tl.zeros([BLOCK_OUT], tl.float32)
     for tile in range(part * each, part * each + each):
         first = tl.cast(tile, tl.int64) * BLOCK_ROWS
         y_RC = load_rows(y, first, channel_C, rows, BLOCK_ROWS, WIDTH, "")
-        inside_RO = (row_R < tl.cast(rows - first, tl.int32))[:, None] & (out_O < WIDTH_OUT)[
-            None, :
-        ]
-        pointers = d + first * WIDTH_OUT + (row_R[:, None] * WIDTH_OUT + out_O[None, :])
-        d_RO = tl.load(pointers, mask=inside_RO, other=0.0)
+        d_RO = load_rows(d, first, out_O, rows, BLOCK_ROWS, WIDTH_OUT, "")
         sum_OC = tl.dot(tl.trans(d_RO), y_RC, sum_OC, input_precision="ieee")
-    planes += tl.cast(part, tl.int64) * WIDTH_OUT * WIDTH
+        if SUMS > 0:
+            sum_O += tl.sum(d_RO.to(tl.float32), 0)
+    part = tl.cast(part, tl.int64)
+    planes += part * WIDTH_OUT * WIDTH
     inside_OC = (out_O < WIDTH_OUT)[:, None] & (channel_C < WIDTH)[None, :]
     tl.store(planes + out_O[:, None] * WIDTH + channel_C[None, :], sum_OC, mask=inside_OC)
+    if SUMS > 0:
+        alone = (out_O < SUMS) & (tl.program_id(1) == 0)
+        tl.store(sums + part * SUMS + out_O, sum_O, mask=alone)

@@ -1,5 +1,7 @@
 """Sums over rows, in parts that are added up in their order."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -8,43 +10,79 @@ from refsys.ops.workspace import workspace
 
 # Programs of `outer`: enough that no multiprocessor idles.
 _PROGRAMS = 256
-# So few sums are made by many programs, each of a few of them and of more planes at a time.
-_FEW = 4096
 
 
-def fold(planes: Tensor, out: Tensor) -> None:
-    """Sums over the planes, in their order, into `out`.
+class Planes(NamedTuple):
+    """Parts of a sum, and where the sum goes.
 
-    Args:
-        planes: [batch, plane, ...] in float32, dense.
+    Attributes:
+        parts: [batch, part, ...] in float32, dense.
         out: [batch, ...], dense; any floating-point dtype.
     """
-    batch, count = planes.shape[:2]
-    each = out.numel() // batch
-    options = launch_options("planes.fold", planes)
-    if each < _FEW:
-        narrow = min(32, options["BLOCK"])
-        options["BLOCK_PLANES"] *= options["BLOCK"] // narrow
-        options["BLOCK"] = narrow
-    grid = tiles(each, options["BLOCK"]), batch
-    launch("planes.fold", grid, planes, out, count, each, **options)
+
+    parts: Tensor
+    out: Tensor
 
 
-def outer(d: Tensor, y: Tensor, out: Tensor) -> None:
-    """Σ over rows of d[row, o] y[row, c], the gradient of a linear layer's weight, into `out`.
+def fold(*jobs: Planes) -> None:
+    """Sums the parts of each job, in their order, into its output; all in one launch, if any."""
+    if not jobs:
+        return
+    options = launch_options("planes.fold", jobs[0].parts)
+    sizes = tuple(job.out.numel() // job.out.shape[0] for job in jobs)
+    starts = [0]
+    for job, size in zip(jobs, sizes, strict=True):
+        starts.append(starts[-1] + tiles(size, options["BLOCK"]) * job.out.shape[0])
+    launch(
+        "planes.fold",
+        (starts[-1],),
+        *(tuple(job.parts for job in jobs), tuple(job.out for job in jobs)),
+        *(tuple(job.parts.shape[1] for job in jobs), sizes, tuple(starts)),
+        JOBS=len(jobs),
+        **options,
+    )
+
+
+def outer(d: Tensor, y: Tensor, out: Tensor, sums: Tensor | None = None) -> list[Planes]:
+    """Σ over rows of d[row, o] y[row, c], the gradient of a linear layer's weight, in parts.
 
     Args:
         d: [..., o], dense.
         y: [..., c], dense, dtype of `d`, as many rows.
         out: [o, c], dense; any floating-point dtype.
+        sums: [b], dense, for Σ d[row, o] of the first b, the gradient of a bias; None for none.
+
+    Returns:
+        What is left to `fold`.
     """
-    width_o, width_c = out.shape
-    rows = y.numel() // width_c
+    width_out, width = out.shape
+    rows = y.numel() // width
     options = launch_options("planes.outer", y)
-    chunks = tiles(width_o, options["BLOCK_OUT"])
-    most = min(tiles(_PROGRAMS, chunks), 2 * y.numel() // out.numel())
+    options["BLOCK_WIDTH"] = min(options["BLOCK_WIDTH"], padded_width(width))
+    grid = tiles(width_out, options["BLOCK_OUT"]), tiles(width, options["BLOCK_WIDTH"])
+    most = min(tiles(_PROGRAMS, grid[0] * grid[1]), y.numel() // out.numel())
     parts, each = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
-    planes = workspace("planes.outer", (1, parts, *out.shape), dtype=torch.float32, device=y.device)
-    widths = {"WIDTH_OUT": width_o, "WIDTH": width_c, "BLOCK_WIDTH": padded_width(width_c)}
-    launch("planes.outer", (parts * chunks,), d, y, planes, rows, each, **widths, **options)
-    fold(planes, out.unsqueeze(0))
+    wanted = [out] if sums is None else [out, sums]
+    made = [_parts(target, parts, y) for target in wanted]
+    launch(
+        "planes.outer",
+        (parts * grid[0], grid[1]),
+        *(d, y, made[0], made[-1], rows, each),
+        SUMS=0 if sums is None else sums.numel(),
+        WIDTH_OUT=width_out,
+        WIDTH=width,
+        **options,
+    )
+    return [
+        Planes(planes, target.unsqueeze(0))
+        for planes, target in zip(made, wanted, strict=True)
+        if planes is not target
+    ]
+
+
+def _parts(target: Tensor, parts: int, like: Tensor) -> Tensor:
+    """Planes for the parts of a sum; where there is one part, what it is summed into."""
+    if parts == 1 and target.dtype == torch.float32:
+        return target
+    shape = 1, parts, *target.shape
+    return workspace("planes.outer", shape, dtype=torch.float32, device=like.device)

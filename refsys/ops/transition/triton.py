@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import fold
+from refsys.ops.planes.triton import Planes, fold
 from refsys.ops.triton_backend import (
     custom_operator,
     dense,
@@ -22,6 +22,7 @@ from refsys.ops.triton_backend import (
     tiles,
     why_not_triton,
 )
+from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
 
 # Wider rows do not fit in a program's registers.
@@ -97,17 +98,14 @@ def backward(
 
     options = _options("transition.backward_rows", x, hidden)
     parts = tiles(rows, options["BLOCK_ROWS"])
-    planes = _planes("transition.norm_planes", x, parts, 2 * width)
+    norm_planes = _planes("transition.norm_planes", x, parts, 2 * width)
     launch(
         "transition.backward_rows",
         (parts,),
-        *(*inputs, grad, dx, y, planes, rows, hidden, _EPSILON),
+        *(*inputs, grad, dx, y, norm_planes, rows, hidden, _EPSILON),
         RESIDUAL=residual,
         **options,
     )
-    dnorm = norm_weight.new_empty((2, width))
-    fold(planes, dnorm.unsqueeze(0))
-    del planes
 
     options = _options("transition.backward_weights", x, hidden)
     chunks = tiles(hidden, options["BLOCK_HIDDEN"])
@@ -120,8 +118,9 @@ def backward(
         *(y, *inputs[3:], grad, planes, rows, hidden, each),
         **options,
     )
+    dnorm = norm_weight.new_empty((2, width))
     dweights = weight_in.new_empty((3 * hidden * width,))
-    fold(planes, dweights.unsqueeze(0))
+    fold(Planes(norm_planes, dnorm.unsqueeze(0)), Planes(planes, dweights.unsqueeze(0)))
     return dx, dnorm, dweights
 
 
@@ -174,8 +173,8 @@ def _inputs(
         dense("transition.x", x, x.dtype),
         norm_weight,
         norm_bias,
-        dense("transition.weight_in", weight_in, x.dtype),
-        dense("transition.weight_out", weight_out, x.dtype),
+        in_dtype("transition.weight_in", weight_in, x.dtype),
+        in_dtype("transition.weight_out", weight_out, x.dtype),
     )
 
 

@@ -5,13 +5,13 @@ each tile of it is summed over the rows in registers. No sum is atomic, and each
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import fold
+from refsys.ops.planes.triton import Planes, fold
 from refsys.ops.triton_backend import (
     copy,
     custom_operator,
@@ -51,12 +51,34 @@ def triangle_attention(
     return out
 
 
-@custom_operator("triangle_attention")
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+class Inputs(NamedTuple):
+    """What attention reads: [batch, row, token, head, d], and a bias and a mask; strides are free.
+
+    Attributes:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        bias: [batch, head, query, key].
+        mask: [batch, row, key] bool.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias: Tensor
+    mask: Tensor
+
+    def with_strides(self) -> tuple[Any, ...]:
+        """Each, and its strides."""
+        return tuple(part for tensor in self for part in (tensor, tensor.stride()))
+
+
+def run(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The result, dense; and what softmax takes away from the logits of each query, in float32.
 
     The latter is [1, batch, row, head, query]; in float32 it is [2, ...], with a factor after it.
     """
+    q, k = inputs.q, inputs.k
     batch, rows, queries, heads, _width = q.shape
     out = q.new_empty(q.shape)
     planes = 2 if q.dtype == torch.float32 else 1
@@ -65,11 +87,89 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor) -> tuple
     launch(
         "triangle_attention.forward",
         (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
-        *_inputs(q, k, v, bias, mask),
+        *inputs.with_strides(),
         *(out, out.stride(), softmax[0], softmax[-1], *_sizes(q, k), _scale(q)),
         **options,
     )
     return out, softmax
+
+
+def sum_out_grad(out: Tensor, grad: Tensor, delta: Tensor) -> None:
+    """Σ out · grad over the head width into `delta`, [batch, row, head, query]."""
+    batch, rows, queries, heads, _width = out.shape
+    options = _options("triangle_attention.delta", out, out)
+    launch(
+        "triangle_attention.delta",
+        (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
+        *(out, out.stride(), grad, grad.stride(), delta, rows, queries, heads),
+        **options,
+    )
+
+
+def run_backward_tokens(
+    grad: Tensor,
+    inputs: Inputs,
+    softmax: Tensor,
+    delta: Tensor,
+    gradients: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Gradients of q, k and v into `gradients`, whose strides are free."""
+    q, k, v, bias, mask = inputs
+    bias_BHKQ = bias.transpose(-1, -2)
+    turned = workspace(
+        "triangle_attention.bias", bias_BHKQ.shape, dtype=bias.dtype, device=q.device
+    )
+    copy(turned, bias_BHKQ)
+    # Sums of a float32 gradient are kept in the gradient itself.
+    sums = gradients[0]
+    if sums.dtype != torch.float32:
+        sums = workspace("triangle_attention.sums", q.shape, dtype=torch.float32, device=q.device)
+    _batch, rows, _queries, heads, _width = q.shape
+    launch(
+        "triangle_attention.backward_tokens",
+        (heads * rows * q.shape[0],),
+        *Inputs(q, k, v, turned, mask).with_strides(),
+        *(grad, grad.stride(), softmax[0], softmax[-1], delta, sums, sums.stride()),
+        *(part for tensor in gradients for part in (tensor, tensor.stride())),
+        *(*_sizes(q, k), _scale(q)),
+        **_options("triangle_attention.backward_tokens", q, k),
+    )
+    if k.shape[2] == 1:
+        _forget(*gradients[:2])
+
+
+def run_backward_bias(
+    grad: Tensor, inputs: Inputs, softmax: Tensor, delta: Tensor
+) -> tuple[Tensor, list[Planes]]:
+    """The gradient of the bias, dense, and what is still to be folded of it."""
+    q, k, bias = inputs.q, inputs.k, inputs.bias
+    batch, heads, queries, keys = bias.shape
+    gradient = bias.new_empty(bias.shape)
+    options = _options("triangle_attention.backward_bias", q, k)
+    programs = tiles(queries, options["BLOCK_Q"]) * tiles(keys, options["BLOCK_K"]) * heads * batch
+    chunks = _chunks(q, k, programs)
+    planes, jobs = gradient, []
+    if chunks > 1:
+        shape = batch, chunks, heads, queries, keys
+        planes = workspace("triangle_attention.planes", shape, dtype=torch.float32, device=q.device)
+        jobs = [Planes(planes, gradient)]
+    launch(
+        "triangle_attention.backward_bias",
+        (programs * chunks,),
+        *inputs.with_strides(),
+        *(grad, grad.stride(), softmax[0], softmax[-1], delta, planes),
+        *(*_sizes(q, k), chunks, _scale(q)),
+        **options,
+    )
+    if keys == 1:
+        _forget(planes)
+    return gradient, jobs
+
+
+@custom_operator("triangle_attention")
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """See `run`."""
+    return run(Inputs(q, k, v, bias, mask))
 
 
 @custom_operator("triangle_attention_backward_tokens")
@@ -84,35 +184,11 @@ def backward_tokens(
     softmax: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, dense; and Σ out · grad, [batch, row, head, query]."""
-    batch, rows, queries, heads, _width = q.shape
-    dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    gradients = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     delta = torch.empty_like(softmax[0])
-    options = _options("triangle_attention.delta", q, k)
-    launch(
-        "triangle_attention.delta",
-        (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
-        *(out, out.stride(), grad, grad.stride(), delta, rows, queries, heads),
-        **options,
-    )
-    bias_BHKQ = bias.transpose(-1, -2)
-    turned = workspace(
-        "triangle_attention.bias", bias_BHKQ.shape, dtype=bias.dtype, device=q.device
-    )
-    copy(turned, bias_BHKQ)
-    # Sums of a float32 gradient are kept in the gradient itself.
-    sums = dq
-    if dq.dtype != torch.float32:
-        sums = workspace("triangle_attention.sums", q.shape, dtype=torch.float32, device=q.device)
-    launch(
-        "triangle_attention.backward_tokens",
-        (heads * rows * batch,),
-        *_inputs(q, k, v, turned, mask),
-        *(grad, grad.stride(), softmax[0], softmax[-1], delta, sums, sums.stride()),
-        *(dq, dq.stride(), dk, dk.stride(), dv, dv.stride()),
-        *(*_sizes(q, k), _scale(q)),
-        **_options("triangle_attention.backward_tokens", q, k),
-    )
-    return dq, dk, dv, delta
+    sum_out_grad(out, grad, delta)
+    run_backward_tokens(grad, Inputs(q, k, v, bias, mask), softmax, delta, gradients)
+    return *gradients, delta
 
 
 @custom_operator("triangle_attention_backward_bias")
@@ -127,25 +203,8 @@ def backward_bias(
     delta: Tensor,
 ) -> Tensor:
     """The gradient of the bias, dense; `delta` is of `backward_tokens`."""
-    batch, heads, queries, keys = bias.shape
-    gradient = bias.new_empty(bias.shape)
-    options = _options("triangle_attention.backward_bias", q, k)
-    programs = tiles(queries, options["BLOCK_Q"]) * tiles(keys, options["BLOCK_K"]) * heads * batch
-    chunks = _chunks(q, k, programs)
-    planes = gradient
-    if chunks > 1:
-        shape = batch, chunks, heads, queries, keys
-        planes = workspace("triangle_attention.planes", shape, dtype=torch.float32, device=q.device)
-    launch(
-        "triangle_attention.backward_bias",
-        (programs * chunks,),
-        *_inputs(q, k, v, bias, mask),
-        *(grad, grad.stride(), softmax[0], softmax[-1], delta, planes),
-        *(*_sizes(q, k), chunks, _scale(q)),
-        **options,
-    )
-    if chunks > 1:
-        fold(planes, gradient)
+    gradient, jobs = run_backward_bias(grad, Inputs(q, k, v, bias, mask), softmax, delta)
+    fold(*jobs)
     return gradient
 
 
@@ -191,8 +250,10 @@ def _options(kernel: str, q: Tensor, k: Tensor) -> dict[str, Any]:
     return options | {"WIDTH": width, "BLOCK_WIDTH": padded_width(width), "EVEN": even}
 
 
-def _inputs(*tensors: Tensor) -> tuple[Any, ...]:
-    return tuple(part for tensor in tensors for part in (tensor, tensor.stride()))
+def _forget(*gradients: Tensor) -> None:
+    """Softmax of a single key is one, whatever its logit: no rounding may pass for a gradient."""
+    for gradient in gradients:
+        gradient.zero_()
 
 
 def _sizes(q: Tensor, k: Tensor) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refsys.errors import ArgumentError
 from refsys.ops.backend import Implementation, Operator
-from refsys.ops.contract import check, check_rank, nbytes
+from refsys.ops.contract import check, check_dropout, check_rank, nbytes
 from refsys.ops.triangle_multiplication import reference, triton
 
 
@@ -31,15 +31,15 @@ _CONTRACTION = Operator(
     reference.contraction,
     flops=lambda a, b, **_options: 2 * a.numel() * a.shape[1],
     minimum_bytes=lambda a, b, **_options: nbytes(a, b, a),
-    kernels={"triton": Implementation(reference.contraction, triton.why_not_contraction)},
+    kernels={"triton": Implementation(triton.contract, triton.why_not_contraction)},
 )
 _EPILOGUE = Operator(
     "triangle_multiplication_epilogue",
     reference.epilogue,
-    flops=lambda x, gate, norm_weight, norm_bias, weight, **_options: _linear_flops(x, weight),
-    minimum_bytes=lambda x, gate, norm_weight, norm_bias, weight, **_options: nbytes(
-        x, gate, norm_weight, norm_bias, weight, x
+    flops=lambda x, gate, norm_weight, norm_bias, weight, *_rest, **_options: _linear_flops(
+        x, weight
     ),
+    minimum_bytes=lambda x, *rest, **_options: nbytes(x, x, *rest),
     kernels={"triton": Implementation(triton.epilogue, triton.why_not)},
 )
 
@@ -109,11 +109,14 @@ def epilogue(
     norm_weight: Tensor,
     norm_bias: Tensor,
     weight: Tensor,
+    residual: Tensor | None = None,
+    keep: Tensor | None = None,
     *,
+    rate: float = 0.0,
     statistics: torch.dtype,
     backend: str | None = None,
 ) -> Tensor:
-    """sigmoid(gate) · Linear(LayerNorm(x)): the update of the pair representation.
+    """Residual + dropout(sigmoid(gate) · Linear(LayerNorm(x))): the pair representation's update.
 
     Args:
         x: [batch, row, token, c], the contraction's rows.
@@ -121,6 +124,10 @@ def epilogue(
         norm_weight: [c] scale of the output LayerNorm.
         norm_bias: [c] offset of the output LayerNorm.
         weight: [c, c].
+        residual: [batch, row, token, c], dtype of `x`; None adds nothing.
+        keep: [batch, token, c] bool, one mask of dropout for all rows; needs a residual. None
+            drops nothing.
+        rate: Probability of dropping, in [0, 1).
         statistics: The dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
@@ -128,13 +135,17 @@ def epilogue(
         [batch, row, token, c] in the dtype of `x`.
 
     Raises:
-        ArgumentError: a shape, dtype or device does not fit.
+        ArgumentError: a shape, dtype or device, or the rate does not fit.
     """
     check_rank("x", x, "batch row token c")
     check("gate", gate, x.shape, like=x, dtype=x.dtype)
     check("norm_weight", norm_weight, x.shape[-1:], like=x)
     check("norm_bias", norm_bias, x.shape[-1:], like=x)
     check("weight", weight, (x.shape[-1], x.shape[-1]), like=x)
+    check_dropout(residual, keep, rate, x.shape, like=x)
     return _EPILOGUE(
-        x, gate, norm_weight, norm_bias, weight, statistics=statistics, backend=backend
+        *(x, gate, norm_weight, norm_bias, weight, residual, keep),
+        rate=rate,
+        statistics=statistics,
+        backend=backend,
     )

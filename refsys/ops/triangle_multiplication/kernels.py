@@ -15,9 +15,11 @@ from refsys.ops.layer_norm.kernels import (
     load_rows,
     normalize,
     normalize_backward,
+    scale_and_shift,
     store_norm_gradients,
     store_rows,
 )
+from refsys.ops.layer_norm.positions import load_kept
 
 
 @triton.jit
@@ -242,10 +244,8 @@ def _load_planar_normalized(
     pointers, inside_RC = _planar(x, first, channel_C, positions, BLOCK_ROWS, WIDTH)
     x_RC = tl.load(pointers, mask=inside_RC, other=0.0, eviction_policy=EVICTION)
     hat_RC, rsigma_R = normalize(x_RC.to(tl.float32), channel_C, epsilon, WIDTH)
-    scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
-    offset_C = tl.load(norm_bias + channel_C, mask=channel_C < WIDTH, other=0.0).to(tl.float32)
-    y_RC = (hat_RC * scale_C[None, :] + offset_C[None, :]).to(x.dtype.element_ty)
-    return y_RC, hat_RC, rsigma_R, scale_C
+    y_RC, scale_C = scale_and_shift(hat_RC, norm_weight, norm_bias, channel_C, True, True, WIDTH)
+    return y_RC.to(x.dtype.element_ty), hat_RC, rsigma_R, scale_C
 
 
 @triton.jit
@@ -255,15 +255,22 @@ def epilogue(
     norm_weight,
     norm_bias,
     weight,
+    residual,
+    keep,
     out,
+    tokens,
     positions,
+    factor,
     epsilon,
+    RESIDUAL: tl.constexpr,
+    KEEP: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions: LayerNorm, linear, gate."""
+    """One tile of positions: LayerNorm, linear, gate, dropout, residual."""
+    keep += tl.cast(tl.program_id(1), tl.int64) * tokens * WIDTH
     batch = tl.cast(tl.program_id(1), tl.int64) * positions * WIDTH
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
@@ -277,6 +284,14 @@ def epilogue(
         update_RO = tl.dot(y_RC, tl.trans(weight_OC), input_precision="ieee")
         gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         update_RO *= tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
+        if KEEP:
+            update_RO *= load_kept(
+                *(keep, tl.program_id(0) * BLOCK_ROWS, out_O, positions, tokens, factor),
+                *(WIDTH, BLOCK_ROWS),
+            )
+        if RESIDUAL:
+            besides, inside_RO = _flat(residual + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+            update_RO += tl.load(besides, mask=inside_RO, other=0.0).to(tl.float32)
         outs, inside_RO = _flat(out + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         tl.store(outs, update_RO.to(out.dtype.element_ty), mask=inside_RO)
 
@@ -288,14 +303,18 @@ def epilogue_backward(
     norm_weight,
     norm_bias,
     weight,
+    keep,
     grad,
     dx,
     dgate,
     y,
     dlinear,
     planes,
+    tokens,
     positions,
+    factor,
     epsilon,
+    KEEP: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -306,6 +325,7 @@ def epilogue_backward(
     What LayerNorm gave and the gradient of what the linear layer gave are left in `y` and
     `dlinear`; `planes` is [program, 2, WIDTH].
     """
+    keep += tl.cast(tl.program_id(1), tl.int64) * tokens * WIDTH
     batch = tl.cast(tl.program_id(1), tl.int64) * positions * WIDTH
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
@@ -323,6 +343,11 @@ def epilogue_backward(
         open_RO = tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
         towards, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         towards_RO = tl.load(towards, mask=inside_RO, other=0.0).to(tl.float32)
+        if KEEP:
+            towards_RO *= load_kept(
+                *(keep, tl.program_id(0) * BLOCK_ROWS, out_O, positions, tokens, factor),
+                *(WIDTH, BLOCK_ROWS),
+            )
         dlinear_RO = (towards_RO * open_RO).to(y_RC.dtype)
         dgate_RO = towards_RO * linear_RO * open_RO * (1.0 - open_RO)
         dgates, inside_RO = _flat(dgate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsys.ops.dropout_residual.reference import add_dropped
 from refsys.ops.layer_norm.reference import layer_norm
 
 
@@ -40,9 +41,13 @@ def epilogue(
     norm_weight: Tensor,
     norm_bias: Tensor,
     weight: Tensor,
+    residual: Tensor | None,
+    keep: Tensor | None,
     *,
+    rate: float,
     statistics: torch.dtype,
 ) -> Tensor:
     """See `refsys.ops.triangle_multiplication.epilogue`."""
     normalized = layer_norm(x, norm_weight, norm_bias, statistics=statistics, epsilon=1e-5)
-    return torch.sigmoid(gate) * F.linear(normalized, weight.to(x.dtype))
+    update = torch.sigmoid(gate) * F.linear(normalized, weight.to(x.dtype))
+    return add_dropped(residual, update, keep, rate=rate)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import fold, outer
+from refsys.ops.planes.triton import Planes, fold, outer
 from refsys.ops.triton_backend import (
     custom_operator,
     dense,
@@ -22,6 +22,7 @@ from refsys.ops.triton_backend import (
     tiles,
     why_not_triton,
 )
+from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
 
 # Wider positions do not fit in a program's registers.
@@ -32,13 +33,16 @@ _EPSILON = 1e-5
 _PROGRAMS = 256
 
 
-def why_not(z: Tensor, *tensors: Tensor, statistics: torch.dtype) -> str | None:
+def why_not(
+    z: Tensor, *tensors: Tensor | None, statistics: torch.dtype, rate: float = 0.0
+) -> str | None:
     """See `refsys.ops.backend.Implementation`: for projection and epilogue."""
+    del rate
     if statistics != torch.float32:
         return f"statistics are taken in float32, not in {statistics}"
     if z.shape[-1] > MAXIMUM_WIDTH:
         return f"positions are wider than {MAXIMUM_WIDTH}"
-    return why_not_triton(z, *tensors)
+    return why_not_triton(z, *(each for each in tensors if each is not None))
 
 
 def why_not_contraction(a: Tensor, b: Tensor, *, outgoing: bool) -> str | None:
@@ -56,11 +60,49 @@ def projection(
     return a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1), gate
 
 
-def epilogue(x: Tensor, gate: Tensor, *parameters: Tensor, statistics: torch.dtype) -> Tensor:
+def epilogue(
+    x: Tensor,
+    gate: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    residual: Tensor | None,
+    keep: Tensor | None,
+    *,
+    rate: float,
+    statistics: torch.dtype,
+) -> Tensor:
     """See `refsys.ops.triangle_multiplication.epilogue`."""
     del statistics
-    out: Tensor = finish(x.permute(0, 3, 1, 2), gate, *parameters)
+    planar = x.permute(0, 3, 1, 2)
+    out: Tensor = finish(planar, gate, norm_weight, norm_bias, weight, residual, keep, rate)
     return out
+
+
+def contract(a: Tensor, b: Tensor, *, outgoing: bool) -> Tensor:
+    """See `refsys.ops.triangle_multiplication.contraction`."""
+    out: Tensor = _Contraction.apply(a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2), outgoing)
+    return out.permute(0, 2, 3, 1)
+
+
+class _Contraction(torch.autograd.Function):
+    """The batched product, channel by channel, whose gradients lie as what they belong to."""
+
+    @staticmethod
+    def forward(ctx: Any, a_BCNN: Tensor, b_BCNN: Tensor, outgoing: bool) -> Tensor:
+        ctx.save_for_backward(a_BCNN, b_BCNN)
+        ctx.outgoing = outgoing
+        if outgoing:
+            return a_BCNN @ b_BCNN.transpose(-1, -2)
+        return a_BCNN.transpose(-1, -2) @ b_BCNN
+
+    @staticmethod
+    def backward(ctx: Any, dx_BCNN: Tensor) -> tuple[Tensor, Tensor, None]:
+        a_BCNN, b_BCNN = ctx.saved_tensors
+        turned_BCNN = dx_BCNN.transpose(-1, -2)
+        if ctx.outgoing:
+            return dx_BCNN @ b_BCNN, turned_BCNN @ a_BCNN, None
+        return b_BCNN @ turned_BCNN, a_BCNN @ dx_BCNN, None
 
 
 @custom_operator("triangle_multiplication_projection")
@@ -104,16 +146,13 @@ def project_backward(
     dz, y = z.new_empty(z.shape), _scratch("normalized", z)
     options = _options("triangle_multiplication.projection_backward_rows", z, width)
     count = tiles(positions, options["BLOCK_ROWS"])
-    planes = _planes("norm_planes", z, (1, batch * count, 2, width))
+    norm_planes = _planes("norm_planes", z, (1, batch * count, 2, width))
     launch(
         "triangle_multiplication.projection_backward_rows",
         (count, batch),
-        *(*inputs, da, db, dgate, dz, y, planes, positions, _EPSILON),
+        *(*inputs, da, db, dgate, dz, y, norm_planes, positions, _EPSILON),
         **options,
     )
-    dnorm = norm_weight.new_empty((2, width))
-    fold(planes, dnorm.unsqueeze(0))
-    del planes
 
     options = _options("triangle_multiplication.projection_backward_weights", z, width)
     chunks = 2 * tiles(width, options["BLOCK_OUT"])
@@ -126,26 +165,41 @@ def project_backward(
         *(y, inputs[1], inputs[4], da, db, planes, positions, each),
         **options,
     )
-    dweight = weight.new_empty(weight.shape)
-    fold(planes, dweight[: 4 * width].unsqueeze(0))
-    del planes
-    outer(dgate, y, dweight[4 * width :])
+    dnorm, dweight = norm_weight.new_empty((2, width)), weight.new_empty(weight.shape)
+    fold(
+        Planes(norm_planes, dnorm.unsqueeze(0)),
+        Planes(planes, dweight[: 4 * width].unsqueeze(0)),
+        *outer(dgate, y, dweight[4 * width :]),
+    )
     return dz, dnorm, dweight
 
 
 @custom_operator("triangle_multiplication_epilogue")
 def finish(
-    x: Tensor, gate: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
+    x: Tensor,
+    gate: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight: Tensor,
+    residual: Tensor | None,
+    keep: Tensor | None,
+    rate: float,
 ) -> Tensor:
-    """The update; x is [batch, channel, row, token]."""
+    """The update, or the residual with it; x is [batch, channel, row, token]."""
     batch, width, rows, tokens = x.shape
     out = gate.new_empty(gate.shape)
+    beside = gate
+    if residual is not None:
+        beside = dense("triangle_multiplication.residual", residual, x.dtype)
     options = _options("triangle_multiplication.epilogue", x, width)
     launch(
         "triangle_multiplication.epilogue",
         (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
         *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
-        *(out, rows * tokens, _EPSILON),
+        *(beside, gate if keep is None else keep, out),
+        *(tokens, rows * tokens, _factor(rate), _EPSILON),
+        RESIDUAL=residual is not None,
+        KEEP=keep is not None,
         **options,
     )
     return out
@@ -159,6 +213,8 @@ def finish_backward(
     norm_weight: Tensor,
     norm_bias: Tensor,
     weight: Tensor,
+    keep: Tensor | None,
+    rate: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x and the gate, of scale and offset [2, c], and of the weight."""
     batch, width, rows, tokens = x.shape
@@ -173,14 +229,13 @@ def finish_backward(
         "triangle_multiplication.epilogue_backward",
         (count, batch),
         *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
-        *(grad, dx, dgate, y, dlinear, planes, positions, _EPSILON),
+        *(gate if keep is None else keep, grad, dx, dgate, y, dlinear, planes),
+        *(tokens, positions, _factor(rate), _EPSILON),
+        KEEP=keep is not None,
         **options,
     )
-    dnorm = norm_weight.new_empty((2, width))
-    fold(planes, dnorm.unsqueeze(0))
-    del planes
-    dweight = weight.new_empty(weight.shape)
-    outer(dlinear, y, dweight)
+    dnorm, dweight = norm_weight.new_empty((2, width)), weight.new_empty(weight.shape)
+    fold(Planes(planes, dnorm.unsqueeze(0)), *outer(dlinear, y, dweight))
     return dx, dgate, dnorm, dweight
 
 
@@ -194,13 +249,21 @@ def _project_backward(ctx: Any, da: Tensor, db: Tensor, dgate: Tensor) -> tuple[
     return dz, None, dnorm[0], dnorm[1], dweight
 
 
-def _finish_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-    dx, dgate, dnorm, dweight = finish_backward(grad, *ctx.saved_tensors)
-    return dx, dgate, dnorm[0], dnorm[1], dweight
+def _save_for_finish(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    *tensors, residual, keep, ctx.rate = inputs
+    ctx.save_for_backward(*tensors, keep)
+    ctx.residual = residual is not None
+
+
+def _finish_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    dx, dgate, dnorm, dweight = finish_backward(grad, *ctx.saved_tensors, ctx.rate)
+    dresidual = grad if ctx.residual else None
+    return dx, dgate, dnorm[0], dnorm[1], dweight, dresidual, None, None
 
 
 project.register_autograd(_project_backward, setup_context=_save)
-finish.register_autograd(_finish_backward, setup_context=_save)
+finish.register_autograd(_finish_backward, setup_context=_save_for_finish)
 
 
 def _linear(positions: int, weight: Any) -> int:
@@ -236,7 +299,7 @@ def _projection_inputs(
         dense("triangle_multiplication.mask", mask, mask.dtype),
         norm_weight,
         norm_bias,
-        dense("triangle_multiplication.weight", weight, z.dtype),
+        in_dtype("triangle_multiplication.weight", weight, z.dtype),
     )
 
 
@@ -249,8 +312,13 @@ def _epilogue_inputs(
         dense("triangle_multiplication.gate", gate, x.dtype),
         norm_weight,
         norm_bias,
-        dense("triangle_multiplication.weight", weight, x.dtype),
+        in_dtype("triangle_multiplication.weight", weight, x.dtype),
     )
+
+
+def _factor(rate: float) -> float:
+    """Of what dropout keeps."""
+    return 1.0 / (1.0 - rate)
 
 
 def _options(kernel: str, tensor: Tensor, width: int) -> dict[str, Any]:

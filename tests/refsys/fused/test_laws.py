@@ -116,7 +116,6 @@ def test_what_would_be_launched_is_what_is_launched():
         "transition.forward",
         "copy",  # the gradient of a sum is one number with strides of zero
         "transition.backward_rows",
-        "planes.fold",
         "transition.backward_weights",
         "planes.fold",
     ]

@@ -1,0 +1,342 @@
+"""LayerNorm and the linear layers that read it, in one pass over the positions.
+
+Rows of up to a tile's width are normalized once and kept; wider ones pass by in chunks, twice for
+their statistics and once more for every chunk that comes out. x lies anyhow; what is made lies
+position by position, and what heads get, head by head: [batch, head, row · token].
+
+Shape suffixes: R positions of a tile, C channels, O a chunk of channels that come out, H heads; C
+and H are padded to powers of two.
+"""
+
+import triton
+import triton.language as tl
+
+from refsys.ops.layer_norm.kernels import (
+    load_rows,
+    normalize,
+    normalize_backward,
+    scale_and_shift,
+    store_norm_gradients,
+    store_rows,
+)
+from refsys.ops.layer_norm.positions import load_positions, positions_at, store_positions
+
+
+@triton.jit
+def _load_matrix(weight, row_O, column_C, rows, columns, row_stride, column_stride):
+    """[O, C] of a [rows, columns] matrix; 0 outside."""
+    pointers = weight + (row_O[:, None] * row_stride + column_C[None, :] * column_stride)
+    inside_OC = (row_O < rows)[:, None] & (column_C < columns)[None, :]
+    return tl.load(pointers, mask=inside_OC, other=0.0)
+
+
+@triton.jit
+def _planar(base, position_R, inside_R, head_H, positions, HEADS: tl.constexpr):
+    """Pointers [R, H] into a dense [HEADS, positions] tensor, and which are inside."""
+    pointers = base + tl.cast(head_H, tl.int64)[None, :] * positions + position_R[:, None]
+    return pointers, inside_R[:, None] & (head_H < HEADS)[None, :]
+
+
+@triton.jit
+def _add_bias(out_RO, bias, out_O, BIAS: tl.constexpr):
+    """With the bias of the first `BIAS` channels that come out."""
+    bias_O = tl.load(bias + out_O, mask=out_O < BIAS, other=0.0)
+    return out_RO + bias_O.to(tl.float32)[None, :]
+
+
+@triton.jit
+def forward(
+    x,
+    x_strides,
+    norm_weight,
+    norm_bias,
+    weight,
+    bias,
+    weight_heads,
+    out,
+    heads,
+    tokens,
+    positions,
+    epsilon,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    BIAS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    OUT: tl.constexpr,
+    HEADS: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """One tile of positions, normalized once."""
+    batch = tl.cast(tl.program_id(1), tl.int64)
+    first = tl.program_id(0) * BLOCK_ROWS
+    offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    x += batch * x_strides[0]
+    x_RC = load_positions(x, offset_R, inside_R, channel_C, WIDTH, "")
+    hat_RC, _rsigma_R = normalize(x_RC.to(tl.float32), channel_C, epsilon, WIDTH)
+    y_RC, _scale_C = scale_and_shift(hat_RC, norm_weight, norm_bias, channel_C, SCALE, SHIFT, WIDTH)
+    y_RC = y_RC.to(x.dtype.element_ty)
+    if OUT > 0:
+        out += batch * positions * OUT
+        for first_out in range(0, OUT, BLOCK_OUT):
+            out_O = first_out + tl.arange(0, BLOCK_OUT)
+            weight_OC = _load_matrix(weight, out_O, channel_C, OUT, WIDTH, WIDTH, 1)
+            out_RO = tl.dot(y_RC, tl.trans(weight_OC), input_precision="ieee")
+            if BIAS > 0:
+                out_RO = _add_bias(out_RO, bias, out_O, BIAS)
+            store_rows(out, tl.cast(first, tl.int64), out_O, positions, out_RO, BLOCK_ROWS, OUT)
+    if HEADS > 0:
+        head_H = tl.arange(0, BLOCK_HEADS)
+        weight_HC = _load_matrix(weight_heads, head_H, channel_C, HEADS, WIDTH, WIDTH, 1)
+        logits_RH = tl.dot(y_RC, tl.trans(weight_HC), input_precision="ieee")
+        pointers, inside_RH = _planar(
+            heads + batch * positions * HEADS,
+            first + tl.arange(0, BLOCK_ROWS),
+            *(inside_R, head_H, positions, HEADS),
+        )
+        tl.store(pointers, logits_RH.to(heads.dtype.element_ty), mask=inside_RH)
+
+
+@triton.jit
+def _statistics(x, offset_R, inside_R, epsilon, WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr):
+    """Mean and 1 / σ of rows too wide for a tile."""
+    sum_R = tl.zeros([offset_R.shape[0]], tl.float32)
+    for first in range(0, WIDTH, BLOCK_WIDTH):
+        channel_C = first + tl.arange(0, BLOCK_WIDTH)
+        x_RC = load_positions(x, offset_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+        sum_R += tl.sum(x_RC, 1)
+    mean_R = sum_R / WIDTH
+    square_R = tl.zeros([offset_R.shape[0]], tl.float32)
+    for first in range(0, WIDTH, BLOCK_WIDTH):
+        channel_C = first + tl.arange(0, BLOCK_WIDTH)
+        x_RC = load_positions(x, offset_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+        centred_RC = tl.where((channel_C < WIDTH)[None, :], x_RC - mean_R[:, None], 0.0)
+        square_R += tl.sum(centred_RC * centred_RC, 1)
+    return mean_R, tl.rsqrt(square_R / WIDTH + epsilon)
+
+
+@triton.jit
+def _hat(x, offset_R, inside_R, channel_C, mean_R, rsigma_R, WIDTH: tl.constexpr):
+    """A chunk of channels, (x − mean) / σ; 0 beyond the width."""
+    x_RC = load_positions(x, offset_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+    hat_RC = (x_RC - mean_R[:, None]) * rsigma_R[:, None]
+    return tl.where((channel_C < WIDTH)[None, :], hat_RC, 0.0)
+
+
+@triton.jit
+def forward_wide(
+    x,
+    x_strides,
+    norm_weight,
+    norm_bias,
+    weight,
+    bias,
+    out,
+    tokens,
+    positions,
+    epsilon,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    BIAS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """One tile of positions and of channels that come out."""
+    batch = tl.cast(tl.program_id(1), tl.int64)
+    first = tl.program_id(0) * BLOCK_ROWS
+    offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
+    x += batch * x_strides[0]
+    mean_R, rsigma_R = _statistics(x, offset_R, inside_R, epsilon, WIDTH, BLOCK_WIDTH)
+    out_O = tl.program_id(2) * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    out_RO = tl.zeros([BLOCK_ROWS, BLOCK_OUT], tl.float32)
+    for first_channel in range(0, WIDTH, BLOCK_WIDTH):
+        channel_C = first_channel + tl.arange(0, BLOCK_WIDTH)
+        hat_RC = _hat(x, offset_R, inside_R, channel_C, mean_R, rsigma_R, WIDTH)
+        y_RC, _scale_C = scale_and_shift(
+            hat_RC, norm_weight, norm_bias, channel_C, SCALE, SHIFT, WIDTH
+        )
+        weight_OC = _load_matrix(weight, out_O, channel_C, OUT, WIDTH, WIDTH, 1)
+        y_RC = y_RC.to(x.dtype.element_ty)
+        out_RO = tl.dot(y_RC, tl.trans(weight_OC), out_RO, input_precision="ieee")
+    if BIAS > 0:
+        out_RO = _add_bias(out_RO, bias, out_O, BIAS)
+    out += batch * positions * OUT
+    store_rows(out, tl.cast(first, tl.int64), out_O, positions, out_RO, BLOCK_ROWS, OUT)
+
+
+@triton.jit
+def backward(
+    x,
+    x_strides,
+    norm_weight,
+    norm_bias,
+    weight,
+    weight_heads,
+    d,
+    dheads,
+    beside,
+    beside_strides,
+    dx,
+    dx_strides,
+    y,
+    norm_planes,
+    head_planes,
+    tokens,
+    positions,
+    epsilon,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    BESIDE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    OUT: tl.constexpr,
+    HEADS: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """The gradient of x for one tile of positions, plus what came `beside` it.
+
+    What LayerNorm gave is left in `y` for the weight's gradient. Those of scale and offset, and of
+    the heads' weights, are summed over the tile: [program, 2, WIDTH] and [program, HEADS, WIDTH].
+    """
+    batch = tl.cast(tl.program_id(1), tl.int64)
+    program = batch * tl.num_programs(0) + tl.program_id(0)
+    first = tl.program_id(0) * BLOCK_ROWS
+    offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
+    channel_C = tl.arange(0, BLOCK_WIDTH)
+    x += batch * x_strides[0]
+    dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    if OUT > 0:
+        d += batch * positions * OUT
+        for first_out in range(0, OUT, BLOCK_OUT):
+            out_O = first_out + tl.arange(0, BLOCK_OUT)
+            weight_OC = _load_matrix(weight, out_O, channel_C, OUT, WIDTH, WIDTH, 1)
+            d_RO = load_rows(d, tl.cast(first, tl.int64), out_O, positions, BLOCK_ROWS, OUT, "")
+            dy_RC = tl.dot(d_RO, weight_OC, dy_RC, input_precision="ieee")
+    x_RC = load_positions(x, offset_R, inside_R, channel_C, WIDTH, "")
+    hat_RC, rsigma_R = normalize(x_RC.to(tl.float32), channel_C, epsilon, WIDTH)
+    y_RC, scale_C = scale_and_shift(hat_RC, norm_weight, norm_bias, channel_C, SCALE, SHIFT, WIDTH)
+    y_RC = y_RC.to(x.dtype.element_ty)
+    if OUT > 0:
+        y += batch * positions * WIDTH
+        store_rows(y, tl.cast(first, tl.int64), channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
+    if HEADS > 0:
+        head_H = tl.arange(0, BLOCK_HEADS)
+        weight_HC = _load_matrix(weight_heads, head_H, channel_C, HEADS, WIDTH, WIDTH, 1)
+        pointers, inside_RH = _planar(
+            dheads + batch * positions * HEADS,
+            first + tl.arange(0, BLOCK_ROWS),
+            *(inside_R, head_H, positions, HEADS),
+        )
+        d_RH = tl.load(pointers, mask=inside_RH, other=0.0)
+        dy_RC = tl.dot(d_RH, weight_HC, dy_RC, input_precision="ieee")
+        # Rows beyond the last have no gradient, whatever their y.
+        dweight_HC = tl.dot(tl.trans(d_RH), y_RC, input_precision="ieee")
+        plane = program * HEADS * WIDTH + (head_H[:, None] * WIDTH + channel_C[None, :])
+        inside_HC = (head_H < HEADS)[:, None] & (channel_C < WIDTH)[None, :]
+        tl.store(head_planes + plane, dweight_HC, mask=inside_HC)
+    store_norm_gradients(norm_planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+    dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
+    if BESIDE:
+        beside += batch * beside_strides[0]
+        beside_R, _inside_R = positions_at(beside_strides, first, positions, tokens, BLOCK_ROWS)
+        dx_RC += load_positions(beside, beside_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+    dx_R, _inside_R = positions_at(dx_strides, first, positions, tokens, BLOCK_ROWS)
+    store_positions(dx + batch * dx_strides[0], dx_R, inside_R, channel_C, dx_RC, WIDTH)
+
+
+@triton.jit
+def product(
+    d,
+    weight,
+    out,
+    rows,
+    WIDTH: tl.constexpr,
+    OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+):
+    """Σ d[row, o] weight[o, c], a tile of rows and of channels: towards rows too wide for one."""
+    first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
+    channel_C = tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
+    out_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for first_out in range(0, OUT, BLOCK_OUT):
+        out_O = first_out + tl.arange(0, BLOCK_OUT)
+        d_RO = load_rows(d, first, out_O, rows, BLOCK_ROWS, OUT, "")
+        weight_OC = _load_matrix(weight, out_O, channel_C, OUT, WIDTH, WIDTH, 1)
+        out_RC = tl.dot(d_RO, weight_OC, out_RC, input_precision="ieee")
+    store_rows(out, first, channel_C, rows, out_RC, BLOCK_ROWS, WIDTH)
+
+
+@triton.jit
+def backward_wide(
+    x,
+    x_strides,
+    norm_weight,
+    norm_bias,
+    dy,
+    beside,
+    beside_strides,
+    dx,
+    dx_strides,
+    y,
+    norm_planes,
+    tokens,
+    positions,
+    epsilon,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    BESIDE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+):
+    """As `backward`, for rows too wide for a tile, from the gradient of what LayerNorm gave."""
+    batch = tl.cast(tl.program_id(1), tl.int64)
+    program = batch * tl.num_programs(0) + tl.program_id(0)
+    first = tl.program_id(0) * BLOCK_ROWS
+    start = tl.cast(first, tl.int64)
+    offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
+    beside_R, _inside_R = positions_at(beside_strides, first, positions, tokens, BLOCK_ROWS)
+    dx_R, _inside_R = positions_at(dx_strides, first, positions, tokens, BLOCK_ROWS)
+    x += batch * x_strides[0]
+    beside += batch * beside_strides[0]
+    dx += batch * dx_strides[0]
+    dy += batch * positions * WIDTH
+    y += batch * positions * WIDTH
+    mean_R, rsigma_R = _statistics(x, offset_R, inside_R, epsilon, WIDTH, BLOCK_WIDTH)
+    sum_R = tl.zeros([BLOCK_ROWS], tl.float32)
+    slope_R = tl.zeros([BLOCK_ROWS], tl.float32)
+    for first_channel in range(0, WIDTH, BLOCK_WIDTH):
+        channel_C = first_channel + tl.arange(0, BLOCK_WIDTH)
+        hat_RC = _hat(x, offset_R, inside_R, channel_C, mean_R, rsigma_R, WIDTH)
+        y_RC, scale_C = scale_and_shift(
+            hat_RC, norm_weight, norm_bias, channel_C, SCALE, SHIFT, WIDTH
+        )
+        dy_RC = load_rows(dy, start, channel_C, positions, BLOCK_ROWS, WIDTH, "")
+        store_rows(y, start, channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
+        store_norm_gradients(norm_planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+        sum_R += tl.sum(dy_RC * scale_C[None, :], 1)
+        slope_R += tl.sum(dy_RC * scale_C[None, :] * hat_RC, 1)
+    for first_channel in range(0, WIDTH, BLOCK_WIDTH):
+        channel_C = first_channel + tl.arange(0, BLOCK_WIDTH)
+        hat_RC = _hat(x, offset_R, inside_R, channel_C, mean_R, rsigma_R, WIDTH)
+        _y_RC, scale_C = scale_and_shift(
+            hat_RC, norm_weight, norm_bias, channel_C, SCALE, SHIFT, WIDTH
+        )
+        dy_RC = load_rows(dy, start, channel_C, positions, BLOCK_ROWS, WIDTH, "")
+        dx_RC = (
+            dy_RC * scale_C[None, :] - sum_R[:, None] / WIDTH - hat_RC * slope_R[:, None] / WIDTH
+        )
+        dx_RC *= rsigma_R[:, None]
+        if BESIDE:
+            dx_RC += load_positions(beside, beside_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+        store_positions(dx, dx_R, inside_R, channel_C, dx_RC, WIDTH)

@@ -1,0 +1,115 @@
+"""A whole Pairformer block of the full model at 384 tokens, fused and eager, on fake tensors."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from support.saved import saved
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+
+from bench.simulation.trace import Trace, trace
+from refsys import ops
+from refsys.config import preset
+from refsys.model.context import Context
+from refsys.model.layers import copy_kernel_weights
+from refsys.model.pairformer import PairformerBlock
+from refsys.ops.triton_backend import ARCHITECTURES, assume_architecture, watch_launches
+from refsys.parallel import SingleRank
+from refsys.precision import PRECISIONS
+
+TOKENS, CONFIG = 384, preset("full")
+SITES = 4
+PAIR = TOKENS**2 * CONFIG.c_z
+
+
+class Block:
+    """Forward and backward of it with dropout, as a program that can be traced."""
+
+    phases = ("forward", "backward")
+    forward_phases = ("forward",)
+
+    def __init__(self):
+        self.module: nn.Module = PairformerBlock(CONFIG, PRECISIONS["bfloat16"])
+        for number, dropout in enumerate(m for m in self.module.modules() if hasattr(m, "rate")):
+            dropout.number = number
+        half = {"dtype": torch.bfloat16, "requires_grad": True}
+        single = torch.empty(1, TOKENS, CONFIG.c_s, **half)
+        pair = torch.empty(1, TOKENS, TOKENS, CONFIG.c_z, **half)
+        token_mask = torch.ones(1, TOKENS, dtype=torch.bool)
+        pair_mask = torch.ones(1, TOKENS, TOKENS, dtype=torch.bool)
+        keep = tuple(torch.ones(1, TOKENS, CONFIG.c_z, dtype=torch.bool) for _ in range(SITES))
+        context = Context(layout=SingleRank(TOKENS), masks=keep)
+        self.inputs = single, pair, token_mask, pair_mask, context
+        self.outputs: tuple[torch.Tensor, ...] = ()
+        self.saved_bytes = 0
+
+    def tensors(self):
+        return {"parameters": list(self.module.parameters()), "inputs": list(self.inputs[:4])}
+
+    def run(self, phase):
+        if phase == "backward":
+            torch.autograd.backward(self.outputs, [torch.empty_like(o) for o in self.outputs])
+            return
+        with saved(self.module.parameters()) as kept:
+            copy_kernel_weights(self.module, self.inputs[1])
+            self.outputs = self.module(*self.inputs)
+        self.saved_bytes = sum(storage.nbytes() for storage in kept)
+
+
+@dataclass
+class Step:
+    """What a step was seen to do."""
+
+    trace: Trace
+    saved_bytes: int
+    largest: int
+
+    def launches(self, phase):
+        costs = self.trace.costs.items()
+        return sum(cost.launches for origin, cost in costs if origin.phase == phase)
+
+
+def step(backend):
+    elements = []
+
+    def note(launch):
+        leaves = tree_leaves(launch.arguments)
+        elements.extend(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+    with FakeTensorMode(), ops.use_backend(backend), watch_launches(note):
+        block = Block()
+        return Step(trace(block), block.saved_bytes, max(elements, default=0))
+
+
+@pytest.fixture(scope="module")
+def eager():
+    return step("reference")
+
+
+@pytest.fixture(scope="module")
+def fused():
+    return step("triton")
+
+
+def test_launches(eager, fused):
+    assert fused.launches("forward") <= 30
+    assert fused.launches("backward") <= 60
+    assert min(eager.launches("forward"), eager.launches("backward")) > 100
+
+
+def test_bytes_that_are_kept_for_backward(eager, fused):
+    assert 5 * fused.saved_bytes <= eager.saved_bytes
+    assert fused.saved_bytes >= 8 * 2 * PAIR, "the inputs of its operators are among what is kept"
+
+
+def test_flops_are_those_of_the_reference(eager, fused):
+    assert fused.trace.total("flops") == eager.trace.total("flops") > 0
+    assert fused.trace.unpriced == ()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_is_larger_than_four_pair_tensors(architecture):
+    with assume_architecture(architecture):
+        assert PAIR <= step("triton").largest <= 4 * PAIR
