@@ -75,18 +75,35 @@ def tune(program: Program, device: Device, rounds: int) -> Iterator[Tuned]:
         device: Where.
         rounds: How often candidate and best take turns.
 
+    Raises:
+        UsageError: a step starts no kernel, or two of them differ.
+
     Yields:
         What was found for each kernel; what is faster than shipped is kept, and replaces what was
         kept before in any case.
     """
-    keys: dict[Key, None] = {}
-    with watch_keys(keys.setdefault):
-        expected = _step(program)
-    for key in keys:
+    expected, again = _step(program), _step(program)
+    if not all(torch.equal(*pair) for pair in zip(expected, again, strict=True)):
+        raise UsageError("two steps of this compute different things; tune single operators")
+    for key in keys_of(program):
         found = _tune_kernel(program, device, rounds, key, expected)
         if found.options != found.shipped or path_of(key).exists():
             keep(key, found.options, _evidence(found, device))
         yield found
+
+
+def keys_of(program: Program) -> list[Key]:
+    """What the kernels that a step starts are tuned for, each once.
+
+    Raises:
+        UsageError: it starts none.
+    """
+    keys: dict[Key, None] = {}
+    with watch_keys(keys.setdefault):
+        _run(program)
+    if not keys:
+        raise UsageError("nothing to tune: a step starts no kernel of ours")
+    return list(keys)
 
 
 def _tune_kernel(

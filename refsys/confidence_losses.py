@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsys.batch import DNA, LIGAND, RNA, Batch
-from refsys.diffusion_losses import NUCLEOTIDE_RADIUS, RADIUS, THRESHOLDS
+from refsys.diffusion_losses import NUCLEOTIDE_RADIUS, RADIUS
 from refsys.geometry import are_collinear, frames
 from refsys.model.confidence import PAE_BINS, PDE_BINS, PLDDT_BINS, ConfidenceOutput
+from refsys.ops.smooth_lddt.reference import THRESHOLDS
 from refsys.precision import Precision
 
 # Range of the error bins, ångström; the last is open.

@@ -9,19 +9,19 @@ Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, E ligand bonds,
 from dataclasses import dataclass
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
 
 from refsys.batch import DNA, LIGAND, RNA, Batch
 from refsys.geometry import aligned
 from refsys.model.diffusion_conditioning import SIGMA_DATA
+from refsys.ops.smooth_lddt import smooth_lddt
+from refsys.ops.smooth_lddt.reference import norm
 from refsys.precision import Precision
 
 NUCLEOTIDE_WEIGHT = 5.0
 LIGAND_WEIGHT = 10.0
 # Reach of a local distance, ångström: of nucleotides, and of everything else.
 NUCLEOTIDE_RADIUS, RADIUS = 30.0, 15.0
-THRESHOLDS = (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ def diffusion_loss(
     level_BD = (sigma_BD.square() + SIGMA_DATA**2) / (sigma_BD * SIGMA_DATA).square()
     mse = (level_BD * mean_squared_error(x_BDA3, target_BDA3, weight_BA, batch)).mean()
     bond = (level_BD * bond_error(x_BDA3, batch)).mean()
-    lddt = (1.0 - smooth_lddt(x_BDA3, batch, config.block)).mean()
+    lddt = (1.0 - local_score(x_BDA3, batch, config.block)).mean()
     return {
         "mse": mse,
         "bond": bond,
@@ -125,58 +125,19 @@ def _lengths(x_BDA3: Tensor, one_BE: Tensor, two_BE: Tensor) -> Tensor:
         index = end_BE[:, None, :, None].expand(-1, x_BDA3.shape[1], -1, 3)
         return x_BDA3.gather(2, index)
 
-    return _norm(of(one_BE) - of(two_BE))
+    return norm(of(one_BE) - of(two_BE))
 
 
-def _norm(offset: Tensor) -> Tensor:
-    """Lengths whose gradient is finite at zero."""
-    return (offset.square().sum(-1) + 1e-10).sqrt()
-
-
-def smooth_lddt(x_BDA3: Tensor, batch: Batch, block: int) -> Tensor:
-    """[B, D]: Algorithm 27, the mean over near pairs and thresholds t of sigmoid(t − |δ|).
+def local_score(x_BDA3: Tensor, batch: Batch, block: int) -> Tensor:
+    """[B, D]: smooth-LDDT against the label, nucleotides looking farther than all else.
 
     Args:
         x_BDA3: Positions.
-        batch: `atom_position` and what was modelled; a pair is near if the label says so.
-        block: Atoms whose pairs are held at once, for one sample.
+        batch: `atom_position` and what was modelled.
+        block: See `refsys.ops.smooth_lddt`.
     """
-    atoms = x_BDA3.shape[2]
-    truth_BA3 = batch["atom_position"].to(x_BDA3.dtype)
-    resolved_BA = batch["atom_resolved"]
     molecule_BA = of_atoms_token(batch["molecule"], batch)
     nucleotide_BA = (molecule_BA == DNA) | (molecule_BA == RNA)
-    scores = []
-    for sample in range(x_BDA3.shape[1]):
-        total_B = x_BDA3.new_zeros(x_BDA3.shape[0])
-        count_B = x_BDA3.new_zeros(x_BDA3.shape[0])
-        for first in range(0, atoms, block):
-            own = slice(first, min(first + block, atoms))
-            found_B, pairs_B = torch.utils.checkpoint.checkpoint(
-                _near_pairs,
-                x_BDA3[:, sample],
-                truth_BA3,
-                resolved_BA,
-                nucleotide_BA,
-                own,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-            total_B, count_B = total_B + found_B, count_B + pairs_B
-        scores.append(total_B / count_B.clamp(min=1.0))
-    return torch.stack(scores, dim=1)
-
-
-def _near_pairs(
-    x_BA3: Tensor, truth_BA3: Tensor, resolved_BA: Tensor, nucleotide_BA: Tensor, own: slice
-) -> tuple[Tensor, Tensor]:
-    """[B] the scores of the pairs of a block of atoms with all others, and how many pairs."""
-    distance_BQA = _norm(x_BA3[:, own].unsqueeze(2) - x_BA3.unsqueeze(1))
-    truth_BQA = _norm(truth_BA3[:, own].unsqueeze(2) - truth_BA3.unsqueeze(1))
-    radius_BQ1 = torch.where(nucleotide_BA[:, own], NUCLEOTIDE_RADIUS, RADIUS).unsqueeze(2)
-    places = torch.arange(x_BA3.shape[1], device=x_BA3.device)
-    near_BQA = (truth_BQA < radius_BQ1) & (places[own].unsqueeze(1) != places)
-    near_BQA = near_BQA & resolved_BA[:, own].unsqueeze(2) & resolved_BA.unsqueeze(1)
-    error_BQA = (distance_BQA - truth_BQA).abs()
-    score_BQA = sum(torch.sigmoid(t - error_BQA) for t in THRESHOLDS) / len(THRESHOLDS)
-    return (score_BQA * near_BQA).sum((1, 2)), near_BQA.sum((1, 2)).to(x_BA3.dtype)
+    radius_BA = torch.where(nucleotide_BA, NUCLEOTIDE_RADIUS, RADIUS).to(x_BDA3.dtype)
+    truth_BA3 = batch["atom_position"].to(x_BDA3.dtype)
+    return smooth_lddt(x_BDA3, truth_BA3, batch["atom_resolved"], radius_BA, block=block)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from refsys.config import ModelConfig
 from refsys.precision import Precision
 
@@ -16,12 +18,24 @@ class Argument(NamedTuple):
     """One tensor.
 
     Attributes:
-        kind: An activation, a weight or a mask; the precision table gives each its dtype.
+        kind: An activation, a weight, positions or a mask; the precision table gives each its
+            dtype.
         shape: Its shape.
+        scale: Of what is drawn, beside a standard normal.
     """
 
-    kind: Literal["activation", "weight", "mask"]
+    kind: Literal["activation", "weight", "position", "mask"]
     shape: tuple[int, ...]
+    scale: float = 1.0
+
+    def dtype(self, table: Precision) -> torch.dtype:
+        """What the table says of its kind."""
+        return {
+            "activation": table.activations,
+            "weight": table.parameters,
+            "position": table.coordinates,
+            "mask": torch.bool,
+        }[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +184,16 @@ def _single_transition(model: ModelConfig, table: Precision, B: int, N: int) -> 
     )
 
 
+def _smooth_lddt(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    """Eight atoms a token; coordinates spread as those of a globule are."""
+    del table
+    D, A = model.samples, 8 * N
+    spread = A ** (1 / 3)
+    positions = Argument("position", (B, D, A, 3), spread)
+    label, radius = Argument("position", (B, A, 3), spread), Argument("position", (B, A), 15.0)
+    return Call((positions, label, _mask(B, A), radius), {"block": 1024})
+
+
 def _outer_product_mean(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     S, U, C = model.alignment_rows, model.outer_product_width, model.c_z
     each, mask = _activation(B, S, N, U), _mask(B, S, N)
@@ -194,6 +218,7 @@ CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "triangle_multiplication_contraction": _contraction,
     "triangle_multiplication_epilogue": _epilogue,
     "transition": _transition,
+    "smooth_lddt": _smooth_lddt,
     "layer_norm_linear": _layer_norm_linear,
     "pair_bias": _pair_bias,
     "attention_projection": _attention_projection,

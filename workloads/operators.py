@@ -200,21 +200,16 @@ def _parts(config: Config) -> tuple[Operator, Call, Precision]:
     return OPERATORS[name], call, table
 
 
-def _dtype(argument: Argument, table: Precision) -> torch.dtype:
-    dtypes = {"activation": table.activations, "weight": table.parameters, "mask": torch.bool}
-    return dtypes[argument.kind]
-
-
 def _empty(argument: Argument, table: Precision, device: torch.device | None) -> Tensor:
-    return torch.empty(argument.shape, dtype=_dtype(argument, table), device=device)
+    return torch.empty(argument.shape, dtype=argument.dtype(table), device=device)
 
 
 def _drawn(argument: Argument, table: Precision, setting: Setting, number: int) -> Tensor:
-    """A standard normal, divided by the root of the fan-in for a weight; a mask keeps all."""
+    """A normal of its scale, divided by the root of the fan-in for a weight; a mask keeps all."""
     if argument.kind == "mask":
         return torch.ones(argument.shape, dtype=torch.bool, device=setting.device)
     draw = Draw(setting.seed, "operator argument", number)
     values = draw.normal_on(setting.device, torch.Size(argument.shape).numel())
     if argument.kind == "weight":
         values = values / argument.shape[-1] ** 0.5
-    return values.view(argument.shape).to(_dtype(argument, table))
+    return (argument.scale * values).view(argument.shape).to(argument.dtype(table))

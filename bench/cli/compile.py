@@ -88,7 +88,7 @@ def _line(compiled: "Compiled") -> str:
 
 
 def _print(found: "list[Compiled]") -> None:
-    heads = "registers", "spilled B", "shared B", "matrix", "atomic", "loop", "occupancy"
+    heads = "width", "registers", "spilled B", "shared B", "matrix", "atomic", "loop", "occupancy"
     width = max((len(compiled.specimen.kernel) for compiled in found), default=0)
     print(f"{'kernel':<{width}} architecture  dtype", *(f"{head:>10}" for head in heads))
     for compiled in found:
@@ -96,6 +96,7 @@ def _print(found: "list[Compiled]") -> None:
         if has is None:
             continue
         cells = (
+            specimen.constants.get("WIDTH", "-"),
             has.registers,
             has.spilled_bytes,
             has.shared_bytes,

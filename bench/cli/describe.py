@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     workload = catalogue()[arguments.workload]
     as_json = "--json" in arguments.axes
     words = [word for word in arguments.axes if word != "--json"]
-    config = workload.configure(_axes(words))
+    config = workload.configure(options.parse_axes(words))
     facts = workload.facts(config)
     if as_json:
         options.print_json({"workload": workload.name, "config": config, **asdict(facts)})
@@ -43,21 +43,3 @@ def run(arguments: argparse.Namespace) -> int:
     for note in facts.notes:
         print(f"  {note}")
     return 0
-
-
-def _axes(words: list[str]) -> dict[str, object]:
-    """``--axis value`` and ``--axis=value`` as a table; dashes inside a name are underscores."""
-    from bench.errors import UsageError
-
-    values: dict[str, object] = {}
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("--"):
-            raise UsageError(f"{word!r}: expected --AXIS VALUE")
-        name, sign, value = word[2:].partition("=")
-        if not sign:
-            value = next(rest, "")
-            if not value:
-                raise UsageError(f"{word} has no value")
-        values[name.replace("-", "_")] = value
-    return values

@@ -71,3 +71,25 @@ def at_least(smallest: int) -> Callable[[str], int]:
 def print_json(value: Any) -> None:
     """Prints strict JSON."""
     print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def parse_axes(words: list[str]) -> dict[str, object]:
+    """``--axis value`` and ``--axis=value`` as a table; dashes inside a name are underscores.
+
+    Raises:
+        UsageError: a word is no option, or has no value.
+    """
+    from bench.errors import UsageError
+
+    values: dict[str, object] = {}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            raise UsageError(f"{word!r}: expected --AXIS VALUE")
+        name, sign, value = word[2:].partition("=")
+        if not sign:
+            value = next(rest, "")
+            if not value:
+                raise UsageError(f"{word} has no value")
+        values[name.replace("-", "_")] = value
+    return values

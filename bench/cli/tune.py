@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
@@ -10,70 +9,49 @@ from bench.cli import options
 if TYPE_CHECKING:
     from bench.tuning import Tuned
 
-SUMMARY = "find faster launch options for the kernels, on this device"
-EXAMPLE = "foldperf tune --operator transition --operator triangle_attention --tokens 384"
+SUMMARY = "find faster launch options for a workload's kernels, on this device"
+EXAMPLE = "foldperf tune operators --operator transition --preset full --tokens 384"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to tune."""
-    parser.add_argument(
-        "--operator",
-        action="append",
-        metavar="NAME",
-        help="an operator that has kernels; again for several (default: all)",
-    )
-    parser.add_argument("--preset", default="full", help="model whose widths it has")
-    parser.add_argument(
-        "--tokens",
-        type=options.at_least(0),
-        default=0,
-        help="tokens; 0 is the preset's own (default: 0)",
-    )
-    parser.add_argument("--precision", default="bfloat16", help="dtype table (default: bfloat16)")
+    """What to tune, and how long."""
     parser.add_argument(
         "--rounds",
         type=options.at_least(1),
         default=10,
         help="how often two settings take turns (default: 10)",
     )
+    options.add_store(parser)
     options.add_json(parser)
+    parser.add_argument("workload", help="see 'foldperf list'; one whose steps are all alike")
+    parser.add_argument(
+        "axes", nargs=argparse.REMAINDER, metavar="--AXIS VALUE", help="any axis of the workload"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Status 0 when all is tuned, 2 for a bad request or where no kernel can run."""
     from bench.devices import find_device
-    from bench.errors import UsageError
     from bench.progress import Progress
-    from bench.tuning import check_device, tune
-    from refsys.ops.backend import OPERATORS
+    from bench.tuning import check_device, keys_of, tune
     from workloads.catalogue import catalogue
     from workloads.workload import Setting
 
-    workload, device = catalogue()["operators"], find_device()
-    able = sorted(name for name, each in OPERATORS.items() if "triton" in each.kernels)
-    for name in arguments.operator or ():
-        if name not in able:
-            raise UsageError(f"operator {name!r} has no kernels; choose of {', '.join(able)}")
+    workload, device = catalogue()[arguments.workload], find_device()
+    values = options.parse_axes(arguments.axes)
+    if any(axis.name == "backend" for axis in workload.axes):
+        values.setdefault("backend", "triton")
+    config = workload.configure(values)
     check_device(device)
-    chosen, found = arguments.operator or able, []
-    setting = Setting(device=device.torch_device, store=Path())
-    with Progress(len(chosen), "operators") as progress:
-        for name in chosen:
-            progress.start(name)
-            config = workload.configure(
-                {
-                    "operator": name,
-                    "preset": arguments.preset,
-                    "tokens": arguments.tokens,
-                    "precision": arguments.precision,
-                    "backend": "triton",
-                }
-            )
-            program = workload.build(config, setting)
-            results = list(tune(program, device, arguments.rounds))
-            found += results
-            faster = sum(each.options != each.shipped for each in results)
-            progress.finish(f"{name}: {len(results)} kernels, {faster} made faster")
+    program = workload.build(config, Setting(device=device.torch_device, store=arguments.store))
+    found = []
+    with Progress(len(keys_of(program)), "kernels") as progress:
+        progress.start(workload.name)
+        for each in tune(program, device, arguments.rounds):
+            found.append(each)
+            how = "as shipped" if each.options == each.shipped else f"{each.speedup:.2f} times"
+            progress.finish(f"{each.key.kernel} {each.key.bucket}: {how}, {each.tried} tried")
+            progress.start("tuning")
     if arguments.json:
         options.print_json([asdict(each) | {"key": each.key._asdict()} for each in found])
     else:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from refsys import ops
 from refsys.config import PRESETS
@@ -50,7 +51,7 @@ class Specimen:
     Attributes:
         kernel: Operator and kernel, as ``triangle_attention.forward``.
         architecture: As ``sm_90``.
-        dtype: Of the activations.
+        dtype: Of its first tensor.
         types: Triton's type of each argument that is no constant, nested as the arguments are;
             None for what is one by its value.
         divisible: Paths of the arguments that are multiples of 16, pointers among them.
@@ -109,7 +110,7 @@ def _of_operator(operator: Operator, architecture: str, every: bool) -> Iterator
     for table in tables:
         for preset, tokens in sizes or [("full", 384)]:
             for launch in _launches(operator, table, preset, tokens):
-                yield _specimen(launch, architecture, _TYPES[table.activations])
+                yield _specimen(launch, architecture)
 
 
 def _in_dtype(dtype: torch.dtype) -> Precision:
@@ -123,9 +124,8 @@ def _launches(operator: Operator, table: Precision, preset: str, tokens: int) ->
 
 
 def _launches_of(operator: Operator, table: Precision, call: Call) -> list[Launch]:
-    dtypes = {"activation": table.activations, "weight": table.parameters, "mask": torch.bool}
     tensors = [
-        torch.empty(argument.shape, dtype=dtypes[argument.kind], device="meta")
+        torch.empty(argument.shape, dtype=argument.dtype(table), device="meta")
         for argument in call.arguments
     ]
     for tensor in tensors:
@@ -138,12 +138,12 @@ def _launches_of(operator: Operator, table: Precision, call: Call) -> list[Launc
     return [launch for launch in launches if launch.kernel != COPY]
 
 
-def _specimen(launch: Launch, architecture: str, dtype: str) -> Specimen:
+def _specimen(launch: Launch, architecture: str) -> Specimen:
     options = {n: launch.options[n] for n in _LAUNCH_OPTIONS if n in launch.options}
     return Specimen(
         kernel=launch.kernel,
         architecture=architecture,
-        dtype=dtype,
+        dtype=_TYPES[tree_leaves(launch.arguments)[0].dtype],
         types=tuple(_type(argument) for argument in launch.arguments),
         divisible=tuple(_divisible(launch.arguments, ())),
         constants={n: v for n, v in launch.options.items() if n not in options},

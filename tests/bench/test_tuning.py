@@ -7,6 +7,7 @@ import torch
 
 from bench.cli import main
 from bench.devices import find_device
+from bench.errors import UsageError
 from bench.tuning import tune
 from refsys.ops import tuning
 from refsys.ops.transition import transition
@@ -162,9 +163,8 @@ def test_what_computes_something_else_is_no_candidate(monkeypatch):
 
 
 def test_the_command_tunes_and_replaces_what_is_damaged(capsys):
-    arguments = ["tune", "--operator", "pair_bias", "--preset", "tiny", "--tokens", "4"]
-    arguments += ["--precision", "float32", "--rounds", "1"]
-    assert main([*arguments, "--json"]) == 0
+    arguments = ["operators", "--operator", "pair_bias", "--preset", "tiny", "--tokens", "4"]
+    assert main(["tune", "--rounds", "1", "--json", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     kernels = {each["key"]["kernel"] for each in found}
     assert kernels == {"layer_norm_linear.forward", "layer_norm_linear.backward", "planes.fold"}
@@ -173,14 +173,37 @@ def test_the_command_tunes_and_replaces_what_is_damaged(capsys):
     path.write_text("{")
     tuning._read.cache_clear()
     with pytest.warns(TuningWarning):
-        assert main(arguments) == 0
+        assert main(["tune", "--rounds", "1", *arguments]) == 0
     assert "layer_norm_linear.forward" in capsys.readouterr().out
     assert json.loads(path.read_text())["kernel"] == found[0]["key"]["kernel"]
 
 
 def test_a_bad_request_is_refused(capsys, monkeypatch):
-    assert main(["tune", "--operator", "softmax"]) == 2
-    assert "operator 'softmax' has no kernels; choose of" in capsys.readouterr().err
+    for arguments, message in (
+        (["operators", "--operator", "softmax"], "operator='softmax'"),
+        (["operators", "--operator", "layer_norm", "--preset", "tiny"], "starts no kernel"),
+        (["no-workload"], "no-workload"),
+        (["operators", "tokens"], "'tokens': expected --AXIS VALUE"),
+    ):
+        assert main(["tune", *arguments]) == 2
+        assert message in capsys.readouterr().err
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    assert main(["tune"]) == 2
+    assert main(["tune", "operators"]) == 2
     assert "nothing to tune: kernels do not run on a cpu" in capsys.readouterr().err
+
+
+def test_steps_that_differ_cannot_be_compared():
+    class Restless:
+        phases = ("forward",)
+
+        def __init__(self):
+            self.steps = 0
+
+        def run(self, phase):
+            self.steps += 1
+
+        def tensors(self):
+            return {"gradients": [torch.tensor(float(self.steps))]}
+
+    with pytest.raises(UsageError, match="two steps of this compute different things"):
+        next(tune(Restless(), Clock(lambda: 1.0), rounds=1))

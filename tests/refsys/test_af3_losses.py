@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from refsys.batch import DNA, LIGAND, RNA, Batch
 from refsys.confidence_losses import confidence_loss, confidence_losses
-from refsys.diffusion_losses import DiffusionLossConfig, diffusion_loss, smooth_lddt
+from refsys.diffusion_losses import DiffusionLossConfig, diffusion_loss, local_score
 from refsys.geometry import quaternion_to_rotation
 from refsys.model.confidence import ConfidenceOutput
 
@@ -119,7 +119,7 @@ def test_smooth_lddt_does_not_depend_on_its_blocks_and_has_its_gradient(batch, p
     x = prediction[0].clone().requires_grad_()
     results = []
     for block in (5, 64, 10_000):
-        score = smooth_lddt(x, batch, block)
+        score = local_score(x, batch, block)
         (gradient,) = torch.autograd.grad(score.sum(), x)
         results.append((score.detach(), gradient))
     for score, gradient in results[1:]:

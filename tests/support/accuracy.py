@@ -52,7 +52,9 @@ def results(call, tensors, options, dtype):
         torch.randn(output.shape, generator=generator).to(dtype).to(output) for output in outputs
     ]
     leaves = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
-    gradients = torch.autograd.grad(outputs, leaves, towards)
+    gradients = torch.autograd.grad(
+        outputs, leaves, towards, allow_unused=True, materialize_grads=True
+    )
     named = {f"output {number}": output.detach() for number, output in enumerate(outputs)}
     return named | {f"gradient {number}": each for number, each in enumerate(gradients)}
 

@@ -77,7 +77,8 @@ def test_scratch_keeps_the_law_on_every_architecture(architecture):
 def test_an_operator_counts_as_its_reference(operator):
     axes = {"operator": operator, "preset": "full", "tokens": 64}
     reference, fused = (trace("operators", each, **axes) for each in ("reference", "triton"))
-    assert fused.total("flops") == reference.total("flops") > 0
+    assert fused.total("flops") == reference.total("flops")
+    assert (fused.total("flops") > 0) == (operator != "smooth_lddt")
     assert fused.unpriced == ()
     assert fused.peak.nbytes <= reference.peak.nbytes
 

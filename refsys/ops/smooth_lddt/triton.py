@@ -1,0 +1,107 @@
+"""Smooth-LDDT on Triton's kernels, as operators that torch sees as one.
+
+Forward keeps positions and label, and two numbers for each sample; no pair of atoms is ever stored.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from refsys.ops.planes.triton import Planes, fold
+from refsys.ops.triton_backend import (
+    custom_operator,
+    dense,
+    launch,
+    launch_options,
+    tiles,
+    why_not_triton,
+)
+from refsys.ops.workspace import workspace
+
+
+def why_not(
+    x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, *, block: int
+) -> str | None:
+    """See `refsys.ops.backend.Implementation`."""
+    del block
+    if x.dtype != torch.float32:
+        return f"positions are taken in float32, not in {x.dtype}"
+    return why_not_triton(x, truth, resolved, radius)
+
+
+def smooth_lddt(
+    x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, *, block: int
+) -> Tensor:
+    """See `refsys.ops.smooth_lddt.smooth_lddt`."""
+    del block
+    scores: Tensor = forward(x, truth, resolved, radius)[0]
+    return scores
+
+
+@custom_operator("smooth_lddt")
+def forward(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores, and the sum of the pairs' with how many there are, [batch, sample, 2]."""
+    batch, samples, atoms, _three = x.shape
+    options = launch_options("smooth_lddt.forward", x)
+    count = tiles(atoms, options["BLOCK_Q"])
+    planes = workspace(
+        "smooth_lddt.planes", (batch * samples, count, 2), dtype=torch.float32, device=x.device
+    )
+    launch(
+        "smooth_lddt.forward",
+        (count, samples, batch),
+        *(*_inputs(x, truth, resolved, radius), planes, atoms),
+        **options,
+    )
+    sums = x.new_empty((batch, samples, 2), dtype=torch.float32)
+    fold(Planes(planes, sums.view(batch * samples, 2)))
+    return (sums[..., 0] / sums[..., 1].clamp(min=1.0)).to(x.dtype), sums
+
+
+@custom_operator("smooth_lddt_backward")
+def backward(
+    grad: Tensor, x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, sums: Tensor
+) -> Tensor:
+    """The gradient of the positions."""
+    batch, samples, atoms, _three = x.shape
+    gradient = x.new_empty(x.shape)
+    options = launch_options("smooth_lddt.backward", x)
+    launch(
+        "smooth_lddt.backward",
+        (tiles(atoms, options["BLOCK_Q"]), samples, batch),
+        *_inputs(x, truth, resolved, radius),
+        *(dense("smooth_lddt.gradient", grad, grad.dtype), sums, gradient, atoms),
+        **options,
+    )
+    return gradient
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor | None, _unused: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 4
+    return backward(grad, *ctx.saved_tensors), None, None, None
+
+
+forward.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula([torch.ops.foldperf.smooth_lddt, torch.ops.foldperf.smooth_lddt_backward])
+def _flops(*_args: Any, **_options: Any) -> int:
+    """It has no matrix product."""
+    return 0
+
+
+def _inputs(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple[Tensor, ...]:
+    return tuple(
+        dense(f"smooth_lddt.{name}", tensor, tensor.dtype)
+        for name, tensor in (
+            *(("x", x), ("truth", truth), ("resolved", resolved), ("radius", radius)),
+        )
+    )
