@@ -71,6 +71,8 @@ def _checks(device: Device) -> dict[str, _Check]:
         "device_busy_pct": partial(reading, device.busy_pct),
         "model_flop_utilization": peak,
         "hardware_flop_utilization": peak,
+        "floor_s": partial(reading, device.peak_rates),
+        "times_floor": partial(reading, device.peak_rates),
         "energy_per_step_j": energy,
         "mean_power_w": energy,
     }

@@ -19,6 +19,7 @@ from bench.metrics import Value, Values, as_json, flagged, missing
 from bench.probes.communication import COLLECTIVE, count_collectives
 from bench.probes.counts import COUNTED, count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
+from bench.probes.floors import floors
 from bench.probes.memory import MemoryProbe
 from bench.probes.steps import StepTime, run_step, timed_step
 from bench.probes.telemetry import Telemetry
@@ -88,6 +89,7 @@ def measure(
     values |= flagged(times, disturbance(cpu)) | cpu | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
+    values |= floors(device, facts, seconds)
     values |= device_busy(device, partial(timed_step, program, device), ranks)
     window = Window(seconds=protocol.energy_s)
     values |= measure_energy(partial(run_step, program), device, window, ranks)

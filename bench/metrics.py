@@ -69,6 +69,13 @@ METRICS: dict[str, MetricKind] = {
     "hardware_flop_utilization": MetricKind(
         "1", "higher", "device", "the same of all FLOPs executed, recomputation included", "mean"
     ),
+    "floor_s": MetricKind(
+        "s",
+        "neither",
+        "device",
+        "least time a step could take: products, bytes, exponentials or instructions at peak",
+    ),
+    "times_floor": MetricKind("1", "lower", "device", "step time over floor_s"),
     "peak_resident_bytes": MetricKind(
         "B", "lower", "process", "high-water mark of resident memory in a steady step, above start"
     ),

@@ -19,6 +19,12 @@ from workloads.backends import Backends
 from workloads.operator_arguments import CALLS, Argument, Call
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
+# Instructions that two logits of attention take of a thread, beside matrix products and loads.
+# Forward: for each, the shift of the exponent, the exponential, the running maximum and sum; for
+# both, the bias unpacked and the weights converted. Backward: for each, shift, exponential,
+# difference, product, and the sum for the bias; for both, bias, weights and slopes.
+_FORWARD, _BACKWARD = 10, 13
+
 # Each registers its operators.
 for _module in iter_modules(ops.__path__, f"{ops.__name__}."):
     import_module(_module.name)
@@ -98,6 +104,7 @@ class OperatorsWorkload(Workload):
         tensors = [_empty(argument, table, torch.device("meta")) for argument in call.arguments]
         forward = operator.flops(*tensors, **call.options)
         bytes_forward = operator.minimum_bytes(*tensors, **call.options)
+        scores = operator.scores(*tensors, **call.options)
         gradients = nbytes(*(tensor for tensor in tensors if tensor.is_floating_point()))
         weights = [a.shape for a in call.arguments if a.kind == "weight"]
         parameters = sum(torch.Size(shape).numel() for shape in weights)
@@ -110,6 +117,8 @@ class OperatorsWorkload(Workload):
             step_flops=3 * forward if both else forward,
             arithmetic=str(table.activations).removeprefix("torch."),
             minimum_bytes=2 * bytes_forward + gradients if both else bytes_forward,
+            exponentials=2 * scores if both else scores,
+            instructions=scores * (_FORWARD + _BACKWARD * both) // 2,
             notes=("pointwise work, normalization and softmax are not counted as FLOPs",),
         )
 

@@ -86,6 +86,10 @@ class Facts:
         arithmetic: The dtype of the matrix products, as torch names it.
         minimum_bytes: Bytes that any implementation of a step must move: parameters and optimizer
             state read and written once, gradients written and read once, the batch read once.
+        exponentials: That any implementation of a step must take of softmax's logits, where they
+            are known; 0 otherwise.
+        instructions: Of single threads, beside matrix products and loads, that those logits take
+            at the least.
         notes: What the numbers assume.
     """
 
@@ -96,6 +100,8 @@ class Facts:
     step_flops: int
     arithmetic: str
     minimum_bytes: int
+    exponentials: int = 0
+    instructions: int = 0
     notes: tuple[str, ...] = ()
 
 

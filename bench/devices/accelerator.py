@@ -14,7 +14,7 @@ from bench.devices.device import (
     Stopwatch,
     Unavailable,
 )
-from bench.devices.peaks import listed_peak
+from bench.devices.peaks import Rates, listed_peak, listed_rates
 
 # What undivided devices say of their partition.
 _WHOLE = frozenset({None, "whole", "SPX"})
@@ -89,8 +89,16 @@ class Accelerator(Device):
 
     def peak_flops(self, dtype: str) -> float:
         """See `Device`; a part of a device has no peak that a data sheet gives."""
+        peak = listed_peak(self._whole_name(), dtype)
+        return super().peak_flops(dtype) if peak is None else peak
+
+    def peak_rates(self) -> Rates:
+        """See `Device` and `peak_flops`."""
+        rates = listed_rates(self._whole_name())
+        return super().peak_rates() if rates is None else rates
+
+    def _whole_name(self) -> str:
         found = self.describe()
         if found.partition not in _WHOLE:
             raise NotSupported(f"{found.name} is partitioned ({found.partition})")
-        peak = listed_peak(found.name, dtype)
-        return super().peak_flops(dtype) if peak is None else peak
+        return found.name

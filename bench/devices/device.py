@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.devices.peaks import Rates
 from bench.errors import BenchError
 
 
@@ -155,4 +156,11 @@ class Device(ABC):
         raise NotSupported(
             f"no sourced {dtype} peak rate for {self.describe().name}",
             "add it to bench/devices/peaks.py",
+        )
+
+    def peak_rates(self) -> Rates:
+        """Peak rates of memory, exponentials and instructions, from a sourced table."""
+        raise NotSupported(
+            f"no sourced peak rates for {self.describe().name}",
+            "add them to bench/devices/peaks.py",
         )

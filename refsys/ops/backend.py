@@ -113,6 +113,7 @@ class Operator:
             read once, each output written once.
         kernels: Implementations of its own by backend, the best first; ``compiled`` comes after
             them.
+        scores: Logits that one forward call takes softmax of.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Operator:
     flops: Callable[..., int]
     minimum_bytes: Callable[..., int]
     kernels: Mapping[str, Implementation] = field(default_factory=dict)
+    scores: Callable[..., int] = lambda *_arguments, **_options: 0
 
     def __post_init__(self) -> None:
         OPERATORS[self.name] = self

@@ -72,6 +72,13 @@ class TestNvidia:
         assert device.clock_mhz() == 1980
         for dtype, peak in PEAK_FLOPS["NVIDIA H200"].items():
             assert device.peak_flops(dtype) == peak
+        rates = device.peak_rates()
+        assert rates.bytes_s == 4.8e12
+        # The multiply-adds of float32 are what every thread can issue.
+        assert 2 * rates.instructions_s == pytest.approx(
+            PEAK_FLOPS["NVIDIA H200"]["float32"], rel=0.01
+        )
+        assert rates.exponentials_s == rates.instructions_s / 8
 
     def test_a_part_of_a_device_and_an_unlisted_dtype_have_no_peak(self):
         with pytest.raises(NotSupported, match="partitioned"):
@@ -80,6 +87,10 @@ class TestNvidia:
             )
         with pytest.raises(NotSupported, match="no sourced float64 peak"):
             nvidia.NvidiaDevice(0, None, FakeNvml()).peak_flops("float64")
+        with pytest.raises(NotSupported, match="partitioned"):
+            nvidia.NvidiaDevice(0, None, FakeNvml(nvmlDeviceGetMigMode=(1, 1))).peak_rates()
+        with pytest.raises(NotSupported, match="no sourced peak rates for"):
+            CpuDevice().peak_rates()
 
     def test_description(self):
         found = nvidia.NvidiaDevice(0, "7", FakeNvml()).describe()

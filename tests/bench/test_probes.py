@@ -17,12 +17,14 @@ from torch.utils.checkpoint import checkpoint
 from bench.devices import Unavailable
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
+from bench.devices.peaks import Rates
 from bench.metrics import METRICS, Value, as_json, from_samples, median_interval, missing
 from bench.probes import host_memory
 from bench.probes.agreement import count_agreement
 from bench.probes.categories import kernel_kind, operator_kind
 from bench.probes.counts import count_kernels, count_operators
 from bench.probes.energy import Window, interpolate, measure_energy
+from bench.probes.floors import floors
 from bench.probes.memory import MemoryProbe
 from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
@@ -358,6 +360,36 @@ def test_busy_share_of_a_device_that_has_one():
     (uncounted,) = hardware_flop_utilization(Busy(), FACTS, missing("off"), 2.0).values()
     assert uncounted.value is None
     assert uncounted.reason
+
+
+def test_the_floor_is_what_the_scarcest_resource_takes():
+    class Rated(CpuDevice):
+        def peak_flops(self, dtype):
+            return {"bfloat16": 1000.0}[dtype]
+
+        def peak_rates(self):
+            return Rates(bytes_s=10.0, exponentials_s=2.0, instructions_s=5.0)
+
+    known = replace(FACTS, exponentials=8, instructions=10)
+    found = floors(Rated(), known, 12.0)
+    parts = {name: value.value for name, value in found.items()}
+    assert parts == {
+        "floor_s": 4.0,
+        "floor_s.products": FACTS.step_flops / 1000,
+        "floor_s.bytes": 0.1,
+        "floor_s.exponentials": 4.0,
+        "floor_s.instructions": 2.0,
+        "times_floor": 3.0,
+    }
+    plain = floors(Rated(), FACTS, 12.0)
+    assert "floor_s.exponentials" not in plain
+    assert plain["floor_s"].value == max(FACTS.step_flops / 1000, 0.1)
+    for nothing in (
+        floors(CpuDevice(), known, 1.0),
+        floors(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
+    ):
+        assert nothing.keys() == {"floor_s", "times_floor"}
+        assert all(value.value is None and value.reason for value in nothing.values())
 
 
 def test_telemetry_is_what_can_be_had():

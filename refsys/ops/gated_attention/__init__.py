@@ -43,6 +43,9 @@ _TRIANGLE = Operator(
     flops=_triangle_flops,
     minimum_bytes=lambda z, *rest, **_options: nbytes(z, z, *rest),
     kernels={"triton": Implementation(triton.gated_triangle_attention, triton.why_not_triangle)},
+    scores=lambda z, _mask, _scale, _offset, _weight, heads, *_rest, **_options: (
+        z.numel() // z.shape[-1] * z.shape[2] * heads.shape[0]
+    ),
 )
 _PAIR_BIAS = Operator(
     "attention_pair_bias",
@@ -50,6 +53,7 @@ _PAIR_BIAS = Operator(
     flops=_pair_bias_flops,
     minimum_bytes=lambda s, *rest, **_options: nbytes(s, s, *rest),
     kernels={"triton": Implementation(triton.attention_pair_bias, triton.why_not_pair_bias)},
+    scores=lambda s, z, *parameters, **_options: z.numel() // z.shape[-1] * parameters[7].shape[0],
 )
 
 

@@ -22,6 +22,7 @@ _OPERATOR = Operator(
     flops=_flops,
     minimum_bytes=lambda q, k, v, bias, mask, **_options: nbytes(q, k, v, bias, mask, q),
     kernels={"triton": Implementation(triton.triangle_attention, triton.why_not)},
+    scores=lambda q, k, *_arguments, **_options: q.numel() // q.shape[-1] * k.shape[2],
 )
 
 
