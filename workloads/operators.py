@@ -35,7 +35,7 @@ class OperatorsWorkload(Workload):
 
     name = "operators"
     summary = "one operator at AlphaFold 3's shapes, forward and backward"
-    axes = (
+    axes: ClassVar[tuple[Axis, ...]] = (
         Axis(
             name="operator",
             default="triangle_attention",
@@ -82,6 +82,13 @@ class OperatorsWorkload(Workload):
         config = super().configure(values)
         return config | {"tokens": config["tokens"] or preset(str(config["preset"])).tokens}
 
+    def parts(self, config: Config) -> tuple[Operator, Call, Precision]:
+        """The operator of a case, how it is called, and with which dtypes."""
+        name, table = str(config["operator"]), precision(str(config["precision"]))
+        model = preset(str(config["preset"]))
+        call = CALLS[name](model, table, int(config["batch"]), int(config["tokens"]))
+        return OPERATORS[name], call, table
+
     def labels(self, config: Config) -> dict[str, Value]:
         """See `Workload`."""
         how = [str(config[name]) for name in ("backend", "precision")]
@@ -100,7 +107,7 @@ class OperatorsWorkload(Workload):
         Backward has twice the products of forward; it reads every input and every output's
         gradient once, and writes the gradient of every floating-point input once.
         """
-        operator, call, table = _parts(config)
+        operator, call, table = self.parts(config)
         tensors = [_empty(argument, table, torch.device("meta")) for argument in call.arguments]
         forward = operator.flops(*tensors, **call.options)
         bytes_forward = operator.minimum_bytes(*tensors, **call.options)
@@ -124,7 +131,7 @@ class OperatorsWorkload(Workload):
 
     def build(self, config: Config, setting: Setting) -> "OperatorProgram":
         """See `Workload`."""
-        operator, call, table = _parts(config)
+        operator, call, table = self.parts(config)
         tensors = [
             _drawn(argument, table, setting, number)
             for number, argument in enumerate(call.arguments)
@@ -133,7 +140,7 @@ class OperatorsWorkload(Workload):
 
     def build_abstract(self, config: Config) -> "OperatorProgram":
         """See `Workload`."""
-        operator, call, table = _parts(config)
+        operator, call, table = self.parts(config)
         tensors = [_empty(argument, table, None) for argument in call.arguments]
         program = OperatorProgram(operator, call, tensors, config)
         program.settle()
@@ -200,13 +207,6 @@ class OperatorProgram(Program):
     def notes(self) -> dict[str, Any]:
         """See `Program`."""
         return self._backends.notes()
-
-
-def _parts(config: Config) -> tuple[Operator, Call, Precision]:
-    name, table = str(config["operator"]), precision(str(config["precision"]))
-    model = preset(str(config["preset"]))
-    call = CALLS[name](model, table, int(config["batch"]), int(config["tokens"]))
-    return OPERATORS[name], call, table
 
 
 def _empty(argument: Argument, table: Precision, device: torch.device | None) -> Tensor:
