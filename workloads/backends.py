@@ -24,7 +24,7 @@ class Backends:
         """`chosen` is a value of `AXIS`; the default is the best for the device."""
         self._chosen = chosen
         self._fallbacks_before = ops.fallbacks()
-        self._calls_before = ops.calls()
+        self._calls_before = self._calls_at_first = ops.calls()
 
     def __call__(self) -> AbstractContextManager[None]:
         """The choice, for the operators that run inside."""
@@ -40,8 +40,20 @@ class Backends:
         return found
 
     def notes(self) -> dict[str, Any]:
-        """See `workloads.workload.Program`: what fell back, and why; kernels that were tuned."""
+        """See `workloads.workload.Program`.
+
+        What fell back, and why; kernels that were tuned; what gives other bits the next time.
+        """
         new = ops.fallbacks() - self._fallbacks_before
         fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]
         tuned = sorted({key.kernel for key in tuning.used()})
-        return {"fallbacks": fallen} | ({"tuned_kernels": tuned} if tuned else {})
+        loose = sorted(
+            f"{operator} on {backend}"
+            for operator, backend in ops.calls() - self._calls_at_first
+            if not ops.is_deterministic(operator, backend)
+        )
+        return (
+            {"fallbacks": fallen}
+            | ({"tuned_kernels": tuned} if tuned else {})
+            | ({"not_deterministic": loose} if loose else {})
+        )

@@ -6,6 +6,22 @@ implementations, ``workspace`` the one way to ask for scratch memory. Operators 
 know nothing of modules, layouts' communication or training.
 """
 
-from refsys.ops.backend import OPERATORS, Implementation, Operator, calls, fallbacks, use_backend
+from refsys.ops.backend import (
+    OPERATORS,
+    Implementation,
+    Operator,
+    calls,
+    fallbacks,
+    is_deterministic,
+    use_backend,
+)
 
-__all__ = ["OPERATORS", "Implementation", "Operator", "calls", "fallbacks", "use_backend"]
+__all__ = [
+    "OPERATORS",
+    "Implementation",
+    "Operator",
+    "calls",
+    "fallbacks",
+    "is_deterministic",
+    "use_backend",
+]

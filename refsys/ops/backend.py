@@ -24,7 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from refsys.errors import ArgumentError
 
-BACKENDS = ("reference", "compiled", "triton")
+# Ours, the best last; then what is never a default: torch's own attention, and other packages.
+OWN = ("reference", "compiled", "triton")
+PEERS = ("sdpa", "flex", "cuequivariance", "deepspeed")
+BACKENDS = (*OWN, *PEERS)
 ENVIRONMENT_VARIABLE = "FOLDPERF_BACKEND"
 
 _RECOMPILE_LIMIT = 256
@@ -64,6 +67,12 @@ def calls() -> Counter[Choice]:
     return _calls.copy()
 
 
+def is_deterministic(operator: str, backend: str) -> bool:
+    """Whether two runs of an operator on a backend give the same bits."""
+    way = OPERATORS[operator].implementations.get(backend)
+    return way is None or way.deterministic
+
+
 @contextmanager
 def use_backend(every: str | None = None, /, **by_operator: str) -> Iterator[None]:
     """Chooses backends inside a `with` block, for every operator or by operator name.
@@ -94,10 +103,12 @@ class Implementation:
     Attributes:
         run: Called with the operator's own arguments.
         why_not: Called with them; why `run` cannot serve them, or None if it can.
+        deterministic: Whether two runs give the same bits.
     """
 
     run: Callable[..., Any]
     why_not: Callable[..., str | None]
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Operator:
             read once, each output written once.
         kernels: Implementations of its own by backend, the best first; ``compiled`` comes after
             them.
+        peers: What others have made of it, by backend; only if asked for.
         scores: Logits that one forward call takes softmax of.
     """
 
@@ -121,6 +133,7 @@ class Operator:
     flops: Callable[..., int]
     minimum_bytes: Callable[..., int]
     kernels: Mapping[str, Implementation] = field(default_factory=dict)
+    peers: Mapping[str, Implementation] = field(default_factory=dict)
     scores: Callable[..., int] = lambda *_arguments, **_options: 0
 
     def __post_init__(self) -> None:
@@ -152,8 +165,10 @@ class Operator:
         """On an accelerator the first that can run; on a CPU nothing is worth its compilation."""
         if not args[0].is_cuda:
             return "reference"
-        able = (n for n, way in self.implementations.items() if not way.why_not(*args, **kwargs))
-        return next(able, "reference")
+        for name, way in self.implementations.items():
+            if name not in self.peers and not way.why_not(*args, **kwargs):
+                return name
+        return "reference"
 
     @functools.cached_property
     def implementations(self) -> Mapping[str, Implementation]:
@@ -167,7 +182,8 @@ class Operator:
             dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
             return compiled(*args, **kwargs)
 
-        return {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}
+        own = {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}
+        return own | dict(self.peers)
 
 
 def asked_for_all() -> str | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refsys.ops.backend import Implementation, Operator
 from refsys.ops.contract import check, check_rank, nbytes
-from refsys.ops.triangle_attention import reference, triton
+from refsys.ops.triangle_attention import peers, reference, triton
 
 
 def _flops(q: Tensor, k: Tensor, *_arguments: object, **_options: object) -> int:
@@ -22,6 +22,14 @@ _OPERATOR = Operator(
     flops=_flops,
     minimum_bytes=lambda q, k, v, bias, mask, **_options: nbytes(q, k, v, bias, mask, q),
     kernels={"triton": Implementation(triton.triangle_attention, triton.why_not)},
+    peers={
+        "sdpa": Implementation(peers.sdpa, peers.why_not_sdpa),
+        "flex": Implementation(peers.flex, peers.why_not_flex, deterministic=False),
+        "cuequivariance": Implementation(
+            peers.cuequivariance, peers.why_not_cuequivariance, deterministic=False
+        ),
+        "deepspeed": Implementation(peers.deepspeed, peers.why_not_deepspeed, deterministic=False),
+    },
     scores=lambda q, k, *_arguments, **_options: q.numel() // q.shape[-1] * k.shape[2],
 )
 

@@ -1,0 +1,150 @@
+"""Triangle attention on what others have made: torch's own, and packages that may be installed.
+
+Never a default and never a dependency. Most sum the gradient of the bias with atomic additions, so
+that two runs differ in their last bits. None of them zeroes a row without keys of itself.
+
+Shape suffixes: B batch, R row, Q query, K key, H head, D head width.
+"""
+
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def sdpa(
+    q_BRQHD: Tensor,
+    k_BRKHD: Tensor,
+    v_BRKHD: Tensor,
+    bias_BHQK: Tensor,
+    mask_BRK: Tensor,
+    *,
+    softmax: torch.dtype,
+) -> Tensor:
+    """``torch.nn.functional.scaled_dot_product_attention``.
+
+    It takes one bias for each row: rows × heads × queries × keys numbers, and as many in backward.
+    """
+    del softmax
+    queries, keys, values = (t.transpose(2, 3) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
+    lowest = torch.finfo(q_BRQHD.dtype).min
+    added_BRHQK = bias_BHQK.unsqueeze(1).masked_fill(~mask_BRK[:, :, None, None, :], lowest)
+    # Flattened: the fused implementations know one batch axis.
+    q, k, v, added = (t.flatten(0, 1) for t in (queries, keys, values, added_BRHQK))
+    out = F.scaled_dot_product_attention(q, k, v, added).unflatten(0, q_BRQHD.shape[:2])
+    return _with_keys(out.transpose(2, 3), mask_BRK)
+
+
+def why_not_sdpa(*tensors: Tensor, softmax: torch.dtype) -> str | None:
+    """See `refsys.ops.backend.Implementation`."""
+    if softmax != torch.float32 and softmax != tensors[0].dtype:
+        return f"softmax is taken in float32 or the tensors' dtype, not in {softmax}"
+    return None
+
+
+def cuequivariance(
+    q_BRQHD: Tensor,
+    k_BRKHD: Tensor,
+    v_BRKHD: Tensor,
+    bias_BHQK: Tensor,
+    mask_BRK: Tensor,
+    *,
+    softmax: torch.dtype,
+) -> Tensor:
+    """``cuequivariance_torch.triangle_attention``."""
+    del softmax
+    attend = import_module("cuequivariance_torch").triangle_attention
+    queries, keys, values = (t.transpose(2, 3) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
+    out = attend(queries, keys, values, bias_BHQK.unsqueeze(1), mask_BRK[:, :, None, None, :])
+    return _with_keys(out.transpose(2, 3), mask_BRK)
+
+
+def deepspeed(
+    q_BRQHD: Tensor,
+    k_BRKHD: Tensor,
+    v_BRKHD: Tensor,
+    bias_BHQK: Tensor,
+    mask_BRK: Tensor,
+    *,
+    softmax: torch.dtype,
+) -> Tensor:
+    """``deepspeed.ops.deepspeed4science.DS4Sci_EvoformerAttention``."""
+    del softmax
+    attend = import_module("deepspeed.ops.deepspeed4science").DS4Sci_EvoformerAttention
+    lowest = torch.finfo(q_BRQHD.dtype).min
+    kept = torch.zeros_like(mask_BRK, dtype=q_BRQHD.dtype).masked_fill(~mask_BRK, lowest)
+    biases = [kept[:, :, None, None, :], bias_BHQK.unsqueeze(1)]
+    return _with_keys(attend(q_BRQHD, k_BRKHD, v_BRKHD, biases), mask_BRK)
+
+
+def flex(
+    q_BRQHD: Tensor,
+    k_BRKHD: Tensor,
+    v_BRKHD: Tensor,
+    bias_BHQK: Tensor,
+    mask_BRK: Tensor,
+    *,
+    softmax: torch.dtype,
+) -> Tensor:
+    """``torch.nn.attention.flex_attention``, compiled."""
+    del softmax
+    rows = q_BRQHD.shape[1]
+
+    def score(score: Tensor, line: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        biased = score + bias_BHQK[line // rows, head, query, key]
+        return torch.where(mask_BRK[line // rows, line % rows, key], biased, -float("inf"))
+
+    flat = (t.transpose(2, 3).flatten(0, 1) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
+    out = _flex()(*flat, score_mod=score).unflatten(0, q_BRQHD.shape[:2])
+    return _with_keys(out.transpose(2, 3), mask_BRK)
+
+
+@functools.cache
+def _flex() -> Callable[..., Any]:
+    return torch.compile(import_module("torch.nn.attention.flex_attention").flex_attention)
+
+
+def on_accelerator(
+    package: str, dtypes: tuple[torch.dtype, ...], *, square: bool = False
+) -> Callable[..., str | None]:
+    """Why a package's kernels cannot serve a call, as a function of its arguments.
+
+    Args:
+        package: What has to be installed.
+        dtypes: What it takes.
+        square: Whether there must be as many queries as keys.
+    """
+
+    def why_not(q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype) -> str | None:
+        del tensors
+        if find_spec(package) is None:
+            return f"{package} is not installed"
+        if not q.is_cuda:
+            return f"it does not run on a {q.device.type}"
+        if softmax != torch.float32:
+            return f"softmax is taken in float32, not in {softmax}"
+        if q.dtype not in dtypes:
+            return f"{q.dtype} has no kernel"
+        if square and q.shape[2] != k.shape[2]:
+            return "there are not as many queries as keys"
+        return None
+
+    return why_not
+
+
+why_not_cuequivariance = on_accelerator("cuequivariance_torch", _HALF, square=True)
+why_not_deepspeed = on_accelerator("deepspeed", _HALF, square=True)
+why_not_flex = on_accelerator("triton", (*_HALF, torch.float32))
+
+
+def _with_keys(out_BRQHD: Tensor, mask_BRK: Tensor) -> Tensor:
+    """Zero where a row has no key; there others give a mean, or no number."""
+    found_BR111 = mask_BRK.any(dim=-1)[:, :, None, None, None]
+    return torch.where(found_BR111, out_BRQHD, 0.0)

@@ -1,0 +1,119 @@
+"""Triangle attention on what others have made: given what they take, and what they give."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.accuracy import F64, assert_exact
+
+from refsys import ops
+from refsys.ops.backend import (
+    OPERATORS,
+    PEERS,
+    Choice,
+    Fallback,
+    Implementation,
+    Operator,
+)
+from refsys.ops.triangle_attention import peers, triangle_attention
+from workloads.backends import Backends
+
+OPERATOR = OPERATORS["triangle_attention"]
+B, R, N, H, D = 2, 3, 5, 2, 8
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=F64)
+
+    mask = torch.rand(B, R, N, generator=generator) > 0.3
+    mask[..., 0] = True
+    mask[1, 2] = False
+    return (*(normal(B, R, N, H, D) for _ in range(3)), normal(B, H, N, N), mask)
+
+
+def softmax_of(logits, values):
+    return logits.softmax(-1) @ values
+
+
+class TestTheirTerms:
+    """Each as its documentation has it, written here from that."""
+
+    def cuequivariance(self, q, k, v, bias, mask):
+        assert bias.shape == (B, 1, H, N, N)
+        assert mask.shape == (B, R, 1, 1, N)
+        logits = q @ k.transpose(-1, -2) * D**-0.5 + bias
+        return softmax_of(logits.masked_fill(~mask, -1e9), v)
+
+    def deepspeed(self, q, k, v, biases):
+        kept, bias = biases
+        assert kept.shape == (B, R, 1, 1, N)
+        assert bias.shape == (B, 1, H, N, N)
+        q, k, v = (t.transpose(2, 3) for t in (q, k, v))
+        return softmax_of(q @ k.transpose(-1, -2) * D**-0.5 + kept + bias, v).transpose(2, 3)
+
+    @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed"])
+    def test_are_met(self, tensors, name, monkeypatch):
+        module = SimpleNamespace(
+            triangle_attention=self.cuequivariance, DS4Sci_EvoformerAttention=self.deepspeed
+        )
+        monkeypatch.setattr(peers, "import_module", lambda _name: module)
+        expected = OPERATOR.reference(*tensors, softmax=F64)
+        torch.testing.assert_close(getattr(peers, name)(*tensors, softmax=F64), expected)
+
+
+def test_flex_attention_is_given_bias_and_mask_of_each_row(tensors, monkeypatch):
+    from torch.nn.attention.flex_attention import flex_attention
+
+    monkeypatch.setattr(peers, "_flex", lambda: flex_attention)
+    single = [t.float() if t.dtype == F64 else t for t in tensors]
+    found = peers.flex(*single, softmax=torch.float32)
+    torch.testing.assert_close(found, OPERATOR.reference(*single, softmax=torch.float32))
+
+
+def test_sdpa_is_as_exact_as_plain_pytorch(tensors):
+    assert_exact(OPERATOR, tensors, {"softmax": F64}, torch.float32, backend="sdpa")
+
+
+def test_what_is_not_there_is_named_and_counted(tensors):
+    before = ops.fallbacks()
+    expected = OPERATOR.reference(*tensors, softmax=F64)
+    for peer in ("cuequivariance", "deepspeed"):
+        assert torch.equal(triangle_attention(*tensors, softmax=F64, backend=peer), expected)
+    reasons = {each.backend: each.reason for each in ops.fallbacks() - before}
+    assert reasons == {
+        "cuequivariance": "cuequivariance_torch is not installed",
+        "deepspeed": "deepspeed is not installed",
+    }
+    with ops.use_backend("flex"):
+        triangle_attention(*tensors, softmax=F64)
+    assert Fallback("triangle_attention", "flex", "it does not run on a cpu") in ops.fallbacks()
+
+
+def test_a_peer_is_never_a_default():
+    """On an accelerator that only they can use."""
+
+    def attend(*_arguments, **_options):
+        raise AssertionError
+
+    able = Implementation(attend, lambda *_arguments, **_options: None)
+    unable = Implementation(attend, lambda *_arguments, **_options: "no")
+    one = Operator("one", attend, int, int, {"triton": unable}, peers=dict.fromkeys(PEERS, able))
+    try:
+        one.__dict__["implementations"] = {"triton": unable, "compiled": unable, **one.peers}
+        assert one.choose(None, SimpleNamespace(is_cuda=True)) == "reference"
+        assert one.choose("sdpa", SimpleNamespace(is_cuda=True)) == "sdpa"
+    finally:
+        del OPERATORS["one"]
+
+
+def test_what_may_differ_the_next_time_is_said(monkeypatch):
+    assert ops.is_deterministic("triangle_attention", "sdpa")
+    assert ops.is_deterministic("triangle_attention", "reference")
+    backends = Backends("flex")
+    assert "not_deterministic" not in backends.notes()
+    monkeypatch.setitem(ops.backend._calls, Choice("triangle_attention", "flex"), 10**6)
+    assert backends.notes()["not_deterministic"] == ["triangle_attention on flex"]
