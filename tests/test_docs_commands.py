@@ -35,11 +35,17 @@ ELSEWHERE = {
     r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
     r"pytest tests/benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
     r"foldperf import pytest-benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
+    r"python docs/example_operators/swap.py": "tests/test_example_operators.py::test_it_says",
     r"asv .*": "tests/bench/test_asv.py::clone",
 }
 # What is shortened: a pattern, and what takes its place.
 SHORTER = (
-    (r"foldperf run (demo|quick|standard)\b", r"foldperf run \1.toml"),
+    (r"foldperf run (demo|quick|standard|kernels)\b", r"foldperf run \1.toml"),
+    (
+        r"^foldperf tune operators .*",
+        "TRITON_INTERPRET=1 foldperf tune --rounds 1 operators --operator pair_bias --preset tiny"
+        " --tokens 4 --precision float32",
+    ),
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
@@ -79,7 +85,7 @@ def shortened(command):
 def reader(store, sources, tmp_path_factory):
     """A folder with what the pages speak of, and a shell in it."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("demo", "quick", "standard"):
+    for name in ("demo", "quick", "standard", "kernels"):
         (folder / f"{name}.toml").write_text(DEMO)
     (folder / "gate.toml").write_text(
         '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'

@@ -1,0 +1,29 @@
+"""The example of an operator in someone else's Pairformer: run as a reader would."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "example_operators" / "swap.py"
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_it_says_that_both_are_equal(backend):
+    variables = os.environ | {"TRITON_INTERPRET": "1", "FOLDPERF_BACKEND": backend}
+    ran = subprocess.run(
+        [sys.executable, SCRIPT], capture_output=True, text=True, env=variables, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    *lines, last = ran.stdout.splitlines()
+    assert last == f"ran on: gated_triangle_attention ({backend})"
+    assert len(lines) == 22
+    assert all("of its largest value" in line for line in lines)
+
+
+def test_the_block_knows_nothing_of_this_project():
+    text = SCRIPT.with_name("pairformer.py").read_text()
+    assert "import refsys" not in text
+    assert "from refsys" not in text
