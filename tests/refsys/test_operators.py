@@ -319,12 +319,14 @@ class TestBackends:
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):
             ops.use_backend(softmax="reference").__enter__()
 
-    def test_compiled_equals_reference(self):
+    def test_compiled_equals_reference_and_itself_in_every_bit(self):
         (x, *weights), _ = ARGUMENTS["transition"]
         inputs = [t.float().requires_grad_() for t in (x, *weights)]
         results = []
-        for way in ("reference", "compiled"):
+        for way in ("reference", "reference", "compiled", "compiled"):
             out = transition(*inputs, statistics=torch.float32, backend=way)
             results.append((out, *torch.autograd.grad(out.sum(), inputs)))
-        for reference, compiled in zip(*results, strict=True):
+        for reference, again, compiled, repeated in zip(*results, strict=True):
+            assert torch.equal(reference, again)
+            assert torch.equal(compiled, repeated)
             torch.testing.assert_close(compiled, reference, rtol=1e-4, atol=1e-4)
