@@ -1,5 +1,7 @@
 """How figures look and are written: one style, series told apart in grey, stable bytes."""
 
+import hashlib
+import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,3 +166,11 @@ def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:
             paths.append(path)
     plt.close(figure)
     return paths
+
+
+def save_record(figure: Any, folder: Path, name: str, record: dict[str, Any], what: str) -> Path:
+    """Writes the figure of one record, which its metadata name; returns the SVG file."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+    commit = (record["git"]["sha"] or "unknown")[:8]
+    save(figure, folder, name, f"{what} {digest} of commit {commit}")
+    return folder / f"{name}.svg"

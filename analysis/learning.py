@@ -1,11 +1,9 @@
 """The learning curve of a run over repeated draws."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from analysis.drawing import STYLE, save
+from analysis.drawing import STYLE, save_record
 from analysis.errors import AnalysisError
 
 NAME = "learning"
@@ -52,10 +50,7 @@ def draw_learning(record: dict[str, Any], folder: Path) -> Path:
         )
         axes.set_ylabel("mean of a pass over the first's")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
-    commit = (record["git"]["sha"] or "unknown")[:8]
     try:
-        save(figure, folder, NAME, f"learning record {digest} of commit {commit}")
+        return save_record(figure, folder, NAME, record, "learning record")
     except OSError as error:
         raise AnalysisError(f"{folder}: {error.strerror}") from None
-    return folder / f"{NAME}.svg"

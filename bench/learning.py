@@ -52,11 +52,7 @@ def learning_record(
         "loss": loss,
         "curve": curve,
         "ratio": curve[-1]["losses"][loss] / curve[0]["losses"][loss],
-        "git": provenance.git_state(),
-        "source_sha256": provenance.source_sha256(),
-        "host": provenance.host(),
-        "software": provenance.software(),
-        "environment": provenance.environment(),
+        **provenance.everything(),
     }
 
 

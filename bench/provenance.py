@@ -65,6 +65,17 @@ def foreign_sha256(module: str) -> str | None:
     return digest.hexdigest()
 
 
+def everything() -> dict[str, Any]:
+    """All of it: what a record of its own kind says of where it comes from."""
+    return {
+        "git": git_state(),
+        "source_sha256": source_sha256(),
+        "host": host(),
+        "software": software(),
+        "environment": environment(),
+    }
+
+
 def git_state(root: Path = ROOT) -> dict[str, Any]:
     """Commit, and whether the tree differs from it outside ``results``.
 

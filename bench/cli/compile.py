@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
@@ -12,7 +15,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "compile every kernel for every architecture, without the hardware"
 EXAMPLE = (
-    "foldperf compile\n  foldperf compile --only triangle_attention --architecture gfx942 --json"
+    "foldperf compile --out compiled\n"
+    "  foldperf compile --only triangle_attention --architecture gfx942 --json"
 )
 
 
@@ -36,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=min(2, len(os.sched_getaffinity(0))),
         help="processes (default: 2)",
     )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write a record and a figure into this folder"
+    )
     options.add_json(parser)
 
 
@@ -48,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.progress import Progress
     from refsys.ops.triton_backend import ARCHITECTURES
 
+    started = datetime.now(UTC)
     architectures = arguments.architecture or ARCHITECTURES
     wanted = [
         specimen
@@ -74,7 +82,18 @@ def run(arguments: argparse.Namespace) -> int:
         for index, lines in broken.items():
             for line in lines:
                 print(f"FAIL {_title(found[index])}: {line}")
+    if arguments.out:
+        _record(found, started, arguments.out)
     return 1 if any(broken.values()) else 0
+
+
+def _record(found: "list[Compiled]", started: datetime, folder: Path) -> None:
+    from analysis.kernels import draw_kernels
+    from bench.compilation.record import kernel_record, write_kernel_record
+
+    record = kernel_record(found, started)
+    for path in (write_kernel_record(folder, record), draw_kernels(record, folder)):
+        print(path, file=sys.stderr)
 
 
 def _title(compiled: "Compiled") -> str:

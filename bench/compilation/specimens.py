@@ -90,7 +90,7 @@ def specimens(architectures: Iterable[str], *, every: bool = False) -> list[Spec
         with assume_architecture(architecture):
             for operator in OPERATORS.values():
                 for specimen in _of_operator(operator, architecture, every):
-                    wide = specimen.constants.get("BLOCK_WIDTH", 0) > WIDE
+                    wide = specimen.constants.get("WIDTH", 0) > WIDE
                     name = specimen.kernel, architecture, str(wide)
                     key = (*name, specimen.as_json()) if every else name
                     if key not in found or _size(specimen) > _size(found[key]):

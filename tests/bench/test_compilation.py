@@ -176,7 +176,41 @@ def test_json_is_json_where_a_rule_is_broken(monkeypatch, capsys):
     monkeypatch.setattr("bench.compilation.compiler.compile_all", compile_all)
     arguments = ["compile", "--only", specimen.kernel, "--architecture", "sm_90"]
     assert main([*arguments, "--json"]) == 1
-    (found,) = json.loads(capsys.readouterr().out)
+    found, *_ = json.loads(capsys.readouterr().out)
     assert found["violations"] == ["spills 72 bytes of each thread's registers"]
     assert main(arguments) == 1
     assert f"FAIL {specimen.kernel} sm_90 bf16: spills 72" in capsys.readouterr().out
+
+
+def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
+    _, home = compiled
+    run = python("-m", "bench", "compile", "--only", "transition", "--out", tmp_path, home=home)
+    assert run.returncode == 0, run.stderr
+    record = json.loads((tmp_path / "kernels.json").read_text())
+    assert record["schema"] == "foldperf.kernels/1"
+    assert {"git", "software", "host", "source_sha256", "started_at"} <= record.keys()
+    assert record["software"]["triton"]
+    found = {(each["kernel"], each["width"], each["architecture"]) for each in record["kernels"]}
+    assert len(found) == len(record["kernels"]) == 3 * 2 * len(ARCHITECTURES)
+    assert all(each["resources"]["registers"] > 16 for each in record["kernels"])
+    drawn = (tmp_path / "kernels.svg").read_text()
+    for text in ("transition.backward_rows (384)", "gfx90a", "broken rule is bold"):
+        assert text in drawn
+
+
+def test_a_figure_says_what_is_wrong(tmp_path):
+    from analysis.errors import AnalysisError
+    from analysis.kernels import draw_kernels
+
+    kernel = {"kernel": "a.b", "architecture": "sm_90", "width": None, "violations": ["spills"]}
+    resources = {"registers": 255, "shared_bytes": 2048, "spilled_bytes": 40, "occupancy": 0.1}
+    broken = {"kernel": "c.d", "resources": None} | {"violations": ["does not compile"]}
+    record = {
+        "git": {"sha": None},
+        "kernels": [kernel | {"resources": resources}, kernel | broken],
+    }
+    drawn = draw_kernels(record, tmp_path).read_text()
+    assert "255, 2 KiB, 40 B spilled" in drawn
+    assert "does not compile" in drawn
+    with pytest.raises(AnalysisError, match="no kernel to draw"):
+        draw_kernels(record | {"kernels": []}, tmp_path)

@@ -1,0 +1,64 @@
+"""The record of a compilation: every kernel's resources, and where they come from."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench import provenance
+from bench.compilation.compiler import Compiled
+from bench.compilation.limits import violations
+from bench.errors import StorageError
+from refsys.files import write_json
+
+SCHEMA = "foldperf.kernels/1"
+RECORD = "kernels.json"
+
+
+def kernel_record(found: Sequence[Compiled], started: datetime) -> dict[str, Any]:
+    """The record of what was compiled.
+
+    Args:
+        found: Each kernel once for each architecture.
+        started: When it began.
+
+    Returns:
+        Provenance, and ``kernels``: for each its name, architecture, dtype, row width (None where
+        it has none), launch options, resources (None if it does not compile) and violations.
+    """
+    return {
+        "schema": SCHEMA,
+        "started_at": started.isoformat(timespec="milliseconds"),
+        "duration_s": (datetime.now(UTC) - started).total_seconds(),
+        "kernels": [_kernel(each) for each in found],
+        **provenance.everything(),
+    }
+
+
+def _kernel(compiled: Compiled) -> dict[str, Any]:
+    specimen = compiled.specimen
+    return {
+        "kernel": specimen.kernel,
+        "architecture": specimen.architecture,
+        "dtype": specimen.dtype,
+        "width": specimen.constants.get("WIDTH"),
+        "constants": dict(specimen.constants),
+        "options": dict(specimen.options),
+        "resources": compiled.resources and asdict(compiled.resources),
+        "violations": list(violations(compiled)),
+    }
+
+
+def write_kernel_record(folder: Path, record: dict[str, Any]) -> Path:
+    """Writes a record into a folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = folder / RECORD
+    try:
+        write_json(path, record)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from None
+    return path
