@@ -76,7 +76,7 @@ def test_attention_with_pair_bias_is_exact(batch, tokens, heads, c_z, dtype):
     assert_exact(OPERATORS["attention_pair_bias"], tensors, UPPER, dtype)
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     batch=st.integers(1, 2),
     tokens=st.integers(2, 5),
