@@ -42,8 +42,8 @@ def recomputed(function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)`, whose intermediates are not kept but made again in the backward pass.
 
     Randomness is keyed, so that no generator state has to be saved for the recomputation. On an
-    accelerator that runs in a thread of autograd's, to which the choices made in this one
-    (backends, watchers of scratch memory) are carried.
+    accelerator that runs in a thread of autograd's, to which the backends chosen in this one are
+    carried.
 
     Args:
         function: Makes the same of the same arguments each time.

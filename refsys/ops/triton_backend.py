@@ -9,7 +9,6 @@ import functools
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.library import CustomOpDef
 
 from refsys.errors import ArgumentError
+from refsys.ops.scope import Scope, Watchers
 from refsys.ops.tuning import Key, bucket, tuned_options
 from refsys.ops.workspace import workspace
 
@@ -50,16 +50,10 @@ class Launch(NamedTuple):
     options: Mapping[str, Any]
 
 
-_watchers: ContextVar[tuple[Callable[[Launch], None], ...]] = ContextVar(
-    "foldperf_launches", default=()
-)
-_around: ContextVar[Callable[[str], AbstractContextManager[Any]]] = ContextVar(
-    "foldperf_around_launches", default=lambda _kernel: nullcontext()
-)
-_assumed: ContextVar[str] = ContextVar("foldperf_architecture", default="sm_90")
-_forced: ContextVar[Mapping[str, Mapping[str, int]]] = ContextVar(
-    "foldperf_launch_options", default=MappingProxyType({})
-)
+_watchers = Watchers[Launch]()
+_around = Scope[Callable[[str], AbstractContextManager[Any]]](lambda _kernel: nullcontext())
+_assumed = Scope("sm_90")
+_forced = Scope[Mapping[str, Mapping[str, int]]](MappingProxyType({}))
 
 
 def custom_operator(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
@@ -127,8 +121,7 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         arguments: Tensors, numbers, and tuples of them.
         options: Constants; see `Launch`.
     """
-    for watcher in _watchers.get():
-        watcher(Launch(kernel, grid, arguments, options))
+    _watchers.tell(Launch(kernel, grid, arguments, options))
     first = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
     device = first.device
     if _is_hollow(first):
@@ -140,8 +133,7 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) 
 
 def copy(target: Tensor, source: Tensor) -> None:
     """Copies by torch, which is a launch like any other to the watchers."""
-    for watcher in _watchers.get():
-        watcher(Launch(COPY, (), (target, source), {}))
+    _watchers.tell(Launch(COPY, (), (target, source), {}))
     target.copy_(source)
 
 
@@ -149,8 +141,7 @@ def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copies many by torch, in one launch."""
     if not targets:
         return
-    for watcher in _watchers.get():
-        watcher(Launch(COPY, (), (tuple(targets), tuple(sources)), {}))
+    _watchers.tell(Launch(COPY, (), (tuple(targets), tuple(sources)), {}))
     with torch.no_grad():
         torch._foreach_copy_(list(targets), list(sources))
 
@@ -164,21 +155,15 @@ def function(kernel: str) -> Any:
 @contextmanager
 def watch_launches(watcher: Callable[[Launch], None]) -> Iterator[None]:
     """Calls `watcher` for each kernel that is started, or would be, inside the block."""
-    token = _watchers.set((*_watchers.get(), watcher))
-    try:
+    with _watchers.added(watcher):
         yield
-    finally:
-        _watchers.reset(token)
 
 
 @contextmanager
 def around_launches(enter: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
     """Inside the block each kernel starts inside of what `enter` makes of its name."""
-    token = _around.set(enter)
-    try:
+    with _around.using(enter):
         yield
-    finally:
-        _around.reset(token)
 
 
 @contextmanager
@@ -192,11 +177,8 @@ def assume_architecture(name: str) -> Iterator[None]:
         raise ArgumentError(
             f"architecture {name!r} is not known; choose of {', '.join(ARCHITECTURES)}"
         )
-    token = _assumed.set(name)
-    try:
+    with _assumed.using(name):
         yield
-    finally:
-        _assumed.reset(token)
 
 
 def architecture(tensor: Tensor) -> str:
@@ -275,11 +257,8 @@ def _shipped() -> dict[str, dict[str, Any]]:
 @contextmanager
 def use_launch_options(options: Mapping[str, Mapping[str, int]]) -> Iterator[None]:
     """Inside the block, the kernels named have these launch options on every architecture."""
-    token = _forced.set({**_forced.get(), **options})
-    try:
+    with _forced.using({**_forced.get(), **options}):
         yield
-    finally:
-        _forced.reset(token)
 
 
 def tiles(places: int, block: int) -> int:

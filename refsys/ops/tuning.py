@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from refsys.files import write_json
 from refsys.home import home
+from refsys.ops.scope import Watchers
 
 FORMAT = 1
 ENVIRONMENT_VARIABLE = "FOLDPERF_TUNING"
@@ -46,9 +46,7 @@ class Key(NamedTuple):
         return int(self.bucket.split("x")[0])
 
 
-_watchers: ContextVar[tuple[Callable[[Key], None], ...]] = ContextVar(
-    "foldperf_tuning_keys", default=()
-)
+_watchers = Watchers[Key]()
 
 
 _used: set[Key] = set()
@@ -78,8 +76,7 @@ def tuned_options(key: Key, shipped: Mapping[str, int]) -> Mapping[str, int] | N
     """
     if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() in {"off", "0"}:
         return None
-    for watcher in _watchers.get():
-        watcher(key)
+    _watchers.tell(key)
     found = _read(path_of(key), key, tuple(sorted(shipped)))
     if found:
         _used.add(key)
@@ -101,13 +98,10 @@ def keep(key: Key, options: Mapping[str, int], evidence: Mapping[str, Any]) -> P
 
 
 @contextmanager
-def watch_keys(watcher: Callable[[Key], None]) -> Iterator[None]:
+def watch_keys(watcher: Callable[[Key], object]) -> Iterator[None]:
     """Calls `watcher` with the key of each kernel whose options are asked for inside the block."""
-    token = _watchers.set((*_watchers.get(), watcher))
-    try:
+    with _watchers.added(watcher):
         yield
-    finally:
-        _watchers.reset(token)
 
 
 @functools.cache

@@ -7,11 +7,12 @@ simulation. A kernel's fake implementation calls `declare` with the same name an
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from refsys.ops.scope import Watchers
 
 
 class Scratch(NamedTuple):
@@ -21,9 +22,7 @@ class Scratch(NamedTuple):
     nbytes: int
 
 
-_watchers: ContextVar[tuple[Callable[[Scratch], None], ...]] = ContextVar(
-    "foldperf_workspace", default=()
-)
+_watchers = Watchers[Scratch]()
 
 
 def workspace(
@@ -44,15 +43,11 @@ def workspace(
 
 def declare(name: str, nbytes: int) -> None:
     """Says that an operator would use `nbytes` of scratch: the fake twin of `workspace`."""
-    for watcher in _watchers.get():
-        watcher(Scratch(name, nbytes))
+    _watchers.tell(Scratch(name, nbytes))
 
 
 @contextmanager
 def watch(watcher: Callable[[Scratch], None]) -> Iterator[None]:
     """Calls `watcher` for each scratch buffer asked for or declared inside the block."""
-    token = _watchers.set((*_watchers.get(), watcher))
-    try:
+    with _watchers.added(watcher):
         yield
-    finally:
-        _watchers.reset(token)

@@ -42,5 +42,5 @@ def test_scratch_of_a_recomputation_is_seen():
     seen = []
     with watch(seen.append):
         loss = CONTEXT.run(block, x).sum()
-    in_another_thread(loss.backward)
+        in_another_thread(loss.backward)
     assert len(seen) == 2
