@@ -109,7 +109,7 @@ def keys_of(program: Program) -> list[Key]:
 def _tune_kernel(
     program: Program, device: Device, rounds: int, key: Key, expected: list[Tensor]
 ) -> Tuned:
-    shipped = shipped_options(key.kernel, key.architecture, key.width)
+    shipped = shipped_options(key.kernel, key.architecture, key.width, getattr(torch, key.dtype))
     best, tried = dict(shipped), {_frozen(shipped)}
     improved = True
     while improved:

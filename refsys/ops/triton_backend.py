@@ -217,7 +217,7 @@ def launch_options(kernel: str, tensor: Tensor) -> dict[str, Any]:
     forced, target = _forced.get().get(kernel), architecture(tensor)
     if forced is not None:
         return dict(forced)
-    shipped = shipped_options(kernel, target, tensor.shape[-1])
+    shipped = shipped_options(kernel, target, tensor.shape[-1], tensor.dtype)
     if _is_hollow(tensor):
         return shipped
     return dict(tuned_options(tuning_key(kernel, tensor), shipped) or shipped)
@@ -229,17 +229,20 @@ def tuning_key(kernel: str, tensor: Tensor) -> Key:
     return Key(kernel, architecture(tensor), dtype, bucket(tensor))
 
 
-def shipped_options(kernel: str, target: str, width: int) -> dict[str, int]:
+def shipped_options(kernel: str, target: str, width: int, dtype: torch.dtype) -> dict[str, int]:
     """The options that a kernel has on an architecture until it is tuned.
 
-    Kernels that keep whole rows have others for wide ones.
+    Kernels that keep whole rows have others for wide ones; some have others for float32, whose
+    tiles take twice the room.
 
     Raises:
         ArgumentError: none are known.
     """
     try:
-        rows = _shipped()[kernel]
-        return dict(rows.get("wide", rows)[target] if width > WIDE else rows[target])
+        table = _shipped()[kernel]
+        rows = table.get("wide", table) if width > WIDE else table
+        single = rows.get("float32", {}) if dtype == torch.float32 else {}
+        return dict(single.get(target) or rows[target])
     except KeyError:
         raise ArgumentError(f"kernel {kernel!r} has no launch options for {target}") from None
 

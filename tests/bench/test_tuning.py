@@ -19,7 +19,7 @@ from workloads.workload import Setting
 
 KERNEL = "transition.forward"
 X = torch.zeros(3, 40, 16)
-SHIPPED = shipped_options(KERNEL, "interpreter", 16)
+SHIPPED = shipped_options(KERNEL, "interpreter", 16, torch.float32)
 OTHER = {name: value // 2 for name, value in SHIPPED.items()}
 
 
@@ -54,7 +54,9 @@ def test_what_is_kept_is_launched_where_it_was_tuned_for(key):
     assert Backends("triton").notes()["tuned_kernels"] == [KERNEL]
     assert launch_options(KERNEL, X.half()) == SHIPPED
     assert launch_options(KERNEL, torch.zeros(3, 50, 16)) == SHIPPED
-    assert launch_options(KERNEL, X.to("meta")) == shipped_options(KERNEL, "sm_90", 16)
+    assert launch_options(KERNEL, X.to("meta")) == shipped_options(
+        KERNEL, "sm_90", 16, torch.float32
+    )
     assert json.loads(path_of(key).read_text())["best_s"] == 1e-5
 
 
