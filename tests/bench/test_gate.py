@@ -18,7 +18,9 @@ from workloads.catalogue import catalogue
 
 CASES = read_sweep(exact.CASES, catalogue()).cases
 (TINY,) = [
-    case for case in CASES if (case.workload, case.config["preset"]) == ("alphafold3-trunk", "tiny")
+    case
+    for case in CASES
+    if (case.workload, case.config.get("preset")) == ("alphafold3-trunk", "tiny")
 ]
 
 
