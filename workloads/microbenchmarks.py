@@ -64,8 +64,12 @@ class MicrobenchmarksWorkload(OperatorsWorkload):
         backends.AXIS,
         Axis(name="backward", default=True, meaning="gradients of all inputs too"),
     )
-    # On a CPU the operators' own cases stand for these, too.
-    selections: ClassVar = {"exact": ({"operator": sorted(_CALLS)},), "timing": (), "quick": ()}
+    # Where a CPU measures, the operators' own cases stand for these, too.
+    selections: ClassVar = {
+        "exact": ({"operator": sorted(_CALLS)},),
+        "timing": ({"operator": "transition", "length": 512, "precision": "float32"},),
+        "quick": (),
+    }
 
     def configure(self, values: Mapping[str, object]) -> Config:
         """See `Workload`."""
