@@ -49,7 +49,7 @@ SHORTER = (
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
-    (r"^foldperf compile$", "foldperf compile --only fold"),
+    (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
     (r"^foldperf gate --markdown", "foldperf gate --only pipeline --markdown"),
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),
