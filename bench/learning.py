@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import provenance
-from bench.errors import StorageError
-from refsys.files import write_json
 
 if TYPE_CHECKING:
     from refsys.train import RunConfig
@@ -63,17 +61,3 @@ def _point(steps: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "losses": {n: sum(step["losses"][n] for step in steps) / len(steps) for n in names},
         "seconds": sum(sum(step["seconds"].values()) for step in steps),
     }
-
-
-def write_learning_record(folder: Path, record: dict[str, Any]) -> Path:
-    """Writes a record into a folder.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    path = folder / RECORD
-    try:
-        write_json(path, record)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from None
-    return path

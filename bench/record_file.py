@@ -6,11 +6,24 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bench.errors import StorageError
 from bench.record import Record, parse_record, read_records
-from refsys.files import write_atomically
+from refsys.files import write_atomically, write_json
+
+
+def write_alone(path: Path, record: dict[str, Any]) -> Path:
+    """Writes a record that is a file of its own, and returns where.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        write_json(path, record)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}") from None
+    return path
 
 
 class RecordFile:

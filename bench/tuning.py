@@ -42,7 +42,8 @@ class Tuned:
         key: What it is good for.
         shipped: The options that it is shipped with.
         options: The fastest found.
-        shipped_s: Median time of a launch with the shipped options, of the last comparison.
+        shipped_s: What the kernel's launches in a step take with the shipped options: the median
+            of the last comparison.
         best_s: The same with the fastest.
         tried: How many candidates ran.
     """
@@ -76,13 +77,15 @@ def tune(program: Program, device: Device, rounds: int) -> Iterator[Tuned]:
         rounds: How often candidate and best take turns.
 
     Raises:
-        UsageError: a step starts no kernel, or two of them differ.
+        UsageError: a step starts no kernel or leaves no gradient, or two of them differ.
 
     Yields:
         What was found for each kernel; what is faster than shipped is kept, and replaces what was
         kept before in any case.
     """
     expected, again = _step(program), _step(program)
+    if not expected:
+        raise UsageError("a step of this leaves no gradient to compare: tune it with backward")
     if not all(torch.equal(*pair) for pair in zip(expected, again, strict=True)):
         raise UsageError("two steps of this compute different things; tune single operators")
     for key in keys_of(program):
@@ -171,7 +174,7 @@ def _compare(
     ours: Mapping[str, int],
     theirs: Mapping[str, int],
 ) -> tuple[float, float]:
-    """Median seconds of a launch of the kernel with each, taking turns."""
+    """Median seconds that the kernel takes in a step with each, taking turns."""
     times: tuple[list[float], list[float]] = [], []
     for turn in range(rounds + 1):
         for options, seconds in zip((ours, theirs), times, strict=True):
@@ -207,11 +210,9 @@ def _run(program: Program) -> None:
 
 
 def _step(program: Program) -> list[Tensor]:
-    """The gradients after a step, or what came out, in float32."""
+    """The gradients after a step, in float32."""
     _run(program)
-    states = program.tensors()
-    found = states.get("gradients") or program.tensors().get("outputs", [])
-    return [tensor.detach().float().clone() for tensor in found]
+    return [tensor.float().clone() for tensor in program.tensors().get("gradients", ())]
 
 
 def _frozen(options: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -16,8 +16,8 @@ _OWN = {
     "alphafold3": "workloads.alphafold3:AlphaFold3Workload",
     "alphafold3-trunk": "workloads.trunk:TrunkWorkload",
     "transformer": "workloads.transformer:TransformerWorkload",
-    "microbenchmarks": "workloads.microbenchmarks:MicrobenchmarksWorkload",
     "operators": "workloads.operators:OperatorsWorkload",
+    "microbenchmarks": "workloads.microbenchmarks:MicrobenchmarksWorkload",
     "pipeline": "workloads.pipeline:PipelineWorkload",
 }
 

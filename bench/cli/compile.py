@@ -89,10 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _record(found: "list[Compiled]", started: datetime, folder: Path) -> None:
     from analysis.kernels import draw_kernels
-    from bench.compilation.record import kernel_record, write_kernel_record
+    from bench.compilation.record import RECORD, kernel_record
+    from bench.record_file import write_alone
 
     record = kernel_record(found, started)
-    for path in (write_kernel_record(folder, record), draw_kernels(record, folder)):
+    for path in (write_alone(folder / RECORD, record), draw_kernels(record, folder)):
         print(path, file=sys.stderr)
 
 

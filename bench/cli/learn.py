@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     from analysis.learning import draw_learning
     from bench.devices import find_device
     from bench.errors import UsageError
-    from bench.learning import learning_record, write_learning_record
+    from bench.learning import RECORD, learning_record
+    from bench.record_file import write_alone
     from refsys.config import preset
     from refsys.data.store import Store
     from refsys.train import LOG, RunConfig, train
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"stopped after {done} steps; the same command goes on from there")
         return 2
     record = learning_record(config, arguments.out / LOG, started)
-    print(write_learning_record(arguments.out, record))
+    print(write_alone(arguments.out / RECORD, record))
     print(draw_learning(record, arguments.out))
     curve, loss = record["curve"], record["loss"]
     verdict = "learns" if record["ratio"] <= arguments.target else "does not learn"

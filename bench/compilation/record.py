@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from bench import provenance
 from bench.compilation.compiler import Compiled
 from bench.compilation.limits import violations
-from bench.errors import StorageError
-from refsys.files import write_json
 
 SCHEMA = "foldperf.kernels/1"
 RECORD = "kernels.json"
@@ -48,17 +45,3 @@ def _kernel(compiled: Compiled) -> dict[str, Any]:
         "resources": compiled.resources and asdict(compiled.resources),
         "violations": list(violations(compiled)),
     }
-
-
-def write_kernel_record(folder: Path, record: dict[str, Any]) -> Path:
-    """Writes a record into a folder.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    path = folder / RECORD
-    try:
-        write_json(path, record)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}") from None
-    return path

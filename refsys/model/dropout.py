@@ -1,9 +1,9 @@
-"""Row- and column-shared dropout, its masks drawn for all sites of a step at once.
+"""Row-shared dropout, its masks drawn for all sites of a step at once.
 
-A mask that an axis shares is one token axis by channels: for the whole model a few megabytes,
-against hundreds of kernel launches if each site drew its own. Masks are keyed by (seed, step,
-example, site, global token), so they do not depend on how tokens are spread over ranks, and a
-recomputed block finds the same ones.
+Columns share theirs where a module works on the transposed tensor. A mask that an axis shares is
+one token axis by channels: for the whole model a few megabytes, against hundreds of kernel launches
+if each site drew its own. Masks are keyed by (seed, step, example, site, global token), so they do
+not depend on how tokens are spread over ranks, and a recomputed block finds the same ones.
 """
 
 from collections.abc import Iterable
@@ -17,28 +17,26 @@ from refsys.streams import Draw
 
 
 class SharedDropout(nn.Module):
-    """One site: adds an update to its residual, dropped by a mask that an axis shares."""
+    """One site: adds an update to its residual, dropped by a mask that all rows share."""
 
-    def __init__(self, rate: float, channels: int, *, shared_axis: int, local: bool) -> None:
+    def __init__(self, rate: float, channels: int, *, local: bool) -> None:
         """Describes the site.
 
         Args:
             rate: Probability of dropping.
             channels: C of the update.
-            shared_axis: −3 if rows share the mask, −2 if columns do.
-            local: Whether the other axis holds this rank's tokens alone.
+            local: Whether the second token axis holds this rank's tokens alone.
         """
         super().__init__()
         self.rate = rate
         self.channels = channels
-        self.shared_axis = shared_axis
         self.local = local
         self.number = -1
 
     def forward(self, residual: Tensor, update: Tensor, context: Context) -> Tensor:
         """[batch, a, b, C]: the residual with the update added."""
         return dropout_residual(
-            residual, update, self.keep(context), rate=self.rate, shared_axis=self.shared_axis
+            residual, update, self.keep(context), rate=self.rate, shared_axis=-3
         )
 
     def keep(self, context: Context) -> Tensor | None:

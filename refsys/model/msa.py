@@ -81,7 +81,7 @@ class MSAPairWeightedAveraging(nn.Module):
         )
         self.linear_out = Linear(c_m, c_m, initializer=zeros, precision=precision)
         self.softmax = precision.softmax
-        self.dropout = SharedDropout(config.msa_dropout, c_m, shared_axis=-3, local=True)
+        self.dropout = SharedDropout(config.msa_dropout, c_m, local=True)
 
     def forward(
         self, m_BSRM: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context

@@ -37,7 +37,7 @@ class _TriangleAttention(KernelModule):
         )
         self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
         self.softmax = precision.softmax
-        self.dropout = SharedDropout(dropout, c_z, shared_axis=-3, local=False)
+        self.dropout = SharedDropout(dropout, c_z, local=False)
 
     def update(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The slab with gated attention within each row added, biased by the rows' own pairs."""

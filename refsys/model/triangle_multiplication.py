@@ -26,7 +26,7 @@ class _TriangleMultiplication(KernelModule):
         self.weight_in = nn.Parameter(torch.empty(5 * c_z, c_z, dtype=precision.parameters))
         self.linear_out = Linear(c_z, c_z, initializer=zeros, precision=precision)
         self.initializers = {"weight_in": stacked((2 * c_z, lecun), (3 * c_z, zeros))}
-        self.dropout = SharedDropout(dropout, c_z, shared_axis=-3, local=False)
+        self.dropout = SharedDropout(dropout, c_z, local=False)
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with the update added."""

@@ -28,7 +28,8 @@ from refsys.ops.workspace import workspace
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950")
 INTERPRETER = "interpreter"
-# Rows of more channels than this are wide.
+# Rows up to this width are a tile of most kernels; wider ones pass by in chunks, or have launch
+# options of their own.
 WIDE = 128
 # What `Launch` calls torch's own kernel that copies and converts.
 COPY = "copy"

@@ -74,10 +74,10 @@ def tuned_options(key: Key, shipped: Mapping[str, int]) -> Mapping[str, int] | N
 
     ``FOLDPERF_TUNING=off`` keeps to the shipped ones.
     """
+    _watchers.tell(key)
     if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() in {"off", "0"}:
         return None
-    _watchers.tell(key)
-    found = _read(path_of(key), key, tuple(sorted(shipped)))
+    found = _read(key, tuple(sorted(shipped)))
     if found:
         _used.add(key)
     return found
@@ -105,7 +105,8 @@ def watch_keys(watcher: Callable[[Key], object]) -> Iterator[None]:
 
 
 @functools.cache
-def _read(path: Path, key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
+def _read(key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
+    path = path_of(key)
     try:
         table = json.loads(path.read_bytes())
         return _checked(table, key, names)

@@ -8,7 +8,7 @@ import torch
 from bench.cli import main
 from bench.devices import find_device
 from bench.errors import UsageError
-from bench.tuning import tune
+from bench.tuning import keys_of, tune
 from refsys.ops import tuning
 from refsys.ops.transition import transition
 from refsys.ops.triton_backend import launch_options, shipped_options, tuning_key, watch_launches
@@ -103,8 +103,8 @@ def test_a_bucket_is_a_width_and_rows_up_to_a_power_of_two():
     assert bucket(torch.empty(1, device="meta")) == "1x1"
 
 
-def program(operator="triangle_multiplication_epilogue"):
-    config = {"operator": operator, "preset": "tiny", "tokens": 6, "backend": "triton"}
+def program(operator="triangle_multiplication_epilogue", **axes):
+    config = {"operator": operator, "preset": "tiny", "tokens": 6, "backend": "triton", **axes}
     workload = catalogue()["operators"]
     setting = Setting(device=torch.device("cpu"), store=None)
     return workload.build(workload.configure(config), setting)
@@ -192,6 +192,16 @@ def test_a_bad_request_is_refused(capsys, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     assert main(["tune", "operators"]) == 2
     assert "nothing to tune: kernels do not run on a cpu" in capsys.readouterr().err
+
+
+def test_a_step_that_leaves_nothing_to_compare_is_not_tuned():
+    with pytest.raises(UsageError, match="leaves no gradient to compare"):
+        next(tune(program(backward=False), Clock(lambda: 1.0), rounds=1))
+
+
+def test_what_is_turned_off_can_be_tuned(monkeypatch):
+    monkeypatch.setenv("FOLDPERF_TUNING", "off")
+    assert keys_of(program())
 
 
 def test_steps_that_differ_cannot_be_compared():

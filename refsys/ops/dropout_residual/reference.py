@@ -9,7 +9,12 @@ def dropout_residual(
 ) -> Tensor:
     """See `refsys.ops.dropout_residual.dropout_residual`."""
     kept = keep.unsqueeze(shared_axis).to(update.dtype)
-    return torch.addcmul(residual, update, kept, value=1 / (1 - rate))
+    return torch.addcmul(residual, update, kept, value=kept_scale(rate))
+
+
+def kept_scale(rate: float) -> float:
+    """The factor of what dropout keeps."""
+    return 1 / (1 - rate)
 
 
 def add_dropped(

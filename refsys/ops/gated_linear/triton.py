@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from refsys.ops.dropout_residual.reference import kept_scale
 from refsys.ops.planes.triton import Planes, fold, outer
 from refsys.ops.triton_backend import (
     custom_operator,
@@ -81,7 +82,7 @@ def finish(
         (*grid, tiles(outs, options["BLOCK_OUT"])),
         *(dense("gated_linear.x", x, x.dtype), gate, gate.stride(2)),
         *(in_dtype("gated_linear.weight", weight, x.dtype), beside, beside.stride()),
-        *(x if keep is None else keep, out, out.stride(), tokens, rows * tokens, _scale(rate)),
+        *(x if keep is None else keep, out, out.stride(), tokens, rows * tokens, kept_scale(rate)),
         RESIDUAL=residual is not None,
         KEEP=keep is not None,
         WIDTH=width,
@@ -133,7 +134,7 @@ def finish_backward(
         (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
         *(x, gate, gate.stride(2), in_dtype("gated_linear.weight", weight, x.dtype)),
         *(x if keep is None else keep, grad, grad.stride(), gradients.x, dgate, gated, dlinear),
-        *(x if delta is None else delta, tokens, rows * tokens, _scale(rate)),
+        *(x if delta is None else delta, tokens, rows * tokens, kept_scale(rate)),
         KEEP=keep is not None,
         LEAVE=leave,
         DELTA=delta is not None,
@@ -205,7 +206,3 @@ def _even(name: str, tensor: Tensor) -> Tensor:
     even &= rows == 1 or tensor.stride(1) == tokens * step
     even &= batch == 1 or tensor.stride(0) == rows * tokens * step
     return tensor if even else dense(f"gated_linear.{name}", tensor, tensor.dtype)
-
-
-def _scale(rate: float) -> float:
-    return 1.0 / (1.0 - rate)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.planes.triton import Planes, fold, outer
 from refsys.ops.triton_backend import (
+    WIDE,
     custom_operator,
     dense,
     dense_channels,
@@ -25,8 +26,6 @@ from refsys.ops.triton_backend import (
 from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
 
-# Rows up to this width are a tile; wider ones pass by in chunks.
-TILE_WIDTH = 128
 MAXIMUM_HEADS = 64
 _EPSILON = 1e-5
 
@@ -69,8 +68,8 @@ def why_not(x: Tensor, *parameters: Tensor | None, statistics: torch.dtype) -> s
 def why_not_heads(x: Tensor, *parameters: Tensor | None, statistics: torch.dtype) -> str | None:
     """See `refsys.ops.backend.Implementation`: the last parameter is the heads' weight."""
     heads = parameters[-1]
-    if x.shape[-1] > TILE_WIDTH:
-        return f"positions are wider than {TILE_WIDTH}"
+    if x.shape[-1] > WIDE:
+        return f"positions are wider than {WIDE}"
     if heads is not None and heads.shape[0] > MAXIMUM_HEADS:
         return f"there are more than {MAXIMUM_HEADS} heads"
     return why_not(x, *parameters, statistics=statistics)
@@ -136,7 +135,7 @@ def project(x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
     scale, offset, weight, bias, weight_heads = _on_device(x, parameters)
     sizes = tokens, rows * tokens, _EPSILON
     flags = _flags(parameters) | {"BIAS": _count(parameters.bias), "OUT": outs}
-    if width <= TILE_WIDTH:
+    if width <= WIDE:
         options = launch_options("layer_norm_linear.forward", x) | flags
         launch(
             "layer_norm_linear.forward",
@@ -186,7 +185,7 @@ def project_backward(
         y = workspace("layer_norm_linear.normalized", x.shape, dtype=x.dtype, device=x.device)
     flags = _flags(parameters) | {"BESIDE": beside is not None}
     outs, heads = _count(weight), _count(weight_heads)
-    narrow = width <= TILE_WIDTH
+    narrow = width <= WIDE
     kernel = "layer_norm_linear.backward" if narrow else "layer_norm_linear.backward_wide"
     options = launch_options(kernel, x) | flags
     count = tiles(rows * tokens, options["BLOCK_ROWS"])

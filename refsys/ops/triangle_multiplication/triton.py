@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from refsys.ops.dropout_residual.reference import kept_scale
 from refsys.ops.planes.triton import Planes, fold, outer
 from refsys.ops.triton_backend import (
     custom_operator,
@@ -197,7 +198,7 @@ def finish(
         (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
         *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
         *(beside, gate if keep is None else keep, out),
-        *(tokens, rows * tokens, _factor(rate), _EPSILON),
+        *(tokens, rows * tokens, kept_scale(rate), _EPSILON),
         RESIDUAL=residual is not None,
         KEEP=keep is not None,
         **options,
@@ -230,7 +231,7 @@ def finish_backward(
         (count, batch),
         *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
         *(gate if keep is None else keep, grad, dx, dgate, y, dlinear, planes),
-        *(tokens, positions, _factor(rate), _EPSILON),
+        *(tokens, positions, kept_scale(rate), _EPSILON),
         KEEP=keep is not None,
         **options,
     )
@@ -314,11 +315,6 @@ def _epilogue_inputs(
         norm_bias,
         in_dtype("triangle_multiplication.weight", weight, x.dtype),
     )
-
-
-def _factor(rate: float) -> float:
-    """Of what dropout keeps."""
-    return 1.0 / (1.0 - rate)
 
 
 def _options(kernel: str, tensor: Tensor, width: int) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""Copies of master weights: found again, and never stale."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from refsys.ops import weight_copies
+from refsys.ops.triton_backend import watch_launches
+from refsys.ops.weight_copies import in_dtype, prepare
+
+HALF = torch.bfloat16
+
+
+@pytest.fixture
+def weight():
+    return nn.Parameter(torch.randn(3, 4))
+
+
+def taken(weight, dtype=HALF):
+    """What a kernel gets, and whether it had to copy it for itself."""
+    seen = []
+    with watch_launches(seen.append):
+        found = in_dtype("a.b", weight, dtype)
+    assert torch.equal(found, weight.detach().to(dtype))
+    return found, bool(seen)
+
+
+def test_all_are_copied_in_one_launch_and_found_again(weight):
+    seen, half = [], nn.Parameter(torch.randn(2, 2, dtype=HALF))
+    with watch_launches(seen.append):
+        prepare([weight, half, nn.Parameter(torch.randn(5))], HALF)
+    assert len(seen) == 1
+    assert [len(part) for part in seen[0].arguments] == [2, 2]
+    first, copied = taken(weight)
+    assert not copied
+    assert taken(weight.detach())[0] is first, "an alias, as backward may be given"
+    assert taken(half)[0] is half
+
+
+def test_without_a_copy_of_its_dtype_a_kernel_copies_for_itself(weight):
+    assert taken(weight)[1]
+    prepare([weight], HALF)
+    assert taken(weight, torch.float16)[1]
+    assert not taken(weight, torch.float32)[1]
+
+
+def test_a_changed_weight_is_copied_again_into_the_same_place(weight):
+    prepare([weight], HALF)
+    first, _ = taken(weight)
+    with torch.no_grad():
+        weight.mul_(2)
+    assert taken(weight)[1]
+    prepare([weight], HALF)
+    again, copied = taken(weight)
+    assert again.data_ptr() == first.data_ptr()
+    assert not copied
+
+
+def test_what_bypasses_the_count_of_changes_is_seen_by_the_next_preparation(weight):
+    prepare([weight], HALF)
+    weight.data.zero_()
+    prepare([weight], HALF)
+    assert not taken(weight)[1]
+
+
+def test_a_moved_weight_leaves_its_copy_behind(weight):
+    prepare([weight], HALF)
+    former = weight.detach()
+    weight.data = torch.randn(3, 4)
+    assert taken(weight)[1]
+    assert taken(former)[1], "its place is no longer its own"
+
+
+def test_a_copy_lives_as_long_as_its_weight(weight):
+    before = len(weight_copies._copies)
+    mine = nn.Parameter(torch.randn(3, 4))
+    prepare([weight, mine], HALF)
+    assert len(weight_copies._copies) == before + 2
+    del mine
+    gc.collect()
+    assert len(weight_copies._copies) == before + 1
+
+
+def test_a_recomputed_block_finds_it(weight):
+    """Whose saved tensors are aliases."""
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(x, weight)
+            return x @ taken(weight)[0].float()
+
+        @staticmethod
+        def backward(ctx, grad):
+            x, weight = ctx.saved_tensors
+            copies.append(taken(weight)[1])
+            return grad @ weight.T, x.T @ grad
+
+    copies = []
+    prepare([weight], HALF)
+    x = torch.randn(2, 3, requires_grad=True)
+    checkpoint(Product.apply, x, weight, use_reentrant=False).sum().backward()
+    assert copies == [False]
