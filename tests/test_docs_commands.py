@@ -1,7 +1,8 @@
 """Every command that the documentation or a help text shows is run, in a reader's folder.
 
 What takes long is shortened (fewer steps, a smaller sweep of the same name, one case of the gate);
-nothing else is changed. What another test runs as it stands is listed with that test.
+nothing else is changed. What then is the same command runs once, and what another test runs as it
+stands is listed with that test.
 """
 
 import os
@@ -27,6 +28,16 @@ energy_s = 1
 [[case]]
 workload = "alphafold3-trunk"
 axes = { tokens = [16, 24], entry = "1ubq" }
+"""
+# What other sweeps have in common with it is seen on it.
+SINGLE = """
+[protocol]
+warmup_steps = 0
+timed_steps = 1
+counts = false
+[[case]]
+workload = "operators"
+axes = { operator = "layer_norm", preset = "tiny", tokens = 8 }
 """
 # Pattern of a command -> the test that runs it as it stands.
 ELSEWHERE = {
@@ -54,15 +65,18 @@ SHORTER = (
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),
     (
-        r"^foldperf gate --timing( --against \S+)?( --only \S+)?( --pairs \d+)?",
-        f"foldperf gate --timing --against {ROOT} --pairs 4 --only operator=layer_norm",
+        r"^foldperf gate --timing( --against \S+)?( --only \S+)?( --pairs \d+)?( --threshold 3)?",
+        f"foldperf gate --timing --against {ROOT} --pairs 4 --threshold 3"
+        " --only operator=layer_norm",
     ),
     (
-        r"^foldperf gate (--baseline \S+ )?--bless",
-        "foldperf gate --cases gate.toml --baseline exact.json --bless",
+        r"^foldperf gate (--baseline \S+ )?--bless --reason .*",
+        "foldperf gate --cases gate.toml --baseline exact.json --bless --reason 'what changed'",
     ),
     (r"--commit 0123abc", "--allow-dirty"),
     (r"^(foldperf promote .*)(?<!--allow-dirty)$", r"\1 --allow-dirty"),
+    # With what the next command adds: all figures are drawn once.
+    (r"^(foldperf report results/recorded --out paper/)$", r"\1 --published"),
     (r"results/recorded\b(?!/)", "recorded"),
     (r"pip install ", f"{sys.executable} -m pip install --quiet --target site "),
 )
@@ -85,8 +99,9 @@ def shortened(command):
 def reader(store, sources, tmp_path_factory):
     """A folder with what the pages speak of, and a shell in it."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("demo", "quick", "standard", "kernels"):
-        (folder / f"{name}.toml").write_text(DEMO)
+    (folder / "demo.toml").write_text(DEMO)
+    for name in ("quick", "standard", "kernels"):
+        (folder / f"{name}.toml").write_text(SINGLE)
     (folder / "gate.toml").write_text(
         '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'
     )
@@ -138,13 +153,15 @@ def elsewhere(command):
     return next((test for pattern, test in ELSEWHERE.items() if re.fullmatch(pattern, command)), "")
 
 
-@pytest.mark.parametrize("command", [command for command in ALL if not elsewhere(command)])
+@pytest.mark.parametrize(
+    "command", dict.fromkeys(shortened(command) for command in ALL if not elsewhere(command))
+)
 def test_a_command_that_is_shown_runs(reader, command):
     """In the order of the pages: a later one may need what an earlier one made."""
-    done = reader(shortened(command))
+    done = reader(command)
     # A shortened timing gate may see too little: ambiguous.
     fine = {0, 3} if "--timing" in command else {0}
-    assert done.status in fine, f"{shortened(command)}\n{done.cause}\n{done.output}"
+    assert done.status in fine, f"{command}\n{done.cause}\n{done.output}"
 
 
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))

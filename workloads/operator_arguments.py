@@ -13,6 +13,9 @@ import torch
 from refsys.config import ModelConfig
 from refsys.precision import Precision
 
+# Atoms of a token, and how much wider the hidden layer of a conditioned transition is.
+_ATOMS, _CONDITIONED_FACTOR = 8, 2
+
 
 class Argument(NamedTuple):
     """One tensor.
@@ -184,10 +187,46 @@ def _single_transition(model: ModelConfig, table: Precision, B: int, N: int) -> 
     )
 
 
+def _adaptive_layer_norm(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    each = _activation(B, model.samples, N, model.c_token)
+    return Call((each, each, each), {"statistics": table.norm_statistics})
+
+
+def _conditioned_transition(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C, wide = model.c_token, _CONDITIONED_FACTOR * model.c_token
+    each = _activation(B, model.samples, N, C)
+    return Call(
+        (each, each, each, each, _weight(2 * wide, C), _weight(C, wide)),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _atom_layer_norm(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    """One condition for all samples."""
+    C, A = model.c_atom, _ATOMS * N
+    shared = _activation(B, 1, A, C)
+    return Call(
+        (_activation(B, model.samples, A, C), shared, shared),
+        {"statistics": table.norm_statistics},
+    )
+
+
+def _atom_transition(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
+    C, A, wide = model.c_atom, _ATOMS * N, _CONDITIONED_FACTOR * model.c_atom
+    shared = _activation(B, 1, A, C)
+    return Call(
+        (
+            *(_activation(B, model.samples, A, C), shared, shared, shared),
+            *(_weight(2 * wide, C), _weight(C, wide)),
+        ),
+        {"statistics": table.norm_statistics},
+    )
+
+
 def _smooth_lddt(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
-    """Eight atoms a token; coordinates spread as those of a globule are."""
+    """Coordinates spread as those of a globule are."""
     del table
-    D, A = model.samples, 8 * N
+    D, A = model.samples, _ATOMS * N
     spread = A ** (1 / 3)
     positions = Argument("position", (B, D, A, 3), spread)
     label, radius = Argument("position", (B, A, 3), spread), Argument("position", (B, A), 15.0)
@@ -218,6 +257,8 @@ CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "triangle_multiplication_contraction": _contraction,
     "triangle_multiplication_epilogue": _epilogue,
     "transition": _transition,
+    "adaptive_layer_norm": _adaptive_layer_norm,
+    "conditioned_transition": _conditioned_transition,
     "smooth_lddt": _smooth_lddt,
     "layer_norm_linear": _layer_norm_linear,
     "pair_bias": _pair_bias,
@@ -229,7 +270,9 @@ CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "pair_weighted_averaging": _pair_weighted_averaging,
 }
 
-# The same for what the single track calls otherwise than the pair track.
-SINGLE_CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
+# The same for what another track calls otherwise: the single one, or that of the atoms.
+OTHER_CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "transition": _single_transition,
+    "adaptive_layer_norm": _atom_layer_norm,
+    "conditioned_transition": _atom_transition,
 }

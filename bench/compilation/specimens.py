@@ -21,13 +21,14 @@ from refsys.ops.backend import OPERATORS, Operator
 from refsys.ops.triton_backend import (
     COPY,
     DTYPES,
+    PRODUCT,
     WIDE,
     Launch,
     assume_architecture,
     watch_launches,
 )
 from refsys.precision import PRECISIONS, Precision
-from workloads.operator_arguments import CALLS, SINGLE_CALLS, Call
+from workloads.operator_arguments import CALLS, OTHER_CALLS, Call
 
 for _module in iter_modules(ops.__path__, f"{ops.__name__}."):
     import_module(_module.name)
@@ -118,7 +119,7 @@ def _in_dtype(dtype: torch.dtype) -> Precision:
 
 
 def _launches(operator: Operator, table: Precision, preset: str, tokens: int) -> list[Launch]:
-    calls = (table_of.get(operator.name) for table_of in (CALLS, SINGLE_CALLS))
+    calls = (table_of.get(operator.name) for table_of in (CALLS, OTHER_CALLS))
     found = [call(PRESETS[preset], table, 1, tokens) for call in calls if call]
     return [launch for call in found for launch in _launches_of(operator, table, call)]
 
@@ -135,7 +136,7 @@ def _launches_of(operator: Operator, table: Precision, call: Call) -> list[Launc
         found = operator(*tensors, backend="triton", **call.options)
         outputs = found if isinstance(found, tuple) else (found,)
         torch.autograd.backward(outputs, [torch.empty_like(output) for output in outputs])
-    return [launch for launch in launches if launch.kernel != COPY]
+    return [launch for launch in launches if launch.kernel not in (COPY, PRODUCT)]
 
 
 def _specimen(launch: Launch, architecture: str) -> Specimen:

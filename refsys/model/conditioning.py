@@ -2,17 +2,19 @@
 
 The signal broadcasts: what does not depend on the noise has one sample where activations have many,
 and is computed once for all of them.
+
+Shape suffixes: B batch, D diffusion samples, R rows, C channels.
 """
 
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsys.model.initialization import constant, he, lecun, stacked, zeros
 from refsys.model.layers import Linear, ScaledLayerNorm
-from refsys.ops.layer_norm import layer_norm
+from refsys.ops.adaptive_layer_norm import adaptive_layer_norm
+from refsys.ops.conditioned_transition import conditioned_transition
 from refsys.precision import Precision
 
 # sigmoid(-2) = 0.12: an update begins small.
@@ -20,7 +22,12 @@ _CLOSED = -2.0
 
 
 class Steering(NamedTuple):
-    """What a condition makes of an adaptive norm: computed once where the condition is shared."""
+    """What a condition makes of an adaptive norm: computed once where the condition is shared.
+
+    Attributes:
+        scale: Logits.
+        shift: What is added.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -41,12 +48,11 @@ class AdaptiveLayerNorm(nn.Module):
     def steer(self, condition: Tensor) -> Steering:
         """What [..., condition_width] says."""
         c = self.norm_condition(condition)
-        return Steering(torch.sigmoid(self.linear_scale(c)), self.linear_shift(c))
+        return Steering(self.linear_scale(c), self.linear_shift(c))
 
-    def forward(self, a: Tensor, steering: Steering) -> Tensor:
-        """[..., width]; the two broadcast."""
-        normalized = layer_norm(a, None, None, statistics=self.statistics)
-        return steering.scale * normalized + steering.shift
+    def forward(self, a_BDRC: Tensor, steering: Steering) -> Tensor:
+        """[B, D, R, C]; the steering has one sample or all of them."""
+        return adaptive_layer_norm(a_BDRC, *steering, statistics=self.statistics)
 
 
 class ZeroGate(nn.Module):
@@ -65,11 +71,15 @@ class ZeroGate(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """What the update is multiplied with."""
-        return torch.sigmoid(self.linear(condition))
+        return torch.sigmoid(self.logits(condition))
+
+    def logits(self, condition: Tensor) -> Tensor:
+        """Its logits."""
+        return self.linear(condition)
 
 
 class TransitionSteering(NamedTuple):
-    """What a condition makes of a conditioned transition."""
+    """What a condition makes of a conditioned transition; the gate is one of logits."""
 
     norm: Steering
     gate: Tensor
@@ -92,9 +102,15 @@ class ConditionedTransition(nn.Module):
 
     def steer(self, condition: Tensor) -> TransitionSteering:
         """What [..., condition_width] says."""
-        return TransitionSteering(self.norm.steer(condition), self.gate(condition))
+        return TransitionSteering(self.norm.steer(condition), self.gate.logits(condition))
 
-    def forward(self, a: Tensor, steering: TransitionSteering) -> Tensor:
-        """[..., width], the residual included."""
-        swish, value = self.linear_in(self.norm(a, steering.norm)).chunk(2, dim=-1)
-        return a + steering.gate * self.linear_out(F.silu(swish) * value)
+    def forward(self, a_BDRC: Tensor, steering: TransitionSteering) -> Tensor:
+        """[B, D, R, C], the residual included; the steering has one sample or all of them."""
+        return conditioned_transition(
+            a_BDRC,
+            *steering.norm,
+            steering.gate,
+            self.linear_in.weight,
+            self.linear_out.weight,
+            statistics=self.norm.statistics,
+        )

@@ -8,6 +8,7 @@ from refsys.model.initialization import Initializer, lecun, ones, zeros
 from refsys.ops import weight_copies
 from refsys.ops.backend import asked_for_all
 from refsys.ops.layer_norm import layer_norm
+from refsys.ops.layer_norm_linear import layer_norm_linear
 from refsys.ops.triton_backend import why_not_triton
 from refsys.precision import Precision
 
@@ -84,6 +85,8 @@ class LayerNorm(nn.Module):
 class ScaledLayerNorm(nn.Module):
     """LayerNorm with a scale and no offset, as the diffusion module has it."""
 
+    bias: None = None
+
     def __init__(self, width: int, precision: Precision) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width, dtype=precision.parameters))
@@ -93,3 +96,10 @@ class ScaledLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., width] in the dtype of `x`."""
         return layer_norm(x, self.weight, None, statistics=self.statistics)
+
+
+def norm_linear(norm: LayerNorm | ScaledLayerNorm, linear: Linear, x: Tensor) -> Tensor:
+    """linear(norm(x)), in one pass where kernels serve: [..., in] → [..., out]."""
+    return layer_norm_linear(
+        x, norm.weight, norm.bias, linear.weight, linear.bias, statistics=norm.statistics
+    )

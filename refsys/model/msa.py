@@ -14,7 +14,7 @@ from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
-from refsys.model.layers import LayerNorm, Linear
+from refsys.model.layers import KernelModule, LayerNorm, Linear, norm_linear
 from refsys.model.pairformer import PairStack
 from refsys.model.transition import Transition
 from refsys.ops.outer_product_mean import outer_product_mean
@@ -22,7 +22,7 @@ from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.precision import Precision
 
 
-class OuterProductMean(nn.Module):
+class OuterProductMean(KernelModule):
     """Algorithm 9: the pair update that the alignment implies."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
@@ -52,7 +52,7 @@ class OuterProductMean(nn.Module):
         )
 
     def _project(self, m_BSRM: Tensor, mask_BSR: Tensor) -> Tensor:
-        return self.linear_ab(self.norm(m_BSRM)) * mask_BSR.unsqueeze(-1)
+        return norm_linear(self.norm, self.linear_ab, m_BSRM) * mask_BSR.unsqueeze(-1)
 
     def _mean(self, a_BSRU: Tensor, mask_BSR: Tensor, b_BSNU: Tensor, mask_BSN: Tensor) -> Tensor:
         return outer_product_mean(
@@ -100,14 +100,14 @@ class MSAPairWeightedAveraging(nn.Module):
         return self.dropout(m_BSRM, update_BSRM, context)
 
     def _project(self, m_BSRM: Tensor) -> Tensor:
-        return self.linear_vg(self.norm_m(m_BSRM))
+        return norm_linear(self.norm_m, self.linear_vg, m_BSRM)
 
     def _average(
         self, z_BRNC: Tensor, gate_BSRM: Tensor, v_BSNM: Tensor, token_mask_BN: Tensor
     ) -> Tensor:
         averaged_BSRHD = pair_weighted_averaging(
             v_BSNM.unflatten(-1, (self.heads, -1)),
-            self.linear_bias(self.norm_z(z_BRNC)),
+            norm_linear(self.norm_z, self.linear_bias, z_BRNC),
             token_mask_BN,
             softmax=self.softmax,
         )

@@ -31,15 +31,15 @@ INTERPRETER = "interpreter"
 # Rows up to this width are a tile of most kernels; wider ones pass by in chunks, or have launch
 # options of their own.
 WIDE = 128
-# What `Launch` calls torch's own kernel that copies and converts.
-COPY = "copy"
+# What `Launch` calls torch's own kernel that copies and converts, and the vendor's products.
+COPY, PRODUCT = "copy", "product"
 
 
 class Launch(NamedTuple):
     """One start of a kernel.
 
     Attributes:
-        kernel: Operator and kernel, as ``triangle_attention.forward``; or `COPY`.
+        kernel: Operator and kernel, as ``triangle_attention.forward``; or `COPY`, or `PRODUCT`.
         grid: Programs along each axis.
         arguments: Tensors, numbers, and tuples of them, in the kernel's order.
         options: The kernel's constants, and ``num_warps`` and ``num_stages``.
@@ -145,6 +145,18 @@ def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     _watchers.tell(Launch(COPY, (), (tuple(targets), tuple(sources)), {}))
     with torch.no_grad():
         torch._foreach_copy_(list(targets), list(sources))
+
+
+def product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """Matrix products by the vendor's library, a launch like any other to the watchers.
+
+    Args:
+        out: [..., i, k], where they go.
+        left: [..., i, j], dtype of `out`.
+        right: [..., j, k], likewise.
+    """
+    _watchers.tell(Launch(PRODUCT, (), (out, left, right), {}))
+    torch.matmul(left, right, out=out)
 
 
 def function(kernel: str) -> Any:

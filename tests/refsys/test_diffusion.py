@@ -211,7 +211,7 @@ def test_adaptive_layers_are_what_the_formulas_say():
     norm, transition = AdaptiveLayerNorm(4, 6, FLOAT64), ConditionedTransition(4, 6, FLOAT64)
     randomize(norm)
     randomize(transition)
-    a, c = normal(3, 6), normal(3, 4)
+    a, c = normal(1, 2, 3, 6), normal(1, 2, 3, 4)
 
     def standard(x):
         return (x - x.mean(-1, keepdim=True)) / (
@@ -223,7 +223,7 @@ def test_adaptive_layers_are_what_the_formulas_say():
     expected = scale.sigmoid() * standard(a) + signal @ norm.linear_shift.weight.T
     torch.testing.assert_close(norm(a, norm.steer(c)), expected)
     x = transition.norm(a, transition.norm.steer(c)) @ transition.linear_in.weight.T
-    hidden = x[:, :12] * x[:, :12].sigmoid() * x[:, 12:]
+    hidden = x[..., :12] * x[..., :12].sigmoid() * x[..., 12:]
     gate = (c @ transition.gate.linear.weight.T + transition.gate.linear.bias).sigmoid()
     expected = a + gate * (hidden @ transition.linear_out.weight.T)
     torch.testing.assert_close(transition(a, transition.steer(c)), expected)

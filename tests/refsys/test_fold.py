@@ -24,7 +24,7 @@ from refsys.model.diffusion import SamplerConfig
 from refsys.precision import precision
 
 CPU = torch.device("cpu")
-FEW = "--steps 8 --samples 3 --cycles 1 --alignment-rows 4 --device cpu"
+FEW = "--steps 4 --samples 3 --cycles 1 --alignment-rows 4 --device cpu"
 # Positions have three decimals in a file, B factors two.
 POSITION, CONFIDENCE = 1e-3, 1e-2
 
@@ -62,7 +62,7 @@ def run(tmp_path_factory):
 
 def folded(model, example, **changes):
     settings = {"samples": 3, "cycles": 1, "alignment_rows": 4} | changes
-    config = FoldConfig(**settings, sampler=SamplerConfig(steps=8))
+    config = FoldConfig(**settings, sampler=SamplerConfig(steps=4))
     return fold(model, example, config, CPU)
 
 

@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from refsys import ops
 from refsys.errors import ArgumentError
 from refsys.ops import backend
+from refsys.ops.adaptive_layer_norm import adaptive_layer_norm
 from refsys.ops.backend import OPERATORS, Fallback, Implementation, Operator
+from refsys.ops.conditioned_transition import conditioned_transition
 from refsys.ops.dropout_residual import dropout_residual
 from refsys.ops.gated_attention import attention_pair_bias, gated_triangle_attention
 from refsys.ops.gated_linear import gated_linear
@@ -105,6 +107,17 @@ ARGUMENTS = {
         (normal(B, R, C), normal(C), normal(C), normal(4 * C, C), normal(C, 2 * C)),
         {"statistics": F64},
     ),
+    "adaptive_layer_norm": (
+        (normal(B, U, R, C), normal(B, 1, R, C), normal(B, 1, R, C)),
+        {"statistics": F64},
+    ),
+    "conditioned_transition": (
+        (
+            *(normal(B, U, R, C), normal(B, 1, R, C), normal(B, 1, R, C), normal(B, 1, R, C)),
+            *(normal(4 * C, C), normal(C, 2 * C)),
+        ),
+        {"statistics": F64},
+    ),
     "outer_product_mean": (
         (
             *(normal(B, S, R, U), normal(B, S, Q, U), mask(B, S, R), mask(B, S, Q)),
@@ -127,6 +140,8 @@ PUBLIC = {
     "triangle_multiplication_contraction": contraction,
     "triangle_multiplication_epilogue": epilogue,
     "transition": transition,
+    "adaptive_layer_norm": adaptive_layer_norm,
+    "conditioned_transition": conditioned_transition,
     "smooth_lddt": smooth_lddt,
     "layer_norm_linear": layer_norm_linear,
     "pair_bias": pair_bias,

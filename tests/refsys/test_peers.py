@@ -55,10 +55,17 @@ class TestTheirTerms:
         q, k, v = (t.transpose(2, 3) for t in (q, k, v))
         return softmax_of(q @ k.transpose(-1, -2) * D**-0.5 + kept + bias, v).transpose(2, 3)
 
-    @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed"])
+    def trifast(self, q, k, v, bias, mask):
+        assert q.shape == (B, H, R, N, D)
+        assert bias.shape == (B, H, N, N)
+        logits = q @ k.transpose(-1, -2) * D**-0.5 + bias.unsqueeze(2)
+        return softmax_of(logits.masked_fill(mask[:, None, :, None, :], -1e9), v)
+
+    @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed", "trifast"])
     def test_are_met(self, tensors, name, monkeypatch):
         module = SimpleNamespace(
-            triangle_attention=self.cuequivariance, DS4Sci_EvoformerAttention=self.deepspeed
+            triangle_attention=self.trifast if name == "trifast" else self.cuequivariance,
+            DS4Sci_EvoformerAttention=self.deepspeed,
         )
         monkeypatch.setattr(peers, "import_module", lambda _name: module)
         expected = OPERATOR.reference(*tensors, softmax=F64)
@@ -81,16 +88,35 @@ def test_sdpa_is_as_exact_as_plain_pytorch(tensors):
 def test_what_is_not_there_is_named_and_counted(tensors):
     before = ops.fallbacks()
     expected = OPERATOR.reference(*tensors, softmax=F64)
-    for peer in ("cuequivariance", "deepspeed"):
+    for peer in ("cuequivariance", "trifast", "deepspeed"):
         assert torch.equal(triangle_attention(*tensors, softmax=F64, backend=peer), expected)
     reasons = {each.backend: each.reason for each in ops.fallbacks() - before}
     assert reasons == {
         "cuequivariance": "cuequivariance_torch is not installed",
+        "trifast": "trifast is not installed",
         "deepspeed": "deepspeed is not installed",
     }
     with ops.use_backend("flex"):
         triangle_attention(*tensors, softmax=F64)
     assert Fallback("triangle_attention", "flex", "it does not run on a cpu") in ops.fallbacks()
+
+
+def test_shapes_that_a_peer_does_not_take_are_named(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda _name: True)
+
+    def why_not(name, rows, queries, keys, width):
+        q, k = (
+            SimpleNamespace(shape=(1, rows, tokens, 4, width), is_cuda=True, dtype=torch.bfloat16)
+            for tokens in (queries, keys)
+        )
+        return getattr(peers, f"why_not_{name}")(q, k, softmax=torch.float32)
+
+    assert why_not("trifast", 64, 64, 64, 32) is None
+    assert why_not("trifast", 16, 64, 64, 32) == "there are not as many rows as tokens"
+    assert "power of two" in why_not("trifast", 64, 64, 64, 24)
+    assert "power of two" in why_not("trifast", 64, 64, 64, 8)
+    for name in ("trifast", "cuequivariance", "deepspeed"):
+        assert why_not(name, 64, 32, 64, 32) == "there are not as many queries as keys"
 
 
 def test_a_peer_is_never_a_default():

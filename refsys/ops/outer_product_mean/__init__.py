@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from refsys.ops.backend import Operator
+from refsys.ops.backend import Implementation, Operator
 from refsys.ops.contract import check, check_rank, nbytes
-from refsys.ops.outer_product_mean import reference
+from refsys.ops.outer_product_mean import reference, triton
 
 
 def _flops(
@@ -30,6 +30,7 @@ _OPERATOR = Operator(
         nbytes(a, b, mask_a, mask_b, weight, bias)
         + a.shape[0] * a.shape[2] * b.shape[2] * weight.shape[0] * a.element_size()
     ),
+    kernels={"triton": Implementation(triton.outer_product_mean, triton.why_not)},
 )
 
 

@@ -43,7 +43,14 @@ def fold(*jobs: Planes) -> None:
     )
 
 
-def outer(d: Tensor, y: Tensor, out: Tensor, sums: Tensor | None = None) -> list[Planes]:
+def outer(
+    d: Tensor,
+    y: Tensor,
+    out: Tensor,
+    sums: Tensor | None = None,
+    *,
+    parts: int | None = None,
+) -> list[Planes]:
     """Σ over rows of d[row, o] y[row, c], the gradient of a linear layer's weight, in parts.
 
     Args:
@@ -51,6 +58,8 @@ def outer(d: Tensor, y: Tensor, out: Tensor, sums: Tensor | None = None) -> list
         y: [..., c], dense, dtype of `d`, as many rows.
         out: [o, c], dense; any floating-point dtype.
         sums: [b], dense, for Σ d[row, o] of the first b, the gradient of a bias; None for none.
+        parts: How many there are at most; None leaves it to the sizes. A single one goes into `out`
+            if that is in float32.
 
     Returns:
         What is left to `fold`.
@@ -60,13 +69,13 @@ def outer(d: Tensor, y: Tensor, out: Tensor, sums: Tensor | None = None) -> list
     options = launch_options("planes.outer", y)
     options["BLOCK_WIDTH"] = min(options["BLOCK_WIDTH"], padded_width(width))
     grid = tiles(width_out, options["BLOCK_OUT"]), tiles(width, options["BLOCK_WIDTH"])
-    most = min(tiles(_PROGRAMS, grid[0] * grid[1]), y.numel() // out.numel())
-    parts, each = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
+    most = parts or min(tiles(_PROGRAMS, grid[0] * grid[1]), y.numel() // out.numel())
+    count, each = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
     wanted = [out] if sums is None else [out, sums]
-    made = [_parts(target, parts, y) for target in wanted]
+    made = [_parts(target, count, y) for target in wanted]
     launch(
         "planes.outer",
-        (parts * grid[0], grid[1]),
+        (count * grid[0], grid[1]),
         *(d, y, made[0], made[-1], rows, each),
         SUMS=0 if sums is None else sums.numel(),
         WIDTH_OUT=width_out,

@@ -18,7 +18,7 @@ from refsys.ops.layer_norm.kernels import (
 
 
 @triton.jit
-def _load_weights(
+def load_weights(
     weight_in, weight_out, unit_H, channel_C, hidden, WIDTH: tl.constexpr, EVEN: tl.constexpr
 ):
     """A chunk's weights: gate and value [H, C], and output [C, H]; 0 outside."""
@@ -35,6 +35,31 @@ def _load_weights(
         tl.load(values, mask=inside_HC, other=0.0),
         tl.load(outs, mask=inside_CH, other=0.0),
     )
+
+
+@triton.jit
+def swiglu_linear(
+    y_RC,
+    weight_in,
+    weight_out,
+    channel_C,
+    hidden,
+    WIDTH: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """What becomes of normalized rows, in float32, a chunk of hidden units at a time."""
+    out_RC = tl.zeros(y_RC.shape, tl.float32)
+    for first in range(0, hidden, BLOCK_HIDDEN):
+        unit_H = first + tl.arange(0, BLOCK_HIDDEN)
+        gate_HC, value_HC, out_CH = load_weights(
+            weight_in, weight_out, unit_H, channel_C, hidden, WIDTH, EVEN
+        )
+        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
+        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
+        hidden_RH = (gate_RH * tl.sigmoid(gate_RH) * value_RH).to(y_RC.dtype)
+        out_RC = tl.dot(hidden_RH, tl.trans(out_CH), out_RC, input_precision="ieee")
+    return out_RC
 
 
 @triton.jit
@@ -61,21 +86,9 @@ def forward(
     y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
         x, norm_weight, norm_bias, first_row, channel_C, rows, epsilon, BLOCK_ROWS, WIDTH, ""
     )
-    out_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
-    for first in range(0, hidden, BLOCK_HIDDEN):
-        gate_HC, value_HC, out_CH = _load_weights(
-            weight_in,
-            weight_out,
-            first + tl.arange(0, BLOCK_HIDDEN),
-            channel_C,
-            hidden,
-            WIDTH,
-            EVEN,
-        )
-        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
-        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
-        hidden_RH = (gate_RH * tl.sigmoid(gate_RH) * value_RH).to(y_RC.dtype)
-        out_RC = tl.dot(hidden_RH, tl.trans(out_CH), out_RC, input_precision="ieee")
+    out_RC = swiglu_linear(
+        y_RC, weight_in, weight_out, channel_C, hidden, WIDTH, BLOCK_HIDDEN, EVEN
+    )
     if RESIDUAL:
         out_RC += load_rows(x, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
             tl.float32
@@ -84,12 +97,44 @@ def forward(
 
 
 @triton.jit
-def _slopes(gate, value, towards, dtype: tl.constexpr):
+def slopes(gate, value, towards, dtype: tl.constexpr):
     """Hidden units, and the gradients of their gates and values, from that of the units."""
     open_ = tl.sigmoid(gate)
     swish = gate * open_
     dgate = towards * value * (open_ + swish * (1.0 - open_))
     return (swish * value).to(dtype), dgate.to(dtype), (towards * swish).to(dtype)
+
+
+@triton.jit
+def swiglu_linear_backward(
+    y_RC,
+    grad_RC,
+    weight_in,
+    weight_out,
+    channel_C,
+    hidden,
+    UPDATE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """The gradient of normalized rows; and, with `UPDATE`, what became of them; in float32."""
+    dy_RC = tl.zeros(y_RC.shape, tl.float32)
+    update_RC = tl.zeros(y_RC.shape, tl.float32)
+    for first in range(0, hidden, BLOCK_HIDDEN):
+        unit_H = first + tl.arange(0, BLOCK_HIDDEN)
+        gate_HC, value_HC, out_CH = load_weights(
+            weight_in, weight_out, unit_H, channel_C, hidden, WIDTH, EVEN
+        )
+        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
+        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
+        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dy_RC = tl.dot(dgate_RH, gate_HC, dy_RC, input_precision="ieee")
+        dy_RC = tl.dot(dvalue_RH, value_HC, dy_RC, input_precision="ieee")
+        if UPDATE:
+            update_RC = tl.dot(hidden_RH, tl.trans(out_CH), update_RC, input_precision="ieee")
+    return dy_RC, update_RC
 
 
 @triton.jit
@@ -125,23 +170,10 @@ def backward_rows(
     )
     store_rows(y, first_row, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
     grad_RC = load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
-    dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
-    for first in range(0, hidden, BLOCK_HIDDEN):
-        gate_HC, value_HC, out_CH = _load_weights(
-            weight_in,
-            weight_out,
-            first + tl.arange(0, BLOCK_HIDDEN),
-            channel_C,
-            hidden,
-            WIDTH,
-            EVEN,
-        )
-        gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
-        value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
-        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
-        _hidden_RH, dgate_RH, dvalue_RH = _slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
-        dy_RC = tl.dot(dgate_RH, gate_HC, dy_RC, input_precision="ieee")
-        dy_RC = tl.dot(dvalue_RH, value_HC, dy_RC, input_precision="ieee")
+    dy_RC, _update_RC = swiglu_linear_backward(
+        *(y_RC, grad_RC, weight_in, weight_out, channel_C, hidden),
+        *(False, WIDTH, BLOCK_HIDDEN, EVEN),
+    )
     # Normalized again: the registers were needed meanwhile. The hint keeps the compiler from
     # taking both for one.
     _y_RC, hat_RC, rsigma_R, scale_C = load_normalized(
@@ -189,7 +221,7 @@ def backward_weights(
     unit_H = tl.program_id(0) % chunks * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
     part = tl.program_id(0) // chunks
     channel_C = tl.arange(0, BLOCK_WIDTH)
-    gate_HC, value_HC, out_CH = _load_weights(
+    gate_HC, value_HC, out_CH = load_weights(
         weight_in, weight_out, unit_H, channel_C, hidden, WIDTH, EVEN
     )
     dgate_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
@@ -202,7 +234,7 @@ def backward_weights(
         gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
         value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
         towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
-        hidden_RH, dgate_RH, dvalue_RH = _slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
         dgate_CH = tl.dot(tl.trans(y_RC), dgate_RH, dgate_CH, input_precision="ieee")
         dvalue_CH = tl.dot(tl.trans(y_RC), dvalue_RH, dvalue_CH, input_precision="ieee")
         dout_CH = tl.dot(tl.trans(grad_RC), hidden_RH, dout_CH, input_precision="ieee")

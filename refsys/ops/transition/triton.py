@@ -107,21 +107,40 @@ def backward(
         **options,
     )
 
-    options = _options("transition.backward_weights", x, hidden)
+    dnorm = norm_weight.new_empty((2, width))
+    half_in, half_out = inputs[3:]
+    dweights, job = backward_weights(y, half_in, half_out, grad, weight_in)
+    fold(Planes(norm_planes, dnorm.unsqueeze(0)), job)
+    return dx, dnorm, dweights
+
+
+def backward_weights(
+    y: Tensor, weight_in: Tensor, weight_out: Tensor, grad: Tensor, like: Tensor
+) -> tuple[Tensor, Planes]:
+    """The gradients of both weights, one after the other [3nc²]; and what is left to `fold`.
+
+    Args:
+        y: [..., c], what the first linear layer reads, dense.
+        weight_in: [2nc, c], dtype of `y`.
+        weight_out: [c, nc], likewise.
+        grad: Of what the second one gives, shape and dtype of `y`, dense.
+        like: Has the dtype of the gradients.
+    """
+    width, hidden = weight_out.shape
+    options = _options("transition.backward_weights", y, hidden)
     chunks = tiles(hidden, options["BLOCK_HIDDEN"])
-    most = min(tiles(_PROGRAMS, chunks), 2 * x.numel() // (3 * hidden * width))
+    rows = y.numel() // width
+    most = min(tiles(_PROGRAMS, chunks), 2 * y.numel() // (3 * hidden * width))
     parts, each = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
-    planes = _planes("transition.weight_planes", x, parts, 3 * hidden * width)
+    planes = _planes("transition.weight_planes", y, parts, 3 * hidden * width)
     launch(
         "transition.backward_weights",
         (parts * chunks,),
-        *(y, *inputs[3:], grad, planes, rows, hidden, each),
+        *(y, weight_in, weight_out, grad, planes, rows, hidden, each),
         **options,
     )
-    dnorm = norm_weight.new_empty((2, width))
-    dweights = weight_in.new_empty((3 * hidden * width,))
-    fold(Planes(norm_planes, dnorm.unsqueeze(0)), Planes(planes, dweights.unsqueeze(0)))
-    return dx, dnorm, dweights
+    dweights = like.new_empty((3 * hidden * width,))
+    return dweights, Planes(planes, dweights.unsqueeze(0))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

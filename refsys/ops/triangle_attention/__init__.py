@@ -28,6 +28,7 @@ _OPERATOR = Operator(
         "cuequivariance": Implementation(
             peers.cuequivariance, peers.why_not_cuequivariance, deterministic=False
         ),
+        "trifast": Implementation(peers.trifast, peers.why_not_trifast),
         "deepspeed": Implementation(peers.deepspeed, peers.why_not_deepspeed, deterministic=False),
     },
     scores=lambda q, k, *_arguments, **_options: q.numel() // q.shape[-1] * k.shape[2],

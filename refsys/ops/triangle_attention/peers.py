@@ -1,6 +1,6 @@
 """Triangle attention on what others have made: torch's own, and packages that may be installed.
 
-Never a default and never a dependency. Most sum the gradient of the bias with atomic additions, so
+Never a default and never a dependency. Some sum the gradient of the bias with atomic additions, so
 that two runs differ in their last bits. None of them zeroes a row without keys of itself.
 
 Shape suffixes: B batch, R row, Q query, K key, H head, D head width.
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from refsys.ops.triton_backend import padded_width
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -84,6 +86,23 @@ def deepspeed(
     return _with_keys(attend(q_BRQHD, k_BRKHD, v_BRKHD, biases), mask_BRK)
 
 
+def trifast(
+    q_BRQHD: Tensor,
+    k_BRKHD: Tensor,
+    v_BRKHD: Tensor,
+    bias_BHQK: Tensor,
+    mask_BRK: Tensor,
+    *,
+    softmax: torch.dtype,
+) -> Tensor:
+    """``trifast.triangle_attention``, whose mask says which keys to leave out."""
+    del softmax
+    attend = import_module("trifast").triangle_attention
+    queries, keys, values = (t.movedim(3, 1) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
+    out = attend(queries, keys, values, bias_BHQK, ~mask_BRK)
+    return _with_keys(out.movedim(1, 3), mask_BRK)
+
+
 def flex(
     q_BRQHD: Tensor,
     k_BRKHD: Tensor,
@@ -142,6 +161,18 @@ def on_accelerator(
 why_not_cuequivariance = on_accelerator("cuequivariance_torch", _HALF, square=True)
 why_not_deepspeed = on_accelerator("deepspeed", _HALF, square=True)
 why_not_flex = on_accelerator("triton", (*_HALF, torch.float32))
+_why_not_trifast = on_accelerator("trifast", (*_HALF, torch.float32), square=True)
+
+
+def why_not_trifast(q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype) -> str | None:
+    """See `refsys.ops.backend.Implementation`."""
+    if reason := _why_not_trifast(q, k, *tensors, softmax=softmax):
+        return reason
+    if q.shape[1] != q.shape[2]:
+        return "there are not as many rows as tokens"
+    if q.shape[-1] != padded_width(q.shape[-1]):
+        return "heads are not as wide as a power of two from 16 on"
+    return None
 
 
 def _with_keys(out_BRQHD: Tensor, mask_BRK: Tensor) -> Tensor:

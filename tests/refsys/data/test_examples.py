@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from refsys.data.crop import CROPS, contiguous_crop, crop_tokens, spatial_crop
 from refsys.data.examples import ATOM_STEP, Examples, ExampleSpec
+from refsys.data.preparation import Sources, prepare
+from refsys.data.store import Store
 from refsys.data.synthetic import synthetic_batch
 from refsys.data.vocabulary import GAP
 from refsys.errors import ArgumentError, DataError
@@ -236,13 +238,15 @@ class TestBatch:
         with pytest.raises(DataError, match="bonds in a crop of 468 tokens; a batch holds 0"):
             _ = Examples(store, ["8vkf"], ExampleSpec(tokens=468, alignment_rows=1))[0]
 
-    def test_too_many_bonds_to_ligands_are_an_error(self, everything, monkeypatch):
+    def test_too_many_bonds_to_ligands_are_an_error(self, sources, tmp_path, monkeypatch):
+        store = Store(tmp_path)
+        prepare(store, Sources(structure=sources["19hc"].structure.cached))
         monkeypatch.setattr("refsys.data.atom_features.LIGAND_BONDS", 35)
         spec = ExampleSpec(tokens=1378, alignment_rows=1, whole=True)
         with pytest.raises(
             DataError, match="19hc: 36 bonds to ligands in a crop; a batch holds 35"
         ):
-            _ = Examples(everything, ["19hc"], spec)[0]
+            _ = Examples(store, ["19hc"], spec)[0]
 
     def test_no_examples_is_an_error(self, store):
         with pytest.raises(DataError, match="no examples to train on"):
