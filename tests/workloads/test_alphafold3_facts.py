@@ -132,7 +132,7 @@ def test_a_whole_step_of_full_traces_without_the_hardware():
     assert time.process_time() - start < 120
     assert not found.unpriced
     assert {"parameters", "optimizer", "activations", "gradients"} <= set(found.peak.by_state)
-    assert found.peak.nbytes > 20 * 2**30
+    assert 20 * 2**30 < found.peak.nbytes < 22 * 2**30
 
 
 def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):

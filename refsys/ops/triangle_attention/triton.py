@@ -246,6 +246,8 @@ def _options(kernel: str, q: Tensor, k: Tensor) -> dict[str, Any]:
     """A kernel's launch options and the constants that follow from the shapes."""
     options = launch_options(kernel, q)
     queries, keys, width = q.shape[2], k.shape[2], q.shape[4]
+    # A window of atoms has fewer queries than a tile.
+    options["BLOCK_Q"] = min(options["BLOCK_Q"], padded_width(queries))
     even = queries % options["BLOCK_Q"] == 0 and keys % options.get("BLOCK_K", 1) == 0
     return options | {"WIDTH": width, "BLOCK_WIDTH": padded_width(width), "EVEN": even}
 
