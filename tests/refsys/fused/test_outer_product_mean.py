@@ -39,11 +39,11 @@ def results(tensors):
     return out.detach(), *torch.autograd.grad(out, leaves, towards)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     batch=st.integers(1, 2),
     alignment=st.integers(1, 5),
-    rows=st.integers(1, 12),
+    rows=st.integers(1, 5),
     columns=st.integers(1, 33),
     width=st.sampled_from([1, 4, 8]),
     out=st.sampled_from([1, 16, 24]),
@@ -56,18 +56,18 @@ def test_any_shape(batch, alignment, rows, columns, width, out, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_widths_of_the_alignment_track(dtype):
-    assert_exact(OPERATOR, draw(1, 6, 5, 7, 32, 128), OPTIONS, dtype)
+    assert_exact(OPERATOR, draw(1, 6, 2, 5, 32, 128), OPTIONS, dtype)
 
 
 def test_strides_are_free_and_rows_are_independent():
-    a, b, mask_a, mask_b, *weights = draw(2, 3, 10, 6, 4, 16)
+    a, b, mask_a, mask_b, *weights = draw(2, 3, 6, 4, 4, 16)
     whole = results((a, b, mask_a, mask_b, *weights))
     turned = [t.transpose(1, 2).contiguous().transpose(1, 2) for t in (a, b, mask_a, mask_b)]
     for one, other in zip(results((*turned, *weights)), whole, strict=True):
         assert torch.equal(one, other)
-    slab = results((a[:, :, 2:7], b, mask_a[:, :, 2:7], mask_b, *weights))
-    torch.testing.assert_close(slab[0], whole[0][:, 2:7])
-    torch.testing.assert_close(slab[1], whole[1][:, :, 2:7])
+    slab = results((a[:, :, 2:5], b, mask_a[:, :, 2:5], mask_b, *weights))
+    torch.testing.assert_close(slab[0], whole[0][:, 2:5])
+    torch.testing.assert_close(slab[1], whole[1][:, :, 2:5])
 
 
 def test_what_no_alignment_row_covers_gets_the_bias_alone():
