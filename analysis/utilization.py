@@ -28,6 +28,7 @@ UTILIZATION = (
     _quantity("utilization", "achieved_flops", "flops", "model FLOPs over time", logarithmic=True),
     _quantity("utilization", "model_flop_utilization", "share", "model FLOP utilization"),
     _quantity("utilization", "hardware_flop_utilization", "share", "hardware FLOP utilization"),
+    _quantity("utilization", "times_floor", "ratio", "time over the device's floor", True),
     _quantity("utilization", "device_busy_pct", "percent", "time with a kernel running"),
     _quantity("utilization", "cpu_busy_pct", "percent", "CPU time over time and cores"),
 )

@@ -65,9 +65,10 @@ SHORTER = (
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),
     (
-        r"^foldperf gate --timing( --against \S+)?( --only \S+)?( --pairs \d+)?( --threshold 3)?",
+        r"^foldperf gate --timing( --against \S+)?( --only \S+)?( --pairs \d+)?( --threshold 3)?"
+        r"( --markdown \S+ --junit \S+)?",
         f"foldperf gate --timing --against {ROOT} --pairs 4 --threshold 3"
-        " --only operator=layer_norm",
+        " --only operator=layer_norm --markdown summary.md --junit gate-timing.xml",
     ),
     (
         r"^foldperf gate (--baseline \S+ )?--bless --reason .*",

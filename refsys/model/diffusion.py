@@ -25,7 +25,7 @@ from refsys.model.atom_attention import (
 from refsys.model.context import Context
 from refsys.model.diffusion_conditioning import SIGMA_DATA, PairConditioning, SingleConditioning
 from refsys.model.diffusion_transformer import DiffusionTransformer
-from refsys.model.layers import Linear, ScaledLayerNorm, norm_linear
+from refsys.model.layers import Linear, ScaledLayerNorm
 from refsys.precision import Precision
 
 
@@ -112,7 +112,7 @@ class DiffusionModule(nn.Module):
         a_BDNT, q_BDAC = self.atom_encoder(
             condition.initial_B1AC, condition.encoder, scaled_BDA3, batch, context
         )
-        a_BDNT = a_BDNT + norm_linear(self.norm_s, self.linear_s, s_BDNS)
+        a_BDNT = a_BDNT + self.linear_s(self.norm_s(s_BDNS))
         a_BDNT = self.transformer(
             a_BDNT, s_BDNS, condition.biases_LBHNN, batch["token_mask"], context
         )

@@ -191,7 +191,8 @@ def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
     assert {"git", "software", "host", "source_sha256", "started_at"} <= record.keys()
     assert record["software"]["triton"]
     found = {(each["kernel"], each["width"], each["architecture"]) for each in record["kernels"]}
-    assert len(found) == len(record["kernels"]) == 3 * 2 * len(ARCHITECTURES)
+    # Three for narrow and for wide rows, and five of the conditioned one.
+    assert len(found) == len(record["kernels"]) == (3 * 2 + 5) * len(ARCHITECTURES)
     assert all(each["resources"]["registers"] > 16 for each in record["kernels"])
     drawn = (tmp_path / "kernels.svg").read_text()
     for text in ("transition.backward_rows (384)", "gfx90a", "broken rule is bold"):

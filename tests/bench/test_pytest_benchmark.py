@@ -18,7 +18,7 @@ from workloads.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "tests" / "benchmark"
-CHEAP = "dropout_residual or (layer_norm and not layer_norm_linear)"
+CHEAP = "dropout_residual or (layer_norm and not layer_norm_linear and not adaptive)"
 
 
 def run_pytest(*options, folder):

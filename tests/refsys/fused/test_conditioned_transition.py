@@ -49,14 +49,14 @@ SHAPES = st.tuples(
 )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(shape=SHAPES, shared=st.booleans(), dtype=st.sampled_from(DTYPES))
 def test_any_norm(shape, shared, dtype):
     with use_launch_options(SMALL):
         assert_exact(OPERATORS["adaptive_layer_norm"], draw(shape, shared), OPTIONS, dtype)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shape=SHAPES,
     shared=st.booleans(),
@@ -83,7 +83,7 @@ def test_wide_rows_some_at_a_time(at_once, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_shape_of_the_token_track(dtype):
     assert_exact(
-        OPERATORS["conditioned_transition"], draw((1, 2, 5, 768), False, 1536), OPTIONS, dtype
+        OPERATORS["conditioned_transition"], draw((1, 1, 3, 768), False, 1536), OPTIONS, dtype
     )
 
 

@@ -45,7 +45,7 @@ def attend(tensors, backend="triton"):
     return out.detach(), *torch.autograd.grad(out, inputs, towards)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     tokens=st.integers(1, 33),
     batch=st.just(1),
@@ -60,7 +60,7 @@ def test_whole_pair_tensors(tokens, batch, heads, width, dtype):
     assert_exact(OPERATOR, tensors, {"softmax": F64}, dtype)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.tuples(st.integers(1, 2), st.integers(1, 40), st.integers(1, 40)),
     width=st.sampled_from([1, 8, 24, 33, 64]),
