@@ -29,7 +29,7 @@ from refsys.model.conditioning import (
 )
 from refsys.model.context import Context
 from refsys.model.initialization import he, zeros
-from refsys.model.layers import Linear, OneHotLinear, ScaledLayerNorm, norm_linear
+from refsys.model.layers import Linear, OneHotLinear, ScaledLayerNorm
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.parallel import Layout
 from refsys.precision import Precision
@@ -145,7 +145,7 @@ class AtomTransformer(nn.Module):
 
     def steer(self, condition: AtomConditioning) -> tuple[AtomBlockSteering, ...]:
         """What the conditioning says to every block: once for all samples and noise levels."""
-        biases_BWQKE = norm_linear(self.norm_pair, self.linear_bias, condition.pair_BWQKP)
+        biases_BWQKE = self.linear_bias(condition.pair_BWQKP, norm=self.norm_pair)
         biases_LBWHQK = biases_BWQKE.unflatten(-1, (len(self.blocks), -1)).permute(4, 0, 1, 5, 2, 3)
         pairs = zip(self.blocks, biases_LBWHQK.unbind(0), strict=True)
         return tuple(
@@ -325,7 +325,7 @@ class DiffusionAtomEncoder(nn.Module):
         layout = context.layout
         reference_BAC = self.reference.single(batch)
         token_BA = batch["atom_token"]
-        trunk_BNC = norm_linear(self.norm_s, self.linear_s, s_BNS)
+        trunk_BNC = self.linear_s(s_BNS, norm=self.norm_s)
         c_BAC = reference_BAC + of_tokens(trunk_BNC.unsqueeze(1), token_BA).squeeze(1)
         p_BWQKP = self.reference.pair(batch, layout)
         z_BNNP = context.by_rows(self._pairs, z_BNNC)
@@ -334,7 +334,7 @@ class DiffusionAtomEncoder(nn.Module):
         return reference_BAC.unsqueeze(1), AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
 
     def _pairs(self, z_BNNC: Tensor) -> Tensor:
-        return norm_linear(self.norm_z, self.linear_z, z_BNNC)
+        return self.linear_z(z_BNNC, norm=self.norm_z)
 
     @staticmethod
     def _token_pairs(z_BNNP: Tensor, token_BA: Tensor, layout: Layout) -> Tensor:
@@ -382,4 +382,4 @@ class AtomAttentionDecoder(nn.Module):
         """[B, D, A, 3]."""
         q_BDAC = q_BDAC + of_tokens(self.linear_token(a_BDNT), batch["atom_token"])
         q_BDAC = self.transformer(q_BDAC, steering, batch["atom_mask"], context)
-        return norm_linear(self.norm, self.linear_out, q_BDAC)
+        return self.linear_out(q_BDAC, norm=self.norm)

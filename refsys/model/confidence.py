@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.initialization import zeros
-from refsys.model.layers import LayerNorm, Linear, OneHotLinear, norm_linear
+from refsys.model.layers import LayerNorm, Linear, OneHotLinear
 from refsys.model.pairformer import PairformerBlock
 from refsys.precision import Precision
 
@@ -79,8 +79,8 @@ class ConfidenceHead(nn.Module):
         for block in self.blocks:
             s_BRS, z_BRNC = context.run(block, s_BRS, z_BRNC, token_mask_BN, mask_BRN)
         pde_BRNK, pae_BRNK = context.by_rows(self._pairs, z_BRNC)
-        plddt_BRE = norm_linear(self.norm_plddt, self.linear_plddt, s_BRS)
-        resolved_BRE = norm_linear(self.norm_resolved, self.linear_resolved, s_BRS)
+        plddt_BRE = self.linear_plddt(s_BRS, norm=self.norm_plddt)
+        resolved_BRE = self.linear_resolved(s_BRS, norm=self.norm_resolved)
         return ConfidenceOutput(
             plddt_BRE.unflatten(-1, (ATOMS_PER_TOKEN, PLDDT_BINS)),
             pae_BRNK,
@@ -90,8 +90,8 @@ class ConfidenceHead(nn.Module):
         )
 
     def _pairs(self, z_BRNC: Tensor) -> tuple[Tensor, Tensor]:
-        pde_BRNK = norm_linear(self.norm_pde, self.linear_pde, z_BRNC)
-        return pde_BRNK, norm_linear(self.norm_pae, self.linear_pae, z_BRNC)
+        pde_BRNK = self.linear_pde(z_BRNC, norm=self.norm_pde)
+        return pde_BRNK, self.linear_pae(z_BRNC, norm=self.norm_pae)
 
     def _distances(self, position_BN3: Tensor, dtype: torch.dtype, context: Context) -> Tensor:
         """[B, R, N, C]; below the first edge there is no bin."""

@@ -112,7 +112,7 @@ class DiffusionModule(nn.Module):
         a_BDNT, q_BDAC = self.atom_encoder(
             condition.initial_B1AC, condition.encoder, scaled_BDA3, batch, context
         )
-        a_BDNT = a_BDNT + self.linear_s(self.norm_s(s_BDNS))
+        a_BDNT = a_BDNT + self.linear_s(s_BDNS, norm=self.norm_s)
         a_BDNT = self.transformer(
             a_BDNT, s_BDNS, condition.biases_LBHNN, batch["token_mask"], context
         )

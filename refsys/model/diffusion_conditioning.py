@@ -15,7 +15,7 @@ from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.embedding import RelativePosition, relative_position
-from refsys.model.layers import Linear, ScaledLayerNorm, norm_linear
+from refsys.model.layers import Linear, ScaledLayerNorm
 from refsys.model.transition import Transition
 from refsys.precision import Precision
 from refsys.streams import Draw
@@ -46,7 +46,7 @@ class PairConditioning(nn.Module):
 
     def _condition(self, z_BRNC: Tensor, *codes: Tensor) -> Tensor:
         one_hot = self._one_hot(z_BRNC.dtype, RelativePosition(*codes))
-        z_BRNC = norm_linear(self.norm, self.linear, torch.cat([z_BRNC, *one_hot], -1))
+        z_BRNC = self.linear(torch.cat([z_BRNC, *one_hot], -1), norm=self.norm)
         for transition in self.transitions:
             z_BRNC = transition(z_BRNC)
         return z_BRNC
@@ -104,12 +104,12 @@ class SingleConditioning(nn.Module):
     def trunk(self, s_BRS: Tensor, s_inputs_BRI: Tensor) -> Tensor:
         """[B, 1, R, S]: the half that no noise touches."""
         known_BRW = torch.cat([s_BRS, s_inputs_BRI], dim=-1)
-        return norm_linear(self.norm_s, self.linear_s, known_BRW).unsqueeze(1)
+        return self.linear_s(known_BRW, norm=self.norm_s).unsqueeze(1)
 
     def forward(self, trunk_B1RS: Tensor, sigma_BD: Tensor) -> Tensor:
         """[B, D, R, S], for noise levels in ångström."""
         level_BDF = self.fourier(0.25 * torch.log(sigma_BD / SIGMA_DATA))
-        noise_BDS = norm_linear(self.norm_noise, self.linear_noise, level_BDF.to(self.dtype))
+        noise_BDS = self.linear_noise(level_BDF.to(self.dtype), norm=self.norm_noise)
         s_BDRS = trunk_B1RS + noise_BDS.unsqueeze(2)
         for transition in self.transitions:
             s_BDRS = transition(s_BDRS)

@@ -11,7 +11,7 @@ from refsys.config import ModelConfig
 from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition, ZeroGate
 from refsys.model.context import Context
 from refsys.model.initialization import lecun, stacked, zeros
-from refsys.model.layers import Linear, ScaledLayerNorm, norm_linear
+from refsys.model.layers import Linear, ScaledLayerNorm
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.precision import Precision
 
@@ -99,7 +99,7 @@ class DiffusionTransformer(nn.Module):
         return bias_BRNE.unflatten(-1, (len(self.blocks), -1)).permute(3, 0, 4, 1, 2)
 
     def _bias(self, z_BRNC: Tensor) -> Tensor:
-        return norm_linear(self.norm_z, self.linear_bias, z_BRNC)
+        return self.linear_bias(z_BRNC, norm=self.norm_z)
 
     def forward(
         self,

@@ -17,7 +17,7 @@ from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.initialization import zeros
-from refsys.model.layers import LayerNorm, Linear, OneHotLinear, norm_linear
+from refsys.model.layers import LayerNorm, Linear, OneHotLinear
 from refsys.parallel import Layout
 from refsys.precision import Precision
 
@@ -190,7 +190,7 @@ class RecyclingEmbedder(nn.Module):
 
     def forward(self, s_BRW: Tensor, z_BRNC: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """The previous cycle's single and pair slabs, embedded."""
-        return norm_linear(self.norm_s, self.linear_s, s_BRW), context.by_rows(self._pairs, z_BRNC)
+        return self.linear_s(s_BRW, norm=self.norm_s), context.by_rows(self._pairs, z_BRNC)
 
     def _pairs(self, z_BRNC: Tensor) -> Tensor:
-        return norm_linear(self.norm_z, self.linear_z, z_BRNC)
+        return self.linear_z(z_BRNC, norm=self.norm_z)

@@ -32,8 +32,12 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
         self.initializers = {"weight": initializer} | ({"bias": bias_initializer} if bias else {})
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] → [..., out] in the dtype of `x`."""
+    def forward(self, x: Tensor, norm: "LayerNorm | ScaledLayerNorm | None" = None) -> Tensor:
+        """[..., in] → [..., out] in the dtype of `x`: of x, or of norm(x) in one pass."""
+        if norm is not None:
+            return layer_norm_linear(
+                x, norm.weight, norm.bias, self.weight, self.bias, statistics=norm.statistics
+            )
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
@@ -96,10 +100,3 @@ class ScaledLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., width] in the dtype of `x`."""
         return layer_norm(x, self.weight, None, statistics=self.statistics)
-
-
-def norm_linear(norm: LayerNorm | ScaledLayerNorm, linear: Linear, x: Tensor) -> Tensor:
-    """linear(norm(x)), in one pass where kernels serve: [..., in] → [..., out]."""
-    return layer_norm_linear(
-        x, norm.weight, norm.bias, linear.weight, linear.bias, statistics=norm.statistics
-    )

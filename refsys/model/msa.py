@@ -14,7 +14,7 @@ from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
-from refsys.model.layers import KernelModule, LayerNorm, Linear, norm_linear
+from refsys.model.layers import KernelModule, LayerNorm, Linear
 from refsys.model.pairformer import PairStack
 from refsys.model.transition import Transition
 from refsys.ops.outer_product_mean import outer_product_mean
@@ -52,7 +52,7 @@ class OuterProductMean(KernelModule):
         )
 
     def _project(self, m_BSRM: Tensor, mask_BSR: Tensor) -> Tensor:
-        return norm_linear(self.norm, self.linear_ab, m_BSRM) * mask_BSR.unsqueeze(-1)
+        return self.linear_ab(m_BSRM, norm=self.norm) * mask_BSR.unsqueeze(-1)
 
     def _mean(self, a_BSRU: Tensor, mask_BSR: Tensor, b_BSNU: Tensor, mask_BSN: Tensor) -> Tensor:
         return outer_product_mean(
@@ -100,14 +100,14 @@ class MSAPairWeightedAveraging(nn.Module):
         return self.dropout(m_BSRM, update_BSRM, context)
 
     def _project(self, m_BSRM: Tensor) -> Tensor:
-        return norm_linear(self.norm_m, self.linear_vg, m_BSRM)
+        return self.linear_vg(m_BSRM, norm=self.norm_m)
 
     def _average(
         self, z_BRNC: Tensor, gate_BSRM: Tensor, v_BSNM: Tensor, token_mask_BN: Tensor
     ) -> Tensor:
         averaged_BSRHD = pair_weighted_averaging(
             v_BSNM.unflatten(-1, (self.heads, -1)),
-            norm_linear(self.norm_z, self.linear_bias, z_BRNC),
+            self.linear_bias(z_BRNC, norm=self.norm_z),
             token_mask_BN,
             softmax=self.softmax,
         )

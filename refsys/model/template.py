@@ -15,7 +15,7 @@ from refsys.config import ModelConfig
 from refsys.geometry import frames
 from refsys.model.context import Context
 from refsys.model.initialization import he
-from refsys.model.layers import LayerNorm, Linear, OneHotLinear, norm_linear
+from refsys.model.layers import LayerNorm, Linear, OneHotLinear
 from refsys.model.pairformer import PairStack
 from refsys.precision import Precision
 
@@ -100,7 +100,7 @@ class TemplateEmbedder(nn.Module):
         return self.linear_out(F.relu(mean))
 
     def _query(self, z_BRNC: Tensor) -> Tensor:
-        return norm_linear(self.norm_z, self.linear_z, z_BRNC)
+        return self.linear_z(z_BRNC, norm=self.norm_z)
 
     def _embed(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
         """[B, R, N, T]: one template's features; across chains the residue classes alone."""
