@@ -5,6 +5,7 @@ from torch import Tensor
 
 from refsys.errors import ArgumentError
 from refsys.ops.adaptive_layer_norm import check_conditions
+from refsys.ops.adaptive_layer_norm.triton import why_not
 from refsys.ops.backend import Implementation, Operator
 from refsys.ops.conditioned_transition import reference, triton
 from refsys.ops.contract import check, nbytes
@@ -27,7 +28,7 @@ _OPERATOR = Operator(
     reference.conditioned_transition,
     flops=_flops,
     minimum_bytes=lambda a, *tensors, **_options: nbytes(a, *tensors, a),
-    kernels={"triton": Implementation(triton.conditioned_transition, triton.why_not)},
+    kernels={"triton": Implementation(triton.conditioned_transition, why_not)},
 )
 
 

@@ -100,6 +100,13 @@ def backward_rows(
 
 
 @triton.jit
+def _places(total, BLOCK: tl.constexpr):
+    """This program's elements, counted through all rows, and which exist."""
+    place_E = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return place_E, place_E < total
+
+
+@triton.jit
 def open_gate(
     x, gate, beside, out, size, samples, total, BESIDE: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -107,8 +114,7 @@ def open_gate(
 
     `size` is that of one sample, `total` of all; a gate is shared by so many samples.
     """
-    place_E = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside_E = place_E < total
+    place_E, inside_E = _places(total, BLOCK)
     shared_E = place_E // size // samples * size + place_E % size
     open_E = tl.sigmoid(tl.load(gate + shared_E, mask=inside_E, other=0.0).to(tl.float32))
     out_E = tl.load(x + place_E, mask=inside_E, other=0.0).to(tl.float32) * open_E
@@ -118,13 +124,19 @@ def open_gate(
 
 
 @triton.jit
-def swiglu(wide, units, total, hidden, BLOCK: tl.constexpr):
-    """The hidden units [row, H] of what their two projections gave, [row, 2H]."""
-    place_E = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside_E = place_E < total
+def _load_projected(wide, place_E, inside_E, hidden):
+    """What both projections gave for hidden units; and where, the gate's half of [row, 2H]."""
     gates = wide + (place_E // hidden * (2 * hidden) + place_E % hidden)
     gate_E = tl.load(gates, mask=inside_E, other=0.0).to(tl.float32)
     value_E = tl.load(gates + hidden, mask=inside_E, other=0.0).to(tl.float32)
+    return gate_E, value_E, gates
+
+
+@triton.jit
+def swiglu(wide, units, total, hidden, BLOCK: tl.constexpr):
+    """The hidden units [row, H] of what their two projections gave, [row, 2H]."""
+    place_E, inside_E = _places(total, BLOCK)
+    gate_E, value_E, _gates = _load_projected(wide, place_E, inside_E, hidden)
     unit_E = gate_E * tl.sigmoid(gate_E) * value_E
     tl.store(units + place_E, unit_E.to(units.dtype.element_ty), mask=inside_E)
 
@@ -132,11 +144,8 @@ def swiglu(wide, units, total, hidden, BLOCK: tl.constexpr):
 @triton.jit
 def swiglu_backward(wide, units, total, hidden, BLOCK: tl.constexpr):
     """In place: of what the projections gave, its gradient; of that of the units, the units."""
-    place_E = tl.cast(tl.program_id(0), tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside_E = place_E < total
-    gates = wide + (place_E // hidden * (2 * hidden) + place_E % hidden)
-    gate_E = tl.load(gates, mask=inside_E, other=0.0).to(tl.float32)
-    value_E = tl.load(gates + hidden, mask=inside_E, other=0.0).to(tl.float32)
+    place_E, inside_E = _places(total, BLOCK)
+    gate_E, value_E, gates = _load_projected(wide, place_E, inside_E, hidden)
     towards_E = tl.load(units + place_E, mask=inside_E, other=0.0).to(tl.float32)
     unit_E, dgate_E, dvalue_E = slopes(gate_E, value_E, towards_E, units.dtype.element_ty)
     tl.store(units + place_E, unit_E, mask=inside_E)

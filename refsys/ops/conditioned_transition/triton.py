@@ -14,7 +14,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.adaptive_layer_norm import triton as adaptive_layer_norm
 from refsys.ops.adaptive_layer_norm.triton import EPSILON, Beside, sizes
-from refsys.ops.adaptive_layer_norm.triton import why_not as why_not_normalized
 from refsys.ops.planes.triton import Planes, fold, outer
 from refsys.ops.transition.triton import backward_weights
 from refsys.ops.triton_backend import (
@@ -33,11 +32,6 @@ from refsys.ops.workspace import workspace
 # Wide rows at a time: enough for the vendor's products, or as many as make what is three times as
 # wide as the hidden layer no larger than all rows of `a`.
 ROWS_AT_ONCE = 4096
-
-
-def why_not(a: Tensor, *tensors: Tensor, statistics: torch.dtype) -> str | None:
-    """See `refsys.ops.backend.Implementation`."""
-    return why_not_normalized(a, *tensors, statistics=statistics)
 
 
 def conditioned_transition(
@@ -90,19 +84,17 @@ def backward(
     """Gradients of a, scale, shift and gate; of both weights, one after the other [3hc]."""
     inputs = _inputs(a, scale, shift, gate, weight_in, weight_out)
     grad = dense("conditioned_transition.gradient", grad, a.dtype)
-    beside = _Beside(*(_scratch(name, grad) for name in _Beside._fields))
+    made = _Intermediates(*(_scratch(name, grad) for name in _Intermediates._fields))
     narrow = a.shape[-1] <= WIDE
-    dweights, job = (_narrow_backward if narrow else _wide_backward)(
-        grad, inputs, beside, weight_in
-    )
+    dweights, job = (_narrow_backward if narrow else _wide_backward)(grad, inputs, made, weight_in)
     a, scale, _shift, gate = inputs[:4]
-    block = Beside(gate, grad, beside.update)
-    found = adaptive_layer_norm.run_backward(a, scale, beside.dnormalized, block)
+    block = Beside(gate, grad, made.update)
+    found = adaptive_layer_norm.run_backward(a, scale, made.dnormalized, block)
     fold(job)
     return *found, dweights
 
 
-class _Beside(NamedTuple):
+class _Intermediates(NamedTuple):
     """What backward makes beside its results, each shaped as a.
 
     Attributes:
@@ -119,21 +111,21 @@ class _Beside(NamedTuple):
 
 
 def _narrow_backward(
-    grad: Tensor, inputs: tuple[Tensor, ...], beside: _Beside, like: Tensor
+    grad: Tensor, inputs: tuple[Tensor, ...], made: _Intermediates, like: Tensor
 ) -> tuple[Tensor, Planes]:
-    """Fills `beside`; gives the gradients of the weights, in the dtype of `like`, to be folded."""
-    y, dy, update, towards = beside
+    """Fills `made`; gives the gradients of the weights, in the dtype of `like`, to be folded."""
+    y, dy, update, towards = made
     _launch_rows("backward_rows", inputs, grad, y, towards, dy, update)
     weight_in, weight_out = inputs[4:]
     return backward_weights(y, weight_in, weight_out, towards, like)
 
 
 def _wide_backward(
-    grad: Tensor, inputs: tuple[Tensor, ...], beside: _Beside, like: Tensor
+    grad: Tensor, inputs: tuple[Tensor, ...], made: _Intermediates, like: Tensor
 ) -> tuple[Tensor, Planes]:
     """The same for wide rows, some at a time."""
     a, scale, shift, gate, weight_in, weight_out = inputs
-    y, dy, update, towards = beside
+    y, dy, update, towards = made
     adaptive_layer_norm.run(a, scale, shift, y)
     _open_gate(grad, gate, None, towards)
     units, wide = _hidden(a, weight_out)
