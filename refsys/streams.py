@@ -109,12 +109,8 @@ class Draw:
         Returns:
             [rows, count], or [rows, batch, count] if `example` is a [batch, 1] tensor.
         """
-        blocks = torch.arange(-(-count // 4), dtype=torch.int64, device=device)
-        table = (torch.arange(rows, dtype=torch.int64, device=device) << 32).unsqueeze(1) + blocks
-        if isinstance(self.example, Tensor) and self.example.dim():
-            table = table.unsqueeze(1)
-        words = torch.stack(torch.broadcast_tensors(*self._words(table)), dim=-1)
-        return (words.flatten(-2)[..., :count] >> 8).to(torch.float32) * 2.0**-24
+        blocks = torch.arange(rows, dtype=torch.int64, device=device) << 32
+        return (self._table_on(blocks, count) >> 8).to(torch.float32) * 2.0**-24
 
     def normal(self, count: int, start: int = 0) -> NDArray[np.float32]:
         """Standard normals by Box-Muller in float64, rounded to float32.
@@ -129,11 +125,24 @@ class Draw:
         """The same normals, computed on `device`."""
         first = start // 2 * 2
         words = self.integers_on(device, 2 * -(-(start + count - first) // 2), first)
-        u = (words.to(torch.float64) + 0.5) * 2.0**-32
-        radius = torch.sqrt(-2.0 * torch.log(u[..., 0::2]))
-        angle = 2.0 * math.pi * u[..., 1::2]
-        pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1).flatten(-2)
-        return pairs[..., start - first :][..., :count].to(torch.float32)
+        return _box_muller_on(words)[..., start - first :][..., :count]
+
+    def normal_table_on(self, starts: Tensor, count: int) -> Tensor:
+        """Many normal draws at once: a row holds the indices from its start on, a multiple of four.
+
+        Returns:
+            [..., count] for starts [...]; [..., batch, count] if `example` is a [batch, 1] tensor.
+        """
+        return _box_muller_on(self._table_on(starts >> 2, count + count % 2))[..., :count]
+
+    def _table_on(self, first_blocks: Tensor, count: int) -> Tensor:
+        """Integers as `normal_table_on` has normals, each row from the start of a block on."""
+        blocks = torch.arange(-(-count // 4), dtype=torch.int64, device=first_blocks.device)
+        table = first_blocks.unsqueeze(-1) + blocks
+        if isinstance(self.example, Tensor) and self.example.dim():
+            table = table.unsqueeze(-2)
+        words = torch.stack(torch.broadcast_tensors(*self._words(table)), dim=-1)
+        return words.flatten(-2)[..., :count]
 
     def normal_rows(self, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
         """[row, width] standard normals: row r holds indices r · width on; width divides by 4.
@@ -160,3 +169,12 @@ def _box_muller(words: NDArray[np.float64]) -> NDArray[np.float32]:
     radius, angle = np.sqrt(-2.0 * np.log(u[..., 0::2])), 2.0 * math.pi * u[..., 1::2]
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
     return pairs.reshape(words.shape).astype(np.float32)
+
+
+def _box_muller_on(words: Tensor) -> Tensor:
+    """The same of torch's tensors."""
+    u = (words.to(torch.float64) + 0.5) * 2.0**-32
+    radius = torch.sqrt(-2.0 * torch.log(u[..., 0::2]))
+    angle = 2.0 * math.pi * u[..., 1::2]
+    pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1)
+    return pairs.flatten(-2).to(torch.float32)

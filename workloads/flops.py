@@ -15,6 +15,8 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from refsys.ops.rounds import times
+
 # Torch has formulas for every flash kernel but those of the CPU.
 _FLASH_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 if _FLASH_ON_CPU not in flop_registry:
@@ -43,7 +45,7 @@ class FlopCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
-            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+            self.total += times() * int(formula(*args, **(kwargs or {}), out_val=out))
         return out
 
 

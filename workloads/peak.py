@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from refsys.ops.rounds import shortened
 from refsys.ops.workspace import Scratch, watch
 from workloads.workload import Config, Workload
 
@@ -22,7 +23,7 @@ _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
 
 def predicted_peak_bytes(workload: Workload, config: Config) -> int:
     """The most bytes alive at once in a step of a case, traced with shapes alone."""
-    with FakeTensorMode():
+    with FakeTensorMode(), shortened():
         program = workload.build_abstract(config)
         live = _LiveBytes()
         gc.collect()

@@ -18,6 +18,7 @@ from refsys.data.examples import Examples, ExampleSpec
 from refsys.data.store import RESERVED_ENTRY, Example, Store
 from refsys.errors import CapacityError, DataError
 from refsys.model.chunks import Chunks
+from refsys.ops.rounds import shortened
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import PRECISIONS, precision
 from refsys.training_step import ForwardPass, Relabel, Training
@@ -173,11 +174,11 @@ class StructureTraining(Workload):
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
         }
-        with torch.no_grad(), flops_by_component(training.model) as spent:
+        with torch.no_grad(), shortened(), flops_by_component(training.model) as spent:
             training.forward(batch, 0)
         forward = differentiated = sum(spent.values())
         if not training.is_differentiated():
-            with torch.no_grad(), FlopCounter() as counter:
+            with torch.no_grad(), shortened(), FlopCounter() as counter:
                 training.differentiated(batch)
             differentiated = counter.total
         table = precision(str(config["precision"]))

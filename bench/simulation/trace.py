@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from bench.probes.categories import operator_kind
 from bench.simulation.module_paths import ModulePaths
 from bench.simulation.storages import LiveStorages, Peak
+from refsys.ops.rounds import times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
 from workloads.flops import flop_registry
@@ -196,21 +197,22 @@ class _Tracer(TorchDispatchMode):
         inputs: list[Tensor],
         outputs: list[Tensor],
     ) -> None:
-        cost = self._costs[origin]
-        cost.calls += 1
+        cost, repeated = self._costs[origin], times()
+        cost.calls += repeated
         if func.namespace not in _BUILT_IN_NAMESPACES:
-            cost.launches += self._launched
+            cost.launches += repeated * self._launched
         elif func.overloadpacket.__name__ not in _NO_KERNEL:
-            cost.launches += 1
+            cost.launches += repeated
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
-            cost.flops += int(formula(*args, **kwargs, out_val=out))
+            cost.flops += repeated * int(formula(*args, **kwargs, out_val=out))
         elif (
             func.namespace not in _BUILT_IN_NAMESPACES
             or operator_kind(origin.operator) in _MULTIPLYING
         ):
             self._unpriced.add(origin.operator)
-        cost.nbytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+        nbytes = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+        cost.nbytes += repeated * nbytes
 
     def result(self, phases: tuple[str, ...]) -> Trace:
         return Trace(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.atom_attention import AtomAttentionEncoder
-from refsys.model.augmentation import augmented, unit_noise
+from refsys.model.augmentation import moved, random_motions, unit_noises
 from refsys.model.confidence import ConfidenceHead, ConfidenceOutput
 from refsys.model.context import Context
 from refsys.model.diffusion import DiffusionConditioning, DiffusionModule, SamplerConfig, sample
@@ -137,18 +137,18 @@ class AlphaFold3(RecyclingTrunk):
             sampler: The schedule.
         """
         quiet = replace(context, checkpointing=False, masks=None)
-        mask_BA, dtype = batch["atom_mask"], self.precision.coordinates
-
-        def noise(step: int, count: int) -> Tensor:
-            return unit_noise(quiet, mask_BA, count, seed, f"rollout/noise/{step}").to(dtype)
+        mask_BA, rounds = batch["atom_mask"], sampler.steps + 1
+        noise_SBDA3 = unit_noises(quiet, mask_BA, samples, seed, "rollout/noise", rounds)
+        noise_SBDA3 = noise_SBDA3.to(self.precision.coordinates)
+        motions = random_motions(quiet, noise_SBDA3[0], seed, "rollout/augmentation", rounds)
 
         def augment(x_BDA3: Tensor, step: int) -> Tensor:
-            return augmented(x_BDA3, mask_BA, quiet, seed, f"rollout/augmentation/{step}")
+            return moved(x_BDA3, mask_BA, motions[step])
 
         def denoise(noised_BDA3: Tensor, sigma_BD: Tensor) -> Tensor:
             return self.denoise(noised_BDA3, sigma_BD, condition, batch, quiet)
 
-        return sample(denoise, mask_BA, samples, noise, augment, sampler)
+        return sample(denoise, mask_BA, noise_SBDA3, augment, sampler)
 
     def judge(
         self, state: TrunkState, positions_BA3: Tensor, batch: Batch, context: Context

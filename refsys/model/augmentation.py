@@ -1,7 +1,9 @@
 """Random rigid motions and noise of atoms, keyed by what they are for (Algorithm 19).
 
-Shape suffixes: B batch, D diffusion samples, A atoms.
+Shape suffixes: B batch, D diffusion samples, A atoms, S steps of sampling.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,35 +13,65 @@ from refsys.model.context import Context
 from refsys.model.diffusion_conditioning import SIGMA_DATA
 from refsys.streams import Draw
 
-# Draws of one stream that belong to different samples lie so far apart.
+# Draws of one stream that belong to different samples, or steps of sampling, lie so far apart.
 _SAMPLE_STRIDE = 2**30
+_STEP_STRIDE = 2**44
+# So many numbers are drawn at once, or one step's: intermediates have 8 bytes a number.
+_NUMBERS_AT_ONCE = 2**22
 
 
 def unit_noise(context: Context, mask_BA: Tensor, samples: int, seed: int, stream: str) -> Tensor:
     """Unit normals [B, D, A, 3], a function of (seed, stream, step, example, sample, atom)."""
+    return unit_noises(context, mask_BA, samples, seed, stream, 1)[0]
+
+
+def unit_noises(
+    context: Context, mask_BA: Tensor, samples: int, seed: int, stream: str, steps: int
+) -> Tensor:
+    """Unit normals [S, B, D, A, 3] of the steps of a rollout; the first step's are `unit_noise`."""
     draw = Draw(seed, stream, context.step, context.example)
-    atoms = mask_BA.shape[1]
-    rows = [
-        draw.normal_on(mask_BA.device, 3 * atoms, sample * _SAMPLE_STRIDE)
-        for sample in range(samples)
-    ]
-    noise_BDE = torch.stack([_batched(row, mask_BA.shape[0]) for row in rows], dim=1)
-    return noise_BDE.unflatten(-1, (atoms, 3)) * mask_BA[:, None, :, None]
+    batch, atoms = mask_BA.shape
+    starts_S = _starts(steps, _STEP_STRIDE, mask_BA.device)
+    starts_SD = starts_S.unsqueeze(1) + _starts(samples, _SAMPLE_STRIDE, mask_BA.device)
+    at_once = max(_NUMBERS_AT_ONCE // (batch * samples * 3 * atoms), 1)
+    drawn = [draw.normal_table_on(some_SD, 3 * atoms) for some_SD in starts_SD.split(at_once)]
+    noise_SBDE = _batched(torch.cat(drawn), batch, 2).transpose(1, 2)
+    return noise_SBDE.unflatten(-1, (atoms, 3)) * mask_BA[:, None, :, None]
+
+
+class Motions(NamedTuple):
+    """Random rigid motions: a uniform rotation, then a unit normal shift, ångström."""
+
+    rotation_BD33: Tensor
+    shift_BD13: Tensor
+
+
+def random_motions(
+    context: Context, like_BDA3: Tensor, seed: int, stream: str, steps: int
+) -> list[Motions]:
+    """A motion of every sample for each step of a rollout; for training there is one step."""
+    batch, samples = like_BDA3.shape[:2]
+    draw = Draw(seed, stream, context.step, context.example)
+    # Four numbers make a rotation, three a shift.
+    starts_S = _starts(steps, _STEP_STRIDE, like_BDA3.device)
+    numbers_SBE = _batched(draw.normal_table_on(starts_S, 8 * samples), batch, 1)
+    numbers_SBD8 = numbers_SBE.to(like_BDA3.dtype).unflatten(-1, (samples, 8))
+    rotation_SBD33 = quaternion_to_rotation(numbers_SBD8[..., :4])
+    shift_SBD13 = numbers_SBD8[..., 4:7].unsqueeze(3)
+    return [Motions(*each) for each in zip(rotation_SBD33, shift_SBD13, strict=True)]
+
+
+def moved(x_BDA3: Tensor, mask_BA: Tensor, motions: Motions) -> Tensor:
+    """Algorithm 19: positions centred, then moved, each sample by itself."""
+    weight_BDA = mask_BA.unsqueeze(1).expand(-1, x_BDA3.shape[1], -1).to(x_BDA3.dtype)
+    centred_BDA3 = x_BDA3 - weighted_mean(x_BDA3, weight_BDA)
+    moved_BDA3 = centred_BDA3 @ motions.rotation_BD33.transpose(-1, -2) + motions.shift_BD13
+    return moved_BDA3 * mask_BA[:, None, :, None]
 
 
 def augmented(x_BDA3: Tensor, mask_BA: Tensor, context: Context, seed: int, stream: str) -> Tensor:
-    """Algorithm 19: centred, turned at random, shifted by a unit normal, each sample by itself."""
-    batch, samples = x_BDA3.shape[:2]
-    draw = Draw(seed, stream, context.step, context.example)
-    # Four numbers make a rotation, three a shift.
-    numbers_BE = _batched(draw.normal_on(x_BDA3.device, 8 * samples), batch).to(x_BDA3.dtype)
-    numbers_BD8 = numbers_BE.unflatten(-1, (samples, 8))
-    rotation_BD33 = quaternion_to_rotation(numbers_BD8[..., :4])
-    shift_BD13 = numbers_BD8[..., 4:7].unsqueeze(2)
-    weight_BDA = mask_BA.unsqueeze(1).expand(-1, samples, -1).to(x_BDA3.dtype)
-    centred_BDA3 = x_BDA3 - weighted_mean(x_BDA3, weight_BDA)
-    moved_BDA3 = centred_BDA3 @ rotation_BD33.transpose(-1, -2) + shift_BD13
-    return moved_BDA3 * mask_BA[:, None, :, None]
+    """Positions moved at random, as a step of training moves its labels."""
+    return moved(x_BDA3, mask_BA, random_motions(context, x_BDA3, seed, stream, 1)[0])
 
 
 def noise_levels(context: Context, mask_BA: Tensor, samples: int, seed: int) -> Tensor:
@@ -49,6 +81,13 @@ def noise_levels(context: Context, mask_BA: Tensor, samples: int, seed: int) -> 
     return SIGMA_DATA * torch.exp(-1.2 + 1.5 * normal_BD)
 
 
-def _batched(draws: Tensor, batch: int) -> Tensor:
-    """[B, count] of draws that may lack a batch axis."""
-    return draws if draws.dim() == 2 else draws.expand(batch, -1)
+def _starts(count: int, stride: int, device: torch.device) -> Tensor:
+    """Indices that lie `stride` apart."""
+    return torch.arange(count, dtype=torch.int64, device=device) * stride
+
+
+def _batched(draws: Tensor, batch: int, axis: int = 0) -> Tensor:
+    """Draws [..., B, count], the batch in place `axis`; they may lack it."""
+    if draws.dim() == axis + 2:
+        return draws
+    return draws.unsqueeze(axis).expand(*draws.shape[:axis], batch, -1)

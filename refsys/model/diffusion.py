@@ -3,13 +3,12 @@
 What no noise touches (the pair conditioning, the atoms' conditioning, all pair biases) is a
 `DiffusionConditioning`, computed once and read by every sample and every sampling step.
 
-Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, S single width, C pair channels, I
-width of the input single representation.
+Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, S single width (in front: sampling
+steps), C pair channels, I width of the input single representation.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -26,14 +25,16 @@ from refsys.model.context import Context
 from refsys.model.diffusion_conditioning import SIGMA_DATA, PairConditioning, SingleConditioning
 from refsys.model.diffusion_transformer import DiffusionTransformer
 from refsys.model.layers import Linear, ScaledLayerNorm
+from refsys.ops.rounds import equal_rounds
 from refsys.precision import Precision
 
 
 class DiffusionConditioning(NamedTuple):
-    """What all samples share.
+    """What all samples and all sampling steps share.
 
     Attributes:
         single_B1NS: The trunk's half of the single conditioning.
+        fourier_2F: Frequencies and phases of the noise level's embedding.
         biases_LBHNN: Pair biases of every block of the token transformer.
         initial_B1AC: The atoms before they are moved.
         encoder: What steers the atom encoder's blocks.
@@ -41,6 +42,7 @@ class DiffusionConditioning(NamedTuple):
     """
 
     single_B1NS: Tensor
+    fourier_2F: Tensor
     biases_LBHNN: Tensor
     initial_B1AC: Tensor
     encoder: tuple[AtomBlockSteering, ...]
@@ -80,6 +82,7 @@ class DiffusionModule(nn.Module):
         initial_B1AC, atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
         return DiffusionConditioning(
             self.single_conditioning.trunk(s_BNS, s_inputs_BNI),
+            self.single_conditioning.fourier.constants(s_BNS.device),
             self.transformer.biases(z_BNNC, context),
             initial_B1AC,
             self.atom_encoder.transformer.steer(atoms),
@@ -108,7 +111,7 @@ class DiffusionModule(nn.Module):
         """
         variance_BD = sigma_BD.square() + SIGMA_DATA**2
         scaled_BDA3 = noised_BDA3 / variance_BD.sqrt()[..., None, None]
-        s_BDNS = self.single_conditioning(condition.single_B1NS, sigma_BD)
+        s_BDNS = self.single_conditioning(condition.single_B1NS, condition.fourier_2F, sigma_BD)
         a_BDNT, q_BDAC = self.atom_encoder(
             condition.initial_B1AC, condition.encoder, scaled_BDA3, batch, context
         )
@@ -160,8 +163,7 @@ class SamplerConfig:
 def sample(
     denoise: Callable[[Tensor, Tensor], Tensor],
     mask_BA: Tensor,
-    samples: int,
-    noise: Callable[[int, int], Tensor],
+    noise_SBDA3: Tensor,
     augment: Callable[[Tensor, int], Tensor],
     config: SamplerConfig,
 ) -> Tensor:
@@ -170,19 +172,19 @@ def sample(
     Args:
         denoise: Maps noised positions and noise levels [B, D] to denoised positions.
         mask_BA: Which atoms there are.
-        samples: D.
-        noise: Unit normals [B, D, A, 3] of a step; its second argument is D.
+        noise_SBDA3: Unit normals, for the start and for each step.
         augment: Algorithm 19: centres, turns and shifts positions, for a step.
         config: The schedule.
     """
     levels = config.levels()
-    x_BDA3 = levels[0] * noise(0, samples)
-    for step, (previous, level) in enumerate(pairwise(levels), start=1):
+    x_BDA3 = levels[0] * noise_SBDA3[0]
+    for step in equal_rounds(range(1, len(levels))):
+        previous, level = levels[step - 1], levels[step]
         x_BDA3 = augment(x_BDA3, step)
         gamma = config.gamma if level > config.gamma_min else 0.0
         higher = previous * (gamma + 1.0)
         added = config.noise_scale * (higher**2 - previous**2) ** 0.5
-        noised_BDA3 = x_BDA3 + added * noise(step, samples)
+        noised_BDA3 = x_BDA3 + added * noise_SBDA3[step]
         sigma_BD = torch.full(
             noised_BDA3.shape[:2], higher, dtype=noised_BDA3.dtype, device=noised_BDA3.device
         )

@@ -75,14 +75,16 @@ class FourierEmbedding(nn.Module):
         self.features = features
         self.dtype = precision.noise_levels
 
-    def forward(self, t_BD: Tensor) -> Tensor:
+    def constants(self, device: torch.device) -> Tensor:
+        """[2, F]: frequencies and phases; of the model, not of a run, so with their own seed."""
+        draws = (Draw(0, f"fourier/{kind}") for kind in ("frequency", "phase"))
+        return torch.stack([draw.normal_on(device, self.features) for draw in draws]).to(self.dtype)
+
+    def forward(self, t_BD: Tensor, constants_2F: Tensor) -> Tensor:
         """[B, D, F]."""
-        # Constants of the model, not of a run: they have a seed of their own.
-        frequency, phase = (
-            Draw(0, f"fourier/{kind}").normal_on(t_BD.device, self.features).to(self.dtype)
-            for kind in ("frequency", "phase")
-        )
-        return torch.cos(2.0 * math.pi * (t_BD.to(self.dtype).unsqueeze(-1) * frequency + phase))
+        frequency_F, phase_F = constants_2F
+        turns_BDF = t_BD.to(self.dtype).unsqueeze(-1) * frequency_F + phase_F
+        return torch.cos(2.0 * math.pi * turns_BDF)
 
 
 class SingleConditioning(nn.Module):
@@ -106,9 +108,9 @@ class SingleConditioning(nn.Module):
         known_BRW = torch.cat([s_BRS, s_inputs_BRI], dim=-1)
         return self.linear_s(known_BRW, norm=self.norm_s).unsqueeze(1)
 
-    def forward(self, trunk_B1RS: Tensor, sigma_BD: Tensor) -> Tensor:
+    def forward(self, trunk_B1RS: Tensor, fourier_2F: Tensor, sigma_BD: Tensor) -> Tensor:
         """[B, D, R, S], for noise levels in ångström."""
-        level_BDF = self.fourier(0.25 * torch.log(sigma_BD / SIGMA_DATA))
+        level_BDF = self.fourier(0.25 * torch.log(sigma_BD / SIGMA_DATA), fourier_2F)
         noise_BDS = self.linear_noise(level_BDF.to(self.dtype), norm=self.norm_noise)
         s_BDRS = trunk_B1RS + noise_BDS.unsqueeze(2)
         for transition in self.transitions:

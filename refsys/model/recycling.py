@@ -6,6 +6,7 @@ width, I width of the input single representation, M alignment width.
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from refsys.model.embedding import AlignmentEmbedding, InitialEmbedding, Recycli
 from refsys.model.layers import copy_kernel_weights
 from refsys.model.msa import MSAModule
 from refsys.model.pairformer import PairformerStack
+from refsys.ops.rounds import equal_rounds
 from refsys.precision import Precision
 
 
@@ -73,9 +75,9 @@ class RecyclingTrunk(ComponentModel):
         copy_kernel_weights(self, z_init_BRNC)
         m_init_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout)
         s_BRW, z_BRNC = torch.zeros_like(s_init_BRW), torch.zeros_like(z_init_BRNC)
-        for cycle in range(cycles):
-            last = cycle == cycles - 1
-            with torch.set_grad_enabled(last and torch.is_grad_enabled()):
+        last = cycles - 1
+        for cycle in chain(equal_rounds(range(last)), (last,)):
+            with torch.set_grad_enabled(cycle == last and torch.is_grad_enabled()):
                 this = replace(context, cycle=cycle)
                 this = replace(this, masks=self.dropout_masks(this, z_BRNC.device))
                 s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC, this)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from bench.probes import host_memory
@@ -173,6 +174,16 @@ def test_prediction_repeats_itself():
     assert {k: vars_of(c) for k, c in one.costs.items()} == {
         k: vars_of(c) for k, c in two.costs.items()
     }
+
+
+def test_rounds_that_are_left_out_cost_what_they_would():
+    """Three cycles before the last and a rollout: each round traced, or two that count for all."""
+    workload = catalogue()["alphafold3"]
+    config = workload.configure({"tokens": 16, "entry": "synthetic", "samples": 2, "cycles": 4})
+    short = simulate(workload, config)
+    with FakeTensorMode():
+        whole = trace(workload.build_abstract(config))
+    assert short == whole
 
 
 def test_prediction_meets_the_kernels_own_mark():

@@ -8,8 +8,15 @@ from support.atoms import with_atoms, with_labels, with_templates
 from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
 
 from refsys.config import PRESETS
+from refsys.model import augmentation
 from refsys.model.alphafold3 import AlphaFold3
-from refsys.model.augmentation import augmented, noise_levels, unit_noise
+from refsys.model.augmentation import (
+    augmented,
+    noise_levels,
+    random_motions,
+    unit_noise,
+    unit_noises,
+)
 from refsys.model.diffusion import SIGMA_DATA, SamplerConfig
 from refsys.precision import PRECISIONS
 
@@ -137,6 +144,20 @@ def test_draws_depend_on_what_they_are_for_alone(batch):
     logs = (spread / SIGMA_DATA).log()
     assert float(logs.mean()) == pytest.approx(-1.2, abs=0.06)
     assert float(logs.std()) == pytest.approx(1.5, abs=0.05)
+
+
+def test_draws_of_a_rollout_do_not_depend_on_its_length(batch, monkeypatch):
+    mask, this = batch["atom_mask"], context(batch, step=3)
+    many = unit_noises(this, mask, 2, 1, "a", 5)
+    assert torch.equal(many[:3], unit_noises(this, mask, 2, 1, "a", 3))
+    assert torch.equal(many[0], unit_noise(this, mask, 2, 1, "a"))
+    assert not torch.equal(many[0], many[1])
+    monkeypatch.setattr(augmentation, "_NUMBERS_AT_ONCE", 2 * many[0].numel())
+    assert torch.equal(many, unit_noises(this, mask, 2, 1, "a", 5)), "drawn two steps at a time"
+    motions = [random_motions(this, many[0], 1, "a", steps) for steps in (5, 3)]
+    for longer, shorter in zip(*motions, strict=False):
+        assert all(map(torch.equal, longer, shorter))
+    assert not torch.equal(motions[0][0].rotation_BD33, motions[0][1].rotation_BD33)
 
 
 def test_augmentation_is_rigid_and_centred(batch):

@@ -243,8 +243,7 @@ class TestSampler:
         found = sample(
             lambda x, sigma: truth.expand_as(x),
             mask,
-            2,
-            lambda step, samples: normal(1, samples, 20, 3),
+            normal(51, 1, 2, 20, 3),
             lambda x, step: x,
             SamplerConfig(steps=50),
         )

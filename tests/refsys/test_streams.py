@@ -84,6 +84,16 @@ def test_a_table_is_its_rows():
         assert torch.equal(table[row, 1], single[row])
 
 
+@given(blocks=st.lists(st.integers(0, 2**40), min_size=1, max_size=5), count=st.integers(1, 15))
+def test_a_table_of_normals_is_its_rows(blocks, count):
+    starts = 4 * torch.tensor(blocks)
+    table = Draw(1, "a", 2, torch.tensor([[5], [9]])).normal_table_on(starts, count)
+    for row, start in enumerate(starts.tolist()):
+        draw = Draw(1, "a", 2, 9)
+        assert torch.equal(draw.normal_table_on(starts, count)[row], table[row, 1])
+        assert torch.equal(table[row, 1], draw.normal_on(CPU, count, start))
+
+
 @given(
     rows=st.lists(st.integers(0, 2**40), min_size=1, max_size=9),
     width=st.sampled_from([4, 8, 20]),
