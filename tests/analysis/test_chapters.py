@@ -250,6 +250,11 @@ class TestUse:
             assert len(made.figures) == 1
             assert not made.notes
             assert len(table(made)) == len(quantities) * len(SIZES)
+        made = use_chapter(series(*records), UTILIZATION, "m")
+        assert {line["metric"] for line in table(made)} == {
+            *("achieved_flops", "model_flop_utilization", "hardware_flop_utilization"),
+            *("times_floor", "device_busy_pct", "cpu_busy_pct"),
+        }
 
     def test_ranks_that_say_the_same_say_it_once(self):
         record = measured(32)
