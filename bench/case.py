@@ -5,18 +5,16 @@ Run as ``python -m bench.case REQUEST RESULT``, by itself or as one of the ranks
 the result travels in a file of its own, and a missing or malformed one is the parent's to notice.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
 from bench.probes.host_memory import return_freed_memory
+from refsys.processes import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 # The host allocator's failure is a plain RuntimeError.
 _CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
 
@@ -81,16 +79,6 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
 def _failed(status: str, error: BaseException) -> dict[str, Any]:
     text = " ".join(str(error).split())
     return {"status": status, "reason": f"{type(error).__name__}: {text}"[:500]}
-
-
-def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when the one that started it dies, however it dies."""
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        return
-    if os.getppid() != parent:
-        sys.exit("the process that asked for this case is gone")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 import sys
 
-from bench.case import die_with_parent
+from refsys.processes import die_with_parent
 
 
 def main(parent: str, ranks: str, request: str, result: str) -> int:

@@ -45,8 +45,10 @@ class Progress(AbstractContextManager["Progress"]):
 
     def finish(self, line: str) -> None:
         """The piece of work is done; `line` says how it went."""
+        now = time.monotonic()
         self._timed += 1
-        self._spent += time.monotonic() - self._started
+        self._spent += now - self._started
+        self._started = now
         self.skip(line)
 
     def skip(self, line: str) -> None:

@@ -114,6 +114,9 @@ def reader(store, sources, tmp_path_factory):
         shutil.copy(sources["1hf9"].structure.cached, folder / name)
     entity = gemmi.read_structure(str(folder / "my.cif")).entities[0]
     (folder / "my_A.a3m").write_text(f">query\n{gemmi.one_letter_code(entity.full_sequence)}\n")
+    (folder / "my-structures").mkdir()
+    for name in ("my.cif", "my_A.a3m"):
+        shutil.copy(folder / name, folder / "my-structures")
     (folder / "recorded").mkdir()
     recorded = ROOT / "results" / "recorded" / "demo-2-core-cpu.jsonl"
     shutil.copy(recorded, folder / "recorded" / "before.jsonl")

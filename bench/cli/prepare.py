@@ -1,6 +1,7 @@
 """``foldperf prepare``."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,26 +9,30 @@ from typing import TYPE_CHECKING
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from refsys.data.preparation import Sources
+    from refsys.data.preparation import Prepared, Sources
 
 SUMMARY = "build the store of prepared inputs from structures and alignments"
 EXAMPLE = (
     "foldperf prepare\n  foldperf prepare my.cif --alignment A=my_A.a3m\n"
-    "  foldperf prepare my.cif --assembly 1 --template A=homolog.cif:B"
+    "  foldperf prepare my.cif --assembly 1 --template A=homolog.cif:B\n"
+    "  foldperf prepare --from my-structures"
 )
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """What to prepare."""
     parser.add_argument(
-        "structure", type=Path, nargs="?", help="an mmCIF file (default: everything fetched)"
+        "structure",
+        type=Path,
+        nargs="?",
+        help="an mmCIF or BinaryCIF file (default: everything fetched)",
     )
     parser.add_argument(
         "--alignment",
         action="append",
         default=[],
         metavar="CHAIN=FILE",
-        help="A3M or Parquet file of a chain (label_asym_id); may be repeated",
+        help="A3M, Stockholm or Parquet file of a chain (label_asym_id); may be repeated",
     )
     parser.add_argument(
         "--realign",
@@ -44,34 +49,65 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--assembly", metavar="NAME", help="a biological assembly (default: asymmetric unit)"
     )
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="FOLDER",
+        help="every structure NAME.cif of a folder, with the alignments NAME_CHAIN.a3m",
+    )
+    parser.add_argument(
+        "--workers",
+        type=options.at_least(1),
+        default=min(4, len(os.sched_getaffinity(0))),
+        help="structures at once (default: cores, 4 at most)",
+    )
     options.add_store(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepares each structure; one that cannot be used is named and does not stop the others."""
-    from refsys.data.preparation import prepare
+    from bench.errors import UsageError
+    from bench.progress import Progress
+    from refsys.data.preparation import Prepared
+    from refsys.data.preparing import prepare_all
     from refsys.data.store import Store
-    from refsys.errors import RefsysError
 
     _require_libraries()
-    wanted = [_given(arguments)] if arguments.structure else _fetched(arguments)
+    if arguments.structure and arguments.folder:
+        raise UsageError("--from takes the place of a structure")
+    wanted = [_given(arguments)] if arguments.structure else _several(arguments)
     store, failed = Store(arguments.store), 0
-    for sources in wanted:
-        try:
-            done = prepare(store, sources)
-        except RefsysError as error:
-            failed += 1
-            print(f"foldperf: {error}", file=sys.stderr)
-        else:
-            state = f"{done.built} records built" if done.built else "unchanged"
-            if done.dropped:
-                state += (
-                    f"; left out: {done.dropped} modelled atoms that their residues do not have"
-                )
-            if done.replaced:
-                state += f"; it was made from another file, {done.replaced}, before"
-            print(f"{done.entry}: {done.tokens} tokens, {state}", flush=True)
+    made_from: dict[str, Path] = {}
+    with Progress(len(wanted), "preparing", sys.stdout) as progress:
+        alone = len(wanted) == 1
+        say = print if alone else progress.finish
+        for sources, done in prepare_all(store, wanted, arguments.workers):
+            if not isinstance(done, Prepared):
+                failed += 1
+                print(f"foldperf: {done}", file=sys.stderr)
+                if not alone:
+                    say(f"{sources.structure.name}: not prepared")
+                continue
+            for damage in done.repaired:
+                print(f"foldperf: repaired: {damage}", file=sys.stderr)
+            say(_line(done))
+            other = made_from.setdefault(done.entry, sources.structure)
+            if other != sources.structure:
+                failed += 1
+                both = f"{other.name} and {sources.structure.name}"
+                print(f"foldperf: {both} are both {done.entry}; one is lost", file=sys.stderr)
     return 2 if failed else 0
+
+
+def _line(done: "Prepared") -> str:
+    """What preparing an entry did."""
+    state = f"{done.built} records built" if done.built else "unchanged"
+    if done.dropped:
+        state += f"; left out: {done.dropped} modelled atoms that their residues do not have"
+    if done.replaced:
+        state += f"; it was made from another file, {done.replaced}, before"
+    return f"{done.entry}: {done.tokens} tokens, {state}"
 
 
 def _given(arguments: argparse.Namespace) -> "Sources":
@@ -108,15 +144,18 @@ def _pairs(option: str, texts: list[str], expected: str) -> list[tuple[str, str]
     return [(name, value) for name, _, value in pairs]
 
 
-def _fetched(arguments: argparse.Namespace) -> "list[Sources]":
-    """Every structure in the cache."""
+def _several(arguments: argparse.Namespace) -> "list[Sources]":
+    """Every structure of a folder, or else in the cache."""
     from bench.errors import UsageError
     from refsys.data.fetch import packages, prepared_sources
+    from refsys.data.folder import sources_in
     from refsys.home import package_cache
 
     for option in ("alignment", "template", "realign", "assembly"):
         if getattr(arguments, option):
             raise UsageError(f"--{option} needs the structure that it belongs to")
+    if arguments.folder:
+        return sources_in(arguments.folder)
     fetched = packages(package_cache())
     if missing := [p.name for p in fetched if p.core and not p.is_cached()]:
         raise UsageError(f"{', '.join(missing)} not in the cache; run 'foldperf fetch'")

@@ -1,7 +1,5 @@
-"""Alignments: A3M text or Parquet to rows of residue classes, deletion counts and species."""
+"""Alignments: A3M, Stockholm or Parquet to rows of residue classes, deletions and species."""
 
-import gzip
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,25 +8,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refsys.data.compressed import inner_suffix, read_bytes
 from refsys.data.realign import onto_query
 from refsys.data.species import UNKNOWN_SPECIES, species_number
+from refsys.data.stockholm import read_stockholm
 from refsys.data.vocabulary import ILLEGAL_LETTER, PROTEIN_LETTERS, RESIDUE_CLASSES
 from refsys.errors import DataError
 
 _MAX_DELETIONS = 255
 _GAP_LETTER = ord("-")
-_PARQUET = {".pqt", ".parquet"}
+# Formats by the suffix of a file's name.
+FORMATS = {
+    ".a3m": "A3M",
+    ".sto": "Stockholm",
+    ".stk": "Stockholm",
+    ".stockholm": "Stockholm",
+    ".pqt": "Parquet",
+    ".parquet": "Parquet",
+}
 _PARQUET_COLUMNS = ("sequence", "pairing_key", "comment")
 
 
 def read_alignment(
     path: Path, query: str | None = None, *, realign: bool = False
 ) -> dict[str, NDArray[Any]]:
-    """Reads an alignment: Parquet if the name ends in ``.pqt`` or ``.parquet``, or else A3M.
+    """Reads an alignment of the format that the file's name tells, see `FORMATS`.
 
-    A3M is gzip-compressed if the name ends in ``.gz``; species are read from the headers, see
-    `species_number`. Parquet has a row's A3M text in ``sequence``, its header in ``comment``, and
-    in ``pairing_key`` the name of its species, empty where the row is not to be paired.
+    A3M and Stockholm are gzip-compressed if the name ends in ``.gz``; species are read from the
+    headers, see `species_number`. Of a Stockholm file the first row is the query, and columns in
+    which it has a gap are insertions. Parquet has a row's A3M text in ``sequence``, its header in
+    ``comment``, and in ``pairing_key`` the name of its species, empty where the row is not to be
+    paired.
 
     Of rows that differ in their insertions and species alone, the first is kept, with the species
     of all.
@@ -45,8 +55,7 @@ def read_alignment(
         DataError: the file is missing, damaged, empty, ragged, not an alignment, or of another
             sequence; or a package that reading or realigning it needs is missing.
     """
-    read = _read_parquet if path.suffix in _PARQUET else _read_a3m
-    text = read(path)
+    text = _READERS.get(FORMATS.get(inner_suffix(path), "A3M"), _read_a3m)(path)
     letters, deletions = _split(path, text)
     _check_letters(path, letters, text.place)
     species = text.species
@@ -114,14 +123,7 @@ class _Text:
 
 
 def _read_a3m(path: Path) -> _Text:
-    try:
-        text = path.read_bytes()
-        if path.suffix == ".gz":
-            text = gzip.decompress(text)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: not readable: {getattr(error, 'strerror', None) or error}"
-        ) from None
+    text = read_bytes(path)
     rows: list[bytes] = []
     headers: list[bytes] = []
     lines: list[int] = []
@@ -147,6 +149,16 @@ def _read_a3m(path: Path) -> _Text:
         np.fromiter(map(len, rows), np.int64, len(rows)),
         np.fromiter(map(species_number, headers), np.int32, len(rows)),
         lambda row: f"line {lines[row]}",
+    )
+
+
+def _read_stockholm(path: Path) -> _Text:
+    found = read_stockholm(path)
+    return _Text(
+        found.letters,
+        found.lengths,
+        np.fromiter(map(species_number, found.headers), np.int32, len(found.headers)),
+        lambda row: f"line {found.lines[row]}",
     )
 
 
@@ -186,6 +198,9 @@ def _read_parquet(path: Path) -> _Text:
         np.fromiter(species, np.int32, len(sequence)),
         lambda row: f"row {row + 1}",
     )
+
+
+_READERS = {"A3M": _read_a3m, "Stockholm": _read_stockholm, "Parquet": _read_parquet}
 
 
 def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

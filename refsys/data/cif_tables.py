@@ -1,11 +1,15 @@
-"""An mmCIF file as named columns of strings, with errors that name the file."""
+"""An mmCIF or BinaryCIF file as named columns of strings, with errors that name the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from refsys.data.binary_cif import read_binary_cif
+from refsys.data.compressed import inner_suffix
 from refsys.errors import DataError
 
 Column = list[str | None]
+BINARY = ".bcif"
 
 
 class CifTables:
@@ -14,18 +18,26 @@ class CifTables:
     def __init__(self, path: Path) -> None:
         """Reads and checks the syntax.
 
+        Args:
+            path: BinaryCIF if its name ends in ``.bcif``, else mmCIF; both may be compressed, with
+                ``.gz`` behind.
+
         Raises:
             DataError: the file cannot be read, is not CIF, or holds no atoms.
         """
-        from gemmi import cif
-
         self.path = path
+        binary = inner_suffix(path) == BINARY
         try:
-            document = cif.read(str(path))
+            document = read_binary_cif(path) if binary else _read_text(path)
+        except DataError:
+            raise
         except Exception as error:
-            # gemmi starts its messages with the path and raises several unrelated classes.
+            # Both libraries raise several unrelated classes; gemmi starts with the path.
             reason = " ".join(str(error).replace(str(path), "").split()).lstrip(": ")
-            raise self.error(f"not readable as mmCIF: {reason}") from None
+            what = "BinaryCIF" if binary else "mmCIF"
+            raise self.error(
+                f"not readable as {what}: {reason or type(error).__name__:.200}"
+            ) from None
         blocks = [block for block in document if "_atom_site." in block.get_mmcif_category_names()]
         if not blocks:
             raise self.error("no _atom_site category: not a structure, or truncated")
@@ -52,9 +64,13 @@ class CifTables:
             required: Whether the category must exist; if not, an absent one gives empty columns.
 
         Raises:
-            DataError: a required category is absent, or a present one lacks a column.
+            DataError: a required category is absent, or a present one is mixed with another or
+                lacks a column.
         """
-        table = self.block.get_mmcif_category(f"_{category}.")
+        try:
+            table = self.block.get_mmcif_category(f"_{category}.")
+        except RuntimeError as error:  # of a loop that mixes categories
+            raise self.error(f"_{category}: {' '.join(str(error).split())}") from None
         if not table:
             if required:
                 raise self.error(f"no _{category} category: incomplete or truncated")
@@ -66,3 +82,9 @@ class CifTables:
             name: [value or None for value in table.get(name, absent)]
             for name in (*names, *optional)
         }
+
+
+def _read_text(path: Path) -> Any:
+    from gemmi import cif
+
+    return cif.read(str(path))

@@ -122,7 +122,9 @@ def write_columns(
                 }
             write_json(folder / _HEADER, header)
     except OSError as error:
-        raise DataError(f"{path}: cannot write the record: {error.strerror or error}") from error
+        # NumPy says only how many bytes it was short of.
+        reason = error.strerror or f"{error}; is the disk full?"
+        raise DataError(f"{path}: cannot write the record: {reason}") from error
 
 
 def open_columns(path: Path, kind: str) -> Columns:

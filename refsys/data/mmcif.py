@@ -93,7 +93,7 @@ class Structure:
 
 
 def read_structure(path: Path) -> Structure:
-    """Reads an mmCIF file, gzip-compressed if its name ends in ``.gz``.
+    """Reads an mmCIF or BinaryCIF file, see `CifTables`.
 
     Raises:
         DataError: the file is missing, damaged, incomplete or contradicts itself.

@@ -1,7 +1,7 @@
 """Preparing: from files to the records of an entry, done once and ahead of time."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,10 +15,10 @@ _HERE = Path(__file__).parent
 # The modules that decide what a record of each kind holds: their text is part of its name.
 _MAKERS = {
     "structure": (
-        *("assembly", "atom_site", "automorphisms", "cif_tables", "components", "mmcif"),
-        *("preparation", "residue_layout", "tokens", "vocabulary"),
+        *("assembly", "atom_site", "automorphisms", "binary_cif", "cif_tables", "components"),
+        *("mmcif", "preparation", "residue_layout", "tokens", "vocabulary"),
     ),
-    "alignment": ("alignment", "realign", "species", "vocabulary"),
+    "alignment": ("alignment", "realign", "species", "stockholm", "vocabulary"),
     "pairing": ("pairing",),
     "templates": ("templates",),
 }
@@ -29,7 +29,7 @@ class Sources:
     """The files that an entry is made from.
 
     Attributes:
-        structure: An mmCIF file.
+        structure: An mmCIF or BinaryCIF file.
         assembly: Name of a biological assembly, None for the asymmetric unit.
         alignments: Alignment file by chain name (label_asym_id). Protein chains without one, and
             whose sequence no other chain brings one for, get their sequence alone.
@@ -54,6 +54,7 @@ class Prepared:
         built: Records that were made; 0 if all were there.
         dropped: Modelled atoms that do not belong to their residue and were left out.
         replaced: The other source file that the entry was made from before.
+        repaired: What was wrong with each record that was there and had to be made again.
     """
 
     entry: str
@@ -61,6 +62,7 @@ class Prepared:
     built: int
     dropped: int = 0
     replaced: str | None = None
+    repaired: tuple[str, ...] = ()
 
 
 def prepare(store: Store, sources: Sources) -> Prepared:
@@ -70,15 +72,13 @@ def prepare(store: Store, sources: Sources) -> Prepared:
         DataError: a file cannot be used, an alignment or a template names a chain that is not a
             protein, or the store cannot be written.
     """
-    name, built = _structure(store, sources.structure, sources.assembly)
+    maker = _Maker(store, sources)
+    name = maker.structure(sources.structure, sources.assembly)
     structure = store.record("structure", name)
     entry: str = structure.facts["entry"]
-    alignments, new = _alignments(store, sources, structure)
-    built += new
-    pairing, new = _pairing(store, alignments)
-    built += new
-    templates, new = _templates(store, sources, structure)
-    built += new
+    alignments = maker.alignments(structure)
+    pairing = maker.pairing(alignments)
+    templates = maker.templates(structure)
     digest = _digest(sources.structure)
     before = store.source(entry)
     store.write_manifest(
@@ -92,23 +92,130 @@ def prepare(store: Store, sources: Sources) -> Prepared:
             "source_sha256": digest,
         },
     )
-    replaced = before[0] if before and before[1] != digest else None
-    tokens, dropped = len(structure["token_residue_type"]), int(structure.facts["dropped_atoms"])
-    return Prepared(entry, tokens, built, dropped, replaced)
+    return Prepared(
+        entry=entry,
+        tokens=len(structure["token_residue_type"]),
+        built=maker.built,
+        dropped=int(structure.facts["dropped_atoms"]),
+        replaced=before[0] if before and before[1] != digest else None,
+        repaired=tuple(maker.repaired),
+    )
 
 
-def _structure(store: Store, path: Path, assembly: str | None) -> tuple[str, int]:
-    """Name of the structure record, and how many were built."""
-    from refsys.data.components import dictionary_version
+class _Maker:
+    """Makes the records of one entry and counts them."""
 
-    sources = {
-        "file": _digest(path),
-        "assembly": assembly,
-        "components": dictionary_version(),
-        "makers": _makers_digest("structure"),
-    }
-    name = record_name("structure", sources)
-    return name, store.ensure("structure", name, lambda: _structure_record(path, assembly))
+    def __init__(self, store: Store, sources: Sources) -> None:
+        self._store, self._sources = store, sources
+        self.built = 0
+        self.repaired: list[str] = []
+
+    def structure(self, path: Path, assembly: str | None) -> str:
+        """Name of the structure record."""
+        from refsys.data.components import dictionary_version
+
+        determined = {
+            "file": _digest(path),
+            "assembly": assembly,
+            "components": dictionary_version(),
+        }
+        return self._record("structure", determined, lambda: _structure_record(path, assembly))
+
+    def alignments(self, structure: Columns) -> dict[str, str]:
+        """Names of the alignment records by chain number."""
+        given = self._sources.alignments
+        proteins = self._proteins(structure, given, "an alignment")
+        by_sequence = _by_sequence(given, proteins)
+        return {
+            str(number): self._alignment(
+                chain["sequence"], given.get(chain["name"], by_sequence.get(chain["sequence"]))
+            )
+            for number, chain in enumerate(structure.facts["chains"])
+            if chain["name"] in proteins
+        }
+
+    def pairing(self, alignments: Mapping[str, str]) -> str | None:
+        """Name of the record that pairs the distinct alignments, None for fewer than two."""
+        from refsys.data.pairing import paired_rows
+
+        distinct = list(dict.fromkeys(alignments.values()))
+        if len(distinct) < 2:
+            return None
+
+        def build() -> Record:
+            records = [self._store.record("alignment", alignment) for alignment in distinct]
+            return {"rows": paired_rows(records)}, {"alignments": distinct}
+
+        return self._record("pairing", {"alignments": distinct}, build)
+
+    def templates(self, structure: Columns) -> dict[str, str]:
+        """Names of the template records by chain number."""
+        given = self._sources.templates
+        by_sequence = _by_sequence(given, self._proteins(structure, given, "a template"))
+        records = {}
+        for number, chain in enumerate(structure.facts["chains"]):
+            templates = given.get(chain["name"], by_sequence.get(chain["sequence"]))
+            if templates:
+                records[str(number)] = self._templates(chain["sequence"], templates)
+        return records
+
+    def _record(self, kind: str, determined: Mapping[str, Any], build: Callable[[], Record]) -> str:
+        """Name of the record that its sources and the code determine, made if need be."""
+        name = record_name(kind, {**determined, "makers": _makers_digest(kind)})
+        made = self._store.ensure(kind, name, build)
+        self.built += made.built
+        self.repaired += [made.damage] if made.damage else []
+        return name
+
+    def _alignment(self, sequence: str, file: Path | None) -> str:
+        from refsys.data.alignment import query_only, read_alignment
+
+        realign = self._sources.realign
+        determined = {
+            "sequence": sequence,
+            "file": _digest(file) if file else None,
+            "realign": realign,
+        }
+
+        def build() -> Record:
+            columns = (
+                read_alignment(file, sequence, realign=realign) if file else query_only(sequence)
+            )
+            facts = {"sequence": sequence, "source": file.name if file else "query only"}
+            return columns, facts | {"rows": len(columns["codes"])}
+
+        return self._record("alignment", determined, build)
+
+    def _templates(self, sequence: str, templates: Sequence[tuple[Path, str]]) -> str:
+        from refsys.data.templates import template_columns
+
+        parts = [(self.structure(path, None), chain) for path, chain in templates]
+
+        def build() -> Record:
+            opened = [(self._store.record("structure", name), chain) for name, chain in parts]
+            sources = [f"{record.facts['entry']} {chain}" for record, chain in opened]
+            return template_columns(sequence, opened), {"templates": sources}
+
+        return self._record("templates", {"sequence": sequence, "templates": parts}, build)
+
+    def _proteins(self, structure: Columns, given: Mapping[str, Any], what: str) -> dict[str, str]:
+        """The sequence of each protein chain by its name; what is given must be for these."""
+        chains: list[dict[str, str]] = structure.facts["chains"]
+        proteins = {c["name"]: c["sequence"] for c in chains if c["kind"] == "protein"}
+        if unknown := sorted(set(given) - set(proteins)):
+            raise DataError(
+                f"{self._sources.structure}: {what} is given for {', '.join(unknown)}, but its "
+                f"protein chains are {', '.join(proteins) or 'none'}"
+            )
+        return proteins
+
+
+def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[str, Any]:
+    """What is given for the first chain of each sequence."""
+    found: dict[str, Any] = {}
+    for chain, files in given.items():
+        found.setdefault(proteins[chain], files)
+    return found
 
 
 def _structure_record(path: Path, assembly: str | None) -> Record:
@@ -140,110 +247,6 @@ def _structure_record(path: Path, assembly: str | None) -> Record:
         "resolution": structure.resolution,
         "dropped_atoms": dropped_atoms(structure, columns),
     }
-
-
-def _proteins(structure: Columns) -> dict[str, str]:
-    """The sequence of each protein chain, by its name."""
-    chains: list[dict[str, str]] = structure.facts["chains"]
-    return {chain["name"]: chain["sequence"] for chain in chains if chain["kind"] == "protein"}
-
-
-def _check_chains(
-    sources: Sources, given: Mapping[str, Any], structure: Columns, what: str
-) -> None:
-    proteins = _proteins(structure)
-    if unknown := sorted(set(given) - set(proteins)):
-        raise DataError(
-            f"{sources.structure}: {what} is given for {', '.join(unknown)}, but its protein "
-            f"chains are {', '.join(proteins) or 'none'}"
-        )
-
-
-def _alignments(store: Store, sources: Sources, structure: Columns) -> tuple[dict[str, str], int]:
-    """Names of the alignment records by chain number, and how many were built."""
-    _check_chains(sources, sources.alignments, structure, "an alignment")
-    proteins = _proteins(structure)
-    by_sequence: dict[str, Path] = {}
-    for given, file in sources.alignments.items():
-        by_sequence.setdefault(proteins[given], file)
-    records, built = {}, 0
-    for number, chain in enumerate(structure.facts["chains"]):
-        if chain["name"] in proteins:
-            sequence = proteins[chain["name"]]
-            own = sources.alignments.get(chain["name"], by_sequence.get(sequence))
-            records[str(number)], new = _alignment(store, sequence, own, sources.realign)
-            built += new
-    return records, built
-
-
-def _alignment(store: Store, sequence: str, file: Path | None, realign: bool) -> tuple[str, int]:
-    from refsys.data.alignment import query_only, read_alignment
-
-    sources = {
-        "sequence": sequence,
-        "file": _digest(file) if file else None,
-        "realign": realign,
-        "makers": _makers_digest("alignment"),
-    }
-    name = record_name("alignment", sources)
-
-    def build() -> Record:
-        columns = read_alignment(file, sequence, realign=realign) if file else query_only(sequence)
-        facts = {"sequence": sequence, "source": file.name if file else "query only"}
-        return columns, facts | {"rows": len(columns["codes"])}
-
-    return name, store.ensure("alignment", name, build)
-
-
-def _pairing(store: Store, alignments: Mapping[str, str]) -> tuple[str | None, int]:
-    """Name of the record that pairs the distinct alignments, None for fewer than two."""
-    from refsys.data.pairing import paired_rows
-
-    distinct = list(dict.fromkeys(alignments.values()))
-    if len(distinct) < 2:
-        return None, 0
-    name = record_name("pairing", {"alignments": distinct, "makers": _makers_digest("pairing")})
-
-    def build() -> Record:
-        records = [store.record("alignment", alignment) for alignment in distinct]
-        return {"rows": paired_rows(records)}, {"alignments": distinct}
-
-    return name, store.ensure("pairing", name, build)
-
-
-def _templates(store: Store, sources: Sources, structure: Columns) -> tuple[dict[str, str], int]:
-    """Names of the template records by chain number, and how many were built."""
-    from refsys.data.templates import template_columns
-
-    _check_chains(sources, sources.templates, structure, "a template")
-    proteins = _proteins(structure)
-    by_sequence: dict[str, Sequence[tuple[Path, str]]] = {}
-    for given, files in sources.templates.items():
-        by_sequence.setdefault(proteins[given], files)
-    records, built = {}, 0
-    for number, chain in enumerate(structure.facts["chains"]):
-        templates = sources.templates.get(chain["name"], by_sequence.get(chain["sequence"]))
-        if not templates:
-            continue
-        parts = []
-        for path, other in templates:
-            template, new = _structure(store, path, None)
-            parts.append((template, other))
-            built += new
-        keys = {
-            "sequence": chain["sequence"],
-            "templates": parts,
-            "makers": _makers_digest("templates"),
-        }
-        name = records[str(number)] = record_name("templates", keys)
-
-        def build(sequence: str = chain["sequence"], parts: Any = tuple(parts)) -> Record:
-            opened = [(store.record("structure", one), other) for one, other in parts]
-            sources = [f"{record.facts['entry']} {other}" for record, other in opened]
-            return template_columns(sequence, opened), {"templates": sources}
-
-        built += store.ensure("templates", name, build)
-    return records, built
 
 
 def _digest(path: Path) -> str:

@@ -8,10 +8,13 @@
 A store is plain files: copy it to another machine and measure there. `preparation` fills it.
 """
 
+import fcntl
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from refsys.files import write_json
 # Columns and facts of a record.
 Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
+_LOCK = "lock"
 # An entry is a file's name and a word on the command line; synthetic inputs have one of their own.
 _ENTRY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 RESERVED_ENTRY = "synthetic"
@@ -72,6 +76,19 @@ class Example:
         found |= {f"alignment {chain}": c for chain, c in sorted(self.alignments.items())}
         found |= {f"templates {chain}": c for chain, c in sorted(self.templates.items())}
         return found if self.pairing is None else found | {"pairing": self.pairing}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What became of a record that was asked for.
+
+    Attributes:
+        built: Whether it had to be built.
+        damage: What was wrong with the one that stood there.
+    """
+
+    built: bool
+    damage: str | None = None
 
 
 class Store:
@@ -125,23 +142,71 @@ class Store:
         """
         return open_columns(self._path(kind, name), kind)
 
-    def ensure(self, kind: str, name: str, build: Callable[[], Record]) -> int:
-        """Builds a record unless an intact one is there; returns how many it built.
+    def ensure(self, kind: str, name: str, build: Callable[[], Record]) -> Made:
+        """Builds a record unless an intact one is there; of several processes, one builds it.
 
         Raises:
             DataError: it cannot be built or written.
         """
-        path = self._path(kind, name)
-        if path.exists():
+        path, damage = self._path(kind, name), None
+        with self._held(path):
+            if path.exists():
+                try:
+                    open_columns(path, kind).verify()
+                except DataError as error:
+                    damage = str(error).partition(";")[0]
+                    _remove(path)
+                else:
+                    return Made(built=False)
+            columns, facts = build()
+            write_columns(path, kind, columns, facts)
+        return Made(built=True, damage=damage)
+
+    def sweep(self) -> int:
+        """Removes what processes left unfinished that were killed; returns how many pieces.
+
+        What a living process is building stays.
+        """
+        left = [
+            *(self.root / "records").glob("*/.*.*.*"),
+            *(self.root / "examples").glob(".*.*.*.*"),
+        ]
+        removed = 0
+        for path in left:
+            # `.NAME.PROCESS.DIGITS`, see `refsys.files`.
+            name = path.name[1:].rsplit(".", 2)[0]
+            with self._held(path.with_name(name), wait=False) as held:
+                if held and path.exists():
+                    _remove(path)
+                    removed += 1
+        return removed
+
+    @contextmanager
+    def _held(self, path: Path, *, wait: bool = True) -> Iterator[bool]:
+        """Inside the block nobody else builds what becomes `path`. Blocks may not be nested.
+
+        Args:
+            path: In the store.
+            wait: Whether to wait for others; if not, the block is told whether it holds the lock.
+        """
+        lock = self.root / _LOCK
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("ab")
+        except OSError as error:
+            raise DataError(f"{lock}: {error.strerror}") from None
+        # One byte of one file stands for each path: locks of processes that die are released.
+        digest = hashlib.sha256(str(path.relative_to(self.root)).encode()).digest()
+        place = int.from_bytes(digest[:4], "big")
+        with file:
             try:
-                open_columns(path, kind).verify()
-            except DataError:
-                _remove(path)
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+            except BlockingIOError:
+                yield False
+            except OSError as error:
+                raise DataError(f"{lock}: cannot be locked: {error.strerror}") from None
             else:
-                return 0
-        columns, facts = build()
-        write_columns(path, kind, columns, facts)
-        return 1
+                yield True
 
     def source(self, entry: str) -> tuple[str, str] | None:
         """Name and hash of the file that an entry was made from, if there is one."""
@@ -157,8 +222,10 @@ class Store:
         Raises:
             DataError: the store cannot be written.
         """
+        path = self._manifest(entry)
         try:
-            write_json(self._manifest(entry), manifest)
+            with self._held(path):
+                write_json(path, manifest)
         except OSError as error:
             raise DataError(f"{self.root / 'examples'}: {error.strerror}") from None
 

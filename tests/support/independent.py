@@ -1,4 +1,4 @@
-"""Another reading of mmCIF files, with biotite alone: what our own is counted against."""
+"""Another reading of mmCIF and BinaryCIF files, by biotite alone: what ours is counted against."""
 
 import gzip
 import io
@@ -46,9 +46,12 @@ def counts(path):
 
 def block_of(path):
     """The data block that holds atoms."""
-    text = path.read_bytes()
-    text = gzip.decompress(text) if path.suffix == ".gz" else text
-    file = pdbx.CIFFile.read(io.StringIO(text.decode()))
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    if ".bcif" in path.suffixes:
+        file = pdbx.BinaryCIFFile.read(io.BytesIO(content))
+    else:
+        file = pdbx.CIFFile.read(io.StringIO(content.decode()))
     return next(block for block in file.values() if "atom_site" in block)
 
 

@@ -18,6 +18,7 @@ PINNED = {
     "4fxd": (6, 1872, 15588, 13910, 0, 1872),  # DNA and RNA
     "19hc": (25, 1378, 5136, 5136, 951, 1378),  # eighteen hemes
     "6yfy": (32, 496, 712, 704, 484, 496),  # D-peptides, sugars
+    "3jqh": (1, 167, 1347, 185, 0, 167),  # BinaryCIF
     "10sb": (6, 521, 3384, 2931, 97, 491),  # components that the dictionary lacks
 }
 

@@ -1,4 +1,4 @@
-"""A3M and Parquet in: rows, deletions, profiles, species, and what is refused."""
+"""A3M, Stockholm and Parquet in: rows, deletions, profiles, species, and what is refused."""
 
 import gzip
 import sys
@@ -271,3 +271,69 @@ def test_the_real_alignment(sources, store):
                 counts.append(pending)
                 pending = 0
         assert alignment["deletions"][number].tolist() == counts
+
+
+STOCKHOLM = """# STOCKHOLM 1.0
+#=GF ID made up
+#=GS tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2 DE [subseq from] ParR OS=Staphylococcus equorum OX=246432
+#=GS other OS Homo sapiens
+
+query                               M.K-V
+tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2  m-K-V
+other                               -GrAg
+#=GR other PP                       .9999
+#=GC RF                             x.x.x
+
+query                               A
+tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2  .
+other                               c
+//
+"""
+
+
+class TestStockholm:
+    def test_it_is_the_a3m_of_the_query(self, read):
+        a3m = (
+            ">query\nMKVA\n>tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2 OX=246432\nMKV-\n"
+            ">other OS=Homo sapiens\n-gRaGC\n"
+        )
+        found, expected = read(STOCKHOLM, "MKVA", "x.sto"), read(a3m, "MKVA")
+        assert set(found) == set(expected)
+        for name, column in expected.items():
+            assert np.array_equal(found[name], column), name
+
+    def test_compressed(self, read):
+        text = gzip.compress(STOCKHOLM.encode())
+        assert len(read(text, "MKVA", "x.sto.gz")["codes"]) == 3
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        {
+            "": "no rows: empty or truncated",
+            ">q\nMKV\n": "line 1: not Stockholm",
+            "# STOCKHOLM 1.0\n//\n": "no rows",
+            "# STOCKHOLM 1.0\nq MKV\n": "no end: empty or truncated",
+            "# STOCKHOLM 1.0\nq MKV\nr MK\n//\n": "line 3: 2 columns; the query has 3",
+            "# STOCKHOLM 1.0\nq MKV\nr M K\n//\n": "line 3: not a name and a piece of its row",
+            "# STOCKHOLM 1.0\nq MKV\nr M1V\n//\n": "line 3: '1' in column 2",
+            "# STOCKHOLM 1.0\nq ...\nr MKV\n//\n": "the query has no aligned column",
+            "# STOCKHOLM 1.0\nq MK\n//\n# STOCKHOLM 1.0\nq MK\n//\n": "line 4: more than one",
+        }.items(),
+    )
+    def test_what_is_refused(self, read, text, reason):
+        with pytest.raises(DataError, match=reason):
+            read(text, name="x.sto")
+
+    def test_a_real_one(self, sources):
+        """jackhmmer's hits of UniProt for 2q2k: the same rows as a reading line by line."""
+        path = sources["2q2k"].alignments["B"].cached
+        found = read_alignment(
+            path, "MGSSHHHHHHSSGLVPGSHMDKKETKHLLKIKKEDYPQIFDFLENVPRGTKTAHIREALRRYIEEIGENP"
+        )
+        lines = [line.split() for line in path.read_text().splitlines() if line[:1] not in "#/"]
+        rows = list(dict.fromkeys(line[1] for line in lines if line))
+        assert found["codes"].tolist() == [codes(row) for row in rows]
+        assert len(rows) == 4
+        species = {*found["species"].tolist(), *found["further_species"][:, 1].tolist()}
+        assert {1280, 1295, 1667172} < species
+        assert found["species"][0] == -1

@@ -201,7 +201,7 @@ sha256 = "{digest}"
 def test_the_listing_is_sound(tmp_path):
     listed = packages(tmp_path, PACKAGES)
     entries = [source.entry for package in listed for source in package.sources]
-    assert len(set(entries)) == len(entries) == 86
+    assert len(set(entries)) == len(entries) == 88
     members = [member for package in listed for member in package.members]
     assert len({member.cached for member in members}) == len(members)
     digests = [*(p.sha256 for p in listed), *(m.sha256 for m in members)]

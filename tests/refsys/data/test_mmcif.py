@@ -130,6 +130,10 @@ REFUSED = {
         mmcif(atoms=part.ATOM_ROWS[:8]),
         "chain B has no heavy atoms; is the file truncated?",
     ),
+    "two categories in one loop": (
+        mmcif(entity=part.ENTITY.replace("_entity.type\n", "_other.type\n")),
+        "_entity: Tag _other.type in loop with _entity.",
+    ),
     "no entities": (mmcif(entity=""), "no _entity category"),
     "no chains": (mmcif(chains=""), "no _struct_asym category"),
     "no sequence": (mmcif(sequence=""), "no _entity_poly_seq category"),

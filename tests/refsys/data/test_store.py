@@ -146,6 +146,41 @@ class TestStore:
         assert prepare(store, Sources(structure=structure)).built == 2
         assert store.open("test").tokens == 12
 
+    def test_each_repair_is_said(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        assert prepare(store, Sources(structure=structure)).repaired == ()
+        record = store.open("test").structure.path
+        (record / "atom_position.npy").write_bytes(b"")
+        (store.open("test").alignments[0].path / "record.json").unlink()
+        one, two = prepare(store, Sources(structure=structure)).repaired
+        assert "atom_position.npy: damaged column" in one
+        assert "no such record" in two
+        assert prepare(store, Sources(structure=structure)).repaired == ()
+
+    def test_what_was_left_unfinished_is_swept(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        prepare(store, Sources(structure=structure))
+        record = store.open("test").structure.path
+        half = record.with_name(f".{record.name}.99999.0123abcd")
+        half.mkdir()
+        (half / "atom_position.npy").write_bytes(b"x")
+        (tmp_path / "store" / "examples" / ".test.json.99999.0123abcd").write_text("{")
+        assert store.sweep() == 2
+        assert store.sweep() == 0
+        assert not list((tmp_path / "store").rglob(".*"))
+        store.open("test").verify()
+
+    def test_what_is_being_built_is_not_swept(self, tmp_path, structure):
+        store = Store(tmp_path / "store")
+        prepare(store, Sources(structure=structure))
+        record = store.open("test").structure.path
+        record.with_name(f".{record.name}.1.0123abcd").mkdir()
+        context = multiprocessing.get_context("spawn")
+        with store._held(record), context.Pool(1) as pool:
+            assert pool.apply(store.sweep) == 0
+        with context.Pool(1) as pool:
+            assert pool.apply(store.sweep) == 1
+
     def test_alignments_go_to_every_chain_of_their_sequence(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
         alignment.write_text(">q\nMGXA\n>1\nMG-A\n")
@@ -173,7 +208,7 @@ class TestStore:
         structure.write_text(mmcif(header=f"data_{block}\n#\n"))
         with pytest.raises(DataError, match=r"test\.cif: data block .* cannot name an entry"):
             prepare(Store(tmp_path / "store"), Sources(structure=structure))
-        assert not (tmp_path / "store").exists()
+        assert [path.name for path in (tmp_path / "store").iterdir()] == ["lock"]
 
     @pytest.mark.parametrize("entry", ["../examples/test", "", "/etc/passwd"])
     def test_a_path_is_not_an_entry(self, tmp_path, structure, entry):
@@ -263,7 +298,7 @@ class TestStore:
             arguments = [(Store(tmp_path / "store"), Sources(structure=structure))] * 8
             found = pool.starmap(prepare, arguments)
         assert {done.tokens for done in found} == {12}
-        assert sum(done.built for done in found) >= 2
+        assert sum(done.built for done in found) == 2, "one builds, the others wait"
         Store(tmp_path / "store").open("test").structure.verify()
         assert not list((tmp_path / "store").rglob(".*")), "something half-written was left"
 

@@ -1,0 +1,76 @@
+"""BinaryCIF: the categories that are read of a structure, as the text format has them.
+
+biotite decodes the columns (Sehnal et al., PLOS Comput. Biol. 2020); from there on both formats are
+the same tables of strings.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refsys.data.compressed import read_bytes
+
+if TYPE_CHECKING:
+    from gemmi import cif
+
+_CATEGORIES = (
+    *("entry", "atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym"),
+    *("struct_conn", "chem_comp_bond", "refine", "em_3d_reconstruction"),
+    *("pdbx_struct_assembly", "pdbx_struct_assembly_gen", "pdbx_struct_oper_list"),
+)
+# Encodings say how much they unpack to; this is ten times the largest structure there is.
+_MOST_VALUES = 1 << 26
+_INAPPLICABLE, _MISSING = 1, 2
+
+
+def read_binary_cif(path: Path) -> "cif.Document":
+    """Reads a BinaryCIF file, gzip-compressed if its name ends in ``.gz``.
+
+    Raises:
+        DataError: the file cannot be read or unpacked.
+        Exception: it is not BinaryCIF; the libraries raise several unrelated classes.
+    """
+    import msgpack
+    from biotite.structure.io.pdbx import BinaryCIFFile
+    from gemmi import cif
+
+    content = msgpack.unpackb(read_bytes(path), raw=False)
+    if any(size > _MOST_VALUES for size in _declared_sizes(content)):
+        raise ValueError("a column claims to unpack to more values than a structure has")
+    document = cif.Document()
+    for name, source in BinaryCIFFile.deserialize(content).items():
+        block = document.add_new_block(name)
+        for category in (category for category in _CATEGORIES if category in source):
+            columns = {name: _values(column) for name, column in source[category].items()}
+            block.set_mmcif_category(f"_{category}.", columns)
+    return document
+
+
+def _declared_sizes(content: Any) -> Iterator[int]:
+    """How many values each encoding of a file unpacks to.
+
+    Raises:
+        ValueError: one that repeats values does not say.
+    """
+    pending = [content]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if part.get("kind") in {"RunLength", "IntegerPacking"}:
+                size = part.get("srcSize")
+                if not isinstance(size, int) or size < 0:
+                    raise ValueError(f"{part['kind']} without its size")
+                yield size
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part
+
+
+def _values(column: Any) -> list[str | bool | None]:
+    """Strings; None where missing, False where inapplicable, as gemmi has it."""
+    values: list[str | bool | None] = column.data.array.astype(str).tolist()
+    if column.mask is None:
+        return values
+    masks = column.mask.array.tolist()
+    absent: dict[int, bool | None] = {_INAPPLICABLE: False, _MISSING: None}
+    return [absent.get(mask, value) for mask, value in zip(masks, values, strict=True)]

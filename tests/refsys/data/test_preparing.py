@@ -1,0 +1,229 @@
+"""Preparing many: in processes, out of a folder, killed at any moment."""
+
+import filecmp
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from support.mmcif import mmcif
+
+from bench.cli import main
+from refsys.data.folder import sources_in
+from refsys.data.preparation import Sources
+from refsys.data.preparing import prepare_all
+from refsys.data.store import Store
+from refsys.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[3]
+ENTRIES = ("1ubq", "2q2k", "1kd8")
+
+
+@pytest.fixture(scope="module")
+def folder(sources, tmp_path_factory):
+    """Structures of the core set with an alignment, as a user would have them."""
+    folder = tmp_path_factory.mktemp("mine")
+    for entry in ENTRIES:
+        path = sources[entry].structure.cached
+        suffixes = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:])
+        shutil.copy(path, folder / f"{entry}{suffixes}")
+    shutil.copy(sources["2q2k"].alignments["B"].cached, folder / "2q2k_B.sto")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """A store of the folder that nothing happened to."""
+    store = Store(tmp_path_factory.mktemp("whole"))
+    for _, done in prepare_all(store, sources_in(folder), 1):
+        assert not isinstance(done, Exception), done
+    return store
+
+
+def start(folder, store, workers=1):
+    command = [sys.executable, "-m", "bench", "prepare", "--from", str(folder)]
+    options = ["--store", str(store), "--workers", str(workers)]
+    return subprocess.Popen(
+        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def assert_same(one, two):
+    """Both stores have the same files with the same bytes, and nothing half-written."""
+    found = [
+        sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+        for store in (one, two)
+    ]
+    assert found[0] == found[1]
+    assert filecmp.cmpfiles(one, two, found[0], shallow=False)[1:] == ([], [])
+
+
+class TestFolder:
+    def test_structures_and_their_alignments(self, folder):
+        found = {s.structure.name.partition(".")[0]: s for s in sources_in(folder)}
+        assert sorted(found) == sorted(ENTRIES)
+        assert found["2q2k"].alignments == {"B": folder / "2q2k_B.sto"}
+        assert not found["1ubq"].alignments
+
+    def test_names_may_have_dots_and_underscores(self, tmp_path):
+        for name in ("my_x.1.cif.gz", "my_x.1_A.a3m.gz", "b.BCIF", ".hidden.cif", "notes.txt"):
+            (tmp_path / name).write_text("")
+        (tmp_path / "folder.cif").mkdir()
+        one, two = sources_in(tmp_path)
+        assert one.structure.name == "b.BCIF"
+        assert two.alignments == {"A": tmp_path / "my_x.1_A.a3m.gz"}
+
+    @pytest.mark.parametrize(
+        ("names", "reason"),
+        [
+            ((), "no structure"),
+            (("notes.txt",), "no structure"),
+            (("a.cif", "a.bcif"), r"a\.bcif and a\.cif have one name"),
+            (("a.cif", "b_A.a3m"), r"b_A\.a3m: no structure is called b"),
+            (("a.cif", "a.a3m"), r"a\.a3m: no structure is called a"),
+            (("a.cif", "a_A.a3m", "a_A.sto"), r"a_A\.a3m and a_A\.sto are of one chain"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, names, reason):
+        for name in names:
+            (tmp_path / name).write_text("")
+        with pytest.raises(DataError, match=reason):
+            sources_in(tmp_path)
+
+    def test_a_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(DataError, match="none: No such file"):
+            sources_in(tmp_path / "none")
+
+    def test_it_takes_the_place_of_a_structure(self, folder, capsys):
+        assert main(["prepare", "x.cif", "--from", str(folder)]) == 2
+        assert capsys.readouterr().err == "foldperf: --from takes the place of a structure\n"
+
+
+class TestProcesses:
+    def test_their_number_changes_nothing(self, folder, whole, tmp_path):
+        store = Store(tmp_path)
+        assert len(list(prepare_all(store, sources_in(folder), 2))) == len(ENTRIES)
+        assert_same(tmp_path, whole.root)
+
+    def test_one_that_cannot_be_used_does_not_stop_the_others(self, folder, tmp_path, capsys):
+        mine = tmp_path / "mine"
+        shutil.copytree(folder, mine)
+        (mine / "bad.cif").write_text("data_bad\n")
+        assert main(["prepare", "--from", str(mine), "--store", str(tmp_path / "store")]) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert "bad.cif: no _atom_site category" in said.err
+        assert "bad.cif: not prepared" in said.out
+        assert Store(tmp_path / "store").entries() == sorted(ENTRIES)
+
+    def test_two_files_of_one_entry_are_told(self, tmp_path, capsys):
+        for name in ("a.cif", "b.cif"):
+            (tmp_path / name).write_text(mmcif() + f"# {name}\n")
+        store = str(tmp_path / "store")
+        assert main(["prepare", "--from", str(tmp_path), "--store", store, "--workers", "1"]) == 2
+        assert "a.cif and b.cif are both test; one is lost" in capsys.readouterr().err
+
+    def test_repairs_are_said(self, folder, whole, tmp_path, capsys):
+        store = tmp_path / "store"
+        shutil.copytree(whole.root, store)
+        column = next((store / "records" / "structure").rglob("atom_position.npy"))
+        content = bytearray(column.read_bytes())
+        content[-3] ^= 4
+        column.write_bytes(content)
+        assert main(["prepare", "--from", str(folder), "--store", str(store)]) == 0
+        said = capsys.readouterr()
+        assert said.err == f"foldperf: repaired: {column}: altered since it was written\n"
+        assert_same(store, whole.root)
+
+    def test_a_process_that_dies_fails_no_other(self, folder, whole, tmp_path):
+        """Whatever is killed is tried again alone."""
+        with start(folder, tmp_path, workers=2) as running:
+            while not (children := spawned(running.pid)):
+                assert running.poll() is None
+                time.sleep(0.01)
+            os.kill(children[0], signal.SIGKILL)
+            out, err = running.communicate(timeout=120)
+        assert running.returncode == 0, out + err
+        assert_same(tmp_path, whole.root)
+
+
+def spawned(pid):
+    """The workers of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == pid and b"spawn_main" in line:
+            found.append(int(path.name))
+    return found
+
+
+def prepare_here(store, wanted):
+    list(prepare_all(store, wanted, 1))
+
+
+def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
+    """Three at once on one store, twenty times, killed as they begin to write or a little later."""
+    moments, unfinished = random.Random(7), 0
+    for _ in range(20):
+        shutil.rmtree(tmp_path / "records", ignore_errors=True)
+        # Forked, they need not import everything anew.
+        arguments = (Store(tmp_path), sources_in(folder))
+        fork = get_context("fork")
+        running = [fork.Process(target=prepare_here, args=arguments) for _ in range(3)]
+        for process in running:
+            process.start()
+        while not list(tmp_path.glob("records/*/.*")) and running[0].is_alive():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.3) * moments.randint(0, 1))
+        for process in running:
+            process.kill()
+            process.join()
+        unfinished += len(list(tmp_path.glob("records/*/.*")))
+    assert unfinished
+    with start(folder, tmp_path) as last:
+        out, err = last.communicate(timeout=120)
+    assert last.returncode == 0, out + err
+    assert not err
+    assert_same(tmp_path, whole.root)
+
+
+def prepare_on_a_full_disk(store, wanted, said):
+    """A limit on file sizes fails like a full disk: the write is refused."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    said.put([str(done) for _, done in prepare_all(store, wanted, 1)])
+
+
+def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, tmp_path):
+    fork, store = get_context("fork"), Store(tmp_path)
+    said = fork.Queue()
+    process = fork.Process(target=prepare_on_a_full_disk, args=(store, sources_in(folder), said))
+    process.start()
+    lines = said.get(timeout=60)
+    process.join()
+    assert len(lines) == len(ENTRIES)
+    for line in lines:
+        assert "cannot write the record: " in line
+        assert "is the disk full?" in line or "File too large" in line
+        assert "\n" not in line
+    assert not store.entries()
+    assert not list(tmp_path.rglob(".*"))
+    prepare_here(store, sources_in(folder))
+    assert_same(tmp_path, whole.root)
+
+
+def test_a_structure_alone_needs_no_process(tmp_path):
+    path = tmp_path / "x.cif"
+    path.write_text(mmcif())
+    ((_, done),) = prepare_all(Store(tmp_path / "store"), [Sources(structure=path)], 4)
+    assert done.entry == "test"
