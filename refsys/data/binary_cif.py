@@ -6,12 +6,9 @@ the same tables of strings.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from refsys.data.compressed import read_bytes
-
-if TYPE_CHECKING:
-    from gemmi import cif
 
 _CATEGORIES = (
     *("entry", "atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym"),
@@ -23,8 +20,8 @@ _MOST_VALUES = 1 << 26
 _INAPPLICABLE, _MISSING = 1, 2
 
 
-def read_binary_cif(path: Path) -> "cif.Document":
-    """Reads a BinaryCIF file, gzip-compressed if its name ends in ``.gz``.
+def read_binary_cif(path: Path) -> Any:
+    """The gemmi document of a BinaryCIF file, gzip-compressed if its name ends in ``.gz``.
 
     Raises:
         DataError: the file cannot be read or unpacked.

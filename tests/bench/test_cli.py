@@ -137,9 +137,13 @@ class TestPrepare:
     def test_what_cannot_be_used_is_named_and_does_not_stop_the_rest(
         self, listing, tmp_path, capsys
     ):
-        assert main(["prepare", "--store", str(tmp_path / "store")]) == 2
+        assert main(["prepare", "--workers", "1", "--store", str(tmp_path / "store")]) == 2
         out, err = capsys.readouterr()
-        assert [line.split(":")[0] for line in out.splitlines()] == ["first", "last"]
+        said = [line.partition("] ")[2].split(":") for line in out.splitlines()]
+        assert [name for name, _ in said] == ["first", *(f"{name}.cif" for name in DAMAGED), "last"]
+        assert [name for name, state in said if state == " not prepared"] == [
+            f"{name}.cif" for name in DAMAGED
+        ]
         assert Store(tmp_path / "store").entries() == ["first", "last"]
         lines = err.splitlines()
         for line, (name, (_, reason)) in zip(lines, DAMAGED.items(), strict=True):

@@ -200,7 +200,7 @@ def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
 
 def prepare_on_a_full_disk(store, wanted, said):
     """A limit on file sizes fails like a full disk: the write is refused."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
     said.put([str(done) for _, done in prepare_all(store, wanted, 1)])
 
 
