@@ -5,6 +5,7 @@ needs one line here and none elsewhere. Categories travel as small integers; the
 on the device.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -177,6 +178,19 @@ class Batch(Mapping[str, Tensor]):
     def nbytes(self) -> int:
         """Bytes of all fields together."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.values())
+
+    def digests(self) -> dict[str, str]:
+        """16 hexadecimal digits of SHA-256 of each field: its dtype, shape and bytes."""
+        found = {}
+        for name, tensor in self.items():
+            hashed = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+            hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            found[name] = hashed.hexdigest()[:16]
+        return found
+
+    def digest(self) -> str:
+        """16 hexadecimal digits of SHA-256 of all fields."""
+        return hashlib.sha256(" ".join(self.digests().values()).encode()).hexdigest()[:16]
 
     def to(self, device: torch.device) -> "Batch":
         """A copy on `device`; asynchronous from pinned memory."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -92,6 +92,9 @@ class Step:
         loss: Before the update.
         losses: Its parts.
         cycles: Recycling iterations.
+        entries: What each place of the batch held.
+        substituted: Why examples that were drawn before these could not be used.
+        batch: Digest of the batch, see `Batch.digest`.
         gradient_norm: Before clipping.
         learning_rate: Of the update.
         seconds: By phase.
@@ -101,12 +104,48 @@ class Step:
     loss: float
     losses: dict[str, float]
     cycles: int
+    entries: list[str]
+    substituted: list[str]
+    batch: str
     gradient_norm: float
     learning_rate: float
     seconds: dict[str, float]
 
 
-class _Steps(Dataset["Batch | RefsysError"]):
+class Loaded(NamedTuple):
+    """A step's batch, and what is said of it.
+
+    Attributes:
+        batch: On the host.
+        entries: What each place holds.
+        substituted: See `Step`.
+        digest: See `Step.batch`.
+    """
+
+    batch: Batch
+    entries: list[str]
+    substituted: list[str]
+    digest: str
+
+
+def load(examples: Examples, config: "RunConfig", step: int) -> Loaded:
+    """The batch of a training step: a function of the configuration and the step alone.
+
+    Raises:
+        DataError: a record is damaged, or no example fits.
+    """
+    draws = config.draws_of(step)
+    batch = examples[draws]
+    drawn = examples.drawn(draws)
+    return Loaded(
+        batch,
+        [place.example.entry for place in drawn],
+        [reason for place in drawn for reason in place.substituted],
+        batch.digest(),
+    )
+
+
+class _Steps(Dataset["Loaded | RefsysError"]):
     """The batch of each step, for the loader's workers.
 
     An error of ours is handed over as a value: raised in a worker, it would arrive as a traceback.
@@ -116,9 +155,9 @@ class _Steps(Dataset["Batch | RefsysError"]):
         self._examples = examples
         self._config = config
 
-    def __getitem__(self, step: int) -> Batch | RefsysError:
+    def __getitem__(self, step: int) -> Loaded | RefsysError:
         try:
-            return self._examples[self._config.draws_of(step)]
+            return load(self._examples, self._config, step)
         except RefsysError as error:
             return error
 
@@ -162,7 +201,7 @@ def train(
     """
     device = device or torch.device("cpu")
     training = _training(config, device)
-    examples = Examples(store, config.entries, _spec(config))
+    examples = examples_of(config, store)
     if config.model == WHOLE:
         training.relabel = examples.relabelled
     run = asdict(config) | {"inputs": examples.records()}
@@ -172,8 +211,8 @@ def train(
         _initialize(training, config)
     with _deterministic(), _stop_signal() as stopped, _log(folder, done) as write:
         saved = done
-        for batch in _batches(examples, config, done, steps, workers, device):
-            step = _step(training, batch, done, config.draws_of(done), device, on_phase)
+        for loading in _batches(examples, config, done, steps, workers, device):
+            step = _step(training, loading, done, config.draws_of(done), device, on_phase)
             _check_finite(step, saved)
             done += 1
             write(step)
@@ -186,6 +225,15 @@ def train(
         if saved != done:
             save(folder / CHECKPOINTS, training, done, run)
     return done
+
+
+def examples_of(config: RunConfig, store: Store) -> Examples:
+    """What a run trains on.
+
+    Raises:
+        DataError: an entry is not prepared, or is damaged.
+    """
+    return Examples(store, config.entries, _spec(config))
 
 
 def _spec(config: RunConfig) -> ExampleSpec:
@@ -230,7 +278,7 @@ def _initialize(training: Training, config: RunConfig) -> None:
 
 def _batches(
     examples: Examples, config: RunConfig, first: int, last: int, workers: int, device: torch.device
-) -> Iterator[tuple[Batch, float]]:
+) -> Iterator[tuple[Loaded, float]]:
     """(batch, seconds waited for it) of each step from `first` on."""
     loader = DataLoader(
         _Steps(examples, config),
@@ -245,21 +293,21 @@ def _batches(
     while True:
         start = perf_counter()
         try:
-            batch = next(iterator, None)
+            loaded = next(iterator, None)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             # The first line says which and why; what follows is torch's advice.
             raise DataError(f"a loader process ended: {str(error).splitlines()[0]}") from None
-        if batch is None:
+        if loaded is None:
             return
-        if isinstance(batch, RefsysError):
-            raise batch
-        yield batch, perf_counter() - start
+        if isinstance(loaded, RefsysError):
+            raise loaded
+        yield loaded, perf_counter() - start
 
 
-def _as_it_is(batch: Batch | RefsysError) -> Batch | RefsysError:
-    return batch
+def _as_it_is(loaded: Loaded | RefsysError) -> Loaded | RefsysError:
+    return loaded
 
 
 def _leave_signals_to_parent(worker: int) -> None:
@@ -271,14 +319,14 @@ def _leave_signals_to_parent(worker: int) -> None:
 
 def _step(
     training: Training,
-    loaded: tuple[Batch, float],
+    loading: tuple[Loaded, float],
     step: int,
     draws: int,
     device: torch.device,
     on_phase: Callable[[int, str], None],
 ) -> Step:
-    batch, waited = loaded
-    batch = batch.to(device)
+    loaded, waited = loading
+    batch = loaded.batch.to(device)
     seconds = {"data": waited}
 
     @contextmanager
@@ -305,6 +353,9 @@ def _step(
         loss=float(loss.detach()),
         losses={name: float(part) for name, part in training.losses.items()},
         cycles=training.cycles_of(draws),
+        entries=loaded.entries,
+        substituted=loaded.substituted,
+        batch=loaded.digest,
         gradient_norm=float(norm),
         learning_rate=training.schedule.rate(step),
         seconds=seconds,
@@ -318,6 +369,22 @@ def _check_finite(step: Step, saved: int) -> None:
                 f"step {step.step + 1}: the {name} is {value}; lower the learning rate. The last "
                 f"checkpoint has {saved} steps"
             )
+
+
+def logged(folder: Path, step: int) -> dict[str, Any] | None:
+    """What a run's log says of a step, None if it says nothing.
+
+    Raises:
+        CheckpointError: the log cannot be read.
+    """
+    path = folder / LOG
+    try:
+        lines = path.read_bytes().splitlines()
+        return dict(json.loads(lines[step])) if step < len(lines) else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: step {step}: unreadable ({error})") from None
 
 
 @contextmanager

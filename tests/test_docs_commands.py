@@ -58,6 +58,7 @@ SHORTER = (
         " --tokens 4 --precision float32",
     ),
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
+    (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from refsys.train import Step
+    from refsys.data.store import Store
+    from refsys.train import RunConfig, Step
 
 SUMMARY = "train the reference system on prepared structures"
 EXAMPLE = (
     "foldperf train --entries 1ubq 8vkf --steps 50 --out runs/tiny\n"
     "  foldperf train --stage fine_tuning_1 --start runs/tiny --steps 50 --out runs/fine\n"
-    "  foldperf train --model trunk --steps 50 --out runs/trunk"
+    "  foldperf train --model trunk --steps 50 --out runs/trunk\n"
+    "  foldperf train --entries 1ubq 8vkf --out runs/tiny --replay-step 17"
 )
 
 
@@ -53,7 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=_rate, default=1.8e-3)
     parser.add_argument("--warmup-steps", type=_positive, default=1000)
     parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
-    parser.add_argument("--steps", type=_positive, required=True, help="steps to have done")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--steps", type=_positive, help="steps to have done")
+    what.add_argument(
+        "--replay-step",
+        type=_count,
+        metavar="STEP",
+        help="train nothing: make the batch of this step again, and compare it with the log's",
+    )
     parser.add_argument("--workers", type=_count, default=1, help="loader processes")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--checkpoint-every", type=_positive, default=100, metavar="STEPS")
@@ -90,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
         learning_rate=arguments.learning_rate,
         warmup_steps=arguments.warmup_steps,
     )
+    if arguments.replay_step is not None:
+        return _replay(config, store, arguments.out, arguments.replay_step)
     done = train(
         config,
         store,
@@ -105,6 +116,26 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{done} steps done; the log is {arguments.out / LOG}")
     return 0
+
+
+def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:
+    """Makes a step's batch and shows it; 1 if the log has another."""
+    from refsys.train import examples_of, load, logged
+
+    found = load(examples_of(config, store), config, step)
+    for name, digest in found.batch.digests().items():
+        tensor = found.batch[name]
+        print(f"{name:26} {tensor.dtype!s:15} {list(tensor.shape)!s:20} {digest}")
+    for reason in found.substituted:
+        print(f"substituted: {reason}")
+    print(f"step {step}: {', '.join(found.entries)}: batch {found.digest}")
+    line = logged(folder, step)
+    if line is None:
+        print(f"{folder} has no step {step} to compare with")
+        return 0
+    same = line.get("batch") == found.digest
+    print(f"{'the same as' if same else 'not'} that of {folder}, {line.get('batch')}")
+    return 0 if same else 1
 
 
 class Reporter:

@@ -82,8 +82,29 @@ class ExampleSpec:
             )
 
 
+# So many examples are drawn for a place before it is given up.
+_DRAWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a place of a batch holds.
+
+    Attributes:
+        example: Its records.
+        substituted: Why each of the examples that were drawn before it could not be used.
+    """
+
+    example: Example
+    substituted: tuple[str, ...] = ()
+
+
 class Examples:
-    """Batches as a function of the step."""
+    """Batches as a function of the step.
+
+    An example whose crop does not fit a batch's sizes is substituted by the next one of the same
+    stream, so that the substitute is a function of the step as well.
+    """
 
     def __init__(self, store: Store, entries: Sequence[str], spec: ExampleSpec) -> None:
         """Opens the examples.
@@ -98,14 +119,29 @@ class Examples:
         if not self._examples:
             raise DataError(f"{store.root}: no examples to train on; run 'foldperf prepare'")
         self._symmetries: dict[str, Symmetries] = {}
+        self._last: tuple[int, list[Drawn]] | None = None
 
     def records(self) -> dict[str, dict[str, str]]:
         """What the batches are made of: names of records, which name their content, by entry."""
         return {example.entry: example.records() for example in self._examples}
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a training step."""
-        return Batch.stacked([self._example(step, place) for place in self.spec.places])
+        """The batch of a training step.
+
+        Raises:
+            CapacityError: no example that is drawn fits.
+            DataError: a record is damaged.
+        """
+        found = [self._example(step, place) for place in self.spec.places]
+        self._last = step, [drawn for drawn, _ in found]
+        return Batch.stacked([batch for _, batch in found])
+
+    def drawn(self, step: int) -> list[Drawn]:
+        """What each place of a step's batch holds."""
+        if self._last is None or self._last[0] != step:
+            self[step]
+        assert self._last is not None
+        return self._last[1]
 
     def relabelled(self, batch: Batch, predicted_BA3: Tensor, step: int) -> Batch:
         """A step's batch with the labels, permuted, that lie best on a prediction.
@@ -119,8 +155,8 @@ class Examples:
         predicted = predicted_BA3.detach().float().cpu().numpy()
         host = self[step] if batch["atom_mask"].device.type != "cpu" else batch
         new: dict[str, list[Tensor]] = {}
-        for row, place in enumerate(self.spec.places):
-            example = self._chosen(step, place)
+        for row, (place, drawn) in enumerate(zip(self.spec.places, self.drawn(step), strict=True)):
+            example = drawn.example
             if example.entry not in self._symmetries:
                 self._symmetries[example.entry] = symmetries_of(example.structure)
             rows = crop_atoms(example, crop_of(example, self.spec, step, place))
@@ -130,12 +166,19 @@ class Examples:
                 new.setdefault(name, []).append(values)
         return batch.replaced(**{name: torch.stack(values) for name, values in new.items()})
 
-    def _chosen(self, step: int, place: int) -> Example:
-        choice = Draw(self.spec.seed, "example", step, place).below(len(self._examples))
-        return self._examples[choice]
-
-    def _example(self, step: int, place: int) -> Batch:
-        return example_batch(self._chosen(step, place), self.spec, step, place)
+    def _example(self, step: int, place: int) -> tuple[Drawn, Batch]:
+        draw = Draw(self.spec.seed, "example", step, place)
+        choices = [draw.below(len(self._examples), number) for number in range(_DRAWS)]
+        unusable: list[CapacityError] = []
+        for choice in dict.fromkeys(choices):
+            example = self._examples[choice]
+            try:
+                batch = example_batch(example, self.spec, step, place)
+            except CapacityError as error:
+                unusable.append(error)
+            else:
+                return Drawn(example, tuple(map(str, unusable))), batch
+        raise unusable[0]
 
 
 def example_batch(example: Example, spec: ExampleSpec, step: int, place: int = 0) -> Batch:

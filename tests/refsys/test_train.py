@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.cli import main
 from refsys.checkpoint import checkpoints
 from refsys.data.examples import Examples
 from refsys.errors import CheckpointError, DataError, DivergedError
-from refsys.train import RunConfig, train
+from refsys.train import RunConfig, examples_of, load, logged, train
 from refsys.training_step import OptimizerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +100,60 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(store, tmp_path, refere
     assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-000000007"]
     assert train(CONFIG, store, tmp_path, steps=9) == 9
     assert losses(tmp_path) == reference[:9]
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """A run of six steps."""
+    folder = tmp_path_factory.mktemp("run")
+    train(CONFIG, store, folder, steps=6, workers=1)
+    return folder
+
+
+class TestReplay:
+    OPTIONS = (
+        *("train", "--model", "trunk", "--preset", "tiny", "--entries", "1ubq", "8vkf"),
+        *("--tokens", "24", "--alignment-rows", "6", "--cycles", "2"),
+    )
+
+    def test_every_batch_of_the_log_is_made_again(self, run, store):
+        examples = examples_of(CONFIG, store)
+        for step in (5, 0, 3, 1, 2, 4):
+            found, line = load(examples, CONFIG, step), logged(run, step)
+            assert found.digest == line["batch"] == examples[step].digest()
+            assert found.entries == line["entries"]
+            assert not line["substituted"]
+
+    def test_the_digest_is_of_every_value_and_shape(self, store):
+        batch = examples_of(CONFIG, store)[0]
+        other = batch["deletions"].clone()
+        other[0, -1, -1] += 1
+        changed = batch.replaced(deletions=other)
+        assert changed.digest() != batch.digest()
+        assert batch.padded(alignment_row=7).digest() != batch.digest()
+        assert [n for n, d in changed.digests().items() if d != batch.digests()[n]] == ["deletions"]
+
+    @pytest.mark.parametrize(
+        ("options", "status", "said"),
+        [
+            (("--replay-step", "3"), 0, "the same as that of"),
+            (("--replay-step", "3", "--seed", "1"), 1, "not that of"),
+            (("--replay-step", "99"), 0, "has no step 99 to compare with"),
+        ],
+    )
+    def test_the_command_compares_with_the_log(self, run, store, capsys, options, status, said):
+        where = ("--out", str(run), "--store", str(store.root))
+        assert main([*self.OPTIONS, *where, *options]) == status
+        out = capsys.readouterr().out
+        assert said in out
+        assert "alignment                  torch.uint8     [1, 6, 24]" in out
+
+    def test_a_folder_without_a_run_and_a_damaged_log(self, run, store, tmp_path, capsys):
+        where = ("--out", str(tmp_path), "--store", str(store.root), "--replay-step", "0")
+        assert main([*self.OPTIONS, *where]) == 0
+        (tmp_path / "log.jsonl").write_text("{\n")
+        assert main([*self.OPTIONS, *where]) == 2
+        assert "log.jsonl: step 0: unreadable" in capsys.readouterr().err
 
 
 def test_the_log_says_loss_rate_and_phase_times(store, tmp_path):

@@ -16,7 +16,7 @@ from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.data.synthetic import synthetic_batch
 from refsys.data.vocabulary import GAP
-from refsys.errors import ArgumentError, DataError
+from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.streams import Draw
 
 TRUNK_INTEGERS = ("residue_type", "residue_index", "asym_id", "alignment", "deletions", "bonds")
@@ -158,6 +158,31 @@ class TestBatch:
         )  # fmt: skip
         for step, batch in zip(range(3, 11), loader, strict=True):
             assert same(batch, examples[step])
+
+    def test_what_does_not_fit_is_substituted_by_a_function_of_the_step(self, store):
+        """All crops of 1ubq have more atoms than there is room for, none of 8vkf has."""
+        spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, atoms=352, crop="contiguous")
+        found = Examples(store, ["1ubq", "8vkf"], spec)
+        reasons = {}
+        for step in range(24):
+            batch, (drawn,) = found[step], found.drawn(step)
+            assert batch.sizes["atom"] == 352
+            if drawn.substituted:
+                reasons[step] = drawn.substituted
+                assert drawn.example.entry == "8vkf"
+        assert 5 < len(reasons) < 20
+        assert all("1ubq: " in reason for (reason,) in reasons.values())
+        again = Examples(store, ["1ubq", "8vkf"], spec)
+        for step in sorted(reasons, reverse=True):
+            assert again.drawn(step)[0].substituted == reasons[step]
+            assert same(again[step], found[step])
+            positions = found[step]["atom_position"]
+            assert same(again.relabelled(found[step], positions, step), found[step])
+
+    def test_without_a_substitute_the_reason_is_said(self, store):
+        spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, atoms=32)
+        with pytest.raises(CapacityError, match=r"1ubq: \d+ atoms in a crop of 48 tokens"):
+            Examples(store, ["1ubq"], spec)[0]
 
     @pytest.mark.parametrize(
         ("whole", "names", "golden"),
