@@ -13,7 +13,12 @@ BINARY = ".bcif"
 
 
 class CifTables:
-    """The first data block that holds atoms."""
+    """The first data block that holds atoms.
+
+    Attributes:
+        path: The file.
+        name: The data block's.
+    """
 
     def __init__(self, path: Path) -> None:
         """Reads and checks the syntax.
@@ -29,6 +34,8 @@ class CifTables:
         binary = inner_suffix(path) == BINARY
         try:
             document = read_binary_cif(path) if binary else _read_text(path)
+            blocks = [b for b in document if "_atom_site." in b.get_mmcif_category_names()]
+            names = [block.name for block in blocks]
         except DataError:
             raise
         except Exception as error:
@@ -38,10 +45,9 @@ class CifTables:
             raise self.error(
                 f"not readable as {what}: {reason or type(error).__name__:.200}"
             ) from None
-        blocks = [block for block in document if "_atom_site." in block.get_mmcif_category_names()]
         if not blocks:
             raise self.error("no _atom_site category: not a structure, or truncated")
-        self.block = blocks[0]
+        self.block, self.name = blocks[0], names[0]
 
     def error(self, reason: str) -> DataError:
         """An error about this file."""
@@ -64,12 +70,13 @@ class CifTables:
             required: Whether the category must exist; if not, an absent one gives empty columns.
 
         Raises:
-            DataError: a required category is absent, or a present one is mixed with another or
-                lacks a column.
+            DataError: a required category is absent, or a present one is not text, is mixed with
+                another or lacks a column.
         """
         try:
             table = self.block.get_mmcif_category(f"_{category}.")
-        except RuntimeError as error:  # of a loop that mixes categories
+        except (RuntimeError, UnicodeDecodeError) as error:
+            # A loop that mixes categories, or bytes that are no text.
             raise self.error(f"_{category}: {' '.join(str(error).split())}") from None
         if not table:
             if required:

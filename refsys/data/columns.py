@@ -62,8 +62,9 @@ class Columns(Mapping[str, NDArray[Any]]):
         path = self.path / f"{name}.npy"
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: damaged column ({error}); delete {self.path}") from error
+        except Exception as error:  # NumPy parses the header and raises unrelated classes
+            reason = " ".join(str(error).split())
+            raise DataError(f"{path}: damaged column ({reason}); delete {self.path}") from error
         if array.dtype.str != declared["dtype"] or list(array.shape) != declared["shape"]:
             raise DataError(
                 f"{path}: holds {array.dtype.str} {list(array.shape)}, not the "

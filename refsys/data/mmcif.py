@@ -136,7 +136,7 @@ def read_structure(path: Path) -> Structure:
         )
     names = np.array([atoms.names[row] for row in order])
     return Structure(
-        entry=tables.block.name,
+        entry=tables.name,
         chains=tuple(chains),
         residues=tuple(residues),
         names=names,

@@ -1,0 +1,73 @@
+"""Damaged files end in a value or a line; the harness sees what does not."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from support.fuzzing import Target, fuzz, targets
+from support.mutations import mutated
+
+from refsys.errors import DataError
+
+INPUTS = 1_000
+
+
+def test_damaged_files_end_in_a_value_or_a_line(sources, tmp_path):
+    kinds = targets(sources, tmp_path)
+    outcome = fuzz(kinds, range(INPUTS), tmp_path)
+    assert not outcome.faults, outcome.faults[0][2]
+    assert sum(outcome.ended.values()) == INPUTS
+    for target, *_ in kinds:
+        assert outcome.ended[target.name, "error"] > INPUTS / 100, target.name
+    values = {name for name, kind in outcome.ended if kind == "value"}
+    assert values >= {"mmCIF", "A3M", "Stockholm", "record"}
+
+
+def test_damage_is_a_function_of_its_number():
+    content = bytes(range(256)) * 4
+    found = [mutated(content, seed) for seed in range(200)]
+    assert found == [mutated(content, seed) for seed in range(200)]
+    assert len(set(found)) > 180
+    assert all(isinstance(mutated(b"", seed), bytes) for seed in range(50))
+
+
+def hang(path):
+    time.sleep(60)
+
+
+def eat(path):
+    bytearray(b"x") * (3 * 2**30)
+
+
+def die(path):
+    os._exit(3)
+
+
+def leak(path):
+    raise ValueError("not ours")
+
+
+def chatter(path):
+    raise DataError("two\nlines")
+
+
+@pytest.mark.parametrize(
+    ("read", "fault"),
+    [
+        (hang, "no end within 1 s"),
+        (eat, r"took [34]\d\d\d MiB"),
+        (die, "died with status 3"),
+        (leak, "ValueError: not ours"),
+        (chatter, ""),
+    ],
+)
+def test_the_harness_sees_what_must_not_be(tmp_path, monkeypatch, read, fault):
+    monkeypatch.setattr("support.fuzzing.LONGEST_S", 1.0 if read is hang else 10.0)
+    sound = [Target("sound", b"a", ".x", Path.read_bytes)]
+    outcome = fuzz([sound, [Target("bad", b"a", ".x", read)]], range(4), tmp_path)
+    assert [(number, name) for number, name, _ in outcome.faults] == [(1, "bad"), (3, "bad")]
+    for _, _, what in outcome.faults:
+        assert re.search(fault, what)
+    assert outcome.ended["sound", "value"] == 2
