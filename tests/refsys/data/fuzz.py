@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-# Behind everything, since folders here have the names of packages.
+# Folders of the tests have the names of packages, which come first.
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from support.fuzzing import LONGEST_S, MOST_BYTES, fuzz, targets
