@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,16 +12,31 @@ from refsys.batch import ALPHAFOLD3_FIELDS, Batch
 from refsys.config import PRESETS, preset
 from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.crop import CROPS
-from refsys.data.examples import BONDS_PER_TOKEN, Examples, ExampleSpec
-from refsys.data.store import Store
+from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec, Making, stages_of
+from refsys.data.store import Example
 from refsys.errors import CapacityError
 from refsys.model.atom_attention import QUERIES
-from workloads.errors import UnsupportedError
+from refsys.streams import Draw
+from workloads.conventional import (
+    Alignments,
+    Files,
+    Token,
+    features,
+    files_of,
+    parse_alignment,
+    parse_structure,
+    read_cache,
+    tokenize,
+    write_cache,
+)
+from workloads.errors import UnsupportedError, WorkloadError
 from workloads.structure_training import entry_inputs, open_entry
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
 # Proteins have 8 atoms a token, nucleic acids up to 23.
 _ATOMS_PER_TOKEN = 12
+# Where a batch comes from: see the axis `path`.
+PREPARED, PARSED, CACHED = "prepared", "conventional", "conventional-cached"
 
 
 class PipelineWorkload(Workload):
@@ -45,6 +61,13 @@ class PipelineWorkload(Workload):
         Axis(name="entry", default="8vkf", meaning="prepared structure", titled=True),
         Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
         Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
+        Axis(
+            name="path",
+            default=PREPARED,
+            meaning="prepared records; or files parsed in each step, as objects, into one-hot "
+            "features in float32; or such objects out of a gzip-compressed cache",
+            choices=(PREPARED, PARSED, CACHED),
+        ),
     )
     data_parallel = True
     selections: ClassVar = {
@@ -55,6 +78,8 @@ class PipelineWorkload(Workload):
     def configure(self, values: Mapping[str, object]) -> Config:
         """See `Workload`; sizes of 0 become the preset's own."""
         config = super().configure(values)
+        if config["path"] != PREPARED and (config["batch"], config["crop"]) != (1, "contiguous"):
+            raise WorkloadError(f"path={config['path']} makes one contiguous crop in a step")
         model = preset(str(config["preset"]))
         return config | {
             "tokens": config["tokens"] or model.tokens,
@@ -94,18 +119,22 @@ class PipelineWorkload(Workload):
             notes=("the host reads, crops and gathers; nothing is multiplied",),
         )
 
-    def build(self, config: Config, setting: Setting) -> "PipelineProgram":
+    def build(self, config: Config, setting: Setting) -> Program:
         """See `Workload`."""
         example = open_entry(str(config["entry"]), setting.store)
         tokens, batch = int(config["tokens"]), int(config["batch"])
+        rows = int(config["alignment_rows"])
         if example.tokens < tokens:
             raise UnsupportedError(
                 f"{example.entry} has {example.tokens} tokens, and a crop of {tokens} would "
                 "measure padding; take a longer structure"
             )
+        if config["path"] != PREPARED:
+            files, cached = files_of(example.entry), config["path"] == CACHED
+            return ConventionalProgram(files, tokens, rows, setting, cached=cached)
         spec = ExampleSpec(
             tokens=tokens,
-            alignment_rows=int(config["alignment_rows"]),
+            alignment_rows=rows,
             batch=batch,
             first=setting.rank * batch,
             crop=str(config["crop"]),
@@ -114,53 +143,153 @@ class PipelineWorkload(Workload):
             atoms=_atoms(config),
             templates=preset(str(config["preset"])).templates,
         )
-        examples = Examples(Store(setting.store), [example.entry], spec)
-        return PipelineProgram(examples, setting.device)
+        example.verify()
+        return PipelineProgram(example, spec, setting.device)
 
-    def build_abstract(self, config: Config) -> "PipelineProgram":
-        """See `Workload`: the batch itself, whose bytes are what is known without the inputs."""
-        program = PipelineProgram([_placeholder(config, None)], None)
-        program.run("data")
-        program.phases = ("to_device",)
-        return program
+    def build_abstract(self, config: Config) -> "AbstractProgram":
+        """See `Workload`: the batch itself, whose bytes are what is known without the inputs.
+
+        Raises:
+            UnsupportedError: a conventional path, which makes its tensors out of objects.
+        """
+        if config["path"] != PREPARED:
+            raise UnsupportedError("nothing is known of the conventional path without its files")
+        return AbstractProgram(_placeholder(config, None))
 
 
 class PipelineProgram(Program):
-    """A batch a step, out of records that are in the page cache after the first."""
+    """A batch a step, out of records that are in the page cache after the first.
 
-    phases: tuple[str, ...] = ("data", "to_device")
+    A phase is a stage of all the step's examples.
+    """
+
     forward_phases = ()
 
-    def __init__(self, batches: Examples | list[Batch], device: torch.device | None) -> None:
-        self._batches, self._device = batches, device
+    def __init__(self, example: Example, spec: ExampleSpec, device: torch.device) -> None:
+        self.phases = (*stages_of(spec), "stack", "to_device")
+        self._example, self._spec, self._device = example, spec, device
         self._step = -1
+        self._making: list[Making] = []
         self._batch: Batch | None = None
 
     def run(self, phase: str) -> None:
         """See `Program`."""
-        if phase == "data":
+        if phase == self.phases[0]:
             self._step += 1
             self._batch = None
+            self._making = [
+                Making(self._example, self._spec, self._step, place) for place in self._spec.places
+            ]
+        if phase == "stack":
+            self._batch = Batch.stacked([each.batch for each in self._making if each.batch])
+            self._making = []
+        elif phase == "to_device":
+            assert self._batch is not None, "the stages come first"
+            self._batch = self._batch.to(self._device)
+        else:
             try:
-                self._batch = self._batches[self._step]
+                for each in self._making:
+                    each.run(phase)
             except CapacityError as error:
                 raise UnsupportedError(str(error)) from None
-        elif self._device is not None:
-            assert self._batch is not None, "the data phase comes first"
-            self._batch = self._batch.to(self._device)
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
         """See `Program`."""
         return {"inputs": list(self._batch.values()) if self._batch else []}
 
     def outcome(self) -> dict[str, float]:
-        """See `Program`: what the last batch holds, without its padding."""
+        """See `Program`: what the last batch holds, without its padding, and all its bytes."""
         if self._batch is None:
             return {}
-        return {
+        sizes = {
             name: float(self._batch[f"{name}_mask"].sum() / len(self._batch["example"]))
             for name in ("token", "alignment_row", "atom")
         }
+        return sizes | {"bytes": float(self._batch.nbytes)}
+
+
+class AbstractProgram(Program):
+    """A batch that is there already, moved to the device."""
+
+    phases = ("to_device",)
+    forward_phases = ()
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def run(self, phase: str) -> None:
+        """See `Program`: its memory is what counts."""
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": list(self._batch.values())}
+
+
+class ConventionalProgram(Program):
+    """A crop a step, in the conventional way: see `workloads.conventional`."""
+
+    forward_phases = ()
+
+    def __init__(
+        self, files: Files, tokens: int, rows: int, setting: Setting, *, cached: bool
+    ) -> None:
+        first = ("load",) if cached else ("parse_structure", "parse_alignment", "tokenize")
+        self.phases = (*first, "features", "to_device")
+        self._files, self._tokens, self._rows = files, tokens, rows
+        self._device, self._seed = setting.device, setting.seed
+        self._step = -1
+        self._structure: Any = None
+        self._objects: list[Token] = []
+        self._alignments: Alignments = {}
+        self._made: dict[str, Tensor] = {}
+        self._folder: TemporaryDirectory[str] | None = None
+        if cached:
+            self._folder = TemporaryDirectory(prefix="foldperf-cache-")
+            for phase in ("parse_structure", "parse_alignment", "tokenize"):
+                self.run(phase)
+            write_cache(self._cache, self._objects, self._alignments)
+
+    @property
+    def _cache(self) -> Path:
+        assert self._folder is not None, "there is a cache"
+        return Path(self._folder.name) / "entry.gz"
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        getattr(self, f"_{phase}")()
+
+    def _parse_structure(self) -> None:
+        self._structure = parse_structure(self._files.structure)
+
+    def _parse_alignment(self) -> None:
+        files = self._files.alignments
+        self._alignments = {chain: parse_alignment(path) for chain, path in files.items()}
+
+    def _tokenize(self) -> None:
+        self._objects, self._structure = tokenize(self._structure), None
+
+    def _load(self) -> None:
+        self._objects, self._alignments = read_cache(self._cache)
+
+    def _features(self) -> None:
+        self._step += 1
+        seed = Draw(self._seed, "conventional", self._step).below(1 << 32)
+        self._made = features(self._objects, self._alignments, self._tokens, self._rows, seed)
+
+    def _to_device(self) -> None:
+        self._made = {name: tensor.to(self._device) for name, tensor in self._made.items()}
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": list(self._made.values())}
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`."""
+        if not self._made:
+            return {}
+        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in self._made.values())
+        atoms = len(self._made["atom_to_token"])
+        return {"token": float(self._tokens), "atom": float(atoms), "bytes": float(nbytes)}
 
 
 def _atoms(config: Config) -> int:

@@ -6,6 +6,7 @@ is, its crop, its alignment rows, its templates, the motions of its conformers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -188,50 +189,101 @@ def example_batch(example: Example, spec: ExampleSpec, step: int, place: int = 0
         CapacityError: the crop has more atoms or bonds than a batch can hold.
         DataError: a record is damaged.
     """
-    structure = example.structure
-    kept = crop_of(example, spec, step, place)
-    columns = {
-        name: structure[f"token_{name}"][kept]
-        for name in ("residue_type", "residue_index", "chain", "entity", "symmetry", "element")
-    }
-    representative = structure["token_representative"][kept]
-    there = np.maximum(representative, 0)
-    seen = (representative >= 0) & structure["atom_resolved"][there]
-    rows = alignment_arrays(
-        example, kept, spec.alignment_rows, Draw(spec.seed, "rows", step, place)
-    )
-    arrays = {
-        "example": np.int64(place),
-        "token_mask": np.ones(len(kept), np.bool_),
-        "residue_type": columns["residue_type"],
-        "residue_index": columns["residue_index"],
-        "token_index": kept.astype(np.int32),
-        "asym_id": columns["chain"],
-        "entity_id": columns["entity"],
-        "sym_id": columns["symmetry"],
-        "element": columns["element"],
-        **rows,
-        "bonds": _token_bonds(example, kept, spec.tokens * BONDS_PER_TOKEN),
-        "pseudo_beta": structure["atom_position"][there] * seen[:, None],
-        "pseudo_beta_mask": seen,
-    }
-    sizes = {
-        "token": spec.tokens,
-        "alignment_row": spec.alignment_rows,
-        "bond": spec.tokens * BONDS_PER_TOKEN,
-    }
-    if spec.whole:
-        arrays |= atom_arrays(example, kept, Draw(spec.seed, "conformer", step, place))
-        draw = Draw(spec.seed, "templates", step, place)
-        arrays |= template_arrays(example, kept, spec.templates, draw)
-        atoms = len(arrays["atom_mask"])
-        sizes |= {"atom": _atom_axis(example, spec, atoms), "ligand_bond": LIGAND_BONDS}
-    dtypes = {field.name: field.dtype for field in spec.fields}
-    tensors: dict[str, Tensor] = {
-        name: torch.from_numpy(np.array(array)[None]).to(dtypes[name])
-        for name, array in arrays.items()
-    }
-    return Batch(tensors, spec.fields).padded(**sizes)
+    making = Making(example, spec, step, place)
+    for stage in making.stages:
+        making.run(stage)
+    assert making.batch is not None, "the last stage makes it"
+    return making.batch
+
+
+class Making:
+    """A batch of one example in the making, stage by stage.
+
+    Attributes:
+        stages: Names of the stages, in order.
+        batch: The batch, once the last of them has run.
+    """
+
+    def __init__(self, example: Example, spec: ExampleSpec, step: int, place: int = 0) -> None:
+        self._example, self._spec = example, spec
+        self._step, self._place = step, place
+        self._kept: NDArray[np.int64] = np.empty(0, np.int64)
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self.stages = stages_of(spec)
+        self.batch: Batch | None = None
+
+    def run(self, stage: str) -> None:
+        """Runs a stage.
+
+        Raises:
+            CapacityError: the crop has more atoms or bonds than a batch can hold.
+            DataError: a record is damaged.
+        """
+        getattr(self, f"_{stage}")()
+
+    def _crop(self) -> None:
+        self._kept = crop_of(self._example, self._spec, self._step, self._place)
+
+    def _tokens(self) -> None:
+        structure, kept = self._example.structure, self._kept
+        columns = {
+            name: structure[f"token_{name}"][kept]
+            for name in ("residue_type", "residue_index", "chain", "entity", "symmetry", "element")
+        }
+        representative = structure["token_representative"][kept]
+        there = np.maximum(representative, 0)
+        seen = (representative >= 0) & structure["atom_resolved"][there]
+        self._arrays |= {
+            "example": np.asarray(self._place, np.int64),
+            "token_mask": np.ones(len(kept), np.bool_),
+            "residue_type": columns["residue_type"],
+            "residue_index": columns["residue_index"],
+            "token_index": kept.astype(np.int32),
+            "asym_id": columns["chain"],
+            "entity_id": columns["entity"],
+            "sym_id": columns["symmetry"],
+            "element": columns["element"],
+            "bonds": _token_bonds(self._example, kept, self._spec.tokens * BONDS_PER_TOKEN),
+            "pseudo_beta": structure["atom_position"][there] * seen[:, None],
+            "pseudo_beta_mask": seen,
+        }
+
+    def _alignment(self) -> None:
+        rows = self._spec.alignment_rows
+        self._arrays |= alignment_arrays(self._example, self._kept, rows, self._draw("rows"))
+
+    def _atoms(self) -> None:
+        self._arrays |= atom_arrays(self._example, self._kept, self._draw("conformer"))
+
+    def _templates(self) -> None:
+        count, draw = self._spec.templates, self._draw("templates")
+        self._arrays |= template_arrays(self._example, self._kept, count, draw)
+
+    def _pad(self) -> None:
+        spec = self._spec
+        sizes = {
+            "token": spec.tokens,
+            "alignment_row": spec.alignment_rows,
+            "bond": spec.tokens * BONDS_PER_TOKEN,
+        }
+        if spec.whole:
+            atoms = len(self._arrays["atom_mask"])
+            sizes |= {"atom": _atom_axis(self._example, spec, atoms), "ligand_bond": LIGAND_BONDS}
+        dtypes = {field.name: field.dtype for field in spec.fields}
+        tensors: dict[str, Tensor] = {
+            name: torch.from_numpy(np.array(array)[None]).to(dtypes[name])
+            for name, array in self._arrays.items()
+        }
+        self.batch = Batch(tensors, spec.fields).padded(**sizes)
+
+    def _draw(self, stream: str) -> Draw:
+        return Draw(self._spec.seed, stream, self._step, self._place)
+
+
+def stages_of(spec: ExampleSpec) -> tuple[str, ...]:
+    """The stages of making a batch, in order."""
+    whole = ("atoms", "templates") if spec.whole else ()
+    return ("crop", "tokens", "alignment", *whole, "pad")
 
 
 def crop_of(example: Example, spec: ExampleSpec, step: int, place: int) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ import torch
 
 from bench.simulation.simulate import simulate
 from workloads.catalogue import catalogue
-from workloads.errors import UnsupportedError
+from workloads.conventional import files_of, parse_structure, tokenize
+from workloads.errors import UnsupportedError, WorkloadError
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["pipeline"]
@@ -47,3 +48,64 @@ def test_the_predicted_bytes_are_those_of_a_batch(store):
 def test_a_crop_larger_than_its_structure_is_refused(store):
     with pytest.raises(UnsupportedError, match="would measure padding"):
         program(store, entry="1ubq", tokens=100)
+
+
+PHASES = {
+    "prepared": ("crop", "tokens", "alignment", "atoms", "templates", "pad", "stack", "to_device"),
+    "conventional": ("parse_structure", "parse_alignment", "tokenize", "features", "to_device"),
+    "conventional-cached": ("load", "features", "to_device"),
+}
+
+
+@pytest.mark.parametrize("path", PHASES)
+def test_every_stage_is_a_phase(store, path):
+    running = program(store, path=path, crop="contiguous", entry="5vht")
+    assert running.phases == PHASES[path]
+    assert not running.outcome()
+    batch_of(running)
+    assert running.outcome()["token"] == 32
+    assert running.outcome()["bytes"] == sum(t.nbytes for t in running.tensors()["inputs"])
+
+
+def test_a_cache_holds_what_was_parsed(store):
+    axes = {"crop": "contiguous", "entry": "5vht", "alignment_rows": 7}
+    parsed = program(store, path="conventional", **axes)
+    cached = program(store, path="conventional-cached", **axes)
+    for _ in range(3):
+        for one, two in zip(batch_of(parsed), batch_of(cached), strict=True):
+            assert one.dtype == two.dtype
+            assert torch.equal(one, two)
+
+
+def test_the_conventional_batch_is_at_least_fifty_times_as_large(store):
+    axes = {"tokens": 384, "alignment_rows": 1024, "crop": "contiguous", "preset": "full"}
+    ours, theirs = (program(store, path=path, **axes) for path in ("prepared", "conventional"))
+    batch_of(ours)
+    for phase in theirs.phases:
+        theirs.run(phase)
+    assert theirs.outcome()["bytes"] > 50 * ours.outcome()["bytes"]
+
+
+def test_both_see_the_same_residues(store):
+    """Objects made of the file have the classes that the record has, where they were modelled."""
+    tokens = tokenize(parse_structure(files_of("1ubq").structure))
+    structure = store.open("1ubq").structure
+    assert [token.residue_type for token in tokens] == structure["token_residue_type"].tolist()
+    assert [len(token.atoms) for token in tokens] == torch.bincount(
+        torch.from_numpy(structure["atom_token"].copy())
+    ).tolist()
+
+
+@pytest.mark.parametrize("axes", [{"batch": 2}, {"crop": "spatial"}])
+def test_the_conventional_path_makes_one_contiguous_crop(axes):
+    with pytest.raises(WorkloadError, match="makes one contiguous crop"):
+        WORKLOAD.configure({"path": "conventional"} | axes)
+
+
+def test_what_is_not_fetched_has_no_conventional_path(tmp_path, monkeypatch, store):
+    monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="the files of 8vkf, which are not fetched"):
+        program(store, path="conventional")
+    config = WORKLOAD.configure({"path": "conventional"})
+    with pytest.raises(UnsupportedError, match="without its files"):
+        WORKLOAD.build_abstract(config)
