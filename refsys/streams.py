@@ -157,6 +157,14 @@ class Draw:
         """A uniformly random order of range(count): the stable sort of `count` integers."""
         return np.argsort(self.integers(count), kind="stable")
 
+    def sample(self, count: int, most: int) -> NDArray[np.int64]:
+        """The first `most` places of `permutation`, without sorting the rest."""
+        if most >= count:
+            return self.permutation(count)
+        # An integer and its place in one number: what is stable needs no stable sort.
+        keys = self.integers(count).astype(np.int64) << 31 | np.arange(count)
+        return np.sort(np.partition(keys, most)[:most]) & 0x7FFFFFFF
+
     def below(self, bound: int, number: int = 0) -> int:
         """The number-th integer in [0, bound), by the multiply-shift map of a 64-bit draw."""
         low, high = (int(word) for word in self.integers(2, 2 * number))

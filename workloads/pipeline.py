@@ -62,6 +62,12 @@ class PipelineWorkload(Workload):
         Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
         Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
         Axis(
+            name="atoms",
+            default=0,
+            meaning=f"size of the atom axis; 0 is {_ATOMS_PER_TOKEN} a token",
+            minimum=0,
+        ),
+        Axis(
             name="path",
             default=PREPARED,
             meaning="prepared records; or files parsed in each step, as objects, into one-hot "
@@ -80,6 +86,10 @@ class PipelineWorkload(Workload):
         config = super().configure(values)
         if config["path"] != PREPARED and (config["batch"], config["crop"]) != (1, "contiguous"):
             raise WorkloadError(f"path={config['path']} makes one contiguous crop in a step")
+        if int(config["atoms"]) % QUERIES:
+            raise WorkloadError(
+                f"atoms={config['atoms']} is not a multiple of the window, {QUERIES}"
+            )
         model = preset(str(config["preset"]))
         return config | {
             "tokens": config["tokens"] or model.tokens,
@@ -294,7 +304,7 @@ class ConventionalProgram(Program):
 
 def _atoms(config: Config) -> int:
     """The atom axis, in whole windows."""
-    return -(-int(config["tokens"]) * _ATOMS_PER_TOKEN // QUERIES) * QUERIES
+    return int(config["atoms"]) or -(-int(config["tokens"]) * _ATOMS_PER_TOKEN // QUERIES) * QUERIES
 
 
 def _placeholder(config: Config, device: torch.device | None) -> Batch:

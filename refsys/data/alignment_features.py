@@ -68,12 +68,14 @@ def _taken_rows(
         if name not in by_name:
             known = len(example.alignments[chain]["codes"])
             first = np.concatenate([np.zeros(1, np.int64), paired[name]])
-            alone = np.setdiff1d(np.arange(known), first, assume_unique=False)
+            alone = np.ones(known, np.bool_)
+            alone[first[first != _NONE]] = False
             # The first chain that has the alignment in the whole structure names its stream.
             number = min(c for c, a in example.alignments.items() if a.path.name == name)
             own = Draw(draw.seed, f"{draw.stream}/{number}", draw.step, draw.example)
-            order = own.permutation(len(alone))[: rows - len(first)]
-            by_name[name] = np.concatenate([first, alone[order]])
+            rest = np.flatnonzero(alone)
+            order = own.sample(len(rest), max(rows - len(first), 0))
+            by_name[name] = np.concatenate([first, rest[order]])
     return {chain: by_name[name] for chain, name in name_of.items()}
 
 
@@ -85,9 +87,10 @@ def _paired_rows(
         return {name: np.empty(0, np.int64) for name in names}
     every: list[str] = example.pairing.facts["alignments"]
     table = example.pairing["rows"][1:, [every.index(name) for name in names]]
-    # Alignments outside the crop may be all that told pairs apart, or from the queries.
-    table = table[((table != _NONE).sum(axis=1) > 1) & (table > 0).any(axis=1)]
-    table = table[np.sort(np.unique(table, axis=0, return_index=True)[1])]
+    if len(names) < len(every):
+        # Alignments outside the crop may be all that told pairs apart, or from the queries.
+        table = table[((table != _NONE).sum(axis=1) > 1) & (table > 0).any(axis=1)]
+        table = table[np.sort(np.unique(table, axis=0, return_index=True)[1])]
     own = Draw(draw.seed, f"{draw.stream}/paired", draw.step, draw.example)
-    order = own.permutation(len(table))[: (rows - 1) // 2]
+    order = own.sample(len(table), (rows - 1) // 2)
     return {name: table[order, place].astype(np.int64) for place, name in enumerate(names)}

@@ -68,6 +68,17 @@ def test_every_part_of_the_name_matters():
         assert not np.array_equal(base.integers(8), other.integers(8))
 
 
+@given(count=st.integers(0, 3000), most=st.integers(0, 3100), seed=st.integers(0, 99))
+def test_a_sample_is_the_start_of_a_permutation(count, most, seed):
+    draw = Draw(seed, "sample")
+    assert np.array_equal(draw.sample(count, most), draw.permutation(count)[:most])
+
+
+def test_equal_integers_of_a_sample_stay_in_order(monkeypatch):
+    monkeypatch.setattr(Draw, "integers", lambda self, count: np.full(count, 2**32 - 1, np.uint32))
+    assert Draw(0, "same").sample(9, 4).tolist() == [0, 1, 2, 3]
+
+
 def test_tensor_keys_broadcast_over_the_batch():
     examples = torch.tensor([[5], [9]])
     both = Draw(1, "a", torch.tensor(2), examples).uniform_on(CPU, 7, 3)

@@ -109,3 +109,12 @@ def test_what_is_not_fetched_has_no_conventional_path(tmp_path, monkeypatch, sto
     config = WORKLOAD.configure({"path": "conventional"})
     with pytest.raises(UnsupportedError, match="without its files"):
         WORKLOAD.build_abstract(config)
+
+
+def test_the_atom_axis_can_be_chosen(store):
+    running = program(store, atoms=512)
+    batch_of(running)
+    assert WORKLOAD.facts(WORKLOAD.configure({"atoms": 512})).minimum_bytes
+    assert {512} == {t.shape[1] for t in running.tensors()["inputs"] if t.shape[1:] == (512, 4)}
+    with pytest.raises(WorkloadError, match="atoms=500 is not a multiple of the window"):
+        WORKLOAD.configure({"atoms": 500})
