@@ -167,8 +167,14 @@ class Draw:
 
     def below(self, bound: int, number: int = 0) -> int:
         """The number-th integer in [0, bound), by the multiply-shift map of a 64-bit draw."""
-        low, high = (int(word) for word in self.integers(2, 2 * number))
-        return ((high << 32 | low) * int(bound)) >> 64
+        (found,) = self.fractions(1, number)
+        return (found * int(bound)) >> 64
+
+    def fractions(self, count: int, first: int = 0) -> list[int]:
+        """64-bit draws u from the first-th on; the one in [0, bound) is u · bound // 2⁶⁴."""
+        words = self.integers(2 * count, 2 * first).astype(np.uint64)
+        found: list[int] = (words[1::2] << np.uint64(32) | words[0::2]).tolist()
+        return found
 
 
 def _box_muller(words: NDArray[np.float64]) -> NDArray[np.float32]:

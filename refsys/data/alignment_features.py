@@ -40,12 +40,13 @@ def alignment_arrays(
     deletion_mean = np.zeros(len(kept), np.float32)
     for chain, own in taken.items():
         alignment = example.alignments[chain]
-        here = np.flatnonzero(chains == chain)
+        # A chain's tokens stand together.
+        first, count = int(np.argmax(chains == chain)), int(np.count_nonzero(chains == chain))
+        here = slice(first, first + count)
         place = numbers[here] - 1
         there = np.flatnonzero(own != _NONE)
-        cells = own[there, None], place
-        codes[there[:, None], here] = alignment["codes"][cells]
-        deletions[there[:, None], here] = alignment["deletions"][cells]
+        codes[there, here] = _cells(alignment["codes"], own[there], place)
+        deletions[there, here] = _cells(alignment["deletions"], own[there], place)
         profile[here] = alignment["profile"][place]
         deletion_mean[here] = alignment["deletion_mean"][place]
     return {
@@ -55,6 +56,18 @@ def alignment_arrays(
         "profile": profile,
         "deletion_mean": deletion_mean,
     }
+
+
+def _cells(
+    column: NDArray[np.uint8], rows: NDArray[np.int64], places: NDArray[np.int32]
+) -> NDArray[np.uint8]:
+    """[row, place] of an alignment's columns; a run of places is copied, others are gathered."""
+    array = np.asarray(column)
+    first, end = int(places[0]), int(places[-1]) + 1
+    # The atoms of a modified residue have one place: a run has none twice.
+    if np.array_equal(places, np.arange(first, end)):
+        return array[rows, first:end]
+    return array[rows[:, None], places]
 
 
 def _taken_rows(

@@ -54,15 +54,16 @@ def contiguous_crop(chains: NDArray[np.int32], budget: int, draw: Draw) -> NDArr
     """One run of tokens from each chain, chains in random order, `budget` tokens in all."""
     _, starts, lengths = np.unique(chains, return_index=True, return_counts=True)
     order = _named(draw, "order").permutation(len(starts))
+    sizes, offsets = (_named(draw, name).fractions(len(starts)) for name in ("size", "offset"))
     left, remaining = budget, int(lengths.sum())
     kept: list[NDArray[Any]] = []
-    for number, chain in enumerate(order):
+    for chain, of_size, of_offset in zip(order, sizes, offsets, strict=True):
         length = int(lengths[chain])
         remaining -= length
         longest = min(left, length)
         shortest = min(length, max(0, left - remaining))
-        size = shortest + _named(draw, "size").below(longest - shortest + 1, number)
-        offset = _named(draw, "offset").below(length - size + 1, number)
+        size = shortest + (of_size * (longest - shortest + 1) >> 64)
+        offset = of_offset * (length - size + 1) >> 64
         kept.append(starts[chain] + offset + np.arange(size))
         left -= size
     return np.sort(np.concatenate(kept))
@@ -79,8 +80,12 @@ def spatial_crop(
     candidates = np.flatnonzero(middles)
     middle = candidates[_named(draw, "middle").below(len(candidates))]
     distances = np.square(centers - centers[middle]).sum(axis=1)
-    order = np.argsort(np.where(modelled, distances, np.inf), kind="stable")
-    return np.sort(order[: min(budget, int(modelled.sum()))])
+    places = np.flatnonzero(modelled)
+    # Floats that are not negative are in the order of their bits; the place decides ties.
+    keys = distances[places].astype(np.float32).view(np.int32).astype(np.int64) << 32 | places
+    if len(keys) > budget:
+        keys = np.partition(keys, budget - 1)[:budget]
+    return np.sort(keys & 0xFFFFFFFF)
 
 
 def _named(draw: Draw, choice: str) -> Draw:

@@ -5,7 +5,7 @@ import pytest
 from support import mmcif as part
 from support.mmcif import mmcif
 
-from refsys.data.alignment_features import alignment_arrays
+from refsys.data.alignment_features import _cells, alignment_arrays
 from refsys.data.examples import ExampleSpec, crop_of
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
@@ -202,3 +202,10 @@ class TestThreeAlignments:
         found = features(example, kept, rows=9)
         one, two = (row_numbers(example, found, kept, chain) for chain in (0, 1))
         assert one == two == [0, 1]
+
+
+@pytest.mark.parametrize("places", [[2, 3, 4], [3, 3, 5], [1, 4, 9], [0], [7, 7, 7], [2, 3, 3, 4]])
+def test_cells_of_a_run_and_of_any_places(places):
+    column = np.arange(60, dtype=np.uint8).reshape(6, 10)
+    rows, places = np.array([0, 5, 2]), np.array(places, np.int32)
+    assert np.array_equal(_cells(column, rows, places), column[np.ix_(rows, places)])
