@@ -6,8 +6,9 @@ on the device.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -203,6 +204,15 @@ class Batch(Mapping[str, Tensor]):
         """A copy in page-locked host memory (also the hook that DataLoader calls)."""
         return Batch({name: tensor.pin_memory() for name, tensor in self.items()}, self.fields)
 
+    def packed(self) -> "PackedBatch":
+        """A copy in one piece of memory, which goes through processes and to devices at once."""
+        shapes = tuple(tuple(tensor.shape) for tensor in self.values())
+        places, size = _places(self.fields, shapes)
+        buffer = torch.zeros(size, dtype=torch.uint8)
+        for place, tensor in zip(places, self.values(), strict=True):
+            buffer[place].copy_(tensor.contiguous().flatten().view(torch.uint8))
+        return PackedBatch(buffer, self.fields, shapes)
+
     def replaced(self, **tensors: Tensor) -> "Batch":
         """A copy with other values of the named fields, brought to this one's device.
 
@@ -283,3 +293,49 @@ class Batch(Mapping[str, Tensor]):
             {name: torch.cat([example[name] for example in padded]) for name in examples[0]},
             examples[0].fields,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """A batch's bytes, field after field.
+
+    Attributes:
+        buffer: [byte] uint8.
+        fields: What is in it.
+        shapes: Of each field.
+    """
+
+    buffer: Tensor
+    fields: tuple[Field, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    def unpacked(self) -> Batch:
+        """The batch, whose tensors are views of the buffer."""
+        places, _ = _places(self.fields, self.shapes)
+        tensors = {
+            field.name: self.buffer[place].view(field.dtype).view(shape)
+            for field, place, shape in zip(self.fields, places, self.shapes, strict=True)
+        }
+        return Batch(tensors, self.fields)
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """A copy on `device`; asynchronous from pinned memory."""
+        return replace(self, buffer=self.buffer.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "PackedBatch":
+        """A copy in page-locked host memory (the hook that DataLoader calls)."""
+        return replace(self, buffer=self.buffer.pin_memory())
+
+
+# Every field begins where any dtype may.
+_ALIGNMENT = 64
+
+
+def _places(fields: Sequence[Field], shapes: Sequence[tuple[int, ...]]) -> tuple[list[slice], int]:
+    """The bytes of each field, and how many there are in all."""
+    places, end = [], 0
+    for field, shape in zip(fields, shapes, strict=True):
+        start = -(-end // _ALIGNMENT) * _ALIGNMENT
+        end = start + math.prod(shape) * field.dtype.itemsize
+        places.append(slice(start, end))
+    return places, end

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from refsys.alphafold3_step import AlphaFold3Training, stage
-from refsys.batch import Batch
+from refsys.batch import PackedBatch
 from refsys.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
 from refsys.config import preset
 from refsys.data.examples import Examples, ExampleSpec
@@ -116,13 +116,13 @@ class Loaded(NamedTuple):
     """A step's batch, and what is said of it.
 
     Attributes:
-        batch: On the host.
+        batch: On the host, in one piece: a piece for each field is slow to come from a process.
         entries: What each place holds.
         substituted: See `Step`.
         digest: See `Step.batch`.
     """
 
-    batch: Batch
+    batch: PackedBatch
     entries: list[str]
     substituted: list[str]
     digest: str
@@ -138,7 +138,7 @@ def load(examples: Examples, config: "RunConfig", step: int) -> Loaded:
     batch = examples[draws]
     drawn = examples.drawn(draws)
     return Loaded(
-        batch,
+        batch.packed(),
         [place.example.entry for place in drawn],
         [reason for place in drawn for reason in place.substituted],
         batch.digest(),
@@ -212,7 +212,9 @@ def train(
     with _deterministic(), _stop_signal() as stopped, _log(folder, done) as write:
         saved = done
         for loading in _batches(examples, config, done, steps, workers, device):
-            step = _step(training, loading, done, config.draws_of(done), device, on_phase)
+            loaded, draws = loading[0], config.draws_of(done)
+            examples.remember(draws, loaded.entries, loaded.batch.unpacked())
+            step = _step(training, loading, done, draws, device, on_phase)
             _check_finite(step, saved)
             done += 1
             write(step)
@@ -326,7 +328,7 @@ def _step(
     on_phase: Callable[[int, str], None],
 ) -> Step:
     loaded, waited = loading
-    batch = loaded.batch.to(device)
+    batch = loaded.batch.to(device).unpacked()
     seconds = {"data": waited}
 
     @contextmanager

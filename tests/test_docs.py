@@ -47,20 +47,6 @@ def test_every_metric_is_in_the_table():
         assert f"| `{name}` | {kind.meaning} |\n" in page, name
 
 
-def test_every_stream_is_in_the_manifest():
-    """Streams are named where they are drawn; the page lists them all."""
-    manifest = (ROOT / "docs" / "data.md").read_text()
-    drawn = set()
-    for package in ("refsys", "workloads", "bench"):
-        for path in (ROOT / package).rglob("*.py"):
-            for match in re.findall(r"Draw\(\s*[^,()]+,\s*f?\"([^\"]+)\"", path.read_text()):
-                drawn.add(match.split("/")[0].split("{")[0])
-    drawn.discard("")
-    assert {"example", "crop", "rows", "conformer", "cycles", "synthetic", "sweep order"} <= drawn
-    for stream in drawn:
-        assert f"`{stream}" in manifest, stream
-
-
 def test_every_entry_shown_is_as_it_says(everything):
     page = (ROOT / "docs" / "data.md").read_text()
     table = page[page.index("| entry |") : page.index("No filter")].splitlines()[2:]

@@ -1,14 +1,18 @@
 """The host's pipeline alone: from prepared records to a batch on the device."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from time import sleep
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from refsys.batch import ALPHAFOLD3_FIELDS, Batch
+from refsys.batch import ALPHAFOLD3_FIELDS, Batch, PackedBatch
 from refsys.config import PRESETS, preset
 from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.crop import CROPS
@@ -73,6 +77,18 @@ class PipelineWorkload(Workload):
             meaning="prepared records; or files parsed in each step, as objects, into one-hot "
             "features in float32; or such objects out of a gzip-compressed cache",
             choices=(PREPARED, PARSED, CACHED),
+        ),
+        Axis(
+            name="workers",
+            default=0,
+            meaning="loader processes that make batches ahead; 0 makes them in the step, in stages",
+            minimum=0,
+        ),
+        Axis(
+            name="device_ms",
+            default=0,
+            meaning="milliseconds of a device's step, of which a sleep stands in for the device",
+            minimum=0,
         ),
     )
     data_parallel = True
@@ -139,9 +155,6 @@ class PipelineWorkload(Workload):
                 f"{example.entry} has {example.tokens} tokens, and a crop of {tokens} would "
                 "measure padding; take a longer structure"
             )
-        if config["path"] != PREPARED:
-            files, cached = files_of(example.entry), config["path"] == CACHED
-            return ConventionalProgram(files, tokens, rows, setting, cached=cached)
         spec = ExampleSpec(
             tokens=tokens,
             alignment_rows=rows,
@@ -154,7 +167,12 @@ class PipelineWorkload(Workload):
             templates=preset(str(config["preset"])).templates,
         )
         example.verify()
-        return PipelineProgram(example, spec, setting.device)
+        program: HostProgram = PipelineProgram(example, spec, setting.device)
+        if config["path"] != PREPARED:
+            files, cached = files_of(example.entry), config["path"] == CACHED
+            program = ConventionalProgram(files, tokens, rows, setting, cached=cached)
+        workers, seconds = int(config["workers"]), int(config["device_ms"]) / 1e3
+        return LoaderProgram(program, workers, seconds) if workers or seconds else program
 
     def build_abstract(self, config: Config) -> "AbstractProgram":
         """See `Workload`: the batch itself, whose bytes are what is known without the inputs.
@@ -167,35 +185,56 @@ class PipelineWorkload(Workload):
         return AbstractProgram(_placeholder(config, None))
 
 
-class PipelineProgram(Program):
+class HostProgram(Program):
+    """Makes a step's tensors on the host, then moves them to the device.
+
+    Attributes:
+        step: Which step was made; the next run makes the one after it.
+        device: Where to.
+    """
+
+    forward_phases = ()
+
+    def __init__(self, device: torch.device) -> None:
+        self.step = -1
+        self.device = device
+
+    @abstractmethod
+    def made(self) -> Mapping[str, Tensor]:
+        """The tensors of the step."""
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": list(self.made().values())}
+
+
+class PipelineProgram(HostProgram):
     """A batch a step, out of records that are in the page cache after the first.
 
     A phase is a stage of all the step's examples.
     """
 
-    forward_phases = ()
-
     def __init__(self, example: Example, spec: ExampleSpec, device: torch.device) -> None:
+        super().__init__(device)
         self.phases = (*stages_of(spec), "stack", "to_device")
-        self._example, self._spec, self._device = example, spec, device
-        self._step = -1
+        self._example, self._spec = example, spec
         self._making: list[Making] = []
         self._batch: Batch | None = None
 
     def run(self, phase: str) -> None:
         """See `Program`."""
         if phase == self.phases[0]:
-            self._step += 1
+            self.step += 1
             self._batch = None
             self._making = [
-                Making(self._example, self._spec, self._step, place) for place in self._spec.places
+                Making(self._example, self._spec, self.step, place) for place in self._spec.places
             ]
         if phase == "stack":
             self._batch = Batch.stacked([each.batch for each in self._making if each.batch])
             self._making = []
         elif phase == "to_device":
             assert self._batch is not None, "the stages come first"
-            self._batch = self._batch.to(self._device)
+            self._batch = self._batch.to(self.device)
         else:
             try:
                 for each in self._making:
@@ -203,9 +242,9 @@ class PipelineProgram(Program):
             except CapacityError as error:
                 raise UnsupportedError(str(error)) from None
 
-    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """See `Program`."""
-        return {"inputs": list(self._batch.values()) if self._batch else []}
+    def made(self) -> Mapping[str, Tensor]:
+        """See `HostProgram`."""
+        return self._batch or {}
 
     def outcome(self) -> dict[str, float]:
         """See `Program`: what the last batch holds, without its padding, and all its bytes."""
@@ -235,19 +274,17 @@ class AbstractProgram(Program):
         return {"inputs": list(self._batch.values())}
 
 
-class ConventionalProgram(Program):
+class ConventionalProgram(HostProgram):
     """A crop a step, in the conventional way: see `workloads.conventional`."""
-
-    forward_phases = ()
 
     def __init__(
         self, files: Files, tokens: int, rows: int, setting: Setting, *, cached: bool
     ) -> None:
+        super().__init__(setting.device)
         first = ("load",) if cached else ("parse_structure", "parse_alignment", "tokenize")
         self.phases = (*first, "features", "to_device")
         self._files, self._tokens, self._rows = files, tokens, rows
-        self._device, self._seed = setting.device, setting.seed
-        self._step = -1
+        self._seed = setting.seed
         self._structure: Any = None
         self._objects: list[Token] = []
         self._alignments: Alignments = {}
@@ -282,16 +319,16 @@ class ConventionalProgram(Program):
         self._objects, self._alignments = read_cache(self._cache)
 
     def _features(self) -> None:
-        self._step += 1
-        seed = Draw(self._seed, "conventional", self._step).below(1 << 32)
+        self.step += 1
+        seed = Draw(self._seed, "conventional", self.step).below(1 << 32)
         self._made = features(self._objects, self._alignments, self._tokens, self._rows, seed)
 
     def _to_device(self) -> None:
-        self._made = {name: tensor.to(self._device) for name, tensor in self._made.items()}
+        self._made = {name: tensor.to(self.device) for name, tensor in self._made.items()}
 
-    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """See `Program`."""
-        return {"inputs": list(self._made.values())}
+    def made(self) -> Mapping[str, Tensor]:
+        """See `HostProgram`."""
+        return self._made
 
     def outcome(self) -> dict[str, float]:
         """See `Program`."""
@@ -300,6 +337,81 @@ class ConventionalProgram(Program):
         nbytes = sum(tensor.numel() * tensor.element_size() for tensor in self._made.values())
         atoms = len(self._made["atom_to_token"])
         return {"token": float(self._tokens), "atom": float(atoms), "bytes": float(nbytes)}
+
+
+class LoaderProgram(Program):
+    """Another program's tensors, made ahead by loader processes while a device is at work.
+
+    A sleep stands in for the device, so that what it waits for data is the host's alone.
+    """
+
+    phases = ("wait", "to_device", "device")
+    forward_phases = ()
+
+    def __init__(self, program: HostProgram, workers: int, device_s: float) -> None:
+        self._device, self._device_s = program.device, device_s
+        loader = DataLoader(
+            _Made(program),
+            sampler=cast(Any, count()),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=cast(Any, _as_it_is),
+            pin_memory=program.device.type == "cuda",
+        )
+        self._steps = iter(loader)
+        self._loaded: PackedBatch | dict[str, Tensor] = {}
+        self._made: dict[str, Tensor] = {}
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        if phase == "wait":
+            made = next(self._steps)
+            if isinstance(made, UnsupportedError):
+                raise made
+            self._loaded = made
+        elif phase == "to_device":
+            made = self._loaded
+            if isinstance(made, PackedBatch):
+                self._made = dict(made.to(self._device).unpacked())
+            else:
+                self._made = {
+                    name: tensor.to(self._device, non_blocking=True)
+                    for name, tensor in made.items()
+                }
+        else:
+            sleep(self._device_s)
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": list(self._made.values())}
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`."""
+        return {"bytes": float(sum(tensor.nbytes for tensor in self._made.values()))}
+
+
+class _Made(Dataset[Any]):
+    """The tensors that a program makes in each step, for the loader's processes.
+
+    An error of ours is handed over as a value: raised in a worker, it would arrive as a traceback.
+    """
+
+    def __init__(self, program: HostProgram) -> None:
+        self._program = program
+
+    def __getitem__(self, step: int) -> Any:
+        self._program.step = step - 1
+        try:
+            for phase in self._program.phases[:-1]:
+                self._program.run(phase)
+        except UnsupportedError as error:
+            return error
+        made = self._program.made()
+        return made.packed() if isinstance(made, Batch) else dict(made)
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
 
 
 def _atoms(config: Config) -> int:

@@ -123,8 +123,9 @@ def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int
     from refsys.train import examples_of, load, logged
 
     found = load(examples_of(config, store), config, step)
-    for name, digest in found.batch.digests().items():
-        tensor = found.batch[name]
+    batch = found.batch.unpacked()
+    for name, digest in batch.digests().items():
+        tensor = batch[name]
         print(f"{name:26} {tensor.dtype!s:15} {list(tensor.shape)!s:20} {digest}")
     for reason in found.substituted:
         print(f"substituted: {reason}")

@@ -6,7 +6,7 @@ is, its crop, its alignment rows, its templates, the motions of its conformers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,6 +100,14 @@ class Drawn:
     substituted: tuple[str, ...] = ()
 
 
+class _Latest(NamedTuple):
+    """The batch that was last made or loaded, and what is in it."""
+
+    step: int
+    drawn: list[Drawn]
+    batch: Batch
+
+
 class Examples:
     """Batches as a function of the step.
 
@@ -120,7 +128,7 @@ class Examples:
         if not self._examples:
             raise DataError(f"{store.root}: no examples to train on; run 'foldperf prepare'")
         self._symmetries: dict[str, Symmetries] = {}
-        self._last: tuple[int, list[Drawn]] | None = None
+        self._latest: _Latest | None = None
 
     def records(self) -> dict[str, dict[str, str]]:
         """What the batches are made of: names of records, which name their content, by entry."""
@@ -134,15 +142,30 @@ class Examples:
             DataError: a record is damaged.
         """
         found = [self._example(step, place) for place in self.spec.places]
-        self._last = step, [drawn for drawn, _ in found]
-        return Batch.stacked([batch for _, batch in found])
+        batch = Batch.stacked([batch for _, batch in found])
+        self._latest = _Latest(step, [drawn for drawn, _ in found], batch)
+        return batch
 
     def drawn(self, step: int) -> list[Drawn]:
         """What each place of a step's batch holds."""
-        if self._last is None or self._last[0] != step:
+        return self._made(step).drawn
+
+    def remember(self, step: int, entries: Sequence[str], batch: Batch) -> None:
+        """Takes a batch that another process made, so that `relabelled` need not make it again.
+
+        Args:
+            step: Whose it is.
+            entries: What each place of it holds.
+            batch: On the host.
+        """
+        by_entry = {example.entry: example for example in self._examples}
+        self._latest = _Latest(step, [Drawn(by_entry[entry]) for entry in entries], batch)
+
+    def _made(self, step: int) -> _Latest:
+        if self._latest is None or self._latest.step != step:
             self[step]
-        assert self._last is not None
-        return self._last[1]
+        assert self._latest is not None
+        return self._latest
 
     def relabelled(self, batch: Batch, predicted_BA3: Tensor, step: int) -> Batch:
         """A step's batch with the labels, permuted, that lie best on a prediction.
@@ -154,7 +177,7 @@ class Examples:
         """
         # Positions alone are read back; everything else is known here.
         predicted = predicted_BA3.detach().float().cpu().numpy()
-        host = self[step] if batch["atom_mask"].device.type != "cpu" else batch
+        host = self._made(step).batch if batch["atom_mask"].device.type != "cpu" else batch
         new: dict[str, list[Tensor]] = {}
         for row, (place, drawn) in enumerate(zip(self.spec.places, self.drawn(step), strict=True)):
             example = drawn.example
@@ -169,7 +192,7 @@ class Examples:
 
     def _example(self, step: int, place: int) -> tuple[Drawn, Batch]:
         draw = Draw(self.spec.seed, "example", step, place)
-        choices = [draw.below(len(self._examples), number) for number in range(_DRAWS)]
+        choices = (number * len(self._examples) >> 64 for number in draw.fractions(_DRAWS))
         unusable: list[CapacityError] = []
         for choice in dict.fromkeys(choices):
             example = self._examples[choice]

@@ -4,6 +4,7 @@
 
     <root>/records/<kind>/<name>/     columns, see `columns`
     <root>/examples/<entry>.json      which records make up an example, and where they came from
+    <root>/lock                       held, a byte for each record, by who builds it
 
 A store is plain files: copy it to another machine and measure there. `preparation` fills it.
 """

@@ -1,10 +1,12 @@
-"""Batches: declared axes, padding, stacking, permutation."""
+"""Batches: declared axes, padding, stacking, permutation, packing."""
+
+import pickle
 
 import pytest
 import torch
 from support.trunks import random_batch
 
-from refsys.batch import FIXED_AXES, TRUNK_FIELDS, Batch
+from refsys.batch import ALPHAFOLD3_FIELDS, FIXED_AXES, TRUNK_FIELDS, Batch
 from refsys.errors import ArgumentError
 
 
@@ -98,3 +100,28 @@ def test_a_batch_that_breaks_its_declaration_is_refused(change, message):
     tensors = {**random_batch(9, 4), **change}
     with pytest.raises(ArgumentError, match=message):
         Batch({name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+
+def test_a_packed_batch_is_the_same_batch_in_one_piece():
+    batch = Batch.empty(
+        ALPHAFOLD3_FIELDS,
+        batch=2,
+        token=5,
+        alignment_row=3,
+        bond=7,
+        atom=32,
+        template=1,
+        ligand_bond=0,
+    )
+    generator = torch.Generator().manual_seed(0)
+    drawn = {
+        name: torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.dtype)
+        for name, tensor in batch.items()
+    }
+    batch = Batch(drawn, batch.fields)
+    packed = pickle.loads(pickle.dumps(batch.packed()))
+    found = packed.to(torch.device("cpu")).unpacked()
+    assert found.digests() == batch.digests()
+    assert found.sizes == batch.sizes
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1
+    assert packed.buffer.numel() < batch.nbytes + 64 * len(batch)

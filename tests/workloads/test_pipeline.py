@@ -1,5 +1,7 @@
 """The pipeline as a workload: the batches of training, and each rank its own."""
 
+from time import perf_counter
+
 import pytest
 import torch
 
@@ -118,3 +120,36 @@ def test_the_atom_axis_can_be_chosen(store):
     assert {512} == {t.shape[1] for t in running.tensors()["inputs"] if t.shape[1:] == (512, 4)}
     with pytest.raises(WorkloadError, match="atoms=500 is not a multiple of the window"):
         WORKLOAD.configure({"atoms": 500})
+
+
+@pytest.mark.parametrize("path", ["prepared", "conventional"])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_what_is_made_ahead_is_what_is_made_in_the_step(store, path, workers):
+    axes = {"path": path, "entry": "5vht", "crop": "contiguous"}
+    ahead = program(store, workers=workers, device_ms=1, **axes)
+    inline = program(store, **axes)
+    assert ahead.phases == ("wait", "to_device", "device")
+    for _ in range(4):
+        for one, two in zip(batch_of(ahead), batch_of(inline), strict=True):
+            assert torch.equal(one, two)
+    assert ahead.outcome()["bytes"] == inline.outcome()["bytes"]
+
+
+def test_a_batch_that_cannot_be_made_ahead_says_why(store):
+    ahead = program(store, workers=1, entry="1ubq", atoms=32)
+    with pytest.raises(UnsupportedError, match=r"1ubq: \d+ atoms in a crop of 32 tokens"):
+        batch_of(ahead)
+
+
+def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store):
+    """At the crop and depth of training, on cores that others use too."""
+    axes = {"tokens": 384, "alignment_rows": 1024, "preset": "full"}
+    ahead = program(store, workers=1, device_ms=50, **axes)
+    batch_of(ahead)
+    seconds = dict.fromkeys(ahead.phases, 0.0)
+    for _ in range(40):
+        for phase in ahead.phases:
+            start = perf_counter()
+            ahead.run(phase)
+            seconds[phase] += perf_counter() - start
+    assert seconds["wait"] < 0.2 * sum(seconds.values())

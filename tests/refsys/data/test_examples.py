@@ -179,6 +179,15 @@ class TestBatch:
             positions = found[step]["atom_position"]
             assert same(again.relabelled(found[step], positions, step), found[step])
 
+    def test_a_batch_of_another_process_is_not_made_again(self, store, monkeypatch):
+        spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, crop="contiguous")
+        theirs, ours = (Examples(store, ["1ubq", "8vkf"], spec) for _ in range(2))
+        batch = theirs[3]
+        ours.remember(3, [drawn.example.entry for drawn in theirs.drawn(3)], batch)
+        monkeypatch.setattr(ours, "_example", None)
+        found = ours.relabelled(batch, batch["atom_position"], 3)
+        assert same(found, theirs.relabelled(batch, batch["atom_position"], 3))
+
     def test_without_a_substitute_the_reason_is_said(self, store):
         spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, atoms=32)
         with pytest.raises(CapacityError, match=r"1ubq: \d+ atoms in a crop of 48 tokens"):

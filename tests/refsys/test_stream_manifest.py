@@ -1,0 +1,74 @@
+"""The manifest lists every stream that is drawn from, and the page shows the manifest."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from refsys import streams
+from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.synthetic import synthetic_batch
+from refsys.stream_manifest import STREAMS, stream_of
+from refsys.train import RunConfig, train
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+# What measuring draws, and what no entry here has.
+ELSEWHERE = {
+    *("sweep order", "timing gate cases", "timing gate turns", "operator argument"),
+    *("conventional", "templates/<chain>"),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(store, tmp_path_factory):
+    """Names of the streams that batches and a step of training draw from."""
+    names = set()
+    original = streams.stream_key
+
+    def noted(seed, stream):
+        names.add(stream)
+        return original(seed, stream)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "stream_key", noted)
+        spec = ExampleSpec(tokens=32, alignment_rows=8, whole=True)
+        examples = Examples(store, ["8vkf", "1kd8", "5vht"], spec)
+        for step in range(12):
+            _ = examples[step]
+        synthetic_batch(spec, 0)
+        config = RunConfig(
+            preset="tiny", model="alphafold3", entries=("8vkf",), tokens=16, alignment_rows=4
+        )
+        train(config, store, tmp_path_factory.mktemp("run"), steps=1)
+    return names
+
+
+def test_every_stream_is_in_the_manifest(drawn):
+    found = {stream_of(name).name for name in drawn}
+    assert found == {stream.name for stream in STREAMS} - ELSEWHERE
+
+
+def test_streams_are_in_the_manifest_wherever_they_are_named():
+    named = set()
+    for package in ("refsys", "workloads", "bench"):
+        for path in (PAGE.parents[1] / package).rglob("*.py"):
+            for match in re.findall(r"Draw\(\s*[^,()]+,\s*f?\"([^\"]+)\"", path.read_text()):
+                named.add(match.split("/")[0].split("{")[0])
+    named.discard("")
+    assert {"example", "crop", "cycles", "synthetic", "sweep order", "conventional"} <= named
+    for name in named:
+        assert any(stream.name.startswith(name) for stream in STREAMS), name
+
+
+def test_a_name_belongs_to_one_entry_and_an_unknown_one_to_none(drawn):
+    # `rows/paired` comes before `rows/<chain>`, and is meant.
+    assert stream_of("rows/paired").name == "rows/paired"
+    assert stream_of("rows/3").name == "rows/<chain>"
+    with pytest.raises(KeyError, match="unheard-of"):
+        stream_of("unheard-of")
+    assert len({stream.name for stream in STREAMS}) == len(STREAMS)
+
+
+def test_the_page_shows_the_manifest():
+    rows = re.findall(r"^\| `([^|]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE)
+    assert rows == [tuple(stream) for stream in STREAMS]
