@@ -11,21 +11,22 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from refsys.alphafold3_step import AlphaFold3Training, stage
 from refsys.batch import PackedBatch
 from refsys.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
 from refsys.config import preset
 from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.loader import made_ahead
 from refsys.data.store import Store
-from refsys.errors import ArgumentError, CheckpointError, DataError, DivergedError, RefsysError
+from refsys.errors import ArgumentError, CheckpointError, DivergedError
 from refsys.files import write_atomically
 from refsys.precision import precision
 from refsys.training_step import OptimizerConfig, Training, TrunkTraining
@@ -143,23 +144,6 @@ def load(examples: Examples, config: "RunConfig", step: int) -> Loaded:
         [reason for place in drawn for reason in place.substituted],
         batch.digest(),
     )
-
-
-class _Steps(Dataset["Loaded | RefsysError"]):
-    """The batch of each step, for the loader's workers.
-
-    An error of ours is handed over as a value: raised in a worker, it would arrive as a traceback.
-    """
-
-    def __init__(self, examples: Examples, config: RunConfig) -> None:
-        self._examples = examples
-        self._config = config
-
-    def __getitem__(self, step: int) -> Loaded | RefsysError:
-        try:
-            return load(self._examples, self._config, step)
-        except RefsysError as error:
-            return error
 
 
 def train(
@@ -282,41 +266,13 @@ def _batches(
     examples: Examples, config: RunConfig, first: int, last: int, workers: int, device: torch.device
 ) -> Iterator[tuple[Loaded, float]]:
     """(batch, seconds waited for it) of each step from `first` on."""
-    loader = DataLoader(
-        _Steps(examples, config),
-        sampler=range(first, last),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=cast(Any, _as_it_is),
-        worker_init_fn=_leave_signals_to_parent,
-        pin_memory=device.type == "cuda",
+    batches = made_ahead(
+        partial(load, examples, config), range(first, last), workers, pinned=device.type == "cuda"
     )
-    iterator = iter(loader)
-    while True:
-        start = perf_counter()
-        try:
-            loaded = next(iterator, None)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            # The first line says which and why; what follows is torch's advice.
-            raise DataError(f"a loader process ended: {str(error).splitlines()[0]}") from None
-        if loaded is None:
-            return
-        if isinstance(loaded, RefsysError):
-            raise loaded
+    start = perf_counter()
+    for loaded in batches:
         yield loaded, perf_counter() - start
-
-
-def _as_it_is(loaded: Loaded | RefsysError) -> Loaded | RefsysError:
-    return loaded
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    """A terminal interrupts the whole group; the parent decides when its workers end."""
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        start = perf_counter()
 
 
 def _step(

@@ -1,39 +1,26 @@
 """The host's pipeline alone: from prepared records to a batch on the device."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import sleep
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from refsys.batch import ALPHAFOLD3_FIELDS, Batch, PackedBatch
+from refsys.batch import ALPHAFOLD3_FIELDS, Batch
 from refsys.config import PRESETS, preset
 from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.crop import CROPS
-from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec, Making, stages_of
-from refsys.data.store import Example
-from refsys.errors import CapacityError
+from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
 from refsys.model.atom_attention import QUERIES
-from refsys.streams import Draw
-from workloads.conventional import (
-    Alignments,
-    Files,
-    Token,
-    features,
-    files_of,
-    parse_alignment,
-    parse_structure,
-    read_cache,
-    tokenize,
-    write_cache,
-)
+from workloads.conventional import files_of
 from workloads.errors import UnsupportedError, WorkloadError
+from workloads.host_programs import (
+    ConventionalProgram,
+    HostProgram,
+    LoaderProgram,
+    PipelineProgram,
+)
 from workloads.structure_training import entry_inputs, open_entry
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
@@ -185,78 +172,6 @@ class PipelineWorkload(Workload):
         return AbstractProgram(_placeholder(config, None))
 
 
-class HostProgram(Program):
-    """Makes a step's tensors on the host, then moves them to the device.
-
-    Attributes:
-        step: Which step was made; the next run makes the one after it.
-        device: Where to.
-    """
-
-    forward_phases = ()
-
-    def __init__(self, device: torch.device) -> None:
-        self.step = -1
-        self.device = device
-
-    @abstractmethod
-    def made(self) -> Mapping[str, Tensor]:
-        """The tensors of the step."""
-
-    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """See `Program`."""
-        return {"inputs": list(self.made().values())}
-
-
-class PipelineProgram(HostProgram):
-    """A batch a step, out of records that are in the page cache after the first.
-
-    A phase is a stage of all the step's examples.
-    """
-
-    def __init__(self, example: Example, spec: ExampleSpec, device: torch.device) -> None:
-        super().__init__(device)
-        self.phases = (*stages_of(spec), "stack", "to_device")
-        self._example, self._spec = example, spec
-        self._making: list[Making] = []
-        self._batch: Batch | None = None
-
-    def run(self, phase: str) -> None:
-        """See `Program`."""
-        if phase == self.phases[0]:
-            self.step += 1
-            self._batch = None
-            self._making = [
-                Making(self._example, self._spec, self.step, place) for place in self._spec.places
-            ]
-        if phase == "stack":
-            self._batch = Batch.stacked([each.batch for each in self._making if each.batch])
-            self._making = []
-        elif phase == "to_device":
-            assert self._batch is not None, "the stages come first"
-            self._batch = self._batch.to(self.device)
-        else:
-            try:
-                for each in self._making:
-                    each.run(phase)
-            except CapacityError as error:
-                raise UnsupportedError(str(error)) from None
-
-    def made(self) -> Mapping[str, Tensor]:
-        """See `HostProgram`."""
-        return self._batch or {}
-
-    def outcome(self) -> dict[str, float]:
-        """See `Program`: what the last batch holds, without its padding, and all its bytes."""
-        if self._batch is None:
-            return {}
-        sizes = {
-            name: float(self._batch[f"{name}_mask"].sum() / len(self._batch["example"]))
-            for name in ("token", "alignment_row", "atom")
-        }
-        return sizes | {"bytes": float(self._batch.nbytes)}
-
-
 class AbstractProgram(Program):
     """A batch that is there already, moved to the device."""
 
@@ -272,146 +187,6 @@ class AbstractProgram(Program):
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
         """See `Program`."""
         return {"inputs": list(self._batch.values())}
-
-
-class ConventionalProgram(HostProgram):
-    """A crop a step, in the conventional way: see `workloads.conventional`."""
-
-    def __init__(
-        self, files: Files, tokens: int, rows: int, setting: Setting, *, cached: bool
-    ) -> None:
-        super().__init__(setting.device)
-        first = ("load",) if cached else ("parse_structure", "parse_alignment", "tokenize")
-        self.phases = (*first, "features", "to_device")
-        self._files, self._tokens, self._rows = files, tokens, rows
-        self._seed = setting.seed
-        self._structure: Any = None
-        self._objects: list[Token] = []
-        self._alignments: Alignments = {}
-        self._made: dict[str, Tensor] = {}
-        self._folder: TemporaryDirectory[str] | None = None
-        if cached:
-            self._folder = TemporaryDirectory(prefix="foldperf-cache-")
-            for phase in ("parse_structure", "parse_alignment", "tokenize"):
-                self.run(phase)
-            write_cache(self._cache, self._objects, self._alignments)
-
-    @property
-    def _cache(self) -> Path:
-        assert self._folder is not None, "there is a cache"
-        return Path(self._folder.name) / "entry.gz"
-
-    def run(self, phase: str) -> None:
-        """See `Program`."""
-        getattr(self, f"_{phase}")()
-
-    def _parse_structure(self) -> None:
-        self._structure = parse_structure(self._files.structure)
-
-    def _parse_alignment(self) -> None:
-        files = self._files.alignments
-        self._alignments = {chain: parse_alignment(path) for chain, path in files.items()}
-
-    def _tokenize(self) -> None:
-        self._objects, self._structure = tokenize(self._structure), None
-
-    def _load(self) -> None:
-        self._objects, self._alignments = read_cache(self._cache)
-
-    def _features(self) -> None:
-        self.step += 1
-        seed = Draw(self._seed, "conventional", self.step).below(1 << 32)
-        self._made = features(self._objects, self._alignments, self._tokens, self._rows, seed)
-
-    def _to_device(self) -> None:
-        self._made = {name: tensor.to(self.device) for name, tensor in self._made.items()}
-
-    def made(self) -> Mapping[str, Tensor]:
-        """See `HostProgram`."""
-        return self._made
-
-    def outcome(self) -> dict[str, float]:
-        """See `Program`."""
-        if not self._made:
-            return {}
-        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in self._made.values())
-        atoms = len(self._made["atom_to_token"])
-        return {"token": float(self._tokens), "atom": float(atoms), "bytes": float(nbytes)}
-
-
-class LoaderProgram(Program):
-    """Another program's tensors, made ahead by loader processes while a device is at work.
-
-    A sleep stands in for the device, so that what it waits for data is the host's alone.
-    """
-
-    phases = ("wait", "to_device", "device")
-    forward_phases = ()
-
-    def __init__(self, program: HostProgram, workers: int, device_s: float) -> None:
-        self._device, self._device_s = program.device, device_s
-        loader = DataLoader(
-            _Made(program),
-            sampler=cast(Any, count()),
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=cast(Any, _as_it_is),
-            pin_memory=program.device.type == "cuda",
-        )
-        self._steps = iter(loader)
-        self._loaded: PackedBatch | dict[str, Tensor] = {}
-        self._made: dict[str, Tensor] = {}
-
-    def run(self, phase: str) -> None:
-        """See `Program`."""
-        if phase == "wait":
-            made = next(self._steps)
-            if isinstance(made, UnsupportedError):
-                raise made
-            self._loaded = made
-        elif phase == "to_device":
-            made = self._loaded
-            if isinstance(made, PackedBatch):
-                self._made = dict(made.to(self._device).unpacked())
-            else:
-                self._made = {
-                    name: tensor.to(self._device, non_blocking=True)
-                    for name, tensor in made.items()
-                }
-        else:
-            sleep(self._device_s)
-
-    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """See `Program`."""
-        return {"inputs": list(self._made.values())}
-
-    def outcome(self) -> dict[str, float]:
-        """See `Program`."""
-        return {"bytes": float(sum(tensor.nbytes for tensor in self._made.values()))}
-
-
-class _Made(Dataset[Any]):
-    """The tensors that a program makes in each step, for the loader's processes.
-
-    An error of ours is handed over as a value: raised in a worker, it would arrive as a traceback.
-    """
-
-    def __init__(self, program: HostProgram) -> None:
-        self._program = program
-
-    def __getitem__(self, step: int) -> Any:
-        self._program.step = step - 1
-        try:
-            for phase in self._program.phases[:-1]:
-                self._program.run(phase)
-        except UnsupportedError as error:
-            return error
-        made = self._program.made()
-        return made.packed() if isinstance(made, Batch) else dict(made)
-
-
-def _as_it_is(made: Any) -> Any:
-    return made
 
 
 def _atoms(config: Config) -> int:

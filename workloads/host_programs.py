@@ -1,0 +1,218 @@
+"""What the pipeline workload runs: batches made in the step, stage by stage, or ahead of it."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refsys.batch import Batch, PackedBatch
+from refsys.data.examples import ExampleSpec, Making, stages_of
+from refsys.data.loader import made_ahead
+from refsys.data.store import Example
+from refsys.errors import CapacityError
+from refsys.streams import Draw
+from workloads.conventional import (
+    Alignments,
+    Files,
+    Token,
+    features,
+    parse_alignment,
+    parse_structure,
+    read_cache,
+    tokenize,
+    write_cache,
+)
+from workloads.errors import UnsupportedError
+from workloads.workload import Program, Setting
+
+
+class HostProgram(Program):
+    """Makes a step's tensors on the host, then moves them to the device.
+
+    Attributes:
+        step: Which step was made; the next run makes the one after it.
+        device: Where to.
+    """
+
+    forward_phases = ()
+
+    def __init__(self, device: torch.device) -> None:
+        self.step = -1
+        self.device = device
+
+    @abstractmethod
+    def made(self) -> Mapping[str, Tensor]:
+        """The tensors of the step."""
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": list(self.made().values())}
+
+
+class PipelineProgram(HostProgram):
+    """A batch a step, out of records that are in the page cache after the first.
+
+    A phase is a stage of all the step's examples.
+    """
+
+    def __init__(self, example: Example, spec: ExampleSpec, device: torch.device) -> None:
+        super().__init__(device)
+        self.phases = (*stages_of(spec), "stack", "to_device")
+        self._example, self._spec = example, spec
+        self._making: list[Making] = []
+        self._batch: Batch | None = None
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        if phase == self.phases[0]:
+            self.step += 1
+            self._batch = None
+            self._making = [
+                Making(self._example, self._spec, self.step, place) for place in self._spec.places
+            ]
+        if phase == "stack":
+            self._batch = Batch.stacked([each.batch for each in self._making if each.batch])
+            self._making = []
+        elif phase == "to_device":
+            assert self._batch is not None, "the stages come first"
+            self._batch = self._batch.to(self.device)
+        else:
+            try:
+                for each in self._making:
+                    each.run(phase)
+            except CapacityError as error:
+                raise UnsupportedError(str(error)) from None
+
+    def made(self) -> Mapping[str, Tensor]:
+        """See `HostProgram`."""
+        return self._batch or {}
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`: what the last batch holds, without its padding, and all its bytes."""
+        if self._batch is None:
+            return {}
+        sizes = {
+            name: float(self._batch[f"{name}_mask"].sum() / len(self._batch["example"]))
+            for name in ("token", "alignment_row", "atom")
+        }
+        return sizes | {"bytes": float(self._batch.nbytes)}
+
+
+class ConventionalProgram(HostProgram):
+    """A crop a step, in the conventional way: see `workloads.conventional`."""
+
+    def __init__(
+        self, files: Files, tokens: int, rows: int, setting: Setting, *, cached: bool
+    ) -> None:
+        super().__init__(setting.device)
+        first = ("load",) if cached else ("parse_structure", "parse_alignment", "tokenize")
+        self.phases = (*first, "features", "to_device")
+        self._files, self._tokens, self._rows = files, tokens, rows
+        self._seed = setting.seed
+        self._structure: Any = None
+        self._objects: list[Token] = []
+        self._alignments: Alignments = {}
+        self._made: dict[str, Tensor] = {}
+        self._folder: TemporaryDirectory[str] | None = None
+        if cached:
+            self._folder = TemporaryDirectory(prefix="foldperf-cache-")
+            for phase in ("parse_structure", "parse_alignment", "tokenize"):
+                self.run(phase)
+            write_cache(self._cache, self._objects, self._alignments)
+
+    @property
+    def _cache(self) -> Path:
+        assert self._folder is not None, "there is a cache"
+        return Path(self._folder.name) / "entry.gz"
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        getattr(self, f"_{phase}")()
+
+    def _parse_structure(self) -> None:
+        self._structure = parse_structure(self._files.structure)
+
+    def _parse_alignment(self) -> None:
+        files = self._files.alignments
+        self._alignments = {chain: parse_alignment(path) for chain, path in files.items()}
+
+    def _tokenize(self) -> None:
+        self._objects, self._structure = tokenize(self._structure), None
+
+    def _load(self) -> None:
+        self._objects, self._alignments = read_cache(self._cache)
+
+    def _features(self) -> None:
+        self.step += 1
+        seed = Draw(self._seed, "conventional", self.step).below(1 << 32)
+        self._made = features(self._objects, self._alignments, self._tokens, self._rows, seed)
+
+    def _to_device(self) -> None:
+        self._made = {name: tensor.to(self.device) for name, tensor in self._made.items()}
+
+    def made(self) -> Mapping[str, Tensor]:
+        """See `HostProgram`."""
+        return self._made
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`."""
+        if not self._made:
+            return {}
+        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in self._made.values())
+        atoms = len(self._made["atom_to_token"])
+        return {"token": float(self._tokens), "atom": float(atoms), "bytes": float(nbytes)}
+
+
+class LoaderProgram(Program):
+    """Another program's tensors, made ahead by loader processes while a device is at work.
+
+    A sleep stands in for the device, so that what it waits for data is the host's alone.
+    """
+
+    phases = ("wait", "to_device", "device")
+    forward_phases = ()
+
+    def __init__(self, program: HostProgram, workers: int, device_s: float) -> None:
+        self._program, self._device_s = program, device_s
+        pinned = program.device.type == "cuda"
+        self._steps = made_ahead(
+            self._make, count(), workers, pinned=pinned, errors=UnsupportedError
+        )
+        self._loaded: PackedBatch | dict[str, Tensor] = {}
+        self._made: dict[str, Tensor] = {}
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        if phase == "wait":
+            self._loaded = next(self._steps)
+        elif phase == "to_device":
+            made, device = self._loaded, self._program.device
+            if isinstance(made, PackedBatch):
+                self._made = dict(made.to(device).unpacked())
+            else:
+                moved = {name: t.to(device, non_blocking=True) for name, t in made.items()}
+                self._made = moved
+        else:
+            sleep(self._device_s)
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": list(self._made.values())}
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`."""
+        return {"bytes": float(sum(tensor.nbytes for tensor in self._made.values()))}
+
+    def _make(self, step: int) -> PackedBatch | dict[str, Tensor]:
+        """In a loader process: the program's tensors of a step, before they are moved."""
+        self._program.step = step - 1
+        for phase in self._program.phases[:-1]:
+            self._program.run(phase)
+        made = self._program.made()
+        return made.packed() if isinstance(made, Batch) else dict(made)
