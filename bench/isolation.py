@@ -146,9 +146,11 @@ def _family(pid: int) -> list[int]:
     while waiting:
         current = waiting.pop()
         found.append(current)
-        for path in Path(f"/proc/{current}/task").glob("*/children"):
-            with suppress(OSError):
-                waiting += [int(child) for child in path.read_text().split()]
+        # A process may end while its threads are listed.
+        with suppress(OSError):
+            for path in list(Path(f"/proc/{current}/task").glob("*/children")):
+                with suppress(OSError):
+                    waiting += [int(child) for child in path.read_text().split()]
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench import provenance
 
 if TYPE_CHECKING:
-    from refsys.train import RunConfig
+    from refsys.run_config import RunConfig
 
 SCHEMA = "foldperf.learning/1"
 RECORD = "learning.json"

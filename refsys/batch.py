@@ -52,9 +52,23 @@ TRUNK_FIELDS: tuple[Field, ...] = (
     Field("element", ("token",), torch.uint8, 0, "atomic number of an atom token, else 0"),
     Field("profile", ("token", "residue_class"), torch.float32, 0, "class frequencies"),
     Field("deletion_mean", ("token",), torch.float32, 0, "mean deletions to the left"),
-    Field("alignment", ("alignment_row", "token"), torch.uint8, 21, "residue class of each row"),
-    Field("deletions", ("alignment_row", "token"), torch.uint8, 0, "deletions to the left, ≤ 255"),
-    Field("alignment_row_mask", ("alignment_row",), torch.bool, False, "False where padded"),
+    Field(
+        "alignment",
+        ("cycle", "alignment_row", "token"),
+        torch.uint8,
+        21,
+        "residue class of each row of each recycling iteration",
+    ),
+    Field(
+        "deletions",
+        ("cycle", "alignment_row", "token"),
+        torch.uint8,
+        0,
+        "deletions to the left, ≤ 255",
+    ),
+    Field(
+        "alignment_row_mask", ("cycle", "alignment_row"), torch.bool, False, "False where padded"
+    ),
     Field(
         "bonds",
         ("bond", "end"),

@@ -88,6 +88,7 @@ def fold(
         crop="contiguous",
         seed=config.seed,
         whole=True,
+        cycles=config.cycles,
         templates=model.config.templates,
     )
     batch = example_batch(example, spec, step=0).to(device)

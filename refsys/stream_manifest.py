@@ -20,15 +20,25 @@ class Stream(NamedTuple):
 
 
 STREAMS = (
-    Stream("example", "step, place", "which entry a place of a batch holds, and its substitutes"),
+    Stream(
+        "example",
+        "step, place",
+        "which chain or interface a place of a batch holds, or which entry; and its substitutes",
+    ),
+    Stream("epoch", "epoch", "the order of the entries, where each comes once an epoch"),
     Stream("crop/kind", "step, place", "the kind of crop, where kinds are mixed"),
     Stream("crop/order", "step, place", "the order in which chains get their run of tokens"),
     Stream("crop/size", "step, place", "how long each chain's run is"),
     Stream("crop/offset", "step, place", "where each chain's run begins"),
     Stream("crop/middle", "step, place", "the token that a spatial or interface crop is near to"),
-    Stream("rows/paired", "step, place", "which paired alignment rows, in which order"),
     Stream(
-        "rows/<chain>",
+        "rows/<cycle>/depth",
+        "step, place",
+        "how many alignment rows a recycling iteration has in training",
+    ),
+    Stream("rows/<cycle>/paired", "step, place", "which paired rows it has, in which order"),
+    Stream(
+        "rows/<cycle>/<chain>",
         "step, place",
         "which others, of the alignment that this chain is the first to have",
     ),
@@ -37,6 +47,11 @@ STREAMS = (
         "conformer",
         "step, place",
         "how each residue's conformer lies, index 8 r on for residue r of the structure",
+    ),
+    Stream(
+        "conformer/choice",
+        "step, place",
+        "which conformer each residue has, index 4 r for residue r of the structure",
     ),
     Stream("cycles", "step", "how many recycling iterations a step has"),
     Stream(

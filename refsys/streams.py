@@ -149,9 +149,13 @@ class Draw:
 
         What `normal` gives at those indices, without drawing those between.
         """
+        return _box_muller(self.integer_rows(rows, width).astype(np.float64))
+
+    def integer_rows(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+        """[row, width] integers in [0, 2³²), at the indices that `normal_rows` has."""
         blocks = (rows[:, None] * (width // 4) + np.arange(width // 4)).astype(np.int64)
         words = np.stack(np.broadcast_arrays(*self._words(blocks)), axis=-1)
-        return _box_muller(words.reshape(len(rows), width).astype(np.float64))
+        return words.reshape(len(rows), width)
 
     def permutation(self, count: int) -> NDArray[np.int64]:
         """A uniformly random order of range(count): the stable sort of `count` integers."""

@@ -9,79 +9,27 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 
 from refsys.alphafold3_step import AlphaFold3Training, stage
-from refsys.batch import PackedBatch
 from refsys.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
 from refsys.config import preset
-from refsys.data.examples import Examples, ExampleSpec
-from refsys.data.loader import made_ahead
 from refsys.data.store import Store
 from refsys.errors import ArgumentError, CheckpointError, DivergedError
 from refsys.files import write_atomically
+from refsys.loading import Loading, batches, examples_of
 from refsys.precision import precision
+from refsys.run_config import TRUNK, WHOLE, RunConfig
 from refsys.training_step import OptimizerConfig, Training, TrunkTraining
 
-# What can be trained.
-TRUNK, WHOLE = MODELS = ("trunk", "alphafold3")
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
-    """Everything that decides what a run computes.
-
-    Attributes:
-        preset: Model size.
-        model: ``trunk`` or ``alphafold3``.
-        stage: Stage of training of the whole model: weights of its losses.
-        samples: Noised copies of each example, of the whole model; 0 is the stage's own.
-        start: Checkpoint whose weights the run starts from; random ones if empty.
-        precision: Dtype table.
-        entries: Prepared structures to train on.
-        tokens: Crop.
-        alignment_rows: Alignment rows.
-        batch: Examples in a step.
-        crop: Kind of crop.
-        cycles: Recycling iterations of a step, at most: each step draws from 1 to this.
-        seed: Seed of everything random.
-        checkpointing: Whether blocks recompute their activations.
-        repeat: Draws to go through again and again: step s has the crop, the noise and all other
-            draws of step s modulo this; 0 is new ones for ever.
-        learning_rate: At the end of the warm-up.
-        warmup_steps: Steps of linear warm-up.
-    """
-
-    preset: str
-    entries: tuple[str, ...]
-    tokens: int
-    alignment_rows: int
-    model: str = "trunk"
-    stage: str = "initial"
-    samples: int = 0
-    start: str = ""
-    precision: str = "float32"
-    batch: int = 1
-    crop: str = "mixed"
-    cycles: int = 1
-    seed: int = 0
-    checkpointing: bool = True
-    repeat: int = 0
-    learning_rate: float = OptimizerConfig().learning_rate
-    warmup_steps: int = OptimizerConfig().warmup_steps
-
-    def draws_of(self, step: int) -> int:
-        """The step whose draws a step has."""
-        return step % self.repeat if self.repeat else step
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +41,9 @@ class Step:
         loss: Before the update.
         losses: Its parts.
         cycles: Recycling iterations.
-        entries: What each place of the batch held.
-        substituted: Why examples that were drawn before these could not be used.
-        batch: Digest of the batch, see `Batch.digest`.
+        drawn: What each place of the batch held: an entry, and the chains that its crop is about.
+        substituted: Why what was drawn before these could not be used.
+        batch: The batch's digest.
         gradient_norm: Before clipping.
         learning_rate: Of the update.
         seconds: By phase.
@@ -105,45 +53,12 @@ class Step:
     loss: float
     losses: dict[str, float]
     cycles: int
-    entries: list[str]
+    drawn: list[str]
     substituted: list[str]
     batch: str
     gradient_norm: float
     learning_rate: float
     seconds: dict[str, float]
-
-
-class Loaded(NamedTuple):
-    """A step's batch, and what is said of it.
-
-    Attributes:
-        batch: On the host, in one piece: a piece for each field is slow to come from a process.
-        entries: What each place holds.
-        substituted: See `Step`.
-        digest: See `Step.batch`.
-    """
-
-    batch: PackedBatch
-    entries: list[str]
-    substituted: list[str]
-    digest: str
-
-
-def load(examples: Examples, config: "RunConfig", step: int) -> Loaded:
-    """The batch of a training step: a function of the configuration and the step alone.
-
-    Raises:
-        DataError: a record is damaged, or no example fits.
-    """
-    draws = config.draws_of(step)
-    batch = examples[draws]
-    drawn = examples.drawn(draws)
-    return Loaded(
-        batch.packed(),
-        [place.example.entry for place in drawn],
-        [reason for place in drawn for reason in place.substituted],
-        batch.digest(),
-    )
 
 
 def train(
@@ -193,11 +108,17 @@ def train(
     done = restore(found[-1], training, run) if found else 0
     if not found:
         _initialize(training, config)
-    with _deterministic(), _stop_signal() as stopped, _log(folder, done) as write:
+    left = range(done, steps)
+    with (
+        _deterministic(),
+        _stop_signal() as stopped,
+        _log(folder, done) as write,
+        closing(batches(examples, config, left, workers, device)) as loadings,
+    ):
         saved = done
-        for loading in _batches(examples, config, done, steps, workers, device):
-            loaded, draws = loading[0], config.draws_of(done)
-            examples.remember(draws, loaded.entries, loaded.batch.unpacked())
+        for loading in loadings:
+            draws = config.draws_of(done)
+            examples.remember(draws, loading.loaded.drawn, loading.sent.host.unpacked())
             step = _step(training, loading, done, draws, device, on_phase)
             _check_finite(step, saved)
             done += 1
@@ -211,27 +132,6 @@ def train(
         if saved != done:
             save(folder / CHECKPOINTS, training, done, run)
     return done
-
-
-def examples_of(config: RunConfig, store: Store) -> Examples:
-    """What a run trains on.
-
-    Raises:
-        DataError: an entry is not prepared, or is damaged.
-    """
-    return Examples(store, config.entries, _spec(config))
-
-
-def _spec(config: RunConfig) -> ExampleSpec:
-    return ExampleSpec(
-        tokens=config.tokens,
-        alignment_rows=config.alignment_rows,
-        batch=config.batch,
-        crop=config.crop,
-        seed=config.seed,
-        whole=config.model == WHOLE,
-        templates=preset(config.preset).templates,
-    )
 
 
 def _training(config: RunConfig, device: torch.device) -> Training:
@@ -262,29 +162,16 @@ def _initialize(training: Training, config: RunConfig) -> None:
         training.initialize()
 
 
-def _batches(
-    examples: Examples, config: RunConfig, first: int, last: int, workers: int, device: torch.device
-) -> Iterator[tuple[Loaded, float]]:
-    """(batch, seconds waited for it) of each step from `first` on."""
-    batches = made_ahead(
-        partial(load, examples, config), range(first, last), workers, pinned=device.type == "cuda"
-    )
-    start = perf_counter()
-    for loaded in batches:
-        yield loaded, perf_counter() - start
-        start = perf_counter()
-
-
 def _step(
     training: Training,
-    loading: tuple[Loaded, float],
+    loading: Loading,
     step: int,
     draws: int,
     device: torch.device,
     on_phase: Callable[[int, str], None],
 ) -> Step:
-    loaded, waited = loading
-    batch = loaded.batch.to(device).unpacked()
+    loaded, sent, waited = loading
+    batch = sent.arrived()
     seconds = {"data": waited}
 
     @contextmanager
@@ -311,8 +198,8 @@ def _step(
         loss=float(loss.detach()),
         losses={name: float(part) for name, part in training.losses.items()},
         cycles=training.cycles_of(draws),
-        entries=loaded.entries,
-        substituted=loaded.substituted,
+        drawn=[place.name for place in loaded.drawn],
+        substituted=[reason for place in loaded.drawn for reason in place.substituted],
         batch=loaded.digest,
         gradient_norm=float(norm),
         learning_rate=training.schedule.rate(step),

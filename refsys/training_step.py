@@ -14,6 +14,7 @@ from torch import Tensor
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
+from refsys.cycles import cycles_of
 from refsys.losses import trunk_loss
 from refsys.model.chunks import ALL_AT_ONCE, Chunks
 from refsys.model.context import Context
@@ -22,7 +23,6 @@ from refsys.model.recycling import ComponentModel
 from refsys.model.trunk import Trunk
 from refsys.parallel import Layout, SingleRank
 from refsys.precision import Precision
-from refsys.streams import Draw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,7 +188,7 @@ class Training(ABC):
         """Recycling iterations of a step."""
         if not self.draw_cycles:
             return self.cycles
-        return 1 + Draw(self.seed, "cycles", step).below(self.cycles)
+        return cycles_of(self.seed, self.cycles, step)
 
     @abstractmethod
     def begin(self, batch: Batch, step: int) -> ForwardPass:

@@ -99,6 +99,7 @@ class AlphaFold3Workload(StructureTraining):
             batch=int(config["batch"]),
             token=tokens,
             alignment_row=int(config["alignment_rows"]),
+            cycle=int(config["cycles"]),
             bond=tokens * BONDS_PER_TOKEN,
             atom=int(config["atoms"]),
             template=model_config(config).templates,

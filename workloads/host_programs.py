@@ -1,7 +1,7 @@
 """What the pipeline workload runs: batches made in the step, stage by stage, or ahead of it."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from refsys.batch import Batch, PackedBatch
 from refsys.data.examples import ExampleSpec, Making, stages_of
 from refsys.data.loader import made_ahead
 from refsys.data.store import Example
+from refsys.data.upload import Upload
 from refsys.errors import CapacityError
 from refsys.streams import Draw
 from workloads.conventional import (
@@ -98,7 +99,7 @@ class PipelineProgram(HostProgram):
         if self._batch is None:
             return {}
         sizes = {
-            name: float(self._batch[f"{name}_mask"].sum() / len(self._batch["example"]))
+            name: float(self._batch[f"{name}_mask"].sum(-1).double().mean())
             for name in ("token", "alignment_row", "atom")
         }
         return sizes | {"bytes": float(self._batch.nbytes)}
@@ -180,24 +181,19 @@ class LoaderProgram(Program):
 
     def __init__(self, program: HostProgram, workers: int, device_s: float) -> None:
         self._program, self._device_s = program, device_s
-        pinned = program.device.type == "cuda"
+        self._upload = Upload(program.device)
         self._steps = made_ahead(
-            self._make, count(), workers, pinned=pinned, errors=UnsupportedError
+            self._make, count(), workers, take=self._take, errors=UnsupportedError
         )
-        self._loaded: PackedBatch | dict[str, Tensor] = {}
-        self._made: dict[str, Tensor] = {}
+        self._sent: Callable[[], Mapping[str, Tensor]] = dict
+        self._made: Mapping[str, Tensor] = {}
 
     def run(self, phase: str) -> None:
         """See `Program`."""
         if phase == "wait":
-            self._loaded = next(self._steps)
+            self._sent = next(self._steps)
         elif phase == "to_device":
-            made, device = self._loaded, self._program.device
-            if isinstance(made, PackedBatch):
-                self._made = dict(made.to(device).unpacked())
-            else:
-                moved = {name: t.to(device, non_blocking=True) for name, t in made.items()}
-                self._made = moved
+            self._made = self._sent()
         else:
             sleep(self._device_s)
 
@@ -208,6 +204,13 @@ class LoaderProgram(Program):
     def outcome(self) -> dict[str, float]:
         """See `Program`."""
         return {"bytes": float(sum(tensor.nbytes for tensor in self._made.values()))}
+
+    def _take(self, made: PackedBatch | dict[str, Tensor]) -> Callable[[], Mapping[str, Tensor]]:
+        """Sends a step's tensors off; what comes back gives them once they have arrived."""
+        if isinstance(made, PackedBatch):
+            return self._upload.send(made).arrived
+        device = self._program.device
+        return lambda: {name: tensor.to(device) for name, tensor in made.items()}
 
     def _make(self, step: int) -> PackedBatch | dict[str, Tensor]:
         """In a loader process: the program's tensors of a step, before they are moved."""

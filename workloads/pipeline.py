@@ -53,6 +53,12 @@ class PipelineWorkload(Workload):
         Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
         Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
         Axis(
+            name="cycles",
+            default=1,
+            meaning="recycling iterations, each with alignment rows of its own",
+            minimum=1,
+        ),
+        Axis(
             name="atoms",
             default=0,
             meaning=f"size of the atom axis; 0 is {_ATOMS_PER_TOKEN} a token",
@@ -150,6 +156,7 @@ class PipelineWorkload(Workload):
             crop=str(config["crop"]),
             seed=setting.seed,
             whole=True,
+            cycles=int(config["cycles"]),
             atoms=_atoms(config),
             templates=preset(str(config["preset"])).templates,
         )
@@ -202,6 +209,7 @@ def _placeholder(config: Config, device: torch.device | None) -> Batch:
             batch=int(config["batch"]),
             token=tokens,
             alignment_row=int(config["alignment_rows"]),
+            cycle=int(config["cycles"]),
             bond=tokens * BONDS_PER_TOKEN,
             atom=_atoms(config),
             template=preset(str(config["preset"])).templates,

@@ -317,7 +317,7 @@ class TrainingProgram(Program):
         return {
             "loss": float(self._loss),
             "tokens": float(tokens.sum(1).double().mean()),
-            "alignment_rows": float(rows.sum(1).double().mean()),
+            "alignment_rows": float(rows.sum(2).double().mean()),
         }
 
     def implementations(self) -> dict[str, str]:
@@ -342,6 +342,7 @@ def spec_options(config: Config, setting: Setting) -> dict[str, Any]:
         "batch": int(config["batch"]),
         "first": setting.rank * int(config["batch"]),
         "crop": str(config["crop"]),
+        "cycles": int(config["cycles"]),
         "seed": setting.seed,
     }
 

@@ -53,6 +53,7 @@ class TrunkWorkload(StructureTraining):
             batch=int(config["batch"]),
             token=tokens,
             alignment_row=int(config["alignment_rows"]),
+            cycle=int(config["cycles"]),
             bond=tokens * BONDS_PER_TOKEN,
         )
 

@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.record_file import write_alone
     from refsys.config import preset
     from refsys.data.store import Store
-    from refsys.train import LOG, RunConfig, train
+    from refsys.run_config import RunConfig
+    from refsys.train import LOG, train
 
     if arguments.steps < 2 * arguments.draws:
         raise UsageError(

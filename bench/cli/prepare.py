@@ -10,6 +10,7 @@ from bench.cli import options
 
 if TYPE_CHECKING:
     from refsys.data.preparation import Prepared, Sources
+    from refsys.data.store import Store
 
 SUMMARY = "build the store of prepared inputs from structures and alignments"
 EXAMPLE = (
@@ -97,7 +98,24 @@ def run(arguments: argparse.Namespace) -> int:
                 failed += 1
                 both = f"{other.name} and {sources.structure.name}"
                 print(f"foldperf: {both} are both {done.entry}; one is lost", file=sys.stderr)
-    return 2 if failed else 0
+    return 2 if _relate(store) + failed else 0
+
+
+def _relate(store: "Store") -> int:
+    """Says what the entries are to one another, and what could not be found out."""
+    from refsys.data.relating import relate
+    from refsys.errors import RefsysError
+
+    try:
+        related = relate(store)
+    except RefsysError as error:
+        print(f"foldperf: templates and clusters: {error}", file=sys.stderr)
+        return 1
+    for damage in related.repaired:
+        print(f"foldperf: repaired: {damage}", file=sys.stderr)
+    state = f"{related.changed} entries changed" if related.changed else "unchanged"
+    print(f"templates found for {related.templates} chains of the store: {state}")
+    return 0
 
 
 def _line(done: "Prepared") -> str:

@@ -10,7 +10,8 @@ from bench.cli import options
 
 if TYPE_CHECKING:
     from refsys.data.store import Store
-    from refsys.train import RunConfig, Step
+    from refsys.run_config import RunConfig
+    from refsys.train import Step
 
 SUMMARY = "train the reference system on prepared structures"
 EXAMPLE = (
@@ -44,6 +45,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=_positive, help="crop (default: the stage's)")
     parser.add_argument("--alignment-rows", type=_positive, help="default: the preset's")
     parser.add_argument("--batch", type=_positive, default=1, help="examples in a step")
+    parser.add_argument(
+        "--sampling",
+        default="weighted",
+        help="weighted: chains and interfaces, as published; epochs: each entry once an epoch",
+    )
     parser.add_argument("--crop", default="mixed", help="contiguous, spatial, interface or mixed")
     parser.add_argument(
         "--cycles",
@@ -77,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.checkpoint import latest
     from refsys.config import preset
     from refsys.data.store import Store
-    from refsys.train import LOG, RunConfig, train
+    from refsys.run_config import RunConfig
+    from refsys.train import LOG, train
 
     model = preset(arguments.preset)
     store = Store(arguments.store)
@@ -92,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         tokens=arguments.tokens or stage(arguments.stage).crop(model),
         alignment_rows=arguments.alignment_rows or model.alignment_rows,
         batch=arguments.batch,
+        sampling=arguments.sampling,
         crop=arguments.crop,
         cycles=arguments.cycles,
         seed=arguments.seed,
@@ -120,16 +128,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:
     """Makes a step's batch and shows it; 1 if the log has another."""
-    from refsys.train import examples_of, load, logged
+    from refsys.loading import examples_of, load
+    from refsys.train import logged
 
     found = load(examples_of(config, store), config, step)
     batch = found.batch.unpacked()
     for name, digest in batch.digests().items():
         tensor = batch[name]
         print(f"{name:26} {tensor.dtype!s:15} {list(tensor.shape)!s:20} {digest}")
-    for reason in found.substituted:
+    for reason in (reason for place in found.drawn for reason in place.substituted):
         print(f"substituted: {reason}")
-    print(f"step {step}: {', '.join(found.entries)}: batch {found.digest}")
+    held = ", ".join(place.name for place in found.drawn)
+    print(f"step {step}: {held}: batch {found.digest}")
     line = logged(folder, step)
     if line is None:
         print(f"{folder} has no step {step} to compare with")

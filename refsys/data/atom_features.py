@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsys.batch import LIGAND
+from refsys.data.columns import Columns
 from refsys.data.store import Example
 from refsys.data.vocabulary import GAP
 from refsys.errors import CapacityError
@@ -47,8 +48,7 @@ def atom_arrays(example: Example, kept: NDArray[np.int64], draw: Draw) -> dict[s
     return {
         "atom_mask": np.ones(len(rows), np.bool_),
         "atom_token": token,
-        "reference_position": _moved(structure["atom_reference"][rows], residue, draw)
-        * structure["atom_reference_known"][rows, None],
+        "reference_position": _references(structure, rows, residue, draw),
         "reference_mask": structure["atom_reference_known"][rows],
         "reference_element": structure["atom_element"][rows],
         "reference_charge": structure["atom_charge"][rows],
@@ -62,7 +62,7 @@ def atom_arrays(example: Example, kept: NDArray[np.int64], draw: Draw) -> dict[s
         "representative_atom": _places(structure["token_representative"][kept], rows),
         "frame_atoms": _whole(_places(structure["token_frame"][kept], rows)),
         "ligand_bonds": _ligand_bonds(example, rows),
-        "resolution": np.float32(structure.facts["resolution"]),
+        "resolution": np.asarray(structure.facts["resolution"], np.float32),
     }
 
 
@@ -98,12 +98,32 @@ def template_arrays(
     return arrays
 
 
-def _moved(
-    reference: NDArray[np.float32], residue: NDArray[np.int32], draw: Draw
+def _references(
+    structure: Columns, rows: NDArray[np.int64], residue: NDArray[np.int32], draw: Draw
 ) -> NDArray[np.float32]:
-    """Conformers turned and shifted at random, each residue by itself."""
-    conformers, own = np.unique(residue, return_inverse=True)
-    numbers = draw.normal_rows(conformers.astype(np.int64), _RIGID).astype(np.float64)
+    """A conformer of each residue, drawn for it alone, turned and shifted at random."""
+    table = structure["conformer_position"]
+    residues, own = np.unique(residue, return_inverse=True)
+    choice = Draw(draw.seed, f"{draw.stream}/choice", draw.step, draw.example)
+    number = choice.integer_rows(residues.astype(np.int64), 4)[:, 0] % len(table)
+    reference = np.asarray(table)[number[own], structure["atom_conformer"][rows]]
+    moved = _moved(reference, residues.astype(np.int64), own, draw)
+    known: NDArray[np.bool_] = structure["atom_reference_known"][rows, None]
+    return moved * known
+
+
+def _moved(
+    reference: NDArray[np.float32], residues: NDArray[np.int64], own: NDArray[np.int64], draw: Draw
+) -> NDArray[np.float32]:
+    """Conformers turned and shifted at random, each residue by itself.
+
+    Args:
+        reference: [atom, 3].
+        residues: Numbers of residues in the structure.
+        own: [atom] the place of its residue among them.
+        draw: What for.
+    """
+    numbers = draw.normal_rows(residues, _RIGID).astype(np.float64)
     w, x, y, z = (numbers[:, :4] / np.linalg.norm(numbers[:, :4], axis=1, keepdims=True)).T
     rotation = np.array(
         [

@@ -14,6 +14,7 @@ _CATEGORIES = (
     *("entry", "atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym"),
     *("struct_conn", "chem_comp_bond", "refine", "em_3d_reconstruction"),
     *("pdbx_struct_assembly", "pdbx_struct_assembly_gen", "pdbx_struct_oper_list"),
+    *("pdbx_audit_revision_history", "pdbx_database_status"),
 )
 # Encodings say how much they unpack to; this is ten times the largest structure there is.
 _MOST_VALUES = 1 << 26

@@ -6,53 +6,54 @@ what is near a random token that is close to another chain. AlphaFold 3 mixes th
 Every choice is a keyed draw, so that a crop is a function of (seed, step, example).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refsys.data.grid import nearest
 from refsys.streams import Draw
 
 CROPS = ("contiguous", "spatial", "interface", "mixed")
 _MIXED = ("contiguous", "spatial", "spatial", "interface", "interface")
 
+# A structure's columns.
+_Structure = Mapping[str, NDArray[Any]]
+
 
 def crop_tokens(
-    kind: str,
-    chains: NDArray[np.int32],
-    centers: NDArray[np.float32],
-    modelled: NDArray[np.bool_],
-    interface: NDArray[np.bool_],
-    budget: int,
-    draw: Draw,
+    kind: str, structure: _Structure, budget: int, draw: Draw, focus: tuple[int, ...] = ()
 ) -> NDArray[np.int64]:
     """Which tokens to keep, in order; all of them if they fit.
 
     Args:
-        kind: One of `CROPS`. A structure without an interface has spatial crops in place of
-            interface ones; one without any position has contiguous ones alone.
-        chains: [token] chain numbers; a chain's tokens stand together.
-        centers: [token, 3] positions of the centre atoms, ångström.
-        modelled: [token] whether the centre atom has a position.
-        interface: [token] whether it is close to another chain.
+        kind: One of `CROPS`. Where there is no interface, interface crops are spatial ones; a
+            structure without any position has contiguous ones alone.
+        structure: Columns of its record.
         budget: How many tokens to keep at most, at least 1.
         draw: What the crop is for; its stream is extended by the names of the choices.
+        focus: A chain, or two that meet, of which a spatial or interface crop has its middle.
     """
-    if len(chains) <= budget:
-        return np.arange(len(chains))
+    tokens = len(structure["token_chain"])
+    if tokens <= budget:
+        return np.arange(tokens)
     if kind == "mixed":
         kind = _MIXED[_named(draw, "kind").below(len(_MIXED))]
-    if kind == "contiguous" or not modelled.any():
-        return contiguous_crop(chains, budget, draw)
-    middles = modelled & interface
-    if kind == "spatial" or not middles.any():
-        middles = modelled
-    return spatial_crop(centers, modelled, middles, budget, draw)
+    if kind == "contiguous" or not len(structure["modelled_token"]):
+        return contiguous_crop(structure["chain_first_token"], budget, draw)
+    return spatial_crop(structure, _middles(kind, structure, focus), budget, draw)
 
 
-def contiguous_crop(chains: NDArray[np.int32], budget: int, draw: Draw) -> NDArray[np.int64]:
-    """One run of tokens from each chain, chains in random order, `budget` tokens in all."""
-    _, starts, lengths = np.unique(chains, return_index=True, return_counts=True)
+def contiguous_crop(firsts: NDArray[np.int32], budget: int, draw: Draw) -> NDArray[np.int64]:
+    """One run of tokens from each chain, chains in random order, `budget` tokens in all.
+
+    Args:
+        firsts: The first token of each chain, and the number of tokens.
+        budget: Fewer than there are.
+        draw: See `crop_tokens`.
+    """
+    starts, lengths = np.asarray(firsts[:-1], np.int64), np.diff(firsts)
     order = _named(draw, "order").permutation(len(starts))
     sizes, offsets = (_named(draw, name).fractions(len(starts)) for name in ("size", "offset"))
     left, remaining = budget, int(lengths.sum())
@@ -70,22 +71,32 @@ def contiguous_crop(chains: NDArray[np.int32], budget: int, draw: Draw) -> NDArr
 
 
 def spatial_crop(
-    centers: NDArray[np.float32],
-    modelled: NDArray[np.bool_],
-    middles: NDArray[np.bool_],
-    budget: int,
-    draw: Draw,
+    structure: _Structure, middles: NDArray[np.int32], budget: int, draw: Draw
 ) -> NDArray[np.int64]:
     """The modelled tokens nearest to a random one of `middles`; ties go to the earlier token."""
-    candidates = np.flatnonzero(middles)
-    middle = candidates[_named(draw, "middle").below(len(candidates))]
-    distances = np.square(centers - centers[middle]).sum(axis=1)
-    places = np.flatnonzero(modelled)
-    # Floats that are not negative are in the order of their bits; the place decides ties.
-    keys = distances[places].astype(np.float32).view(np.int32).astype(np.int64) << 32 | places
-    if len(keys) > budget:
-        keys = np.partition(keys, budget - 1)[:budget]
-    return np.sort(keys & 0xFFFFFFFF)
+    middle = middles[_named(draw, "middle").below(len(middles))]
+    center = structure["token_center"][middle]
+    return nearest(structure, structure["atom_position"][center], budget)
+
+
+def _middles(kind: str, structure: _Structure, focus: tuple[int, ...]) -> NDArray[np.int32]:
+    """The tokens that a spatial or interface crop may have in its middle."""
+    modelled = np.asarray(structure["modelled_token"])
+    first = structure["chain_first_token"]
+    parts = [
+        slice(*np.searchsorted(modelled, [first[chain], first[chain + 1]]).tolist())
+        for chain in focus
+    ]
+    ours = np.concatenate([modelled[part] for part in parts]) if parts else modelled
+    near = ours[structure["token_interface"][ours]]
+    if len(focus) > 1:
+        pairs = structure["interface_chains"]
+        (pair,) = np.flatnonzero((pairs == focus).all(axis=1))
+        between = slice(*structure["interface_first"][pair : pair + 2].tolist())
+        near = structure["interface_token"][between]
+    if kind == "interface" and len(near):
+        return near
+    return ours if len(ours) else modelled
 
 
 def _named(draw: Draw, choice: str) -> Draw:

@@ -5,7 +5,7 @@ is, its crop, its alignment rows, its templates, the motions of its conformers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refsys.batch import ALPHAFOLD3_FIELDS, TRUNK_FIELDS, Batch, Field
+from refsys.cycles import cycles_of
 from refsys.data.alignment_features import alignment_arrays
 from refsys.data.atom_features import LIGAND_BONDS, atom_arrays, crop_atoms, template_arrays
+from refsys.data.buckets import atom_bucket, row_bucket, token_bucket
 from refsys.data.crop import CROPS, crop_tokens
 from refsys.data.labels import symmetries_of, with_labels_of
+from refsys.data.sampling import WEIGHTED, Choice, sampling
 from refsys.data.store import Example, Store
 from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.label_permutation import Symmetries
@@ -38,22 +41,34 @@ class ExampleSpec:
         alignment_rows: Size of the alignment axis; the query is row 0.
         batch: Examples in a batch.
         first: Place of the first of them in the whole batch, of which other ranks hold the rest.
+        total: Examples in the whole batch; 0 is `batch`.
+        sampling: See `refsys.data.sampling.SAMPLINGS`.
         crop: See `refsys.data.crop.CROPS`.
         seed: Seed of all streams.
         whole: Whether the whole model's fields are wanted: atoms, templates, labels.
+        cycles: Recycling iterations, each with alignment rows of its own.
+        draw_cycles: Whether each step draws its own number of them, from 1 to `cycles`.
+        draw_depth: Whether each of them draws how many alignment rows it has.
         atoms: Size of the atom axis; 0 is what the crop has, in steps of `ATOM_STEP`.
         templates: Size of the template axis.
+        bucketed: Whether a batch of small examples is smaller, see `refsys.data.buckets`.
     """
 
     tokens: int
     alignment_rows: int
     batch: int = 1
     first: int = 0
+    total: int = 0
+    sampling: str = WEIGHTED
     crop: str = "mixed"
     seed: int = 0
     whole: bool = False
+    cycles: int = 1
+    draw_cycles: bool = False
+    draw_depth: bool = False
     atoms: int = 0
     templates: int = 4
+    bucketed: bool = False
 
     @property
     def places(self) -> range:
@@ -65,6 +80,28 @@ class ExampleSpec:
         """The fields of its batches."""
         return ALPHAFOLD3_FIELDS if self.whole else TRUNK_FIELDS
 
+    def share(self, rank: int, ranks: int, context: int = 1) -> "ExampleSpec":
+        """What a rank makes of this, the whole batch.
+
+        Args:
+            rank: Which, from 0.
+            ranks: How many there are.
+            context: Consecutive ranks that hold the same examples, whose tokens they share out.
+
+        Raises:
+            ArgumentError: the ranks are not whole groups, or the examples are not as many for each
+                of the groups.
+        """
+        groups, rest = divmod(ranks, context)
+        if rest or not groups or self.batch % groups:
+            raise ArgumentError(
+                f"{self.batch} examples cannot be shared out evenly among {ranks} ranks in groups "
+                f"of {context}"
+            )
+        each = self.batch // groups
+        first = self.first + rank // context * each
+        return replace(self, batch=each, first=first, total=self.total or self.batch)
+
     def __post_init__(self) -> None:
         """Checks the values.
 
@@ -74,7 +111,7 @@ class ExampleSpec:
         """
         if self.atoms % QUERIES or self.atoms < 0:
             raise ArgumentError(f"atoms={self.atoms} is not a multiple of the window, {QUERIES}")
-        for name in ("tokens", "alignment_rows", "batch"):
+        for name in ("tokens", "alignment_rows", "batch", "cycles"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name}={getattr(self, name)} is less than 1")
         if self.crop not in CROPS:
@@ -83,20 +120,18 @@ class ExampleSpec:
             )
 
 
-# So many examples are drawn for a place before it is given up.
-_DRAWS = 16
-
-
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """What a place of a batch holds.
 
     Attributes:
-        example: Its records.
-        substituted: Why each of the examples that were drawn before it could not be used.
+        choice: Which example, and which of its chains its crop is about.
+        name: The same for people: the entry, and the names of the chains.
+        substituted: Why each of those that were drawn before it could not be used.
     """
 
-    example: Example
+    choice: Choice
+    name: str
     substituted: tuple[str, ...] = ()
 
 
@@ -127,6 +162,7 @@ class Examples:
             example.verify()
         if not self._examples:
             raise DataError(f"{store.root}: no examples to train on; run 'foldperf prepare'")
+        self._sampling = sampling(spec.sampling, self._examples, spec.total or spec.batch)
         self._symmetries: dict[str, Symmetries] = {}
         self._latest: _Latest | None = None
 
@@ -150,16 +186,15 @@ class Examples:
         """What each place of a step's batch holds."""
         return self._made(step).drawn
 
-    def remember(self, step: int, entries: Sequence[str], batch: Batch) -> None:
+    def remember(self, step: int, drawn: list[Drawn], batch: Batch) -> None:
         """Takes a batch that another process made, so that `relabelled` need not make it again.
 
         Args:
             step: Whose it is.
-            entries: What each place of it holds.
+            drawn: What each place of it holds.
             batch: On the host.
         """
-        by_entry = {example.entry: example for example in self._examples}
-        self._latest = _Latest(step, [Drawn(by_entry[entry]) for entry in entries], batch)
+        self._latest = _Latest(step, drawn, batch)
 
     def _made(self, step: int) -> _Latest:
         if self._latest is None or self._latest.step != step:
@@ -180,10 +215,11 @@ class Examples:
         host = self._made(step).batch if batch["atom_mask"].device.type != "cpu" else batch
         new: dict[str, list[Tensor]] = {}
         for row, (place, drawn) in enumerate(zip(self.spec.places, self.drawn(step), strict=True)):
-            example = drawn.example
+            example = self._examples[drawn.choice.example]
             if example.entry not in self._symmetries:
                 self._symmetries[example.entry] = symmetries_of(example.structure)
-            rows = crop_atoms(example, crop_of(example, self.spec, step, place))
+            kept = crop_of(example, self.spec, step, place, drawn.choice.focus)
+            rows = crop_atoms(example, kept)
             symmetries = self._symmetries[example.entry]
             fields = with_labels_of(host, row, rows, predicted[row], symmetries)
             for name, values in fields.items():
@@ -191,28 +227,41 @@ class Examples:
         return batch.replaced(**{name: torch.stack(values) for name, values in new.items()})
 
     def _example(self, step: int, place: int) -> tuple[Drawn, Batch]:
-        draw = Draw(self.spec.seed, "example", step, place)
-        choices = (number * len(self._examples) >> 64 for number in draw.fractions(_DRAWS))
         unusable: list[CapacityError] = []
-        for choice in dict.fromkeys(choices):
-            example = self._examples[choice]
+        for choice in self._sampling.choices(self.spec.seed, step, place):
+            example = self._examples[choice.example]
             try:
-                batch = example_batch(example, self.spec, step, place)
+                batch = example_batch(example, self.spec, step, place, choice.focus)
             except CapacityError as error:
                 unusable.append(error)
             else:
-                return Drawn(example, tuple(map(str, unusable))), batch
+                name = _named(example, choice.focus)
+                return Drawn(choice, name, tuple(map(str, unusable))), batch
         raise unusable[0]
 
 
-def example_batch(example: Example, spec: ExampleSpec, step: int, place: int = 0) -> Batch:
+def _named(example: Example, focus: tuple[int, ...]) -> str:
+    chains = example.structure.facts["chains"]
+    return " ".join([example.entry, *(chains[chain]["name"] for chain in focus)])
+
+
+def example_batch(
+    example: Example, spec: ExampleSpec, step: int, place: int = 0, focus: tuple[int, ...] = ()
+) -> Batch:
     """One example, cropped and padded to the spec's sizes, as it is drawn for a place in a batch.
+
+    Args:
+        example: Which.
+        spec: Sizes and the kind of crop.
+        step: A key of the draws.
+        place: Another.
+        focus: See `crop_tokens`.
 
     Raises:
         CapacityError: the crop has more atoms or bonds than a batch can hold.
         DataError: a record is damaged.
     """
-    making = Making(example, spec, step, place)
+    making = Making(example, spec, step, place, focus)
     for stage in making.stages:
         making.run(stage)
     assert making.batch is not None, "the last stage makes it"
@@ -227,10 +276,19 @@ class Making:
         batch: The batch, once the last of them has run.
     """
 
-    def __init__(self, example: Example, spec: ExampleSpec, step: int, place: int = 0) -> None:
+    def __init__(
+        self,
+        example: Example,
+        spec: ExampleSpec,
+        step: int,
+        place: int = 0,
+        focus: tuple[int, ...] = (),
+    ) -> None:
         self._example, self._spec = example, spec
-        self._step, self._place = step, place
+        self._step, self._place, self._focus = step, place, focus
         self._kept: NDArray[np.int64] = np.empty(0, np.int64)
+        # Of the token axis.
+        self._size = spec.tokens
         self._arrays: dict[str, NDArray[Any]] = {}
         self.stages = stages_of(spec)
         self.batch: Batch | None = None
@@ -245,7 +303,9 @@ class Making:
         getattr(self, f"_{stage}")()
 
     def _crop(self) -> None:
-        self._kept = crop_of(self._example, self._spec, self._step, self._place)
+        self._kept = crop_of(self._example, self._spec, self._step, self._place, self._focus)
+        if self._spec.bucketed:
+            self._size = token_bucket(len(self._kept), self._spec.tokens)
 
     def _tokens(self) -> None:
         structure, kept = self._example.structure, self._kept
@@ -266,14 +326,22 @@ class Making:
             "entity_id": columns["entity"],
             "sym_id": columns["symmetry"],
             "element": columns["element"],
-            "bonds": _token_bonds(self._example, kept, self._spec.tokens * BONDS_PER_TOKEN),
+            "bonds": _token_bonds(self._example, kept, self._size * BONDS_PER_TOKEN),
             "pseudo_beta": structure["atom_position"][there] * seen[:, None],
             "pseudo_beta_mask": seen,
         }
 
     def _alignment(self) -> None:
-        rows = self._spec.alignment_rows
-        self._arrays |= alignment_arrays(self._example, self._kept, rows, self._draw("rows"))
+        spec = self._spec
+        cycles = cycles_of(spec.seed, spec.cycles, self._step) if spec.draw_cycles else spec.cycles
+        self._arrays |= alignment_arrays(
+            self._example,
+            self._kept,
+            spec.alignment_rows,
+            self._draw("rows"),
+            cycles,
+            draw_depth=spec.draw_depth,
+        )
 
     def _atoms(self) -> None:
         self._arrays |= atom_arrays(self._example, self._kept, self._draw("conformer"))
@@ -284,14 +352,13 @@ class Making:
 
     def _pad(self) -> None:
         spec = self._spec
-        sizes = {
-            "token": spec.tokens,
-            "alignment_row": spec.alignment_rows,
-            "bond": spec.tokens * BONDS_PER_TOKEN,
-        }
+        tokens, rows = self._size, spec.alignment_rows
+        if spec.bucketed:
+            rows = row_bucket(self._arrays["alignment"].shape[1], rows)
+        sizes = {"token": tokens, "alignment_row": rows, "bond": tokens * BONDS_PER_TOKEN}
         if spec.whole:
-            atoms = len(self._arrays["atom_mask"])
-            sizes |= {"atom": _atom_axis(self._example, spec, atoms), "ligand_bond": LIGAND_BONDS}
+            atoms = _atom_axis(self._example, spec, len(self._arrays["atom_mask"]), tokens)
+            sizes |= {"atom": atoms, "ligand_bond": LIGAND_BONDS}
         dtypes = {field.name: field.dtype for field in spec.fields}
         tensors: dict[str, Tensor] = {
             name: torch.from_numpy(np.array(array)[None]).to(dtypes[name])
@@ -309,23 +376,17 @@ def stages_of(spec: ExampleSpec) -> tuple[str, ...]:
     return ("crop", "tokens", "alignment", *whole, "pad")
 
 
-def crop_of(example: Example, spec: ExampleSpec, step: int, place: int) -> NDArray[np.int64]:
+def crop_of(
+    example: Example, spec: ExampleSpec, step: int, place: int, focus: tuple[int, ...] = ()
+) -> NDArray[np.int64]:
     """The tokens that a place in a batch holds of an example, ascending."""
-    structure = example.structure
-    center = structure["token_center"]
-    there = np.maximum(center, 0)
-    return crop_tokens(
-        spec.crop,
-        structure["token_chain"],
-        structure["atom_position"][there],
-        (center >= 0) & structure["atom_resolved"][there],
-        structure["token_interface"],
-        spec.tokens,
-        Draw(spec.seed, "crop", step, place),
-    )
+    draw = Draw(spec.seed, "crop", step, place)
+    return crop_tokens(spec.crop, example.structure, spec.tokens, draw, focus)
 
 
-def _atom_axis(example: Example, spec: ExampleSpec, atoms: int) -> int:
+def _atom_axis(example: Example, spec: ExampleSpec, atoms: int, tokens: int) -> int:
+    if spec.bucketed and not spec.atoms:
+        return -(-atom_bucket(atoms, tokens) // QUERIES) * QUERIES
     if not spec.atoms:
         return max(1, -(-atoms // ATOM_STEP)) * ATOM_STEP
     if atoms > spec.atoms:

@@ -1,7 +1,10 @@
-"""Loader processes: what a step needs, made ahead of it."""
+"""Loader processes: what a step needs, made ahead of it, and taken from them ahead of it too."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any, Generic, TypeVar, cast
 
 from torch.utils.data import DataLoader, Dataset
@@ -9,6 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 from refsys.errors import DataError, RefsysError
 
 T = TypeVar("T")
+U = TypeVar("U")
+
+# So many are ready while one is at work: one that comes late does not show at once.
+AHEAD = 2
+_POLL_S = 0.1
 
 
 def made_ahead(
@@ -16,21 +24,32 @@ def made_ahead(
     steps: Iterable[int],
     workers: int,
     *,
-    pinned: bool,
+    take: Callable[[T], U],
     errors: type[Exception] = RefsysError,
-) -> Iterator[T]:
-    """What `make` makes of each step, in order, for any number of processes.
+) -> Generator[U]:
+    """What `make` makes of each step, in order, for any number of processes; close it at the end.
 
     Args:
         make: A function of the step.
         steps: Which; there may be no end to them.
         workers: Processes; 0 makes each in this one, when it is asked for.
-        pinned: Whether tensors are brought to page-locked memory.
+        take: What to do with each here, such as to send it to the device; with processes, a thread
+            does it ahead of time.
         errors: What `make` raises on purpose, and is raised here.
 
     Raises:
         DataError: a process ended.
     """
+    made = _made(make, steps, workers, errors)
+    if workers:
+        yield from prefetched(made, take)
+    for item in made:
+        yield take(item)
+
+
+def _made(
+    make: Callable[[int], T], steps: Iterable[int], workers: int, errors: type[Exception]
+) -> Generator[T]:
     loader = DataLoader(
         _Made(make, errors),
         sampler=cast(Any, steps),
@@ -38,7 +57,6 @@ def made_ahead(
         num_workers=workers,
         collate_fn=cast(Any, _as_it_is),
         worker_init_fn=_leave_signals_to_parent,
-        pin_memory=pinned,
     )
     iterator = iter(loader)
     while True:
@@ -54,6 +72,61 @@ def made_ahead(
         if isinstance(made, errors):
             raise made
         yield made
+
+
+def prefetched(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
+    """What `take` makes of each item of a source, in order, in a thread up to `AHEAD` ahead.
+
+    What the source or `take` raises is raised here, in its turn. Closing this closes the source.
+    """
+    ready: Queue[Callable[[], U]] = Queue(AHEAD)
+    closed = Event()
+
+    def put(item: Callable[[], U]) -> bool:
+        """Whether there was room before nobody wanted more."""
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=_POLL_S)
+            except Full:
+                continue
+            return True
+        return False
+
+    def fill() -> None:
+        try:
+            for item in source:
+                taken = take(item)
+                if not put(partial(_returned, taken)):
+                    break
+            else:
+                put(partial(_raised, _End()))
+        except BaseException as error:
+            put(partial(_raised, error))
+        finally:
+            source.close()
+
+    thread = Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            yield ready.get()()
+    except _End:
+        return
+    finally:
+        closed.set()
+        thread.join()
+
+
+class _End(Exception):
+    """There is no more."""
+
+
+def _returned(value: T) -> T:
+    return value
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
 
 
 class _Made(Dataset[Any], Generic[T]):

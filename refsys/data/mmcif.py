@@ -7,6 +7,7 @@ contradicts itself is refused. `assembly` makes biological assemblies of what is
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,8 @@ class Structure:
             says.
         component_bonds: Names of bonded atoms by component, where the file defines them.
         resolution: Of the experiment, ångström; 0 if it has none.
+        released: Day of its first release, or else of its deposition, as in ``2008-07-15``; empty
+            if the file says neither.
     """
 
     entry: str
@@ -90,6 +93,7 @@ class Structure:
     connections: NDArray[np.int32]
     component_bonds: Mapping[str, tuple[tuple[str, str], ...]]
     resolution: float
+    released: str
 
 
 def read_structure(path: Path) -> Structure:
@@ -146,6 +150,7 @@ def read_structure(path: Path) -> Structure:
         connections=_read_connections(tables, dict(zip(keys, residues, strict=True)), names),
         component_bonds=_read_component_bonds(tables),
         resolution=_read_resolution(tables),
+        released=_read_released(tables),
     )
 
 
@@ -246,6 +251,26 @@ def _read_resolution(tables: CifTables) -> float:
             if 0.0 < resolution < _LARGEST_RESOLUTION:
                 return resolution
     return 0.0
+
+
+def _read_released(tables: CifTables) -> str:
+    """The earliest day of the first of these categories that has any."""
+    sources = (
+        ("pdbx_audit_revision_history", "revision_date"),
+        ("pdbx_database_status", "recvd_initial_deposition_date"),
+    )
+    for category, name in sources:
+        column = tables.columns(category, [], optional=[name], required=False)[name]
+        if days := [day for day in column if day and _is_day(day)]:
+            return min(days)
+    return ""
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 _End = tuple[tuple[str, str], str]

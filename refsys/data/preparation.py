@@ -16,10 +16,20 @@ _HERE = Path(__file__).parent
 _MAKERS = {
     "structure": (
         *("assembly", "atom_site", "automorphisms", "binary_cif", "cif_tables", "components"),
-        *("mmcif", "preparation", "residue_layout", "tokens", "vocabulary"),
+        *(
+            "conformers",
+            "grid",
+            "interfaces",
+            "mmcif",
+            "preparation",
+            "residue_layout",
+            "tokens",
+            "vocabulary",
+        ),
     ),
     "alignment": ("alignment", "realign", "species", "stockholm", "vocabulary"),
     "pairing": ("pairing",),
+    "hits": ("homology",),
     "templates": ("templates",),
 }
 
@@ -72,7 +82,7 @@ def prepare(store: Store, sources: Sources) -> Prepared:
         DataError: a file cannot be used, an alignment or a template names a chain that is not a
             protein, or the store cannot be written.
     """
-    maker = _Maker(store, sources)
+    maker = _EntryMaker(store, sources)
     name = maker.structure(sources.structure, sources.assembly)
     structure = store.record("structure", name)
     entry: str = structure.facts["entry"]
@@ -102,24 +112,51 @@ def prepare(store: Store, sources: Sources) -> Prepared:
     )
 
 
-class _Maker:
-    """Makes the records of one entry and counts them."""
+class Maker:
+    """Makes records and counts them.
 
-    def __init__(self, store: Store, sources: Sources) -> None:
-        self._store, self._sources = store, sources
+    Attributes:
+        built: How many had to be made.
+        repaired: What was wrong with each that was there and had to be made again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.built = 0
         self.repaired: list[str] = []
+
+    def record(self, kind: str, determined: Mapping[str, Any], build: Callable[[], Record]) -> str:
+        """Name of the record that its sources and the code determine, made if need be.
+
+        Raises:
+            DataError: it cannot be built or written.
+        """
+        name = record_name(kind, {**determined, "makers": _makers_digest(kind)})
+        made = self._store.ensure(kind, name, build)
+        self.built += made.built
+        self.repaired += [made.damage] if made.damage else []
+        return name
+
+
+class _EntryMaker(Maker):
+    """Makes the records of one entry."""
+
+    def __init__(self, store: Store, sources: Sources) -> None:
+        super().__init__(store)
+        self._sources = sources
 
     def structure(self, path: Path, assembly: str | None) -> str:
         """Name of the structure record."""
         from refsys.data.components import dictionary_version
+        from refsys.data.conformers import conformer_version
 
         determined = {
             "file": _digest(path),
             "assembly": assembly,
             "components": dictionary_version(),
+            "conformers": conformer_version(),
         }
-        return self._record("structure", determined, lambda: _structure_record(path, assembly))
+        return self.record("structure", determined, lambda: _structure_record(path, assembly))
 
     def alignments(self, structure: Columns) -> dict[str, str]:
         """Names of the alignment records by chain number."""
@@ -146,7 +183,7 @@ class _Maker:
             records = [self._store.record("alignment", alignment) for alignment in distinct]
             return {"rows": paired_rows(records)}, {"alignments": distinct}
 
-        return self._record("pairing", {"alignments": distinct}, build)
+        return self.record("pairing", {"alignments": distinct}, build)
 
     def templates(self, structure: Columns) -> dict[str, str]:
         """Names of the template records by chain number."""
@@ -158,14 +195,6 @@ class _Maker:
             if templates:
                 records[str(number)] = self._templates(chain["sequence"], templates)
         return records
-
-    def _record(self, kind: str, determined: Mapping[str, Any], build: Callable[[], Record]) -> str:
-        """Name of the record that its sources and the code determine, made if need be."""
-        name = record_name(kind, {**determined, "makers": _makers_digest(kind)})
-        made = self._store.ensure(kind, name, build)
-        self.built += made.built
-        self.repaired += [made.damage] if made.damage else []
-        return name
 
     def _alignment(self, sequence: str, file: Path | None) -> str:
         from refsys.data.alignment import query_only, read_alignment
@@ -184,7 +213,7 @@ class _Maker:
             facts = {"sequence": sequence, "source": file.name if file else "query only"}
             return columns, facts | {"rows": len(columns["codes"])}
 
-        return self._record("alignment", determined, build)
+        return self.record("alignment", determined, build)
 
     def _templates(self, sequence: str, templates: Sequence[tuple[Path, str]]) -> str:
         from refsys.data.templates import template_columns
@@ -196,7 +225,7 @@ class _Maker:
             sources = [f"{record.facts['entry']} {chain}" for record, chain in opened]
             return template_columns(sequence, opened), {"templates": sources}
 
-        return self._record("templates", {"sequence": sequence, "templates": parts}, build)
+        return self.record("templates", {"sequence": sequence, "templates": parts}, build)
 
     def _proteins(self, structure: Columns, given: Mapping[str, Any], what: str) -> dict[str, str]:
         """The sequence of each protein chain by its name; what is given must be for these."""
@@ -221,7 +250,12 @@ def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[
 def _structure_record(path: Path, assembly: str | None) -> Record:
     from refsys.data.assembly import assembled
     from refsys.data.mmcif import read_structure
-    from refsys.data.tokens import chain_sequence, dropped_atoms, structure_columns
+    from refsys.data.tokens import (
+        chain_contents,
+        chain_sequence,
+        dropped_atoms,
+        structure_columns,
+    )
 
     structure = read_structure(path)
     entry = structure.entry
@@ -237,14 +271,17 @@ def _structure_record(path: Path, assembly: str | None) -> Record:
             "name": chain.name,
             "entity": chain.entity,
             "kind": chain.kind,
+            "contents": chain_contents(structure, number),
             "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
         }
         for number, chain in enumerate(structure.chains)
     ]
     return columns, {
         "entry": entry,
+        "assembly": assembly,
         "chains": chains,
         "resolution": structure.resolution,
+        "released": structure.released,
         "dropped_atoms": dropped_atoms(structure, columns),
     }
 

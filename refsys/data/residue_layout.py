@@ -15,6 +15,7 @@ from refsys.batch import LIGAND, PROTEIN
 from refsys.batch import RNA as RNA_MOLECULE
 from refsys.data.automorphisms import component_automorphisms
 from refsys.data.components import Component, component
+from refsys.data.conformers import CONFORMERS, conformers
 from refsys.data.vocabulary import NUCLEOTIDES, PURINES, RESIDUE_TYPES, RNA, UNKNOWN
 
 ABSENT = -1
@@ -32,8 +33,9 @@ class ResidueLayout:
         names: Atom names.
         elements: [atom] uint8.
         charges: [atom] int8.
-        reference: [atom, 3] float32, ångström.
-        reference_known: [atom] whether the conformer has the atom.
+        reference: [atom, 3] float32, ångström: the dictionary's coordinates.
+        reference_known: [atom] whether they, and the conformers, have the atom.
+        conformers: [conformer, atom, 3] float32, ångström.
         bonds: [bond, 2] places, of atoms of different tokens alone.
         residue_type: Class of its tokens.
         molecule: Of its tokens: protein, RNA, DNA or ligand.
@@ -50,6 +52,7 @@ class ResidueLayout:
     charges: NDArray[np.int8]
     reference: NDArray[np.float32]
     reference_known: NDArray[np.bool_]
+    conformers: NDArray[np.float32]
     bonds: NDArray[np.int32]
     residue_type: int
     molecule: int
@@ -106,6 +109,7 @@ def layout_of(name: str, kind: str, without: frozenset[str]) -> ResidueLayout:
         definition.charges[kept],
         definition.positions[kept],
         definition.known[kept],
+        conformers(name)[:, kept],
         bonds[(bonds >= 0).all(axis=1)].astype(np.int32),
     )
 
@@ -128,7 +132,8 @@ def layout_as_modelled(
     bonds = np.array(pairs, np.int32).reshape(-1, 2)
     unknown = np.zeros((len(names), 3), np.float32)
     known = np.zeros(len(names), np.bool_)
-    return _layout(name, kind, names, elements, charges, unknown, known, bonds)
+    several = np.repeat(unknown[None], CONFORMERS, axis=0)
+    return _layout(name, kind, names, elements, charges, unknown, known, several, bonds)
 
 
 def _layout(
@@ -139,6 +144,7 @@ def _layout(
     charges: NDArray[np.int8],
     reference: NDArray[np.float32],
     known: NDArray[np.bool_],
+    several: NDArray[np.float32],
     bonds: NDArray[np.int32],
 ) -> ResidueLayout:
     standard = kind != "ligand" and name in RESIDUE_TYPES
@@ -168,6 +174,7 @@ def _layout(
         charges=charges,
         reference=reference,
         reference_known=known,
+        conformers=several,
         bonds=between,
         residue_type=residue_type,
         molecule=_molecule(name, kind),

@@ -4,6 +4,7 @@
 
     <root>/records/<kind>/<name>/     columns, see `columns`
     <root>/examples/<entry>.json      which records make up an example, and where they came from
+    <root>/relations/<entry>.json     what the other examples are to it: templates, clusters
     <root>/lock                       held, a byte for each record, by who builds it
 
 A store is plain files: copy it to another machine and measure there. `preparation` fills it.
@@ -14,7 +15,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from refsys.data.columns import MALFORMED, Columns, open_columns, write_columns
 from refsys.errors import DataError
-from refsys.files import write_json
+from refsys.files import json_bytes, write_json
 
 # Columns and facts of a record.
 Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
@@ -45,6 +46,7 @@ class Example:
         alignments: Alignment record by chain number.
         templates: Template record by chain number, for chains that have templates.
         pairing: Which rows of the distinct alignments are of one species; None with one alignment.
+        clusters: [chain] what tells chains of like sequence or content together.
     """
 
     entry: str
@@ -52,6 +54,7 @@ class Example:
     alignments: Mapping[int, Columns]
     templates: Mapping[int, Columns] = field(default_factory=dict)
     pairing: Columns | None = None
+    clusters: Sequence[str] = ()
 
     @property
     def tokens(self) -> int:
@@ -68,8 +71,9 @@ class Example:
             columns.verify()
 
     def records(self) -> dict[str, str]:
-        """Names of the records, which say what they were made from, by what they are."""
-        return {what: columns.path.name for what, columns in self._columns().items()}
+        """Names of the records, which say what they were made from, and the clusters."""
+        names = {what: columns.path.name for what, columns in self._columns().items()}
+        return names | {"clusters": " ".join(self.clusters)}
 
     def _columns(self) -> dict[str, Columns]:
         """Every record by what it is."""
@@ -120,6 +124,10 @@ class Store:
                 for kind in ("alignments", "templates")
             )
             pairing = manifest["pairing"]
+            relations = self._relations_of(entry, structure)
+            columns = self.record("structure", structure)
+            templates = {int(c): str(n) for c, n in relations["templates"].items()} | templates
+            own = [short_digest(chain["contents"]) for chain in columns.facts["chains"]]
         except FileNotFoundError:
             have = ", ".join(self.entries()) or "nothing"
             raise DataError(
@@ -129,11 +137,24 @@ class Store:
             raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
         return Example(
             entry,
-            self.record("structure", structure),
+            columns,
             {chain: self.record("alignment", name) for chain, name in alignments.items()},
             {chain: self.record("templates", name) for chain, name in templates.items()},
             self.record("pairing", str(pairing)) if pairing else None,
+            relations["clusters"] or own,
         )
+
+    def structures(self) -> dict[str, Columns]:
+        """The structure record of every entry that can be opened, by entry."""
+        found = {}
+        for entry in self.entries():
+            try:
+                manifest = json.loads(self._manifest(entry).read_bytes())
+                found[entry] = self.record("structure", str(manifest["structure"]))
+            except (OSError, DataError, *MALFORMED):
+                # Preparing the entry again will say why.
+                continue
+        return found
 
     def record(self, kind: str, name: str) -> Columns:
         """Opens a record.
@@ -171,6 +192,7 @@ class Store:
         left = [
             *(self.root / "records").glob("*/.*.*.*"),
             *(self.root / "examples").glob(".*.*.*.*"),
+            *(self.root / "relations").glob(".*.*.*.*"),
         ]
         removed = 0
         for path in left:
@@ -230,11 +252,49 @@ class Store:
         except OSError as error:
             raise DataError(f"{self.root / 'examples'}: {error.strerror}") from None
 
+    def write_relations(self, entry: str, relations: Mapping[str, Any]) -> bool:
+        """Says what an entry is to the others; returns whether that is news.
+
+        Args:
+            entry: Which.
+            relations: ``structure``, the record of which it is said; ``templates``, names of the
+                records by chain number; ``clusters``, the cluster of each chain.
+
+        Raises:
+            DataError: the store cannot be written.
+        """
+        path = self._relations(entry)
+        try:
+            with self._held(path):
+                if path.exists() and path.read_bytes() == json_bytes(relations):
+                    return False
+                write_json(path, relations)
+        except OSError as error:
+            raise DataError(f"{path.parent}: {error.strerror}") from None
+        return True
+
+    def _relations_of(self, entry: str, structure: str) -> dict[str, Any]:
+        """What was said of an entry when it had this structure; nothing if it was not."""
+        nothing: dict[str, Any] = {"templates": {}, "clusters": []}
+        path = self._relations(entry)
+        if not path.exists():
+            return nothing
+        relations: dict[str, Any] = json.loads(path.read_bytes())
+        return relations if relations["structure"] == structure else nothing
+
+    def _relations(self, entry: str) -> Path:
+        return self.root / "relations" / f"{entry}.json"
+
     def _manifest(self, entry: str) -> Path:
         return self.root / "examples" / f"{entry}.json"
 
     def _path(self, kind: str, name: str) -> Path:
         return self.root / "records" / kind / name
+
+
+def short_digest(text: str) -> str:
+    """12 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def check_entry(path: Path, name: str) -> str:

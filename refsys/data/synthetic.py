@@ -5,6 +5,8 @@ for the whole model also eight atoms around each step, and templates that are no
 function of (seed, step) and of the sizes, like everything that is drawn.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,16 +38,18 @@ def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
     def draw(name: str) -> Draw:
         return Draw(spec.seed, f"synthetic/{name}", step, place)
 
-    codes = (draw("alignment").integers(rows * tokens) % 20).astype(np.uint8).reshape(rows, tokens)
-    deletions = (draw("deletions").uniform(rows * tokens) < 0.02).reshape(rows, tokens)
+    shape = spec.cycles, rows, tokens
+    codes = (draw("alignment").integers(math.prod(shape)) % 20).astype(np.uint8).reshape(shape)
+    codes[:, 0] = codes[0, 0]
+    deletions = (draw("deletions").uniform(math.prod(shape)) < 0.02).reshape(shape)
     steps = draw("walk").normal(tokens * 3).reshape(tokens, 3)
     steps *= 3.8 / np.linalg.norm(steps, axis=1, keepdims=True)
-    frequencies = np.eye(RESIDUE_CLASSES, dtype=np.float32)[codes].mean(axis=0)
+    frequencies = np.eye(RESIDUE_CLASSES, dtype=np.float32)[codes[0]].mean(axis=0)
     index = np.arange(tokens, dtype=np.int32)
     arrays = {
         "example": np.int64(place),
         "token_mask": np.ones(tokens, np.bool_),
-        "residue_type": codes[0],
+        "residue_type": codes[0, 0],
         "residue_index": index + 1,
         "token_index": index,
         "asym_id": np.zeros(tokens, np.int32),
@@ -53,10 +57,10 @@ def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
         "sym_id": np.zeros(tokens, np.int32),
         "element": np.zeros(tokens, np.uint8),
         "profile": frequencies,
-        "deletion_mean": deletions.mean(axis=0, dtype=np.float32),
+        "deletion_mean": deletions[0].mean(axis=0, dtype=np.float32),
         "alignment": codes,
         "deletions": deletions.astype(np.uint8),
-        "alignment_row_mask": np.ones(rows, np.bool_),
+        "alignment_row_mask": np.ones((spec.cycles, rows), np.bool_),
         "bonds": np.full((tokens * BONDS_PER_TOKEN, 2), -1, np.int32),
         "pseudo_beta": np.cumsum(steps, axis=0, dtype=np.float32),
         "pseudo_beta_mask": np.ones(tokens, np.bool_),

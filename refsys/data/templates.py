@@ -31,7 +31,11 @@ def template_columns(
         DataError: a structure has no such protein chain, or it is too unlike the sequence.
     """
     parts = [_template(sequence, structure, chain) for structure, chain in templates]
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    empty = _empty(len(sequence))
+    return {
+        name: np.array([part[name] for part in parts], column.dtype).reshape(-1, *column.shape)
+        for name, column in empty.items()
+    }
 
 
 def _template(sequence: str, structure: Columns, chain: str) -> dict[str, NDArray[Any]]:
@@ -53,22 +57,26 @@ def _template(sequence: str, structure: Columns, chain: str) -> dict[str, NDArra
             f"template {structure.facts['entry']} {chain}: {len(ours)} residues in common with "
             f"the chain; a template has at least {_FEWEST_RESIDUES}"
         )
-    length = len(sequence)
     backbone_rows = _backbone_rows(structure, first + theirs)
     representative = structure["token_representative"][token]
-    columns: dict[str, NDArray[Any]] = {
-        "residue_type": np.full(length, GAP, np.uint8),
-        "pseudo_beta": np.zeros((length, 3), np.float32),
-        "pseudo_beta_mask": np.zeros(length, np.bool_),
-        "backbone": np.zeros((length, 3, 3), np.float32),
-        "backbone_mask": np.zeros(length, np.bool_),
-    }
+    columns = _empty(len(sequence))
     columns["residue_type"][ours] = structure["token_residue_type"][token]
     columns["pseudo_beta"][ours], seen = _positions(structure, representative)
     columns["pseudo_beta_mask"][ours] = seen
     columns["backbone"][ours], seen = _positions(structure, backbone_rows)
     columns["backbone_mask"][ours] = seen.all(axis=1)
     return columns
+
+
+def _empty(length: int) -> dict[str, NDArray[Any]]:
+    """The columns of a template that has nothing."""
+    return {
+        "residue_type": np.full(length, GAP, np.uint8),
+        "pseudo_beta": np.zeros((length, 3), np.float32),
+        "pseudo_beta_mask": np.zeros(length, np.bool_),
+        "backbone": np.zeros((length, 3, 3), np.float32),
+        "backbone_mask": np.zeros(length, np.bool_),
+    }
 
 
 def _common(ours: str, theirs: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

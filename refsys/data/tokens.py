@@ -4,6 +4,7 @@ Every atom that a residue has by its chemistry is a row, modelled or not; what w
 belonging there (a terminal oxygen inside a chain, say) is left out and counted.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsys.data.components import component
+from refsys.data.conformers import CONFORMERS
+from refsys.data.grid import grid_columns
+from refsys.data.interfaces import interface_columns
 from refsys.data.mmcif import Chain, Structure
 from refsys.data.residue_layout import (
     ABSENT,
@@ -22,8 +26,6 @@ from refsys.data.residue_layout import (
 )
 from refsys.data.vocabulary import AMINO_ACIDS
 
-# Chains are in contact where centre atoms are nearer than this, ångström (AlphaFold-Multimer).
-INTERFACE_DISTANCE = 15.0
 # A connection that is longer than this is not a bond, ångström.
 _LONGEST_BOND = 2.4
 
@@ -36,13 +38,17 @@ def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
         more entry), symmetry (row of ``symmetry_sizes``, −1 for none).
         ``token_*``, one row per token: residue, first atom (one more entry), residue type, residue
         index, chain, entity, copy number, element (0 unless the token is an atom), molecule,
-        centre, representative and frame atoms (rows, −1 for none), and whether it is near another
-        chain.
+        centre, representative and frame atoms (rows, −1 for none). ``modelled_token``: those
+        whose centre was modelled.
+        ``chain_first_token``, one entry per chain and one more.
         ``atom_*``, one row per atom: token, element, charge, name (4 bytes), position, whether it
-        was modelled, position in the reference conformer and whether that has it.
+        was modelled, its row among the conformers and whether they have it.
+        ``conformer_position`` [conformer, row, 3]: the reference conformers of each layout of a
+        residue, end to end.
         ``bond_atoms``: pairs of atom rows of different tokens.
         ``symmetry_sizes`` [symmetry, 2] and ``symmetry_places``: permutations and atoms of each
         table of exchangeable atoms, and the tables end to end.
+        What `grid_columns` and `interface_columns` say.
     """
     bonded = _bonded_names(structure)
     layouts = _layouts(structure, bonded)
@@ -52,8 +58,12 @@ def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
     columns |= _token_columns(structure, layouts, first_atom)
     columns |= _residue_columns(structure, layouts, first_atom, bonded)
     columns["bond_atoms"] = _bonds(structure, layouts, first_atom, row_of, columns)
-    columns["token_interface"] = _interface(columns)
-    return columns
+    center = columns["token_center"]
+    there = (center >= 0) & columns["atom_resolved"][np.maximum(center, 0)]
+    modelled = np.flatnonzero(there)
+    columns["modelled_token"] = modelled.astype(np.int32)
+    columns |= grid_columns(columns["atom_position"][center[modelled]], modelled)
+    return columns | interface_columns(columns, modelled)
 
 
 def dropped_atoms(structure: Structure, columns: dict[str, NDArray[Any]]) -> int:
@@ -68,6 +78,13 @@ def chain_sequence(structure: Structure, chain: int) -> str:
         for residue in structure.residues
         if residue.chain == chain
     )
+
+
+def chain_contents(structure: Structure, chain: int) -> str:
+    """What tells a chain from others that are no copies of it: its kind and its components."""
+    components = [residue.component for residue in structure.residues if residue.chain == chain]
+    text = " ".join([structure.chains[chain].kind, *components])
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _layouts(structure: Structure, bonded: Mapping[int, list[str]]) -> list[ResidueLayout]:
@@ -136,8 +153,21 @@ def _atom_columns(
         "atom_name": np.array([n for layout in layouts for n in layout.names], "S4"),
         "atom_position": position,
         "atom_resolved": resolved,
-        "atom_reference": _joined([layout.reference for layout in layouts], np.float32, 3),
         "atom_reference_known": _joined([la.reference_known for la in layouts], np.bool_),
+        **_conformer_columns(layouts),
+    }
+
+
+def _conformer_columns(layouts: list[ResidueLayout]) -> dict[str, NDArray[Any]]:
+    """Conformers of each layout once, and where each atom's are."""
+    distinct = list({id(layout): layout for layout in layouts}.values())
+    firsts = _starts([len(layout.names) for layout in distinct])
+    first_of = {id(layout): first for layout, first in zip(distinct, firsts, strict=False)}
+    rows = [first_of[id(layout)] + np.arange(len(layout.names)) for layout in layouts]
+    empty = np.empty((CONFORMERS, 0, 3), np.float32)
+    return {
+        "atom_conformer": _joined(rows, np.int32),
+        "conformer_position": np.concatenate([empty, *(la.conformers for la in distinct)], axis=1),
     }
 
 
@@ -165,6 +195,9 @@ def _token_columns(
         ),
         "token_residue_index": np.array([r.number for r in structure.residues], np.int32)[residue],
         "token_chain": chain,
+        "chain_first_token": np.searchsorted(chain, np.arange(len(structure.chains) + 1)).astype(
+            np.int32
+        ),
         "token_entity": numbers[chain, 1],
         "token_symmetry": numbers[chain, 2],
         "token_element": _joined([layout.token_elements for layout in layouts], np.uint8),
@@ -226,25 +259,6 @@ def _bonds(
     between = ends[np.linalg.norm(offsets, axis=1) <= _LONGEST_BOND]
     pairs = np.concatenate([*inside, between]).astype(np.int32).reshape(-1, 2)
     return np.unique(np.sort(pairs, axis=1), axis=0)
-
-
-def _interface(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-    """Whether a token's centre lies within `INTERFACE_DISTANCE` of another chain's."""
-    from biotite.structure import CellList
-
-    center = columns["token_center"]
-    near = np.zeros(len(center), np.bool_)
-    kept = np.flatnonzero((center >= 0) & columns["atom_resolved"][np.maximum(center, 0)])
-    if not len(kept):
-        return near
-    chain = columns["token_chain"][kept]
-    positions = columns["atom_position"][center[kept]]
-    cells = CellList(positions, cell_size=INTERFACE_DISTANCE)
-    for part in np.array_split(np.arange(len(kept)), -(-len(kept) // 4096)):
-        others = cells.get_atoms(positions[part], INTERFACE_DISTANCE)
-        apart = (others >= 0) & (chain[others] != chain[part][:, None])
-        near[kept[part]] = apart.any(axis=1)
-    return near
 
 
 def _chain_numbers(chains: tuple[Chain, ...]) -> list[tuple[int, int, int]]:

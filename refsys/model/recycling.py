@@ -66,14 +66,15 @@ class RecyclingTrunk(ComponentModel):
     def recycle(
         self, s_inputs_BRI: Tensor, batch: Batch, context: Context, cycles: int
     ) -> tuple[Tensor, Tensor]:
-        """The single and pair slabs after `cycles` iterations, only the last one differentiated."""
+        """The single and pair slabs after `cycles` iterations, only the last one differentiated.
+
+        Each takes its own alignment rows, and those of a batch that has rows for fewer again.
+        """
         layout = context.layout
         token_mask_BN = batch["token_mask"]
         mask_BRN = pair_mask(batch, context)
-        alignment_mask_BSN = batch["alignment_row_mask"].unsqueeze(2) & token_mask_BN.unsqueeze(1)
         s_init_BRW, z_init_BRNC = self.initial_embedding(s_inputs_BRI, batch, layout)
         copy_kernel_weights(self, z_init_BRNC)
-        m_init_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout)
         s_BRW, z_BRNC = torch.zeros_like(s_init_BRW), torch.zeros_like(z_init_BRNC)
         last = cycles - 1
         for cycle in chain(equal_rounds(range(last)), (last,)):
@@ -82,9 +83,11 @@ class RecyclingTrunk(ComponentModel):
                 this = replace(this, masks=self.dropout_masks(this, z_BRNC.device))
                 s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC, this)
                 z_BRNC = self.templates(z_init_BRNC + z_previous_BRNC, batch, mask_BRN, this)
-                z_BRNC = self.msa(
-                    m_init_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN, this
-                )
+                rows = cycle % batch.sizes["cycle"]
+                m_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout, rows)
+                row_mask_BS1 = batch["alignment_row_mask"][:, rows].unsqueeze(2)
+                alignment_mask_BSN = row_mask_BS1 & token_mask_BN.unsqueeze(1)
+                z_BRNC = self.msa(m_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN, this)
                 s_BRW, z_BRNC = self.pairformer(
                     s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, this
                 )

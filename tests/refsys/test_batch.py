@@ -17,7 +17,7 @@ def test_fields_are_declared_once_and_say_what_they_mean():
 
 def test_sizes_follow_from_the_tensors():
     batch = random_batch(9, 4, batch=2)
-    assert batch.sizes == {"batch": 2, "token": 9, "alignment_row": 4, "bond": 3}
+    assert batch.sizes == {"batch": 2, "token": 9, "cycle": 1, "alignment_row": 4, "bond": 3}
 
 
 def test_padding_fills_with_the_declared_value_and_keeps_the_rest():
@@ -37,7 +37,7 @@ def test_padding_fills_with_the_declared_value_and_keeps_the_rest():
 
 def test_stacking_pads_to_the_longest():
     both = Batch.stacked([random_batch(9, 4), random_batch(7, 6)])
-    assert both.sizes == {"batch": 2, "token": 9, "alignment_row": 6, "bond": 3}
+    assert both.sizes == {"batch": 2, "token": 9, "cycle": 1, "alignment_row": 6, "bond": 3}
     assert both["token_mask"].sum(1).tolist() == [9, 7]
     with pytest.raises(ArgumentError, match="at least one"):
         Batch.stacked([])
@@ -54,7 +54,7 @@ def test_permutation_moves_bonds_with_their_tokens():
 
 
 def test_empty_has_the_declared_shapes():
-    batch = Batch.empty(batch=2, token=5, alignment_row=3, bond=4)
+    batch = Batch.empty(batch=2, token=5, cycle=1, alignment_row=3, bond=4)
     assert batch["profile"].shape == (2, 5, FIXED_AXES["residue_class"])
     assert batch.nbytes == sum(t.numel() * t.element_size() for t in batch.values())
     assert batch.to(torch.device("cpu"))["alignment"].dtype == torch.uint8
@@ -107,6 +107,7 @@ def test_a_packed_batch_is_the_same_batch_in_one_piece():
         ALPHAFOLD3_FIELDS,
         batch=2,
         token=5,
+        cycle=2,
         alignment_row=3,
         bond=7,
         atom=32,

@@ -34,7 +34,7 @@ M = normal(ROWS, TOKENS, CONFIG.c_m)
 S_INPUTS = normal(TOKENS, CONFIG.c_s_inputs)
 TOKEN_MASK = BATCH["token_mask"]
 PAIR_MASK = TOKEN_MASK.unsqueeze(2) & TOKEN_MASK.unsqueeze(1)
-ALIGNMENT_MASK = BATCH["alignment_row_mask"].unsqueeze(2) & TOKEN_MASK.unsqueeze(1)
+ALIGNMENT_MASK = BATCH["alignment_row_mask"][:, 0].unsqueeze(2) & TOKEN_MASK.unsqueeze(1)
 DISTOGRAM = normal(TOKENS, TOKENS, CONFIG.distogram_bins)
 RESOLVED = normal(TOKENS, 2)
 

@@ -1,15 +1,18 @@
 """The manifest lists every stream that is drawn from, and the page shows the manifest."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from refsys import streams
 from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.sampling import EPOCHS
 from refsys.data.synthetic import synthetic_batch
+from refsys.run_config import RunConfig
 from refsys.stream_manifest import STREAMS, stream_of
-from refsys.train import RunConfig, train
+from refsys.train import train
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 # What measuring draws, and what no entry here has.
@@ -35,6 +38,7 @@ def drawn(store, tmp_path_factory):
         examples = Examples(store, ["8vkf", "1kd8", "5vht"], spec)
         for step in range(12):
             _ = examples[step]
+        _ = Examples(store, ["8vkf"], replace(spec, sampling=EPOCHS))[0]
         synthetic_batch(spec, 0)
         config = RunConfig(
             preset="tiny", model="alphafold3", entries=("8vkf",), tokens=16, alignment_rows=4
@@ -61,9 +65,9 @@ def test_streams_are_in_the_manifest_wherever_they_are_named():
 
 
 def test_a_name_belongs_to_one_entry_and_an_unknown_one_to_none(drawn):
-    # `rows/paired` comes before `rows/<chain>`, and is meant.
-    assert stream_of("rows/paired").name == "rows/paired"
-    assert stream_of("rows/3").name == "rows/<chain>"
+    # `rows/<cycle>/paired` comes before `rows/<cycle>/<chain>`, and is meant.
+    assert stream_of("rows/0/paired").name == "rows/<cycle>/paired"
+    assert stream_of("rows/1/3").name == "rows/<cycle>/<chain>"
     with pytest.raises(KeyError, match="unheard-of"):
         stream_of("unheard-of")
     assert len({stream.name for stream in STREAMS}) == len(STREAMS)

@@ -17,7 +17,9 @@ from bench.cli import main
 from refsys.checkpoint import checkpoints
 from refsys.data.examples import Examples
 from refsys.errors import CheckpointError, DataError, DivergedError
-from refsys.train import RunConfig, examples_of, load, logged, train
+from refsys.loading import examples_of, load
+from refsys.run_config import RunConfig
+from refsys.train import logged, train
 from refsys.training_step import OptimizerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +123,7 @@ class TestReplay:
         for step in (5, 0, 3, 1, 2, 4):
             found, line = load(examples, CONFIG, step), logged(run, step)
             assert found.digest == line["batch"] == examples[step].digest()
-            assert found.entries == line["entries"]
+            assert [place.name for place in found.drawn] == line["drawn"]
             assert not line["substituted"]
 
     def test_the_digest_is_of_every_value_and_shape(self, store):
@@ -146,7 +148,7 @@ class TestReplay:
         assert main([*self.OPTIONS, *where, *options]) == status
         out = capsys.readouterr().out
         assert said in out
-        assert "alignment                  torch.uint8     [1, 6, 24]" in out
+        assert "profile                    torch.float32   [1, 24, 31]" in out
 
     def test_a_folder_without_a_run_and_a_damaged_log(self, run, store, tmp_path, capsys):
         where = ("--out", str(tmp_path), "--store", str(store.root), "--replay-step", "0")

@@ -17,7 +17,8 @@ from refsys.checkpoint import checkpoints, latest, load_weights
 from refsys.config import preset
 from refsys.errors import ArgumentError, CheckpointError
 from refsys.precision import precision
-from refsys.train import RunConfig, train
+from refsys.run_config import RunConfig
+from refsys.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RunConfig(
@@ -39,7 +40,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from refsys.data.store import Store
-from refsys.train import RunConfig, train
+from refsys.run_config import RunConfig
+from refsys.train import train
 step, phase = int(sys.argv[1]), sys.argv[2]
 def die(at, name):
     if (at, name) == (step, phase):

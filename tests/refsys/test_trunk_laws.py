@@ -71,7 +71,7 @@ def test_permuting_tokens_permutes_the_output(trunk, batch):
 
 def test_permuting_alignment_rows_below_the_query_changes_nothing(trunk, batch):
     order = torch.tensor([0, 3, 5, 1, 2, 4])
-    permuted = {**batch, **{k: batch[k][:, order] for k in ("alignment", "deletions")}}
+    permuted = {**batch, **{k: batch[k][:, :, order] for k in ("alignment", "deletions")}}
     with torch.no_grad():
         plain = trunk(batch, context(batch))
         other = trunk(type(batch)(permuted), context(batch))
@@ -125,6 +125,24 @@ def test_only_the_last_cycle_is_differentiated(trunk, batch):
     for name, parameter in trunk.named_parameters():
         if parameter.requires_grad:
             assert_close(parameter.grad, gradients[name])
+
+
+def test_each_cycle_has_its_own_alignment_rows(trunk):
+    batch = random_batch(TOKENS, ROWS, cycles=3)
+
+    @torch.no_grad()
+    def pairs(cycles, *rows):
+        fields = ("alignment", "deletions", "alignment_row_mask")
+        chosen = type(batch)({**batch, **{name: batch[name][:, list(rows)] for name in fields}})
+        return trunk(chosen, context(chosen), cycles).z_BRNC
+
+    assert torch.equal(pairs(1, 0, 1, 2), pairs(1, 0))
+    assert torch.equal(pairs(2, 0, 1, 2), pairs(2, 0, 1))
+    assert not torch.equal(pairs(2, 0, 1), pairs(2, 1, 0))
+    assert not torch.equal(pairs(2, 0, 1), pairs(2, 0, 2))
+    assert not torch.equal(pairs(2, 0, 1), pairs(2, 2, 1))
+    # A batch with rows for fewer cycles has them again.
+    assert torch.equal(pairs(3, 0, 1), pairs(3, 0, 1, 0))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])

@@ -31,7 +31,7 @@ def random_trunk(config: ModelConfig = CONFIG) -> Trunk:
     return trunk
 
 
-def random_batch(tokens: int, rows: int, batch: int = 1, seed: int = 3) -> Batch:
+def random_batch(tokens: int, rows: int, batch: int = 1, seed: int = 3, cycles: int = 1) -> Batch:
     """Two chains of one entity and a ligand, with nothing masked but two unmodelled atoms."""
     g = torch.Generator().manual_seed(seed)
 
@@ -58,9 +58,9 @@ def random_batch(tokens: int, rows: int, batch: int = 1, seed: int = 3) -> Batch
             "element": torch.where(ligand, 6, 0).to(torch.uint8),
             "profile": profile / profile.sum(-1, keepdim=True),
             "deletion_mean": torch.rand(batch, tokens, generator=g),
-            "alignment": integers(22, rows, tokens).to(torch.uint8),
-            "deletions": integers(4, rows, tokens).to(torch.uint8),
-            "alignment_row_mask": torch.ones(batch, rows, dtype=torch.bool),
+            "alignment": integers(22, cycles, rows, tokens).to(torch.uint8),
+            "deletions": integers(4, cycles, rows, tokens).to(torch.uint8),
+            "alignment_row_mask": torch.ones(batch, cycles, rows, dtype=torch.bool),
             "bonds": bonds,
             "pseudo_beta": 8 * torch.randn(batch, tokens, 3, generator=g),
             "pseudo_beta_mask": mask,

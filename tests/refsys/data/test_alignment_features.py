@@ -18,10 +18,17 @@ PAIRED = (ROWS - 1) // 2
 COMPLEXES = ("1bd2", "3pwp", "3kpr")
 # What a chain has no row of is gaps.
 NONE = -1
+# These have rows for each recycling iteration.
+OF_CYCLES = ("alignment", "deletions", "alignment_row_mask")
 
 
 def features(example, kept, rows=ROWS, step=0, seed=0):
-    return alignment_arrays(example, kept, rows, Draw(seed, "rows", step, 0))
+    found = recycled(example, kept, rows, step, seed)
+    return {name: found[name][0] if name in OF_CYCLES else found[name] for name in found}
+
+
+def recycled(example, kept, rows=ROWS, step=0, seed=0, cycles=1, **options):
+    return alignment_arrays(example, kept, rows, Draw(seed, "rows", step, 0), cycles, **options)
 
 
 def row_numbers(example, found, kept, chain):
@@ -209,3 +216,43 @@ def test_cells_of_a_run_and_of_any_places(places):
     column = np.arange(60, dtype=np.uint8).reshape(6, 10)
     rows, places = np.array([0, 5, 2]), np.array(places, np.int32)
     assert np.array_equal(_cells(column, rows, places), column[np.ix_(rows, places)])
+
+
+@pytest.mark.parametrize("entry", ["8vkf", "3pwp"])
+class TestRecycling:
+    def test_each_iteration_draws_its_own_rows(self, whole, entry):
+        example, kept = whole(entry)
+        found = recycled(example, kept, cycles=4)
+        numbers = [
+            row_numbers(example, {n: found[n][cycle] for n in OF_CYCLES}, kept, 0)
+            for cycle in range(4)
+        ]
+        assert [own[0] for own in numbers] == [0] * 4
+        for one in range(4):
+            for two in range(one):
+                assert numbers[one] != numbers[two]
+
+    def test_their_number_changes_none(self, whole, entry):
+        example, kept = whole(entry)
+        one, four = (recycled(example, kept, cycles=cycles) for cycles in (1, 4))
+        for name in one:
+            part = four[name][:1] if name in OF_CYCLES else four[name]
+            assert np.array_equal(one[name], part)
+
+    def test_the_depth_is_drawn_from_all_there_are(self, whole, entry):
+        """As many as a batch holds, unless fewer are drawn: one in ten or so of 10,000."""
+        example, kept = whole(entry)
+        known = max(len(alignment["codes"]) for alignment in example.alignments.values())
+        depths = []
+        for step in range(60):
+            found = recycled(example, kept, 1024, step, cycles=4, draw_depth=True)
+            assert found["alignment_row_mask"][:, 0].all()
+            for mask, codes in zip(found["alignment_row_mask"], found["alignment"], strict=True):
+                depth = int(mask.sum())
+                assert mask[:depth].all()
+                assert (codes[depth:] == GAP).all()
+                depths.append(depth)
+        shallow = [depth for depth in depths if depth < 1024]
+        share = 1024 / min(known, 16_384)
+        assert len(shallow) == pytest.approx(240 * share, abs=4 * np.sqrt(240 * share))
+        assert np.mean(shallow) == pytest.approx(512, abs=4 * 300 / np.sqrt(len(shallow)))

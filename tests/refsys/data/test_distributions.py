@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from support.tokens import line
 
 from refsys.data.alignment_features import alignment_arrays
 from refsys.data.atom_features import _moved, template_arrays
@@ -30,10 +31,9 @@ def assert_uniform(values, low, high):
 
 def test_every_token_is_as_often_the_middle_of_a_crop():
     tokens = 23
-    centers = np.arange(tokens, dtype=np.float32)[:, None] * np.ones(3, np.float32)
-    every = np.ones(tokens, np.bool_)
+    structure = line(tokens)
     middles = [
-        int(spatial_crop(centers, every, every, 1, Draw(5, "crop", step))[0])
+        int(spatial_crop(structure, structure["modelled_token"], 1, Draw(5, "crop", step))[0])
         for step in range(STEPS)
     ]
     assert_even(np.bincount(middles, minlength=tokens))
@@ -41,24 +41,21 @@ def test_every_token_is_as_often_the_middle_of_a_crop():
 
 def test_kinds_of_crops_are_mixed_as_published():
     """Two fifths are at an interface, and a twentieth of the two fifths that are spatial."""
-    chains = np.repeat(np.arange(2, dtype=np.int32), 20)
-    centers = np.zeros((40, 3), np.float32)
-    centers[:, 0] = np.arange(40)
-    every, interface = np.ones(40, np.bool_), np.zeros(40, np.bool_)
-    interface[[19, 20]] = True
+    structure = line(40, chains=np.repeat([0, 1], 20), near=(19, 20))
     between = 0
     for step in range(STEPS):
         draw = Draw(1, "crop", step)
-        kept = crop_tokens("mixed", chains, centers, every, interface, 6, draw)
+        kept = crop_tokens("mixed", structure, 6, draw)
         # The six tokens nearest to token 19 or 20, of equally near ones the earlier.
         between += kept[0] in {16, 17} and kept[-1] == kept[0] + 5
     assert stats.binomtest(between, STEPS, 0.42).pvalue > LEAST_P
 
 
 def test_each_chain_has_the_first_run_as_often():
-    chains = np.repeat(np.arange(4, dtype=np.int32), 50)
+    chains = np.repeat(np.arange(4), 50)
+    firsts = np.arange(0, 201, 50)
     whole = [
-        np.bincount(chains[contiguous_crop(chains, 50, Draw(2, "crop", step))], minlength=4)
+        np.bincount(chains[contiguous_crop(firsts, 50, Draw(2, "crop", step))], minlength=4)
         for step in range(STEPS)
     ]
     assert_even(np.sum([counts == counts.max() for counts in whole], axis=0))
@@ -72,7 +69,7 @@ def test_every_alignment_row_is_drawn_as_often(store):
     kept = np.flatnonzero(example.structure["token_chain"] == 0)
     counts = np.zeros(len(rows))
     for step in range(200):
-        found = alignment_arrays(example, kept, 512, Draw(3, "rows", step))["alignment"]
+        found = alignment_arrays(example, kept, 512, Draw(3, "rows", step))["alignment"][0]
         numbers = [rows[codes.tobytes()] for codes in found]
         assert numbers[0] == 0
         counts[numbers[1:]] += 1
@@ -124,7 +121,7 @@ def test_rotations_of_atoms_are_uniform():
 def test_rotations_of_conformers_are_uniform():
     residues = np.repeat(np.arange(4_000, dtype=np.int32), 2)
     reference = np.tile(np.array([[0, 0, 0], [0, 0, 1]], np.float32), (4_000, 1))
-    moved = _moved(reference, residues, Draw(7, "conformer"))
+    moved = _moved(reference, np.arange(4_000), residues, Draw(7, "conformer"))
     turned = moved[1::2] - moved[0::2]
     for axis in range(3):
         assert_uniform(turned[:, axis], -1, 1)

@@ -51,7 +51,8 @@ def test_columns_say_the_same_thing_twice(everything, entry):
     named = np.stack([owner, found["atom_name"].astype("S4").view(">u4")], axis=1)
     assert len(np.unique(named, axis=0)) == atoms
     assert not found["atom_position"][~found["atom_resolved"]].any()
-    assert not found["atom_reference"][~found["atom_reference_known"]].any()
+    unknown = found["atom_conformer"][~found["atom_reference_known"]]
+    assert not found["conformer_position"][:, unknown].any()
     ends = found["bond_atoms"]
     assert (found["atom_token"][ends[:, 0]] != found["atom_token"][ends[:, 1]]).all()
     seen = ends[found["atom_resolved"][ends].all(axis=1)]
@@ -173,10 +174,10 @@ def check_bonds(b):
 
 def check_rows(b):
     """Alignments and templates."""
-    tokens, rows = int(b["token_mask"].sum()), int(b["alignment_row_mask"].sum())
-    assert b["alignment_row_mask"][:rows].all()
-    assert (b["alignment"][0, :tokens] == b["residue_type"][:tokens]).all()
-    assert (b["alignment"][rows:] == GAP).all()
+    tokens, rows = int(b["token_mask"].sum()), int(b["alignment_row_mask"][0].sum())
+    assert b["alignment_row_mask"][0][:rows].all()
+    assert (b["alignment"][0, 0, :tokens] == b["residue_type"][:tokens]).all()
+    assert (b["alignment"][0, rows:] == GAP).all()
     assert np.allclose(b["profile"][:tokens].sum(axis=1), 1, atol=1e-5)
     absent = ~b["template_mask"]
     assert (b["template_residue_type"][absent] == GAP).all()
@@ -207,8 +208,13 @@ class TestAssemblies:
             seen[name] += 1
             assert chain["name"] == (name if seen[name] == 1 else f"{name}-{seen[name]}")
             here, there = copies[number], original[place_of[name]]
-            for column in ("atom_name", "atom_element", "atom_resolved", "atom_reference"):
+            for column in ("atom_name", "atom_element", "atom_resolved"):
                 assert (whole[column][here] == one[column][there]).all()
+            copied, first = (
+                record["conformer_position"][:, record["atom_conformer"][atoms]]
+                for record, atoms in ((whole, here), (one, there))
+            )
+            assert (copied == first).all()
             some = np.flatnonzero(whole["atom_resolved"][here])[:: max(1, len(here) // 150)]
             apart = distances(whole["atom_position"][here[some]])
             assert np.allclose(apart, distances(one["atom_position"][there[some]]), atol=2e-3)

@@ -6,18 +6,14 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from refsys.data.crop import CROPS, contiguous_crop, crop_tokens, spatial_crop
 from refsys.data.examples import ATOM_STEP, Examples, ExampleSpec
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.data.synthetic import synthetic_batch
 from refsys.data.vocabulary import GAP
 from refsys.errors import ArgumentError, CapacityError, DataError
-from refsys.streams import Draw
 
 TRUNK_INTEGERS = ("residue_type", "residue_index", "asym_id", "alignment", "deletions", "bonds")
 ATOM_INTEGERS = (
@@ -28,102 +24,6 @@ ATOM_INTEGERS = (
 
 def same(one, two):
     return all(torch.equal(one[name], two[name]) for name in one)
-
-
-chain_lengths = st.lists(st.integers(1, 30), min_size=1, max_size=6)
-
-
-class TestCrop:
-    @given(chain_lengths, st.integers(1, 100), st.integers(0, 10**6))
-    def test_contiguous_is_one_run_a_chain_and_meets_the_budget(self, lengths, budget, step):
-        chains = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        budget = min(budget, len(chains))
-        kept = contiguous_crop(chains, budget, Draw(1, "crop", step))
-        assert len(kept) == budget
-        assert (np.diff(kept) > 0).all()
-        for chain in np.unique(chains[kept]):
-            places = kept[chains[kept] == chain]
-            assert (np.diff(places) == 1).all()
-
-    @given(st.integers(2, 60), st.integers(1, 60), st.integers(0, 10**6))
-    def test_spatial_is_a_ball_of_modelled_tokens_about_one_of_the_middles(
-        self, count, budget, step
-    ):
-        random = np.random.default_rng(count)
-        centers = random.normal(size=(count, 3)).astype(np.float32)
-        modelled, near = random.random(count) > 0.3, random.random(count) > 0.7
-        modelled[0] = near[0] = True
-        middles = modelled & near
-        kept = spatial_crop(centers, modelled, middles, budget, Draw(1, "crop", step))
-        assert len(kept) == min(budget, modelled.sum())
-        assert modelled[kept].all()
-        number = Draw(1, "crop/middle", step).below(int(middles.sum()))
-        distance = np.square(centers - centers[np.flatnonzero(middles)[number]]).sum(1)
-        left = np.setdiff1d(np.flatnonzero(modelled), kept)
-        assert not left.size or distance[kept].max() <= distance[left].min()
-
-    @pytest.mark.parametrize("kind", CROPS)
-    def test_what_fits_is_kept_whole(self, line, kind):
-        kept = crop_tokens(kind, **line(5), budget=8, draw=Draw(1, "crop"))
-        assert kept.tolist() == [0, 1, 2, 3, 4]
-
-    def test_interface_crops_are_about_the_interface(self, line):
-        """A line of tokens, the interface in the middle: one token is kept, and it is there."""
-        tokens = line(40, interface=range(18, 22))
-        kept = {
-            int(crop_tokens("interface", **tokens, budget=1, draw=Draw(1, "c", step))[0])
-            for step in range(100)
-        }
-        assert kept == {18, 19, 20, 21}
-
-    def test_without_an_interface_they_are_spatial_and_without_positions_contiguous(self, line):
-        draw, budget = Draw(1, "c", 3), 7
-        alone = line(40)
-        kinds = ("interface", "spatial")
-        one, two = (crop_tokens(kind, **alone, budget=budget, draw=draw) for kind in kinds)
-        assert one.tolist() == two.tolist()
-        unmodelled = line(40, interface=range(40), modelled=())
-        wanted = contiguous_crop(alone["chains"], budget, draw).tolist()
-        for kind in CROPS:
-            kept = crop_tokens(kind, **unmodelled, budget=budget, draw=draw)
-            assert kept.tolist() == wanted
-
-    def test_every_start_is_equally_likely(self):
-        chains = np.zeros(10, np.int32)
-        starts = [contiguous_crop(chains, 6, Draw(1, "crop", k))[0] for k in range(5000)]
-        counts = np.bincount(starts, minlength=5)
-        assert ((counts - 1000) ** 2 / 1000).sum() < 23.5
-
-    def test_mixed_is_one_to_two_to_two(self, line):
-        tokens = line(40, interface=range(18, 22))
-        counts = dict.fromkeys(CROPS[:3], 0)
-        for step in range(1000):
-            draw = Draw(1, "c", step)
-            kept = crop_tokens("mixed", **tokens, budget=5, draw=draw).tolist()
-            for kind in counts:
-                counts[kind] += kept == crop_tokens(kind, **tokens, budget=5, draw=draw).tolist()
-        # Crops of several kinds are now and then the same.
-        assert counts["contiguous"] == pytest.approx(200, abs=60)
-        assert counts["spatial"] == pytest.approx(400, abs=80)
-        assert counts["interface"] == pytest.approx(400, abs=80)
-
-
-@pytest.fixture
-def line():
-    """Tokens of one chain, 1 Å from one to the next."""
-
-    def line(count, interface=(), modelled=None):
-        def flags(places):
-            return np.isin(np.arange(count), list(places))
-
-        return {
-            "chains": np.zeros(count, np.int32),
-            "centers": np.arange(count, dtype=np.float32)[:, None] * [[1, 0, 0]],
-            "modelled": flags(range(count) if modelled is None else modelled),
-            "interface": flags(interface),
-        }
-
-    return line
 
 
 ENTRIES = ["1ubq", "8vkf", "3en2", "2q2k"]
@@ -138,7 +38,13 @@ class TestBatch:
     def test_sizes_are_static_and_the_rest_is_masked(self, examples):
         for step in range(12):
             batch = examples[step]
-            assert batch.sizes == {"batch": 1, "token": 96, "alignment_row": 32, "bond": 192}
+            assert batch.sizes == {
+                "batch": 1,
+                "token": 96,
+                "cycle": 1,
+                "alignment_row": 32,
+                "bond": 192,
+            }
             real = int(batch["token_mask"].sum())
             assert batch["token_mask"][0, :real].all()
             assert not batch["pseudo_beta_mask"][0, real:].any()
@@ -161,7 +67,9 @@ class TestBatch:
 
     def test_what_does_not_fit_is_substituted_by_a_function_of_the_step(self, store):
         """All crops of 1ubq have more atoms than there is room for, none of 8vkf has."""
-        spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, atoms=352, crop="contiguous")
+        spec = ExampleSpec(
+            tokens=48, alignment_rows=8, whole=True, atoms=352, crop="contiguous", sampling="epochs"
+        )
         found = Examples(store, ["1ubq", "8vkf"], spec)
         reasons = {}
         for step in range(24):
@@ -169,7 +77,7 @@ class TestBatch:
             assert batch.sizes["atom"] == 352
             if drawn.substituted:
                 reasons[step] = drawn.substituted
-                assert drawn.example.entry == "8vkf"
+                assert drawn.name == "8vkf"
         assert 5 < len(reasons) < 20
         assert all("1ubq: " in reason for (reason,) in reasons.values())
         again = Examples(store, ["1ubq", "8vkf"], spec)
@@ -183,7 +91,7 @@ class TestBatch:
         spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, crop="contiguous")
         theirs, ours = (Examples(store, ["1ubq", "8vkf"], spec) for _ in range(2))
         batch = theirs[3]
-        ours.remember(3, [drawn.example.entry for drawn in theirs.drawn(3)], batch)
+        ours.remember(3, theirs.drawn(3), batch)
         monkeypatch.setattr(ours, "_example", None)
         found = ours.relabelled(batch, batch["atom_position"], 3)
         assert same(found, theirs.relabelled(batch, batch["atom_position"], 3))
@@ -195,7 +103,7 @@ class TestBatch:
 
     @pytest.mark.parametrize(
         ("whole", "names", "golden"),
-        [(False, TRUNK_INTEGERS, "7ec1a4efcf3c3cc2"), (True, ATOM_INTEGERS, "81064a9516f26fb9")],
+        [(False, TRUNK_INTEGERS, "80527d934463044c"), (True, ATOM_INTEGERS, "a5724e296c2ab307")],
     )
     def test_integer_fields_are_golden(self, store, whole, names, golden):
         spec = ExampleSpec(tokens=96, alignment_rows=32, whole=whole)
@@ -235,13 +143,13 @@ class TestBatch:
         assert len(rows) > 5000
         protein = (batch["asym_id"][0] == 0).numpy()
         places = batch["residue_index"][0].numpy()[protein] - 1
-        assert (batch["alignment"][0, 0].numpy()[protein] == alignment["codes"][0, places]).all()
-        drawn = batch["alignment"][0, 1:].numpy()[:, protein]
+        assert (batch["alignment"][0, 0, 0].numpy()[protein] == alignment["codes"][0, places]).all()
+        drawn = batch["alignment"][0, 0, 1:].numpy()[:, protein]
         known = {bytes(row) for row in np.ascontiguousarray(alignment["codes"][1:, places])}
         assert all(bytes(np.ascontiguousarray(row)) in known for row in drawn)
         assert np.allclose(batch["profile"][0].numpy()[protein], alignment["profile"][places])
         atoms = ~protein & batch["token_mask"][0].numpy()
-        assert (batch["alignment"][0, 1:].numpy()[:, atoms] == GAP).all()
+        assert (batch["alignment"][0, 0, 1:].numpy()[:, atoms] == GAP).all()
         for token in range(0, 128, 17):
             whole = int(batch["token_index"][0, token])
             atom = structure["token_representative"][whole]
@@ -300,7 +208,7 @@ def test_synthetic_batches_fill_their_sizes_and_walk():
     steps = batch["pseudo_beta"].diff(dim=1).norm(dim=-1)
     assert torch.allclose(steps, torch.tensor(3.8), atol=1e-3)
     assert same(batch, synthetic_batch(ExampleSpec(tokens=50, alignment_rows=7, batch=2), step=3))
-    assert torch.equal(batch["alignment"][:, 0], batch["residue_type"])
+    assert torch.equal(batch["alignment"][:, 0, 0], batch["residue_type"])
 
 
 class Steps(torch.utils.data.Dataset):

@@ -19,6 +19,7 @@ from bench.cli import main
 from refsys.data.folder import sources_in
 from refsys.data.preparation import Sources
 from refsys.data.preparing import prepare_all
+from refsys.data.relating import relate
 from refsys.data.store import Store
 from refsys.errors import DataError
 
@@ -44,6 +45,7 @@ def whole(folder, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("whole"))
     for _, done in prepare_all(store, sources_in(folder), 1):
         assert not isinstance(done, Exception), done
+    relate(store)
     return store
 
 
@@ -110,6 +112,7 @@ class TestProcesses:
     def test_their_number_changes_nothing(self, folder, whole, tmp_path):
         store = Store(tmp_path)
         assert len(list(prepare_all(store, sources_in(folder), 2))) == len(ENTRIES)
+        relate(store)
         assert_same(tmp_path, whole.root)
 
     def test_one_that_cannot_be_used_does_not_stop_the_others(self, folder, tmp_path, capsys):
@@ -170,6 +173,7 @@ def spawned(pid):
 
 def prepare_here(store, wanted):
     list(prepare_all(store, wanted, 1))
+    relate(store)
 
 
 def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):

@@ -8,8 +8,9 @@ from support import mmcif as part
 from support.mmcif import mmcif
 
 from refsys.batch import DNA, LIGAND, PROTEIN, RNA
+from refsys.data.interfaces import CONTACT_DISTANCE, INTERFACE_DISTANCE
 from refsys.data.mmcif import read_structure
-from refsys.data.tokens import INTERFACE_DISTANCE, dropped_atoms, structure_columns
+from refsys.data.tokens import dropped_atoms, structure_columns
 from refsys.data.vocabulary import RESIDUE_TYPES, UNKNOWN
 
 MET, GLY = ["N", "CA", "C", "O", "CB", "CG", "SD", "CE"], ["N", "CA", "C", "O"]
@@ -166,6 +167,22 @@ def test_the_interface_of_real_chains_is_what_is_nearer_than_fifteen_angstrom(so
     near &= seen[:, None] & seen
     assert (columns["token_interface"] == near.any(axis=1)).all()
     assert 0 < columns["token_interface"].sum() < len(center)
+    chain = columns["token_chain"]
+    resolved = np.flatnonzero(columns["atom_resolved"])
+    atoms, owner = columns["atom_position"][resolved].astype(np.float64), columns["atom_token"]
+    pairs = []
+    for one in range(chain.max() + 1):
+        for two in range(one + 1, chain.max() + 1):
+            ours, theirs = (atoms[chain[owner[resolved]] == number] for number in (one, two))
+            distance = np.linalg.norm(ours[:, None] - theirs, axis=-1)
+            pairs += [[one, two]] if distance.min() <= CONTACT_DISTANCE else []
+    assert columns["interface_chains"].tolist() == pairs
+    for number, (one, two) in enumerate(pairs):
+        first, end = columns["interface_first"][number : number + 2]
+        at = np.zeros(len(center), bool)
+        for ours, theirs in ((one, two), (two, one)):
+            at |= (chain == ours) & near[:, chain == theirs].any(axis=1)
+        assert columns["interface_token"][first:end].tolist() == np.flatnonzero(at).tolist()
 
 
 class TestNucleotides:
