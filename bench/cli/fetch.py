@@ -12,7 +12,7 @@ _FEW = 5
 def configure(parser: argparse.ArgumentParser) -> None:
     """How much to fetch: what it is, is pinned."""
     parser.add_argument(
-        "--all", action="store_true", help="every package, about 200 MB, not the core alone"
+        "--all", action="store_true", help="every package, about 240 MB, not the core alone"
     )
 
 
@@ -27,5 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
         what = ", ".join(entries) if len(entries) <= _FEW else f"{len(entries)} structures"
         how = "fetched" if downloaded else "in the cache"
         name = f"{package.name} {package.version} ({package.licence})"
-        print(f"{name}: {what or 'alignments'} {how}", flush=True)
+        other = "sequences to search in" if package.databases else "alignments"
+        print(f"{name}: {what or other} {how}", flush=True)
     return 0

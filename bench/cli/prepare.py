@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ SUMMARY = "build the store of prepared inputs from structures and alignments"
 EXAMPLE = (
     "foldperf prepare\n  foldperf prepare my.cif --alignment A=my_A.a3m\n"
     "  foldperf prepare my.cif --assembly 1 --template A=homolog.cif:B\n"
-    "  foldperf prepare --from my-structures"
+    "  foldperf prepare --from my-structures --search"
 )
 
 
@@ -58,6 +59,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="every structure NAME.cif of a folder, with the alignments NAME_CHAIN.a3m",
     )
     parser.add_argument(
+        "--search",
+        action="store_true",
+        help="make alignments of protein chains that have none, by search in the fetched sequences",
+    )
+    parser.add_argument(
+        "--database", type=Path, metavar="FASTA", help="search in these sequences instead"
+    )
+    parser.add_argument(
         "--workers",
         type=options.at_least(1),
         default=min(4, len(os.sched_getaffinity(0))),
@@ -78,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.structure and arguments.folder:
         raise UsageError("--from takes the place of a structure")
     wanted = [_given(arguments)] if arguments.structure else _several(arguments)
+    if arguments.search or arguments.database:
+        database = arguments.database or _fetched_database()
+        wanted = [replace(sources, database=database) for sources in wanted]
     store, failed = Store(arguments.store), 0
     made_from: dict[str, Path] = {}
     with Progress(len(wanted), "preparing", sys.stdout) as progress:
@@ -178,6 +190,22 @@ def _several(arguments: argparse.Namespace) -> "list[Sources]":
     if missing := [p.name for p in fetched if p.core and not p.is_cached()]:
         raise UsageError(f"{', '.join(missing)} not in the cache; run 'foldperf fetch'")
     return list(prepared_sources(fetched))
+
+
+def _fetched_database() -> Path:
+    """The sequences in the cache."""
+    from bench.errors import UsageError
+    from refsys.data.fetch import packages
+    from refsys.home import package_cache
+
+    for package in packages(package_cache()):
+        for database in package.databases:
+            if database.is_cached():
+                return database.cached
+    raise UsageError(
+        "no sequences to search in are in the cache; run 'foldperf fetch --all', or name a FASTA "
+        "file with --database"
+    )
 
 
 def _require_libraries() -> None:

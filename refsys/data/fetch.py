@@ -70,6 +70,7 @@ class Package:
         licence: Its SPDX identifier.
         core: Whether it is fetched by default.
         sources: Its structures.
+        databases: Its sequences to search in: FASTA.
         members: Every file that we take from it.
     """
 
@@ -79,6 +80,7 @@ class Package:
     licence: str
     core: bool
     sources: tuple[Source, ...]
+    databases: tuple[Member, ...]
     members: tuple[Member, ...]
 
     def is_cached(self) -> bool:
@@ -119,6 +121,10 @@ def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
         )
         for table in tables
     }
+    databases = {
+        table["name"]: tuple(member(row, table["name"]) for row in table.get("database", []))
+        for table in tables
+    }
     return [
         Package(
             name=table["name"],
@@ -127,6 +133,7 @@ def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
             licence=table["licence"],
             core=table.get("core", False),
             sources=sources[table["name"]],
+            databases=databases[table["name"]],
             members=tuple(members[table["name"]].values()),
         )
         for table in tables

@@ -87,9 +87,18 @@ def searched(sequence: str, database: Path) -> dict[str, NDArray[Any]]:
         return read_alignment(path, sequence)
 
 
-@lru_cache(maxsize=1)
 def _database(path: Path) -> Any:
     """The sequences of a FASTA file; kept, since each search goes through all of it."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    return _sequences(path, (found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=1)
+def _sequences(path: Path, state: tuple[int, int]) -> Any:
+    del state
     easel = _pyhmmer().easel
     content = read_bytes(path)
     try:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ _MAKERS = {
             "vocabulary",
         ),
     ),
-    "alignment": ("alignment", "realign", "species", "stockholm", "vocabulary"),
+    "alignment": ("alignment", "homology", "realign", "species", "stockholm", "vocabulary"),
     "pairing": ("pairing",),
     "hits": ("homology",),
     "templates": ("templates",),
@@ -45,6 +45,8 @@ class Sources:
             whose sequence no other chain brings one for, get their sequence alone.
         realign: Whether an alignment may be a close homolog's, to be laid onto the chain.
         templates: By chain name, mmCIF files and the names of the chains in them.
+        database: FASTA in which protein chains without an alignment are searched for; None leaves
+            them with their sequence alone.
     """
 
     structure: Path
@@ -52,6 +54,7 @@ class Sources:
     alignments: Mapping[str, Path] = field(default_factory=dict)
     realign: bool = False
     templates: Mapping[str, Sequence[tuple[Path, str]]] = field(default_factory=dict)
+    database: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,10 @@ class _EntryMaker(Maker):
         super().__init__(store)
         self._sources = sources
 
+    @cached_property
+    def _database_digest(self) -> str | None:
+        return _digest(self._sources.database) if self._sources.database else None
+
     def structure(self, path: Path, assembly: str | None) -> str:
         """Name of the structure record."""
         from refsys.data.components import dictionary_version
@@ -199,7 +206,9 @@ class _EntryMaker(Maker):
     def _alignment(self, sequence: str, file: Path | None) -> str:
         from refsys.data.alignment import query_only, read_alignment
 
-        realign = self._sources.realign
+        realign, database = self._sources.realign, self._sources.database
+        if not file and database:
+            return self._searched(sequence, database)
         determined = {
             "sequence": sequence,
             "file": _digest(file) if file else None,
@@ -211,6 +220,22 @@ class _EntryMaker(Maker):
                 read_alignment(file, sequence, realign=realign) if file else query_only(sequence)
             )
             facts = {"sequence": sequence, "source": file.name if file else "query only"}
+            return columns, facts | {"rows": len(columns["codes"])}
+
+        return self.record("alignment", determined, build)
+
+    def _searched(self, sequence: str, database: Path) -> str:
+        from refsys.data.homology import search_version, searched
+
+        determined = {
+            "sequence": sequence,
+            "database": self._database_digest,
+            "search": search_version(),
+        }
+
+        def build() -> Record:
+            columns = searched(sequence, database)
+            facts = {"sequence": sequence, "source": database.name}
             return columns, facts | {"rows": len(columns["codes"])}
 
         return self.record("alignment", determined, build)

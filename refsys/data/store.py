@@ -124,9 +124,7 @@ class Store:
                 for kind in ("alignments", "templates")
             )
             pairing = manifest["pairing"]
-            relations = self._relations_of(entry, structure)
             columns = self.record("structure", structure)
-            templates = {int(c): str(n) for c, n in relations["templates"].items()} | templates
             own = [short_digest(chain["contents"]) for chain in columns.facts["chains"]]
         except FileNotFoundError:
             have = ", ".join(self.entries()) or "nothing"
@@ -135,13 +133,14 @@ class Store:
             ) from None
         except (OSError, *MALFORMED) as error:
             raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
+        found, clusters = self._relations_of(entry, structure, own)
         return Example(
             entry,
             columns,
             {chain: self.record("alignment", name) for chain, name in alignments.items()},
-            {chain: self.record("templates", name) for chain, name in templates.items()},
+            {chain: self.record("templates", n) for chain, n in (found | templates).items()},
             self.record("pairing", str(pairing)) if pairing else None,
-            relations["clusters"] or own,
+            clusters,
         )
 
     def structures(self) -> dict[str, Columns]:
@@ -273,14 +272,27 @@ class Store:
             raise DataError(f"{path.parent}: {error.strerror}") from None
         return True
 
-    def _relations_of(self, entry: str, structure: str) -> dict[str, Any]:
-        """What was said of an entry when it had this structure; nothing if it was not."""
-        nothing: dict[str, Any] = {"templates": {}, "clusters": []}
+    def _relations_of(
+        self, entry: str, structure: str, own: list[str]
+    ) -> tuple[dict[int, str], list[str]]:
+        """Template records by chain, and clusters, as they were found when it had this structure.
+
+        If it was another, there are no templates, and each chain is a cluster of its own.
+        """
         path = self._relations(entry)
-        if not path.exists():
-            return nothing
-        relations: dict[str, Any] = json.loads(path.read_bytes())
-        return relations if relations["structure"] == structure else nothing
+        try:
+            relations = json.loads(path.read_bytes())
+            if relations["structure"] != structure:
+                return {}, own
+            templates = {int(chain): str(name) for chain, name in relations["templates"].items()}
+            clusters = [str(cluster) for cluster in relations["clusters"]]
+            if len(clusters) != len(own):
+                raise ValueError(f"{len(clusters)} clusters of {len(own)} chains")
+        except FileNotFoundError:
+            return {}, own
+        except (OSError, *MALFORMED) as error:
+            raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
+        return templates, clusters
 
     def _relations(self, entry: str) -> Path:
         return self.root / "relations" / f"{entry}.json"

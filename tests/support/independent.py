@@ -44,6 +44,13 @@ def counts(path):
     return {"chains": len(chains_of(block)), **total}
 
 
+def residue_names(path):
+    """(chain, component) of each residue of the asymmetric unit."""
+    block = block_of(path)
+    residues = residues_of(block, modelled_atoms(block))
+    return [(chain, component) for (chain, _), (component, *_) in residues.items()]
+
+
 def block_of(path):
     """The data block that holds atoms."""
     content = path.read_bytes()

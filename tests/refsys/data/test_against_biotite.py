@@ -1,7 +1,7 @@
 """Our reading of mmCIF, biotite's, and a table of numbers: all three are the same."""
 
 import pytest
-from support.independent import counts
+from support.independent import counts, residue_names
 
 from refsys.data.mmcif import read_structure
 from refsys.data.tokens import structure_columns
@@ -18,6 +18,9 @@ PINNED = {
     "4fxd": (6, 1872, 15588, 13910, 0, 1872),  # DNA and RNA
     "19hc": (25, 1378, 5136, 5136, 951, 1378),  # eighteen hemes
     "6yfy": (32, 496, 712, 704, 484, 496),  # D-peptides, sugars
+    "2hyy": (8, 1240, 9048, 8502, 164, 1240),  # a drug
+    "2dty": (24, 1347, 7903, 7713, 400, 1339),  # branched glycans
+    "3kpr": (10, 1652, 13318, 13318, 0, 1652),  # ten chains
     "3jqh": (1, 167, 1347, 185, 0, 167),  # BinaryCIF
     "10sb": (6, 521, 3384, 2931, 97, 491),  # components that the dictionary lacks
 }
@@ -40,3 +43,6 @@ def test_both_readings_count_the_same(sources, entry):
     theirs = counts(path)
     assert ours == PINNED[entry]
     assert tuple(theirs[what] for what in WHAT) == PINNED[entry]
+    names = [structure.chains[number].name for number in columns["residue_chain"].tolist()]
+    components = columns["residue_component"].astype(str).tolist()
+    assert list(zip(names, components, strict=True)) == residue_names(path)
