@@ -118,7 +118,7 @@ def train(
         saved = done
         for loading in loadings:
             draws = config.draws_of(done)
-            examples.remember(draws, loading.loaded.drawn, loading.sent.host.unpacked())
+            examples.remember(draws, loading.loaded.drawn, loading.sent.host)
             step = _step(training, loading, done, draws, device, on_phase)
             _check_finite(step, saved)
             done += 1

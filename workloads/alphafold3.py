@@ -13,10 +13,13 @@ from refsys.data.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
 from refsys.model.atom_attention import QUERIES
 from refsys.precision import precision
 from refsys.training_step import Training
+from workloads.conventional import CACHED, PREPARED, files_of
 from workloads.errors import WorkloadError
+from workloads.host_programs import PATH, ConventionalProgram
 from workloads.structure_training import (
     AXES,
     SYNTHETIC,
+    Source,
     StructureTraining,
     model_config,
     spec_options,
@@ -48,6 +51,7 @@ class AlphaFold3Workload(StructureTraining):
             meaning="size of the atom axis; 0 is 8 a token for synthetic inputs, 12 for real ones",
             minimum=0,
         ),
+        PATH,
         Axis(
             name="stage", default="initial", meaning="weights of the losses", choices=tuple(STAGES)
         ),
@@ -68,6 +72,8 @@ class AlphaFold3Workload(StructureTraining):
             raise WorkloadError(
                 f"atoms={config['atoms']} is not a multiple of the window, {QUERIES}"
             )
+        if config["path"] != PREPARED and config["entry"] == SYNTHETIC:
+            raise WorkloadError(f"path={config['path']} parses files; entry={SYNTHETIC} has none")
         return config | {
             "samples": config["samples"] or model_config(config).samples,
             "atoms": config["atoms"] or atoms,
@@ -111,6 +117,26 @@ class AlphaFold3Workload(StructureTraining):
         templates = model_config(config).templates
         options = spec_options(config, setting)
         return ExampleSpec(**options, whole=True, atoms=int(config["atoms"]), templates=templates)
+
+    def source(self, config: Config, setting: Setting) -> Source:
+        """See `StructureTraining`; the conventional path is gone besides, for its time.
+
+        What it makes is no batch of this model: its crop and rows are as large, its encoding is
+        one-hot.
+        """
+        source = super().source(config, setting)
+        if config["path"] == PREPARED:
+            return source
+        files, cached = files_of(str(config["entry"])), config["path"] == CACHED
+        sizes = int(config["tokens"]), int(config["alignment_rows"])
+        program = ConventionalProgram(files, *sizes, setting, cached=cached)
+
+        def batch(step: int) -> Batch:
+            for phase in program.phases:
+                program.run(phase)
+            return source.batch(step)
+
+        return source._replace(batch=batch)
 
     def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
         """See `StructureTraining`."""

@@ -19,6 +19,8 @@ from refsys.data.upload import Upload
 from refsys.errors import CapacityError
 from refsys.streams import Draw
 from workloads.conventional import (
+    PATHS,
+    PREPARED,
     Alignments,
     Files,
     Token,
@@ -30,7 +32,15 @@ from workloads.conventional import (
     write_cache,
 )
 from workloads.errors import UnsupportedError
-from workloads.workload import Program, Setting
+from workloads.workload import Axis, Program, Setting
+
+PATH = Axis(
+    name="path",
+    default=PREPARED,
+    meaning="prepared records; or files parsed in each step, as objects, into one-hot features in "
+    "float32; or such objects out of a gzip-compressed cache",
+    choices=PATHS,
+)
 
 
 class HostProgram(Program):

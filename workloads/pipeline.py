@@ -13,9 +13,10 @@ from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.crop import CROPS
 from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
 from refsys.model.atom_attention import QUERIES
-from workloads.conventional import files_of
+from workloads.conventional import CACHED, PREPARED, files_of
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import (
+    PATH,
     ConventionalProgram,
     HostProgram,
     LoaderProgram,
@@ -26,8 +27,6 @@ from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Wor
 
 # Proteins have 8 atoms a token, nucleic acids up to 23.
 _ATOMS_PER_TOKEN = 12
-# Where a batch comes from: see the axis `path`.
-PREPARED, PARSED, CACHED = "prepared", "conventional", "conventional-cached"
 
 
 class PipelineWorkload(Workload):
@@ -64,13 +63,7 @@ class PipelineWorkload(Workload):
             meaning=f"size of the atom axis; 0 is {_ATOMS_PER_TOKEN} a token",
             minimum=0,
         ),
-        Axis(
-            name="path",
-            default=PREPARED,
-            meaning="prepared records; or files parsed in each step, as objects, into one-hot "
-            "features in float32; or such objects out of a gzip-compressed cache",
-            choices=(PREPARED, PARSED, CACHED),
-        ),
+        PATH,
         Axis(
             name="workers",
             default=0,

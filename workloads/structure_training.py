@@ -15,6 +15,7 @@ from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
 from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.sampling import EPOCHS
 from refsys.data.store import RESERVED_ENTRY, Example, Store
 from refsys.errors import CapacityError, DataError
 from refsys.model.chunks import Chunks
@@ -343,6 +344,7 @@ def spec_options(config: Config, setting: Setting) -> dict[str, Any]:
         "first": setting.rank * int(config["batch"]),
         "crop": str(config["crop"]),
         "cycles": int(config["cycles"]),
+        "sampling": EPOCHS,
         "seed": setting.seed,
     }
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,24 +111,27 @@ def run(arguments: argparse.Namespace) -> int:
                 failed += 1
                 both = f"{other.name} and {sources.structure.name}"
                 print(f"foldperf: {both} are both {done.entry}; one is lost", file=sys.stderr)
-    return 2 if _relate(store) + failed else 0
+    if made_from and not _related(store, made_from, quiet=len(wanted) == 1):
+        failed += 1
+    return 2 if failed else 0
 
 
-def _relate(store: "Store") -> int:
-    """Says what the entries are to one another, and what could not be found out."""
+def _related(store: "Store", entries: Collection[str], *, quiet: bool) -> bool:
+    """Finds what the entries are to the others, and says so; False if that cannot be."""
     from refsys.data.relating import relate
     from refsys.errors import RefsysError
 
     try:
-        related = relate(store)
+        related = relate(store, entries)
     except RefsysError as error:
         print(f"foldperf: templates and clusters: {error}", file=sys.stderr)
-        return 1
+        return False
     for damage in related.repaired:
         print(f"foldperf: repaired: {damage}", file=sys.stderr)
-    state = f"{related.changed} entries changed" if related.changed else "unchanged"
-    print(f"templates found for {related.templates} chains of the store: {state}")
-    return 0
+    if not quiet:
+        state = f"{related.changed} entries changed" if related.changed else "unchanged"
+        print(f"templates found for {related.templates} chains: {state}")
+    return True
 
 
 def _line(done: "Prepared") -> str:

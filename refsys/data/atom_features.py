@@ -86,11 +86,11 @@ def template_arrays(
     }
     for chain, templates in example.templates.items():
         here = np.flatnonzero(chains == chain)
+        if not len(here):
+            continue
         known = len(templates["residue_type"])
         own = Draw(draw.seed, f"{draw.stream}/{chain}", draw.step, draw.example)
         taken = own.permutation(known)[: min(count, own.below(known + 1, known))]
-        if not len(here):
-            continue
         arrays["template_mask"][: len(taken)] = True
         for slot, template in enumerate(taken):
             for name, column in templates.items():

@@ -6,7 +6,7 @@ Each chain finds its templates among the other entries, and belongs to a cluster
 that it is searched for again only when that changes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
 
@@ -50,8 +50,13 @@ class _Chain(NamedTuple):
     released: date | None
 
 
-def relate(store: Store) -> Related:
-    """Finds the templates and clusters of every entry of a store.
+def relate(store: Store, entries: Collection[str] | None = None) -> Related:
+    """Finds the templates and clusters of entries among all of a store.
+
+    Args:
+        store: Where they are.
+        entries: Which; all if None. Others keep what was said of them, so that a run that trains on
+            them goes on as it began.
 
     Raises:
         DataError: a record is damaged, the store cannot be written, or pyhmmer is missing.
@@ -72,6 +77,8 @@ def relate(store: Store) -> Related:
     candidates = _candidates(structures, number)
     changed = found = 0
     for entry, columns in structures.items():
+        if entries is not None and entry not in entries:
+            continue
         chains = columns.facts["chains"]
         templates: dict[str, str] = {}
         for place, chain in enumerate(chains):

@@ -1,7 +1,7 @@
 """The way of a batch to the device: a ring of pinned memory, and a stream beside the work's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,17 +18,16 @@ class Sent:
 
     Attributes:
         host: It, on the host.
-        device: It, on the device.
     """
 
-    host: PackedBatch
-    device: PackedBatch
-    _await: Callable[[Tensor], None]
+    host: Batch
+    _device: Batch
+    _await: Callable[[], None]
 
     def arrived(self) -> Batch:
         """The batch on the device, which what is launched from now on may use."""
-        self._await(self.device.buffer)
-        return self.device.unpacked()
+        self._await()
+        return self._device
 
 
 class Upload:
@@ -45,25 +44,24 @@ class Upload:
 
         It waits for the batch that was sent `_SLOTS` before, whose pinned memory this one takes.
         """
+        host = packed.unpacked()
         if self._stream is None:
-            return Sent(packed, packed.to(self.device), _is_there)
+            return Sent(host, host, _is_there)
         slot = self._slots[self._sent % _SLOTS]
         self._sent += 1
         pinned = slot.filled(packed.buffer)
         with torch.cuda.stream(self._stream):
-            there = PackedBatch(
-                pinned.to(self.device, non_blocking=True), packed.fields, packed.shapes
-            )
+            buffer = pinned.to(self.device, non_blocking=True)
             copied = slot.copied = torch.cuda.Event()
             copied.record(self._stream)
 
-        def wait(buffer: Tensor) -> None:
+        def wait() -> None:
             working = torch.cuda.current_stream(self.device)
             working.wait_event(copied)
             # Its memory goes back to the side stream's pool, once the work is done with it.
             buffer.record_stream(working)
 
-        return Sent(packed, there, wait)
+        return Sent(host, replace(packed, buffer=buffer).unpacked(), wait)
 
 
 class _Slot:
@@ -82,5 +80,5 @@ class _Slot:
         return self._buffer[: len(content)].copy_(content)
 
 
-def _is_there(buffer: Tensor) -> None:
-    del buffer
+def _is_there() -> None:
+    """Nothing is to be waited for."""

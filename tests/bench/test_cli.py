@@ -139,7 +139,9 @@ class TestPrepare:
     ):
         assert main(["prepare", "--workers", "1", "--store", str(tmp_path / "store")]) == 2
         out, err = capsys.readouterr()
-        said = [line.partition("] ")[2].split(":") for line in out.splitlines()]
+        *lines, last = out.splitlines()
+        said = [line.partition("] ")[2].split(":") for line in lines]
+        assert last == "templates found for 0 chains: 2 entries changed"
         assert [name for name, _ in said] == ["first", *(f"{name}.cif" for name in DAMAGED), "last"]
         assert [name for name, state in said if state == " not prepared"] == [
             f"{name}.cif" for name in DAMAGED

@@ -18,7 +18,9 @@ from pyarrow import parquet
 
 from refsys.data.alignment import read_alignment
 from refsys.data.examples import ExampleSpec, example_batch
+from refsys.data.homology import searched
 from refsys.data.preparation import Sources, prepare
+from refsys.data.relating import relate
 from refsys.data.store import Store
 from refsys.errors import DataError
 from support.mutations import mutated
@@ -28,6 +30,7 @@ MOST_BYTES = 2 * 2**30
 # Beyond it an allocation fails at once, so that the machine lives to tell.
 _ADDRESS_SPACE = 16 * 2**30
 _ALIGNMENT_ROWS = 200
+_QUERY = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQVKVKALPDAQFEVV"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def targets(sources, folder: Path) -> list[list[Target]]:
         store = Store(folder / "scratch")
         shutil.rmtree(store.root, ignore_errors=True)
         done = prepare(store, Sources(structure=path))
+        relate(store)
         return batch(store, done.entry)
 
     made = [
@@ -94,6 +98,7 @@ def targets(sources, folder: Path) -> list[list[Target]]:
         Target("A3M", a3m, ".a3m", read_alignment),
         Target("Stockholm", stockholm, ".sto", read_alignment),
         Target("Parquet", _as_parquet(a3m), ".pqt", read_alignment),
+        Target("FASTA", a3m.replace(b"-", b""), ".fasta", lambda path: searched(_QUERY, path)),
     ]
     return [*([target] for target in made), _record_targets(sources, folder)]
 
@@ -145,12 +150,14 @@ def _record_targets(sources, folder: Path) -> list[Target]:
     """Each file of a prepared entry, damaged where it lies."""
     sound, store = Store(folder / "sound"), Store(folder / "altered")
     entry = prepare(sound, Sources(structure=sources["1yjp"].structure.cached)).entry
+    relate(sound)
     shutil.copytree(sound.root, store.root)
 
     def read(where: Path) -> Callable[[Path], object]:
         def run(path: Path) -> object:
             shutil.copy(path, store.root / where)
             try:
+                relate(store)
                 return batch(store, entry)
             finally:
                 shutil.copy(sound.root / where, store.root / where)

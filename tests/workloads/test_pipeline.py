@@ -142,14 +142,17 @@ def test_a_batch_that_cannot_be_made_ahead_says_why(store):
 
 
 def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store):
-    """At the crop and depth of training, on cores that others use too."""
+    """At the crop and depth of training. Cores that others use too make the best of three count."""
     axes = {"tokens": 384, "alignment_rows": 1024, "preset": "full"}
     ahead = program(store, workers=1, device_ms=50, **axes)
     batch_of(ahead)
-    seconds = dict.fromkeys(ahead.phases, 0.0)
-    for _ in range(40):
-        for phase in ahead.phases:
-            start = perf_counter()
-            ahead.run(phase)
-            seconds[phase] += perf_counter() - start
-    assert seconds["wait"] < 0.2 * sum(seconds.values())
+    shares = []
+    for _ in range(3):
+        seconds = dict.fromkeys(ahead.phases, 0.0)
+        for _ in range(20):
+            for phase in ahead.phases:
+                start = perf_counter()
+                ahead.run(phase)
+                seconds[phase] += perf_counter() - start
+        shares.append(seconds["wait"] / sum(seconds.values()))
+    assert min(shares) < 0.01

@@ -27,7 +27,7 @@ from refsys.home import package_cache
 
 INPUTS = 20_000
 _LINES = 20
-_READERS = ("biotite", "gemmi", "msgpack", "numpy", "pyarrow")
+_READERS = ("biotite", "gemmi", "msgpack", "numpy", "pyarrow", "pyhmmer", "rdkit")
 
 
 def main():
