@@ -51,7 +51,7 @@ ELSEWHERE = {
 }
 # What is shortened: a pattern, and what takes its place.
 SHORTER = (
-    (r"foldperf run (demo|quick|standard|kernels|pipeline)\b", r"foldperf run \1.toml"),
+    (r"foldperf run (demo|quick|standard|kernels|pipeline|iterations)\b", r"foldperf run \1.toml"),
     (
         r"^foldperf tune operators .*",
         "TRITON_INTERPRET=1 foldperf tune --rounds 1 operators --operator pair_bias --preset tiny"
@@ -102,7 +102,7 @@ def reader(store, sources, tmp_path_factory):
     """A folder with what the pages speak of, and a shell in it."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "demo.toml").write_text(DEMO)
-    for name in ("quick", "standard", "kernels", "pipeline"):
+    for name in ("quick", "standard", "kernels", "pipeline", "iterations"):
         (folder / f"{name}.toml").write_text(SINGLE)
     (folder / "gate.toml").write_text(
         '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'

@@ -22,9 +22,10 @@ from refsys.data.vocabulary import ELEMENTS, PROTEIN_LETTERS, RESIDUE_TYPES, UNK
 from refsys.errors import DataError
 from workloads.errors import UnsupportedError
 
-# Where a batch comes from: prepared records, files that are parsed in each step, or a cache of what
-# was parsed.
+# Where a batch comes from: prepared records, in memory or on disk; files that are parsed in each
+# step, or a cache of what was parsed.
 PREPARED, PARSED, CACHED = PATHS = ("prepared", "conventional", "conventional-cached")
+COLD = "prepared-cold"
 
 # Sizes of the released model's one-hot features.
 _ALIGNMENT_CLASSES = 32

@@ -1,5 +1,6 @@
 """What the pipeline workload runs: batches made in the step, stage by stage, or ahead of it."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
@@ -74,6 +75,7 @@ class PipelineProgram(HostProgram):
 
     def __init__(self, example: Example, spec: ExampleSpec, device: torch.device) -> None:
         super().__init__(device)
+        self._first, *_ = stages_of(spec)
         self.phases = (*stages_of(spec), "stack", "to_device")
         self._example, self._spec = example, spec
         self._making: list[Making] = []
@@ -81,7 +83,7 @@ class PipelineProgram(HostProgram):
 
     def run(self, phase: str) -> None:
         """See `Program`."""
-        if phase == self.phases[0]:
+        if phase == self._first:
             self.step += 1
             self._batch = None
             self._making = [
@@ -113,6 +115,36 @@ class PipelineProgram(HostProgram):
             for name in ("token", "alignment_row", "atom")
         }
         return sizes | {"bytes": float(self._batch.nbytes)}
+
+
+class ColdPipelineProgram(PipelineProgram):
+    """The same with the example's records put out of memory before each step, and opened anew.
+
+    That is a phase of its own, ``evict``, whose time is nobody's.
+    """
+
+    def __init__(
+        self, reopen: Callable[[], Example], spec: ExampleSpec, device: torch.device
+    ) -> None:
+        super().__init__(reopen(), spec, device)
+        self._reopen = reopen
+        self.phases = ("evict", "open", *self.phases)
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        if phase == "evict":
+            evict(self._example.files())
+        elif phase == "open":
+            self._example = self._reopen()
+        else:
+            super().run(phase)
+
+
+def evict(files: Iterable[Path]) -> None:
+    """Puts files out of the page cache, as far as nobody writes them."""
+    for path in files:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class ConventionalProgram(HostProgram):

@@ -1,6 +1,7 @@
 """The host's pipeline alone: from prepared records to a batch on the device."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,11 +13,13 @@ from refsys.config import PRESETS, preset
 from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.crop import CROPS
 from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.store import Store
 from refsys.model.atom_attention import QUERIES
-from workloads.conventional import CACHED, PREPARED, files_of
+from workloads.conventional import CACHED, COLD, PREPARED, files_of
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import (
     PATH,
+    ColdPipelineProgram,
     ConventionalProgram,
     HostProgram,
     LoaderProgram,
@@ -63,7 +66,11 @@ class PipelineWorkload(Workload):
             meaning=f"size of the atom axis; 0 is {_ATOMS_PER_TOKEN} a token",
             minimum=0,
         ),
-        PATH,
+        replace(
+            PATH,
+            meaning=f"{PATH.meaning}; or records that are put out of memory before each step",
+            choices=(*PATH.choices, COLD),
+        ),
         Axis(
             name="workers",
             default=0,
@@ -86,7 +93,8 @@ class PipelineWorkload(Workload):
     def configure(self, values: Mapping[str, object]) -> Config:
         """See `Workload`; sizes of 0 become the preset's own."""
         config = super().configure(values)
-        if config["path"] != PREPARED and (config["batch"], config["crop"]) != (1, "contiguous"):
+        conventional = config["path"] not in {PREPARED, COLD}
+        if conventional and (config["batch"], config["crop"]) != (1, "contiguous"):
             raise WorkloadError(f"path={config['path']} makes one contiguous crop in a step")
         if int(config["atoms"]) % QUERIES:
             raise WorkloadError(
@@ -155,7 +163,10 @@ class PipelineWorkload(Workload):
         )
         example.verify()
         program: HostProgram = PipelineProgram(example, spec, setting.device)
-        if config["path"] != PREPARED:
+        if config["path"] == COLD:
+            store = Store(setting.store)
+            program = ColdPipelineProgram(lambda: store.open(example.entry), spec, setting.device)
+        elif config["path"] != PREPARED:
             files, cached = files_of(example.entry), config["path"] == CACHED
             program = ConventionalProgram(files, tokens, rows, setting, cached=cached)
         workers, seconds = int(config["workers"]), int(config["device_ms"]) / 1e3
@@ -167,7 +178,7 @@ class PipelineWorkload(Workload):
         Raises:
             UnsupportedError: a conventional path, which makes its tensors out of objects.
         """
-        if config["path"] != PREPARED:
+        if config["path"] not in {PREPARED, COLD}:
             raise UnsupportedError("nothing is known of the conventional path without its files")
         return AbstractProgram(_placeholder(config, None))
 

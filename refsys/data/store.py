@@ -75,6 +75,10 @@ class Example:
         names = {what: columns.path.name for what, columns in self._columns().items()}
         return names | {"clusters": " ".join(self.clusters)}
 
+    def files(self) -> list[Path]:
+        """Every file of its records."""
+        return [path for c in self._columns().values() for path in sorted(c.path.iterdir())]
+
     def _columns(self) -> dict[str, Columns]:
         """Every record by what it is."""
         found = {"structure": self.structure}

@@ -14,7 +14,7 @@ from refsys.run_config import RunConfig
 from refsys.stream_manifest import STREAMS, stream_of
 from refsys.train import train
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "pipeline.md"
 # What measuring draws, and what no entry here has.
 ELSEWHERE = {
     *("sweep order", "timing gate cases", "timing gate turns", "operator argument"),

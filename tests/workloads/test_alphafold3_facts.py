@@ -13,7 +13,8 @@ from refsys.config import PRESETS
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.precision import PRECISIONS
 from workloads.catalogue import catalogue
-from workloads.errors import UnsupportedError
+from workloads.errors import UnsupportedError, WorkloadError
+from workloads.host_programs import ConventionalProgram
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["alphafold3"]
@@ -187,3 +188,26 @@ def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
     source = WORKLOAD.source(WORKLOAD.configure(axes), setting)
     with pytest.raises(UnsupportedError, match=r"2q2k: \d+ atoms in a crop of 64 tokens; a batch"):
         source.batch(0)
+
+
+@pytest.mark.parametrize("path", ["conventional", "conventional-cached"])
+def test_the_conventional_path_is_gone_besides_and_the_batch_is_the_same(store, path, monkeypatch):
+    axes = {"tokens": 32, "alignment_rows": 4, "entry": "5vht", "preset": "tiny"}
+    setting = Setting(device=torch.device("cpu"), store=store.root)
+    made = []
+
+    class Noted(ConventionalProgram):
+        def run(self, phase):
+            super().run(phase)
+            made.append(phase)
+
+    monkeypatch.setattr("workloads.alphafold3.ConventionalProgram", Noted)
+    usual = WORKLOAD.source(WORKLOAD.configure(axes), setting)
+    other = WORKLOAD.source(WORKLOAD.configure(axes | {"path": path}), setting)
+    made.clear()
+    for step in range(2):
+        one, two = usual.batch(step), other.batch(step)
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert made.count("features") == made.count("to_device") == 2
+    with pytest.raises(WorkloadError, match="entry=synthetic has none"):
+        WORKLOAD.configure({"entry": "synthetic", "path": path})

@@ -54,6 +54,10 @@ def test_a_crop_larger_than_its_structure_is_refused(store):
 
 PHASES = {
     "prepared": ("crop", "tokens", "alignment", "atoms", "templates", "pad", "stack", "to_device"),
+    "prepared-cold": (
+        *("evict", "open", "crop", "tokens", "alignment", "atoms"),
+        *("templates", "pad", "stack", "to_device"),
+    ),
     "conventional": ("parse_structure", "parse_alignment", "tokenize", "features", "to_device"),
     "conventional-cached": ("load", "features", "to_device"),
 }
@@ -67,6 +71,13 @@ def test_every_stage_is_a_phase(store, path):
     batch_of(running)
     assert running.outcome()["token"] == 32
     assert running.outcome()["bytes"] == sum(t.nbytes for t in running.tensors()["inputs"])
+
+
+def test_what_is_not_in_memory_makes_the_same_batches(store):
+    cold, warm = (program(store, path=path) for path in ("prepared-cold", "prepared"))
+    for _ in range(3):
+        for one, two in zip(batch_of(cold), batch_of(warm), strict=True):
+            assert torch.equal(one, two)
 
 
 def test_a_cache_holds_what_was_parsed(store):
