@@ -8,7 +8,7 @@ on the device.
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -214,10 +214,6 @@ class Batch(Mapping[str, Tensor]):
             self.fields,
         )
 
-    def pin_memory(self) -> "Batch":
-        """A copy in page-locked host memory (also the hook that DataLoader calls)."""
-        return Batch({name: tensor.pin_memory() for name, tensor in self.items()}, self.fields)
-
     def packed(self) -> "PackedBatch":
         """A copy in one piece of memory, which goes through processes and to devices at once."""
         shapes = tuple(tuple(tensor.shape) for tensor in self.values())
@@ -331,14 +327,6 @@ class PackedBatch:
             for field, place, shape in zip(self.fields, places, self.shapes, strict=True)
         }
         return Batch(tensors, self.fields)
-
-    def to(self, device: torch.device) -> "PackedBatch":
-        """A copy on `device`; asynchronous from pinned memory."""
-        return replace(self, buffer=self.buffer.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "PackedBatch":
-        """A copy in page-locked host memory (the hook that DataLoader calls)."""
-        return replace(self, buffer=self.buffer.pin_memory())
 
 
 # Every field begins where any dtype may.

@@ -60,6 +60,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=_rate, default=1.8e-3)
     parser.add_argument("--warmup-steps", type=_positive, default=1000)
+    parser.add_argument(
+        "--no-buckets", action="store_true", help="pad every batch to the whole crop"
+    )
     parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--steps", type=_positive, help="steps to have done")
@@ -103,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         crop=arguments.crop,
         cycles=arguments.cycles,
         seed=arguments.seed,
+        bucketed=not arguments.no_buckets,
         checkpointing=not arguments.no_checkpointing,
         learning_rate=arguments.learning_rate,
         warmup_steps=arguments.warmup_steps,

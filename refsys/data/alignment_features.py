@@ -12,6 +12,8 @@ from refsys.streams import Draw
 _NONE = -1
 # Of which a cycle's are drawn (AlphaFold 3 supplement, section 2.2).
 _MOST_ROWS = 16_384
+# Places with more than so many columns for each of them are gathered one by one.
+_SPARSE = 8
 
 
 def alignment_arrays(
@@ -87,13 +89,16 @@ def alignment_arrays(
 def _cells(
     column: NDArray[np.uint8], rows: NDArray[np.int64], places: NDArray[np.int32]
 ) -> NDArray[np.uint8]:
-    """[row, place] of an alignment's columns; a run of places is copied, others are gathered."""
+    """[row, place] of an alignment's columns; runs are copied, which is faster than to gather."""
     array = np.asarray(column)
     first, end = int(places[0]), int(places[-1]) + 1
+    if end - first > _SPARSE * len(places):
+        return array[rows[:, None], places]
+    run = array[rows, first:end]
     # The atoms of a modified residue have one place: a run has none twice.
     if np.array_equal(places, np.arange(first, end)):
-        return array[rows, first:end]
-    return array[rows[:, None], places]
+        return run
+    return np.take(run, places - first, axis=1)
 
 
 def _taken_rows(

@@ -78,15 +78,23 @@ class Columns(Mapping[str, NDArray[Any]]):
         Raises:
             DataError: a column is missing, truncated or altered, or the facts are.
         """
-        if _facts_checksum(self.facts) != self._facts_sha256:
-            raise DataError(
-                f"{self.path / _HEADER}: altered since it was written; delete {self.path}"
-            )
+        self.verify_facts()
         for name, declared in self._declared.items():
             if _checksum(self._map(name)) != declared["sha256"]:
                 raise DataError(
                     f"{self.path / name}.npy: altered since it was written; delete {self.path}"
                 )
+
+    def verify_facts(self) -> None:
+        """Compares the checksum of the facts alone.
+
+        Raises:
+            DataError: they are altered.
+        """
+        if _facts_checksum(self.facts) != self._facts_sha256:
+            raise DataError(
+                f"{self.path / _HEADER}: altered since it was written; delete {self.path}"
+            )
 
 
 def write_columns(

@@ -21,7 +21,7 @@ from refsys.data.buckets import atom_bucket, row_bucket, token_bucket
 from refsys.data.crop import CROPS, crop_tokens
 from refsys.data.labels import symmetries_of, with_labels_of
 from refsys.data.sampling import WEIGHTED, Choice, sampling
-from refsys.data.store import Example, Store
+from refsys.data.store import Example, Store, short_digest
 from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.label_permutation import Symmetries
 from refsys.model.atom_attention import QUERIES
@@ -167,8 +167,16 @@ class Examples:
         self._latest: _Latest | None = None
 
     def records(self) -> dict[str, dict[str, str]]:
-        """What the batches are made of: names of records, which name their content, by entry."""
-        return {example.entry: example.records() for example in self._examples}
+        """What decides the batches: names of records, which name their content, by entry.
+
+        And clusters, by which chains are weighed.
+        """
+        weighed = self.spec.sampling == WEIGHTED
+        return {
+            example.entry: example.records()
+            | ({"clusters": short_digest(" ".join(example.clusters))} if weighed else {})
+            for example in self._examples
+        }
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a training step.

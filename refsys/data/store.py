@@ -71,9 +71,8 @@ class Example:
             columns.verify()
 
     def records(self) -> dict[str, str]:
-        """Names of the records, which say what they were made from, and the clusters."""
-        names = {what: columns.path.name for what, columns in self._columns().items()}
-        return names | {"clusters": " ".join(self.clusters)}
+        """Names of the records, which say what they were made from, by what they are."""
+        return {what: columns.path.name for what, columns in self._columns().items()}
 
     def files(self) -> list[Path]:
         """Every file of its records."""
@@ -148,12 +147,14 @@ class Store:
         )
 
     def structures(self) -> dict[str, Columns]:
-        """The structure record of every entry that can be opened, by entry."""
+        """The structure record of every entry that can be read, by entry."""
         found = {}
         for entry in self.entries():
             try:
                 manifest = json.loads(self._manifest(entry).read_bytes())
-                found[entry] = self.record("structure", str(manifest["structure"]))
+                columns = self.record("structure", str(manifest["structure"]))
+                columns.verify_facts()
+                found[entry] = columns
             except (OSError, DataError, *MALFORMED):
                 # Preparing the entry again will say why.
                 continue

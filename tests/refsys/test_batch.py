@@ -121,7 +121,7 @@ def test_a_packed_batch_is_the_same_batch_in_one_piece():
     }
     batch = Batch(drawn, batch.fields)
     packed = pickle.loads(pickle.dumps(batch.packed()))
-    found = packed.to(torch.device("cpu")).unpacked()
+    found = packed.unpacked()
     assert found.digests() == batch.digests()
     assert found.sizes == batch.sizes
     assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1

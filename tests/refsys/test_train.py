@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from bench.cli import main
 from refsys.checkpoint import checkpoints
@@ -156,6 +159,57 @@ class TestReplay:
         (tmp_path / "log.jsonl").write_text("{\n")
         assert main([*self.OPTIONS, *where]) == 2
         assert "log.jsonl: step 0: unreadable" in capsys.readouterr().err
+
+
+class Sleeping:
+    """A device that is at work for 50 ms a step."""
+
+    forward_phases = ("forward",)
+    losses: ClassVar = {}
+    loss = torch.zeros(())
+    schedule = SimpleNamespace(rate=lambda step: 1e-3)
+
+    def initialize(self):
+        pass
+
+    def begin(self, batch, step):
+        assert batch["alignment"].shape[2:] == (1024, 384)
+        return self
+
+    def run(self, phase):
+        time.sleep(0.05)
+
+    def backward(self, loss):
+        pass
+
+    def update(self, step):
+        return torch.zeros(())
+
+    def cycles_of(self, step):
+        return 1
+
+
+def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store, tmp_path, monkeypatch):
+    """At the crop and depth of training. Cores that others use too make the best of three count."""
+    config = RunConfig(
+        preset="full",
+        model="alphafold3",
+        entries=("8vkf",),
+        tokens=384,
+        alignment_rows=1024,
+        cycles=4,
+        bucketed=False,
+    )
+    monkeypatch.setattr("refsys.train._training", lambda config, device: Sleeping())
+    monkeypatch.setattr("refsys.train.save", lambda *arguments: None)
+    steps = []
+    train(config, store, tmp_path, steps=66, workers=1, on_step=steps.append)
+    shares = []
+    for first in (6, 26, 46):
+        part = [step.seconds for step in steps[first : first + 20]]
+        waited = sum(seconds["data"] for seconds in part)
+        shares.append(waited / sum(sum(seconds.values()) for seconds in part))
+    assert min(shares) < 0.01
 
 
 def test_the_log_says_loss_rate_and_phase_times(store, tmp_path):

@@ -55,7 +55,7 @@ class TestBatch:
             assert same(examples[step], again[step])
         assert not all(same(examples[0], examples[step]) for step in range(1, 9))
 
-    @pytest.mark.parametrize("workers", [1, 4])
+    @pytest.mark.parametrize("workers", [1, 2, 4])
     @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
     def test_workers_change_nothing(self, examples, workers):
         loader = DataLoader(
