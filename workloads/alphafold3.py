@@ -116,7 +116,8 @@ class AlphaFold3Workload(StructureTraining):
         """See `StructureTraining`."""
         templates = model_config(config).templates
         options = spec_options(config, setting)
-        return ExampleSpec(**options, whole=True, atoms=int(config["atoms"]), templates=templates)
+        whole = ExampleSpec(**options, whole=True, atoms=int(config["atoms"]), templates=templates)
+        return whole.share(setting.rank, setting.ranks)
 
     def source(self, config: Config, setting: Setting) -> Source:
         """See `StructureTraining`; the conventional path is gone besides, for its time.

@@ -142,18 +142,16 @@ class PipelineWorkload(Workload):
     def build(self, config: Config, setting: Setting) -> Program:
         """See `Workload`."""
         example = open_entry(str(config["entry"]), setting.store)
-        tokens, batch = int(config["tokens"]), int(config["batch"])
-        rows = int(config["alignment_rows"])
+        tokens, rows = int(config["tokens"]), int(config["alignment_rows"])
         if example.tokens < tokens:
             raise UnsupportedError(
                 f"{example.entry} has {example.tokens} tokens, and a crop of {tokens} would "
                 "measure padding; take a longer structure"
             )
-        spec = ExampleSpec(
+        whole = ExampleSpec(
             tokens=tokens,
             alignment_rows=rows,
-            batch=batch,
-            first=setting.rank * batch,
+            batch=int(config["batch"]) * setting.ranks,
             crop=str(config["crop"]),
             seed=setting.seed,
             whole=True,
@@ -161,6 +159,7 @@ class PipelineWorkload(Workload):
             atoms=_atoms(config),
             templates=preset(str(config["preset"])).templates,
         )
+        spec = whole.share(setting.rank, setting.ranks)
         example.verify()
         program: HostProgram = PipelineProgram(example, spec, setting.device)
         if config["path"] == COLD:

@@ -336,12 +336,11 @@ def model_config(config: Config) -> ModelConfig:
 
 
 def spec_options(config: Config, setting: Setting) -> dict[str, Any]:
-    """The options of `ExampleSpec` that the shared axes choose."""
+    """The options of `ExampleSpec` that the shared axes choose, of the batch of all ranks."""
     return {
         "tokens": int(config["tokens"]),
         "alignment_rows": int(config["alignment_rows"]),
-        "batch": int(config["batch"]),
-        "first": setting.rank * int(config["batch"]),
+        "batch": int(config["batch"]) * setting.ranks,
         "crop": str(config["crop"]),
         "cycles": int(config["cycles"]),
         "sampling": EPOCHS,

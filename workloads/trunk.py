@@ -59,7 +59,8 @@ class TrunkWorkload(StructureTraining):
 
     def spec(self, config: Config, setting: Setting) -> ExampleSpec:
         """See `StructureTraining`."""
-        return ExampleSpec(**spec_options(config, setting))
+        whole = ExampleSpec(**spec_options(config, setting))
+        return whole.share(setting.rank, setting.ranks)
 
     def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
         """See `StructureTraining`."""

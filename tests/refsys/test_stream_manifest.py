@@ -38,7 +38,8 @@ def drawn(store, tmp_path_factory):
         examples = Examples(store, ["8vkf", "1kd8", "5vht"], spec)
         for step in range(12):
             _ = examples[step]
-        _ = Examples(store, ["8vkf"], replace(spec, sampling=EPOCHS))[0]
+        # Orders of epochs are kept: this one no other test has.
+        _ = Examples(store, ["8vkf"], replace(spec, sampling=EPOCHS, seed=987))[0]
         synthetic_batch(spec, 0)
         config = RunConfig(
             preset="tiny", model="alphafold3", entries=("8vkf",), tokens=16, alignment_rows=4
