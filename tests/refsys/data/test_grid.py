@@ -29,6 +29,17 @@ def test_the_nearest_are_those_of_all(known, count, wide, seed):
     assert found.tolist() == asked(positions, tokens, place, count).tolist()
 
 
+@pytest.mark.parametrize("count", [20, 100, 200, 300, 500, 900, 1500])
+def test_what_is_outside_the_box_may_be_nearer_than_its_corners(count):
+    """Evenly filled space: a box holds twice as many as the sphere in it."""
+    random = np.random.default_rng(count)
+    positions = random.uniform(0, 100, size=(5000, 3)).astype(np.float32)
+    grid = grid_columns(positions, np.arange(5000))
+    for place in positions[:: 5000 // 20]:
+        found = nearest(grid, place, count)
+        assert found.tolist() == asked(positions, np.arange(5000), place, count).tolist()
+
+
 def test_nothing_has_no_nearest():
     grid = grid_columns(np.empty((0, 3), np.float32), np.empty(0, np.int64))
     assert not len(nearest(grid, np.zeros(3, np.float32), 5))

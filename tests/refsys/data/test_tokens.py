@@ -156,6 +156,10 @@ def test_the_interface_is_what_is_near_another_chain(read):
     assert not apart["token_interface"].any()
 
 
+def test_distances_are_the_published_ones():
+    assert (INTERFACE_DISTANCE, CONTACT_DISTANCE) == (15, 5)
+
+
 @pytest.mark.parametrize("entry", ["2q2k", "5lwx", "1kd8"])
 def test_the_interface_of_real_chains_is_what_is_nearer_than_fifteen_angstrom(sources, entry):
     columns = structure_columns(read_structure(sources[entry].structure.cached))
