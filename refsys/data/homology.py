@@ -16,7 +16,7 @@ from refsys.errors import DataError
 
 # Of the whole search: how many matches as good as that chance alone would give.
 LARGEST_E_VALUE = 1e-3
-# Whose letters the search knows.
+# What the searched sequence is called in an alignment.
 _QUERY = "query"
 
 

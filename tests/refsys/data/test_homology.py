@@ -130,10 +130,15 @@ class TestPrepare:
         names = {a.facts["source"] for a in Store(tmp_path).open("2q2k").alignments.values()}
         assert names == {file.name}
 
-    def test_without_sequences_it_says_where_they_come_from(self, sources, tmp_path, monkeypatch):
+    def test_without_sequences_it_says_where_they_come_from(
+        self, sources, tmp_path, monkeypatch, capsys
+    ):
         path = str(sources["1ubq"].structure.cached)
         monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
         assert main(["prepare", path, "--search", "--store", str(tmp_path)]) == 2
+        assert "no sequences to search in are in the cache; run 'foldperf fetch --all'" in (
+            capsys.readouterr().err
+        )
 
     def test_in_the_human_proteome_ubiquitin_has_many(self, sources, tmp_path):
         assert self.prepare(sources, tmp_path, "--search") == 0

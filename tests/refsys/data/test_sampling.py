@@ -16,13 +16,15 @@ from refsys.errors import ArgumentError
 SPEC = ExampleSpec(tokens=48, alignment_rows=8, whole=True, atoms=768, batch=4)
 
 
+class Columns(dict):
+    """Columns, with facts."""
+
+
 def example(kinds, clusters, pairs=()):
     chains = [{"kind": kind, "name": str(place)} for place, kind in enumerate(kinds)]
-    structure = {"interface_chains": np.array(pairs, np.int32).reshape(-1, 2)}
-    columns = SimpleNamespace(facts={"chains": chains}, __getitem__=structure.__getitem__)
-    columns = type("Columns", (), {"facts": columns.facts, "__getitem__": structure.get})
-    columns.__getitem__ = lambda self, name: structure[name]
-    return SimpleNamespace(structure=columns(), clusters=clusters)
+    structure = Columns(interface_chains=np.array(pairs, np.int32).reshape(-1, 2))
+    structure.facts = {"chains": chains}
+    return SimpleNamespace(structure=structure, clusters=clusters)
 
 
 class TestWeighted:
