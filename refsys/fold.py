@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refsys.confidence_losses import LARGEST_ERROR, of_atoms
 from refsys.data.atom_features import crop_atoms
-from refsys.data.examples import ExampleSpec, example_batch
+from refsys.data.making import ExampleSpec, example_batch
 from refsys.data.store import Example
 from refsys.errors import DivergedError
 from refsys.model.alphafold3 import AlphaFold3

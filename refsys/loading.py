@@ -9,8 +9,9 @@ import torch
 
 from refsys.batch import PackedBatch
 from refsys.config import preset
-from refsys.data.examples import Drawn, Examples, ExampleSpec
+from refsys.data.examples import Drawn, Examples
 from refsys.data.loader import made_ahead
+from refsys.data.making import ExampleSpec
 from refsys.data.store import Store
 from refsys.data.upload import Sent, Upload
 from refsys.run_config import WHOLE, RunConfig

@@ -8,7 +8,7 @@ import torch
 from refsys.alphafold3_step import STAGES, AlphaFold3Training
 from refsys.batch import ALPHAFOLD3_FIELDS, Batch
 from refsys.data.atom_features import LIGAND_BONDS
-from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
 from refsys.model.atom_attention import QUERIES
 from refsys.precision import precision

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from refsys.batch import Batch, PackedBatch
-from refsys.data.examples import ExampleSpec, Making, stages_of
 from refsys.data.loader import made_ahead
+from refsys.data.making import ExampleSpec, Making, stages_of
 from refsys.data.store import Example
 from refsys.data.upload import Upload
 from refsys.errors import CapacityError

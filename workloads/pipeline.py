@@ -12,7 +12,7 @@ from refsys.batch import ALPHAFOLD3_FIELDS, Batch
 from refsys.config import PRESETS, preset
 from refsys.data.atom_features import LIGAND_BONDS
 from refsys.data.crop import CROPS
-from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.store import Store
 from refsys.model.atom_attention import QUERIES
 from workloads.conventional import CACHED, COLD, PREPARED, files_of

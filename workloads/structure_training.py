@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
+from refsys.data.making import ExampleSpec
 from refsys.data.sampling import EPOCHS
 from refsys.data.store import RESERVED_ENTRY, Example, Store
 from refsys.errors import CapacityError, DataError

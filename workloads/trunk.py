@@ -7,7 +7,7 @@ import torch
 
 from refsys.batch import Batch
 from refsys.config import PRESETS
-from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.synthetic import synthetic_batch
 from refsys.precision import precision
 from refsys.training_step import Training, TrunkTraining

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from refsys.batch import ALPHAFOLD3_FIELDS, PROTEIN, Batch
 from refsys.data.atom_features import LIGAND_BONDS
-from refsys.data.examples import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.vocabulary import RESIDUE_CLASSES
 from refsys.model.atom_attention import QUERIES
 from refsys.streams import Draw

@@ -9,8 +9,9 @@ from support.atoms import with_atoms, with_labels, with_templates
 from support.trunks import CONFIG, FLOAT64, random_batch, randomize
 
 from refsys.alphafold3_step import STAGES, AlphaFold3Training
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
 from refsys.data.labels import symmetries_of
+from refsys.data.making import ExampleSpec
 
 
 class Exchanged(Mapping):

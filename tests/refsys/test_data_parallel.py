@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from refsys.config import PRESETS
-from refsys.data.examples import ExampleSpec
+from refsys.data.making import ExampleSpec
 from refsys.data.synthetic import synthetic_batch
 from refsys.parallel.collectives import traffic
 from refsys.parallel.data_parallel import GradientAverage

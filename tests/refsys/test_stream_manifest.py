@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from refsys import streams
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
+from refsys.data.making import ExampleSpec
 from refsys.data.sampling import EPOCHS
 from refsys.data.synthetic import synthetic_batch
 from refsys.run_config import RunConfig

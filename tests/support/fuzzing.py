@@ -17,8 +17,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from refsys.data.alignment import read_alignment
-from refsys.data.examples import ExampleSpec, example_batch
 from refsys.data.homology import searched
+from refsys.data.making import ExampleSpec, example_batch
 from refsys.data.preparation import Sources, prepare
 from refsys.data.relating import relate
 from refsys.data.store import Store

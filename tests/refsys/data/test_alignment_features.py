@@ -6,7 +6,7 @@ from support import mmcif as part
 from support.mmcif import mmcif
 
 from refsys.data.alignment_features import _cells, alignment_arrays
-from refsys.data.examples import ExampleSpec, crop_of
+from refsys.data.making import ExampleSpec, crop_of
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.data.vocabulary import GAP

@@ -8,7 +8,8 @@ from support.mmcif import mmcif
 
 from refsys.batch import LIGAND
 from refsys.data.atom_features import crop_atoms
-from refsys.data.examples import Examples, ExampleSpec, crop_of, example_batch
+from refsys.data.examples import Examples
+from refsys.data.making import ExampleSpec, crop_of, example_batch
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 

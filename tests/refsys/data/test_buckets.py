@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refsys.data.buckets import atom_bucket, row_bucket, token_bucket
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
+from refsys.data.making import ExampleSpec
 
 
 @given(st.integers(1, 5000), st.integers(0, 5000))

@@ -9,7 +9,7 @@ from support.tokens import line
 from refsys.data.alignment_features import alignment_arrays
 from refsys.data.atom_features import _moved, template_arrays
 from refsys.data.crop import contiguous_crop, crop_tokens, spatial_crop
-from refsys.data.examples import ExampleSpec, example_batch
+from refsys.data.making import ExampleSpec, example_batch
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.model.augmentation import random_motions, unit_noise

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from refsys.data.examples import ATOM_STEP, Examples, ExampleSpec
+from refsys.data.examples import Examples
+from refsys.data.making import ATOM_STEP, ExampleSpec
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.data.synthetic import synthetic_batch
@@ -176,7 +177,7 @@ class TestBatch:
         assert not torch.equal(batch["token_index"][0], batch["token_index"][1])
 
     def test_too_many_bonds_are_an_error(self, store, monkeypatch):
-        monkeypatch.setattr("refsys.data.examples.BONDS_PER_TOKEN", 0)
+        monkeypatch.setattr("refsys.data.making.BONDS_PER_TOKEN", 0)
         with pytest.raises(DataError, match="bonds in a crop of 468 tokens; a batch holds 0"):
             _ = Examples(store, ["8vkf"], ExampleSpec(tokens=468, alignment_rows=1))[0]
 

@@ -6,8 +6,9 @@ import torch
 from support import mmcif as part
 from support.mmcif import mmcif
 
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
 from refsys.data.labels import symmetries_of
+from refsys.data.making import ExampleSpec
 from refsys.data.mmcif import read_structure
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
+from refsys.data.making import ExampleSpec
 from refsys.data.sampling import EPOCHS, Choice, Epochs, Weighted, sampling
 from refsys.errors import ArgumentError
 

@@ -13,7 +13,8 @@ from support.mmcif import mmcif
 
 from refsys.data import preparation
 from refsys.data.columns import FORMAT_VERSION, open_columns, record_name, write_columns
-from refsys.data.examples import Examples, ExampleSpec
+from refsys.data.examples import Examples
+from refsys.data.making import ExampleSpec
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.errors import DataError

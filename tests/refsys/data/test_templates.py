@@ -6,7 +6,7 @@ from biotite.sequence import ProteinSequence
 from biotite.sequence.align import SubstitutionMatrix, align_optimal
 from biotite.structure import superimpose
 
-from refsys.data.examples import ExampleSpec, crop_of, example_batch
+from refsys.data.making import ExampleSpec, crop_of, example_batch
 from refsys.data.preparation import Sources, prepare
 from refsys.data.store import Store
 from refsys.data.vocabulary import AMINO_ACIDS, GAP, UNKNOWN
