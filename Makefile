@@ -7,11 +7,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit fuzz clean
+.PHONY: help install demo test lint unit bits fuzz clean
 
 help:
 	@echo "make demo   fetch real proteins, measure the trunk on them, write an HTML report"
 	@echo "make test   lint, type-check and run the test suite"
+	@echo "make bits   run the tests that compare bits as each processor would"
 	@echo "make fuzz   read 20,000 damaged files, into results/recorded/fuzz.json"
 	@echo "make clean  remove the virtual environment and the ignored results"
 
@@ -41,6 +42,10 @@ lint: $(READY)
 unit: $(READY)
 	$(BIN)/foldperf fetch --all
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bits: $(READY)
+	$(BIN)/foldperf fetch --all
+	$(BIN)/python tests/bits.py -n 2 --dist loadfile
 
 fuzz: $(READY)
 	$(BIN)/foldperf fetch --all

@@ -20,6 +20,7 @@ if not any("tests/gpu" in argument for argument in sys.argv[1:]):
 
 import pytest
 from hypothesis import settings
+from support import HANG_S
 
 from bench.cli import main
 from refsys.data.fetch import packages, prepared_sources
@@ -68,7 +69,7 @@ def everything(sources, tmp_path_factory):
 def foldperf(tmp_path):
     """Runs the command line as a process in a folder of its own, with extra import paths."""
 
-    def run(*arguments, paths=(), check=None, timeout=300, **environment):
+    def run(*arguments, paths=(), check=None, **environment):
         search = os.pathsep.join(map(str, (*paths, ROOT)))
         done = subprocess.run(
             [sys.executable, "-m", "bench", *map(str, arguments)],
@@ -76,7 +77,7 @@ def foldperf(tmp_path):
             env=os.environ | {"PYTHONPATH": search} | environment,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=HANG_S,
             check=False,
         )
         if check is not None:

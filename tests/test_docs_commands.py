@@ -14,6 +14,7 @@ from importlib import import_module
 
 import gemmi
 import pytest
+from support import HANG_S
 from support.documents import PAGES, ROOT, commands_of, toml_blocks_of
 
 from bench.cli import COMMANDS
@@ -137,7 +138,7 @@ def reader(store, sources, tmp_path_factory):
     def shell(command):
         return run_isolated(
             ["sh", "-c", command],
-            timeout_s=600,
+            timeout_s=HANG_S,
             memory_limit_bytes=8 * 2**30,
             environment=environment,
             folder=folder,

@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+from support import HANG_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BINARY = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -18,7 +19,6 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
     "--remote-debugging-pipe",
 )
-PATIENCE_S = 90
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium on this machine")
 
@@ -73,7 +73,7 @@ class Browser:
         return found["result"].get("value")
 
     def _receive(self):
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + HANG_S
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from_read], [], [], deadline - time.monotonic())
             assert ready, "the browser is silent"

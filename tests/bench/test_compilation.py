@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import mutants
+from support import HANG_S, mutants
 
 from bench.cli import main
 from bench.compilation.compiler import Compiled
@@ -34,7 +34,7 @@ def python(*arguments, home=None, **options):
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=HANG_S,
         **options,
     )
 
@@ -116,7 +116,7 @@ def test_interpreted_kernels_cannot_be_compiled():
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     run = run_isolated(
         [sys.executable, "-m", "bench", "compile"],
-        timeout_s=120,
+        timeout_s=HANG_S,
         memory_limit_bytes=8 * 2**30,
         environment=environment,
         folder=ROOT,

@@ -6,6 +6,7 @@ from statistics import median
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import HANG_S
 from support.records import valid_records
 from support.third_party import install
 
@@ -72,10 +73,10 @@ def toys(tmp_path):
     return install(folder)
 
 
-def run_toys(foldperf, tmp_path, toys, behaviours, check, timeout_s=120):
+def run_toys(foldperf, tmp_path, toys, behaviours, check):
     sweep = tmp_path / "toy.toml"
     sweep.write_text(
-        f"[protocol]\n{QUICK}timeout_s = {timeout_s}\n[[case]]\n"
+        f"[protocol]\n{QUICK}timeout_s = {HANG_S}\n[[case]]\n"
         f'workload = "toy"\nranks = 2\naxes = {{ behaviour = {json.dumps(behaviours)} }}\n'
     )
     foldperf("run", sweep, paths=[toys], check=check)
@@ -90,7 +91,7 @@ def test_a_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     assert (full["status"], full["reason"]) == ("oom", "rank 1: MemoryError: too much was asked")
     gone = found["exit on rank 1"]
     assert gone["status"] == "crash"
-    assert max(full["duration_s"], gone["duration_s"]) < 100
+    assert max(full["duration_s"], gone["duration_s"]) < HANG_S / 2
 
 
 def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):

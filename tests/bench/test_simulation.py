@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import HANG_S
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -194,7 +195,7 @@ def test_prediction_meets_the_kernels_own_mark():
     """The process's high-water mark in a real step is within 5 % of the predicted peak."""
     script = Path(__file__).with_name("high_water_mark.py")
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=HANG_S
     )
     predicted, marked = map(int, done.stdout.split())
     assert predicted > 300 * 2**20

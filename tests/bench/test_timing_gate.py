@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from support import paced
+from support import HANG_S, paced
 
 from bench.cli import main
 from bench.errors import BenchError
@@ -213,7 +213,7 @@ def test_a_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packag
     options = ("--only", "paced", "--pairs", "4", "--json")
     options += ("--markdown", str(markdown), "--junit", str(junit))
     running = gate(old, new, packages, *options)
-    out, err = running.communicate(timeout=120)
+    out, err = running.communicate(timeout=HANG_S)
     assert running.returncode == 1, err
     found = json.loads(out)
     cells = {Cell(cell["case"], cell["phase"]): cell for cell in found["cells"]}
@@ -303,16 +303,16 @@ def test_a_termination_leaves_neither_processes_nor_folders(tmp_path, packages):
     old = paced.tree(tmp_path / "old", json.dumps(PACE))
     new = paced.tree(tmp_path / "new", json.dumps({"same": "hang"}))
     running = gate(old, new, packages, "--only", "operator=same")
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANG_S
     while not (children := descendants(running.pid)) or len(children) < 4:
         assert time.monotonic() < end, "four processes were never seen"
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=30)
+    running.communicate(timeout=HANG_S)
     assert running.returncode == 130
     assert not list(packages.glob("foldperf-gate-*"))
     # The kernel kills them; that they are gone may take a moment.
-    end = time.monotonic() + 30
+    end = time.monotonic() + HANG_S
     while left := [child for child in children if Path(f"/proc/{child}").exists()]:
         assert time.monotonic() < end, left
         time.sleep(0.05)

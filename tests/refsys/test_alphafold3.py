@@ -129,6 +129,7 @@ def test_the_rollout_and_the_judgement_pass_no_gradient_to_the_trunk(model, batc
     assert touched == {"confidence"}
 
 
+@pytest.mark.bits
 def test_draws_depend_on_what_they_are_for_alone(batch):
     mask = batch["atom_mask"]
     this = context(batch, step=3)
@@ -146,6 +147,7 @@ def test_draws_depend_on_what_they_are_for_alone(batch):
     assert float(logs.std()) == pytest.approx(1.5, abs=0.05)
 
 
+@pytest.mark.bits
 def test_draws_of_a_rollout_do_not_depend_on_its_length(batch, monkeypatch):
     mask, this = batch["atom_mask"], context(batch, step=3)
     many = unit_noises(this, mask, 2, 1, "a", 5)

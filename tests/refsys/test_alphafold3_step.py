@@ -51,6 +51,7 @@ def batch():
     return with_templates(with_labels(with_atoms(random_batch(9, 3))))
 
 
+@pytest.mark.bits
 def test_permutation_of_identical_chains_leaves_the_loss(store):
     """Chains B and C of 2q2k are copies, modelled differently; which is which must not matter."""
     spec = ExampleSpec(tokens=96, alignment_rows=2, crop="contiguous", whole=True)
@@ -103,6 +104,7 @@ def test_only_the_last_recycle_is_differentiated(batch):
     assert gradient.abs().max() > 0, "the last cycle's own embedding is differentiated"
 
 
+@pytest.mark.bits
 def test_phases_in_turn_are_the_whole_forward_pass(batch):
     made = training()
     passing = made.begin(batch, 4)

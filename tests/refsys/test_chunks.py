@@ -72,6 +72,7 @@ def test_rows_change_no_loss_and_no_gradient_of_the_trunk(trunk, batch, rows, ch
         assert_close(chunked[name], gradient, name)
 
 
+@pytest.mark.bits
 def test_as_many_rows_as_there_are_is_all_of_them(trunk, batch):
     loss, gradients = trunk_step(trunk, batch)
     again, chunked = trunk_step(trunk, batch, chunks=Chunks(rows=TOKENS))

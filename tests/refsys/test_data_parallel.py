@@ -53,6 +53,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(("ranks", "bucket_bytes"), [(2, 2**30), (4, 20_000)])
 def test_gradients_are_those_of_the_whole_batch(tmp_path, ranks, bucket_bytes):
     arguments = (ranks, free_port(), bucket_bytes, str(tmp_path))

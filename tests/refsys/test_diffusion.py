@@ -107,6 +107,7 @@ def test_windows_are_what_they_say():
     assert not key_windows(torch.ones(1, 32, dtype=torch.bool), 1, layout)[0, 0, :HALO].any()
 
 
+@pytest.mark.bits
 def test_no_atom_is_read_beyond_48_either_way():
     """What a window says does not change when anything further away does, and does when nearer."""
     atoms = 32 * 6
@@ -299,6 +300,7 @@ class TestTemplates:
         plain, other = (self.out(embedder, each, inputs[2], batch) for each in (features, moved))
         torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
 
+    @pytest.mark.bits
     def test_their_order_and_absent_ones_change_nothing(self, embedder, batch, inputs):
         features = templates(TOKENS)
         flipped = TemplateFeatures(

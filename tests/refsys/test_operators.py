@@ -334,6 +334,7 @@ class TestBackends:
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):
             ops.use_backend(softmax="reference").__enter__()
 
+    @pytest.mark.bits
     def test_compiled_equals_reference_and_itself_in_every_bit(self):
         (x, *weights), _ = ARGUMENTS["transition"]
         inputs = [t.float().requires_grad_() for t in (x, *weights)]

@@ -85,6 +85,7 @@ def test_sdpa_is_as_exact_as_plain_pytorch(tensors):
     assert_exact(OPERATOR, tensors, {"softmax": F64}, torch.float32, backend="sdpa")
 
 
+@pytest.mark.bits
 def test_what_is_not_there_is_named_and_counted(tensors):
     before = ops.fallbacks()
     expected = OPERATOR.reference(*tensors, softmax=F64)

@@ -35,6 +35,7 @@ def test_known_answers_on_ints_arrays_and_tensors(counter, key, expected):
     assert tuple(int(word[0]) for word in tensors) == expected
 
 
+@pytest.mark.bits
 @given(
     seed=st.integers(0, 2**63),
     stream=st.text(max_size=8),
@@ -52,6 +53,7 @@ def test_host_and_device_agree(seed, stream, step, example, start, count):
     )
 
 
+@pytest.mark.bits
 @given(start=st.integers(0, 1000), count=st.integers(1, 50), cut=st.integers(0, 50))
 def test_a_draw_can_be_cut_anywhere(start, count, cut):
     draw, cut = Draw(1, "cut"), min(cut, count)
@@ -79,6 +81,7 @@ def test_equal_integers_of_a_sample_stay_in_order(monkeypatch):
     assert Draw(0, "same").sample(9, 4).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.bits
 def test_tensor_keys_broadcast_over_the_batch():
     examples = torch.tensor([[5], [9]])
     both = Draw(1, "a", torch.tensor(2), examples).uniform_on(CPU, 7, 3)
@@ -86,6 +89,7 @@ def test_tensor_keys_broadcast_over_the_batch():
         assert np.array_equal(both[row].numpy(), Draw(1, "a", 2, example).uniform(7, 3))
 
 
+@pytest.mark.bits
 def test_a_table_is_its_rows():
     examples = torch.tensor([[5], [9]])
     table = Draw(1, "a", 2, examples).uniform_table_on(CPU, rows=3, count=6)
@@ -95,6 +99,7 @@ def test_a_table_is_its_rows():
         assert torch.equal(table[row, 1], single[row])
 
 
+@pytest.mark.bits
 @given(blocks=st.lists(st.integers(0, 2**40), min_size=1, max_size=5), count=st.integers(1, 15))
 def test_a_table_of_normals_is_its_rows(blocks, count):
     starts = 4 * torch.tensor(blocks)
@@ -105,6 +110,7 @@ def test_a_table_of_normals_is_its_rows(blocks, count):
         assert torch.equal(table[row, 1], draw.normal_on(CPU, count, start))
 
 
+@pytest.mark.bits
 @given(
     rows=st.lists(st.integers(0, 2**40), min_size=1, max_size=9),
     width=st.sampled_from([4, 8, 20]),

@@ -59,6 +59,7 @@ def test_it_learns(reference):
     assert np.mean(reference[-10:]) < np.mean(reference[:10]) - 0.1
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_the_same_bits_again_for_any_number_of_workers(store, tmp_path, reference, workers):
@@ -66,6 +67,7 @@ def test_the_same_bits_again_for_any_number_of_workers(store, tmp_path, referenc
     assert losses(tmp_path) == reference
 
 
+@pytest.mark.bits
 def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
     """Every step is a stop: each of the first twelve by itself, then longer strides."""
     for number, stop in enumerate((*range(1, 13), 20, 33, 34, STEPS)):
@@ -73,6 +75,7 @@ def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
     assert losses(tmp_path) == reference
 
 
+@pytest.mark.bits
 def test_the_same_bits_after_kills(store, tmp_path, reference):
     """SIGKILL at any moment costs the steps since the last checkpoint, and no bit of the result."""
     command = [
@@ -96,6 +99,7 @@ def test_the_same_bits_after_kills(store, tmp_path, reference):
     assert losses(tmp_path) == reference
 
 
+@pytest.mark.bits
 def test_a_signal_stops_after_the_step_with_a_checkpoint(store, tmp_path, reference):
     def interrupt(step):
         if step.step == 6:
@@ -190,7 +194,7 @@ class Sleeping:
 
 
 def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store, tmp_path, monkeypatch):
-    """At the crop and depth of training. Cores that others use too make the best of three count."""
+    """At the crop and depth of training; on shared cores, in one undisturbed window of three."""
     config = RunConfig(
         preset="full",
         model="alphafold3",

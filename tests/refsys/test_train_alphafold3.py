@@ -77,6 +77,7 @@ def test_the_log_has_every_loss_and_the_time_of_every_phase(folder):
     assert {line["cycles"] for line in log(folder)} == {1, 2}
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_the_same_bits_for_any_number_of_workers(store, tmp_path, folder, workers):
@@ -84,12 +85,14 @@ def test_the_same_bits_for_any_number_of_workers(store, tmp_path, folder, worker
     assert losses(tmp_path) == losses(folder)
 
 
+@pytest.mark.bits
 def test_the_same_bits_after_stopping_anywhere(store, tmp_path, folder):
     for number, stop in enumerate((1, 2, 5, STEPS)):
         assert train(CONFIG, store, tmp_path, steps=stop, workers=number % 2) == stop
     assert losses(tmp_path) == losses(folder)
 
 
+@pytest.mark.bits
 def test_the_same_bits_after_a_kill_at_every_phase_boundary(store, tmp_path, folder):
     script = KILLED.replace("{config!r}", repr(dataclasses.asdict(CONFIG)))
     script = script.replace("{steps}", str(STEPS))

@@ -78,6 +78,7 @@ def test_permuting_alignment_rows_below_the_query_changes_nothing(trunk, batch):
     assert_close(other.z_BRNC, plain.z_BRNC)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("seed", [None, 7], ids=["without dropout", "with dropout"])
 def test_checkpointing_changes_nothing(trunk, batch, seed):
     _, loss, gradients = loss_and_gradients(trunk, batch, seed=seed, step=3)
@@ -87,6 +88,7 @@ def test_checkpointing_changes_nothing(trunk, batch, seed):
         assert_close(recomputed[name], gradient)
 
 
+@pytest.mark.bits
 def test_dropout_is_a_function_of_seed_step_and_example(trunk, batch):
     def loss(**options):
         with torch.no_grad():
@@ -127,6 +129,7 @@ def test_only_the_last_cycle_is_differentiated(trunk, batch):
             assert_close(parameter.grad, gradients[name])
 
 
+@pytest.mark.bits
 def test_each_cycle_has_its_own_alignment_rows(trunk):
     batch = random_batch(TOKENS, ROWS, cycles=3)
 

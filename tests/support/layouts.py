@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from refsys.parallel import Layout
+from support import HANG_S
 
 
 def slabs(tokens: int, ranks: int) -> list[tuple[int, int]]:
@@ -102,7 +103,7 @@ class _Meeting:
     """Where ranks lay down their tensors and take everyone's."""
 
     def __init__(self, ranks: int) -> None:
-        self._barrier = threading.Barrier(ranks, timeout=60)
+        self._barrier = threading.Barrier(ranks, timeout=HANG_S)
         self._parts: list[Any] = [None] * ranks
 
     def exchange(self, rank: int, x: Tensor) -> list[Tensor]:

@@ -234,6 +234,7 @@ def test_fair_is_naive(config):
         assert (gradient - naive[name]).abs().max() < 1e-8 * scale, name
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("variant", ["fair", "naive"])
 def test_recomputation_changes_nothing(variant):
     kept_loss, kept = step(BLOOM, variant=variant, rows=9)

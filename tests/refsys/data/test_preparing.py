@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from support import HANG_S
 from support.mmcif import mmcif
 
 from bench.cli import main
@@ -152,7 +153,7 @@ class TestProcesses:
                 assert running.poll() is None
                 time.sleep(0.01)
             os.kill(children[0], signal.SIGKILL)
-            out, err = running.communicate(timeout=120)
+            out, err = running.communicate(timeout=HANG_S)
         assert running.returncode == 0, out + err
         assert_same(tmp_path, whole.root)
 
@@ -196,7 +197,7 @@ def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
         unfinished += len(list(tmp_path.glob("records/*/.*")))
     assert unfinished
     with start(folder, tmp_path) as last:
-        out, err = last.communicate(timeout=120)
+        out, err = last.communicate(timeout=HANG_S)
     assert last.returncode == 0, out + err
     assert not err
     assert_same(tmp_path, whole.root)
@@ -213,7 +214,7 @@ def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, t
     said = fork.Queue()
     process = fork.Process(target=prepare_on_a_full_disk, args=(store, sources_in(folder), said))
     process.start()
-    lines = said.get(timeout=60)
+    lines = said.get(timeout=HANG_S)
     process.join()
     assert len(lines) == len(ENTRIES)
     for line in lines:

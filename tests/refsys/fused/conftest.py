@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support import products
 from triton.runtime import interpreter
 
 from refsys import ops
@@ -15,6 +16,7 @@ def interpreted(monkeypatch):
     for file in Path(ops.__path__[0]).glob("*/kernels.py"):
         import_module(f"refsys.ops.{file.parent.name}.kernels")
     monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", call_helper)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", products.create_dot)
 
 
 def call_helper(helper, *arguments, **options):

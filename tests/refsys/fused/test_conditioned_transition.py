@@ -87,6 +87,7 @@ def test_the_shape_of_the_token_track(dtype):
     )
 
 
+@pytest.mark.bits
 def test_samples_and_rows_are_independent_and_strides_are_free():
     a, *conditions, weight_in, weight_out = draw((2, 3, 20, 8), True, 16)
     whole = results((a, *conditions, weight_in, weight_out))
@@ -103,6 +104,7 @@ def test_samples_and_rows_are_independent_and_strides_are_free():
     )
 
 
+@pytest.mark.bits
 def test_two_runs_give_the_same_bits(monkeypatch):
     for wide in (128, 4):
         monkeypatch.setattr(triton, "WIDE", wide)

@@ -121,6 +121,7 @@ def attend(z, mask, *rest):
     return out.detach(), *torch.autograd.grad(out, inputs, towards)
 
 
+@pytest.mark.bits
 def test_the_ending_node_is_a_matter_of_strides():
     z, mask, *rest = (
         each if each.dtype == torch.bool else each.float() for each in draw_triangle(1, 7, 2, 8)

@@ -60,6 +60,7 @@ def test_the_widths_of_the_pair_and_single_tracks(shape, dtype):
     assert_exact(OPERATOR, draw(shape, shape[-1]), {"rate": 0.25}, dtype)
 
 
+@pytest.mark.bits
 def test_strides_are_free_and_two_runs_give_the_same_bits():
     x, gate, weight, residual, keep = (
         each if each.dtype == torch.bool else each.float() for each in draw((2, 5, 6, 16), 16)

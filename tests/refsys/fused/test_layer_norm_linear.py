@@ -90,6 +90,7 @@ def gradients(out, inputs):
     return [each.detach() for each in out], torch.autograd.grad(out, leaves, towards)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("width", [16, 160])
 def test_strides_are_free_and_two_runs_give_the_same_bits(width):
     x, *rest, _heads = (
@@ -105,6 +106,7 @@ def test_strides_are_free_and_two_runs_give_the_same_bits(width):
             assert torch.equal(one, other)
 
 
+@pytest.mark.bits
 def test_a_slab_equals_its_part_of_the_whole():
     x, scale, shift, weight, _bias, heads = (
         None if each is None else each.float() for each in draw((1, 6, 5, 16), 32, heads=2)

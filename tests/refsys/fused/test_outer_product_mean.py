@@ -59,6 +59,7 @@ def test_the_widths_of_the_alignment_track(dtype):
     assert_exact(OPERATOR, draw(1, 6, 2, 5, 32, 128), OPTIONS, dtype)
 
 
+@pytest.mark.bits
 def test_strides_are_free_and_rows_are_independent():
     a, b, mask_a, mask_b, *weights = draw(2, 3, 6, 4, 4, 16)
     whole = results((a, b, mask_a, mask_b, *weights))
@@ -92,6 +93,7 @@ def test_no_more_products_are_there_at_once_than_pairs():
     assert max(each.nbytes for each in scratch) <= 2 * tokens**2 * 128
 
 
+@pytest.mark.bits
 def test_two_runs_give_the_same_bits():
     tensors = draw(1, 3, 6, 20, 4, 16)
     with use_launch_options(SMALL):

@@ -50,6 +50,7 @@ def score(x, label, resolved, radius, backend="triton"):
     return scores.detach(), *torch.autograd.grad(scores, x, towards)
 
 
+@pytest.mark.bits
 def test_two_runs_give_the_same_bits_and_far_tiles_count_nothing():
     x, label, resolved, radius = draw(1, 2, 50)
     far = torch.tensor([500.0, 0.0, 0.0], dtype=F64)

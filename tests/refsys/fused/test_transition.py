@@ -58,6 +58,7 @@ def test_the_shapes_of_the_pair_and_single_tracks(shape, hidden, dtype):
     assert_exact(OPERATOR, draw(shape, hidden), options, dtype)
 
 
+@pytest.mark.bits
 def test_strides_are_free_and_rows_are_independent():
     x, *parameters = draw((2, 6, 5, 8), 16)
     dense = results((x, *parameters))
@@ -69,6 +70,7 @@ def test_strides_are_free_and_rows_are_independent():
     assert torch.equal(slab[1], dense[1][:, 2:5])
 
 
+@pytest.mark.bits
 def test_two_runs_give_the_same_bits():
     tensors = draw((3, 40, 16), 40)
     with use_launch_options(SMALL):

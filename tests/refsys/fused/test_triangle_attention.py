@@ -47,7 +47,7 @@ def attend(tensors, backend="triton"):
 
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    tokens=st.integers(1, 33),
+    tokens=st.integers(1, 17),
     batch=st.just(1),
     heads=st.integers(1, 2),
     width=st.sampled_from([8, 16, 24, 32, 48, 64]),
@@ -83,15 +83,16 @@ def test_sizes_about_a_tile(tokens, dtype):
 
 def test_many_rows_are_summed_in_planes():
     """More than eight rows and a few tiles: the bias gradient is folded from several planes."""
-    tensors = draw(2, 17, 18, 18, 1, 8)
+    tensors = draw(2, 9, 18, 18, 1, 8)
     with use_launch_options(SMALL):
         assert_exact(OPERATOR, tensors, {"softmax": F64}, torch.float32)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("axes", [(0, 2, 1, 3, 4), (0, 1, 2, 4, 3)])
 def test_strides_are_free(axes):
     """The ending node reads columns; a head width may lie apart."""
-    tensors = draw(2, 6, 6, 6, 3, 8)
+    tensors = draw(2, 4, 4, 4, 2, 8)
     dense = attend(tensors)
     turned = [t.permute(axes).contiguous().permute(axes) for t in tensors[:3]]
     assert not turned[0].is_contiguous()
@@ -127,6 +128,7 @@ def test_heads_and_positions_permute():
     torch.testing.assert_close(found[4], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.bits
 def test_padding_changes_no_bit():
     q, k, v, bias, mask = draw(1, 4, 7, 7, 2, 8)
     pad = (0, 0, 0, 0, 0, 5)
@@ -147,6 +149,7 @@ def test_padding_changes_no_bit():
     assert torch.equal(gradients[3][..., :7, :7], whole[4])
 
 
+@pytest.mark.bits
 def test_slabs_equal_the_whole():
     q, k, v, bias, mask = draw(1, 6, 6, 6, 2, 8)
     whole = attend((q, k, v, bias, mask))
@@ -161,6 +164,7 @@ def test_slabs_equal_the_whole():
     assert torch.equal(block[0], whole[0][:, :, 2:5])
 
 
+@pytest.mark.bits
 def test_two_runs_give_the_same_bits():
     tensors = draw(1, 9, 18, 18, 1, 8)
     with use_launch_options(SMALL):
@@ -177,6 +181,7 @@ def test_torch_sees_sound_operators():
     torch.library.opcheck(triton.attend, (*inputs, mask), test_utils=checks)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("width", "dtype", "softmax", "reason"),
     [

@@ -96,6 +96,7 @@ def test_operands_lie_as_the_batched_product_takes_them():
     assert not a[~mask].any()
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("stage", ["projection", "epilogue"])
 def test_two_runs_give_the_same_bits(stage):
     operator = OPERATORS[f"triangle_multiplication_{stage}"]
