@@ -23,11 +23,14 @@ _NAME = re.compile(r"step-(\d{9})")
 # All parameters end to end; the averages of those that are trained, and each moment of Adam.
 _PARAMETERS, _AVERAGES = "parameters", "averages"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# The kind of averages that a checkpoint holds. Those of checkpoints without this fact started from
+# the initial weights, which were most of them for hundreds of steps.
+_AVERAGING = "bias-corrected"
 _KEPT = 2
 
 
 def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Path:
-    """Writes the state after `step` steps; older checkpoints but one are removed.
+    """Write the state after `step` steps; older checkpoints but one are removed.
 
     Args:
         folder: Where checkpoints of this run live.
@@ -46,7 +49,7 @@ def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Pa
     for moment in _MOMENTS:
         columns[moment] = _flat([training.optimizer.state[p][moment] for p in training.parameters])
     try:
-        write_columns(path, _KIND, columns, {"step": step, "run": run})
+        write_columns(path, _KIND, columns, {"step": step, "run": run, "averaging": _AVERAGING})
     except DataError as error:
         raise CheckpointError(str(error)) from None
     for old in checkpoints(folder)[:-_KEPT]:
@@ -80,12 +83,17 @@ def latest(path: Path) -> Path:
 
 
 def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
-    """Loads a checkpoint and returns how many steps it has done.
+    """Load a checkpoint and return how many steps it has done.
+
+    The state of the averages is the averages themselves and the number of steps, so that a run goes
+    on with the bits that it would have had without the stop.
 
     Raises:
-        CheckpointError: it is damaged, or of a run that differs in anything but its length.
+        CheckpointError: it is damaged, has averages of another kind, or is of a run that differs in
+            anything but its length.
     """
     columns = _opened(path)
+    _check_averaging(path, columns)
     try:
         step, found = int(columns.facts["step"]), dict(columns.facts["run"])
         if path.name != _name(step):
@@ -114,7 +122,7 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
 
 
 def load_weights(path: Path, training: Training, *, averaged: bool) -> dict[str, Any]:
-    """Loads a checkpoint's weights alone and returns what identifies its run.
+    """Load a checkpoint's weights alone and return what identifies its run.
 
     Args:
         path: A checkpoint.
@@ -122,9 +130,12 @@ def load_weights(path: Path, training: Training, *, averaged: bool) -> dict[str,
         averaged: Whether to take the exponential moving averages.
 
     Raises:
-        CheckpointError: it is damaged, or of another model.
+        CheckpointError: it is damaged, or of another model, or its averages are wanted and are of
+            another kind.
     """
     columns = _opened(path)
+    if averaged:
+        _check_averaging(path, columns)
     try:
         weights = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES)}
         run = dict(columns.facts["run"])
@@ -153,6 +164,15 @@ def _opened(path: Path) -> Columns:
     except DataError as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None
     return columns
+
+
+def _check_averaging(path: Path, columns: Columns) -> None:
+    averaging = columns.facts.get("averaging", "uncorrected")
+    if averaging != _AVERAGING:
+        raise CheckpointError(
+            f"{path}: its averages of the weights are {averaging}; this version reads "
+            f"{_AVERAGING} ones: train again, or start another run from its weights"
+        )
 
 
 def _flat(tensors: Sequence[Tensor]) -> NDArray[Any]:

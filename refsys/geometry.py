@@ -6,6 +6,7 @@ Shape suffixes: A atoms, N tokens.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Squarings of a 4 × 4 matrix: eigenvalues that differ by a part in 10¹² are told apart.
@@ -84,7 +85,9 @@ def aligned(x_A3: Tensor, onto_A3: Tensor, weight_A: Tensor, dtype: torch.dtype)
 
 
 def frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
-    """Origins and axes of three atoms each (AlphaFold 2, Algorithm 21).
+    """Origins and Gram-Schmidt axes of three atoms each (AlphaFold 2, Algorithm 21).
+
+    Templates are described in these frames, as in the released code.
 
     Args:
         atoms_N33: [..., 3 atoms, 3]; the middle one is the origin, the third gives the x axis.
@@ -96,6 +99,24 @@ def frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
     x = _unit(c - origin)
     away = a - origin
     y = _unit(away - (x * away).sum(-1, keepdim=True) * x)
+    return origin, torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
+
+
+def bisector_frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
+    """Origins and axes of three atoms each, from the sum and the difference of their unit bonds.
+
+    The aligned error is measured in these frames (AlphaFold 3, Algorithm 29).
+
+    Args:
+        atoms_N33: [..., 3 atoms, 3]; the middle one is the origin, the first axis bisects the
+            angle, and the second points from the first atom's side to the third's.
+
+    Returns:
+        Origins [..., 3], and rotations [..., 3, 3] whose columns are the axes.
+    """
+    a, origin, c = atoms_N33.unbind(-2)
+    first, second = F.normalize(a - origin, dim=-1), F.normalize(c - origin, dim=-1)
+    x, y = F.normalize(first + second, dim=-1), F.normalize(second - first, dim=-1)
     return origin, torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
 
 

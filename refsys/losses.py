@@ -1,6 +1,7 @@
 """Losses of the trunk. Each gives the same scalar on every rank.
 
-A loss without a valid entry is zero by multiplication, never skipped, so that every rank runs the
+A loss is the mean over examples of each example's mean, like the confidence losses. An example
+without a valid entry counts as zero: by multiplication, never skipped, so that every rank runs the
 same graph.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, K bins.
@@ -32,7 +33,7 @@ def trunk_loss(output: TrunkOutput, batch: Batch, layout: Layout, precision: Pre
 def distogram_loss(
     logits_BRNK: Tensor, batch: Batch, layout: Layout, precision: Precision
 ) -> Tensor:
-    """Mean cross-entropy of the binned representative-atom distances over modelled pairs.
+    """Return the mean cross-entropy of binned representative-atom distances over modelled pairs.
 
     Args:
         logits_BRNK: This rank's rows.
@@ -63,7 +64,7 @@ def distogram_loss(
 
 
 def resolved_loss(logits_BR2: Tensor, batch: Batch, layout: Layout, precision: Precision) -> Tensor:
-    """Mean cross-entropy of whether the representative atom was modelled, over real tokens."""
+    """Return the mean cross-entropy of the representative atoms' being modelled, per real token."""
     target_BR = layout.local(batch["pseudo_beta_mask"], axis=1).long()
     errors_BR = F.cross_entropy(
         logits_BR2.to(precision.losses).transpose(1, 2), target_BR, reduction="none"
@@ -72,6 +73,6 @@ def resolved_loss(logits_BR2: Tensor, batch: Batch, layout: Layout, precision: P
 
 
 def _mean(errors: Tensor, valid: Tensor, layout: Layout, precision: Precision) -> Tensor:
-    total = layout.sum_ranks((errors * valid).sum())
-    count = layout.sum_ranks(valid.sum().to(precision.losses))
-    return total / count.clamp(min=1.0)
+    total_B = layout.sum_ranks((errors * valid).flatten(1).sum(1))
+    count_B = layout.sum_ranks(valid.flatten(1).sum(1).to(precision.losses))
+    return (total_B / count_B.clamp(min=1.0)).mean()

@@ -19,6 +19,8 @@ class Precision:
         name: What the table is called in sweeps and records.
         parameters: Master weights and optimizer state.
         activations: What flows between operators; weights are cast to it where they are used.
+        features: Functions of input features, such as arcsinh(charge), before they are cast to
+            the dtype of activations.
         norm_statistics: Mean, variance and normalization inside LayerNorm.
         softmax: Attention logits, their maximum and their sum.
         accumulation: Sums over alignment rows, tokens and ranks.
@@ -31,6 +33,7 @@ class Precision:
     name: str
     parameters: torch.dtype = torch.float32
     activations: torch.dtype = torch.float32
+    features: torch.dtype = torch.float32
     norm_statistics: torch.dtype = torch.float32
     softmax: torch.dtype = torch.float32
     accumulation: torch.dtype = torch.float32
@@ -43,6 +46,7 @@ class Precision:
 _KINDS = (
     "parameters",
     "activations",
+    "features",
     "norm_statistics",
     "softmax",
     "accumulation",

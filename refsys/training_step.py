@@ -38,7 +38,8 @@ class OptimizerConfig:
         beta_2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
         clip: Largest global gradient norm.
-        average: Decay of the exponential moving average of the parameters.
+        average: Decay of the exponential moving average of the parameters, before its bias
+            correction.
     """
 
     learning_rate: float = 1.8e-3
@@ -55,6 +56,15 @@ class OptimizerConfig:
         """The learning rate of a step, counted from 0."""
         warmup = min(1.0, (step + 1) / self.warmup_steps)
         return self.learning_rate * warmup * self.decay ** (step // self.decay_every)
+
+    def average_weight(self, step: int) -> float:
+        """Return the weight of a step's parameters in the average after it, steps counted from 0.
+
+        With decay d, the average after step t is the mean of the parameters after steps 0 to t,
+        weighted by d^t, ..., d, 1: an exponential moving average with the bias correction of Adam,
+        in which the initial weights have no part.
+        """
+        return (1.0 - self.average) / (1.0 - self.average ** (step + 1))
 
 
 # Labels of a batch that lie best on predicted positions [B, A, 3] of a step.
@@ -83,7 +93,7 @@ class Training(ABC):
         host_phases: Those of them that wait for the device and work on the host.
         model: What is trained; it names its components.
         parameters: Those that are trained.
-        averages: Their exponential moving averages.
+        averages: Their bias-corrected exponential moving averages.
         cycles: Recycling iterations of a step, at most.
         losses: Every part of the last loss, as scalars on the device.
         relabel: Permutes labels among what cannot be told apart; they stay if None. For models
@@ -151,13 +161,13 @@ class Training(ABC):
         )
 
     def initialize(self) -> None:
-        """Draws the weights from the seed; they are their own average."""
+        """Draw the weights from the seed; until the first step they are their own average."""
         initialize(self.model, self.seed)
         self.restart_averages()
 
     @torch.no_grad()
     def restart_averages(self) -> None:
-        """Makes the parameters their own average."""
+        """Make the parameters their own average, until the first step."""
         for average, parameter in zip(self.averages, self.parameters, strict=True):
             average.copy_(parameter)
 
@@ -216,7 +226,11 @@ class Training(ABC):
         loss.backward()
 
     def update(self, step: int) -> Tensor:
-        """Clips, steps, clears the gradients and averages; returns the norm before clipping."""
+        """Clip, step, clear the gradients and average; return the norm before clipping.
+
+        Args:
+            step: Steps that were done before, since the weights were initialized or loaded.
+        """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
@@ -224,7 +238,7 @@ class Training(ABC):
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             current: list[Tensor] = list(self.parameters)
-            torch._foreach_lerp_(self.averages, current, 1.0 - self.schedule.average)
+            torch._foreach_lerp_(self.averages, current, self.schedule.average_weight(step))
         return norm
 
 

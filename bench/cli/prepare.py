@@ -53,6 +53,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--assembly", metavar="NAME", help="a biological assembly (default: asymmetric unit)"
     )
     parser.add_argument(
+        "--as-deposited",
+        action="store_true",
+        help="keep selenomethionine and the deposited names of arginine's nitrogens "
+        "(default: read as methionine, NH1 the nearer to CD)",
+    )
+    parser.add_argument(
         "--from",
         dest="folder",
         type=Path,
@@ -91,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.search or arguments.database:
         database = arguments.database or _fetched_database()
         wanted = [replace(sources, database=database) for sources in wanted]
+    wanted = [replace(sources, as_deposited=arguments.as_deposited) for sources in wanted]
     store, failed = Store(arguments.store), 0
     made_from: dict[str, Path] = {}
     with Progress(len(wanted), "preparing", sys.stdout) as progress:

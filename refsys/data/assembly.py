@@ -76,6 +76,7 @@ def assembled(structure: Structure, path: Path, name: str) -> Structure:
         elements=structure.elements[order],
         charges=structure.charges[order],
         positions=np.concatenate(positions),
+        resolved=structure.resolved[order],
         connections=_connections(structure, atoms_of, first_row),
     )
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refsys.batch import ALPHAFOLD3_FIELDS, TRUNK_FIELDS, Batch, Field
+from refsys.batch import ALPHAFOLD3_FIELDS, LIGAND, TRUNK_FIELDS, Batch, Field
 from refsys.cycles import cycles_of
 from refsys.data.alignment_features import alignment_arrays
 from refsys.data.atom_features import LIGAND_BONDS, atom_arrays, template_arrays
@@ -270,13 +270,20 @@ def _atom_axis(example: Example, spec: ExampleSpec, atoms: int, tokens: int) -> 
 
 
 def _token_bonds(example: Example, kept: NDArray[np.int64], capacity: int) -> NDArray[np.int32]:
-    """Pairs of crop tokens with a bond between two of their atoms, at least one an atom token."""
+    """Pairs of crop tokens with a bond inside an atom-tokenized residue, or one to a ligand.
+
+    Bonds between residues of polymers, such as the peptide bonds of modified ones, are left out
+    (AlphaFold 3 supplement, section 2.8).
+    """
     structure = example.structure
     place = np.full(example.tokens, -1, np.int32)
     place[kept] = np.arange(len(kept), dtype=np.int32)
     tokens = structure["atom_token"][structure["bond_atoms"]]
-    atomic = structure["token_element"][tokens] > 0
-    tokens = tokens[(tokens[:, 0] != tokens[:, 1]) & atomic.any(axis=1)]
+    residues = structure["token_residue"][tokens]
+    wanted = residues[:, 0] == residues[:, 1]
+    wanted |= (structure["token_molecule"][tokens] == LIGAND).any(axis=1)
+    wanted &= (structure["token_element"][tokens] > 0).any(axis=1)
+    tokens = tokens[wanted & (tokens[:, 0] != tokens[:, 1])]
     pairs = place[tokens]
     pairs = np.unique(np.sort(pairs[(pairs >= 0).all(axis=1)], axis=1), axis=0)
     if len(pairs) > capacity:

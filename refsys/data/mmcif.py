@@ -75,6 +75,7 @@ class Structure:
         elements: [atom] uint8 atomic numbers.
         charges: [atom] int8 formal charges.
         positions: [atom, 3] float32, ångström.
+        resolved: [atom] bool, False for atoms of zero occupancy.
         connections: [bond, 2] int32 atom rows: covalent bonds between residues, as `_struct_conn`
             says.
         component_bonds: Names of bonded atoms by component, where the file defines them.
@@ -90,6 +91,7 @@ class Structure:
     elements: NDArray[np.uint8]
     charges: NDArray[np.int8]
     positions: NDArray[np.float32]
+    resolved: NDArray[np.bool_]
     connections: NDArray[np.int32]
     component_bonds: Mapping[str, tuple[tuple[str, str], ...]]
     resolution: float
@@ -147,6 +149,7 @@ def read_structure(path: Path) -> Structure:
         elements=atoms.elements[order],
         charges=atoms.charges[order],
         positions=atoms.positions[order],
+        resolved=atoms.occupancies[order] > 0,
         connections=_read_connections(tables, dict(zip(keys, residues, strict=True)), names),
         component_bonds=_read_component_bonds(tables),
         resolution=_read_resolution(tables),

@@ -23,6 +23,7 @@ _MAKERS = {
             "mmcif",
             "preparation",
             "residue_layout",
+            "standardization",
             "tokens",
             "vocabulary",
         ),
@@ -45,6 +46,8 @@ class Sources:
             whose sequence no other chain brings one for, get their sequence alone.
         realign: Whether an alignment may be a close homolog's, to be laid onto the chain.
         templates: By chain name, mmCIF files and the names of the chains in them.
+        as_deposited: Whether selenomethionines and the names of arginines' nitrogens stay those of
+            the file, see `refsys.data.standardization`.
         database: FASTA in which protein chains without an alignment are searched for; None leaves
             them with their sequence alone.
     """
@@ -54,6 +57,7 @@ class Sources:
     alignments: Mapping[str, Path] = field(default_factory=dict)
     realign: bool = False
     templates: Mapping[str, Sequence[tuple[Path, str]]] = field(default_factory=dict)
+    as_deposited: bool = False
     database: Path | None = None
 
 
@@ -160,10 +164,15 @@ class _EntryMaker(Maker):
         determined = {
             "file": _digest(path),
             "assembly": assembly,
+            "as_deposited": self._sources.as_deposited,
             "components": dictionary_version(),
             "conformers": conformer_version(),
         }
-        return self.record("structure", determined, lambda: _structure_record(path, assembly))
+        return self.record(
+            "structure",
+            determined,
+            lambda: _structure_record(path, assembly, as_deposited=self._sources.as_deposited),
+        )
 
     def alignments(self, structure: Columns) -> dict[str, str]:
         """Names of the alignment records by chain number."""
@@ -272,9 +281,10 @@ def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[
     return found
 
 
-def _structure_record(path: Path, assembly: str | None) -> Record:
+def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -> Record:
     from refsys.data.assembly import assembled
     from refsys.data.mmcif import read_structure
+    from refsys.data.standardization import standardized
     from refsys.data.tokens import (
         chain_contents,
         chain_sequence,
@@ -283,6 +293,8 @@ def _structure_record(path: Path, assembly: str | None) -> Record:
     )
 
     structure = read_structure(path)
+    changes = None if as_deposited else standardized(structure)
+    structure = changes.structure if changes else structure
     entry = structure.entry
     if assembly is not None:
         structure = assembled(structure, path, assembly)
@@ -304,6 +316,9 @@ def _structure_record(path: Path, assembly: str | None) -> Record:
     return columns, {
         "entry": entry,
         "assembly": assembly,
+        "as_deposited": as_deposited,
+        "selenomethionines": changes.selenomethionines if changes else 0,
+        "reordered_arginines": changes.arginines if changes else 0,
         "chains": chains,
         "resolution": structure.resolution,
         "released": structure.released,

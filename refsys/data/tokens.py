@@ -57,7 +57,7 @@ def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
     columns = _atom_columns(structure, layouts, modelled)
     columns |= _token_columns(structure, layouts, first_atom)
     columns |= _residue_columns(structure, layouts, first_atom, bonded)
-    columns["bond_atoms"] = _bonds(structure, layouts, first_atom, row_of, columns)
+    columns["bond_atoms"] = _bonds(structure, layouts, first_atom, row_of)
     center = columns["token_center"]
     there = (center >= 0) & columns["atom_resolved"][np.maximum(center, 0)]
     modelled = np.flatnonzero(there)
@@ -67,8 +67,8 @@ def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
 
 
 def dropped_atoms(structure: Structure, columns: dict[str, NDArray[Any]]) -> int:
-    """How many modelled atoms have no row."""
-    return len(structure.names) - int(columns["atom_resolved"].sum())
+    """Return the number of resolved atoms that have no row."""
+    return int(structure.resolved.sum()) - int(columns["atom_resolved"].sum())
 
 
 def chain_sequence(structure: Structure, chain: int) -> str:
@@ -145,6 +145,7 @@ def _atom_columns(
     structure: Structure, layouts: list[ResidueLayout], modelled: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
     resolved = modelled >= 0
+    resolved[resolved] = structure.resolved[modelled[resolved]]
     position = np.zeros((len(modelled), 3), np.float32)
     position[resolved] = structure.positions[modelled[resolved]]
     return {
@@ -245,18 +246,21 @@ def _bonds(
     layouts: list[ResidueLayout],
     first_atom: NDArray[np.int32],
     row_of: NDArray[np.int64],
-    columns: dict[str, NDArray[Any]],
 ) -> NDArray[np.int32]:
-    """Bonds inside components of several tokens, and between residues where near enough."""
+    """Bonds inside components of several tokens, and between residues where near enough.
+
+    Distances are the file's, also of atoms that count as not resolved.
+    """
     inside = [
         layout.bonds + first
         for layout, first in zip(layouts, first_atom[:-1], strict=True)
         if len(layout.bonds)
     ]
-    ends = row_of[structure.connections].reshape(-1, 2)
-    ends = ends[(ends >= 0).all(axis=1)]
-    offsets = columns["atom_position"][ends[:, 0]] - columns["atom_position"][ends[:, 1]]
-    between = ends[np.linalg.norm(offsets, axis=1) <= _LONGEST_BOND]
+    connections = structure.connections.reshape(-1, 2)
+    one, two = (structure.positions[connections[:, end]] for end in (0, 1))
+    near = np.linalg.norm(one - two, axis=1) <= _LONGEST_BOND
+    ends = row_of[connections]
+    between = ends[(ends >= 0).all(axis=1) & near]
     pairs = np.concatenate([*inside, between]).astype(np.int32).reshape(-1, 2)
     return np.unique(np.sort(pairs, axis=1), axis=0)
 

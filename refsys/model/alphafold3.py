@@ -87,7 +87,7 @@ class AlphaFold3(RecyclingTrunk):
 
     def templates(self, z_BRNC: Tensor, batch: Batch, mask_BRN: Tensor, context: Context) -> Tensor:
         """The pair slab with what templates say added."""
-        features = template_features(batch)
+        features = template_features(batch, self.precision)
         return z_BRNC + self.template_embedder(z_BRNC, features, mask_BRN, context)
 
     def trunk(self, batch: Batch, context: Context, cycles: int) -> TrunkState:

@@ -178,10 +178,11 @@ class AtomReferenceEmbedding(nn.Module):
         self.linear_distance = OneHotLinear(1, c_pair, precision=precision)
         self.linear_valid = OneHotLinear(1, c_pair, precision=precision)
         self.coordinates = precision.coordinates
+        self.features = precision.features
         self.dtype = precision.activations
 
     def single(self, batch: Batch) -> Tensor:
-        """[B, A, C]."""
+        """[B, A, C]; zero for atoms that the reference conformer lacks, and for padding."""
         look, scaled, dtype = self.linear.lookup, self.linear.scaled, self.dtype
         position_BA3 = batch["reference_position"]
         c_BAC = scaled(position_BA3[..., 0], 0, dtype)
@@ -189,13 +190,12 @@ class AtomReferenceEmbedding(nn.Module):
             c_BAC = c_BAC + scaled(position_BA3[..., axis], axis, dtype)
         c_BAC = c_BAC + scaled(batch["reference_mask"], 3, dtype)
         c_BAC = c_BAC + look(batch["reference_element"], 4, dtype)
-        c_BAC = c_BAC + scaled(
-            torch.arcsinh(batch["reference_charge"].float()), 4 + ELEMENTS, dtype
-        )
+        charge_BA = torch.arcsinh(batch["reference_charge"].to(self.features))
+        c_BAC = c_BAC + scaled(charge_BA, 4 + ELEMENTS, dtype)
         for letter in range(NAME_LETTERS):
             first = 5 + ELEMENTS + letter * NAME_KINDS
             c_BAC = c_BAC + look(batch["reference_name"][..., letter], first, dtype)
-        return c_BAC * batch["atom_mask"].unsqueeze(-1)
+        return c_BAC * batch["reference_mask"].unsqueeze(-1)
 
     def pair(self, batch: Batch, layout: Layout) -> Tensor:
         """[B, W, Q, K, P]: zero between atoms of different conformers."""
@@ -313,8 +313,11 @@ class DiffusionAtomEncoder(nn.Module):
 
     def condition(
         self, s_BNS: Tensor, z_BNNC: Tensor, batch: Batch, context: Context
-    ) -> tuple[Tensor, AtomConditioning]:
-        """What is the same for all samples: the initial atoms [B, 1, A, C] and their conditioning.
+    ) -> AtomConditioning:
+        """Return the conditioning of atoms and atom pairs, the same for all samples.
+
+        The conditioning of single atoms is the initial atom representation as well: the released
+        code starts from the sum of the reference embedding and the projected trunk single.
 
         Args:
             s_BNS: The trunk's single representation.
@@ -323,15 +326,14 @@ class DiffusionAtomEncoder(nn.Module):
             context: Layout.
         """
         layout = context.layout
-        reference_BAC = self.reference.single(batch)
         token_BA = batch["atom_token"]
-        trunk_BNC = self.linear_s(s_BNS, norm=self.norm_s)
-        c_BAC = reference_BAC + of_tokens(trunk_BNC.unsqueeze(1), token_BA).squeeze(1)
+        trunk_B1NC = self.linear_s(s_BNS, norm=self.norm_s).unsqueeze(1)
+        c_BAC = self.reference.single(batch) + of_tokens(trunk_B1NC, token_BA).squeeze(1)
         p_BWQKP = self.reference.pair(batch, layout)
         z_BNNP = context.by_rows(self._pairs, z_BNNC)
         p_BWQKP = p_BWQKP + self._token_pairs(z_BNNP, token_BA, layout)
         p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, layout)
-        return reference_BAC.unsqueeze(1), AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
+        return AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
 
     def _pairs(self, z_BNNC: Tensor) -> Tensor:
         return self.linear_z(z_BNNC, norm=self.norm_z)

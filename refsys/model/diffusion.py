@@ -36,7 +36,7 @@ class DiffusionConditioning(NamedTuple):
         single_B1NS: The trunk's half of the single conditioning.
         fourier_2F: Frequencies and phases of the noise level's embedding.
         biases_LBHNN: Pair biases of every block of the token transformer.
-        initial_B1AC: The atoms before they are moved.
+        initial_B1AC: Atom representation before the noised positions are added.
         encoder: What steers the atom encoder's blocks.
         decoder: What steers the atom decoder's.
     """
@@ -79,12 +79,12 @@ class DiffusionModule(nn.Module):
     ) -> DiffusionConditioning:
         """Everything that no noise touches."""
         z_BNNC = context.run(self._pairs, z_BNNC, batch)
-        initial_B1AC, atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
+        atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
         return DiffusionConditioning(
             self.single_conditioning.trunk(s_BNS, s_inputs_BNI),
             self.single_conditioning.fourier.constants(s_BNS.device),
             self.transformer.biases(z_BNNC, context),
-            initial_B1AC,
+            atoms.single_B1AC,
             self.atom_encoder.transformer.steer(atoms),
             self.atom_decoder.transformer.steer(atoms),
         )

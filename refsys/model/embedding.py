@@ -165,11 +165,12 @@ class AlignmentEmbedding(nn.Module):
         self.linear_rows = OneHotLinear(34, config.c_m, precision=precision)
         self.linear_s = Linear(config.c_s_inputs, config.c_m, precision=precision)
         self.dtype = precision.activations
+        self.features = precision.features
 
     def forward(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout, cycle: int = 0) -> Tensor:
         """[B, S, R, M] of a recycling iteration's rows."""
         rows = layout.local(batch["alignment"][:, cycle], axis=2)
-        deletions = layout.local(batch["deletions"][:, cycle], axis=2).to(torch.float32)
+        deletions = layout.local(batch["deletions"][:, cycle], axis=2).to(self.features)
         linear = self.linear_rows
         m_BSRM = linear.lookup(rows, 0, self.dtype)
         m_BSRM = m_BSRM + linear.scaled(deletions > 0, 32, self.dtype)

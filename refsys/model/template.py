@@ -36,7 +36,6 @@ class TemplateFeatures(NamedTuple):
         frame_origin_BMN3: Its origin.
         frame_mask_BMN: Whether it has one.
         chain_BN: Chain of each token: pairs across chains tell nothing.
-        present_BM: Whether there is such a template.
     """
 
     residue_type_BMN: Tensor
@@ -46,12 +45,11 @@ class TemplateFeatures(NamedTuple):
     frame_origin_BMN3: Tensor
     frame_mask_BMN: Tensor
     chain_BN: Tensor
-    present_BM: Tensor
 
 
-def template_features(batch: Batch) -> TemplateFeatures:
-    """Frames made of the backbone atoms of a batch's templates."""
-    origin_BMN3, rotation_BMN33 = frames(batch["template_backbone"])
+def template_features(batch: Batch, precision: Precision) -> TemplateFeatures:
+    """Return a batch's templates, with frames of their backbone atoms in the coordinates' dtype."""
+    origin_BMN3, rotation_BMN33 = frames(batch["template_backbone"].to(precision.coordinates))
     return TemplateFeatures(
         batch["template_residue_type"],
         batch["template_pseudo_beta"],
@@ -60,7 +58,6 @@ def template_features(batch: Batch) -> TemplateFeatures:
         origin_BMN3,
         batch["template_backbone_mask"],
         batch["asym_id"],
-        batch["template_mask"],
     )
 
 
@@ -86,18 +83,20 @@ class TemplateEmbedder(nn.Module):
     def forward(
         self, z_BRNC: Tensor, features: TemplateFeatures, mask_BRN: Tensor, context: Context
     ) -> Tensor:
-        """[B, R, N, C], without the residual; zero if there is no template."""
+        """[B, R, N, C], without the residual.
+
+        The mean is over all slots, as in the released code: an empty slot is embedded like a
+        template of gaps without positions.
+        """
         query_BRNT = context.by_rows(self._query, z_BRNC)
         total = torch.zeros_like(query_BRNT)
-        present_BM = features.present_BM.to(query_BRNT.dtype)
-        for number in range(present_BM.shape[1]):
+        slots = features.residue_type_BMN.shape[1]
+        for number in range(slots):
             v_BRNT = query_BRNT + self._embed(features, number, context)
             for block in self.blocks:
                 v_BRNT = context.run(block, v_BRNT, mask_BRN)
-            told_BRNT = context.by_rows(self.norm_out, v_BRNT)
-            total = total + told_BRNT * present_BM[:, number, None, None, None]
-        mean = total / present_BM.sum(1).clamp(min=1.0)[:, None, None, None]
-        return self.linear_out(F.relu(mean))
+            total = total + context.by_rows(self.norm_out, v_BRNT)
+        return self.linear_out(F.relu(total / max(slots, 1)))
 
     def _query(self, z_BRNC: Tensor) -> Tensor:
         return self.linear_z(z_BRNC, norm=self.norm_z)

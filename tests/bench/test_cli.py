@@ -167,9 +167,9 @@ class TestPrepare:
             assert main(["prepare", str(path), "--store", store]) == 0
             said.append(capsys.readouterr().out)
         assert said == [
-            "test: 12 tokens, 2 records built\n",
-            "test: 12 tokens, unchanged\n",
-            "test: 12 tokens, 1 records built; left out: 1 modelled atoms that their residues "
+            "test: 5 tokens, 2 records built\n",
+            "test: 5 tokens, unchanged\n",
+            "test: 5 tokens, 1 records built; left out: 1 modelled atoms that their residues "
             "do not have; it was made from another file, x.cif, before\n",
         ]
 
@@ -181,7 +181,7 @@ class TestPrepare:
         path, alignment = source.structure.cached, source.alignments["A"].cached
         options = ("--alignment", f"A={alignment}", "--template", f"A={path}:A", "--assembly", "1")
         assert main(["prepare", str(path), *options, "--store", str(tmp_path)]) == 0
-        assert capsys.readouterr().out.startswith("3en2-assembly1: 248 tokens, ")
+        assert capsys.readouterr().out.startswith("3en2-assembly1: 206 tokens, ")
         example = store.open("3en2-assembly1")
         assert len(example.templates) == len(example.alignments) == 2
         assert {len(record["codes"]) for record in example.alignments.values()} == {38_955}

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from refsys.batch import DNA, LIGAND, RNA, Batch
-from refsys.confidence_losses import confidence_loss, confidence_losses
+from refsys.confidence_losses import confidence_loss, confidence_losses, lddt_of_atoms
 from refsys.diffusion_losses import DiffusionLossConfig, diffusion_loss, local_score
 from refsys.geometry import quaternion_to_rotation
 from refsys.model.confidence import ConfidenceOutput
@@ -178,24 +178,29 @@ def logits(batch):
 
 
 def naive_confidence(output, x, batch):
-    errors = {"plddt": [], "pae": [], "pde": [], "resolved": []}
+    """The mean over examples of each example's mean, entry by entry."""
+    names = ("plddt", "pae", "pde", "resolved")
+    examples = {name: [[] for _ in range(x.shape[0])] for name in names}
 
     def add(name, row, target):
         row = row.numpy()
-        errors[name].append(float(np.log(np.exp(row - row.max()).sum()) + row.max() - row[target]))
+        error = float(np.log(np.exp(row - row.max()).sum()) + row.max() - row[target])
+        examples[name][b].append(error)
 
     for b in range(x.shape[0]):
         ours, truth = x[b].numpy(), column(batch, "atom_position", b).astype(float)
         resolved, token = column(batch, "atom_resolved", b), column(batch, "atom_token", b)
         kinds, slot = column(batch, "molecule", b), column(batch, "atom_slot", b)
         known = list(column(batch, "representative_atom", b))
+        centers, atomic = column(batch, "center_atom", b), column(batch, "element", b) > 0
         for a in np.flatnonzero(column(batch, "atom_mask", b)):
             add("resolved", output.resolved_BRM2[b, token[a], slot[a]], int(resolved[a]))
             scores = []
-            for n, other in enumerate(known):
+            for n, other in enumerate(centers):
                 reach = np.linalg.norm(truth[a] - truth[other])
                 near = reach < (30 if kinds[n] in (DNA, RNA) else 15)
-                if near and resolved[other] and kinds[n] != LIGAND and other != a:
+                standard = kinds[n] != LIGAND and not atomic[n]
+                if near and resolved[other] and standard and other != a:
                     error = abs(np.linalg.norm(ours[a] - ours[other]) - reach)
                     scores.append(np.mean([error < t for t in (0.5, 1, 2, 4)]))
             if resolved[a] and scores:
@@ -217,11 +222,11 @@ def naive_confidence(output, x, batch):
                 axes, places = [], []
                 for position in (ours, truth):
                     first, origin, third = position[corners]
-                    e1 = (third - origin) / np.linalg.norm(third - origin)
-                    v = first - origin
-                    e2 = v - (v @ e1) * e1
-                    cosine = abs(e1 @ v) / np.linalg.norm(v)
-                    e2 /= np.linalg.norm(e2)
+                    w1 = (first - origin) / np.linalg.norm(first - origin)
+                    w2 = (third - origin) / np.linalg.norm(third - origin)
+                    cosine = abs(w1 @ w2)
+                    e1, e2 = w1 + w2, w2 - w1
+                    e1, e2 = e1 / np.linalg.norm(e1), e2 / np.linalg.norm(e2)
                     axes.append(np.stack([e1, e2, np.cross(e1, e2)]))
                     places.append(position[other] - origin)
                 # The last one is the label's.
@@ -229,7 +234,10 @@ def naive_confidence(output, x, batch):
                     continue
                 error = np.linalg.norm(axes[0] @ places[0] - axes[1] @ places[1])
                 add("pae", output.pae_BRNK[b, i, j], min(int(error * 2), 63))
-    return {name: np.mean(values) for name, values in errors.items()}
+    return {
+        name: np.mean([np.mean(errors) if errors else 0.0 for errors in found])
+        for name, found in examples.items()
+    }
 
 
 def test_confidence_losses_equal_their_naive_twins(batch, prediction):
@@ -246,6 +254,59 @@ def test_moving_the_rollout_changes_no_confidence_loss(batch, prediction):
     plain, moved = (confidence_losses(output, p, batch, FLOAT64) for p in (x, turned(x)))
     for name in plain:
         torch.testing.assert_close(moved[name], plain[name], rtol=1e-9, atol=1e-9)
+
+
+def only(batch, example):
+    return Batch({name: t[example : example + 1] for name, t in batch.items()}, batch.fields)
+
+
+def test_confidence_losses_are_the_mean_of_each_examples_losses(batch, prediction):
+    """Examples of few and many atoms count the same, and a rank's share is a share of the mean."""
+    output, x = logits(batch), prediction[0][:, 0]
+    resolved = batch["atom_resolved"].clone()
+    resolved[1, 5:] = False
+    uneven = Batch({**batch, "atom_resolved": resolved}, batch.fields)
+    together = confidence_losses(output, x, uneven, FLOAT64)
+    apart = [
+        confidence_losses(
+            ConfidenceOutput(*(t[b : b + 1] for t in output)),
+            x[b : b + 1],
+            only(uneven, b),
+            FLOAT64,
+        )
+        for b in range(2)
+    ]
+    for name, value in together.items():
+        expected = (apart[0][name] + apart[1][name]) / 2
+        assert apart[0][name] != apart[1][name]
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+
+
+def test_an_example_without_a_usable_resolution_counts_as_zero_in_the_mean(batch, prediction):
+    output, x = logits(batch), prediction[0][:, 0]
+    half = Batch({**batch, "resolution": torch.tensor([2.0, 9.0])}, batch.fields)
+    together = confidence_losses(output, x, half, FLOAT64)
+    first = ConfidenceOutput(*(t[:1] for t in output))
+    alone = confidence_losses(first, x[:1], only(batch, 0), FLOAT64)
+    for name, value in together.items():
+        torch.testing.assert_close(value, alone[name] / 2, rtol=1e-12, atol=0)
+
+
+def test_modified_residues_are_scored_by_plddt_but_are_no_reference(batch, prediction):
+    x, truth = prediction[0][:, 0], batch["atom_position"].double()
+    polymer = Batch({**batch, "molecule": torch.zeros_like(batch["molecule"])}, batch.fields)
+    plain, _ = lddt_of_atoms(x, truth, polymer)
+    element = polymer["element"].clone()
+    element[:, 4] = 6
+    modified = Batch({**polymer, "element": element}, batch.fields)
+    moved = x.clone()
+    moved.scatter_(1, batch["center_atom"][:, 4:5, None].long().expand(-1, 1, 3), 99.0)
+    found, scored = lddt_of_atoms(x, truth, modified)
+    again, _ = lddt_of_atoms(moved, truth, modified)
+    own = torch.arange(x.shape[1]) == batch["center_atom"][:, 4:5]
+    assert not torch.equal(found, plain)
+    assert torch.equal(found[~own], again[~own])
+    assert scored[own].any()
 
 
 @pytest.mark.parametrize("resolution", [0.0, 4.5])

@@ -3,14 +3,16 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
-from support.atoms import with_atoms
+from support.atoms import with_atoms, with_templates
 from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from refsys.config import PRESETS
+from refsys.data.vocabulary import GAP
 from refsys.model.atom_attention import (
     HALO,
     AtomAttentionEncoder,
@@ -29,7 +31,7 @@ from refsys.model.diffusion import (
     SamplerConfig,
     sample,
 )
-from refsys.model.template import TemplateEmbedder, TemplateFeatures
+from refsys.model.template import TemplateEmbedder, TemplateFeatures, template_features
 from refsys.parallel import SingleRank
 from refsys.precision import PRECISIONS
 
@@ -130,6 +132,64 @@ def test_no_atom_is_read_beyond_48_either_way():
         c2[:, :, place] += 1.0
         changed = not torch.equal(window(q2, c2), plain)
         assert changed == (96 - HALO <= place < 128 + HALO), place
+
+
+def reference_features(batch):
+    """[B, A, 389] float64: line 1 of Algorithm 5, one-hot, in NumPy."""
+    element = np.eye(128)[batch["reference_element"].numpy()]
+    letters = np.eye(64)[batch["reference_name"].numpy()]
+    parts = (
+        batch["reference_position"].numpy().astype(np.float64),
+        batch["reference_mask"].numpy()[..., None],
+        element,
+        np.arcsinh(batch["reference_charge"].numpy().astype(np.float64))[..., None],
+        letters.reshape(*letters.shape[:2], -1),
+    )
+    return np.concatenate(parts, axis=-1)
+
+
+def test_reference_embedding_is_a_linear_map_masked_by_the_reference_mask(diffusion, batch):
+    """Equal to NumPy in float64, the arcsinh of the charge included."""
+    embedding = diffusion.atom_encoder.reference
+    weight = embedding.linear.weight.detach().numpy()
+    expected = reference_features(batch) @ weight.T
+    expected *= batch["reference_mask"].numpy()[..., None]
+    with torch.no_grad():
+        found = embedding.single(batch)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+    lacking = batch["atom_mask"] & ~batch["reference_mask"]
+    assert lacking.any()
+    assert (found[lacking] == 0).all()
+
+
+def test_initial_atoms_are_the_reference_embedding_the_projected_single_and_the_positions(
+    diffusion, batch, inputs
+):
+    """The released code's q: c with the trunk's single representation, plus noised positions."""
+    encoder, s = diffusion.atom_encoder, inputs[1].numpy()
+    standard = (s - s.mean(-1, keepdims=True)) / np.sqrt(s.var(-1, keepdims=True) + 1e-5)
+    norm, linear = encoder.norm_s.weight.detach().numpy(), encoder.linear_s.weight.detach().numpy()
+    projected = (standard * norm) @ linear.T
+    token = batch["atom_token"].clamp(min=0).long().numpy()
+    with torch.no_grad():
+        condition = diffusion.condition(*inputs, batch, context(batch))
+        expected = encoder.reference.single(batch).numpy()
+    expected = expected + np.take_along_axis(projected, token[..., None], axis=1)
+    initial = condition.initial_B1AC.squeeze(1).numpy()
+    np.testing.assert_allclose(initial, expected, rtol=1e-10, atol=1e-10)
+    seen = []
+    hook = encoder.transformer.register_forward_pre_hook(
+        lambda module, arguments: seen.append(arguments[0])
+    )
+    x, sigma = noised(batch)
+    with torch.no_grad():
+        diffusion(x, sigma, condition, batch, context(batch))
+    hook.remove()
+    scaled = (x / (sigma**2 + SIGMA_DATA**2).sqrt()[..., None, None]).numpy()
+    positions = scaled @ encoder.linear_position.weight.detach().numpy().T
+    positions = positions * batch["atom_mask"].numpy()[:, None, :, None]
+    expected = initial[:, None] + positions
+    np.testing.assert_allclose(seen[0].numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_token_sums_and_their_inverse():
@@ -264,8 +324,19 @@ def templates(tokens, count=2):
         8 * normal(2, count, tokens, 3),
         torch.rand(2, count, tokens, generator=G) > 0.2,
         chain.expand(2, tokens),
-        torch.ones(2, count, dtype=torch.bool),
     )
+
+
+def with_empty_slots(features, count):
+    """The templates, and slots of gaps without positions behind them."""
+    blank = {"residue_type_BMN": GAP, "frame_rotation_BMN33": torch.eye(3, dtype=torch.float64)}
+    slots = {}
+    for name, tensor in features._asdict().items():
+        if name == "chain_BN":
+            continue
+        empty = torch.zeros(tensor.shape[0], count, *tensor.shape[2:], dtype=tensor.dtype)
+        slots[name] = torch.cat([tensor, empty + blank.get(name, 0)], dim=1).to(tensor.dtype)
+    return features._replace(**slots)
 
 
 @pytest.fixture(scope="module")
@@ -300,22 +371,53 @@ class TestTemplates:
         plain, other = (self.out(embedder, each, inputs[2], batch) for each in (features, moved))
         torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
 
-    @pytest.mark.bits
-    def test_their_order_and_absent_ones_change_nothing(self, embedder, batch, inputs):
+    def test_frames_are_gram_schmidt_in_the_dtype_of_coordinates(self, batch):
+        """Released: x from the middle atom to the third, y towards the first."""
+        filled = with_templates(batch)
+        found = template_features(filled, FLOAT64).frame_rotation_BMN33.numpy()
+        n, ca, c = np.moveaxis(filled["template_backbone"].numpy().astype(np.float64), -2, 0)
+        x = (c - ca) / np.linalg.norm(c - ca, axis=-1, keepdims=True)
+        y = n - ca - ((n - ca) * x).sum(-1, keepdims=True) * x
+        y /= np.linalg.norm(y, axis=-1, keepdims=True)
+        expected = np.stack([x, y, np.cross(x, y)], axis=-1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+    def test_the_order_of_templates_changes_nothing(self, embedder, batch, inputs):
         features = templates(TOKENS)
-        flipped = TemplateFeatures(
-            *(t.flip(1) if t.dim() > 2 or t is features.present_BM else t for t in features)
-        )
+        flipped = TemplateFeatures(*(t.flip(1) if t.dim() > 2 else t for t in features))
         plain = self.out(embedder, features, inputs[2], batch)
         torch.testing.assert_close(self.out(embedder, flipped, inputs[2], batch), plain)
-        absent = features._replace(present_BM=torch.tensor([[True, False]] * 2))
-        garbage = absent._replace(pseudo_beta_BMN3=absent.pseudo_beta_BMN3.clone())
-        garbage.pseudo_beta_BMN3[:, 1] += 7.0
-        one, two = (self.out(embedder, each, inputs[2], batch) for each in (absent, garbage))
-        assert torch.equal(one, two)
-        assert not torch.allclose(one, plain)
-        none = features._replace(present_BM=torch.zeros(2, 2, dtype=torch.bool))
-        assert (self.out(embedder, none, inputs[2], batch) == 0).all()
+
+    @pytest.mark.bits
+    def test_the_mean_is_over_all_slots_and_embeds_empty_ones(self, embedder, batch, inputs):
+        """One template in four slots: the sum of all four embeddings, divided by four."""
+        features = with_empty_slots(templates(TOKENS, count=1), 3)
+        embeddings = []
+        hook = embedder.norm_out.register_forward_hook(
+            lambda module, arguments, output: embeddings.append(output)
+        )
+        found = self.out(embedder, features, inputs[2], batch)
+        hook.remove()
+        mean = sum(embeddings) / 4
+        weight = embedder.linear_out.weight.detach()
+        torch.testing.assert_close(found, mean.clamp(min=0) @ weight.T, rtol=1e-10, atol=1e-12)
+        assert len(embeddings) == 4
+        assert not torch.allclose(embeddings[0], embeddings[1])
+        for empty in embeddings[2:]:
+            assert torch.equal(empty, embeddings[1])
+
+    @pytest.mark.bits
+    def test_without_templates_the_pair_representation_alone_is_embedded(
+        self, embedder, batch, inputs
+    ):
+        empty = with_empty_slots(templates(TOKENS, count=0), 2)
+        found = self.out(embedder, empty, inputs[2], batch)
+        assert found.abs().max() > 0
+        garbage = empty._replace(
+            pseudo_beta_BMN3=empty.pseudo_beta_BMN3 + 7.0,
+            frame_origin_BMN3=empty.frame_origin_BMN3 - 3.0,
+        )
+        assert torch.equal(self.out(embedder, garbage, inputs[2], batch), found)
 
     def test_no_distance_crosses_chains(self, embedder, batch, inputs):
         """One chain moves against the other: the templates' frames tell nothing of it."""

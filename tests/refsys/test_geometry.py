@@ -9,6 +9,7 @@ from refsys.geometry import (
     aligned,
     are_collinear,
     best_rotation,
+    bisector_frames,
     frames,
     quaternion_to_rotation,
     weighted_mean,
@@ -74,6 +75,31 @@ def test_frames_turn_with_the_atoms():
     identity = torch.eye(3, dtype=F64).expand(10, 3, 3)
     torch.testing.assert_close(rotation.transpose(-1, -2) @ rotation, identity, atol=1e-6, rtol=0)
     assert (torch.linalg.det(rotation) > 0.999).all()
+
+
+def test_bisector_frames_have_the_axes_of_algorithm_29():
+    """The first axis bisects the angle of the bonds, which lie in the plane of the first two."""
+    atoms, turn, shift = normal(10, 3, 3), quaternion_to_rotation(normal(4)), normal(3)
+    origin, rotation = bisector_frames(atoms)
+    assert torch.equal(origin, atoms[:, 1])
+    identity = torch.eye(3, dtype=F64).expand(10, 3, 3)
+    torch.testing.assert_close(rotation.transpose(-1, -2) @ rotation, identity)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(10, dtype=F64))
+    bonds = atoms[:, ::2] - origin.unsqueeze(1)
+    bonds = bonds / bonds.norm(dim=-1, keepdim=True)
+    first, third = torch.einsum("nxy,nbx->bny", rotation, bonds)
+    torch.testing.assert_close(first * torch.tensor([1.0, -1.0, 0.0]), third, atol=1e-14, rtol=1e-9)
+    assert (first[:, 0] > 0).all()
+    assert (first[:, 1] < 0).all()
+    moved_origin, moved_rotation = bisector_frames(atoms @ turn.T + shift)
+    torch.testing.assert_close(moved_origin, origin @ turn.T + shift)
+    torch.testing.assert_close(moved_rotation, turn @ rotation)
+
+
+def test_bisector_frames_of_coincident_or_aligned_atoms_are_finite():
+    line = torch.tensor([[-1.0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=F64)
+    _, rotation = bisector_frames(torch.stack([torch.zeros(3, 3, dtype=F64), line]))
+    assert rotation.isfinite().all()
 
 
 def test_atoms_in_line_make_no_frame():

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from refsys.alphafold3_step import STAGES, AlphaFold3Training
-from refsys.checkpoint import checkpoints, latest, load_weights
+from refsys.checkpoint import checkpoints, latest, load_weights, save
 from refsys.config import preset
+from refsys.data.columns import open_columns, write_columns
 from refsys.errors import ArgumentError, CheckpointError
 from refsys.precision import precision
 from refsys.run_config import RunConfig
 from refsys.train import train
+from refsys.training_step import OptimizerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = RunConfig(
@@ -119,12 +121,12 @@ class TestWeights:
         run = load_weights(latest(folder), training, averaged=True)
         averaged = torch.cat([p.detach().flatten() for p in training.parameters])
         assert run["preset"] == "tiny"
-        # After a few steps the averages are still close to where training began.
+        # The mean of the weights after each step: between the start and the end, and neither.
         training.seed = CONFIG.seed
         training.initialize()
         start = torch.cat([p.detach().flatten() for p in training.parameters])
-        assert (averaged - start).norm() < 0.02 * (last - start).norm()
-        assert (averaged - start).norm() > 0
+        assert 0 < (averaged - last).norm() < 0.7 * (start - last).norm()
+        assert (averaged - start).norm() > 0.3 * (start - last).norm()
 
     def test_a_stage_starts_from_the_weights_of_another(self, store, folder, tmp_path):
         start = str(latest(folder).resolve())
@@ -149,20 +151,65 @@ class TestWeights:
         with pytest.raises(CheckpointError, match="has no checkpoint"):
             latest(tmp_path)
 
-    def test_the_average_follows_the_parameters(self):
-        training = small_training()
+    def test_the_average_is_the_weighted_mean_of_the_weights_after_each_step(self):
+        """Weights 1, d, d², ... from the last step back, divided by their sum."""
+        training, steps, decay = small_training(), 4, 0.999
         training.initialize()
-        expected = [p.detach().double().clone() for p in training.parameters]
-        for step in range(3):
+        seen = []
+        for step in range(steps):
             for parameter in training.parameters:
                 parameter.grad = torch.ones_like(parameter)
             training.update(step)
-            expected = [
-                0.999 * average + 0.001 * parameter.detach()
-                for average, parameter in zip(expected, training.parameters, strict=True)
-            ]
-        for average, found in zip(expected, training.averages, strict=True):
-            torch.testing.assert_close(found.double(), average, rtol=1e-6, atol=1e-8)
+            seen.append([p.detach().double().clone() for p in training.parameters])
+        weights = decay ** torch.arange(steps - 1, -1, -1, dtype=torch.float64)
+        weights = weights / weights.sum()
+        for number, found in enumerate(training.averages):
+            expected = sum(w * after[number] for w, after in zip(weights, seen, strict=True))
+            torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-8)
+
+    def test_weights_to_fold_with_are_at_most_a_tenth_initial_after_fifty_steps(self, tmp_path):
+        """The share of the initial weights, which are ones here; all later ones are zero."""
+        training = small_training()
+        training.materialize_moments()
+        with torch.no_grad():
+            for parameter in training.parameters:
+                parameter.fill_(1.0)
+        training.restart_averages()
+        with torch.no_grad():
+            for parameter in training.parameters:
+                parameter.zero_()
+        for step in range(50):
+            for parameter in training.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            training.update(step)
+        folding = small_training()
+        load_weights(save(tmp_path, training, 50, {}), folding, averaged=True)
+        share = torch.cat([p.detach().flatten() for p in folding.parameters])
+        assert share.abs().max() <= 0.1
+
+    def test_the_weight_of_a_step_tends_to_that_of_an_exponential_average(self):
+        schedule = OptimizerConfig(average=0.99)
+        weights = [schedule.average_weight(step) for step in range(3000)]
+        assert weights[0] == 1.0
+        assert weights[1] == pytest.approx(1 / 1.99)
+        assert weights == sorted(weights, reverse=True)
+        assert weights[-1] == pytest.approx(0.01, rel=1e-9)
+
+    def test_averages_of_another_kind_are_refused_but_a_run_may_start_from_their_weights(
+        self, store, folder, tmp_path
+    ):
+        """A checkpoint of before the averages were corrected."""
+        columns = open_columns(latest(folder), "checkpoint")
+        facts = {name: columns.facts[name] for name in ("step", "run")}
+        path = tmp_path / "checkpoints" / latest(folder).name
+        write_columns(path, "checkpoint", dict(columns.items()), facts)
+        training = small_training()
+        message = "its averages of the weights are uncorrected"
+        with pytest.raises(CheckpointError, match=message):
+            load_weights(path, training, averaged=True)
+        with pytest.raises(CheckpointError, match=message):
+            train(CONFIG, store, tmp_path, steps=STEPS + 1)
+        assert load_weights(path, training, averaged=False)["preset"] == "tiny"
 
 
 def test_an_unknown_stage_or_model_is_refused(store, tmp_path):

@@ -1,11 +1,15 @@
 """Float64 laws of the trunk: padding, permutation, checkpointing, sharding."""
 
+import numpy as np
 import pytest
 import torch
 from support.layouts import in_lockstep, slabs
-from support.trunks import FLOAT64, context, random_batch, random_trunk
+from support.trunks import CONFIG, FLOAT64, context, random_batch, random_trunk
 
-from refsys.losses import trunk_loss
+from refsys.batch import Batch
+from refsys.losses import distogram_loss, resolved_loss, trunk_loss
+from refsys.model.embedding import AlignmentEmbedding
+from refsys.parallel import SingleRank
 
 TOKENS, ROWS = 13, 6
 NAMES = ("s", "z", "distogram", "resolved")
@@ -45,6 +49,41 @@ def test_padding_changes_nothing(trunk, batch):
     assert_close(padded_loss, loss)
     for name, gradient in gradients.items():
         assert_close(padded_gradients[name], gradient)
+
+
+def test_trunk_losses_are_the_mean_of_each_examples_losses(batch):
+    """Examples of few and many modelled atoms count the same; one without any counts as zero."""
+    mask = batch["pseudo_beta_mask"].clone()
+    mask[1, 5:] = False
+    g, layout = torch.Generator().manual_seed(1), SingleRank(TOKENS)
+    for modelled in (mask, mask & torch.tensor([[True], [False]])):
+        uneven = Batch({**batch, "pseudo_beta_mask": modelled}, batch.fields)
+        for loss, shape in ((distogram_loss, (TOKENS, TOKENS, 64)), (resolved_loss, (TOKENS, 2))):
+            logits = torch.randn(2, *shape, generator=g, dtype=torch.float64)
+            together = loss(logits, uneven, layout, FLOAT64)
+            apart = []
+            for b in range(2):
+                own = {name: t[b : b + 1] for name, t in uneven.items()}
+                apart.append(loss(logits[b : b + 1], Batch(own, batch.fields), layout, FLOAT64))
+            assert apart[0] != apart[1]
+            assert_close(together, (apart[0] + apart[1]) / 2)
+
+
+def test_alignment_rows_are_embedded_in_float64_by_the_float64_policy(trunk, batch):
+    """Line 1 of Algorithm 8 in NumPy: one-hot class, has_deletion, 2/π · atan(deletions / 3)."""
+    embedding = next(m for m in trunk.modules() if isinstance(m, AlignmentEmbedding))
+    s = torch.zeros(2, TOKENS, CONFIG.c_s_inputs, dtype=torch.float64)
+    deletions = batch["deletions"][:, 0].numpy().astype(np.float64)
+    parts = (
+        np.eye(32)[batch["alignment"][:, 0].numpy()],
+        (deletions > 0)[..., None],
+        (2 / np.pi * np.arctan(deletions / 3))[..., None],
+    )
+    weight = embedding.linear_rows.weight.detach().numpy()
+    expected = np.concatenate(parts, axis=-1) @ weight.T
+    with torch.no_grad():
+        found = embedding(s, batch, SingleRank(TOKENS))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_padding_law_can_fail(trunk, batch):

@@ -19,7 +19,7 @@ LONGEST_BOND = 2.4
 
 
 def counts(path):
-    """Chains, tokens, atoms, modelled atoms, bonds and frames of the asymmetric unit."""
+    """Chains, tokens, atoms, resolved atoms, bonds and frames of the asymmetric unit."""
     block = block_of(path)
     modelled = modelled_atoms(block)
     leaving, connections = connected(block, modelled)
@@ -32,7 +32,7 @@ def counts(path):
         gone |= {"OP3"} if "nucleotide" in polymer and not is_first else set()
         names = [name for name in names if name not in gone]
         total["atoms"] += len(names)
-        total["modelled"] += len(set(names) & set(there))
+        total["modelled"] += sum(there[name].occupancy > 0 for name in names if name in there)
         if polymer and component in STANDARD:
             frame = PROTEIN_FRAME if "peptide" in polymer else NUCLEOTIDE_FRAME
             total["tokens"] += 1

@@ -11,12 +11,12 @@ PINNED = {
     "1ubq": (1, 76, 602, 602, 0, 76),  # a protein, all of it modelled
     "8vkf": (5, 468, 3196, 3079, 63, 466),  # heme, inhibitor, ions
     "2q2k": (4, 213, 1576, 1184, 61, 213),  # a protein on modified DNA
-    "3en2": (3, 124, 778, 691, 27, 122),  # selenomethionines
+    "3en2": (3, 124, 778, 691, 27, 122),  # selenomethionines, as deposited
     "5lwx": (17, 763, 4766, 4550, 184, 757),  # glycans
     "3cz3": (8, 356, 3944, 3546, 0, 356),  # RNA
-    "8ufz": (8, 334, 3126, 2837, 66, 334),  # DNA
+    "8ufz": (8, 334, 3126, 2826, 66, 334),  # DNA, atoms of zero occupancy
     "4fxd": (6, 1872, 15588, 13910, 0, 1872),  # DNA and RNA
-    "19hc": (25, 1378, 5136, 5136, 951, 1378),  # eighteen hemes
+    "19hc": (25, 1378, 5136, 5079, 951, 1378),  # eighteen hemes, atoms of zero occupancy
     "6yfy": (32, 496, 712, 704, 484, 496),  # D-peptides, sugars
     "2hyy": (8, 1240, 9048, 8502, 164, 1240),  # a drug
     "2dty": (24, 1347, 7903, 7713, 400, 1339),  # branched glycans

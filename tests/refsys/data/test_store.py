@@ -123,7 +123,7 @@ class TestStore:
         assert prepare(store, Sources(structure=structure)).built == 2
         assert prepare(store, Sources(structure=structure)).built == 0
         assert store.entries() == ["test"]
-        assert store.open("test").tokens == 12
+        assert store.open("test").tokens == 5
 
     def test_a_changed_source_is_another_record(self, tmp_path, structure):
         store = Store(tmp_path / "store")
@@ -145,7 +145,7 @@ class TestStore:
             content[-1] ^= 1
             path.write_bytes(content)
         assert prepare(store, Sources(structure=structure)).built == 2
-        assert store.open("test").tokens == 12
+        assert store.open("test").tokens == 5
 
     def test_each_repair_is_said(self, tmp_path, structure):
         store = Store(tmp_path / "store")
@@ -272,7 +272,7 @@ class TestStore:
 
     def test_an_alignment_of_another_sequence_is_refused(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
-        alignment.write_text(">q\nMGWW\n")
+        alignment.write_text(">q\nMGMW\n")
         store = Store(tmp_path / "store")
         with pytest.raises(DataError, match=r"a\.a3m: the query has W in column 4"):
             prepare(store, Sources(structure=structure, alignments={"A": alignment}))
@@ -298,7 +298,7 @@ class TestStore:
         with context.Pool(2) as pool:
             arguments = [(Store(tmp_path / "store"), Sources(structure=structure))] * 8
             found = pool.starmap(prepare, arguments)
-        assert {done.tokens for done in found} == {12}
+        assert {done.tokens for done in found} == {5}
         assert sum(done.built for done in found) == 2, "one builds, the others wait"
         Store(tmp_path / "store").open("test").structure.verify()
         assert not list((tmp_path / "store").rglob(".*")), "something half-written was left"
@@ -309,7 +309,7 @@ class TestSources:
 
     def test_realigning_is_asked_for(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
-        alignment.write_text(">q\nMGXAW\n>1\nMG-AW\n")
+        alignment.write_text(">q\nMGMAW\n>1\nMG-AW\n")
         store = Store(tmp_path / "store")
         files = Sources(structure=structure, alignments={"A": alignment})
         with pytest.raises(DataError, match=r"a\.a3m: the query has 5 residues; the chain has 4"):
@@ -323,7 +323,7 @@ class TestSources:
         for given, reason in (
             ({"B": [(structure, "A")]}, "a template is given for B, but its protein chains are A"),
             ({"A": [(structure, "B")]}, "template test: no protein chain B; it has A"),
-            ({"A": [(structure, "A")]}, r"template test A: 3 residues in common with the chain"),
+            ({"A": [(structure, "A")]}, r"template test A: 4 residues in common with the chain"),
             ({"A": [(tmp_path / "none.cif", "A")]}, r"none\.cif: No such file"),
         ):
             with pytest.raises(DataError, match=reason):

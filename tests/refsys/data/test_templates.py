@@ -133,7 +133,8 @@ def test_of_n_templates_none_to_four_are_drawn_evenly(tmp_path, sources):
 def test_what_was_not_modelled_is_masked(tmp_path, sources):
     """A structure that is its own template has the label's own gaps."""
     path, store = sources["3en2"].structure.cached, Store(tmp_path / "store")
-    prepare(store, Sources(structure=path, templates={"A": [(path, "A")]}))
+    files = Sources(structure=path, templates={"A": [(path, "A")]}, as_deposited=True)
+    prepare(store, files)
     example = store.open("3en2")
     template, structure = example.templates[0], example.structure
     standard = np.flatnonzero((structure["token_chain"] == 0) & (structure["token_element"] == 0))
