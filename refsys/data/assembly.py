@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsys.data.cif_tables import CifTables
-from refsys.data.mmcif import Chain, Residue, Structure
+from refsys.data.entities import Chain
+from refsys.data.mmcif import Residue, Structure
 
 # More atoms than this are not one example of anything.
 _MOST_ATOMS = 4_000_000

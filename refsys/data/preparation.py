@@ -15,17 +15,10 @@ _HERE = Path(__file__).parent
 # The modules that decide what a record of each kind holds: their text is part of its name.
 _MAKERS = {
     "structure": (
-        *("assembly", "atom_site", "automorphisms", "binary_cif", "cif_tables", "components"),
-        *(
-            "conformers",
-            "grid",
-            "interfaces",
-            "mmcif",
-            "preparation",
-            "residue_layout",
-            "tokens",
-            "vocabulary",
-        ),
+        *("assembly", "atom_site", "automorphisms", "binary_cif", "chemistry_notes", "cif_tables"),
+        *("columns", "components", "conformers", "connections", "entities", "grid"),
+        *("implied_entities", "interfaces", "mmcif", "modelled_chains", "notes", "polymers"),
+        *("preparation", "residue_layout", "tokens", "vocabulary"),
     ),
     "alignment": ("alignment", "homology", "realign", "species", "stockholm", "vocabulary"),
     "pairing": ("pairing",),
@@ -68,6 +61,7 @@ class Prepared:
         dropped: Modelled atoms that do not belong to their residue and were left out.
         replaced: The other source file that the entry was made from before.
         repaired: What was wrong with each record that was there and had to be made again.
+        notes: Sentences on what the files hold and the records do not.
     """
 
     entry: str
@@ -76,6 +70,7 @@ class Prepared:
     dropped: int = 0
     replaced: str | None = None
     repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(store: Store, sources: Sources) -> Prepared:
@@ -112,6 +107,7 @@ def prepare(store: Store, sources: Sources) -> Prepared:
         dropped=int(structure.facts["dropped_atoms"]),
         replaced=before[0] if before and before[1] != digest else None,
         repaired=tuple(maker.repaired),
+        notes=tuple(structure.facts["notes"]),
     )
 
 
@@ -274,6 +270,7 @@ def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[
 
 def _structure_record(path: Path, assembly: str | None) -> Record:
     from refsys.data.assembly import assembled
+    from refsys.data.chemistry_notes import chemistry_notes
     from refsys.data.mmcif import read_structure
     from refsys.data.tokens import (
         chain_contents,
@@ -296,6 +293,7 @@ def _structure_record(path: Path, assembly: str | None) -> Record:
             "name": chain.name,
             "entity": chain.entity,
             "kind": chain.kind,
+            "polymer": chain.polymer,
             "contents": chain_contents(structure, number),
             "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
         }
@@ -303,6 +301,7 @@ def _structure_record(path: Path, assembly: str | None) -> Record:
     ]
     return columns, {
         "entry": entry,
+        "notes": [*structure.notes, *chemistry_notes(structure, columns)],
         "assembly": assembly,
         "chains": chains,
         "resolution": structure.resolution,
