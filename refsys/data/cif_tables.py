@@ -50,8 +50,8 @@ class CifTables:
         self.block, self.name = blocks[0], names[0]
 
     def error(self, reason: str) -> DataError:
-        """An error about this file."""
-        return DataError(f"{self.path}: {reason}")
+        """Return an error about this file, in one line whatever names the file has."""
+        return DataError(f"{self.path}: {' '.join(reason.split())}")
 
     def has(self, category: str) -> bool:
         """Return whether the file has a category, named without the underscore."""

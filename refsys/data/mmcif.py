@@ -25,7 +25,7 @@ from refsys.data.notes import Notes
 # Beyond it a value is a mistake, ångström.
 _LARGEST_RESOLUTION = 1000.0
 # The largest component of the dictionary has 240; searches among a residue's atoms are quadratic.
-_MOST_ATOMS_OF_RESIDUE = 4096
+_MOST_ATOMS_OF_RESIDUE = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Notes:
 
     def add(self, kind: NoteKind, instance: str) -> None:
         """Count an instance; one of the same text is counted once."""
-        self._instances.setdefault(kind, {})[instance] = None
+        self._instances.setdefault(kind, {})[" ".join(instance.split())] = None
 
     def sentences(self) -> tuple[str, ...]:
         """Return one sentence a kind, as in ``2 connections match no atom, first: A 4 NZ``."""

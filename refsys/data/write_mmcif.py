@@ -64,6 +64,9 @@ def write_mmcif(
     for name in dict.fromkeys(chain["entity"] for chain in chains):
         document.entities.append(_entity(structure, name))
     text = document.make_mmcif_document()
+    # gemmi writes these names without quotes, which some need.
+    names = {"id": [c["name"] for c in chains], "entity_id": [c["entity"] for c in chains]}
+    text.sole_block().set_mmcif_category("_struct_asym.", names)
     _add_bonds(text.sole_block(), structure, rows)
     try:
         write_atomically(path, text.as_string().encode())
