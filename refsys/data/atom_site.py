@@ -119,6 +119,7 @@ class AtomSite:
         ]
         self.positions = np.stack(axes, axis=-1)
         self.elements = self._elements(table["type_symbol"])
+        self._is_hydrogen: list[bool] = (self.elements == _HYDROGEN).tolist()
         self._locations = table["label_alt_id"]
         self.chains = self._complete("label_asym_id", table["label_asym_id"])
         self.entities = table["label_entity_id"]
@@ -159,7 +160,7 @@ class AtomSite:
 
     def is_hydrogen(self, row: int) -> bool:
         """Return whether a row is a hydrogen or deuterium."""
-        return int(self.elements[row]) == _HYDROGEN
+        return self._is_hydrogen[row]
 
     def best_locations(self, rows: list[int]) -> list[int]:
         """Return the rows of one alternative location per residue, ascending.
@@ -254,8 +255,9 @@ class AtomSite:
         Raises:
             DataError: the column cannot hold a value.
         """
+        faults = {value: column.fault(value) for value in {values[row] for row in rows}}
         for row in rows:
-            if fault := column.fault(values[row]):
+            if fault := faults[values[row]]:
                 raise self.error(row, f"{self.residue(row)}: {fault}")
             if values[row] != deposited[row].strip(" "):
                 yield row

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from refsys.data.atom_site import AtomSite, ResidueKey
 from refsys.data.cif_tables import CifTables
+from refsys.data.columns import COMPONENT
 from refsys.data.entities import Chain, Entities, component_kinds
 from refsys.data.notes import NoteKind, Notes
 from refsys.data.polymers import POLYMER_KINDS, inferred_type, keyword
@@ -44,6 +45,11 @@ class _Residue(NamedTuple):
     is_atom: bool
     is_numbered: bool
 
+    @property
+    def label(self) -> str:
+        """Number and insertion code."""
+        return f"{self.number}{self.code}"
+
 
 def implied_entities(tables: CifTables, atoms: AtomSite, notes: Notes) -> Entities:
     """Return the chains and sequences that the residues imply, and renumber `atoms` by them.
@@ -56,6 +62,9 @@ def implied_entities(tables: CifTables, atoms: AtomSite, notes: Notes) -> Entiti
         tables: The file.
         atoms: Its atoms, whose keys become those of the chains.
         notes: Where it is noted what the file lacks.
+
+    Raises:
+        DataError: a record cannot hold a component.
     """
     notes.state(
         "no _entity, _entity_poly_seq and _struct_asym: the sequence of each polymer is that of "
@@ -63,38 +72,61 @@ def implied_entities(tables: CifTables, atoms: AtomSite, notes: Notes) -> Entiti
     )
     residues = _residues(tables, atoms)
     names = set(residues)
-    entities: dict[tuple[str, tuple[str, ...]], str] = {}
-    chains: list[Chain] = []
-    sequences: dict[str, list[list[str]]] = {}
-
-    def add(name: str, polymer: str, members: list[_Residue]) -> None:
-        contents = tuple("/".join(residue.components) for residue in members)
-        entity = entities.setdefault((polymer, contents), str(len(entities) + 1))
-        chains.append(Chain(name, entity, POLYMER_KINDS.get(polymer, "ligand"), polymer))
-        if polymer:
-            sequences[entity] = [residue.components for residue in members]
-        for number, residue in enumerate(members, start=1):
-            # Ligands of one number differ in their label_seq_id alone, and are told apart by place.
-            position = str(number) if polymer else f"auth {residue.number}{residue.code}"
-            used = {other.number + other.code for other in members[: number - 1]}
-            if not polymer and residue.number + residue.code in used:
-                position += f" ({number})"
-            for row in residue.rows:
-                atoms.keys[row] = ResidueKey(name, position)
-
+    listing = _Listing(atoms)
     for name, members in residues.items():
         linked = _polymer_residues(members)
         if not linked:
-            add(name, "", members)
+            listing.add_ligand(name, members)
             continue
-        kinds = {residue.components[0]: residue.kind for residue in linked}
-        add(name, inferred_type((r.components[0] for r in linked), kinds.get), linked)
+        listing.add_polymer(name, linked)
         _note_gaps(name, linked, notes)
+        numbers = {residue.rows[0] for residue in linked}
         for residue in members:
-            if residue not in linked:
+            if residue.rows[0] not in numbers:
                 ligand = _unused(f"{name}-{residue.components[0]}{residue.number}", names)
-                add(ligand, "", [residue])
-    return Entities(chains, sequences)
+                listing.add_ligand(ligand, [residue])
+    return Entities(listing.chains, listing.sequences)
+
+
+class _Listing:
+    """Chains and sequences in the making.
+
+    Attributes:
+        chains: Of `add_polymer` and `add_ligand`.
+        sequences: Components of each position by polymer entity.
+    """
+
+    def __init__(self, atoms: AtomSite) -> None:
+        self.chains: list[Chain] = []
+        self.sequences: dict[str, list[list[str]]] = {}
+        self._atoms = atoms
+        self._entities: dict[tuple[str, tuple[str, ...]], str] = {}
+
+    def add_polymer(self, name: str, residues: list[_Residue]) -> None:
+        """Add a polymer of these residues, numbered from 1."""
+        kinds = {residue.components[0]: residue.kind for residue in residues}
+        polymer = inferred_type((r.components[0] for r in residues), kinds.get)
+        entity = self._entity(polymer, residues)
+        self.chains.append(Chain(name, entity, POLYMER_KINDS[polymer], polymer))
+        self.sequences[entity] = [residue.components for residue in residues]
+        for number, residue in enumerate(residues, start=1):
+            self._renumber(residue, ResidueKey(name, str(number)))
+
+    def add_ligand(self, name: str, residues: list[_Residue]) -> None:
+        """Add a chain of residues that are no polymer."""
+        self.chains.append(Chain(name, self._entity("", residues), "ligand"))
+        used: set[str] = set()
+        for residue in residues:
+            # Residues of one number here differ in their label_seq_id.
+            self._renumber(residue, ResidueKey(name, _unused(f"auth {residue.label}", used)))
+
+    def _entity(self, polymer: str, residues: list[_Residue]) -> str:
+        contents = tuple("/".join(residue.components) for residue in residues)
+        return self._entities.setdefault((polymer, contents), str(len(self._entities) + 1))
+
+    def _renumber(self, residue: _Residue, key: ResidueKey) -> None:
+        for row in residue.rows:
+            self._atoms.keys[row] = key
 
 
 def _residues(tables: CifTables, atoms: AtomSite) -> dict[str, list[_Residue]]:
@@ -110,6 +142,9 @@ def _residues(tables: CifTables, atoms: AtomSite) -> dict[str, list[_Residue]]:
     residues: dict[str, list[_Residue]] = {}
     for (chain, number, author_number, code), rows in rows_of.items():
         components = list(dict.fromkeys(atoms.components[row] for row in rows))
+        for component in components:
+            if fault := COMPONENT.fault(component):
+                raise atoms.error(rows[0], f"{atoms.residue(rows[0])}: {fault}")
         is_atom = any(keyword(atoms.groups[row]) == "atom" for row in rows)
         kind = kind_of(components[0])
         if kind is None and is_atom:

@@ -1,8 +1,9 @@
 """Reading mmCIF into tables: chains, residues, atoms, bonds of the asymmetric unit.
 
-Kept are the first model's heavy atoms, waters dropped, one alternative location per residue (the
-one of highest mean occupancy). Polymers have every SEQRES residue, modelled or not. A file that
-contradicts itself is refused. `assembly` makes biological assemblies of what is read here.
+A structure has the first model's heavy atoms without waters, in one alternative location per
+residue (the most complete and best occupied one). Polymers have every SEQRES residue, modelled or
+not. A file that contradicts itself is refused; what is left out of others is noted. `assembly`
+makes biological assemblies of what is read here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -137,10 +138,11 @@ def read_structure(path: Path) -> Structure:
             residues.append(Residue(index, number, component, places))
             if rows:
                 connected.append(_connected(atoms, rows[0], places))
-    for (chain_name, position), rows in rows_of.items():
+    for key, rows in rows_of.items():
+        label_seq_id = atoms.numbers[rows[0]] or "?"
         raise atoms.error(
             rows[0],
-            f"label_seq_id {position} is not a position of the sequence of chain {chain_name}",
+            f"label_seq_id {label_seq_id} is not a position of the sequence of chain {key.chain}",
         )
     names = np.array([atoms.names[row] for row in order])
     return Structure(

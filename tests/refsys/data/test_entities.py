@@ -224,6 +224,14 @@ class TestImplied:
         structure = read(atoms_alone(*self.PEPTIDE, ligand, connections=connection))
         assert structure.connections.tolist() == [[1, 3]]
 
+    def test_ligands_of_one_number_are_told_apart(self, read):
+        ligands = [row("ZN", number, group="HETATM", author=9) for number in (1, 2)]
+        assert contents(read(atoms_alone(*ligands))) == [("A", "ligand", ["ZN", "ZN"])]
+
+    def test_component_that_no_column_holds_is_refused(self, read):
+        with pytest.raises(DataError, match="_atom_site row 2: ABCDEF A 2: component 'ABCDEF' has"):
+            read(atoms_alone(self.PEPTIDE[0], row("ABCDEF", 2)))
+
     def test_one_amino_acid_of_no_polymer_is_a_ligand(self, read):
         alone = row("GLU", None, group="HETATM", chain="L", author=1)
         structure = read(atoms_alone(*self.PEPTIDE, alone))
