@@ -113,6 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
             for damage in done.repaired:
                 print(f"foldperf: repaired: {damage}", file=sys.stderr)
             say(_line(done))
+            for note in done.notes:
+                print(f"foldperf: {sources.structure.name}: {note}", file=sys.stderr)
             other = made_from.setdefault(done.entry, sources.structure)
             if other != sources.structure:
                 failed += 1

@@ -9,17 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsys.data.cif_tables import CifTables
-from refsys.data.mmcif import Chain, Residue, Structure
+from refsys.data.entities import Chain
+from refsys.data.mmcif import Residue, Structure
 
 # More atoms than this are not one example of anything.
 _MOST_ATOMS = 4_000_000
+# Beyond it a coordinate is a mistake, ångström.
+_LARGEST_COORDINATE = 1e5
 
 
 def assembled(structure: Structure, path: Path, name: str) -> Structure:
-    """The assembly of that name.
+    """Return the assembly of that name.
 
-    A chain's first copy keeps its name; the others are numbered, as in ``A-2``. Bonds between
-    residues are kept between chains that one operator moves together.
+    A chain's first copy keeps its name; the others are numbered, as in ``A-2``, past names that
+    the file has. Bonds between residues are kept between chains that one operator moves together.
 
     Args:
         structure: The asymmetric unit of the file.
@@ -27,8 +30,8 @@ def assembled(structure: Structure, path: Path, name: str) -> Structure:
         name: As `_pdbx_struct_assembly` has it, as in ``1``.
 
     Raises:
-        DataError: the file has no such assembly, or it names no chain that was read, or is too
-            large.
+        DataError: the file has no such assembly, or it names no chain that was read, has too many
+            atoms, or moves one too far.
     """
     tables = CifTables(path)
     number = {chain.name: place for place, chain in enumerate(structure.chains)}
@@ -56,7 +59,10 @@ def assembled(structure: Structure, path: Path, name: str) -> Structure:
     placed = 0
     for chain, operator, matrix, shift in copies:
         old, own = structure.chains[chain], atoms_of[chain]
-        copy = next(seen.setdefault(chain, count(1)))
+        numbers = seen.setdefault(chain, count(1))
+        copy = next(numbers)
+        while copy > 1 and f"{old.name}-{copy}" in number:
+            copy = next(numbers)
         first_row[chain, operator] = placed
         offset = placed - (int(own[0]) if len(own) else 0)
         for residue in residues_of.get(chain, []):
@@ -65,6 +71,10 @@ def assembled(structure: Structure, path: Path, name: str) -> Structure:
         chains.append(replace(old, name=old.name if copy == 1 else f"{old.name}-{copy}"))
         rows.append(own)
         moved = structure.positions[own].astype(np.float64) @ matrix.T + shift
+        if not (np.abs(moved) <= _LARGEST_COORDINATE).all():
+            raise tables.error(
+                f"assembly {name} moves atoms of chain {old.name} beyond {_LARGEST_COORDINATE:g} Å"
+            )
         positions.append(moved.astype(np.float32))
         placed += len(own)
     order = np.concatenate(rows)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refsys.data.columns import narrowed
+
 # Relabelings that are kept: a ligand with many rotors has more, and only its first are tried.
 LARGEST_COUNT = 256
 # Pairs of atoms that the search looks at: some seconds, and then it keeps what it has.
@@ -70,7 +72,7 @@ def component_automorphisms(
         for mapping in islice(matcher.isomorphisms_iter(), LARGEST_COUNT)
     ]
     matcher.reset_recursion_limit()
-    rows = np.array([list(range(count)), *found], np.uint16)
+    rows = narrowed([list(range(count)), *found], np.uint16, "atom of a residue")
     return np.unique(rows, axis=0)[:LARGEST_COUNT]
 
 

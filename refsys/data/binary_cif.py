@@ -12,7 +12,7 @@ from refsys.data.compressed import read_bytes
 
 _CATEGORIES = (
     *("entry", "atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym"),
-    *("struct_conn", "chem_comp_bond", "refine", "em_3d_reconstruction"),
+    *("struct_conn", "chem_comp", "chem_comp_bond", "refine", "em_3d_reconstruction"),
     *("pdbx_struct_assembly", "pdbx_struct_assembly_gen", "pdbx_struct_oper_list"),
     *("pdbx_audit_revision_history", "pdbx_database_status"),
 )
@@ -65,8 +65,11 @@ def _declared_sizes(content: Any) -> Iterator[int]:
 
 
 def _values(column: Any) -> list[str | bool | None]:
-    """Strings; None where missing, False where inapplicable, as gemmi has it."""
-    values: list[str | bool | None] = column.data.array.astype(str).tolist()
+    """Return strings; None where missing, False where inapplicable, as gemmi has it."""
+    texts: list[str] = column.data.array.astype(str).tolist()
+    # Some writers have no mask, and the text format's signs among the values.
+    signs: dict[str, bool | None] = {".": False, "?": None}
+    values: list[str | bool | None] = [signs.get(text, text) for text in texts]
     if column.mask is None:
         return values
     masks = column.mask.array.tolist()

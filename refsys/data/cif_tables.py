@@ -34,7 +34,7 @@ class CifTables:
         binary = inner_suffix(path) == BINARY
         try:
             document = read_binary_cif(path) if binary else _read_text(path)
-            blocks = [b for b in document if "_atom_site." in b.get_mmcif_category_names()]
+            blocks = [block for block in document if _has(block, "atom_site")]
             names = [block.name for block in blocks]
         except DataError:
             raise
@@ -50,8 +50,12 @@ class CifTables:
         self.block, self.name = blocks[0], names[0]
 
     def error(self, reason: str) -> DataError:
-        """An error about this file."""
-        return DataError(f"{self.path}: {reason}")
+        """Return an error about this file, in one line whatever names the file has."""
+        return DataError(f"{self.path}: {' '.join(reason.split())}")
+
+    def has(self, category: str) -> bool:
+        """Return whether the file has a category, named without the underscore."""
+        return _has(self.block, category)
 
     def columns(
         self,
@@ -78,17 +82,23 @@ class CifTables:
         except (RuntimeError, UnicodeDecodeError) as error:
             # A loop that mixes categories, or bytes that are no text.
             raise self.error(f"_{category}: {' '.join(str(error).split())}") from None
+        # Names of CIF items are compared without case.
+        table = {name.lower(): column for name, column in table.items()}
         if not table:
             if required:
                 raise self.error(f"no _{category} category: incomplete or truncated")
             return {name: [] for name in (*names, *optional)}
-        if missing := [name for name in names if name not in table]:
+        if missing := [name for name in names if name.lower() not in table]:
             raise self.error(f"_{category} lacks {', '.join(missing)}")
         absent = [None] * len(next(iter(table.values())))
         return {
-            name: [value or None for value in table.get(name, absent)]
+            name: [value or None for value in table.get(name.lower(), absent)]
             for name in (*names, *optional)
         }
+
+
+def _has(block: Any, category: str) -> bool:
+    return f"_{category}." in map(str.lower, block.get_mmcif_category_names())
 
 
 def _read_text(path: Path) -> Any:

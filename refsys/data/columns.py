@@ -8,7 +8,8 @@ configuration or format is another record.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from refsys.errors import DataError
 from refsys.files import new_folder, write_json
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # What reading JSON of another form than expected may raise.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _HEADER = "record.json"
@@ -28,6 +29,74 @@ def record_name(kind: str, sources: Mapping[str, Any]) -> str:
     """The name of the record that `sources` determine: 20 hexadecimal digits of SHA-256."""
     text = json.dumps([kind, FORMAT_VERSION, sources], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedText:
+    """Text column of fixed width: blank to underscore (ASCII 32 to 95), of which names are made.
+
+    Attributes:
+        noun: A value of the column, as in ``atom name``.
+        width: Largest number of characters.
+    """
+
+    noun: str
+    width: int
+
+    def normalized(self, text: str) -> str:
+        """Return a value without blanks around it and in upper case.
+
+        Text that is not ASCII is returned as it is: `fault` refuses it.
+        """
+        return text.strip(" ").upper() if text.isascii() else text
+
+    def fault(self, text: str) -> str | None:
+        """Return why the column cannot hold a value, None if it can."""
+        if wrong := [letter for letter in text if not " " <= letter <= "_"]:
+            return (
+                f"{self.noun} {text!r:.40} has the character {wrong[0]!r}; rename it with "
+                "letters, digits and other ASCII characters up to the underscore"
+            )
+        if not 0 < len(text) <= self.width:
+            return (
+                f"{self.noun} {text!r:.40} has {len(text)} characters; rename it with 1 to "
+                f"{self.width}"
+            )
+        return None
+
+    def array(self, values: Sequence[str]) -> NDArray[np.bytes_]:
+        """Return values as bytes of the column's width.
+
+        Raises:
+            DataError: the column cannot hold one of them.
+        """
+        for text in dict.fromkeys(values):
+            if fault := self.fault(text):
+                raise DataError(fault)
+        return np.array(values, f"S{self.width}")
+
+
+ATOM_NAME = FixedText("atom name", 4)
+COMPONENT = FixedText("component", 5)
+
+
+def narrowed(values: Any, dtype: type[np.integer[Any]], noun: str) -> NDArray[Any]:
+    """Return integers in a dtype that may be smaller than theirs.
+
+    Args:
+        values: Array or sequence of integers.
+        dtype: Integer type of the column.
+        noun: A value, as in ``formal charge``.
+
+    Raises:
+        DataError: a value is beyond the limits of the dtype.
+    """
+    array, limits = np.asarray(values), np.iinfo(dtype)
+    outside = (array < limits.min) | (array > limits.max)
+    if outside.any():
+        value = array[outside].flat[0]
+        raise DataError(f"{noun} {value} is not within {limits.min} and {limits.max}")
+    return array.astype(dtype)
 
 
 class Columns(Mapping[str, NDArray[Any]]):

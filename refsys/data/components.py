@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refsys.data.columns import narrowed
 from refsys.data.vocabulary import ATOMIC_NUMBERS
 
 _UNKNOWN = ("?", ".", "")
@@ -67,13 +68,24 @@ def component(name: str) -> Component | None:
     return Component(
         name=name,
         names=tuple(names),
-        elements=np.array([ATOMIC_NUMBERS.get(symbols[place], 0) for place in heavy], np.uint8),
-        charges=np.array([int(charges[place]) for place in heavy], np.int8),
+        elements=narrowed(
+            [ATOMIC_NUMBERS.get(symbols[place], 0) for place in heavy], np.uint8, "atomic number"
+        ),
+        charges=narrowed([int(charges[place]) for place in heavy], np.int8, "formal charge"),
         positions=positions,
         known=known,
-        leaving=np.array(_text(atoms, "pdbx_leaving_atom_flag"))[heavy] == "Y",
+        leaving=np.char.upper(_text(atoms, "pdbx_leaving_atom_flag"))[heavy] == "Y",
         bonds=_bonds(get_from_ccd("chem_comp_bond", name), names),
     )
+
+
+@cache
+def component_type(name: str) -> str:
+    """Return the dictionary's type of a component, as in ``L-peptide linking``; empty if none."""
+    from biotite.structure.info import get_from_ccd
+
+    table = get_from_ccd("chem_comp", name)
+    return "" if table is None else _text(table, "type")[0]
 
 
 def _text(table: Any, column: str) -> list[str]:

@@ -1,11 +1,12 @@
 """Reading mmCIF into tables: chains, residues, atoms, bonds of the asymmetric unit.
 
-Kept are the first model's heavy atoms, waters dropped, one alternative location per residue (the
-one of highest mean occupancy). Polymers have every SEQRES residue, modelled or not. A file that
-contradicts itself is refused. `assembly` makes biological assemblies of what is read here.
+A structure has the first model's heavy atoms without waters, in one alternative location per
+residue (the most complete and best occupied one). Polymers have every SEQRES residue, modelled or
+not. A file that contradicts itself is refused; what is left out of others is noted. `assembly`
+makes biological assemblies of what is read here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,37 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.atom_site import AtomSite, residue_key
-from refsys.data.cif_tables import CifTables, Column
+from refsys.data.atom_site import AtomSite, ResidueKey
+from refsys.data.cif_tables import CifTables
+from refsys.data.columns import ATOM_NAME, COMPONENT
+from refsys.data.connections import ConnectedResidue, read_connections
+from refsys.data.entities import Chain, lists_entities, read_entities
+from refsys.data.implied_entities import implied_entities
+from refsys.data.modelled_chains import chains_with_atoms
+from refsys.data.notes import Notes
 
-# Chemical bonds between residues. Disulfides join polymers; metals only coordinate.
-_COVALENT = frozenset({"covale", "covale_base", "covale_phosphate", "covale_sugar"})
-_IDENTITY = frozenset({None, "1_555"})
 # Beyond it a value is a mistake, ångström.
 _LARGEST_RESOLUTION = 1000.0
-_CONNECTION_OPTIONAL = ("auth_seq_id", "symmetry")
-_POLYMER_KINDS = {
-    "polypeptide(L)": "protein",
-    "polypeptide(D)": "protein",
-    "polyribonucleotide": "rna",
-    "polydeoxyribonucleotide": "dna",
-    "polydeoxyribonucleotide/polyribonucleotide hybrid": "dna",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """One chain of the asymmetric unit, as `_struct_asym` names it.
-
-    Attributes:
-        name: label_asym_id.
-        entity: label_entity_id.
-        kind: protein, rna, dna, other (a polymer of another type), ligand or water.
-    """
-
-    name: str
-    entity: str
-    kind: str
+# The largest component of the dictionary has 240; searches among a residue's atoms are quadratic.
+_MOST_ATOMS_OF_RESIDUE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +65,7 @@ class Structure:
         resolution: Of the experiment, ångström; 0 if it has none.
         released: Day of its first release, or else of its deposition, as in ``2008-07-15``; empty
             if the file says neither.
+        notes: Sentences on what was left out or read in an unusual way.
     """
 
     entry: str
@@ -96,49 +80,71 @@ class Structure:
     component_bonds: Mapping[str, tuple[tuple[str, str], ...]]
     resolution: float
     released: str
+    notes: tuple[str, ...] = ()
 
 
 def read_structure(path: Path) -> Structure:
-    """Reads an mmCIF or BinaryCIF file, see `CifTables`.
+    """Read an mmCIF or BinaryCIF file, see `CifTables`.
 
     Raises:
         DataError: the file is missing, damaged, incomplete or contradicts itself.
     """
     tables = CifTables(path)
-    listed = _read_chains(tables)
-    chains = [chain for chain in listed if chain.kind != "water"]
-    if not chains:
-        raise tables.error("nothing but water")
-    sequences = _read_sequences(tables, chains)
-    waters = {chain.name for chain in listed if chain.kind == "water"}
-    atoms = AtomSite(tables, {chain.name: chain.entity for chain in listed}, waters)
-    rows_of: dict[tuple[str, str], list[int]] = {}
-    for row in atoms.best_locations():
+    notes = Notes()
+    if lists_entities(tables):
+        entities = read_entities(tables, notes)
+        _check_chains(tables, entities.chains)
+        atoms = AtomSite(tables, notes)
+        atoms.check_entities({chain.name: chain.entity for chain in entities.chains})
+    else:
+        atoms = AtomSite(tables, notes)
+        entities = implied_entities(tables, atoms, notes)
+        _check_chains(tables, entities.chains)
+    waters = {chain.name for chain in entities.chains if chain.kind == "water"}
+    rows = [
+        row
+        for row in atoms.first_model
+        if not (atoms.is_hydrogen(row) or atoms.is_water(row) or atoms.keys[row].chain in waters)
+    ]
+    rows_of: dict[ResidueKey, list[int]] = {}
+    for row in atoms.best_locations(rows):
         rows_of.setdefault(atoms.keys[row], []).append(row)
+    chains = chains_with_atoms(tables, entities.chains, atoms, rows_of, notes)
 
     residues: list[Residue] = []
-    keys: list[tuple[str, str]] = []
+    connected: list[ConnectedResidue] = []
     order: list[int] = []
+    keys_of: dict[str, list[ResidueKey]] = {}
+    for key in rows_of:
+        keys_of.setdefault(key.chain, []).append(key)
     for index, chain in enumerate(chains):
-        count = len(order)
-        for key, number, allowed in _expected_residues(chain, sequences, rows_of):
+        keys = keys_of.get(chain.name, [])
+        for key, number, allowed in _expected_residues(chain, entities.sequences, keys):
             rows = rows_of.pop(key, [])
             component = atoms.components[rows[0]] if rows else allowed[0]
             if allowed and component not in allowed:
-                raise tables.error(
-                    f"_atom_site row {rows[0] + 1}: {component} stands where _entity_poly_seq "
-                    f"has {' or '.join(allowed)} (chain {chain.name}, position {number})"
+                raise atoms.error(
+                    rows[0],
+                    f"{component} stands where _entity_poly_seq has {' or '.join(allowed)} "
+                    f"(chain {chain.name}, position {number})",
+                )
+            if len(rows) > _MOST_ATOMS_OF_RESIDUE:
+                raise atoms.error(
+                    rows[0],
+                    f"{atoms.residue(rows[0])} has {len(rows)} heavy atoms; a residue has at most "
+                    f"{_MOST_ATOMS_OF_RESIDUE}",
                 )
             first = len(order)
             order.extend(rows)
-            residues.append(Residue(index, number, component, range(first, len(order))))
-            keys.append(key)
-        if len(order) == count:
-            raise tables.error(f"chain {chain.name} has no heavy atoms; is the file truncated?")
-    for (chain_name, position), rows in rows_of.items():
-        raise tables.error(
-            f"_atom_site row {rows[0] + 1}: label_seq_id {position} is not a position of the "
-            f"sequence of chain {chain_name}"
+            places = range(first, len(order))
+            residues.append(Residue(index, number, component, places))
+            if rows:
+                connected.append(_connected(atoms, rows[0], places))
+    for key, rows in rows_of.items():
+        label_seq_id = atoms.numbers[rows[0]] or "?"
+        raise atoms.error(
+            rows[0],
+            f"label_seq_id {label_seq_id} is not a position of the sequence of chain {key.chain}",
         )
     names = np.array([atoms.names[row] for row in order])
     return Structure(
@@ -150,95 +156,54 @@ def read_structure(path: Path) -> Structure:
         charges=atoms.charges[order],
         positions=atoms.positions[order],
         resolved=atoms.occupancies[order] > 0,
-        connections=_read_connections(tables, dict(zip(keys, residues, strict=True)), names),
+        connections=read_connections(tables, connected, names, notes),
         component_bonds=_read_component_bonds(tables),
         resolution=_read_resolution(tables),
         released=_read_released(tables),
+        notes=notes.sentences(),
     )
 
 
-def _read_chains(tables: CifTables) -> list[Chain]:
-    entities = tables.columns("entity", ["id", "type"])
-    types = dict(zip(entities["id"], entities["type"], strict=True))
-    polymers = tables.columns("entity_poly", ["entity_id", "type"], required=False)
-    kinds = {
-        entity: _POLYMER_KINDS.get(kind or "", "other")
-        for entity, kind in zip(polymers["entity_id"], polymers["type"], strict=True)
-    }
-    table = tables.columns("struct_asym", ["id", "entity_id"])
-    chains: dict[str, Chain] = {}
-    for row, (name, entity) in enumerate(zip(table["id"], table["entity_id"], strict=True), 1):
-        if not name or not entity or name in chains:
-            raise tables.error(f"_struct_asym row {row}: chain {name} is unnamed or listed twice")
-        if entity not in types:
-            raise tables.error(f"_struct_asym row {row}: entity {entity} is not in _entity")
-        if types[entity] == "polymer" and entity not in kinds:
-            raise tables.error(f"_entity: polymer {entity} is not in _entity_poly")
-        kind = "water" if types[entity] == "water" else kinds.get(entity, "ligand")
-        chains[name] = Chain(name, entity, kind)
-    return list(chains.values())
-
-
-def _read_sequences(tables: CifTables, chains: list[Chain]) -> dict[str, list[list[str]]]:
-    """The components that each SEQRES position of each polymer entity may have."""
-    polymers = {chain.entity for chain in chains if chain.kind != "ligand"}
-    columns = ["entity_id", "num", "mon_id"]
-    table = tables.columns("entity_poly_seq", columns, required=bool(polymers))
-    sequences: dict[str, list[list[str]]] = {entity: [] for entity in sorted(polymers)}
-    rows = zip(table["entity_id"], table["num"], table["mon_id"], strict=True)
-    for row, (entity, number, component) in enumerate(rows, start=1):
-        sequence = sequences.get(entity or "")
-        if sequence is None:
-            continue
-        # A position that is listed again has several components.
-        allowed = {str(len(sequence) + 1)} | ({str(len(sequence))} if sequence else set())
-        if not component or number not in allowed:
-            raise tables.error(f"_entity_poly_seq row {row}: num {number} is out of order")
-        if number == str(len(sequence)):
-            sequence[-1].append(component)
-        else:
-            sequence.append([component])
-    for entity, sequence in sequences.items():
-        if not sequence:
-            raise tables.error(f"_entity_poly_seq: polymer {entity} has no sequence")
-    return sequences
+def _check_chains(tables: CifTables, chains: list[Chain]) -> None:
+    if all(chain.kind == "water" for chain in chains):
+        raise tables.error("nothing but water")
 
 
 def _expected_residues(
-    chain: Chain, sequences: dict[str, list[list[str]]], found: Iterable[tuple[str, str]]
-) -> Iterator[tuple[tuple[str, str], int, list[str]]]:
-    """(key, number, allowed components) of each residue that a chain has; any if none is listed."""
+    chain: Chain, sequences: Mapping[str, list[list[str]]], keys: list[ResidueKey]
+) -> Iterator[tuple[ResidueKey, int, list[str]]]:
+    """Yield (key, number, allowed components) of each residue; any if none is listed.
+
+    Args:
+        chain: Its chain.
+        sequences: Components of each position by polymer entity.
+        keys: Residues of the chain that have atoms.
+    """
     if chain.kind == "ligand":
-        keys = [key for key in found if key[0] == chain.name]
         for number, key in enumerate(keys, start=1):
             yield key, number, []
     else:
         for number, allowed in enumerate(sequences[chain.entity], start=1):
-            yield (chain.name, str(number)), number, allowed
+            yield ResidueKey(chain.name, str(number)), number, allowed
 
 
-def _read_connections(
-    tables: CifTables, residues: dict[tuple[str, str], Residue], names: NDArray[np.str_]
-) -> NDArray[np.int32]:
-    pairs: set[tuple[int, int]] = set()
-    for ends in _connections(tables):
-        rows = [
-            row
-            for key, atom in ends
-            if (residue := residues.get(key))
-            for row in residue.atoms
-            if names[row] == atom
-        ]
-        if len(set(rows)) == 2:
-            pairs.add((min(rows), max(rows)))
-    return np.array(sorted(pairs), dtype=np.int32).reshape(-1, 2)
+def _connected(atoms: AtomSite, row: int, places: range) -> ConnectedResidue:
+    return ConnectedResidue(
+        atoms.chains[row],
+        atoms.numbers[row],
+        atoms.author_numbers[row],
+        atoms.insertion_codes[row],
+        atoms.components[row],
+        places,
+    )
 
 
 def _read_component_bonds(tables: CifTables) -> dict[str, tuple[tuple[str, str], ...]]:
     inside = tables.columns("chem_comp_bond", ["comp_id", "atom_id_1", "atom_id_2"], required=False)
     bonds: dict[str, list[tuple[str, str]]] = {}
-    for component, one, two in zip(*inside.values(), strict=True):
-        bonds.setdefault(component or "", []).append((one or "", two or ""))
+    for component, *ends in zip(*inside.values(), strict=True):
+        one, two = (ATOM_NAME.normalized(end or "") for end in ends)
+        bonds.setdefault(COMPONENT.normalized(component or ""), []).append((one, two))
     return {component: tuple(pairs) for component, pairs in bonds.items()}
 
 
@@ -274,30 +239,3 @@ def _is_day(text: str) -> bool:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
-
-
-_End = tuple[tuple[str, str], str]
-
-
-def _connections(tables: CifTables) -> Iterator[tuple[_End, _End]]:
-    """Both ends, (residue key, atom name), of each covalent connection in the asymmetric unit."""
-    numbers, parts = (1, 2), ("label_asym_id", "label_seq_id", "label_atom_id")
-    table = tables.columns(
-        "struct_conn",
-        ["conn_type_id", *(f"ptnr{number}_{part}" for number in numbers for part in parts)],
-        optional=[f"ptnr{number}_{part}" for number in numbers for part in _CONNECTION_OPTIONAL],
-        required=False,
-    )
-    for row, kind in enumerate(table["conn_type_id"]):
-        symmetry = {table[f"ptnr{number}_symmetry"][row] for number in numbers}
-        if kind in _COVALENT and symmetry <= _IDENTITY:
-            one, two = (_connection_end(table, number, row) for number in numbers)
-            yield one, two
-
-
-def _connection_end(table: dict[str, Column], number: int, row: int) -> _End:
-    def value(part: str) -> str | None:
-        return table[f"ptnr{number}_{part}"][row]
-
-    key = residue_key(value("label_asym_id") or "", value("label_seq_id"), value("auth_seq_id"))
-    return key, value("label_atom_id") or ""

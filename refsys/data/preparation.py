@@ -15,18 +15,10 @@ _HERE = Path(__file__).parent
 # The modules that decide what a record of each kind holds: their text is part of its name.
 _MAKERS = {
     "structure": (
-        *("assembly", "atom_site", "automorphisms", "binary_cif", "cif_tables", "components"),
-        *(
-            "conformers",
-            "grid",
-            "interfaces",
-            "mmcif",
-            "preparation",
-            "residue_layout",
-            "standardization",
-            "tokens",
-            "vocabulary",
-        ),
+        *("assembly", "atom_site", "automorphisms", "binary_cif", "chemistry_notes", "cif_tables"),
+        *("columns", "components", "conformers", "connections", "entities", "grid"),
+        *("implied_entities", "interfaces", "mmcif", "modelled_chains", "notes", "polymers"),
+        *("preparation", "residue_layout", "standardization", "tokens", "vocabulary"),
     ),
     "alignment": ("alignment", "homology", "realign", "species", "stockholm", "vocabulary"),
     "pairing": ("pairing",),
@@ -72,6 +64,7 @@ class Prepared:
         dropped: Modelled atoms that do not belong to their residue and were left out.
         replaced: The other source file that the entry was made from before.
         repaired: What was wrong with each record that was there and had to be made again.
+        notes: Sentences on what the files hold and the records do not.
     """
 
     entry: str
@@ -80,6 +73,7 @@ class Prepared:
     dropped: int = 0
     replaced: str | None = None
     repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(store: Store, sources: Sources) -> Prepared:
@@ -116,6 +110,7 @@ def prepare(store: Store, sources: Sources) -> Prepared:
         dropped=int(structure.facts["dropped_atoms"]),
         replaced=before[0] if before and before[1] != digest else None,
         repaired=tuple(maker.repaired),
+        notes=tuple(structure.facts["notes"]),
     )
 
 
@@ -283,6 +278,7 @@ def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[
 
 def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -> Record:
     from refsys.data.assembly import assembled
+    from refsys.data.chemistry_notes import chemistry_notes
     from refsys.data.mmcif import read_structure
     from refsys.data.standardization import standardized
     from refsys.data.tokens import (
@@ -308,6 +304,7 @@ def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -
             "name": chain.name,
             "entity": chain.entity,
             "kind": chain.kind,
+            "polymer": chain.polymer,
             "contents": chain_contents(structure, number),
             "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
         }
@@ -315,6 +312,7 @@ def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -
     ]
     return columns, {
         "entry": entry,
+        "notes": [*structure.notes, *chemistry_notes(structure, columns)],
         "assembly": assembly,
         "as_deposited": as_deposited,
         "selenomethionines": changes.selenomethionines if changes else 0,

@@ -22,7 +22,8 @@ ABSENT = -1
 # Kind of a chain -> molecule of its residues.
 _MOLECULES = {"protein": PROTEIN, "rna": RNA_MOLECULE, "dna": DNA_MOLECULE}
 # What is left out of a polymer's residue unless it ends the chain.
-_LAST_ONLY, _FIRST_ONLY = {"protein": "OXT"}, {"rna": "OP3", "dna": "OP3"}
+_LAST_ONLY = {"protein": "OXT", "other": "OXT"}
+_FIRST_ONLY = {"rna": "OP3", "dna": "OP3", "other": "OP3"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,13 +66,13 @@ class ResidueLayout:
 
 
 def left_out(definition: Component, kind: str, *, first: bool, last: bool) -> frozenset[str]:
-    """The atoms that bonds along a chain of this kind leave no room for.
+    """Return the atoms that bonds along a chain of this kind leave no room for.
 
     Args:
         definition: The component.
         kind: Kind of the chain.
         first: Whether the residue starts the chain.
-        last: Whether it ends it.
+        last: Whether it ends it, which no residue of a ring does.
     """
     ends = [] if last else [_LAST_ONLY.get(kind)]
     ends += [] if first else [_FIRST_ONLY.get(kind)]

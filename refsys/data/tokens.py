@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refsys.data.columns import ATOM_NAME, COMPONENT, narrowed
 from refsys.data.components import component
 from refsys.data.conformers import CONFORMERS
+from refsys.data.entities import Chain
 from refsys.data.grid import grid_columns
 from refsys.data.interfaces import interface_columns
-from refsys.data.mmcif import Chain, Structure
+from refsys.data.mmcif import Structure
+from refsys.data.polymers import CYCLIC_PEPTIDE
 from refsys.data.residue_layout import (
     ABSENT,
     ResidueLayout,
@@ -92,7 +95,8 @@ def _layouts(structure: Structure, bonded: Mapping[int, list[str]]) -> list[Resi
     chains = [residue.chain for residue in structure.residues]
     found = []
     for place, residue in enumerate(structure.residues):
-        kind = structure.chains[residue.chain].kind
+        chain = structure.chains[residue.chain]
+        kind = chain.kind
         definition = component(residue.component)
         if definition is None or not definition.names:
             rows = slice(residue.atoms.start, residue.atoms.stop)
@@ -105,6 +109,7 @@ def _layouts(structure: Structure, bonded: Mapping[int, list[str]]) -> list[Resi
             continue
         first = place == 0 or chains[place - 1] != residue.chain
         last = place == len(chains) - 1 or chains[place + 1] != residue.chain
+        last = last and chain.polymer != CYCLIC_PEPTIDE
         without = left_out(definition, kind, first=first, last=last)
         without |= leaving_atoms(definition, bonded.get(place, ()))
         found.append(layout_of(residue.component, kind, without))
@@ -151,7 +156,7 @@ def _atom_columns(
     return {
         "atom_element": _joined([layout.elements for layout in layouts], np.uint8),
         "atom_charge": _joined([layout.charges for layout in layouts], np.int8),
-        "atom_name": np.array([n for layout in layouts for n in layout.names], "S4"),
+        "atom_name": ATOM_NAME.array([n for layout in layouts for n in layout.names]),
         "atom_position": position,
         "atom_resolved": resolved,
         "atom_reference_known": _joined([la.reference_known for la in layouts], np.bool_),
@@ -188,11 +193,13 @@ def _token_columns(
     chain = np.array([r.chain for r in structure.residues], np.int32)[residue]
     token_first = rows([layout.first_atoms for layout in layouts])
     per_token = np.diff(np.append(token_first, first_atom[-1]))
+    # Batches number the atoms of a token by bytes.
+    narrowed(per_token, np.uint8, "number of atoms of a token")
     return {
         "token_residue": residue,
         "token_first_atom": np.append(token_first, first_atom[-1]).astype(np.int32),
-        "token_residue_type": np.repeat([la.residue_type for la in layouts], counts).astype(
-            np.uint8
+        "token_residue_type": narrowed(
+            np.repeat([la.residue_type for la in layouts], counts), np.uint8, "residue class"
         ),
         "token_residue_index": np.array([r.number for r in structure.residues], np.int32)[residue],
         "token_chain": chain,
@@ -202,7 +209,9 @@ def _token_columns(
         "token_entity": numbers[chain, 1],
         "token_symmetry": numbers[chain, 2],
         "token_element": _joined([layout.token_elements for layout in layouts], np.uint8),
-        "token_molecule": np.repeat([la.molecule for la in layouts], counts).astype(np.uint8),
+        "token_molecule": narrowed(
+            np.repeat([la.molecule for la in layouts], counts), np.uint8, "molecule"
+        ),
         "token_center": rows([layout.centers for layout in layouts]),
         "token_representative": rows([layout.representatives for layout in layouts]),
         "token_frame": rows([layout.frames for layout in layouts], 3),
@@ -233,7 +242,7 @@ def _residue_columns(
     return {
         "residue_chain": np.array([r.chain for r in structure.residues], np.int32),
         "residue_number": np.array([r.number for r in structure.residues], np.int32),
-        "residue_component": np.array([r.component for r in structure.residues], "S5"),
+        "residue_component": COMPONENT.array([r.component for r in structure.residues]),
         "residue_first_atom": first_atom,
         "residue_symmetry": np.array(symmetry, np.int32),
         "symmetry_sizes": np.array([table.shape for table in places], np.int32).reshape(-1, 2),
@@ -283,5 +292,10 @@ def _starts(counts: list[int]) -> NDArray[np.int32]:
 
 
 def _joined(parts: list[Any], dtype: Any, *shape: int) -> NDArray[Any]:
-    """Arrays end to end, also if there are none."""
-    return np.concatenate([np.empty((0, *shape), dtype), *parts]).astype(dtype)
+    """Return arrays end to end, also if there are none.
+
+    Raises:
+        DataError: an integer is beyond the limits of the dtype.
+    """
+    joined = np.concatenate([np.empty((0, *shape), dtype), *parts])
+    return joined.astype(dtype) if dtype is np.bool_ else narrowed(joined, dtype, "column value")

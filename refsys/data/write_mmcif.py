@@ -10,7 +10,19 @@ from refsys.data.columns import Columns
 from refsys.errors import DataError
 from refsys.files import write_atomically
 
-_POLYMERS = {"protein": "PeptideL", "rna": "Rna", "dna": "Dna", "other": "Other"}
+# mmCIF's types of polymers -> gemmi's.
+_POLYMERS = {
+    "polypeptide(L)": "PeptideL",
+    "polypeptide(D)": "PeptideD",
+    "cyclic-pseudo-peptide": "CyclicPseudoPeptide",
+    "polyribonucleotide": "Rna",
+    "polydeoxyribonucleotide": "Dna",
+    "polydeoxyribonucleotide/polyribonucleotide hybrid": "DnaRnaHybrid",
+    "peptide nucleic acid": "Pna",
+    "polysaccharide(D)": "SaccharideD",
+    "polysaccharide(L)": "SaccharideL",
+    "other": "Other",
+}
 
 
 def write_mmcif(
@@ -51,11 +63,60 @@ def write_mmcif(
     document.add_model(model)
     for name in dict.fromkeys(chain["entity"] for chain in chains):
         document.entities.append(_entity(structure, name))
-    text = document.make_mmcif_document().as_string()
+    text = document.make_mmcif_document()
+    # gemmi writes these names without quotes, which some need.
+    names = {"id": [c["name"] for c in chains], "entity_id": [c["entity"] for c in chains]}
+    text.sole_block().set_mmcif_category("_struct_asym.", names)
+    _add_bonds(text.sole_block(), structure, rows)
     try:
-        write_atomically(path, text.encode())
+        write_atomically(path, text.as_string().encode())
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _add_bonds(block: Any, structure: Columns, rows: NDArray[np.int64]) -> None:
+    """Add the bonds between residues, and those inside components of several tokens.
+
+    A reader knows from the former which atoms have left, and from the latter the chemistry of
+    components that no dictionary defines.
+    """
+    chains = structure.facts["chains"]
+    owner = np.repeat(
+        np.arange(len(structure["residue_chain"])), np.diff(structure["residue_first_atom"])
+    )
+    bonds = structure["bond_atoms"]
+    written = np.isin(bonds, rows).all(axis=1)
+    between: dict[str, list[str | None]] = {"id": [], "conn_type_id": []}
+    inside: dict[tuple[str, str, str], None] = {}
+    for ends in bonds[written].tolist():
+        residues = [int(owner[row]) for row in ends]
+        components = [structure["residue_component"][r].decode() for r in residues]
+        names = [structure["atom_name"][row].decode() for row in ends]
+        if residues[0] == residues[1]:
+            inside[components[0], names[0], names[1]] = None
+            continue
+        between["id"].append(f"covale{len(between['id']) + 1}")
+        between["conn_type_id"].append("covale")
+        for end, residue in enumerate(residues):
+            chain = chains[structure["residue_chain"][residue]]
+            number = str(structure["residue_number"][residue])
+            values = {
+                "label_asym_id": chain["name"],
+                "label_comp_id": components[end],
+                "label_seq_id": number if chain["polymer"] else None,
+                "label_atom_id": names[end],
+                "auth_seq_id": number,
+                "symmetry": "1_555",
+            }
+            for part, value in values.items():
+                between.setdefault(f"ptnr{end + 1}_{part}", []).append(value)
+    if between["id"]:
+        block.set_mmcif_category("_struct_conn.", between)
+    if inside:
+        columns = dict(
+            zip(("comp_id", "atom_id_1", "atom_id_2"), zip(*inside, strict=True), strict=True)
+        )
+        block.set_mmcif_category("_chem_comp_bond.", {k: list(v) for k, v in columns.items()})
 
 
 def _residue(
@@ -68,7 +129,7 @@ def _residue(
     import gemmi
 
     chain = structure.facts["chains"][structure["residue_chain"][residue]]
-    polymer = chain["kind"] != "ligand"
+    polymer = bool(chain["polymer"])
     made = gemmi.Residue()
     made.name = structure["residue_component"][residue].decode()
     made.seqid = gemmi.SeqId(int(structure["residue_number"][residue]), " ")
@@ -94,13 +155,13 @@ def _entity(structure: Columns, name: str) -> Any:
 
     chains = structure.facts["chains"]
     own = [number for number, chain in enumerate(chains) if chain["entity"] == name]
-    kind = chains[own[0]]["kind"]
+    polymer = chains[own[0]]["polymer"]
     made = gemmi.Entity(name)
     made.subchains = [chains[number]["name"] for number in own]
     made.entity_type = gemmi.EntityType.NonPolymer
-    if kind in _POLYMERS:
+    if polymer:
         made.entity_type = gemmi.EntityType.Polymer
-        made.polymer_type = getattr(gemmi.PolymerType, _POLYMERS[kind])
+        made.polymer_type = getattr(gemmi.PolymerType, _POLYMERS[polymer])
         residues = structure["residue_chain"] == own[0]
         components = structure["residue_component"][residues]
         made.full_sequence = [component.decode() for component in components]

@@ -105,18 +105,32 @@ def modelled_atoms(block):
 
 
 def best_location(locations):
+    """Return the atoms of the location that has the largest occupied share of its component."""
     shared = locations.pop("", [])
     chosen = []
     if locations:
-        mean = {
-            name: np.mean([np.float32(atom.occupancy) for atom in atoms])
-            for name, atoms in locations.items()
-        }
-        chosen = locations[max(sorted(locations), key=mean.get)]
+        every = [*shared, *(atom for atoms in locations.values() for atom in atoms)]
+
+        def share(name):
+            component = locations[name][0].res_name
+            own = [atom for atom in shared if atom.res_name == component] + locations[name]
+            size = component_size(component, every)
+            return round(sum(float(np.float32(atom.occupancy)) for atom in own) / size, 4)
+
+        chosen = locations[max(sorted(locations), key=share)]
         others = {a.res_name for atoms in locations.values() for a in atoms}
         others -= {chosen[0].res_name}
         shared = [atom for atom in shared if atom.res_name not in others]
     return {atom.atom_name: atom for atom in (*shared, *chosen)}
+
+
+def component_size(component, atoms):
+    """Return the number of heavy atoms that do not leave; of the file's without a definition."""
+    table = info.get_from_ccd("chem_comp_atom", component)
+    if table is None:
+        return len({atom.atom_name for atom in atoms if atom.res_name == component})
+    heavy = ~np.isin(np.char.upper(table["type_symbol"].as_array(str)), ["H", "D"])
+    return max(int((heavy & (table["pdbx_leaving_atom_flag"].as_array(str) != "Y")).sum()), 1)
 
 
 def residues_of(block, modelled):

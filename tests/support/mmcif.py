@@ -86,8 +86,9 @@ def mmcif(
     atoms=ATOM_ROWS,
     bonds=BONDS,
     connections=CONNECTIONS,
+    atom_columns=ATOM_COLUMNS,
 ):
-    """The text of a file."""
-    columns = "".join(f"_atom_site.{name}\n" for name in ATOM_COLUMNS)
+    """Return the text of a file; `atoms` are rows of `atom_columns`."""
+    columns = "".join(f"_atom_site.{name}\n" for name in atom_columns)
     table = f"loop_\n{columns}" + "\n".join(atoms) + "\n#\n" if atoms else ""
     return "".join((header, entity, entity_poly, sequence, chains, table, bonds, connections))

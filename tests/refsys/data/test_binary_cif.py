@@ -68,6 +68,16 @@ def column_of(block, category, name):
     return column
 
 
+def without_masks(block):
+    for category in block["categories"]:
+        for column in category["columns"]:
+            column["mask"] = None
+
+
+def test_signs_of_the_text_format_are_no_values_without_a_mask(read, binary):
+    assert_equal(read(changed(binary, without_masks)), read(binary))
+
+
 def claims(size):
     def change(block):
         encoding = column_of(block, "atom_site", "Cartn_x")["data"]["encoding"]
