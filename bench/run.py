@@ -82,6 +82,11 @@ class Runner:
             for case in sweep.cases
         }
 
+    @property
+    def git(self) -> dict[str, Any]:
+        """Commit of the source that is measured, as records have it."""
+        return self._git
+
     def run(self, progress: Progress, retry: Collection[str] = ()) -> Summary:
         """Runs what is missing.
 
@@ -147,7 +152,7 @@ class Runner:
         before = [record["protocol"][name] for name in ("timeout_s", "memory_limit_bytes")]
         now = [self._sweep.timeout_s, self._sweep.memory_limit_bytes]
         limited = record["status"] in {"timeout", "oom"} and before != now
-        return limited or (record["git"]["dirty"] is True and self._git["dirty"] is False)
+        return limited or (record["git"]["dirty"] is not False and self._git["dirty"] is False)
 
     def cell_id(self, case: Case) -> str:
         """Workload, axes, ranks and kind of device: the case apart from code and machine."""
