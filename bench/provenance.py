@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.cgroup import cpu_limit, memory_limit, usable_cores, usable_memory_bytes
 from bench.devices.cpu import cpu_name
 from bench.errors import GitError
 from bench.git import Repository, find_repository
@@ -155,14 +156,16 @@ def _stamped_state(root: Path) -> dict[str, Any]:
 
 
 def host() -> dict[str, Any]:
-    """The machine, its name hashed."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The machine as far as this process can use it, its name hashed."""
     containers = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    limit = memory_limit()
     return {
         "os": f"{platform.system()} {platform.release()}",
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": memory,
+        "cores": usable_cores(),
+        "memory_bytes": usable_memory_bytes(),
+        "cgroup_cores": cpu_limit(),
+        "cgroup_memory_bytes": None if limit is None else limit.nbytes,
         "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:16],
         "container": any(path.exists() for path in containers),
     }

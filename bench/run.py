@@ -257,10 +257,12 @@ def _config_id(case: Case) -> str:
 def _case_environment(ranks: int, cores: int) -> dict[str, str]:
     """This process's environment, with the source tree importable from any folder.
 
-    Several ranks share the cores, unless the user says how many threads each has.
+    Several ranks share the cores, and a quota allows fewer threads than there are cores, unless the
+    user says how many threads each rank has.
     """
     paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if ranks > 1 else {}
+    limited = ranks > 1 or cores < len(os.sched_getaffinity(0))
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if limited else {}
     return threads | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
@@ -268,6 +270,16 @@ def _verdict(
     ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
 ) -> dict[str, Any]:
     """The result that the ranks of a case left, or why there is none."""
+    result = _verdict_of_ranks(ended, paths, sweep, domains)
+    if result["status"] == "crash" and ended.memory_kill:
+        # A rank, or a process that it waits for: whatever came of that came of the kill.
+        return {"status": "oom", "reason": f"{ended.memory_kill} ({result['reason']})"}
+    return result
+
+
+def _verdict_of_ranks(
+    ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
+) -> dict[str, Any]:
     status, reason = _stopped(ended, sweep)
     if ended.cause:
         return {"status": status, "reason": reason}
