@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distributions, version
@@ -23,6 +24,7 @@ from bench.working_tree import PACKAGES, ROOT, STAMP, changes
 
 # Of the packages, files that can change a measurement.
 _SUFFIXES = frozenset({".py", ".json", ".toml"})
+_HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _NOT_SOURCES = frozenset({"sweeps", "baselines", "cli", "asv", "__pycache__"})
 _ENVIRONMENT = (
     *("CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_", "RCCL_", "PYTORCH_", "TORCH", "TRITON_"),
@@ -34,7 +36,12 @@ _PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT", "_FILE")
 
 @functools.cache
 def source_sha256(root: Path = ROOT) -> str:
-    """Hash of the source files that can change a measurement."""
+    """Hash of the source files that can change a measurement, as they were at the first call."""
+    return current_source_sha256(root)
+
+
+def current_source_sha256(root: Path = ROOT) -> str:
+    """The same hash of the files as they are now."""
     paths = [path for package in PACKAGES for path in (root / package).rglob("*")]
     files = {path.relative_to(root).as_posix(): path for path in paths}
     return _digest((name, files[name].read_bytes()) for name in _measured(files))
@@ -147,6 +154,8 @@ def _stamped_state(root: Path) -> dict[str, Any]:
     try:
         stamp = json.loads((root / STAMP).read_text(encoding="utf-8"))
         state = {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
+        if not _HASH.fullmatch(state["sha"]) or type(state["dirty"]) is not bool:
+            raise ValueError(f"{root / STAMP} is damaged")
         source = source_sha256(root)
         if stamp["source_sha256"] != source:
             state |= {"dirty": True, "diff_sha256": source}

@@ -20,7 +20,7 @@ from typing import Any
 
 from bench import provenance
 from bench.devices import Device, find_device
-from bench.errors import StorageError
+from bench.errors import StorageError, UsageError
 from bench.isolation import Ended, run_isolated
 from bench.metrics import METRIC_FIELDS
 from bench.progress import Progress
@@ -96,6 +96,7 @@ class Runner:
 
         Raises:
             StorageError: records cannot be written; those written before are intact.
+            UsageError: the source was edited meanwhile; those written before are intact.
         """
         with self._file.locked():
             keys = {self.key(case) for case in self._sweep.cases}
@@ -162,6 +163,11 @@ class Runner:
     def _record(self, case: Case, key: str, index: int) -> Record:
         started = datetime.now(UTC)
         result, ended = self._execute(case)
+        if provenance.current_source_sha256() != self._source:
+            raise UsageError(
+                f"the source was edited while {case.title} ran, which is not recorded; run the "
+                "sweep again"
+            )
         workload = self._catalogue[case.workload]
         return {
             "schema": SCHEMA,

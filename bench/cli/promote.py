@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "copy records that are evidence into the tracked results"
 EXAMPLE = "foldperf promote results/runs/demo/records.jsonl --name demo-laptop"
-_DIGITS = re.compile("[0-9a-fA-F]{1,40}")
+_DIGITS = re.compile("[0-9a-fA-F]{1,64}")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

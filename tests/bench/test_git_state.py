@@ -1,5 +1,6 @@
 """The commit and the state of a source tree, in real repositories whose settings hide changes."""
 
+import json
 import os
 import shutil
 
@@ -479,6 +480,30 @@ class TestRefusal:
         assert main(["run", str(sweep), "--results", str(tmp_path)]) == 0
         (line,) = capsys.readouterr().err.splitlines()
         assert "dubious ownership" in line
+
+
+@pytest.mark.parametrize("damage", [{"sha": 5}, {"sha": "main"}, {"dirty": "no"}, {"sha": None}])
+def test_git_state_is_unknown_when_the_stamp_is_damaged(tree, monkeypatch, damage):
+    monkeypatch.setattr(provenance, "ROOT", tree)
+    assert main(["stamp"]) == 0
+    shutil.rmtree(tree / ".git")
+    assert git_state(tree)["dirty"] is False
+    stamp = json.loads((tree / provenance.STAMP).read_text())
+    (tree / provenance.STAMP).write_text(json.dumps(stamp | damage))
+    assert set(git_state(tree).values()) == {None}
+
+
+def test_run_does_not_record_a_case_during_which_the_source_was_edited(
+    tmp_path, monkeypatch, capsys
+):
+    sweep = tmp_path / "s.toml"
+    axes = 'axes = { preset = "tiny", tokens = 16, entry = "synthetic" }'
+    sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n')
+    monkeypatch.setattr(Runner, "_execute", lambda *arguments: ({"status": "ok"}, None))
+    monkeypatch.setattr(provenance, "current_source_sha256", lambda: "edited")
+    assert main(["run", str(sweep), "--results", str(tmp_path)]) == 2
+    assert "the source was edited while" in capsys.readouterr().err
+    assert not (tmp_path / "runs/s/records.jsonl").read_text()
 
 
 class TestRequiredCommit:
