@@ -11,3 +11,7 @@ class UsageError(BenchError):
 
 class StorageError(BenchError):
     """Results cannot be written or read."""
+
+
+class GitError(BenchError):
+    """Git is not installed, or refuses to answer; the message ends with its own words."""

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cgroup import KillWatch
+
 _POLL_S = 0.05
 _TAIL_BYTES = 16 * 2**10
 # An environment variable by which the descendants of a command are known.
@@ -19,6 +21,8 @@ _MARK = "FOLDPERF_CASE"
 # One that forks while it is looked for is found in the next round.
 _KILL_ROUNDS = 10
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# The highest: where memory runs out, the kernel ends the command and not what waits for it.
+_OOM_SCORE = "1000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Ended:
         seconds: How long it ran.
         peak_resident_bytes: Most memory that its processes were seen to hold together.
         output: The end of what it printed.
+        memory_kill: The limit for which the kernel killed one of its processes, in words; empty if
+            it killed none.
     """
 
     status: int
@@ -38,6 +44,7 @@ class Ended:
     seconds: float
     peak_resident_bytes: int
     output: str
+    memory_kill: str = ""
 
     def last_line(self) -> str:
         """The last line printed that says something."""
@@ -71,6 +78,7 @@ def run_isolated(
     """
     start = time.monotonic()
     mark = secrets.token_hex(16)
+    kills = KillWatch()
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -80,6 +88,8 @@ def run_isolated(
         cwd=folder,
         start_new_session=True,
     )
+    with suppress(OSError):
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text(_OOM_SCORE, encoding="utf-8")
     tail = _Tail(process)
     cause, peak = None, 0
     try:
@@ -100,7 +110,8 @@ def run_isolated(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         _kill_marked(mark)
-    return Ended(process.returncode, cause, time.monotonic() - start, peak, tail.text())
+    seconds = time.monotonic() - start
+    return Ended(process.returncode, cause, seconds, peak, tail.text(), kills.reason())
 
 
 class _Tail:

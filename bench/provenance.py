@@ -1,4 +1,4 @@
-"""Where a record comes from: commit, source, host, software, environment.
+"""Origin of a record: commit, source, host, software, environment.
 
 A copy of the source without its ``.git`` may carry a stamp, written by ``foldperf stamp``.
 """
@@ -8,21 +8,23 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bench.cgroup import cpu_limit, memory_limit, usable_cores, usable_memory_bytes
 from bench.devices.cpu import cpu_name
+from bench.errors import GitError
+from bench.git import Repository, find_repository
+from bench.working_tree import PACKAGES, ROOT, STAMP, changes
 
-ROOT = Path(__file__).resolve().parent.parent
-STAMP = ".foldperf-commit.json"
-# What can change a measurement. Analysis, results and tests cannot.
-_SOURCES = ("refsys", "workloads", "bench")
+# Of the packages, files that can change a measurement.
 _SUFFIXES = frozenset({".py", ".json", ".toml"})
+_HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _NOT_SOURCES = frozenset({"sweeps", "baselines", "cli", "asv", "__pycache__"})
 _ENVIRONMENT = (
     *("CUDA_", "HIP_", "HSA_", "ROCR_", "NCCL_", "RCCL_", "PYTORCH_", "TORCH", "TRITON_"),
@@ -34,14 +36,42 @@ _PLACES = ("_DIR", "_HOME", "_PATH", "_ROOT", "_FILE")
 
 @functools.cache
 def source_sha256(root: Path = ROOT) -> str:
-    """Hash of the source files that can change a measurement."""
+    """Hash of the source files that can change a measurement, as they were at the first call."""
+    return current_source_sha256(root)
+
+
+def current_source_sha256(root: Path = ROOT) -> str:
+    """The same hash of the files as they are now."""
+    paths = [path for package in PACKAGES for path in (root / package).rglob("*")]
+    files = {path.relative_to(root).as_posix(): path for path in paths}
+    return _digest((name, files[name].read_bytes()) for name in _measured(files))
+
+
+def commit_source_sha256(repository: Repository, commit: str) -> str:
+    """The same hash of a commit's source.
+
+    Raises:
+        GitError: git cannot read the commit.
+    """
+    tree = repository.tree(commit, PACKAGES)
+    names = _measured(tree)
+    contents = repository.contents([tree[name].object_id for name in names])
+    return _digest(zip(names, contents, strict=True))
+
+
+def _measured(names: Iterable[str]) -> list[str]:
+    """Of files in the packages, those that can change a measurement, in the order of the hash."""
+    paths = [PurePosixPath(name) for name in names]
+    chosen = [p for p in paths if p.suffix in _SUFFIXES and not _NOT_SOURCES & set(p.parts)]
+    order = {package: number for number, package in enumerate(PACKAGES)}
+    return [str(path) for path in sorted(chosen, key=lambda path: (order[path.parts[0]], path))]
+
+
+def _digest(files: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for package in _SOURCES:
-        for path in sorted((root / package).rglob("*")):
-            relative = path.relative_to(root)
-            if path.suffix in _SUFFIXES and not _NOT_SOURCES & set(relative.parts):
-                digest.update(f"{relative.as_posix()}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for name, content in files:
+        digest.update(f"{name}\0".encode())
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
@@ -54,7 +84,7 @@ def foreign_sha256(module: str) -> str | None:
     """
     package = module.partition(".")[0]
     spec = find_spec(package)
-    if package in _SOURCES or spec is None:
+    if package in PACKAGES or spec is None:
         return None
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     paths = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
@@ -66,7 +96,7 @@ def foreign_sha256(module: str) -> str | None:
 
 
 def everything() -> dict[str, Any]:
-    """All of it: what a record of its own kind says of where it comes from."""
+    """All of it, as records have it that are not of cases."""
     return {
         "git": git_state(),
         "source_sha256": source_sha256(),
@@ -77,19 +107,55 @@ def everything() -> dict[str, Any]:
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any]:
-    """Commit, and whether the tree differs from it outside ``results``.
+    """Commit of a source tree, and whether the tree differs from it outside ``results``.
 
     A stamped copy whose source is no longer what was stamped is dirty. All values are None where
-    there is neither a repository nor a stamp.
+    there is neither a repository nor a stamp. Where git refuses to read the repository, the stamp's
+    values or None are accompanied by its refusal as ``reason``.
     """
-    if (root / ".git").exists():
-        try:
-            return _from_git(root)
-        except (OSError, subprocess.SubprocessError):
-            pass
     try:
-        stamp = json.loads((root / STAMP).read_text())
+        repository = find_repository(root)
+        if repository is not None:
+            return repository_state(repository)
+    except GitError as error:
+        return _stamped_state(root) | {"reason": str(error)}
+    return _stamped_state(root)
+
+
+def commit_warning(state: dict[str, Any], root: Path = ROOT) -> str:
+    """A sentence on why git's state of a source tree names no commit of its own; else empty."""
+    if reason := state.get("reason"):
+        return f"the commit of {root} is not read: {reason}"
+    if state["sha"] is None:
+        return f"{root} has no commit: it has neither a git repository nor a 'foldperf stamp'"
+    return ""
+
+
+def repository_state(repository: Repository) -> dict[str, Any]:
+    """The commit that is checked out, and whether the working tree differs from it.
+
+    Raises:
+        GitError: there is no commit yet, or git cannot read it.
+    """
+    commit = repository.head()
+    if commit is None:
+        raise GitError(f"{repository.root}: the repository has no commit yet")
+    changed = changes(repository, commit)
+    diff = json.dumps(changed).encode()
+    return {
+        "sha": commit,
+        "dirty": bool(changed),
+        "diff_sha256": hashlib.sha256(diff).hexdigest() if changed else None,
+        "commit_time": repository.commit_time(commit),
+    }
+
+
+def _stamped_state(root: Path) -> dict[str, Any]:
+    try:
+        stamp = json.loads((root / STAMP).read_text(encoding="utf-8"))
         state = {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
+        if not _HASH.fullmatch(state["sha"]) or type(state["dirty"]) is not bool:
+            raise ValueError(f"{root / STAMP} is damaged")
         source = source_sha256(root)
         if stamp["source_sha256"] != source:
             state |= {"dirty": True, "diff_sha256": source}
@@ -98,33 +164,17 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
         return dict.fromkeys(("sha", "dirty", "diff_sha256", "commit_time"))
 
 
-def _from_git(root: Path) -> dict[str, Any]:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=30
-        ).stdout.strip()
-
-    outside = ("--", ".", ":(exclude)results")
-    changed = git("status", "--porcelain", *outside)
-    diff = git("diff", "HEAD", *outside) + changed if changed else ""
-    return {
-        "sha": git("rev-parse", "HEAD"),
-        "dirty": bool(changed),
-        "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if changed else None,
-        "commit_time": git("show", "--no-patch", "--format=%cI", "HEAD"),
-    }
-
-
 def host() -> dict[str, Any]:
-    """The machine, its name hashed."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The machine as far as this process can use it, its name hashed."""
     containers = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    limit = memory_limit()
     return {
         "os": f"{platform.system()} {platform.release()}",
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": memory,
+        "cores": usable_cores(),
+        "memory_bytes": usable_memory_bytes(),
+        "cgroup_cores": cpu_limit(),
+        "cgroup_memory_bytes": None if limit is None else limit.nbytes,
         "hostname_hash": hashlib.sha256(platform.node().encode()).hexdigest()[:16],
         "container": any(path.exists() for path in containers),
     }

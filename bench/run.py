@@ -20,7 +20,7 @@ from typing import Any
 
 from bench import provenance
 from bench.devices import Device, find_device
-from bench.errors import StorageError
+from bench.errors import StorageError, UsageError
 from bench.isolation import Ended, run_isolated
 from bench.metrics import METRIC_FIELDS
 from bench.progress import Progress
@@ -82,6 +82,11 @@ class Runner:
             for case in sweep.cases
         }
 
+    @property
+    def git(self) -> dict[str, Any]:
+        """Commit of the source that is measured, as records have it."""
+        return self._git
+
     def run(self, progress: Progress, retry: Collection[str] = ()) -> Summary:
         """Runs what is missing.
 
@@ -91,6 +96,7 @@ class Runner:
 
         Raises:
             StorageError: records cannot be written; those written before are intact.
+            UsageError: the source was edited meanwhile; those written before are intact.
         """
         with self._file.locked():
             keys = {self.key(case) for case in self._sweep.cases}
@@ -147,7 +153,7 @@ class Runner:
         before = [record["protocol"][name] for name in ("timeout_s", "memory_limit_bytes")]
         now = [self._sweep.timeout_s, self._sweep.memory_limit_bytes]
         limited = record["status"] in {"timeout", "oom"} and before != now
-        return limited or (record["git"]["dirty"] is True and self._git["dirty"] is False)
+        return limited or (record["git"]["dirty"] is not False and self._git["dirty"] is False)
 
     def cell_id(self, case: Case) -> str:
         """Workload, axes, ranks and kind of device: the case apart from code and machine."""
@@ -157,6 +163,11 @@ class Runner:
     def _record(self, case: Case, key: str, index: int) -> Record:
         started = datetime.now(UTC)
         result, ended = self._execute(case)
+        if provenance.current_source_sha256() != self._source:
+            raise UsageError(
+                f"the source was edited while {case.title} ran, which is not recorded; run the "
+                "sweep again"
+            )
         workload = self._catalogue[case.workload]
         return {
             "schema": SCHEMA,
@@ -252,10 +263,12 @@ def _config_id(case: Case) -> str:
 def _case_environment(ranks: int, cores: int) -> dict[str, str]:
     """This process's environment, with the source tree importable from any folder.
 
-    Several ranks share the cores, unless the user says how many threads each has.
+    Several ranks share the cores, and a quota allows fewer threads than there are cores, unless the
+    user says how many threads each rank has.
     """
     paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if ranks > 1 else {}
+    limited = ranks > 1 or cores < len(os.sched_getaffinity(0))
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if limited else {}
     return threads | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
@@ -263,6 +276,16 @@ def _verdict(
     ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
 ) -> dict[str, Any]:
     """The result that the ranks of a case left, or why there is none."""
+    result = _verdict_of_ranks(ended, paths, sweep, domains)
+    if result["status"] == "crash" and ended.memory_kill:
+        # A rank, or a process that it waits for: whatever came of that came of the kill.
+        return {"status": "oom", "reason": f"{ended.memory_kill} ({result['reason']})"}
+    return result
+
+
+def _verdict_of_ranks(
+    ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
+) -> dict[str, Any]:
     status, reason = _stopped(ended, sweep)
     if ended.cause:
         return {"status": status, "reason": reason}

@@ -10,7 +10,7 @@
     order = "random"              # or "listed"
     device = "auto"               # or "cpu", "cuda"
     timeout_s = 300
-    memory_limit_gib = 16.0
+    memory_limit_gib = 16.0       # if left out, and at most: what this process can have
     warmup_steps = 2
     timed_steps = 7
     counts = true
@@ -30,6 +30,7 @@
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -37,6 +38,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.cgroup import usable_memory_bytes
 from bench.errors import UsageError
 from bench.measure import Protocol
 from refsys.streams import Draw
@@ -50,7 +52,7 @@ _LIMITS = {
     "order": "random",
     "device": "auto",
     "timeout_s": 300.0,
-    "memory_limit_gib": 16.0,
+    "memory_limit_gib": math.inf,
 }
 # Of every number; what is longer or larger is a mistake.
 _LARGEST = 1e9
@@ -93,7 +95,8 @@ class Sweep:
         description: What it is for.
         cases: In the order in which they run.
         timeout_s: Longest time of a case.
-        memory_limit_bytes: Most resident memory of a case.
+        memory_limit_bytes: Most resident memory of a case: the file's limit, or less where the
+            machine or the process's control group has less.
     """
 
     name: str
@@ -184,7 +187,7 @@ def _sweep(
         description=str(table.get("description", "")),
         cases=tuple(cases),
         timeout_s=limits["timeout_s"],
-        memory_limit_bytes=int(limits["memory_limit_gib"] * 2**30),
+        memory_limit_bytes=int(min(limits["memory_limit_gib"] * 2**30, usable_memory_bytes())),
     )
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 # Small tensors gain nothing from threads, and lose much where cores are shared. Read by torch when
 # it is imported, here and in every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# In a git hook these name the hook's repository, in which tests would then commit.
+for _name in list(os.environ):
+    if _name.startswith("GIT_") and not _name.startswith("GIT_CONFIG_"):
+        del os.environ[_name]
 # Whether Triton's own library is interpreted is decided when it is imported, which torch does.
 # Processes that a test starts are to compile, if anything, and so is tests/gpu.
 if not any("tests/gpu" in argument for argument in sys.argv[1:]):

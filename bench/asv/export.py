@@ -161,7 +161,10 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
     environment = f"foldperf-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     path = out / machine["machine"] / f"{sha[:8]}-{environment}.json"
     results = {}
-    before = dict(_rows(_read(path)))
+    known_file = _read(path)
+    if known_file.get("commit_hash", sha) != sha:
+        raise StorageError(f"{path}: of commit {known_file['commit_hash']}, not {sha}; remove it")
+    before = dict(_rows(known_file))
     for name, cells in found.items():
         row: Row = {tuple(map(repr, place)): value for place, value in cells.items()}
         known = before.get(name, {})

@@ -1,26 +1,27 @@
 """The sweep behind asv's suite: which cases it has, and what they measure."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import provenance
 from bench.asv.benchmarks import Cell, Figures, cell, figures
 from bench.errors import UsageError
+from bench.git import find_repository
 from bench.progress import Progress
 from bench.record import read_records
 from bench.run import Runner
 from bench.sweep import Sweep, find_sweep, read_sweep
+from bench.working_tree import ROOT, require_commit
 from refsys.home import default_store
 from workloads.workload import Catalogue
 
 SWEEP = "FOLDPERF_ASV_SWEEP"
 DIRTY = "FOLDPERF_ASV_DIRTY"
 _DEFAULT = "quick"
-_SOURCES = ("refsys", "workloads", "bench")
+# Set by asv where it builds an environment for a commit.
+_BUILT_COMMIT = "ASV_COMMIT"
 # Beside the cases' own limits: looking at the machine, starting processes.
 _MARGIN_S = 600.0
 
@@ -68,11 +69,12 @@ class Plan:
         return figures(records, self.catalogue)
 
 
-def make_plan(catalogue: Catalogue, root: Path = provenance.ROOT) -> Plan:
+def make_plan(catalogue: Catalogue, root: Path = ROOT) -> Plan:
     """Reads the sweep that the environment names; a path may be relative to the project.
 
     Raises:
-        UsageError: there is none, something in it is wrong, or the source is of no commit.
+        UsageError: there is none, something in it is wrong, or the source is not the commit's.
+        GitError: git refuses to read the repository.
         WorkloadError: inputs of a case are not there.
     """
     _check_committed(root)
@@ -90,13 +92,14 @@ def axes_of(cells: Iterable[Cell]) -> list[list[str | int | float]]:
 
 
 def _check_committed(root: Path) -> None:
-    """What asv measures it files under a commit, whatever the tree holds."""
-    if os.environ.get(DIRTY):
+    """Checks that the source is that of the commit under which asv files its figures."""
+    # A copy without a repository has no commits, and asv files nothing.
+    if os.environ.get(DIRTY) or find_repository(root) is None:
         return
-    command = ["git", "-C", str(root), "status", "--porcelain", "--", *_SOURCES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if changed := done.stdout.splitlines():
+    try:
+        require_commit(os.environ.get(_BUILT_COMMIT), root)
+    except UsageError as error:
         raise UsageError(
-            f"{changed[0][3:]} differs from the commit that asv would file it under: "
-            f"commit it, or set {DIRTY}=1 to try the suite"
-        )
+            f"{error}, under which asv would file its figures: commit it or check that commit out, "
+            f"or set {DIRTY}=1 to try the suite"
+        ) from None

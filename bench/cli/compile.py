@@ -1,13 +1,13 @@
 """``foldperf compile``."""
 
 import argparse
-import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.cgroup import usable_cores
 from bench.cli import options
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         type=options.at_least(1),
-        default=min(2, len(os.sched_getaffinity(0))),
+        default=min(2, usable_cores()),
         help="processes (default: 2)",
     )
     parser.add_argument(

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from bench.cli import options
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = find_device(arguments.device)
     findings = examine(device)
-    software, host = provenance.software(), provenance.host()
+    software, host, git = provenance.software(), provenance.host(), provenance.git_state()
     entries = Store(arguments.store).entries()
     absent = [name for name in _EXTRAS if find_spec(name) is None]
     if arguments.json:
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "device": device.describe().as_json(),
                 "host": host,
                 "software": software,
+                "git": git,
                 "prepared": entries,
                 "metrics": [asdict(finding) for finding in findings],
                 "missing_packages": absent,
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"device    {device.describe().name} ({device.describe().vendor})")
     print(f"host      {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB")
     print(f"software  python {software['python']}, torch {software['torch']}")
+    print(f"commit    {_commit(git)}")
     prepared = ", ".join(entries) or "nothing; run 'foldperf fetch' and 'foldperf prepare'"
     print(f"prepared  {prepared} ({_short(arguments.store)})")
     print()
@@ -65,6 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         purpose, extra = _EXTRAS[name]
         print(f"\nwithout {name} there is no {purpose}: pip install 'foldperf[{extra}]'")
     return 0
+
+
+def _commit(git: dict[str, Any]) -> str:
+    """The commit in short, and why it is not known or not that of the repository."""
+    from bench.provenance import commit_warning
+
+    parts = [git["sha"][:12] + (" (dirty)" if git["dirty"] else "")] if git["sha"] else []
+    return "; ".join([*parts, *filter(None, [commit_warning(git)])])
 
 
 def _short(path: Path) -> str:

@@ -1,7 +1,6 @@
 """``foldperf gate``."""
 
 import argparse
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cgroup import usable_cores
 from bench.cli import options
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     exact.add_argument(
         "--jobs",
         type=options.at_least(1),
-        default=min(2, len(os.sched_getaffinity(0))),
+        default=min(2, usable_cores()),
         help="processes (default: 2)",
     )
     exact.add_argument("--bless", action="store_true", help="make the candidate the baseline")

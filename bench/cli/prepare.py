@@ -1,13 +1,13 @@
 """``foldperf prepare``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.cgroup import usable_cores
 from bench.cli import options
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=options.at_least(1),
-        default=min(4, len(os.sched_getaffinity(0))),
+        default=min(4, usable_cores()),
         help="structures at once (default: cores, 4 at most)",
     )
     options.add_store(parser)

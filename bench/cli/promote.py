@@ -1,6 +1,7 @@
 """``foldperf promote``."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "copy records that are evidence into the tracked results"
 EXAMPLE = "foldperf promote results/runs/demo/records.jsonl --name demo-laptop"
+_DIGITS = re.compile("[0-9a-fA-F]{1,64}")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("records", type=Path, nargs="+", help="record files or folders")
     parser.add_argument("--name", required=True, help="name of the file they go to")
     parser.add_argument(
-        "--commit", default="", metavar="SHA", help="take the records of this commit alone"
+        "--commit", default="", metavar="NAME", help="take the records of this commit alone"
     )
     parser.add_argument(
         "--allow-dirty", action="store_true", help="also take records that no commit reproduces"
@@ -33,11 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.name or Path(arguments.name).name != arguments.name:
         raise UsageError(f"--name {arguments.name}: expected a file name without folders")
-    records = [
-        record
-        for record in options.valid_records(arguments.records)
-        if (record["git"]["sha"] or "").startswith(arguments.commit)
-    ]
+    records = options.valid_records(arguments.records)
+    if arguments.commit:
+        records = _of_commit(records, arguments.commit)
     if not records:
         which = f" of commit {arguments.commit}" if arguments.commit else ""
         raise UsageError(f"{', '.join(map(str, arguments.records))}: no records{which}")
@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(untraceable)} of {len(records)} records are of source that no commit here "
             "holds; commit and run again, name a --commit, or --allow-dirty"
         )
+    if not arguments.allow_dirty:
+        _check_sources(records)
     path = arguments.results / "recorded" / f"{arguments.name}.jsonl"
     with RecordFile(path).locked() as file:
         known = {record["run_id"] for record in file.records()}
@@ -57,6 +59,62 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _of_commit(records: "list[Record]", name: str) -> "list[Record]":
+    """Records of one commit.
+
+    Args:
+        records: Records of any commits.
+        name: The first digits of its hash, or another name that git has for it, such as ``HEAD``.
+
+    Raises:
+        UsageError: the digits are those of several commits.
+    """
+    from bench.errors import UsageError
+
+    prefix = name.lower() if _DIGITS.fullmatch(name) else _resolve(name)
+    chosen = [record for record in records if (record["git"]["sha"] or "").startswith(prefix)]
+    commits = sorted({record["git"]["sha"] for record in chosen})
+    if len(commits) > 1:
+        raise UsageError(f"--commit {name} is ambiguous: {', '.join(sha[:12] for sha in commits)}")
+    return chosen
+
+
+def _resolve(name: str) -> str:
+    """Full hash of a commit of this project's repository."""
+    from bench import provenance
+    from bench.errors import GitError, UsageError
+    from bench.git import Repository
+
+    try:
+        return Repository(provenance.ROOT).resolve(name)
+    except GitError as error:
+        raise UsageError(f"--commit {name}: {error}") from None
+
+
 def _is_traceable(record: "Record") -> bool:
     git = record["git"]
     return bool(git["sha"]) and not git["dirty"] and not record["workload"]["source_sha256"]
+
+
+def _check_sources(records: "list[Record]") -> None:
+    """Checks that records are of the source of their commits, as far as these are here.
+
+    Raises:
+        UsageError: a commit's source is not the one that was measured.
+    """
+    from bench import provenance
+    from bench.errors import GitError, UsageError
+    from bench.git import find_repository
+
+    measured = {(record["git"]["sha"], record["source_sha256"]) for record in records}
+    for commit, source in sorted(measured):
+        try:
+            repository = find_repository(provenance.ROOT)
+            actual = repository and provenance.commit_source_sha256(repository, commit)
+        except GitError:
+            continue  # the commit is another clone's
+        if actual and actual != source:
+            raise UsageError(
+                f"records of commit {commit[:12]} are of other source than the commit has; run "
+                "them again, or --allow-dirty"
+            )

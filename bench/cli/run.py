@@ -1,6 +1,7 @@
 """``foldperf run``."""
 
 import argparse
+import sys
 
 from bench.cli import options
 
@@ -31,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs what is missing; status 2 if a case crashed."""
+    from bench import provenance
     from bench.errors import UsageError
     from bench.progress import Progress
     from bench.record import STATUSES
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(case.title)
         return 0
     runner = Runner(sweep, arguments.results / "runs" / sweep.name, arguments.store, found)
+    if warning := provenance.commit_warning(runner.git):
+        print(f"foldperf: {warning}", file=sys.stderr)
     summary = runner.run(Progress(len(sweep.cases), sweep.name), arguments.retry)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{counts}; {summary.ran} ran now; records in {summary.path}")

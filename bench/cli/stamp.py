@@ -12,16 +12,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the stamp that `bench.provenance` reads where there is no repository."""
+    """Writes the stamp that `bench.provenance` reads where there is no repository.
+
+    Raises:
+        UsageError: the tree has no repository; a stamped copy is not stamped again.
+        GitError: git refuses to read it.
+    """
     del arguments
     from bench import provenance
     from bench.errors import UsageError
+    from bench.git import find_repository
     from refsys.files import write_json
 
-    state = provenance.git_state()
-    if not state["sha"]:
-        raise UsageError(f"{provenance.ROOT} is not a git repository")
-    path = provenance.ROOT / provenance.STAMP
-    write_json(path, state | {"source_sha256": provenance.source_sha256()})
+    root = provenance.ROOT
+    repository = find_repository(root)
+    if repository is None:
+        raise UsageError(f"{root} is not a git repository: stamp the tree that it was copied from")
+    state = provenance.repository_state(repository)
+    path = root / provenance.STAMP
+    write_json(path, state | {"source_sha256": provenance.source_sha256(root)})
     print(f"{path}: {state['sha'][:12]}{' (dirty)' if state['dirty'] else ''}")
     return 0

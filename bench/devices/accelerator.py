@@ -1,4 +1,4 @@
-"""What the accelerators of all vendors share: a stream, and a library that may be missing."""
+"""Accelerators of any vendor: a stream, a library that may be missing, parts of a device."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,8 +16,7 @@ from bench.devices.device import (
 )
 from bench.devices.peaks import Rates, listed_peak, listed_rates
 
-# What undivided devices say of their partition.
-_WHOLE = frozenset({None, "whole", "SPX"})
+_UNDIVIDED = "run on an undivided device"
 
 
 class Accelerator(Device):
@@ -87,6 +86,19 @@ class Accelerator(Device):
         """See `Device`."""
         torch.cuda.synchronize(self.torch_device)
 
+    @abstractmethod
+    def _part(self) -> str:
+        """The part of a divided device that torch sees, such as ``MIG slice``; empty if whole."""
+
+    def _need_whole(self, quantity: str) -> None:
+        """Refuses what a divided device has as a whole alone.
+
+        Raises:
+            NotSupported: torch sees a part of the device.
+        """
+        if part := self._part():
+            raise NotSupported(f"a {part} has no {quantity} of its own", _UNDIVIDED)
+
     def peak_flops(self, dtype: str) -> float:
         """See `Device`; a part of a device has no peak that a data sheet gives."""
         peak = listed_peak(self._whole_name(), dtype)
@@ -98,7 +110,9 @@ class Accelerator(Device):
         return super().peak_rates() if rates is None else rates
 
     def _whole_name(self) -> str:
-        found = self.describe()
-        if found.partition not in _WHOLE:
-            raise NotSupported(f"{found.name} is partitioned ({found.partition})")
-        return found.name
+        name = self.describe().name
+        if part := self._part():
+            raise NotSupported(
+                f"{name} is partitioned ({part}), and data sheets are of whole devices"
+            )
+        return name

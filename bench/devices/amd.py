@@ -30,6 +30,9 @@ _UNLOCK: dict[type[Unavailable], str] = {
 }
 # What AMD SMI says where it knows nothing.
 _UNKNOWN = frozenset({"", "N/A", "None"})
+# The compute partition of an undivided device; others (DPX, QPX, CPX) are parts of it, of which
+# AMD SMI tells the whole device's memory, energy and activity.
+_WHOLE = frozenset({None, "SPX"})
 
 
 class AmdDevice(Accelerator):
@@ -47,7 +50,9 @@ class AmdDevice(Accelerator):
         """
         self._index = index
         self._bdf = bdf
+        self._partition: str | None = None
         super().__init__(index, smi)
+        self._partition = self._known("amdsmi_get_gpu_compute_partition")
 
     def _load(self) -> Any:
         try:
@@ -84,10 +89,15 @@ class AmdDevice(Accelerator):
         value = fields.get(field)
         return None if str(value) in _UNKNOWN else value
 
+    def _part(self) -> str:
+        return "" if self._partition in _WHOLE else f"{self._partition} partition"
+
     def describe(self) -> Description:
         """See `Device`."""
-        total = self._known("amdsmi_get_gpu_vram_usage", "vram_total")
-        cap = self._known("amdsmi_get_power_cap_info", "power_cap")
+        total = cap = None
+        if not self._part():
+            total = self._known("amdsmi_get_gpu_vram_usage", "vram_total")
+            cap = self._known("amdsmi_get_power_cap_info", "power_cap")
         uuid = self._known("amdsmi_get_gpu_device_uuid")
         serial = self._known("amdsmi_get_gpu_asic_info", "asic_serial")
         identity = hashed(uuid)
@@ -102,17 +112,19 @@ class AmdDevice(Accelerator):
             vbios=self._known("amdsmi_get_gpu_vbios_info", "version"),
             # AMD SMI gives microwatts; versions before 6 gave watts.
             power_cap_w=None if cap is None else (cap / 1e6 if cap > 1e5 else float(cap)),
-            partition=self._known("amdsmi_get_gpu_compute_partition"),
+            partition=self._partition,
             # The two dies of an MI250 share one counter, which its first die alone reports.
             energy_domain=hashed(serial) or identity,
         )
 
     def used_bytes(self) -> int:
         """See `Device`."""
+        self._need_whole("count of used memory")
         return int(self._query("amdsmi_get_gpu_vram_usage")["vram_used"]) * 2**20
 
     def energy_j(self) -> float:
         """See `Device`: accumulator times resolution, in microjoules."""
+        self._need_whole("energy counter")
         count = self._query("amdsmi_get_energy_count")
         # The accumulator was called "power" before AMD SMI 6.2.1.
         ticks = count.get("energy_accumulator", count.get("power"))
@@ -122,6 +134,7 @@ class AmdDevice(Accelerator):
 
     def busy_pct(self) -> float:
         """See `Device`."""
+        self._need_whole("busy counter")
         busy = self._query("amdsmi_get_gpu_activity").get("gfx_activity")
         if not isinstance(busy, int | float):
             raise NotSupported("AMD SMI gives no graphics activity")

@@ -5,22 +5,20 @@ same length, since the length of paths and variables alone can move a program's 
 et al., ASPLOS 2009). The repository is read and never written to.
 """
 
-import io
+import os
 import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import UsageError
-from bench.provenance import ROOT
+from bench.errors import GitError, UsageError
+from bench.git import GITLINK, LINK, Repository
+from bench.working_tree import PACKAGES, ROOT, package_changes
 
-# What a measuring process imports.
-PACKAGES = ("refsys", "workloads", "bench")
 _DEFAULT_BRANCHES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+_WAY_OUT = "name the folder of a source tree with --against"
 _IGNORED = shutil.ignore_patterns("__pycache__")
 
 
@@ -41,7 +39,7 @@ class Trees:
 
 @contextmanager
 def source_trees(against: str | None, root: Path = ROOT) -> Iterator[Trees]:
-    """Makes both trees, and removes them at the end however it comes.
+    """Make both trees, and remove them when the context ends.
 
     Args:
         against: A source tree's folder, or anything that git takes for a commit. If None: HEAD
@@ -58,50 +56,71 @@ def source_trees(against: str | None, root: Path = ROOT) -> Iterator[Trees]:
             raise UsageError("--against is empty: name a commit or the folder of a source tree")
         if against is not None and (Path(against) / PACKAGES[0]).is_dir():
             _copy(Path(against), old)
-            told = str(against)
+            baseline = str(against)
         else:
-            if against is None:
-                against = default_reference(root)
-            told = _export(root, against, old)
+            reference = default_reference(root) if against is None else against
+            repository = _repository(root)
+            baseline = _export(repository, reference, old)
         _copy(root, new)
-        yield Trees(old, new, told)
+        yield Trees(old, new, baseline)
 
 
 def default_reference(root: Path = ROOT) -> str:
     """The commit that a candidate is compared with where nobody says another.
 
     Raises:
-        UsageError: `root` is not a git repository, or it has one commit alone.
+        UsageError: `root` is not a git repository, or git refuses to read it.
     """
-    if _git(root, "status", "--porcelain", "--", *PACKAGES).strip():
-        return "HEAD"
-    head = _git(root, "rev-parse", "HEAD").strip()
+    repository = _repository(root)
+    try:
+        head = repository.head()
+        if package_changes(repository, head):
+            return "HEAD"
+    except GitError as error:
+        raise UsageError(f"{error}; {_WAY_OUT}") from None
     for branch in _DEFAULT_BRANCHES:
-        base = _ask_git(root, "merge-base", "HEAD", branch)
-        if base and base.strip() != head:
-            return base.strip()
+        with suppress(GitError):
+            base = repository.ask("merge-base", "HEAD", branch).decode().strip()
+            if base != head:
+                return base
     return "HEAD~1"
 
 
-def _export(root: Path, reference: str, folder: Path) -> str:
-    """Writes a commit's packages to a folder, past the index and the working tree."""
-    sha = _ask_git(root, "rev-parse", "--verify", "--end-of-options", f"{reference}^{{commit}}")
-    if sha is None:
-        _git(root, "rev-parse", "HEAD")  # says so if this is no repository
+def _repository(root: Path) -> Repository:
+    try:
+        return Repository(root)
+    except GitError as error:
+        raise UsageError(f"{error}; {_WAY_OUT}") from None
+
+
+def _export(repository: Repository, reference: str, folder: Path) -> str:
+    """Writes a commit's packages to a folder, past the index and the working tree.
+
+    Every file is as it is stored: attributes such as ``export-ignore`` do not count.
+    """
+    try:
+        commit = repository.resolve(reference)
+    except GitError as error:
         raise UsageError(
-            f"--against {reference}: neither a commit of {root} nor the folder of a source tree"
-        )
-    sha = sha.strip()
-    archive = subprocess.run(
-        ["git", "-C", str(root), "archive", "--format=tar", sha, "--", *PACKAGES],
-        capture_output=True,
-        check=False,
-    )
-    if archive.returncode:
-        raise UsageError(f"--against {reference}: {_said(archive.stderr)}")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(folder, filter="data")
-    return sha[:12] if sha.startswith(reference) else f"{reference} ({sha[:12]})"
+            f"--against {reference}: neither a commit of {repository.root} nor the folder of a "
+            f"source tree: {error}"
+        ) from None
+    try:
+        tree = repository.tree(commit, PACKAGES)
+        for package in PACKAGES:
+            if not any(path.startswith(f"{package}/") for path in tree):
+                raise UsageError(f"--against {reference}: the commit has no {package}")
+        files = {path: entry for path, entry in tree.items() if entry.mode != GITLINK}
+        contents = repository.contents([entry.object_id for entry in files.values()])
+        for (path, entry), data in zip(files.items(), contents, strict=True):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            if entry.mode == LINK:
+                (folder / path).symlink_to(os.fsdecode(data))
+            else:
+                (folder / path).write_bytes(data)
+    except GitError as error:
+        raise UsageError(f"--against {reference}: {error}") from None
+    return commit[:12] if commit.startswith(reference) else f"{reference} ({commit[:12]})"
 
 
 def _copy(source: Path, folder: Path) -> None:
@@ -110,27 +129,3 @@ def _copy(source: Path, folder: Path) -> None:
             shutil.copytree(source / package, folder / package, ignore=_IGNORED)
     except OSError as error:
         raise UsageError(f"{source}: cannot be copied: {error}") from None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    # Without optional locks, 'git status' does not refresh the index on the way.
-    command = ["git", "-C", str(root), "--no-optional-locks", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise UsageError(
-            f"{root}: git {arguments[0]}: {_said(found.stderr.encode())}; name the folder of a "
-            "source tree with --against"
-        )
-    return found.stdout
-
-
-def _ask_git(root: Path, *arguments: str) -> str | None:
-    try:
-        return _git(root, *arguments)
-    except UsageError:
-        return None
-
-
-def _said(stderr: bytes) -> str:
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it failed and said nothing"

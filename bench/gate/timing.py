@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from bench.cgroup import usable_cores
 from bench.errors import BenchError, UsageError
 from bench.gate.outcome import AMBIGUOUS, FAIL, PASS
 from bench.gate.source_trees import Trees
@@ -77,7 +78,7 @@ class Found:
             "rule": asdict(self.rule),
             "seed": self.seed,
             "load": self.load,
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
             "cells": cells,
             "failures": {title: asdict(failure) for title, failure in self.failures.items()},
         }

@@ -1,8 +1,8 @@
 """The timing gate's findings in words."""
 
-import os
 from statistics import median
 
+from bench.cgroup import usable_cores
 from bench.gate.outcome import AMBIGUOUS, FAIL, PASS, SKIPPED, Item, Outcome
 from bench.gate.timing import Found
 from bench.gate.timing_block import Cell, Failed
@@ -111,7 +111,7 @@ def _notes(found: Found) -> list[str]:
             # The gate doubles the number that it is given.
             notes.append(f"To settle all of it: --pairs {_even(max(needed) / 2)}.")
         notes.append(
-            f"The machine's load was {found.load:.1f} on {len(os.sched_getaffinity(0))} cores; "
+            f"The machine's load was {found.load:.1f} on {usable_cores()} cores; "
             "below the number of cores the noise is least."
         )
     return notes

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
+from bench.cgroup import usable_cores
 from bench.devices import Device, Unavailable
 from bench.metrics import Value, Values, from_samples, missing
 from bench.ranks import ALONE, Ranks
@@ -26,18 +27,20 @@ def watch_cpu(work: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, Values]:
     The ranks of a case are not foreign to each other; they share the host.
     """
     cores = sorted(os.sched_getaffinity(0))
+    usable = usable_cores()
     own, everyone, start = _own_seconds(), _all_seconds(cores), perf_counter()
     result = work()
     own, stop = _own_seconds() - own, perf_counter()
     together = ranks.total(own)
-    share = 100 / (stop - start) / len(cores)
-    over = f"over wall time and {len(cores)} cores"
-    values = {"cpu_busy_pct": Value(own * share, f"getrusage {over}")}
+    share = 100 / (stop - start)
+    over = f"getrusage over wall time and {usable} cores"
+    values = {"cpu_busy_pct": Value(own * share / usable, over)}
     if everyone is None or (now := _all_seconds(cores)) is None:
         values["foreign_busy_pct"] = missing(f"{_STAT} does not tell of these cores")
     else:
         foreign = max(0.0, now - everyone - together)
-        values["foreign_busy_pct"] = Value(foreign * share, f"{_STAT} less getrusage {over}")
+        over = f"{_STAT} less getrusage over wall time and {len(cores)} cores"
+        values["foreign_busy_pct"] = Value(foreign * share / len(cores), over)
     return result, values
 
 

@@ -9,13 +9,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from asv.util import UserError
 from hypothesis import given
 from hypothesis import strategies as st
 from support.records import GIT, a_record, valid_records
+from support.repositories import git, make_repository
 from support.third_party import install
 
+from bench.asv import plugin
 from bench.asv.benchmarks import TRACKED, cell, figures, group, tracked_by
 from bench.asv.export import complete, export, make_strict
 from bench.asv.plan import DIRTY, make_plan
@@ -330,6 +334,64 @@ def test_source_of_no_commit_is_refused(tmp_path, monkeypatch):
     make_plan(catalogue(), tmp_path)
 
 
+def test_export_refuses_a_file_of_another_commit_with_the_same_first_digits(tmp_path):
+    export([measured(1, sha="a" * 40)], tmp_path, NOBODY)
+    with pytest.raises(StorageError, match=r"of commit a{40}, not a{8}b"):
+        export([measured(2, sha="a" * 8 + "b" * 32)], tmp_path, NOBODY)
+
+
+class TestCommitOfAsv:
+    """The commit under which ``asv run`` files figures, in the process of asv."""
+
+    @pytest.fixture
+    def tree(self, tmp_path, monkeypatch):
+        first = make_repository(tmp_path)
+        (tmp_path / "refsys/a.py").write_text("x = 2\n")
+        git(tmp_path, "commit", "-qam", "two")
+        monkeypatch.setattr(plugin, "ROOT", tmp_path)
+        return first
+
+    @pytest.fixture
+    def asv_run(self, monkeypatch):
+        """asv's own module with the plugin's checks, around a run that does nothing."""
+        import asv.commands.run as module
+
+        def run(cls, **options):
+            return "ran"
+
+        monkeypatch.setattr(module.Run, "run", classmethod(run))
+        monkeypatch.setattr(module, "run_benchmarks", lambda *arguments, results: results)
+        plugin._check_commits()
+        return module
+
+    def test_a_commit_of_other_source_is_refused(self, tree, asv_run):
+        with pytest.raises(UserError, match=r"refsys/a\.py differs from the commit"):
+            asv_run.Run.run(set_commit_hash=tree)
+        with pytest.raises(UserError, match="nothing is filed under none: none is not a commit"):
+            asv_run.Run.run(set_commit_hash="none")
+        for name in ("HEAD", "main", None):
+            assert asv_run.Run.run(set_commit_hash=name) == "ran"
+
+    def test_a_commit_that_asv_built_is_refused_before_it_is_measured(self, tree, asv_run):
+        with pytest.raises(UserError, match="differs from the commit"):
+            asv_run.run_benchmarks(results=SimpleNamespace(commit_hash=tree))
+        unsaved = SimpleNamespace(commit_hash=None)
+        assert asv_run.run_benchmarks(results=unsaved) is unsaved
+
+    def test_a_suite_that_is_built_for_another_commit_is_refused(self, tree, tmp_path, monkeypatch):
+        monkeypatch.delenv(DIRTY, raising=False)
+        monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "quick")
+        monkeypatch.setenv("ASV_COMMIT", tree)
+        with pytest.raises(UsageError, match=r"refsys/a\.py differs from the commit"):
+            make_plan(catalogue(), tmp_path)
+
+    def test_variables_of_another_repository_are_removed_for_asv(self, monkeypatch):
+        variables = {"GIT_DIR": "/x", "GIT_CONFIG_COUNT": "0", "FOLDPERF": "1"}
+        monkeypatch.setattr(os, "environ", variables)
+        plugin.forget_other_repositories()
+        assert set(variables) == {"GIT_CONFIG_COUNT", "FOLDPERF"}
+
+
 COMMITS = 12
 # On the H200, of the first half of the commits and of the second.
 STEPS = {
@@ -476,6 +538,24 @@ class TestAsv:
         for word in ("warning", "Skipping", "Couldn't", "failed", "Traceback"):
             assert word.lower() not in clone.said.lower()
         assert clone("git status --porcelain -- . ':(exclude)results'") == ""
+
+    def test_asv_run_files_nothing_under_a_commit_of_other_source(self, clone, tmp_path):
+        elsewhere = make_repository(tmp_path)
+        head = clone.log()[-1]
+        before = {path: path.read_bytes() for path in (clone.root / "results/asv").rglob("*.json")}
+        (clone.root / "refsys/new.py").touch()
+        clone("git add refsys/new.py")
+        clone.commit("source")
+        refusals = {
+            (head, ""): "refsys/new.py differs from the commit",
+            (elsewhere, f"GIT_DIR={tmp_path}/.git"): f"{elsewhere} is not a commit of",
+        }
+        for (commit, variable), message in refusals.items():
+            with pytest.raises(AssertionError, match=message):
+                clone(f"{variable} asv run --python=same --set-commit-hash {commit}")
+        clone(f"git reset -q --hard {head}")
+        after = {path: path.read_bytes() for path in (clone.root / "results/asv").rglob("*.json")}
+        assert after == before
 
     def test_thresholds_are_of_benchmarks_that_exist(self):
         import json5

@@ -143,6 +143,122 @@ class TestNvidia:
         assert device.describe().vendor == "nvidia"
 
 
+class FakeMig(FakeNvml):
+    """NVML with one H100 in MIG mode: what it answers of the card (GPU-7) and of its slices."""
+
+    def __init__(self, slices=("MIG-a1", "MIG-a2"), **answers):
+        super().__init__(nvmlDeviceGetMigMode=[1, 1], **answers)
+        self.NVMLError_NotFound = type("NVMLError_NotFound", (FakeNvml.NVMLError,), {})
+        self.slices = list(slices)
+        for name in (
+            *("nvmlDeviceGetHandleByUUID", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"),
+            *("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetName", "nvmlDeviceGetMaxMigDeviceCount"),
+            *("nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetTemperature"),
+            *("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", "nvmlDeviceGetMigMode"),
+        ):
+            setattr(self, name, partial(self._answer, name))
+            getattr(self, name).__name__ = name
+
+    def _answer(self, name, subject=None, number=0):
+        if name == "nvmlDeviceGetHandleByUUID":
+            uuid = subject.decode()
+            if uuid != "GPU-7" and uuid not in self.slices:
+                raise self.NVMLError_NotFound(uuid)
+            return uuid
+        if name == "nvmlDeviceGetMigDeviceHandleByIndex":
+            assert subject == "GPU-7"
+            if number >= len(self.slices):
+                raise self.NVMLError_NotFound(number)
+            return self.slices[number]
+        is_slice = subject in self.slices
+        memory = {"MIG-a1": 9_856, "MIG-a2": 19_968}.get(subject, 81_559) * 2**20
+        profile = f" MIG {subject[4:]}" if is_slice else ""
+        answers = {
+            "nvmlDeviceGetHandleByIndex": "GPU-7",
+            "nvmlDeviceGetUUID": subject,
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=memory, used=memory // 2),
+            "nvmlDeviceGetName": f"NVIDIA H100 80GB HBM3{profile}",
+            "nvmlDeviceGetMaxMigDeviceCount": 7,
+            "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": "GPU-7",
+        }
+        if name in answers:
+            return answers[name]
+        if is_slice:
+            raise self.NVMLError_NotSupported(name)
+        return {"nvmlDeviceGetTemperature": 55, "nvmlDeviceGetMigMode": [1, 1]}[name]
+
+
+class TestMigSlice:
+    @pytest.mark.parametrize(
+        ("uuid", "visible"),
+        [
+            ("MIG-a2", None),
+            ("a2", None),  # as torch gives it, without the word before it
+            ("7", "MIG-a2"),  # the card's, as older versions of CUDA give it
+            ("GPU-7", "MIG-a2"),
+            (None, "MIG-a2"),
+            ("7", " MIG-a2 ,MIG-a1"),
+        ],
+    )
+    def test_slice_has_its_own_memory_and_identity(self, monkeypatch, uuid, visible):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        device = nvidia.NvidiaDevice(0, uuid, FakeMig())
+        about = device.describe()
+        assert about.memory_bytes == 19_968 * 2**20
+        assert device.used_bytes() == 19_968 * 2**19
+        assert about.uuid_hash == hashed("MIG-a2")
+        assert (about.name, about.partition) == ("NVIDIA H100 80GB HBM3 MIG a2", "mig")
+        assert (about.power_cap_w, about.energy_domain) == (None, None)
+        assert (about.vbios, about.ecc) == ("96.00", True)
+
+    def test_slice_of_a_rank_is_that_of_its_place_in_the_variable(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a2,MIG-a1")
+        device = nvidia.NvidiaDevice(1, "7", FakeMig())
+        assert device.describe().uuid_hash == hashed("MIG-a1")
+
+    def test_slice_is_the_only_one_or_that_of_a_unique_beginning(self, monkeypatch):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        only = nvidia.NvidiaDevice(0, "7", FakeMig(["MIG-b"]))
+        assert only.describe().uuid_hash == hashed("MIG-b")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-b")
+        fake = FakeMig(["MIG-a1", "MIG-bcd"])
+        assert nvidia.NvidiaDevice(0, "7", fake).describe().uuid_hash == hashed("MIG-bcd")
+
+    @pytest.mark.parametrize("uuid", ["a1", "7"])
+    def test_slice_has_nothing_that_is_the_whole_cards(self, monkeypatch, uuid):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        device = nvidia.NvidiaDevice(0, uuid, FakeMig())
+        with pytest.raises(NotSupported, match="a MIG slice has no energy counter of its own"):
+            device.energy_j()
+        with pytest.raises(NotSupported, match="a MIG slice has no busy counter of its own"):
+            device.busy_pct()
+        for reading in (partial(device.peak_flops, "bfloat16"), device.peak_rates):
+            with pytest.raises(NotSupported, match="partitioned"):
+                reading()
+        # One chip for all slices.
+        assert (device.temperature_c(), device.clock_mhz()) == (55, 1980)
+
+    @pytest.mark.parametrize("visible", ["0", "", "MIG-a", "MIG-none"])
+    def test_slice_that_nothing_tells_from_others_is_unknown(self, monkeypatch, visible):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        device = nvidia.NvidiaDevice(0, "7", FakeMig())
+        with pytest.raises(NotSupported, match="does not say which slice") as caught:
+            device.used_bytes()
+        assert "CUDA_VISIBLE_DEVICES" in caught.value.unlock
+        about = device.describe()
+        assert (about.memory_bytes, about.power_cap_w, about.partition) == (None, None, "mig")
+        assert about.name == "NVIDIA H100 80GB HBM3 MIG"
+
+    def test_slice_without_the_binding_is_still_a_slice(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pynvml", None)
+        device = nvidia.NvidiaDevice(0, "MIG-a1")
+        assert device.describe().partition == "mig"
+        with pytest.raises(NotSupported, match="MIG slice has no energy counter"):
+            device.energy_j()
+
+
 class FakeAmdSmi(SimpleNamespace):
     """AMD SMI as a script."""
 
@@ -216,6 +332,19 @@ class TestAmd:
         assert found.power_cap_w == 750
         assert found.memory_bytes == 196_288 * 2**20
         assert found.energy_domain == hashed("0x7"), "identities are hashed"
+
+    @pytest.mark.parametrize("partition", ["DPX", "QPX", "CPX"])
+    def test_a_partition_has_nothing_that_is_the_whole_devices(self, partition):
+        smi = FakeAmdSmi(amdsmi_get_gpu_compute_partition=partition)
+        device = amd.AmdDevice(0, "0000:c1:00.0", smi)
+        message = f"a {partition} partition has no"
+        for reading in (device.energy_j, device.used_bytes, device.busy_pct):
+            with pytest.raises(NotSupported, match=message):
+                reading()
+        with pytest.raises(NotSupported, match="partitioned"):
+            device.peak_flops("bfloat16")
+        about = device.describe()
+        assert (about.memory_bytes, about.power_cap_w, about.partition) == (None, None, partition)
 
     def test_what_is_not_known_is_none(self):
         smi = FakeAmdSmi(amdsmi_get_gpu_driver_info={"driver_version": "N/A"})

@@ -7,10 +7,12 @@ import subprocess
 
 import pytest
 from support.records import GIT, a_record
+from support.repositories import make_repository
 
 from bench import provenance
 from bench.cli import main
 from bench.errors import StorageError
+from bench.git import Repository
 from bench.record import SCHEMA, metric, parse_record, read_records, read_valid_records
 from bench.record_file import RecordFile
 
@@ -219,6 +221,38 @@ class TestPromotion:
         assert found["git"]["sha"] == "b" * 40
         assert main([*command, "--commit", "cc"]) == 2
         assert "no records of commit cc" in capsys.readouterr().err
+
+    def test_promote_refuses_a_commit_prefix_of_several_commits(self, tmp_path, capsys):
+        path = self.write(tmp_path, self.clean(1, sha="ab" * 20), self.clean(2, sha="ac" * 20))
+        command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
+        assert main([*command, "--commit", "a"]) == 2
+        assert "--commit a is ambiguous: abababababab, acacacacacac" in capsys.readouterr().err
+        assert main([*command, "--commit", "AB"]) == 0
+
+    def test_promote_takes_a_commit_by_a_name_that_git_knows(self, tmp_path, capsys, monkeypatch):
+        (tmp_path / "tree").mkdir()
+        commit = make_repository(tmp_path / "tree")
+        monkeypatch.setattr(provenance, "ROOT", tmp_path / "tree")
+        source = provenance.commit_source_sha256(Repository(tmp_path / "tree"), commit)
+        record = self.clean(1, sha=commit) | {"source_sha256": source}
+        path = self.write(tmp_path, record, self.clean(2, sha="b" * 40))
+        command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
+        assert main([*command, "--commit", "main"]) == 0
+        assert "1 records added" in capsys.readouterr().out
+        assert main([*command, "--commit", "none"]) == 2
+        assert "--commit none: " in capsys.readouterr().err
+
+    def test_promote_refuses_records_of_other_source_than_their_commit_has(
+        self, tmp_path, capsys, monkeypatch
+    ):
+        (tmp_path / "tree").mkdir()
+        commit = make_repository(tmp_path / "tree")
+        monkeypatch.setattr(provenance, "ROOT", tmp_path / "tree")
+        path = self.write(tmp_path, self.clean(1, sha=commit))
+        command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
+        assert main(command) == 2
+        assert f"records of commit {commit[:12]} are of other source" in capsys.readouterr().err
+        assert main([*command, "--allow-dirty"]) == 0
 
     @pytest.mark.parametrize("name", ["../x", "", "a/b"])
     def test_a_name_is_a_name(self, tmp_path, name, capsys):

@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import provenance
-from bench.gate.source_trees import PACKAGES
+from bench.git import Repository
+from bench.working_tree import PACKAGES
 
 OPERATOR = "triangle_attention"
 SLOWDOWN = 1.3
@@ -88,8 +89,7 @@ def export(commit: str, folder: Path) -> str:
     """Writes a commit's packages to a folder; its full name."""
 
     def git(*words: str) -> bytes:
-        command = ["git", "-C", str(provenance.ROOT), *words]
-        return subprocess.run(command, check=True, capture_output=True).stdout
+        return Repository(provenance.ROOT).ask(*words)
 
     folder.mkdir()
     tar = git("archive", commit, "--", *PACKAGES)

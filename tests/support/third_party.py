@@ -91,6 +91,8 @@ class ToyWorkload(Workload):
             while True:
                 hoard.append(bytearray(64 * 2**20))
                 time.sleep(0.01)
+        elif behaviour == "eat at once":
+            bytearray(8 * 2**30)
         elif behaviour == "memory error":
             raise MemoryError("too much was asked")
         elif behaviour == "unsupported":
