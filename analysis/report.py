@@ -129,7 +129,6 @@ def _page(*, rows: Sequence[Row], **content: Any) -> str:
         rows=rows,
         statuses=sorted(Counter(row.status for row in rows).items()),
         several_ranks=any(row.ranks > 1 for row in rows),
-        published_folder="results/published",
     )
 
 

@@ -16,8 +16,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench.devices.cpu import cpu_name
-
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = ".foldperf-commit.json"
 # What can change a measurement. Analysis, results and tests cannot.
@@ -118,6 +116,9 @@ def _from_git(root: Path) -> dict[str, Any]:
 
 def host() -> dict[str, Any]:
     """The machine, its name hashed."""
+    # Here: building a package imports this module where torch is not installed.
+    from bench.devices.cpu import cpu_name
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     containers = (Path("/.dockerenv"), Path("/run/.containerenv"))
     return {
