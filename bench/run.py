@@ -9,6 +9,7 @@ measured of uncommitted source runs again once it is committed.
 import json
 import os
 import sys
+import sysconfig
 import tempfile
 import uuid
 from collections import Counter
@@ -250,13 +251,21 @@ def _config_id(case: Case) -> str:
 
 
 def _case_environment(ranks: int, cores: int) -> dict[str, str]:
-    """This process's environment, with the source tree importable from any folder.
+    """Return this process's environment, in which a case imports what this process imports.
 
-    Several ranks share the cores, unless the user says how many threads each has.
+    The working folder may hold packages of the same names, of a clone perhaps: it is searched only
+    if this process searches it, and then last. Several ranks share the cores, unless the user says
+    how many threads each has.
     """
     paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    if Path(sysconfig.get_path("purelib")).resolve() == provenance.ROOT:
+        # Searched anyway, and after the standard library.
+        paths = paths[1:]
+    if os.getcwd() in sys.path:
+        paths.append(os.getcwd())
     threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if ranks > 1 else {}
-    return threads | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    search = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    return threads | os.environ | search
 
 
 def _verdict(
