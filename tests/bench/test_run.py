@@ -67,8 +67,6 @@ EXPECTED = {
     "not finite": ("crash", "its result is not JSON"),
     "memory error": ("oom", "MemoryError: too much was asked"),
     "eat": ("oom", "exceeded the limit of 1 GiB"),
-    "hang": ("timeout", "no result within 15 s"),
-    "hang with children": ("timeout", "no result within 15 s"),
     "leave a daemon": ("ok", None),
     "unsupported": ("unsupported", "this needs a moon"),
     "forbidden": ("blocked", "not for you"),
@@ -79,7 +77,7 @@ def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp
     sweep = write_sweep(
         tmp_path,
         f"{{ behaviour = {json.dumps(list(EXPECTED))} }}",
-        "timeout_s = 15\nmemory_limit_gib = 1\n",
+        "memory_limit_gib = 1\n",
     )
     done = foldperf("run", sweep, paths=[toys], check=2)
     found = {record["workload"]["config"]["behaviour"]: record for record in records_of(tmp_path)}
@@ -98,6 +96,16 @@ def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp
     retried = foldperf("run", sweep, "--retry", "blocked", "unsupported", paths=[toys], check=2)
     assert "2 ran now" in retried.stdout
     assert len(records_of(tmp_path)) == len(EXPECTED)
+
+
+def test_case_that_hangs_ends_at_its_limit_with_its_children(foldperf, tmp_path, toys):
+    sweep = write_sweep(tmp_path, '{ behaviour = ["hang", "hang with children"] }')
+    done = foldperf("run", sweep, "--timeout", "8", paths=[toys], check=2)
+    records = records_of(tmp_path)
+    assert [record["reason"] for record in records] == ["no result within 8 s"] * 2
+    assert {record["status"] for record in records} == {"timeout"}
+    assert done.stdout.splitlines()[-1].startswith("2 of 2 cases of toy are not measured: ")
+    assert not processes("bench.case")
 
 
 def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys):
