@@ -29,8 +29,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/foldperf fetch
 	$(BIN)/foldperf prepare
-	$(BIN)/foldperf run demo
-	$(BIN)/foldperf report
+	$(BIN)/foldperf run demo; status=$$?; \
+	  $(BIN)/foldperf report && exit $$status
 
 test: lint unit
 

@@ -1,4 +1,8 @@
-"""Published numbers: what others have measured, read from `results/published`."""
+"""Published numbers: what others have measured.
+
+The files are in `results/published`. `published_numbers` in this package is a link to that folder,
+so that an installed package has a copy of them.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +15,7 @@ from analysis.errors import AnalysisError
 from analysis.quantities import Quantity
 from analysis.table import Cell, Row
 
-# In a clone; an installed package has none.
-FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
+FOLDER = Path(__file__).with_name("published_numbers")
 SCHEMA_FILE = Path(__file__).with_name("published.schema.json")
 COLUMNS = (
     *("work", "identifier", "figure", "quantity", "unit", "axis", "axis_unit", "device", "count"),

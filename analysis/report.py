@@ -54,8 +54,9 @@ def write_report(
     *,
     published: Path = FOLDER,
     always_published: bool = False,
+    unmeasured: Sequence[str] = (),
 ) -> Path:
-    """Writes ``index.html``, the tables as CSV, and the figures; returns the page's path.
+    """Write ``index.html``, the tables as CSV, and the figures; return the page's path.
 
     Of several records of one case on one machine, the newest is shown.
 
@@ -64,6 +65,7 @@ def write_report(
         folder: Where to.
         published: The folder of published numbers; there may be none.
         always_published: Whether they are drawn where no record is of an accelerator, too.
+        unmeasured: Sentences on the cases that sweeps lack.
 
     Raises:
         AnalysisError: there are no records, a library is missing, a file of published numbers is
@@ -108,6 +110,7 @@ def write_report(
             machines=_machines(records),
             published=others,
             published_shown=bool(shown),
+            unmeasured=unmeasured,
         )
         (folder / PAGE).write_text(page)
         drawn = [f"{f.name}.{suffix}" for c in chapters for f in c.figures for suffix in FORMATS]
@@ -129,7 +132,6 @@ def _page(*, rows: Sequence[Row], **content: Any) -> str:
         rows=rows,
         statuses=sorted(Counter(row.status for row in rows).items()),
         several_ranks=any(row.ranks > 1 for row in rows),
-        published_folder="results/published",
     )
 
 

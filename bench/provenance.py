@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.cgroup import cpu_limit, memory_limit, usable_cores, usable_memory_bytes
-from bench.devices.cpu import cpu_name
 from bench.errors import GitError
 from bench.git import Repository, find_repository
 from bench.working_tree import PACKAGES, ROOT, STAMP, changes
@@ -166,6 +165,9 @@ def _stamped_state(root: Path) -> dict[str, Any]:
 
 def host() -> dict[str, Any]:
     """The machine as far as this process can use it, its name hashed."""
+    # Here: building a package imports this module where torch is not installed.
+    from bench.devices.cpu import cpu_name
+
     containers = (Path("/.dockerenv"), Path("/run/.containerenv"))
     limit = memory_limit()
     return {

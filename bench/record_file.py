@@ -12,6 +12,9 @@ from bench.errors import StorageError
 from bench.record import Record, parse_record, read_records
 from refsys.files import write_atomically, write_json
 
+# Name of the file in a sweep's folder.
+RECORDS = "records.jsonl"
+
 
 def write_alone(path: Path, record: dict[str, Any]) -> Path:
     """Writes a record that is a file of its own, and returns where.

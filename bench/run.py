@@ -3,12 +3,14 @@
 A case is known by (cell, replicate, protocol, inputs, code, machine, software). What the folder
 holds already is not run again, so that a sweep that was killed goes on where it stopped, and an
 edit never meets a stale record. What ended at a limit runs again under another limit, and what was
-measured of uncommitted source runs again once it is committed.
+measured of uncommitted source runs again once it is committed. A case that reaches its time limit
+on a machine that has become slower is tried once more (`bench.time_limits`).
 """
 
 import json
 import os
 import sys
+import sysconfig
 import tempfile
 import uuid
 from collections import Counter
@@ -26,11 +28,12 @@ from bench.metrics import METRIC_FIELDS
 from bench.progress import Progress
 from bench.ranks import merged
 from bench.record import SCHEMA, STATUSES, Record, metric
-from bench.record_file import RecordFile
+from bench.record_file import RECORDS, RecordFile
 from bench.sweep import Case, Sweep, digest
+from bench.time_limits import TimeLimit, TimeLimits
+from bench.unmeasured import Plan, PlannedCase, Unmeasured, find_unmeasured
 from workloads.workload import Catalogue, Facts
 
-RECORDS = "records.jsonl"
 _VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
 _PARTS = ("metrics", "telemetry", "facts", "outcome", "breakdown", "notes")
 _FACTS = {field.name for field in fields(Facts)}
@@ -46,11 +49,13 @@ class Summary:
         statuses: How many cases ended with each status, now or before.
         ran: How many of them ran now.
         path: The file of records.
+        unmeasured: Cases without a measurement; None if there are none.
     """
 
     statuses: dict[str, int]
     ran: int
     path: Path
+    unmeasured: Unmeasured | None
 
 
 class Runner:
@@ -64,6 +69,7 @@ class Runner:
             WorkloadError: inputs of a case are not there.
         """
         self._sweep = sweep
+        self._limits = TimeLimits(sweep.timeout_s, scaled=sweep.scale_timeout)
         self._file = RecordFile(folder / RECORDS)
         self._store = store
         self._catalogue = catalogue
@@ -87,30 +93,36 @@ class Runner:
         """Commit of the source that is measured, as records have it."""
         return self._git
 
-    def run(self, progress: Progress, retry: Collection[str] = ()) -> Summary:
-        """Runs what is missing.
+    def run(
+        self, progress: Progress, command: Sequence[str], retry: Collection[str] = ()
+    ) -> Summary:
+        """Run the cases without a record.
 
         Args:
-            progress: Told of every case.
+            progress: Gets a line for every case.
+            command: The words that run this sweep, without `retry`, for people to copy.
             retry: Statuses whose records are dropped first, so that their cases run again.
 
         Raises:
             StorageError: records cannot be written; those written before are intact.
             UsageError: the source was edited meanwhile; those written before are intact.
         """
+        planned = [PlannedCase(self.key(case), case.title) for case in self._sweep.cases]
+        plan = Plan(self._sweep.name, tuple(command), tuple(planned))
         with self._file.locked():
-            keys = {self.key(case) for case in self._sweep.cases}
+            keys = {case.key for case in planned}
             self._file.forget(
                 lambda record: (
                     record["key"] in keys and (record["status"] in retry or self._outdated(record))
                 )
             )
+            plan.write(self._file.path.parent)
             done = {record["key"]: record["status"] for record in self._file.records()}
             statuses: Counter[str] = Counter()
             ran = 0
             with progress:
                 for index, case in enumerate(self._sweep.cases):
-                    key = self.key(case)
+                    key = planned[index].key
                     progress.start(case.title)
                     if key in done:
                         statuses[done[key]] += 1
@@ -122,7 +134,8 @@ class Runner:
                     statuses[record["status"]] += 1
                     ran += 1
                     progress.finish(_line(case, record))
-        return Summary(dict(statuses), ran, self._file.path)
+        unmeasured = find_unmeasured(plan, self._file.path)
+        return Summary(dict(statuses), ran, self._file.path, unmeasured)
 
     def key(self, case: Case) -> str:
         """What tells a case's record from every other."""
@@ -150,8 +163,11 @@ class Runner:
 
     def _outdated(self, record: Record) -> bool:
         """Whether a case ended at a limit that is another now, or can now be traced to a commit."""
-        before = [record["protocol"][name] for name in ("timeout_s", "memory_limit_bytes")]
-        now = [self._sweep.timeout_s, self._sweep.memory_limit_bytes]
+        protocol = record["protocol"]
+        before = [protocol[name] for name in ("timeout_s", "memory_limit_bytes")]
+        before.append(protocol.get("timeout_factor") is not None)
+        sweep = self._sweep
+        now = [sweep.timeout_s, sweep.memory_limit_bytes, sweep.scale_timeout]
         limited = record["status"] in {"timeout", "oom"} and before != now
         return limited or (record["git"]["dirty"] is not False and self._git["dirty"] is False)
 
@@ -161,8 +177,11 @@ class Runner:
         return digest([case.workload, case.config, case.ranks, kind])
 
     def _record(self, case: Case, key: str, index: int) -> Record:
-        started = datetime.now(UTC)
-        result, ended = self._execute(case)
+        started, limit = datetime.now(UTC), self._limits.current
+        result, ended = self._execute(case, limit)
+        if ended.cause == "timeout" and (longer := self._limits.longer()):
+            started, limit = datetime.now(UTC), longer
+            result, ended = self._execute(case, limit)
         if provenance.current_source_sha256() != self._source:
             raise UsageError(
                 f"the source was edited while {case.title} ran, which is not recorded; run the "
@@ -201,6 +220,7 @@ class Runner:
                 "seed": case.seed,
                 "order_index": index,
                 "timeout_s": self._sweep.timeout_s,
+                "timeout_factor": limit.factor,
                 "memory_limit_bytes": self._sweep.memory_limit_bytes,
                 "watched_resident_bytes": ended.peak_resident_bytes,
             },
@@ -211,8 +231,8 @@ class Runner:
             "notes": result.get("notes", {}),
         }
 
-    def _execute(self, case: Case) -> tuple[dict[str, Any], Ended]:
-        """Runs the case process; its result, or what became of it in its place."""
+    def _execute(self, case: Case, limit: TimeLimit) -> tuple[dict[str, Any], Ended]:
+        """Run the case process; return its result, or what became of it in its place."""
         request = {
             "parent": os.getpid(),
             "workload": case.workload,
@@ -221,7 +241,7 @@ class Runner:
             "device": case.device,
             "store": str(self._store.resolve()),
             "protocol": asdict(case.protocol),
-            "timeout_s": self._sweep.timeout_s,
+            "timeout_s": limit.seconds,
         }
         start = [str(os.getpid()), str(case.ranks)] if case.ranks > 1 else []
         module = "bench.launch" if start else "bench.case"
@@ -234,12 +254,12 @@ class Runner:
                         *(sys.executable, "-m", module, *start),
                         *(str(folder / "request.json"), str(folder / "result.json")),
                     ],
-                    timeout_s=self._sweep.timeout_s,
+                    timeout_s=limit.seconds,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
                     environment=_case_environment(case.ranks, self._host["cores"]),
                 )
                 paths = [folder / f"result.json.{rank}" for rank in range(case.ranks)]
-                result = _verdict(ended, paths, self._sweep, self._domains(case))
+                result = _verdict(ended, paths, limit, self._sweep, self._domains(case))
                 return result, ended
         except OSError as error:
             place = error.filename or tempfile.gettempdir()
@@ -261,22 +281,33 @@ def _config_id(case: Case) -> str:
 
 
 def _case_environment(ranks: int, cores: int) -> dict[str, str]:
-    """This process's environment, with the source tree importable from any folder.
+    """Return this process's environment, in which a case imports what this process imports.
 
-    Several ranks share the cores, and a quota allows fewer threads than there are cores, unless the
-    user says how many threads each rank has.
+    The working folder may hold packages of the same names, of a clone perhaps: it is searched only
+    if this process searches it, and then last. Several ranks share the cores, and a quota allows
+    fewer threads than there are cores, unless the user says how many threads each rank has.
     """
     paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    if Path(sysconfig.get_path("purelib")).resolve() == provenance.ROOT:
+        # Searched anyway, and after the standard library.
+        paths = paths[1:]
+    if os.getcwd() in sys.path:
+        paths.append(os.getcwd())
     limited = ranks > 1 or cores < len(os.sched_getaffinity(0))
     threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if limited else {}
-    return threads | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    search = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    return threads | os.environ | search
 
 
 def _verdict(
-    ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
+    ended: Ended,
+    paths: Sequence[Path],
+    limit: TimeLimit,
+    sweep: Sweep,
+    domains: Sequence[object],
 ) -> dict[str, Any]:
-    """The result that the ranks of a case left, or why there is none."""
-    result = _verdict_of_ranks(ended, paths, sweep, domains)
+    """Return the result that the ranks of a case left, or why there is none."""
+    result = _verdict_of_ranks(ended, paths, limit, sweep, domains)
     if result["status"] == "crash" and ended.memory_kill:
         # A rank, or a process that it waits for: whatever came of that came of the kill.
         return {"status": "oom", "reason": f"{ended.memory_kill} ({result['reason']})"}
@@ -284,9 +315,13 @@ def _verdict(
 
 
 def _verdict_of_ranks(
-    ended: Ended, paths: Sequence[Path], sweep: Sweep, domains: Sequence[object]
+    ended: Ended,
+    paths: Sequence[Path],
+    limit: TimeLimit,
+    sweep: Sweep,
+    domains: Sequence[object],
 ) -> dict[str, Any]:
-    status, reason = _stopped(ended, sweep)
+    status, reason = _stopped(ended, limit, sweep.memory_limit_bytes)
     if ended.cause:
         return {"status": status, "reason": reason}
     found = [_read_result(path) for path in paths]
@@ -322,14 +357,13 @@ def _read_result(path: Path) -> dict[str, Any] | str:
     return result if _is_result(result) else "its result is not of the expected form"
 
 
-def _stopped(ended: Ended, sweep: Sweep) -> tuple[str, str]:
-    """Status and reason of a case that did not end in good order; no reason if it did."""
+def _stopped(ended: Ended, limit: TimeLimit, memory_limit_bytes: int) -> tuple[str, str]:
+    """Return status and reason of a case that did not end in good order; no reason if it did."""
     if ended.cause == "timeout":
-        return "timeout", f"no result within {sweep.timeout_s:g} s"
+        return "timeout", f"no result within {limit}"
     if ended.cause == "memory":
-        gib = ended.peak_resident_bytes / 2**30
-        limit = sweep.memory_limit_bytes / 2**30
-        return "oom", f"resident memory of {gib:.2f} GiB exceeded the limit of {limit:g} GiB"
+        gib, most = ended.peak_resident_bytes / 2**30, memory_limit_bytes / 2**30
+        return "oom", f"resident memory of {gib:.2f} GiB exceeded the limit of {most:g} GiB"
     if ended.status < 0:
         return "crash", f"killed by {ended.signal_name()}"
     return "crash", f"ended with status {ended.status}" if ended.status else ""

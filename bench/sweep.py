@@ -9,7 +9,7 @@
     replicates = 1                # replicate r runs with seed + r
     order = "random"              # or "listed"
     device = "auto"               # or "cpu", "cuda"
-    timeout_s = 300
+    timeout_s = 300               # on the reference; longer where the machine is slower
     memory_limit_gib = 16.0       # if left out, and at most: what this process can have
     warmup_steps = 2
     timed_steps = 7
@@ -94,7 +94,8 @@ class Sweep:
         name: The file's name without its suffix.
         description: What it is for.
         cases: In the order in which they run.
-        timeout_s: Longest time of a case.
+        timeout_s: Longest time of a case, on an idle machine like the reference.
+        scale_timeout: Whether the limit grows where this machine is slower (`bench.time_limits`).
         memory_limit_bytes: Most resident memory of a case: the file's limit, or less where the
             machine or the process's control group has less.
     """
@@ -104,6 +105,7 @@ class Sweep:
     cases: tuple[Case, ...]
     timeout_s: float
     memory_limit_bytes: int
+    scale_timeout: bool = True
 
 
 def shipped_sweeps() -> dict[str, Path]:

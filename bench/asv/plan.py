@@ -13,6 +13,7 @@ from bench.progress import Progress
 from bench.record import read_records
 from bench.run import Runner
 from bench.sweep import Sweep, find_sweep, read_sweep
+from bench.time_limits import LARGEST_FACTOR
 from bench.working_tree import ROOT, require_commit
 from refsys.home import default_store
 from workloads.workload import Catalogue
@@ -40,8 +41,8 @@ class Plan:
 
     @property
     def timeout_s(self) -> float:
-        """Longest time of the whole sweep."""
-        return len(self.sweep.cases) * self.sweep.timeout_s + _MARGIN_S
+        """Longest time of the whole sweep, on the slowest machine that limits are scaled for."""
+        return len(self.sweep.cases) * self.sweep.timeout_s * LARGEST_FACTOR + _MARGIN_S
 
     def cells(self) -> dict[str, list[Cell]]:
         """The parameters of every case, by workload."""
@@ -63,7 +64,8 @@ class Plan:
         """
         folder = results / "runs" / self.sweep.name
         runner = Runner(self.sweep, folder, store, self.catalogue)
-        done = runner.run(Progress(len(self.sweep.cases), self.sweep.name, sys.stderr))
+        progress = Progress(len(self.sweep.cases), self.sweep.name, sys.stderr)
+        done = runner.run(progress, ["foldperf", "run", self.sweep.name])
         keys = {runner.key(case) for case in self.sweep.cases}
         records = [record for record in read_records([done.path]) if record["key"] in keys]
         return figures(records, self.catalogue)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from bench.cli.library_caches import provide_library_caches
+
 # Subcommand -> module. A module named `list` would hide the built-in in this package.
 COMMANDS = {
     "doctor": "doctor",
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
+        provide_library_caches()
         return int(commands[chosen.command].run(chosen))
     except KeyboardInterrupt:
         print("foldperf: interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """``foldperf doctor``."""
 
 import argparse
+import os
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,5 +80,6 @@ def _commit(git: dict[str, Any]) -> str:
 
 
 def _short(path: Path) -> str:
-    home = str(Path.home())
-    return str(path).replace(home, "~", 1) if str(path).startswith(home) else str(path)
+    """Return the path with the user's home folder, if there is one, as ``~``."""
+    account = os.path.expanduser("~")
+    return str(Path("~", path.relative_to(account)) if path.is_relative_to(account) else path)

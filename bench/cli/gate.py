@@ -117,10 +117,16 @@ def _cases(arguments: argparse.Namespace, default: Path) -> "list[Case]":
 
 
 def _bless(arguments: argparse.Namespace) -> int:
+    from bench.errors import UsageError
     from bench.gate import exact
     from bench.gate.fingerprint import fingerprints
+    from bench.provenance import ROOT
 
     path = arguments.baseline or exact.BASELINE
+    if not arguments.baseline and not (ROOT / "pyproject.toml").exists():
+        raise UsageError(
+            f"{path} belongs to an installed package; name the file to write with --baseline"
+        )
     cases = _cases(arguments, exact.CASES)
     exact.write_baseline(path, fingerprints(cases, arguments.jobs), arguments.reason)
     print(f"blessed {len(cases)} cases for torch {exact.torch_minor()}: {path}")

@@ -19,8 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Appends the records that are not there yet."""
     from bench.pytest_benchmark import SWEEP, read_records
-    from bench.record_file import RecordFile
-    from bench.run import RECORDS
+    from bench.record_file import RECORDS, RecordFile
 
     records = [record for path in arguments.files for record in read_records(path)]
     path = arguments.results / "runs" / SWEEP / RECORDS

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from bench.record import Record
 
 RESULTS = Path("results")
+_LONGEST_S = 1e9
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +69,25 @@ def at_least(smallest: int) -> Callable[[str], int]:
 
     parse.__name__ = "int"
     return parse
+
+
+def seconds(text: str) -> float:
+    """Return a time as a type of argument: more than nothing, and finite."""
+    value = float(text)
+    if not 0 < value <= _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0 to {_LONGEST_S:g} s")
+    return value
+
+
+def program() -> list[str]:
+    """Return the words that call this program as it was called, for commands to copy."""
+    path = Path(sys.argv[0])
+    if path.parts[-2:] == ("bench", "__main__.py"):
+        return [sys.executable, "-m", "bench"]
+    in_path = shutil.which("foldperf")
+    if path.name != "foldperf" or (in_path and Path(in_path).resolve() == path.resolve()):
+        return ["foldperf"]
+    return [str(path)]
 
 
 def print_json(value: Any) -> None:

@@ -26,11 +26,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the report and prints the page's path."""
+    """Write the report; print the page's path, and what is missing in the records."""
     from analysis.report import write_report
+    from bench.unmeasured import unmeasured_in
 
-    records = options.valid_records(arguments.records or [arguments.results / "runs"])
+    paths = arguments.records or [arguments.results / "runs"]
+    records = options.valid_records(paths)
     folder = arguments.out or arguments.results / "report"
-    page = write_report(records, folder, always_published=arguments.published)
+    unmeasured = list(map(str, unmeasured_in(paths)))
+    page = write_report(
+        records, folder, always_published=arguments.published, unmeasured=unmeasured
+    )
     print(page.resolve())
+    for line in unmeasured:
+        print(line)
     return 0

@@ -2,11 +2,18 @@
 
 import argparse
 import sys
+from dataclasses import replace
 
 from bench.cli import options
 
 SUMMARY = "run a sweep: each case in its own process, each outcome a record"
 EXAMPLE = "foldperf run demo\n  foldperf run my-sweep.toml --retry crash timeout"
+
+
+# Statuses of cases that ought to have been measured. Out of memory can be what a sweep is to show.
+_INCOMPLETE = {"crash", "timeout"}
+# Options that the command for what is missing repeats.
+_REPEATED = ("ranks", "timeout", "store", "results")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +33,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="run every case on N processes, data parallel (default: as the sweep says)",
     )
+    parser.add_argument(
+        "--timeout",
+        type=options.seconds,
+        metavar="SECONDS",
+        help="end a case after this time (default: as the sweep says, longer where this machine is "
+        "slower than the sweep is meant for)",
+    )
     options.add_store(parser)
     options.add_results(parser)
+    parser.set_defaults(defaults={name: parser.get_default(name) for name in _REPEATED})
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs what is missing; status 2 if a case crashed."""
+    """Run the cases without a record; status 2 if one crashed or took too long."""
     from bench import provenance
     from bench.errors import UsageError
     from bench.progress import Progress
@@ -44,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--retry {sorted(unknown)[0]}: choose of {', '.join(STATUSES)}")
     found = catalogue()
     sweep = read_sweep(find_sweep(arguments.sweep), found, arguments.ranks)
+    if arguments.timeout is not None:
+        sweep = replace(sweep, timeout_s=arguments.timeout, scale_timeout=False)
     if arguments.dry_run:
         for case in sweep.cases:
             print(case.title)
@@ -51,7 +68,19 @@ def run(arguments: argparse.Namespace) -> int:
     runner = Runner(sweep, arguments.results / "runs" / sweep.name, arguments.store, found)
     if warning := provenance.commit_warning(runner.git):
         print(f"foldperf: {warning}", file=sys.stderr)
-    summary = runner.run(Progress(len(sweep.cases), sweep.name), arguments.retry)
+    progress = Progress(len(sweep.cases), sweep.name)
+    summary = runner.run(progress, _command(arguments), arguments.retry)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{counts}; {summary.ran} ran now; records in {summary.path}")
-    return 2 if summary.statuses.get("crash") else 0
+    if summary.unmeasured:
+        print(summary.unmeasured)
+    return 2 if _INCOMPLETE & summary.statuses.keys() else 0
+
+
+def _command(arguments: argparse.Namespace) -> list[str]:
+    """Return the words that run this sweep once more, in the same folder."""
+    words = [*options.program(), "run", arguments.sweep]
+    for name, default in arguments.defaults.items():
+        if (value := getattr(arguments, name)) != default:
+            words += [f"--{name}", str(value)]
+    return words

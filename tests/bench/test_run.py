@@ -78,7 +78,7 @@ def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp
     sweep = write_sweep(
         tmp_path,
         f"{{ behaviour = {json.dumps(list(EXPECTED))} }}",
-        f"timeout_s = {HANG_S}\nmemory_limit_gib = 1\n",
+        "memory_limit_gib = 1\n",
     )
     done = foldperf("run", sweep, paths=[toys], check=2, TMPDIR=str(tmp_path))
     found = {record["workload"]["config"]["behaviour"]: record for record in records_of(tmp_path)}
@@ -100,11 +100,12 @@ def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp
 
 
 def test_case_that_hangs_ends_at_its_limit_with_its_children(foldperf, tmp_path, toys):
-    axes = '{ behaviour = ["hang", "hang with children"] }'
-    sweep = write_sweep(tmp_path, axes, "timeout_s = 10\n")
-    foldperf("run", sweep, paths=[toys], check=0, TMPDIR=str(tmp_path))
-    endings = [(record["status"], record["reason"]) for record in records_of(tmp_path)]
-    assert endings == 2 * [("timeout", "no result within 10 s")]
+    sweep = write_sweep(tmp_path, '{ behaviour = ["hang", "hang with children"] }')
+    done = foldperf("run", sweep, "--timeout", "8", paths=[toys], check=2, TMPDIR=str(tmp_path))
+    records = records_of(tmp_path)
+    assert [record["reason"] for record in records] == ["no result within 8 s"] * 2
+    assert {record["status"] for record in records} == {"timeout"}
+    assert done.stdout.splitlines()[-1].startswith("2 of 2 cases of toy are not measured: ")
     assert not case_processes(tmp_path)
 
 
