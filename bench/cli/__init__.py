@@ -5,12 +5,15 @@ returns the exit status: 0 done, 1 a regression, 2 bad input or a fault, 3 ambig
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from bench.cli import faults
+from bench.errors import UsageError
+from bench.guarded_output import GuardedOutput
 
 # Subcommand -> module. A module named `list` would hide the built-in in this package.
 COMMANDS = {
@@ -39,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Any fault, from importing the commands on, is one line on the standard error and status 2: the
     interpreter's own status, 1, would be taken for a regression. ``--debug`` adds the traceback.
+    The status does not depend on who reads the output (`bench.guarded_output`).
 
     Args:
         argv: The words after the program's name; those of the process if None.
@@ -47,6 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: ``--help`` was asked for, or the words cannot be parsed.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    with GuardedOutput() as output:
+        try:
+            status = _status(words)
+        except SystemExit as ended:
+            raise SystemExit(output.settled(int(ended.code or 0))) from None
+        return output.settled(status)
+
+
+def _status(words: Sequence[str]) -> int:
+    """Parse the words, run the command, report a fault; the exit status."""
     debug = faults.debug_requested(words)
     try:
         parser, commands = _parser()
@@ -58,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(commands[arguments.command], arguments)
     except KeyboardInterrupt:
         print("foldperf: interrupted", file=sys.stderr)
-        return 130
+        return faults.INTERRUPTED
     except SystemExit:
         raise
     except BaseException as error:
@@ -67,6 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Any, arguments: argparse.Namespace) -> int:
+    try:
+        os.getcwd()
+    except OSError as error:  # torch's libraries end the process where they meet it
+        raise UsageError(
+            f"the working folder cannot be used ({error.strerror}): change to another"
+        ) from None
     try:
         return int(command.run(arguments))
     except SystemExit as ended:

@@ -1,7 +1,7 @@
 """``foldperf doctor``."""
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,23 +19,22 @@ _EXTRAS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Which device."""
+    """Add the options: device, store, form of the output."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     options.add_store(parser)
     options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints each metric as available, degraded or missing."""
+    """Print each metric as available, degraded or missing."""
     from bench import provenance
     from bench.devices import find_device
     from bench.doctor import examine
-    from refsys.data.store import Store
 
     device = find_device(arguments.device)
     findings = examine(device)
     software, host = provenance.software(), provenance.host()
-    entries = Store(arguments.store).entries()
+    prepared = _prepared(arguments)
     absent = [name for name in _EXTRAS if find_spec(name) is None]
     if arguments.json:
         options.print_json(
@@ -43,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "device": device.describe().as_json(),
                 "host": host,
                 "software": software,
-                "prepared": entries,
+                "prepared": prepared.entries,
+                "prepared_reason": prepared.reason,
                 "metrics": [asdict(finding) for finding in findings],
                 "missing_packages": absent,
             }
@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"device    {device.describe().name} ({device.describe().vendor})")
     print(f"host      {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB")
     print(f"software  python {software['python']}, torch {software['torch']}")
-    prepared = ", ".join(entries) or "nothing; run 'foldperf fetch' and 'foldperf prepare'"
-    print(f"prepared  {prepared} ({_short(arguments.store)})")
+    print(f"prepared  {prepared.text()}")
     print()
     for finding in findings:
         print(f"{finding.status:<9} {finding.metric}")
@@ -67,6 +66,47 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _short(path: Path) -> str:
-    home = str(Path.home())
-    return str(path).replace(home, "~", 1) if str(path).startswith(home) else str(path)
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Prepared entries of the store.
+
+    Attributes:
+        entries: Their names; None if the store cannot be looked at.
+        folder: The store; None if it cannot be told.
+        reason: Why there are no names, else None.
+    """
+
+    entries: list[str] | None
+    folder: Path | None
+    reason: str | None
+
+    def text(self) -> str:
+        """Return one line."""
+        if self.entries is None:
+            return f"unknown: {self.reason}"
+        names = ", ".join(self.entries) or "nothing; run 'foldperf fetch' and 'foldperf prepare'"
+        return f"{names} ({_short(str(self.folder))})"
+
+
+def _prepared(arguments: argparse.Namespace) -> _Prepared:
+    """Look at the store; what is wrong with it is one finding among others."""
+    from refsys.data.store import Store
+    from refsys.errors import RefsysError
+
+    folder = None
+    try:
+        folder = options.store(arguments)
+        return _Prepared(Store(folder).entries(), folder, None)
+    except RefsysError as error:
+        return _Prepared(None, folder, str(error))
+    except OSError as error:
+        return _Prepared(None, folder, f"{error.filename or folder}: {error.strerror}")
+
+
+def _short(path: str) -> str:
+    """Write the home folder as ``~``."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:
+        return path
+    return path.replace(home, "~", 1) if path.startswith(home) else path

@@ -3,10 +3,12 @@
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 DEBUG = "--debug"
 ENVIRONMENT_VARIABLE = "FOLDPERF_DEBUG"
+# Exit status of a command that a signal stopped, as shells have it for SIGINT.
+INTERRUPTED = 130
 
 
 def debug_requested(words: Sequence[str]) -> bool:
@@ -22,6 +24,28 @@ def report(error: BaseException, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     print(f"foldperf: {describe(error)}", file=sys.stderr)
+
+
+def settled(verdict: int, *steps: Callable[[], object], debug: bool) -> int:
+    """Take the steps that follow a verdict, and return the exit status.
+
+    Args:
+        verdict: Status of what was found.
+        steps: Write files, then print. One that fails is reported, and the next are taken.
+        debug: Show the traceback of a step that fails.
+
+    Returns:
+        `verdict`, but 2 in the place of 0 where a step failed: a regression stays one though it
+        could not be written down.
+    """
+    status = verdict
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            report(error, debug=debug)
+            status = status or 2
+    return status
 
 
 def describe(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,37 @@ RESULTS = Path("results")
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """``--store``: the folder of prepared inputs."""
-    from refsys.home import default_store
-
+    """Add ``--store``, the folder of prepared inputs; `store` reads it."""
     parser.add_argument(
         "--store",
         type=Path,
-        default=default_store(),
         metavar="DIR",
         help="prepared inputs (default: $FOLDPERF_STORE, else in the cache folder)",
     )
+
+
+def store(arguments: argparse.Namespace) -> Path:
+    """Return the folder of prepared inputs.
+
+    The default is looked for only here: commands that read no inputs work without a home folder.
+
+    Raises:
+        HomeError: no option and no variable names a folder, and the user has no home.
+    """
+    from refsys.home import default_store
+
+    chosen: Path | None = arguments.store
+    return default_store() if chosen is None else chosen
+
+
+def processes(chosen: int | None, most: int) -> int:
+    """Return `chosen`, else the number of cores that this process may use, `most` at most."""
+    if chosen is not None:
+        return chosen
+    try:
+        return min(most, len(os.sched_getaffinity(0)))
+    except OSError:  # a sandbox that does not tell
+        return 1
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:

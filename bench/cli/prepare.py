@@ -1,7 +1,6 @@
 """``foldperf prepare``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Collection
 from dataclasses import replace
@@ -70,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=options.at_least(1),
-        default=min(4, len(os.sched_getaffinity(0))),
+        metavar="N",
         help="structures at once (default: cores, 4 at most)",
     )
     options.add_store(parser)
@@ -91,12 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.search or arguments.database:
         database = arguments.database or _fetched_database()
         wanted = [replace(sources, database=database) for sources in wanted]
-    store, failed = Store(arguments.store), 0
+    store, failed = Store(options.store(arguments)), 0
+    workers = options.processes(arguments.workers, most=4)
     made_from: dict[str, Path] = {}
     with Progress(len(wanted), "preparing", sys.stdout) as progress:
         alone = len(wanted) == 1
         say = print if alone else progress.finish
-        for sources, done in prepare_all(store, wanted, arguments.workers):
+        for sources, done in prepare_all(store, wanted, workers):
             if not isinstance(done, Prepared):
                 failed += 1
                 print(f"foldperf: {done}", file=sys.stderr)
