@@ -2,12 +2,17 @@
 
 import io
 import os
+import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bench.guarded_output import GuardedOutput, GuardedStream, guarded
 from bench.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Failing(io.StringIO):
@@ -126,3 +131,19 @@ def test_progress_goes_on_when_its_reader_leaves(terminal, monkeypatch):
             progress.finish(f"piece {number} done")
             finished.append(number)
     assert finished == [0, 1, 2]
+
+
+def test_files_get_no_number_of_a_closed_descriptor(tmp_path):
+    code = (
+        "import os, subprocess\n"
+        "from bench.guarded_output import GuardedOutput\n"
+        "with GuardedOutput(), open('file', 'w', encoding='utf-8') as file:\n"
+        "    file.write(str(file.fileno() > 2))\n"
+        "    print('to nobody')\n"
+        "    subprocess.run(['sh', '-c', 'echo to nobody; echo to nobody >&2'], check=True)\n"
+    )
+    command = shlex.join([sys.executable, "-c", code])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    shell = ["sh", "-c", f"{command} <&- >&- 2>&-"]
+    subprocess.run(shell, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "True"
