@@ -25,6 +25,7 @@ from pathlib import Path
 
 from bench import provenance
 from bench.gate.source_trees import PACKAGES
+from bench.guarded_output import GuardedOutput
 
 OPERATOR = "triangle_attention"
 SLOWDOWN = 1.3
@@ -182,4 +183,6 @@ def summarize(lines: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with GuardedOutput() as output:
+        main()
+        sys.exit(output.settled(0))
