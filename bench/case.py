@@ -5,6 +5,7 @@ Run as ``python -m bench.case REQUEST RESULT``, by itself or as one of the ranks
 the result travels in a file of its own, and a missing or malformed one is the parent's to notice.
 """
 
+import io
 import json
 import os
 import sys
@@ -25,7 +26,11 @@ def main(request_path: str, result_path: str) -> int:
     With several ranks the status is 1 if it did not end well: the launcher then ends the others,
     who wait for this one.
     """
-    request = json.loads(Path(request_path).read_text())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A locale without a character that a workload prints is no reason to crash.
+            stream.reconfigure(errors="backslashreplace")
+    request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     rank, ranks = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
     alone = ranks <= 1
     die_with_parent(request["parent"] if alone else os.getppid())

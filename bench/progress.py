@@ -1,6 +1,7 @@
 """Progress of long work, with an estimate of the time left.
 
-On a terminal with `rich` installed it is a live bar; everywhere else plain lines.
+On a terminal with `rich` installed it is a live bar; everywhere else plain lines. The work goes on
+when nobody reads them any more.
 """
 
 import sys
@@ -9,13 +10,15 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, TextIO
 
+from bench.guarded_output import guarded
+
 
 class Progress(AbstractContextManager["Progress"]):
-    """Counts finished pieces of work out of a total, and says one line about each."""
+    """Counts finished pieces of work out of a total, and prints one line about each."""
 
     def __init__(self, total: int, what: str, stream: TextIO | None = None) -> None:
         self._total, self._what = total, what
-        self._stream = stream or sys.stderr
+        self._stream = guarded(stream or sys.stderr)
         self._done = self._timed = 0
         self._spent = 0.0
         self._started = time.monotonic()
@@ -52,7 +55,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.skip(line)
 
     def skip(self, line: str) -> None:
-        """A piece of work needed no doing; its time says nothing of the others'."""
+        """A piece of work needed no doing, and does not count in the mean time."""
         self._done += 1
         if self._bar:
             self._bar.console.print(line, highlight=False, markup=False)

@@ -23,3 +23,7 @@ class CapacityError(DataError):
 
 class CheckpointError(RefsysError):
     """A checkpoint cannot be read, or belongs to another run."""
+
+
+class HomeError(RefsysError):
+    """No folder for downloads and prepared inputs can be told."""

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cgroup import usable_cores
-from bench.cli import options
+from bench.cli import faults, options
 
 if TYPE_CHECKING:
     from bench.compilation.compiler import Compiled
@@ -21,7 +20,7 @@ EXAMPLE = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to compile."""
+    """Add the choice of kernels and architectures, and of the output."""
     parser.add_argument(
         "--architecture",
         action="append",
@@ -37,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         type=options.at_least(1),
-        default=min(2, usable_cores()),
-        help="processes (default: 2)",
+        metavar="N",
+        help="processes (default: cores, 2 at most)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write a record and a figure into this folder"
@@ -47,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Status 0 if every kernel keeps the rules, 1 if one breaks one, 2 for a bad request."""
+    """Compile; status 0 if every kernel keeps the rules, 1 if one breaks one."""
     from bench.compilation.compiler import compile_all
     from bench.compilation.limits import violations
     from bench.compilation.specimens import specimens
@@ -71,28 +70,25 @@ def run(arguments: argparse.Namespace) -> int:
             # Several are compiled at once: what counts is the time from one's end to the next's.
             progress.start("compiling")
 
-        found = compile_all(wanted, arguments.jobs, done)
-    broken = {index: list(violations(compiled)) for index, compiled in enumerate(found)}
-    if arguments.json:
-        options.print_json(
-            [asdict(compiled) | {"violations": broken[n]} for n, compiled in enumerate(found)]
-        )
-    else:
-        _print(found)
-        for index, lines in broken.items():
-            for line in lines:
-                print(f"FAIL {_title(found[index])}: {line}")
-    if arguments.out:
-        _record(found, started, arguments.out)
-    return 1 if any(broken.values()) else 0
+        kernels = compile_all(wanted, options.processes(arguments.jobs, most=2), done)
+    broken = [list(violations(compiled)) for compiled in kernels]
+    return faults.settled(
+        1 if any(broken) else 0,
+        lambda: _record(kernels, started, arguments.out),
+        lambda: (_print_json if arguments.json else _print)(kernels, broken),
+        debug=arguments.debug,
+    )
 
 
-def _record(found: "list[Compiled]", started: datetime, folder: Path) -> None:
+def _record(kernels: "list[Compiled]", started: datetime, folder: Path | None) -> None:
+    """Write the record and its figure into the folder that was asked for."""
     from analysis.kernels import draw_kernels
     from bench.compilation.record import RECORD, kernel_record
     from bench.record_file import write_alone
 
-    record = kernel_record(found, started)
+    if folder is None:
+        return
+    record = kernel_record(kernels, started)
     for path in (write_alone(folder / RECORD, record), draw_kernels(record, folder)):
         print(path, file=sys.stderr)
 
@@ -107,11 +103,20 @@ def _line(compiled: "Compiled") -> str:
     return f"{_title(compiled)}: {how if compiled.resources else 'does not compile'}"
 
 
-def _print(found: "list[Compiled]") -> None:
+def _print_json(kernels: "list[Compiled]", broken: list[list[str]]) -> None:
+    options.print_json(
+        [
+            asdict(compiled) | {"violations": lines}
+            for compiled, lines in zip(kernels, broken, strict=True)
+        ]
+    )
+
+
+def _print(kernels: "list[Compiled]", broken: list[list[str]]) -> None:
     heads = "width", "registers", "spilled B", "shared B", "matrix", "atomic", "loop", "occupancy"
-    width = max((len(compiled.specimen.kernel) for compiled in found), default=0)
+    width = max((len(compiled.specimen.kernel) for compiled in kernels), default=0)
     print(f"{'kernel':<{width}} architecture  dtype", *(f"{head:>10}" for head in heads))
-    for compiled in found:
+    for compiled in kernels:
         specimen, has = compiled.specimen, compiled.resources
         if has is None:
             continue
@@ -129,3 +134,6 @@ def _print(found: "list[Compiled]") -> None:
             f"{specimen.kernel:<{width}} {specimen.architecture:<12}  {specimen.dtype:<5}",
             *(f"{cell:>10}" for cell in cells),
         )
+    for compiled, lines in zip(kernels, broken, strict=True):
+        for line in lines:
+            print(f"FAIL {_title(compiled)}: {line}")

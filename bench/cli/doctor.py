@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,22 @@ _EXTRAS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Which device."""
+    """Add the options: device, store, form of the output."""
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     options.add_store(parser)
     options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints each metric as available, degraded or missing."""
+    """Print each metric as available, degraded or missing."""
     from bench import provenance
     from bench.devices import find_device
     from bench.doctor import examine
-    from refsys.data.store import Store
 
     device = find_device(arguments.device)
     findings = examine(device)
     software, host, git = provenance.software(), provenance.host(), provenance.git_state()
-    entries = Store(arguments.store).entries()
+    prepared = _prepared(arguments)
     absent = [name for name in _EXTRAS if find_spec(name) is None]
     if arguments.json:
         options.print_json(
@@ -46,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "host": host,
                 "software": software,
                 "git": git,
-                "prepared": entries,
+                "prepared": prepared.entries,
+                "prepared_reason": prepared.reason,
                 "metrics": [asdict(finding) for finding in findings],
                 "missing_packages": absent,
             }
@@ -56,8 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"host      {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB")
     print(f"software  python {software['python']}, torch {software['torch']}")
     print(f"commit    {_commit(git)}")
-    prepared = ", ".join(entries) or "nothing; run 'foldperf fetch' and 'foldperf prepare'"
-    print(f"prepared  {prepared} ({_short(arguments.store)})")
+    print(f"prepared  {prepared.text()}")
     print()
     for finding in findings:
         print(f"{finding.status:<9} {finding.metric}")
@@ -72,11 +71,48 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _commit(git: dict[str, Any]) -> str:
-    """The commit in short, and why it is not known or not that of the repository."""
+    """Return the short commit, and why it is not known or not that of the repository."""
     from bench.provenance import commit_warning
 
     parts = [git["sha"][:12] + (" (dirty)" if git["dirty"] else "")] if git["sha"] else []
     return "; ".join([*parts, *filter(None, [commit_warning(git)])])
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Prepared entries of the store.
+
+    Attributes:
+        entries: Their names; None if the store cannot be looked at.
+        folder: The store; None if it cannot be told.
+        reason: Why there are no names, else None.
+    """
+
+    entries: list[str] | None
+    folder: Path | None
+    reason: str | None
+
+    def text(self) -> str:
+        """Return one line."""
+        if self.entries is None or self.folder is None:
+            return f"unknown: {self.reason}"
+        names = ", ".join(self.entries) or "nothing; run 'foldperf fetch' and 'foldperf prepare'"
+        return f"{names} ({_short(self.folder)})"
+
+
+def _prepared(arguments: argparse.Namespace) -> _Prepared:
+    """Look at the store; what is wrong with it is one finding among others."""
+    from refsys.data.store import Store
+    from refsys.errors import RefsysError
+
+    folder = None
+    try:
+        folder = options.store(arguments)
+        return _Prepared(Store(folder).entries(), folder, None)
+    except RefsysError as error:
+        return _Prepared(None, folder, str(error))
+    except OSError as error:
+        return _Prepared(None, folder, f"{error.filename or folder}: {error.strerror}")
 
 
 def _short(path: Path) -> str:

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bench.cli import options
 
@@ -12,7 +13,7 @@ EXAMPLE = "foldperf fold 1ubq --checkpoint runs/tiny --samples 5 --out folded"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to fold, with what."""
+    """Add the options: entry, weights, sampler, output."""
     from refsys.config import PRESETS
 
     parser.add_argument("entry", help="a prepared structure")
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes one mmCIF file a sample, best first, and their confidence as JSON."""
+    """Write one mmCIF file a sample, best first, and their confidence as JSON; then print."""
     from bench.devices import find_device
     from bench.errors import UsageError
     from refsys.alphafold3_step import STAGES, AlphaFold3Training
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         import gemmi  # noqa: F401
     except ImportError:
         raise UsageError("writing mmCIF needs gemmi: pip install 'foldperf[data]'") from None
-    example = Store(arguments.store).open(arguments.entry)
+    example = Store(options.store(arguments)).open(arguments.entry)
     example.verify()
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         for plddt, ptm in zip(done.plddt, done.ptm, strict=True)
     ]
     order = sorted(range(len(scores)), key=lambda sample: -scores[sample]["plddt"])
-    listed = []
+    structures: list[dict[str, Any]] = []
     for rank, sample in enumerate(order, start=1):
         name = f"{example.entry}-{rank}.cif"
         write_mmcif(
@@ -100,11 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             done.positions[sample],
             done.plddt[sample],
         )
-        listed.append({"file": name, "sample": sample, **scores[sample]})
-        print(
-            f"{arguments.out / name}: pLDDT {scores[sample]['plddt']:.1f}, "
-            f"pTM {scores[sample]['ptm']:.2f}"
-        )
+        structures.append({"file": name, "sample": sample, **scores[sample]})
     try:
         write_json(
             arguments.out / f"{example.entry}.json",
@@ -115,16 +112,21 @@ def run(arguments: argparse.Namespace) -> int:
                 "seed": arguments.seed,
                 "steps": arguments.steps,
                 "cycles": arguments.cycles,
-                "structures": listed,
+                "structures": structures,
             },
         )
     except OSError as error:
         raise DataError(f"{arguments.out}: cannot be written: {error.strerror}") from None
+    for structure in structures:
+        print(
+            f"{arguments.out / structure['file']}: pLDDT {structure['plddt']:.1f}, "
+            f"pTM {structure['ptm']:.2f}"
+        )
     return 0
 
 
 class _Stages:
-    """Says which stage begins, and how long the one before took."""
+    """Prints the name of a stage that begins, and how long the one before took."""
 
     def __init__(self, tokens: int) -> None:
         print(f"folding {tokens} tokens", file=sys.stderr)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cgroup import usable_cores
-from bench.cli import options
+from bench.cli import faults, options
 
 if TYPE_CHECKING:
     from bench.gate.outcome import Outcome
@@ -26,7 +25,7 @@ _TIMING_ALONE = ("against", "pairs", "threshold", "seed")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to compare, with what, and where to say so."""
+    """Add the options of both gates and of their reports."""
     parser.add_argument("--cases", metavar="SWEEP", help="cases to cover (default: the gate's own)")
     parser.add_argument("--only", metavar="TEXT", help="cover only cases whose title contains this")
     exact = parser.add_argument_group("exact costs")
@@ -34,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     exact.add_argument(
         "--jobs",
         type=options.at_least(1),
-        default=min(2, usable_cores()),
-        help="processes (default: 2)",
+        metavar="N",
+        help="processes (default: cores, 2 at most)",
     )
     exact.add_argument("--bless", action="store_true", help="make the candidate the baseline")
     exact.add_argument("--reason", metavar="TEXT", help="why it is blessed")
@@ -73,7 +72,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Status 0 for PASS, 1 for FAIL, 3 for AMBIGUOUS; 2 for a fault of the request or the gate."""
+    """Compare, write the files that were asked for, then print.
+
+    Returns:
+        0 for PASS, 1 for FAIL, 3 for AMBIGUOUS; 2 for a fault of the request or the gate. A file
+        that cannot be written turns PASS into a fault, and hides no other verdict.
+    """
     from bench.gate.outcome import STATUS
 
     _check_options(arguments)
@@ -81,12 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bless:
         return _bless(arguments)
     outcome, table = _timing(arguments) if arguments.timing else _exact(arguments)
-    if arguments.json:
-        options.print_json(table)
-    else:
-        print(outcome.text())
-    _report(outcome, arguments, time.monotonic() - start)
-    return STATUS[outcome.verdict]
+    seconds = time.monotonic() - start
+    return faults.settled(
+        STATUS[outcome.verdict],
+        lambda: _write_markdown(outcome, arguments.markdown),
+        lambda: _write_junit(outcome, seconds, arguments.junit),
+        lambda: options.print_json(table) if arguments.json else print(outcome.text()),
+        debug=arguments.debug,
+    )
+
+
+def _jobs(arguments: argparse.Namespace) -> int:
+    return options.processes(arguments.jobs, most=2)
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
@@ -128,13 +138,13 @@ def _bless(arguments: argparse.Namespace) -> int:
             f"{path} belongs to an installed package; name the file to write with --baseline"
         )
     cases = _cases(arguments, exact.CASES)
-    exact.write_baseline(path, fingerprints(cases, arguments.jobs), arguments.reason)
+    exact.write_baseline(path, fingerprints(cases, _jobs(arguments)), arguments.reason)
     print(f"blessed {len(cases)} cases for torch {exact.torch_minor()}: {path}")
     return 0
 
 
 def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
-    """The outcome, and what ``--json`` prints."""
+    """Return the outcome, and the table that ``--json`` prints."""
     from bench.gate import exact
     from bench.gate.exact_outcome import of_another_torch, of_changes
     from bench.gate.fingerprint import fingerprints
@@ -146,14 +156,14 @@ def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
         return found, {"verdict": found.verdict, "reason": found.headline, "changes": []}
     wanted = arguments.only or ""
     expected = {title: each for title, each in baseline.fingerprints.items() if wanted in title}
-    changes = exact.compare(expected, fingerprints(cases, arguments.jobs))
+    changes = exact.compare(expected, fingerprints(cases, _jobs(arguments)))
     found = of_changes([case.title for case in cases], changes)
     rows = [{name: getattr(change, name) for name in change.__slots__} for change in changes]
     return found, {"verdict": found.verdict, "cases": len(cases), "changes": rows}
 
 
 def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
-    """The outcome, and what ``--json`` prints."""
+    """Return the outcome, and the table that ``--json`` prints."""
     from bench.gate.source_trees import source_trees
     from bench.gate.timing import CASES, PAIRS, run_gate
     from bench.gate.timing_block import Pace
@@ -166,7 +176,7 @@ def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
         found = run_gate(
             trees,
             cases,
-            arguments.store,
+            options.store(arguments),
             pairs=PAIRS if arguments.pairs is None else arguments.pairs,
             rule=rule,
             seed=arguments.seed or 0,
@@ -177,7 +187,7 @@ def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
 
 @contextmanager
 def _terminated_in_order() -> Iterator[None]:
-    """Has SIGTERM, which CI systems send, leave no process and no folder behind."""
+    """Turn SIGTERM, which CI systems send, into an interrupt that leaves no process behind."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -189,18 +199,31 @@ def _terminated_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _report(outcome: "Outcome", arguments: argparse.Namespace, seconds: float) -> None:
-    """Writes the files that were asked for."""
-    from bench.errors import StorageError
-    from bench.gate.junit import junit
+def _write_markdown(outcome: "Outcome", path: Path | None) -> None:
+    """Append the summary to the file that was asked for."""
     from bench.gate.markdown import markdown
+
+    if path:
+        with _storage_errors(path), path.open("a", encoding="utf-8") as file:
+            file.write(markdown(outcome))
+
+
+def _write_junit(outcome: "Outcome", seconds: float, path: Path | None) -> None:
+    """Replace the JUnit file that was asked for."""
+    from bench.gate.junit import junit
     from refsys.files import write_atomically
 
+    if path:
+        with _storage_errors(path):
+            write_atomically(path, junit(outcome, seconds))
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Raise a `StorageError` that names `path` in the place of the system's error."""
+    from bench.errors import StorageError
+
     try:
-        if arguments.markdown:
-            with arguments.markdown.open("a") as file:
-                file.write(markdown(outcome))
-        if arguments.junit:
-            write_atomically(arguments.junit, junit(outcome, seconds))
+        yield
     except OSError as error:
-        raise StorageError(f"{error.filename}: {error.strerror}") from None
+        raise StorageError(f"{error.filename or path}: {error.strerror}") from None

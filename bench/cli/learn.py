@@ -1,10 +1,12 @@
 """``foldperf learn``."""
 
 import argparse
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from bench.cli import options
+from bench.cli import faults, options
 from bench.cli.train import Reporter
 
 SUMMARY = "check that training learns: a fixed set of draws, gone through again and again"
@@ -12,7 +14,7 @@ EXAMPLE = "foldperf learn --steps 1000 --out results/runs/learning"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to learn, and how well."""
+    """Add the options: model, draws, schedule, target, output."""
     from refsys.config import PRESETS
 
     count = options.at_least(1)
@@ -36,7 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains, records the curve and draws it; 1 if the loss did not fall far enough."""
+    """Train, record the curve and plot it.
+
+    Returns:
+        0 if the loss fell far enough, 1 if not, 130 if a signal stopped the training.
+    """
     from analysis.learning import draw_learning
     from bench.devices import find_device
     from bench.errors import UsageError
@@ -68,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = datetime.now(UTC)
     done = train(
         config,
-        Store(arguments.store),
+        Store(options.store(arguments)),
         arguments.out,
         steps=arguments.steps,
         device=find_device(arguments.device).torch_device,
@@ -77,15 +83,24 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if done < arguments.steps:
         print(f"stopped after {done} steps; the same command goes on from there")
-        return 2
+        return faults.INTERRUPTED
     record = learning_record(config, arguments.out / LOG, started)
-    print(write_alone(arguments.out / RECORD, record))
-    print(draw_learning(record, arguments.out))
-    curve, loss = record["curve"], record["loss"]
-    verdict = "learns" if record["ratio"] <= arguments.target else "does not learn"
-    print(
-        f"{verdict}: the {loss} loss goes from {curve[0]['losses'][loss]:.3f} to "
-        f"{curve[-1]['losses'][loss]:.3f}, {record['ratio']:.3f} of its start "
-        f"(at most {arguments.target}) in {done} steps"
+    paths: list[Path] = []
+    return faults.settled(
+        0 if record["ratio"] <= arguments.target else 1,
+        lambda: paths.append(write_alone(arguments.out / RECORD, record)),
+        lambda: paths.append(draw_learning(record, arguments.out)),
+        lambda: _print(record, arguments.target, paths),
+        debug=arguments.debug,
     )
-    return 0 if record["ratio"] <= arguments.target else 1
+
+
+def _print(record: dict[str, Any], target: float, paths: Iterable[Path]) -> None:
+    curve, loss, ratio = record["curve"], record["loss"], record["ratio"]
+    for path in paths:
+        print(path)
+    print(
+        f"{'learns' if ratio <= target else 'does not learn'}: the {loss} loss goes from "
+        f"{curve[0]['losses'][loss]:.3f} to {curve[-1]['losses'][loss]:.3f}, {ratio:.3f} of its "
+        f"start (at most {target}) in {record['steps']} steps"
+    )

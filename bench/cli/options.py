@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cgroup import usable_cores
+from bench.cli import faults
+
 if TYPE_CHECKING:
     from bench.record import Record
 
@@ -16,16 +19,37 @@ _LONGEST_S = 1e9
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    """``--store``: the folder of prepared inputs."""
-    from refsys.home import default_store
-
+    """Add ``--store``, the folder of prepared inputs; `store` reads it."""
     parser.add_argument(
         "--store",
         type=Path,
-        default=default_store(),
         metavar="DIR",
         help="prepared inputs (default: $FOLDPERF_STORE, else in the cache folder)",
     )
+
+
+def store(arguments: argparse.Namespace) -> Path:
+    """Return the folder of prepared inputs.
+
+    The default is looked for only here: commands that read no inputs work without a home folder.
+
+    Raises:
+        HomeError: no option and no variable names a folder, and the user has no home.
+    """
+    from refsys.home import default_store
+
+    chosen: Path | None = arguments.store
+    return default_store() if chosen is None else chosen
+
+
+def processes(chosen: int | None, most: int) -> int:
+    """Return `chosen`, else the number of cores that this process may use, `most` at most."""
+    if chosen is not None:
+        return chosen
+    try:
+        return min(most, usable_cores())
+    except OSError:  # a sandbox that does not tell
+        return 1
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +120,9 @@ def print_json(value: Any) -> None:
 
 
 def parse_axes(words: list[str]) -> dict[str, object]:
-    """``--axis value`` and ``--axis=value`` as a table; dashes inside a name are underscores.
+    """Return ``--axis value`` and ``--axis=value`` as a table; dashes in a name are underscores.
+
+    ``--debug`` may stand among them and is left out: it is an option of every command.
 
     Raises:
         UsageError: a word is no option, or has no value.
@@ -104,13 +130,13 @@ def parse_axes(words: list[str]) -> dict[str, object]:
     from bench.errors import UsageError
 
     values: dict[str, object] = {}
-    rest = iter(words)
-    for word in rest:
+    remaining = iter([word for word in words if word != faults.DEBUG])
+    for word in remaining:
         if not word.startswith("--"):
             raise UsageError(f"{word!r}: expected --AXIS VALUE")
         name, sign, value = word[2:].partition("=")
         if not sign:
-            value = next(rest, "")
+            value = next(remaining, "")
             if not value:
                 raise UsageError(f"{word} has no value")
         values[name.replace("-", "_")] = value

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cgroup import usable_cores
 from bench.cli import options
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=options.at_least(1),
-        default=min(4, usable_cores()),
+        metavar="N",
         help="structures at once (default: cores, 4 at most)",
     )
     options.add_store(parser)
@@ -98,12 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
         database = arguments.database or _fetched_database()
         wanted = [replace(sources, database=database) for sources in wanted]
     wanted = [replace(sources, as_deposited=arguments.as_deposited) for sources in wanted]
-    store, failed = Store(arguments.store), 0
+    store, failed = Store(options.store(arguments)), 0
+    workers = options.processes(arguments.workers, most=4)
     made_from: dict[str, Path] = {}
     with Progress(len(wanted), "preparing", sys.stdout) as progress:
         alone = len(wanted) == 1
         say = print if alone else progress.finish
-        for sources, done in prepare_all(store, wanted, arguments.workers):
+        for sources, done in prepare_all(store, wanted, workers):
             if not isinstance(done, Prepared):
                 failed += 1
                 print(f"foldperf: {done}", file=sys.stderr)

@@ -1,13 +1,22 @@
 """``foldperf run``."""
 
 import argparse
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli import options
 
+if TYPE_CHECKING:
+    from bench.run import Runner
+    from bench.sweep import Sweep
+    from workloads.workload import Catalogue
+
 SUMMARY = "run a sweep: each case in its own process, each outcome a record"
 EXAMPLE = "foldperf run demo\n  foldperf run my-sweep.toml --retry crash timeout"
+_NO_STORE = Path(os.devnull)
 
 
 # Statuses of cases that ought to have been measured. Out of memory can be what a sweep is to show.
@@ -17,14 +26,14 @@ _REPEATED = ("ranks", "timeout", "store", "results")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The sweep, and where its inputs and records are."""
+    """Add the sweep, and the folders of its inputs and records."""
     parser.add_argument("sweep", help="a name of 'foldperf list', or a TOML file")
     parser.add_argument(
         "--retry",
         nargs="+",
         default=[],
         metavar="STATUS",
-        help="run again what was recorded with these statuses",
+        help="run again the cases that were recorded with these statuses",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cases and stop")
     parser.add_argument(
@@ -51,21 +60,20 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.errors import UsageError
     from bench.progress import Progress
     from bench.record import STATUSES
-    from bench.run import Runner
     from bench.sweep import find_sweep, read_sweep
     from workloads.catalogue import catalogue
 
     if unknown := set(arguments.retry) - set(STATUSES):
         raise UsageError(f"--retry {sorted(unknown)[0]}: choose of {', '.join(STATUSES)}")
-    found = catalogue()
-    sweep = read_sweep(find_sweep(arguments.sweep), found, arguments.ranks)
+    workloads = catalogue()
+    sweep = read_sweep(find_sweep(arguments.sweep), workloads, arguments.ranks)
     if arguments.timeout is not None:
         sweep = replace(sweep, timeout_s=arguments.timeout, scale_timeout=False)
     if arguments.dry_run:
         for case in sweep.cases:
             print(case.title)
         return 0
-    runner = Runner(sweep, arguments.results / "runs" / sweep.name, arguments.store, found)
+    runner = _runner(arguments, sweep, workloads)
     if warning := provenance.commit_warning(runner.git):
         print(f"foldperf: {warning}", file=sys.stderr)
     progress = Progress(len(sweep.cases), sweep.name)
@@ -84,3 +92,19 @@ def _command(arguments: argparse.Namespace) -> list[str]:
         if (value := getattr(arguments, name)) != default:
             words += [f"--{name}", str(value)]
     return words
+
+
+def _runner(arguments: argparse.Namespace, sweep: "Sweep", workloads: "Catalogue") -> "Runner":
+    """Return the runner of a sweep; it needs a store only if a case reads prepared inputs."""
+    from bench.run import Runner
+    from refsys.errors import HomeError
+    from workloads.errors import WorkloadError
+
+    folder = arguments.results / "runs" / sweep.name
+    try:
+        return Runner(sweep, folder, options.store(arguments), workloads)
+    except HomeError as error:
+        try:
+            return Runner(sweep, folder, _NO_STORE, workloads)
+        except WorkloadError:
+            raise error from None

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli import options
+from bench.cli import faults, options
 
 if TYPE_CHECKING:
     from refsys.data.store import Store
@@ -23,7 +23,7 @@ EXAMPLE = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to train, on what, for how long."""
+    """Add the options: model, inputs, schedule, loading, output."""
     # The names of precisions and crops live beside torch and NumPy, which help does not wait for.
     from refsys.config import PRESETS
 
@@ -80,7 +80,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains, going on from what the folder holds."""
+    """Train, going on from the last checkpoint of the folder.
+
+    Returns:
+        0 when all steps are done, 130 if a signal stopped it before; with ``--replay-step`` 1 if
+        the log has another batch.
+    """
     from bench.devices import find_device
     from refsys.alphafold3_step import stage
     from refsys.checkpoint import latest
@@ -90,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.train import LOG, train
 
     model = preset(arguments.preset)
-    store = Store(arguments.store)
+    store = Store(options.store(arguments))
     config = RunConfig(
         preset=arguments.preset,
         model=arguments.model,
@@ -125,43 +130,43 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if done < arguments.steps:
         print(f"stopped after {done} steps; the same command goes on from there")
-    else:
-        print(f"{done} steps done; the log is {arguments.out / LOG}")
+        return faults.INTERRUPTED
+    print(f"{done} steps done; the log is {arguments.out / LOG}")
     return 0
 
 
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:
-    """Makes a step's batch and shows it; 1 if the log has another."""
+    """Build a step's batch and print it; 1 if the log has another."""
     from refsys.loading import examples_of, load
     from refsys.train import logged
 
-    found = load(examples_of(config, store), config, step)
-    batch = found.batch.unpacked()
+    loaded = load(examples_of(config, store), config, step)
+    line = logged(folder, step)
+    batch = loaded.batch.unpacked()
     for name, digest in batch.digests().items():
         tensor = batch[name]
         print(f"{name:26} {tensor.dtype!s:15} {list(tensor.shape)!s:20} {digest}")
-    for reason in (reason for place in found.drawn for reason in place.substituted):
+    for reason in (reason for example in loaded.drawn for reason in example.substituted):
         print(f"substituted: {reason}")
-    held = ", ".join(place.name for place in found.drawn)
-    print(f"step {step}: {held}: batch {found.digest}")
-    line = logged(folder, step)
+    names = ", ".join(example.name for example in loaded.drawn)
+    print(f"step {step}: {names}: batch {loaded.digest}")
     if line is None:
         print(f"{folder} has no step {step} to compare with")
         return 0
-    same = line.get("batch") == found.digest
+    same = line.get("batch") == loaded.digest
     print(f"{'the same as' if same else 'not'} that of {folder}, {line.get('batch')}")
     return 0 if same else 1
 
 
 class Reporter:
-    """A line a step on a terminal, a line every tenth of the run elsewhere."""
+    """Prints a line a step on a terminal, a line every tenth of the run elsewhere."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._every = 1 if sys.stdout.isatty() else max(1, steps // 10)
 
     def __call__(self, step: "Step") -> None:
-        """Says how a step went."""
+        """Print one line about a step."""
         number = step.step + 1
         if number % self._every and number != self._steps:
             return

@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         values.setdefault("backend", "triton")
     config = workload.configure(values)
     check_device(device)
-    program = workload.build(config, Setting(device=device.torch_device, store=arguments.store))
+    setting = Setting(device=device.torch_device, store=options.store(arguments))
+    program = workload.build(config, setting)
     found = []
     with Progress(len(keys_of(program)), "kernels") as progress:
         progress.start(workload.name)

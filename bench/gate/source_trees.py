@@ -50,7 +50,10 @@ def source_trees(against: str | None, root: Path = ROOT) -> Iterator[Trees]:
     Raises:
         UsageError: there is no such folder or commit, or it lacks the packages.
     """
-    with tempfile.TemporaryDirectory(prefix="foldperf-gate-") as name:
+    with tempfile.TemporaryDirectory(
+        prefix="foldperf-gate-",
+        ignore_cleanup_errors=True,  # they come after the verdict
+    ) as name:
         old, new = Path(name, "old"), Path(name, "new")
         if against == "":
             raise UsageError("--against is empty: name a commit or the folder of a source tree")

@@ -7,12 +7,14 @@
 #
 # Status 0 where nothing got worse or it is too noisy to tell, 1 where something did, 2 for a fault.
 set -u
+# A reader that leaves before the end of the output must not end the script before its verdict.
+trap '' PIPE
 BASE=${BASE:-origin/main}
 REPORTS=${REPORTS:-gate-reports}
 
 if [ "${INSTALL:-yes}" = yes ]; then
-    python -m pip install --constraint constraints.txt torch || exit 2
-    python -m pip install --constraint constraints.txt --editable '.[data,report]' || exit 2
+    python -m pip install --constraint constraints.txt torch >&2 || exit 2
+    python -m pip install --constraint constraints.txt --editable '.[data,report]' >&2 || exit 2
 fi
 against=$(git merge-base HEAD "$BASE") || exit 2
 mkdir -p "$REPORTS" && : > "$REPORTS/summary.md" || exit 2

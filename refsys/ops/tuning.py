@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from refsys.errors import HomeError
 from refsys.files import write_json
 from refsys.home import home
 from refsys.ops.scope import Watchers
@@ -106,7 +107,10 @@ def watch_keys(watcher: Callable[[Key], object]) -> Iterator[None]:
 
 @functools.cache
 def _read(key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
-    path = path_of(key)
+    try:
+        path = path_of(key)
+    except HomeError:  # nothing was kept
+        return None
     try:
         table = json.loads(path.read_bytes())
         return _checked(table, key, names)

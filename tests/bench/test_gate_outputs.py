@@ -176,14 +176,15 @@ class TestRecipes:
             )
             (commands / name).chmod(0o755)
 
-        def run(*options, **variables):
+        def run(*options, stdout=subprocess.PIPE, **variables):
             done = subprocess.run(
                 ["sh", str(SCRIPT), *options],
                 cwd=tmp_path,
                 env={"PATH": f"{commands}:{os.environ['PATH']}", "EXACT": "0", "TIMING": "0"}
                 | {"BREAKS": "", "BASE": "HEAD"}
                 | variables,
-                capture_output=True,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
                 check=False,
             )
             return done.returncode, log.read_text().splitlines()
@@ -199,6 +200,13 @@ class TestRecipes:
     ):
         status, _ = run_script(EXACT=str(exact), TIMING=str(timing))
         assert status == expected
+
+    def test_script_keeps_its_status_when_its_reader_leaves(self, run_script):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer) as stdout:
+            status, _ = run_script(EXACT="3", TIMING="1", stdout=stdout)
+        assert status == 1
 
     def test_the_script_installs_gates_and_hands_its_options_on(self, run_script, tmp_path):
         status, log = run_script("--only", "tiny", REPORTS="out")

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from bench import provenance
 from bench.git import Repository
+from bench.guarded_output import GuardedOutput
 from bench.working_tree import PACKAGES
 
 OPERATOR = "triangle_attention"
@@ -182,4 +183,6 @@ def summarize(lines: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with GuardedOutput() as output:
+        main()
+        sys.exit(output.settled(0))

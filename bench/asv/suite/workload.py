@@ -12,13 +12,14 @@ from bench.asv import benchmarks as _benchmarks
 from bench.asv import plan as _plan
 from bench.errors import BenchError as _BenchError
 from bench.working_tree import ROOT as _ROOT
+from refsys.errors import RefsysError as _RefsysError
 from refsys.home import default_store as _default_store
 from workloads.catalogue import catalogue as _catalogue
 from workloads.errors import WorkloadError as _WorkloadError
 
 try:
     _PLAN = _plan.make_plan(_catalogue())
-except (_BenchError, _WorkloadError) as _error:
+except (_BenchError, _RefsysError, _WorkloadError) as _error:
     # asv shows what discovery printed; a traceback would hide it.
     raise SystemExit(f"foldperf: {_error}") from None
 

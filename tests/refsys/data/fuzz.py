@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from support.fuzzing import LONGEST_S, MOST_BYTES, fuzz, targets
 
 from bench import provenance
+from bench.guarded_output import GuardedOutput
 from bench.progress import Progress
 from refsys.data.fetch import packages
 from refsys.files import write_json
@@ -31,6 +32,12 @@ _READERS = ("biotite", "gemmi", "msgpack", "numpy", "pyarrow", "pyhmmer", "rdkit
 
 
 def main():
+    """Read the inputs; 0 if all went well, 1 if a reader is at fault, 2 if there are no inputs."""
+    with GuardedOutput() as output:
+        return output.settled(run())
+
+
+def run():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=INPUTS)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
@@ -38,7 +45,8 @@ def main():
     arguments = parser.parse_args()
     found = packages(package_cache())
     if missing := [package.name for package in found if not package.is_cached()]:
-        sys.exit(f"{', '.join(missing)} not in the cache; run 'foldperf fetch --all'")
+        print(f"{', '.join(missing)} not in the cache; run 'foldperf fetch --all'", file=sys.stderr)
+        return 2
     sources = {source.entry: source for package in found for source in package.sources}
     inputs = range(arguments.first, arguments.first + arguments.inputs)
     every = max(1, len(inputs) // _LINES)
@@ -64,12 +72,12 @@ def main():
         },
         "faults": [list(fault) for fault in outcome.faults],
     }
-    for number, target, what in outcome.faults:
-        print(f"input {number}: {target}: {what}", file=sys.stderr)
     if arguments.out:
         write_json(arguments.out, record)
     else:
         print(json.dumps(record, indent=1))
+    for number, target, what in outcome.faults:
+        print(f"input {number}: {target}: {what}", file=sys.stderr)
     return 1 if outcome.faults else 0
 
 
