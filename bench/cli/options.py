@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,15 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``: output for programs."""
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def print_error(error: Exception, *, debug: bool = False) -> None:
+    """Print the error of one file as a line, and under ``--debug`` its traceback."""
+    from refsys.errors import one_line
+
+    print(f"foldperf: {one_line(str(error))}", file=sys.stderr)
+    if debug and (details := getattr(error, "details", "")):
+        print(details, file=sys.stderr)
 
 
 def valid_records(paths: Iterable[Path]) -> "list[Record]":

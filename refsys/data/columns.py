@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from refsys.errors import DataError
 from refsys.files import new_folder, write_json
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # What reading JSON of another form than expected may raise.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _HEADER = "record.json"

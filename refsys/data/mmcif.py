@@ -55,12 +55,14 @@ class Residue:
         number: SEQRES position from 1, or its place in a non-polymer chain from 1.
         component: Chemical component, as in ``ALA``.
         atoms: Rows of its atoms in the atom columns.
+        listed: Components that SEQRES has at its position; empty in a non-polymer.
     """
 
     chain: int
     number: int
     component: str
     atoms: range
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Structure:
         resolution: Of the experiment, ångström; 0 if it has none.
         released: Day of its first release, or else of its deposition, as in ``2008-07-15``; empty
             if the file says neither.
+        entry_id: ``_entry.id``, empty if the file has none.
+        notes: Sentences on what the file holds and is not read.
     """
 
     entry: str
@@ -94,6 +98,8 @@ class Structure:
     component_bonds: Mapping[str, tuple[tuple[str, str], ...]]
     resolution: float
     released: str
+    entry_id: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_structure(path: Path) -> Structure:
@@ -129,7 +135,8 @@ def read_structure(path: Path) -> Structure:
                 )
             first = len(order)
             order.extend(rows)
-            residues.append(Residue(index, number, component, range(first, len(order))))
+            atom_rows = range(first, len(order))
+            residues.append(Residue(index, number, component, atom_rows, tuple(allowed)))
             keys.append(key)
         if len(order) == count:
             raise tables.error(f"chain {chain.name} has no heavy atoms; is the file truncated?")
@@ -151,6 +158,8 @@ def read_structure(path: Path) -> Structure:
         component_bonds=_read_component_bonds(tables),
         resolution=_read_resolution(tables),
         released=_read_released(tables),
+        entry_id=tables.entry_id(),
+        notes=tuple(tables.notes),
     )
 
 

@@ -13,7 +13,6 @@ A store is plain files: copy it to another machine and measure there. `preparati
 import fcntl
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from refsys.data.columns import MALFORMED, Columns, open_columns, write_columns
+from refsys.data.entry_name import is_entry_name
 from refsys.errors import DataError
 from refsys.files import json_bytes, write_json
 
@@ -31,9 +31,6 @@ from refsys.files import json_bytes, write_json
 Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 _LOCK = "lock"
-# An entry is a file's name and a word on the command line; synthetic inputs have one of their own.
-_ENTRY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-RESERVED_ENTRY = "synthetic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ class Store:
             DataError: it was not prepared, or a record cannot be read. Contents are not compared
                 with their checksums: see `Example.verify`.
         """
-        if not _ENTRY.fullmatch(entry):
+        if not is_entry_name(entry):
             raise DataError(f"{self.root}: {entry!r} is not the name of an entry")
         path = self._manifest(entry)
         try:
@@ -312,21 +309,6 @@ class Store:
 def short_digest(text: str) -> str:
     """12 hexadecimal digits of SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def check_entry(path: Path, name: str) -> str:
-    """The entry that a data block names.
-
-    Raises:
-        DataError: it cannot name one.
-    """
-    entry = name.lower()
-    if not _ENTRY.fullmatch(entry) or entry == RESERVED_ENTRY:
-        raise DataError(
-            f"{path}: data block {name!r:.80} cannot name an entry: letters, digits, "
-            f"'_', '.' and '-', 64 at most, and not {RESERVED_ENTRY}"
-        )
-    return entry
 
 
 def _remove(path: Path) -> None:
