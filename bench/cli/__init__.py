@@ -5,12 +5,12 @@ returns the exit status: 0 done, 1 a regression, 2 bad input or a fault, 3 ambig
 """
 
 import argparse
-import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+
+from bench.cli import faults
 
 # Subcommand -> module. A module named `list` would hide the built-in in this package.
 COMMANDS = {
@@ -35,29 +35,43 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a subcommand and returns its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, commands = _parser()
-    chosen = parser.parse_args(arguments)
-    if chosen.command is None:
-        parser.print_help()
-        return 2
+    """Run a subcommand and return its exit status.
+
+    Any fault, from importing the commands on, is one line on the standard error and status 2: the
+    interpreter's own status, 1, would be taken for a regression. ``--debug`` adds the traceback.
+
+    Args:
+        argv: The words after the program's name; those of the process if None.
+
+    Raises:
+        SystemExit: ``--help`` was asked for, or the words cannot be parsed.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = faults.debug_requested(words)
     try:
-        return int(commands[chosen.command].run(chosen))
+        parser, commands = _parser()
+        arguments = parser.parse_args(words)
+        arguments.debug = debug = arguments.debug or debug
+        if arguments.command is None:
+            parser.print_help()
+            return 2
+        return _run(commands[arguments.command], arguments)
     except KeyboardInterrupt:
         print("foldperf: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough; the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except _expected_errors() as error:
-        print(f"foldperf: {error}", file=sys.stderr)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        faults.report(error, debug=debug)
         return 2
-    except Exception:
-        # The interpreter's own status, 1, would be taken for a regression.
-        traceback.print_exc()
-        return 2
+
+
+def _run(command: Any, arguments: argparse.Namespace) -> int:
+    try:
+        return int(command.run(arguments))
+    except SystemExit as ended:
+        # Raised by a library: its status is none of ours.
+        raise RuntimeError(f"a library ended the command with {ended.code!r}") from ended
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
@@ -65,10 +79,11 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
         prog="foldperf",
         description="Where memory, time and energy go in AlphaFold-3-style training.",
     )
+    _add_debug(parser, default=False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands = {}
-    for name, place in COMMANDS.items():
-        module = import_module(f"bench.cli.{place}")
+    for name, module_name in COMMANDS.items():
+        module = import_module(f"bench.cli.{module_name}")
         subparser = subparsers.add_parser(
             name,
             help=module.SUMMARY,
@@ -76,15 +91,17 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, Any]]:
             epilog=f"example:\n  {module.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # Without a default of its own, it leaves alone what stood before the command.
+        _add_debug(subparser, default=argparse.SUPPRESS)
         module.configure(subparser)
         commands[name] = module
     return parser, commands
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    from analysis.errors import AnalysisError
-    from bench.errors import BenchError
-    from refsys.errors import RefsysError
-    from workloads.errors import WorkloadError
-
-    return AnalysisError, BenchError, RefsysError, WorkloadError
+def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    parser.add_argument(
+        faults.DEBUG,
+        action="store_true",
+        default=default,
+        help=f"show the traceback of an error (also ${faults.ENVIRONMENT_VARIABLE}=1)",
+    )

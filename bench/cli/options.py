@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cli import faults
+
 if TYPE_CHECKING:
     from bench.record import Record
 
@@ -84,7 +86,9 @@ def print_json(value: Any) -> None:
 
 
 def parse_axes(words: list[str]) -> dict[str, object]:
-    """``--axis value`` and ``--axis=value`` as a table; dashes inside a name are underscores.
+    """Return ``--axis value`` and ``--axis=value`` as a table; dashes in a name are underscores.
+
+    ``--debug`` may stand among them and is left out: it is an option of every command.
 
     Raises:
         UsageError: a word is no option, or has no value.
@@ -92,13 +96,13 @@ def parse_axes(words: list[str]) -> dict[str, object]:
     from bench.errors import UsageError
 
     values: dict[str, object] = {}
-    rest = iter(words)
-    for word in rest:
+    remaining = iter([word for word in words if word != faults.DEBUG])
+    for word in remaining:
         if not word.startswith("--"):
             raise UsageError(f"{word!r}: expected --AXIS VALUE")
         name, sign, value = word[2:].partition("=")
         if not sign:
-            value = next(rest, "")
+            value = next(remaining, "")
             if not value:
                 raise UsageError(f"{word} has no value")
         values[name.replace("-", "_")] = value

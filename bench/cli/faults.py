@@ -1,0 +1,47 @@
+"""Faults as the command line reports them: one line, and the traceback for who asks for it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+DEBUG = "--debug"
+ENVIRONMENT_VARIABLE = "FOLDPERF_DEBUG"
+
+
+def debug_requested(words: Sequence[str]) -> bool:
+    """Return True if tracebacks are asked for, by ``--debug`` or ``$FOLDPERF_DEBUG``.
+
+    Reads the words of the command line themselves, since parsing them can be what fails.
+    """
+    return DEBUG in words or os.environ.get(ENVIRONMENT_VARIABLE, "") not in {"", "0"}
+
+
+def report(error: BaseException, *, debug: bool) -> None:
+    """Print an error as one line on the standard error, under `debug` after its traceback."""
+    if debug:
+        traceback.print_exception(error)
+    print(f"foldperf: {describe(error)}", file=sys.stderr)
+
+
+def describe(error: BaseException) -> str:
+    """Return one line that says what happened; for an unexpected error also how to see where."""
+    if isinstance(error, _expected_errors()):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{text}; --debug shows where"
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """The errors that the project raises on purpose; none where it cannot be imported."""
+    try:
+        from analysis.errors import AnalysisError
+        from bench.errors import BenchError
+        from refsys.errors import RefsysError
+        from workloads.errors import WorkloadError
+    except ImportError:
+        return ()
+    return AnalysisError, BenchError, RefsysError, WorkloadError
