@@ -72,9 +72,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=options.at_least(1),
+        type=options.at_least(0),
         default=min(4, len(os.sched_getaffinity(0))),
-        help="structures at once (default: cores, 4 at most)",
+        help="structures at once, each in a process of its own (default: cores, 4 at most); 0: in "
+        "this process, which a file may end",
     )
     options.add_store(parser)
 
@@ -138,8 +139,8 @@ def _relate(store: "Store", entries: Collection[str], *, debug: bool, quiet: boo
     except Exception as error:
         print_error(unexpected_error(what, error), debug=debug)
         return 1
-    for error in related.errors:
-        print_error(error, debug=debug)
+    for failure in related.errors:
+        print_error(failure, debug=debug)
     for damage in related.repaired:
         print(f"foldperf: repaired: {damage}", file=sys.stderr)
     if not quiet:

@@ -147,7 +147,15 @@ def alignment_columns(
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A file's rows: letters end to end, [row] lengths, [row] species, where a row stands, notes."""
+    """The rows of a file.
+
+    Attributes:
+        letters: A3M text of all rows, end to end.
+        lengths: [row] number of letters.
+        species: [row] number of the species.
+        place: Name of a row's place in the file, for messages.
+        notes: Sentences on what was left out.
+    """
 
     letters: NDArray[np.uint8]
     lengths: NDArray[np.int64]

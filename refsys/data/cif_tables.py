@@ -39,12 +39,13 @@ class CifTables:
         try:
             document = read_binary_cif(path) if binary else _read_text(path)
             blocks = [b for b in document if "_atom_site." in b.get_mmcif_category_names()]
-            names = [block.name for block in blocks]
+            # gemmi calls a block without a name by a space.
+            names = [block.name.strip() for block in blocks]
             without_atoms = len(document) - len(blocks)
         except DataError:
             raise
         except Exception as error:
-            # Both libraries raise several unrelated classes; gemmi calls a text that it reads "data".
+            # Both libraries raise several unrelated classes; gemmi calls the text "data".
             reason = " ".join(str(error).split()).removeprefix("data:")
             what = "BinaryCIF" if binary else "mmCIF"
             raise self.error(

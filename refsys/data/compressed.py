@@ -1,4 +1,4 @@
-"""Reading files that may be compressed, in bounds, and only those of the format that is expected."""
+"""Reading files that may be compressed, in bounds, and of the expected format alone."""
 
 import gzip
 import zlib

@@ -261,9 +261,12 @@ class _EntryMaker(Maker):
                 if file
                 else Alignment(query_only(sequence), ())
             )
-            facts = {"sequence": sequence, "source": file.name if file else "query only"}
-            facts |= {"rows": len(alignment.columns["codes"]), "notes": list(alignment.notes)}
-            return alignment.columns, facts
+            return alignment.columns, {
+                "sequence": sequence,
+                "source": file.name if file else "query only",
+                "rows": len(alignment.columns["codes"]),
+                "notes": list(alignment.notes),
+            }
 
         return self.record("alignment", determined, build)
 

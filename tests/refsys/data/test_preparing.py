@@ -250,7 +250,8 @@ def prepare_on_a_full_disk(store, wanted, said):
 def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, tmp_path):
     fork, store = get_context("fork"), Store(tmp_path)
     said = fork.Queue()
-    process = fork.Process(target=prepare_on_a_full_disk, args=(store, sources_in(folder), said))
+    wanted = folder_contents(folder).sources
+    process = fork.Process(target=prepare_on_a_full_disk, args=(store, wanted, said))
     process.start()
     lines = said.get(timeout=60)
     process.join()
