@@ -10,6 +10,7 @@ from analysis.curves import Reference
 from analysis.errors import AnalysisError
 from analysis.quantities import Quantity
 from analysis.table import Cell, Row
+from bench.record import parse_json
 
 # In a clone; an installed package has none.
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "published"
@@ -103,7 +104,7 @@ def read_published(folder: Path) -> list[PublishedSeries]:
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(path.read_bytes())
         except OSError as error:
             raise AnalysisError(f"{path}: {error.strerror}") from None
         except ValueError as error:

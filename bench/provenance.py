@@ -5,18 +5,20 @@ A copy of the source without its ``.git`` may carry a stamp, written by ``foldpe
 
 import functools
 import hashlib
-import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bench.devices.cpu import cpu_name
+from refsys.files import parse_json
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMP = ".foldperf-commit.json"
@@ -88,14 +90,34 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
         except (OSError, subprocess.SubprocessError):
             pass
     try:
-        stamp = json.loads((root / STAMP).read_text())
-        state = {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
+        stamp = parse_json((root / STAMP).read_bytes())
+        state = _stamp_fields(stamp)
         source = source_sha256(root)
         if stamp["source_sha256"] != source:
             state |= {"dirty": True, "diff_sha256": source}
         return state
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return dict.fromkeys(("sha", "dirty", "diff_sha256", "commit_time"))
+
+
+def _stamp_fields(stamp: dict[str, Any]) -> dict[str, Any]:
+    """Return what a stamp says of a commit.
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError: the stamp or a field is of another type than `foldperf stamp` writes.
+        ValueError: the time of the commit is no moment, or the hash no hash.
+    """
+    types = {"sha": str, "dirty": bool, "diff_sha256": str, "commit_time": str}
+    state = {key: stamp[key] for key in types}
+    for key, expected in types.items():
+        if state[key] is not None and not isinstance(state[key], expected):
+            raise TypeError(f"{key} is {state[key]!r:.80}")
+    if state["sha"] is not None and not re.fullmatch(r"[0-9a-f]{40}", state["sha"]):
+        raise ValueError(f"sha is {state['sha']!r:.80}")
+    if state["commit_time"] is not None:
+        datetime.fromisoformat(state["commit_time"]).timestamp()
+    return state
 
 
 def _from_git(root: Path) -> dict[str, Any]:

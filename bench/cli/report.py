@@ -29,8 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the report and prints the page's path."""
     from analysis.report import write_report
 
-    records = options.valid_records(arguments.records or [arguments.results / "runs"])
+    sources = arguments.records or [arguments.results / "runs"]
+    records, damaged = options.readable_records(sources, debug=arguments.debug)
     folder = arguments.out or arguments.results / "report"
     page = write_report(records, folder, always_published=arguments.published)
     print(page.resolve())
-    return 0
+    return 2 if damaged else 0

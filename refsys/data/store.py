@@ -12,7 +12,6 @@ A store is plain files: copy it to another machine and measure there. `preparati
 
 import fcntl
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from refsys.data.columns import MALFORMED, Columns, open_columns, write_columns
 from refsys.data.entry_name import is_entry_name
 from refsys.errors import DataError
-from refsys.files import json_bytes, write_json
+from refsys.files import json_bytes, parse_json, write_json
 
 # Columns and facts of a record.
 Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
@@ -117,7 +116,7 @@ class Store:
             raise DataError(f"{self.root}: {entry!r} is not the name of an entry")
         path = self._manifest(entry)
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = parse_json(path.read_bytes())
             structure = str(manifest["structure"])
             alignments, templates = (
                 {int(chain): str(name) for chain, name in manifest[kind].items()}
@@ -148,7 +147,7 @@ class Store:
         found = {}
         for entry in self.entries():
             try:
-                manifest = json.loads(self._manifest(entry).read_bytes())
+                manifest = parse_json(self._manifest(entry).read_bytes())
                 columns = self.record("structure", str(manifest["structure"]))
                 columns.verify_facts()
                 found[entry] = columns
@@ -235,7 +234,7 @@ class Store:
     def source(self, entry: str) -> tuple[str, str] | None:
         """Name and hash of the file that an entry was made from, if there is one."""
         try:
-            manifest = json.loads(self._manifest(entry).read_bytes())
+            manifest = parse_json(self._manifest(entry).read_bytes())
             return str(manifest["source"]), str(manifest["source_sha256"])
         except (OSError, *MALFORMED):
             return None
@@ -283,7 +282,7 @@ class Store:
         """
         path = self._relations(entry)
         try:
-            relations = json.loads(path.read_bytes())
+            relations = parse_json(path.read_bytes())
             if relations["structure"] != structure:
                 return {}, own
             templates = {int(chain): str(name) for chain, name in relations["templates"].items()}
