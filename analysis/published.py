@@ -14,6 +14,7 @@ from analysis.curves import Reference
 from analysis.errors import AnalysisError
 from analysis.quantities import Quantity
 from analysis.table import Cell, Row
+from bench.record import parse_json
 
 FOLDER = Path(__file__).with_name("published_numbers")
 SCHEMA_FILE = Path(__file__).with_name("published.schema.json")
@@ -106,7 +107,7 @@ def read_published(folder: Path) -> list[PublishedSeries]:
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(path.read_bytes())
         except OSError as error:
             raise AnalysisError(f"{path}: {error.strerror}") from None
         except ValueError as error:

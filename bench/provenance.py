@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, distributions, version
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from bench.cgroup import cpu_limit, memory_limit, usable_cores, usable_memory_by
 from bench.errors import GitError
 from bench.git import Repository, find_repository
 from bench.working_tree import PACKAGES, ROOT, STAMP, changes
+from refsys.files import parse_json
 
 # Of the packages, files that can change a measurement.
 _SUFFIXES = frozenset({".py", ".json", ".toml"})
@@ -151,16 +153,34 @@ def repository_state(repository: Repository) -> dict[str, Any]:
 
 def _stamped_state(root: Path) -> dict[str, Any]:
     try:
-        stamp = json.loads((root / STAMP).read_text(encoding="utf-8"))
-        state = {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
-        if not _HASH.fullmatch(state["sha"]) or type(state["dirty"]) is not bool:
-            raise ValueError(f"{root / STAMP} is damaged")
+        stamp = parse_json((root / STAMP).read_bytes())
+        state = _stamp_fields(stamp)
         source = source_sha256(root)
         if stamp["source_sha256"] != source:
             state |= {"dirty": True, "diff_sha256": source}
         return state
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return dict.fromkeys(("sha", "dirty", "diff_sha256", "commit_time"))
+
+
+def _stamp_fields(stamp: dict[str, Any]) -> dict[str, Any]:
+    """Return what a stamp says of a commit.
+
+    Raises:
+        KeyError: a field is missing.
+        TypeError: the stamp or a field is of another type than `foldperf stamp` writes.
+        ValueError: the time of the commit is no moment, or the hash no hash.
+    """
+    types = {"sha": str, "dirty": bool, "diff_sha256": str | None, "commit_time": str | None}
+    state = {key: stamp[key] for key in types}
+    for key, expected in types.items():
+        if not isinstance(state[key], expected):
+            raise TypeError(f"{key} is {state[key]!r:.80}")
+    if not _HASH.fullmatch(state["sha"]):
+        raise ValueError(f"sha is {state['sha']!r:.80}")
+    if state["commit_time"] is not None:
+        datetime.fromisoformat(state["commit_time"]).timestamp()
+    return state
 
 
 def host() -> dict[str, Any]:

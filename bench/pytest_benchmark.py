@@ -19,9 +19,10 @@ from bench import provenance
 from bench.devices import find_device
 from bench.errors import UsageError
 from bench.metrics import METRICS, Value, Values, as_json, from_samples, missing
-from bench.record import SCHEMA, Record
+from bench.record import SCHEMA, Record, record_validator
 from bench.sweep import Case, digest
 from refsys.data.columns import MALFORMED
+from refsys.files import parse_json
 from workloads.workload import Catalogue
 
 SWEEP = "pytest-benchmark"
@@ -81,16 +82,19 @@ def describe_run() -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file that pytest-benchmark wrote.
+    """Return the records of a file that pytest-benchmark wrote.
 
     Raises:
-        UsageError: it cannot be read, or a benchmark in it does not say which case it timed.
+        UsageError: it cannot be read, or a benchmark in it does not say which case it timed, or
+            what it says makes no valid record.
+        ImportError: the package that checks records is missing.
     """
+    validate = record_validator()
     try:
         content = path.read_bytes()
-        table = json.loads(content, parse_constant=_refuse)
+        table = parse_json(content)
         run, version = table[NAME], str(table["version"])
-        found = [
+        records = [
             _record(each, run, str(table["datetime"]), version, index)
             for index, each in enumerate(table["benchmarks"])
         ]
@@ -102,11 +106,12 @@ def read_records(path: Path) -> list[Record]:
         ) from None
     except MALFORMED as error:
         raise UsageError(f"{path}: not of pytest-benchmark: {error}") from None
-    return found
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    for index, record in enumerate(records, start=1):
+        try:
+            validate(record)
+        except ValueError as error:
+            raise UsageError(f"{path}: benchmark {index}: {error}") from None
+    return records
 
 
 def _record(

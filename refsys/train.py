@@ -23,7 +23,7 @@ from refsys.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, s
 from refsys.config import preset
 from refsys.data.store import Store
 from refsys.errors import ArgumentError, CheckpointError, DivergedError
-from refsys.files import write_atomically
+from refsys.files import parse_json, write_atomically
 from refsys.loading import Loading, batches, examples_of
 from refsys.precision import precision
 from refsys.run_config import TRUNK, WHOLE, RunConfig
@@ -225,7 +225,7 @@ def logged(folder: Path, step: int) -> dict[str, Any] | None:
     path = folder / LOG
     try:
         lines = path.read_bytes().splitlines()
-        return dict(json.loads(lines[step])) if step < len(lines) else None
+        return dict(parse_json(lines[step])) if step < len(lines) else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:

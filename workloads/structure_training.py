@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
 from refsys.data.crop import CROPS
+from refsys.data.entry_name import RESERVED_ENTRY
 from refsys.data.examples import Examples
 from refsys.data.making import ExampleSpec
 from refsys.data.sampling import EPOCHS
-from refsys.data.store import RESERVED_ENTRY, Example, Store
+from refsys.data.store import Example, Store
 from refsys.errors import CapacityError, DataError
 from refsys.model.chunks import Chunks
 from refsys.ops.rounds import shortened

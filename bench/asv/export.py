@@ -10,6 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
@@ -38,6 +39,10 @@ MACHINE = "machine.json"
 _MACHINE_FORM = 1
 _FORM = 2
 _COLUMNS = ["result", "params", "version"]
+# Raised by JSON of another form than expected.
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
+# Characters of a processor's name in the name of a folder.
+_LONGEST_SLUG = 64
 # What a result file repeats of its machine.
 _MACHINE_FIELDS = ("machine", "os", "arch", "cpu", "num_cpu", "ram")
 
@@ -55,12 +60,14 @@ class Exported:
         figures: How many figures the records gave.
         failed: How many records were of cases that did not end well.
         untraceable: How many were of source that no commit holds.
+        errors: One for each result file that could not be made.
     """
 
     files: tuple[Path, ...]
     figures: int
     failed: int
     untraceable: int
+    errors: tuple[StorageError, ...] = ()
 
 
 def export(records: Iterable[Record], out: Path, catalogue: "Catalogue") -> Exported:
@@ -87,16 +94,32 @@ def export(records: Iterable[Record], out: Path, catalogue: "Catalogue") -> Expo
             chosen = selectors.of_record(record) | {"python": _python(record)}
             host = json.dumps([record["host"], chosen], sort_keys=True)
             groups[git["sha"], host].append(record)
-    files = []
+    files: list[Path] = []
+    errors: list[StorageError] = []
     try:
         for alike in groups.values():
-            found = figures(alike, catalogue)
-            files.append(_write_results(alike[-1], found, out))
-            count += sum(map(len, found.values()))
+            try:
+                found = figures(alike, catalogue)
+                files.append(_write_results(alike[-1], found, out))
+            except StorageError as error:
+                errors.append(error)
+            except _MALFORMED as error:
+                errors.append(_export_error(alike[-1], error))
+            else:
+                count += sum(map(len, found.values()))
         complete(out)
     except OSError as error:
         raise StorageError(f"{error.filename or out}: {error.strerror}") from None
-    return Exported(tuple(files), count, failed, untraceable)
+    return Exported(tuple(files), count, failed, untraceable, tuple(errors))
+
+
+def _export_error(record: Record, error: Exception) -> StorageError:
+    """Return the error of the file that holds a record's figures."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return StorageError(
+        f"records of commit {record['git']['sha'][:8]} on {record['host']['cpu']}, "
+        f"run {record['run_id']}: cannot be exported: {reason:.300}"
+    )
 
 
 def complete(out: Path) -> None:
@@ -113,16 +136,18 @@ def complete(out: Path) -> None:
     for path in sorted(out.glob("*/*.json")):
         if path.name == MACHINE:
             continue
-        for name, columns in _rows(_read(path)):
-            if tracked_by(name) and columns.get("version") == VERSION:
-                own = values.setdefault(name, [set() for _ in PARAMETERS])
-                for known, more in zip(own, columns["params"], strict=True):
-                    known.update(more)
+        with _form_of(path):
+            for name, columns in _rows(_read(path)):
+                if tracked_by(name) and columns.get("version") == VERSION:
+                    own = values.setdefault(name, [set() for _ in PARAMETERS])
+                    for known, more in zip(own, columns["params"], strict=True):
+                        known.update(_texts(more))
     for name, found in values.items():
-        entry = listed.get(name, {})
-        if entry.get("version") == VERSION and entry.get("param_names") == list(PARAMETERS):
-            for known, more in zip(found, entry["params"], strict=True):
-                known.update(more)
+        with _form_of(out / BENCHMARKS):
+            entry = dict(listed.get(name, {}))
+            if entry.get("version") == VERSION and entry.get("param_names") == list(PARAMETERS):
+                for known, more in zip(found, entry["params"], strict=True):
+                    known.update(_texts(more))
         listed[name] = _described(name) | entry | {"version": VERSION, "params": _ordered(found)}
     write_json(out / BENCHMARKS, listed | {"version": _FORM})
 
@@ -161,16 +186,19 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
     environment = f"foldperf-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     path = out / machine["machine"] / f"{sha[:8]}-{environment}.json"
     results = {}
-    known_file = _read(path)
-    if known_file.get("commit_hash", sha) != sha:
-        raise StorageError(f"{path}: of commit {known_file['commit_hash']}, not {sha}; remove it")
-    before = dict(_rows(known_file))
-    for name, cells in found.items():
-        row: Row = {tuple(map(repr, place)): value for place, value in cells.items()}
-        known = before.get(name, {})
-        if known.get("version") == VERSION:
-            row = _decoded(known.get("result"), known["params"]) | row
-        results[name] = [*_encoded(row), VERSION]
+    with _form_of(path):
+        known_file = _read(path)
+        if known_file.get("commit_hash", sha) != sha:
+            raise StorageError(
+                f"{path}: of commit {known_file['commit_hash']}, not {sha}; remove it"
+            )
+        before = dict(_rows(known_file))
+        for name, cells in found.items():
+            row: Row = {tuple(map(repr, place)): value for place, value in cells.items()}
+            known = before.get(name, {})
+            if known.get("version") == VERSION:
+                row = _decoded(known.get("result"), known["params"]) | row
+            results[name] = [*_encoded(row), VERSION]
     kept = {name: [old.get(column) for column in _COLUMNS] for name, old in before.items()}
     moment = record["git"]["commit_time"] or record["started_at"]
     write_json(
@@ -203,7 +231,7 @@ def _machine(record: Record, out: Path) -> dict[str, Any]:
         # A name alone tells little: many are called localhost.
         if hashed == host["hostname_hash"] and known.get("cpu") == host["cpu"]:
             return known
-    slug = re.sub(r"[^a-z0-9]+", "-", host["cpu"].lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", host["cpu"].lower()).strip("-")[:_LONGEST_SLUG]
     described = {
         "version": _MACHINE_FORM,
         "machine": f"{slug}-{host['cores']}-{host['hostname_hash'][:8]}",
@@ -231,8 +259,20 @@ def _encoded(row: Row) -> tuple[list[float | None], list[list[str]]]:
 
 
 def _decoded(result: list[float | None] | None, params: list[list[str]]) -> Row:
-    places = list(product(*params))
+    places = list(product(*map(_texts, params)))
     return dict(zip(places, result or [None] * len(places), strict=True))
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    """Return the values of a parameter of a file.
+
+    Raises:
+        TypeError: one is not text.
+    """
+    texts = list(values)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a parameter has a value that is not text")
+    return texts
 
 
 def _ordered(params: Iterable[Iterable[str]]) -> list[list[str]]:
@@ -253,6 +293,20 @@ def _rows(file: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, dict(zip(file["result_columns"], row, strict=False))
 
 
+@contextmanager
+def _form_of(path: Path) -> Iterator[None]:
+    """Turn what a file of another form raises inside the block into an error that names it.
+
+    Raises:
+        StorageError: the file is not of the form that it should be.
+    """
+    try:
+        yield
+    except _MALFORMED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StorageError(f"{path}: not of asv's form: {reason:.300}; remove it") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A file of asv's; empty if there is none. The NaN that asv writes for what it skipped is null.
 
@@ -263,7 +317,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes(), parse_constant=lambda _: None)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{path}: not JSON: {error}; remove it") from None
     if not isinstance(content, dict):
         raise StorageError(f"{path}: not a file of asv; remove it")

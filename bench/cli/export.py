@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from workloads.catalogue import catalogue
 
     sources = arguments.records or [arguments.results / "runs"]
-    records = options.valid_records(sources)
+    records, damaged = options.readable_records(sources, debug=arguments.debug)
     out = arguments.out or arguments.results / "asv"
     done = export(records, out, catalogue())
     left_out = []
@@ -37,8 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     if done.failed:
         left_out.append(f"{done.failed} of cases that did not end well")
     but = f"; records left out: {', '.join(left_out)}" if left_out else ""
-    if not done.files:
+    if not done.files and not done.errors:
         raise UsageError(f"{', '.join(map(str, sources))}: no records to export{but}")
     files = "1 file" if len(done.files) == 1 else f"{len(done.files)} files"
     print(f"{done.figures:,} figures in {files} below {out}{but}")
-    return 0
+    for error in done.errors:
+        options.print_error(error, debug=arguments.debug)
+    return 2 if damaged or done.errors else 0

@@ -17,11 +17,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Appends the records that are not there yet."""
+    """Append the records that are not there yet; a file that cannot be read is named."""
+    from bench.errors import UsageError
     from bench.pytest_benchmark import SWEEP, read_records
     from bench.record_file import RECORDS, RecordFile
 
-    records = [record for path in arguments.files for record in read_records(path)]
+    records, failed = [], 0
+    for path in arguments.files:
+        try:
+            records += options.checked(read_records, path)
+        except UsageError as error:
+            options.print_error(error, debug=arguments.debug)
+            failed += 1
+    if not records:
+        return 2
     path = arguments.results / "runs" / SWEEP / RECORDS
     with RecordFile(path).locked() as file:
         known = {record["run_id"] for record in file.records()}
@@ -29,4 +38,4 @@ def run(arguments: argparse.Namespace) -> int:
         for record in new.values():
             file.append(record)
     print(f"{len(new)} records added to {path}")
-    return 0
+    return 2 if failed else 0

@@ -6,10 +6,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.cgroup import usable_cores
 from bench.cli import faults
+
+_Reading = TypeVar("_Reading")
+_Source = TypeVar("_Source")
 
 if TYPE_CHECKING:
     from bench.record import Record
@@ -64,6 +67,31 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
+def print_error(error: Exception, *, debug: bool = False) -> None:
+    """Print the error of one file as a line, and under ``--debug`` its traceback."""
+    from refsys.errors import one_line
+
+    print(f"foldperf: {one_line(str(error))}", file=sys.stderr)
+    if debug and (details := getattr(error, "details", "")):
+        print(details, file=sys.stderr)
+
+
+def readable_records(paths: Iterable[Path], *, debug: bool = False) -> "tuple[list[Record], int]":
+    """Return the valid records of files and folders, and the number of files with other lines.
+
+    Each of those is named on the standard error; its valid records are used.
+
+    Raises:
+        UsageError: the package that checks them is missing.
+    """
+    from bench.record import read_all_records
+
+    reading = checked(read_all_records, paths)
+    for error in reading.errors:
+        print_error(error, debug=debug)
+    return reading.records, len(reading.errors)
+
+
 def valid_records(paths: Iterable[Path]) -> "list[Record]":
     """Records of files and folders, each held to the schema.
 
@@ -71,11 +99,21 @@ def valid_records(paths: Iterable[Path]) -> "list[Record]":
         UsageError: the package that checks them is missing.
         StorageError: a path cannot be read, or a line of it is not a record.
     """
-    from bench.errors import UsageError
     from bench.record import read_valid_records
 
+    return checked(read_valid_records, paths)
+
+
+def checked(read: "Callable[[_Source], _Reading]", source: "_Source") -> "_Reading":
+    """Return what `read` makes of a source, for which it needs the package that checks records.
+
+    Raises:
+        UsageError: the package is missing.
+    """
+    from bench.errors import UsageError
+
     try:
-        return read_valid_records(paths)
+        return read(source)
     except ImportError:
         raise UsageError(
             "checking records needs jsonschema: pip install 'foldperf[report]'"

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli import options
+from bench.cli.options import print_error
 
 if TYPE_CHECKING:
     from refsys.data.preparation import Prepared, Sources
     from refsys.data.store import Store
+    from refsys.errors import DataError
 
 SUMMARY = "build the store of prepared inputs from structures and alignments"
 EXAMPLE = (
@@ -62,7 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="folder",
         type=Path,
         metavar="FOLDER",
-        help="every structure NAME.cif of a folder, with the alignments NAME_CHAIN.a3m",
+        help="every structure NAME.cif of a folder as the entry NAME, with the alignments "
+        "NAME_CHAIN.a3m",
     )
     parser.add_argument(
         "--search",
@@ -74,31 +77,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=options.at_least(1),
+        type=options.at_least(0),
         metavar="N",
-        help="structures at once (default: cores, 4 at most)",
+        help="structures at once, each in a process of its own (default: cores, 4 at most); 0: in "
+        "this process, which a file may end",
     )
     options.add_store(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepares each structure; one that cannot be used is named and does not stop the others."""
+    """Prepare each structure; one that cannot be used is named and does not stop the others."""
     from bench.errors import UsageError
     from bench.progress import Progress
     from refsys.data.preparation import Prepared
     from refsys.data.preparing import prepare_all
     from refsys.data.store import Store
+    from refsys.errors import one_line
 
     _require_libraries()
     if arguments.structure and arguments.folder:
         raise UsageError("--from takes the place of a structure")
-    wanted = [_given(arguments)] if arguments.structure else _several(arguments)
+    wanted, errors = ([_given(arguments)], []) if arguments.structure else _several(arguments)
     if arguments.search or arguments.database:
         database = arguments.database or _fetched_database()
         wanted = [replace(sources, database=database) for sources in wanted]
     wanted = [replace(sources, as_deposited=arguments.as_deposited) for sources in wanted]
-    store, failed = Store(options.store(arguments)), 0
+    store, failed = Store(options.store(arguments)), len(errors)
     workers = options.processes(arguments.workers, most=4)
+    for error in errors:
+        print_error(error, debug=arguments.debug)
     made_from: dict[str, Path] = {}
     with Progress(len(wanted), "preparing", sys.stdout) as progress:
         alone = len(wanted) == 1
@@ -106,9 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
         for sources, done in prepare_all(store, wanted, workers):
             if not isinstance(done, Prepared):
                 failed += 1
-                print(f"foldperf: {done}", file=sys.stderr)
+                print_error(done, debug=arguments.debug)
                 if not alone:
-                    say(f"{sources.structure.name}: not prepared")
+                    say(one_line(f"{sources.structure.name}: not prepared"))
                 continue
             for damage in done.repaired:
                 print(f"foldperf: repaired: {damage}", file=sys.stderr)
@@ -120,32 +127,40 @@ def run(arguments: argparse.Namespace) -> int:
                 failed += 1
                 both = f"{other.name} and {sources.structure.name}"
                 print(f"foldperf: {both} are both {done.entry}; one is lost", file=sys.stderr)
-    if made_from and not _related(store, made_from, quiet=len(wanted) == 1):
-        failed += 1
+    if made_from:
+        failed += _relate(store, made_from, debug=arguments.debug, quiet=len(wanted) == 1)
     return 2 if failed else 0
 
 
-def _related(store: "Store", entries: Collection[str], *, quiet: bool) -> bool:
-    """Finds what the entries are to the others, and says so; False if that cannot be."""
+def _relate(store: "Store", entries: Collection[str], *, debug: bool, quiet: bool) -> int:
+    """Search for templates and clusters, print the outcome, and return how many entries failed."""
     from refsys.data.relating import relate
-    from refsys.errors import RefsysError
+    from refsys.errors import RefsysError, unexpected_error
 
+    what = "templates and clusters"
     try:
         related = relate(store, entries)
     except RefsysError as error:
-        print(f"foldperf: templates and clusters: {error}", file=sys.stderr)
-        return False
+        print(f"foldperf: {what}: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        print_error(unexpected_error(what, error), debug=debug)
+        return 1
+    for failure in related.errors:
+        print_error(failure, debug=debug)
     for damage in related.repaired:
         print(f"foldperf: repaired: {damage}", file=sys.stderr)
     if not quiet:
         state = f"{related.changed} entries changed" if related.changed else "unchanged"
         print(f"templates found for {related.templates} chains: {state}")
-    return True
+    return len(related.errors)
 
 
 def _line(done: "Prepared") -> str:
-    """What preparing an entry did."""
+    """Return the outcome of an entry as a line."""
     state = f"{done.built} records built" if done.built else "unchanged"
+    if done.identity:
+        state += f"; {done.identity}"
     if done.dropped:
         state += f"; left out: {done.dropped} modelled atoms that their residues do not have"
     if done.replaced:
@@ -187,22 +202,22 @@ def _pairs(option: str, texts: list[str], expected: str) -> list[tuple[str, str]
     return [(name, value) for name, _, value in pairs]
 
 
-def _several(arguments: argparse.Namespace) -> "list[Sources]":
-    """Every structure of a folder, or else in the cache."""
+def _several(arguments: argparse.Namespace) -> "tuple[list[Sources], list[DataError]]":
+    """Return every structure of a folder, or else in the cache, and files that cannot be used."""
     from bench.errors import UsageError
     from refsys.data.fetch import packages, prepared_sources
-    from refsys.data.folder import sources_in
+    from refsys.data.folder import folder_contents
     from refsys.home import package_cache
 
     for option in ("alignment", "template", "realign", "assembly"):
         if getattr(arguments, option):
             raise UsageError(f"--{option} needs the structure that it belongs to")
     if arguments.folder:
-        return sources_in(arguments.folder)
+        return folder_contents(arguments.folder)
     fetched = packages(package_cache())
     if missing := [p.name for p in fetched if p.core and not p.is_cached()]:
         raise UsageError(f"{', '.join(missing)} not in the cache; run 'foldperf fetch'")
-    return list(prepared_sources(fetched))
+    return list(prepared_sources(fetched)), []
 
 
 def _fetched_database() -> Path:

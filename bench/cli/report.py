@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.unmeasured import unmeasured_in
 
     paths = arguments.records or [arguments.results / "runs"]
-    records = options.valid_records(paths)
+    records, damaged = options.readable_records(paths, debug=arguments.debug)
     folder = arguments.out or arguments.results / "report"
     unmeasured = list(map(str, unmeasured_in(paths)))
     page = write_report(
@@ -40,4 +40,4 @@ def run(arguments: argparse.Namespace) -> int:
     print(page.resolve())
     for line in unmeasured:
         print(line)
-    return 0
+    return 2 if damaged else 0

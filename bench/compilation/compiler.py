@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -16,7 +15,8 @@ from bench.compilation import resources
 from bench.compilation.resources import Resources, read_resources
 from bench.compilation.specimens import Specimen
 from bench.errors import UsageError
-from refsys.files import write_json
+from refsys.data.columns import MALFORMED
+from refsys.files import parse_json, write_json
 from refsys.home import home
 from refsys.ops.triton_backend import function
 
@@ -98,11 +98,11 @@ def _reader() -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A result that was kept; one that is damaged is made again."""
+    """Return a result from the cache, None if there is none or it is damaged."""
     try:
-        table = json.loads(path.read_bytes())
+        table = parse_json(path.read_bytes())
         _fields(table)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, *MALFORMED):
         return None
     return dict(table)
 
@@ -111,10 +111,27 @@ def _fields(table: dict[str, Any]) -> tuple[Resources | None, str | None, float]
     found = table["resources"]
     error = table["error"]
     return (
-        None if found is None else Resources(**found),
+        None if found is None else _resources(found),
         None if error is None else str(error),
         float(table["seconds"]),
     )
+
+
+def _resources(table: dict[str, Any]) -> Resources:
+    """Return the resources that a result from the cache holds.
+
+    Raises:
+        TypeError: it lacks a field, has another, or a value is no number.
+    """
+    found = Resources(**table)
+    for name, value in table.items():
+        by_kind = name in {"matrix_instructions", "atomic_instructions"}
+        numbers = list(value.values()) if by_kind else [value]
+        if not all(isinstance(number, int | float) for number in numbers if number is not None):
+            raise TypeError(f"{name} is {value!r:.80}")
+        if value is None and name != "loop_instructions":
+            raise TypeError(f"{name} is missing")
+    return found
 
 
 def _compiled(specimen: Specimen, table: dict[str, Any], *, cached: bool) -> Compiled:

@@ -5,7 +5,6 @@ blessed with a reason. Torch decides how operators decompose, so that a baseline
 minor version of it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from bench.errors import UsageError
 from bench.gate.fingerprint import Fingerprint, Key
 from refsys.data.columns import MALFORMED
-from refsys.files import write_json
+from refsys.files import parse_json, write_json
 
 BASELINE = Path(__file__).parents[1] / "baselines" / "exact.json"
 CASES = Path(__file__).with_name("cases.toml")
@@ -79,15 +78,21 @@ def read_baseline(path: Path) -> Baseline:
         UsageError: there is none, or it cannot be read.
     """
     try:
-        table = json.loads(path.read_bytes())
+        table = parse_json(path.read_bytes())
         if table["schema"] != SCHEMA:
             raise UsageError(f"{path}: of schema {table['schema']}, not {SCHEMA}")
         found = {title: Fingerprint.from_json(row) for title, row in table["cases"].items()}
+        for name in ("torch", "reason"):
+            if not isinstance(table[name], str):
+                raise ValueError(f"{name} is {table[name]!r:.80}, not text")
         return Baseline(table["torch"], table["reason"], found)
     except FileNotFoundError:
         raise UsageError(f"{path}: no baseline; make one with --bless --reason") from None
-    except (OSError, *MALFORMED) as error:
-        raise UsageError(f"{path}: not a baseline: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except MALFORMED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"{path}: not a baseline: {reason:.300}") from None
 
 
 def write_baseline(path: Path, fingerprints: Mapping[str, Fingerprint], reason: str) -> None:

@@ -1,14 +1,17 @@
 """Alignments: A3M, Stockholm or Parquet to rows of residue classes, deletions and species."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.compressed import inner_suffix, read_bytes
+from refsys.data.a3m import read_a3m, without_stops
+from refsys.data.compressed import check_kind, inner_suffix, read_head
+from refsys.data.file_kind import PARQUET
 from refsys.data.realign import onto_query
 from refsys.data.species import UNKNOWN_SPECIES, species_number
 from refsys.data.stockholm import read_stockholm
@@ -29,16 +32,43 @@ FORMATS = {
 _PARQUET_COLUMNS = ("sequence", "pairing_key", "comment")
 
 
+class Alignment(NamedTuple):
+    """An alignment that was read.
+
+    Attributes:
+        columns: Of its record, see `alignment_columns`.
+        notes: Sentences on what the file holds and the record does not.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    notes: tuple[str, ...]
+
+
 def read_alignment(
-    path: Path, query: str | None = None, *, realign: bool = False
+    path: Path,
+    query: str | None = None,
+    *,
+    realign: bool = False,
+    alternatives: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, NDArray[Any]]:
-    """Reads an alignment of the format that the file's name tells, see `FORMATS`.
+    """Read an alignment as the columns of its record: those of `read_alignment_file`."""
+    return read_alignment_file(path, query, realign=realign, alternatives=alternatives).columns
+
+
+def read_alignment_file(
+    path: Path,
+    query: str | None = None,
+    *,
+    realign: bool = False,
+    alternatives: Mapping[int, str] = MappingProxyType({}),
+) -> Alignment:
+    """Read an alignment of the format that the file's name tells, see `FORMATS`.
 
     A3M and Stockholm are gzip-compressed if the name ends in ``.gz``; species are read from the
-    headers, see `species_number`. Of a Stockholm file the first row is the query, and columns in
+    headers, see `species_number`. The first row of a Stockholm file is the query, and columns in
     which it has a gap are insertions. Parquet has a row's A3M text in ``sequence``, its header in
     ``comment``, and in ``pairing_key`` the name of its species, empty where the row is not to be
-    paired.
+    paired. A ``*`` that ends a row is left out.
 
     Of rows that differ in their insertions and species alone, the first is kept, with the species
     of all.
@@ -47,12 +77,11 @@ def read_alignment(
         path: The file. Its first row is the query.
         query: The sequence that the first row must be, X matching anything.
         realign: Put a file whose query is another onto `query`, see `onto_query`.
-
-    Returns:
-        The columns of an alignment record, see `alignment_columns`.
+        alternatives: Letters that the first row may have instead of the query's, by index: those
+            of the other components at a position of several. The record has the query's.
 
     Raises:
-        DataError: the file is missing, damaged, empty, ragged, not an alignment, or of another
+        DataError: the file is missing, damaged, empty, ragged, of another format, or of another
             sequence; or a package that reading or realigning it needs is missing.
     """
     text = _READERS.get(FORMATS.get(inner_suffix(path), "A3M"), _read_a3m)(path)
@@ -60,17 +89,21 @@ def read_alignment(
     _check_letters(path, letters, text.place)
     species = text.species
     if query is not None:
-        found = letters[0].tobytes().decode("ascii")
-        difference = _difference(found, query)
+        first_row = letters[0].tobytes().decode("ascii")
+        difference = _difference(first_row, query, alternatives)
         if difference and not realign:
-            raise DataError(f"{path}: {difference}")
+            insertions = int(text.lengths[0]) - len(first_row)
+            hint = f"; {insertions} of its letters are in lower case" if insertions else ""
+            raise DataError(f"{path}: {difference}{hint}")
         if difference:
             try:
                 letters, deletions = onto_query(letters, deletions, query)
             except DataError as error:
                 raise DataError(f"{path}: {error}") from None
             species = np.insert(species, 0, UNKNOWN_SPECIES)
-    return _distinct(letters, deletions, species)
+        else:
+            letters = _with_listed(letters, query, alternatives)
+    return Alignment(_distinct(letters, deletions, species), text.notes)
 
 
 def query_only(query: str) -> dict[str, NDArray[Any]]:
@@ -114,41 +147,31 @@ def alignment_columns(
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A file's rows: letters end to end, [row] lengths, [row] species, where a row stands."""
+    """The rows of a file.
+
+    Attributes:
+        letters: A3M text of all rows, end to end.
+        lengths: [row] number of letters.
+        species: [row] number of the species.
+        place: Name of a row's place in the file, for messages.
+        notes: Sentences on what was left out.
+    """
 
     letters: NDArray[np.uint8]
     lengths: NDArray[np.int64]
     species: NDArray[np.int32]
     place: Callable[[int], str]
+    notes: tuple[str, ...] = ()
 
 
 def _read_a3m(path: Path) -> _Text:
-    text = read_bytes(path)
-    rows: list[bytes] = []
-    headers: list[bytes] = []
-    lines: list[int] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if stripped.startswith(b">"):
-            rows.append(b"")
-            headers.append(stripped)
-            lines.append(number)
-        elif stripped.startswith(b"#") and not rows:
-            continue
-        elif stripped and not rows:
-            raise DataError(f"{path}: line {number}: not A3M: expected '>' before any sequence")
-        elif stripped:
-            rows[-1] += stripped.replace(b".", b"")
-    if not rows:
-        raise DataError(f"{path}: no rows: empty or truncated")
-    if b"" in rows:
-        line_number = lines[rows.index(b"")]
-        raise DataError(f"{path}: line {line_number}: a header without a sequence; truncated?")
+    text = read_a3m(path)
     return _Text(
-        np.frombuffer(b"".join(rows), np.uint8),
-        np.fromiter(map(len, rows), np.int64, len(rows)),
-        np.fromiter(map(species_number, headers), np.int32, len(rows)),
-        lambda row: f"line {lines[row]}",
+        np.frombuffer(b"".join(text.rows), np.uint8),
+        np.fromiter(map(len, text.rows), np.int64, len(text.rows)),
+        np.fromiter(map(species_number, text.headers), np.int32, len(text.rows)),
+        lambda row: f"line {text.lines[row]}",
+        tuple(text.notes),
     )
 
 
@@ -170,6 +193,7 @@ def _read_parquet(path: Path) -> _Text:
         raise DataError(
             f"{path}: reading Parquet needs pyarrow: pip install 'foldperf[data]'"
         ) from None
+    check_kind(path, read_head(path), PARQUET)
     try:
         with path.open("rb") as raw, parquet.ParquetFile(raw) as file:
             names = file.schema_arrow.names
@@ -188,6 +212,7 @@ def _read_parquet(path: Path) -> _Text:
     if not all(sequence):
         row = next(number for number, text in enumerate(sequence, start=1) if not text)
         raise DataError(f"{path}: row {row}: no sequence")
+    sequence = without_stops(sequence)
     species = (
         species_number(header or b"", name) if name else UNKNOWN_SPECIES
         for header, name in zip(comment, key, strict=True)
@@ -210,14 +235,22 @@ def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     starts = np.cumsum(text.lengths) - text.lengths
     insertions = np.diff(np.searchsorted(at, starts), append=len(at))
     width = text.lengths - insertions
+    if not width[0]:
+        in_lower_case = (
+            "; it is in lower case, which A3M has for insertions: write it in upper case"
+        )
+        raise DataError(
+            f"{path}: {text.place(0)}: the query has no aligned column"
+            f"{in_lower_case if insertions[0] else ''}"
+        )
     ragged = np.flatnonzero(width != width[0])
     if ragged.size:
         row = int(ragged[0])
+        lower_case = insertions[row] and f" and {insertions[row]} insertions, in lower case"
         raise DataError(
-            f"{path}: {text.place(row)}: {width[row]} aligned columns; the query has {width[0]}"
+            f"{path}: {text.place(row)}: {width[row]} aligned columns{lower_case or ''}; "
+            f"the query has {width[0]}"
         )
-    if not width[0]:
-        raise DataError(f"{path}: {text.place(0)}: the query has no aligned column")
     shape = (len(width), int(width[0]))
     letters = text.letters[~inserted].reshape(shape)
     # The cell after an insertion has as many before it as there are aligned letters. Past the last
@@ -243,14 +276,28 @@ def _check_letters(path: Path, letters: NDArray[np.uint8], place: Callable[[int]
         raise DataError(f"{path}: {place(0)}: the query has a gap in column {column + 1}")
 
 
-def _difference(found: str, query: str) -> str | None:
-    """Where a file's query is not the chain's sequence."""
-    if len(found) != len(query):
-        return f"the query has {len(found)} residues; the chain has {len(query)}"
-    for column, (ours, theirs) in enumerate(zip(found, query, strict=True), start=1):
-        if ours != theirs and "X" not in {ours, theirs}:
-            return f"the query has {ours} in column {column}; the chain has {theirs}"
+def _difference(first_row: str, query: str, alternatives: Mapping[int, str]) -> str | None:
+    """Return a sentence on where a file's query is not the chain's sequence, None if nowhere."""
+    if len(first_row) != len(query):
+        return f"the query has {len(first_row)} residues; the chain has {len(query)}"
+    for index, (letter, listed) in enumerate(zip(first_row, query, strict=True)):
+        if letter != listed and "X" not in {letter, listed}:
+            others = alternatives.get(index, "")
+            if letter not in others:
+                known = " or ".join([listed, *others])
+                return f"the query has {letter} in column {index + 1}; the chain has {known}"
     return None
+
+
+def _with_listed(
+    letters: NDArray[np.uint8], query: str, alternatives: Mapping[int, str]
+) -> NDArray[np.uint8]:
+    """Return the rows, the first with the chain's own letters where it has alternatives."""
+    changed = [index for index, others in alternatives.items() if chr(letters[0, index]) in others]
+    if changed:
+        letters = letters.copy()
+        letters[0, changed] = [ord(query[index]) for index in changed]
+    return letters
 
 
 def _distinct(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from refsys.data.compressed import read_bytes
+from refsys.data.compressed import check_kind, read_bytes
+from refsys.data.file_kind import BINARY_CIF
 
 _CATEGORIES = (
     *("entry", "atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym"),
@@ -32,7 +33,9 @@ def read_binary_cif(path: Path) -> Any:
     from biotite.structure.io.pdbx import BinaryCIFFile
     from gemmi import cif
 
-    content = msgpack.unpackb(read_bytes(path), raw=False)
+    packed = read_bytes(path)
+    check_kind(path, packed, BINARY_CIF)
+    content = msgpack.unpackb(packed, raw=False)
     if any(size > _MOST_VALUES for size in _declared_sizes(content)):
         raise ValueError("a column claims to unpack to more values than a structure has")
     document = cif.Document()

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from refsys.data.binary_cif import read_binary_cif
-from refsys.data.compressed import inner_suffix
-from refsys.errors import DataError
+from refsys.data.compressed import inner_suffix, read_text_of
+from refsys.data.file_kind import MMCIF
+from refsys.errors import DataError, one_line
 
 Column = list[str | None]
 BINARY = ".bcif"
+# Names of ignored data blocks that a note lists.
+_LISTED_BLOCKS = 3
 
 
 class CifTables:
@@ -18,6 +21,7 @@ class CifTables:
     Attributes:
         path: The file.
         name: The data block's.
+        notes: Sentences on data blocks of the file that are not read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,12 +39,14 @@ class CifTables:
         try:
             document = read_binary_cif(path) if binary else _read_text(path)
             blocks = [block for block in document if _has(block, "atom_site")]
-            names = [block.name for block in blocks]
+            # gemmi calls a block without a name by a space.
+            names = [block.name.strip() for block in blocks]
+            without_atoms = len(document) - len(blocks)
         except DataError:
             raise
         except Exception as error:
-            # Both libraries raise several unrelated classes; gemmi starts with the path.
-            reason = " ".join(str(error).replace(str(path), "").split()).lstrip(": ")
+            # Both libraries raise several unrelated classes; gemmi calls the text "data".
+            reason = " ".join(str(error).split()).removeprefix("data:")
             what = "BinaryCIF" if binary else "mmCIF"
             raise self.error(
                 f"not readable as {what}: {reason or type(error).__name__:.200}"
@@ -48,6 +54,16 @@ class CifTables:
         if not blocks:
             raise self.error("no _atom_site category: not a structure, or truncated")
         self.block, self.name = blocks[0], names[0]
+        self.notes = _ignored_blocks(names, without_atoms)
+
+    def entry_id(self) -> str:
+        """Return ``_entry.id``, empty where the file has none.
+
+        Raises:
+            DataError: it is not text.
+        """
+        column = self.columns("entry", [], optional=["id"], required=False)["id"]
+        return (column[0] or "") if column else ""
 
     def error(self, reason: str) -> DataError:
         """Return an error about this file, in one line whatever names the file has."""
@@ -101,7 +117,34 @@ def _has(block: Any, category: str) -> bool:
     return f"_{category}." in map(str.lower, block.get_mmcif_category_names())
 
 
+def _ignored_blocks(names: Sequence[str], without_atoms: int) -> list[str]:
+    """Return a sentence on the data blocks that are not read; nothing if there is no other block.
+
+    Args:
+        names: Of the data blocks that hold atoms; the first is read.
+        without_atoms: Number of data blocks that hold none.
+    """
+    ignored = []
+    if structures := names[1:]:
+        listed = ", ".join(structures[:_LISTED_BLOCKS])
+        more = ", ..." if len(structures) > _LISTED_BLOCKS else ""
+        noun = "structure" if len(structures) == 1 else "structures"
+        ignored.append(f"{len(structures)} other {noun} ({listed}{more})")
+    if without_atoms:
+        noun = "data block" if without_atoms == 1 else "data blocks"
+        ignored.append(f"{without_atoms} {noun} without atoms")
+    if not ignored:
+        return []
+    return [one_line(f"data block {names[0]} is read; ignored: {' and '.join(ignored)}")]
+
+
 def _read_text(path: Path) -> Any:
     from gemmi import cif
 
-    return cif.read(str(path))
+    content = read_text_of(path, MMCIF)
+    if (nul := content.find(b"\0")) >= 0:
+        line = content.count(b"\n", 0, nul) + 1
+        raise DataError(
+            f"{path}: not readable as mmCIF: line {line}: a NUL byte; copy or download it again"
+        )
+    return cif.read_string(content)

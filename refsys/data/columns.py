@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refsys.errors import DataError
-from refsys.files import new_folder, write_json
+from refsys.files import new_folder, parse_json, write_json
 
 FORMAT_VERSION = 5
-# What reading JSON of another form than expected may raise.
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+# Raised by JSON of another form than expected.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 _HEADER = "record.json"
 
 
@@ -212,7 +212,7 @@ def open_columns(path: Path, kind: str) -> Columns:
         DataError: it is missing, unreadable, of another kind or of another format version.
     """
     try:
-        header = json.loads((path / _HEADER).read_bytes())
+        header = parse_json((path / _HEADER).read_bytes())
         columns = Columns(path, header)
         found = (header["kind"], header["format"])
     except FileNotFoundError:

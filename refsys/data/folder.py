@@ -1,55 +1,106 @@
 """A folder of a user's own structures and alignments."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from refsys.data.alignment import FORMATS
 from refsys.data.cif_tables import BINARY
 from refsys.data.compressed import inner_suffix
+from refsys.data.entry_name import file_entry, file_stem
 from refsys.data.preparation import Sources
 from refsys.errors import DataError
 
 _STRUCTURES = frozenset({".cif", ".mmcif", BINARY})
 
 
-def sources_in(folder: Path) -> list[Sources]:
-    """What a folder has to prepare, sorted by name.
+class FolderContents(NamedTuple):
+    """The inputs of a folder.
 
-    Structures are ``NAME.cif``, ``NAME.mmcif`` or ``NAME.bcif``; the alignment of a chain is
-    ``NAME_CHAIN.a3m``, or with another suffix of `refsys.data.alignment.FORMATS`. All of them may
-    be compressed (``.gz``), but Parquet. Other files, hidden ones and folders are left alone.
+    Attributes:
+        sources: One entry for each structure, sorted by file name.
+        errors: One for each file that cannot be used beside the others.
+    """
+
+    sources: list[Sources]
+    errors: list[DataError]
+
+
+def folder_contents(folder: Path) -> FolderContents:
+    """Return what a folder has to prepare.
+
+    Structures are ``NAME.cif``, ``NAME.mmcif`` or ``NAME.bcif``, and name their entries, see
+    `file_entry`; the alignment of a chain is ``NAME_CHAIN.a3m``, or with another suffix of
+    `refsys.data.alignment.FORMATS`. All of them may be compressed (``.gz``), except Parquet. Where
+    the names of several structures fit, an alignment belongs to the longest. Other files, hidden
+    ones and folders are left alone.
+
+    Structures whose entries have one name are errors but the first, and so are alignments of one
+    chain, and alignments that belong to no structure.
 
     Raises:
-        DataError: the folder cannot be read or has no structure, two structures have one name, or
-            an alignment belongs to none.
+        DataError: the folder cannot be read or has no structure.
     """
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        structures = [path for path in files if _is_input(path, _STRUCTURES)]
+        alignments = [path for path in files if _is_input(path, FORMATS)]
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}") from None
-    files = [path for path in files if not path.name.startswith(".")]
-    structures: dict[str, Path] = {}
-    for path in files:
-        if inner_suffix(path) in _STRUCTURES:
-            before = structures.setdefault(_name(path), path)
-            if before != path:
-                raise DataError(f"{folder}: {before.name} and {path.name} have one name")
     if not structures:
         raise DataError(f"{folder}: no structure: no file ends in .cif, .mmcif or {BINARY}")
-    alignments: dict[str, dict[str, Path]] = {name: {} for name in structures}
-    for path in files:
-        if inner_suffix(path) in FORMATS:
-            name, _, chain = _name(path).rpartition("_")
-            if name not in structures or not chain:
-                raise DataError(f"{path}: no structure is called {name or _name(path)}")
-            before = alignments[name].setdefault(chain, path)
-            if before != path:
-                raise DataError(f"{folder}: {before.name} and {path.name} are of one chain")
-    return [
-        Sources(structure=path, alignments=alignments[name]) for name, path in structures.items()
-    ]
+    errors: list[DataError] = []
+    entries: dict[str, Path] = {}
+    for path in structures:
+        first = entries.setdefault(file_entry(path), path)
+        if first != path:
+            errors.append(
+                DataError(
+                    f"{path}: not prepared: {first.name} is the entry {file_entry(path)} already; "
+                    "rename one of them"
+                )
+            )
+    given: dict[Path, dict[str, Path]] = {path: {} for path in entries.values()}
+    for path in alignments:
+        try:
+            structure, chain = _chain_of(path, structures)
+            if structure not in given:
+                raise DataError(f"{path}: not used: its structure {structure.name} is not prepared")
+            first = given[structure].setdefault(chain, path)
+            if first != path:
+                raise DataError(
+                    f"{path}: not used: {first.name} is of the same chain; remove one of them"
+                )
+        except DataError as error:
+            errors.append(error)
+    return FolderContents(
+        [
+            Sources(structure=path, name=entry, alignments=given[path])
+            for entry, path in entries.items()
+        ],
+        errors,
+    )
 
 
-def _name(path: Path) -> str:
-    """The name of a file without what says its format."""
-    stem = path.name.removesuffix(".gz")
-    return stem[: stem.rindex(".")]
+def _is_input(path: Path, suffixes: Iterable[str]) -> bool:
+    """Return whether a path is a file of these formats, or a link to one that is missing."""
+    return inner_suffix(path) in suffixes and (path.is_file() or not path.exists())
+
+
+def _chain_of(alignment: Path, structures: Iterable[Path]) -> tuple[Path, str]:
+    """Return the structure that an alignment belongs to, and its chain.
+
+    Raises:
+        DataError: it belongs to none.
+    """
+    name = file_stem(alignment)
+    by_length = sorted(structures, key=lambda path: -len(file_stem(path)))
+    for fold in (str, str.lower):
+        for structure in by_length:
+            stem = file_stem(structure)
+            if fold(name).startswith(f"{fold(stem)}_") and len(name) > len(stem) + 1:
+                return structure, name[len(stem) + 1 :]
+    raise DataError(
+        f"{alignment}: not used: no structure is called {name.rpartition('_')[0] or name}; "
+        "expected NAME_CHAIN"
+    )

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refsys.data.a3m import without_final_nul
 from refsys.data.alignment import read_alignment
-from refsys.data.compressed import read_bytes
+from refsys.data.compressed import read_text_of
+from refsys.data.file_kind import FASTA
 from refsys.errors import DataError
 
 # Of the whole search: how many matches as good as that chance alone would give.
@@ -100,7 +102,7 @@ def _database(path: Path) -> Any:
 def _sequences(path: Path, state: tuple[int, int]) -> Any:
     del state
     easel = _pyhmmer().easel
-    content = read_bytes(path)
+    content = without_final_nul(read_text_of(path, FASTA, "FASTA"))
     try:
         with easel.SequenceFile(
             io.BytesIO(content), format="fasta", digital=True, alphabet=easel.Alphabet.amino()

@@ -38,12 +38,14 @@ class Residue:
         number: SEQRES position from 1, or its place in a non-polymer chain from 1.
         component: Chemical component, as in ``ALA``.
         atoms: Rows of its atoms in the atom columns.
+        listed: Components that SEQRES has at its position; empty in a non-polymer.
     """
 
     chain: int
     number: int
     component: str
     atoms: range
+    listed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Structure:
         resolution: Of the experiment, ångström; 0 if it has none.
         released: Day of its first release, or else of its deposition, as in ``2008-07-15``; empty
             if the file says neither.
+        entry_id: ``_entry.id``, empty if the file has none.
         notes: Sentences on what was left out or read in an unusual way.
     """
 
@@ -80,6 +83,7 @@ class Structure:
     component_bonds: Mapping[str, tuple[tuple[str, str], ...]]
     resolution: float
     released: str
+    entry_id: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -137,7 +141,7 @@ def read_structure(path: Path) -> Structure:
             first = len(order)
             order.extend(rows)
             places = range(first, len(order))
-            residues.append(Residue(index, number, component, places))
+            residues.append(Residue(index, number, component, places, tuple(allowed)))
             if rows:
                 connected.append(_connected(atoms, rows[0], places))
     for key, rows in rows_of.items():
@@ -160,7 +164,8 @@ def read_structure(path: Path) -> Structure:
         component_bonds=_read_component_bonds(tables),
         resolution=_read_resolution(tables),
         released=_read_released(tables),
-        notes=notes.sentences(),
+        entry_id=tables.entry_id(),
+        notes=(*tables.notes, *notes.sentences()),
     )
 
 

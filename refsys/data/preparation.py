@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from refsys.data.columns import Columns, record_name
-from refsys.data.store import Record, Store, check_entry
-from refsys.errors import DataError
+from refsys.data.entry_name import check_entry, file_entry, is_entry_name
+from refsys.data.store import Record, Store
+from refsys.errors import DataError, one_line
 
 _HERE = Path(__file__).parent
 # The modules that decide what a record of each kind holds: their text is part of its name.
 _MAKERS = {
     "structure": (
         *("assembly", "atom_site", "automorphisms", "binary_cif", "chemistry_notes", "cif_tables"),
-        *("columns", "components", "conformers", "connections", "entities", "grid"),
-        *("implied_entities", "interfaces", "mmcif", "modelled_chains", "notes", "polymers"),
-        *("preparation", "residue_layout", "standardization", "tokens", "vocabulary"),
+        *("columns", "components", "compressed", "conformers", "connections", "entities"),
+        *("entry_name", "file_kind", "grid", "implied_entities", "interfaces", "mmcif"),
+        *("modelled_chains", "notes", "polymers", "preparation", "residue_layout"),
+        *("standardization", "tokens", "vocabulary"),
     ),
-    "alignment": ("alignment", "homology", "realign", "species", "stockholm", "vocabulary"),
+    "alignment": (
+        *("a3m", "alignment", "compressed", "file_kind", "homology", "realign", "species"),
+        *("stockholm", "vocabulary"),
+    ),
     "pairing": ("pairing",),
     "hits": ("homology",),
     "templates": ("templates",),
@@ -33,6 +38,8 @@ class Sources:
 
     Attributes:
         structure: An mmCIF or BinaryCIF file.
+        name: Of the entry. None takes that of the data block, or that of the file where the block's
+            cannot name an entry.
         assembly: Name of a biological assembly, None for the asymmetric unit.
         alignments: Alignment file by chain name (label_asym_id). Protein chains without one, and
             whose sequence no other chain brings one for, get their sequence alone.
@@ -45,6 +52,7 @@ class Sources:
     """
 
     structure: Path
+    name: str | None = None
     assembly: str | None = None
     alignments: Mapping[str, Path] = field(default_factory=dict)
     realign: bool = False
@@ -64,6 +72,8 @@ class Prepared:
         dropped: Modelled atoms that do not belong to their residue and were left out.
         replaced: The other source file that the entry was made from before.
         repaired: What was wrong with each record that was there and had to be made again.
+        identity: The file's own names where they are not the entry's: of its data block, and
+            ``_entry.id``.
         notes: Sentences on what the files hold and the records do not.
     """
 
@@ -73,18 +83,19 @@ class Prepared:
     dropped: int = 0
     replaced: str | None = None
     repaired: tuple[str, ...] = ()
+    identity: str = ""
     notes: tuple[str, ...] = ()
 
 
 def prepare(store: Store, sources: Sources) -> Prepared:
-    """Builds the records of one structure, unless intact ones are there already.
+    """Build the records of one structure, unless intact ones are there already.
 
     Raises:
         DataError: a file cannot be used, an alignment or a template names a chain that is not a
             protein, or the store cannot be written.
     """
     maker = _EntryMaker(store, sources)
-    name = maker.structure(sources.structure, sources.assembly)
+    name = maker.structure(sources.structure, sources.assembly, sources.name)
     structure = store.record("structure", name)
     entry: str = structure.facts["entry"]
     alignments = maker.alignments(structure)
@@ -110,8 +121,31 @@ def prepare(store: Store, sources: Sources) -> Prepared:
         dropped=int(structure.facts["dropped_atoms"]),
         replaced=before[0] if before and before[1] != digest else None,
         repaired=tuple(maker.repaired),
-        notes=tuple(structure.facts["notes"]),
+        identity=_identity(structure.facts),
+        notes=(*structure.facts["notes"], *_alignment_notes(store, alignments)),
     )
+
+
+def _identity(facts: Mapping[str, Any]) -> str:
+    """Return the names that a file has for itself, where they are not the entry's."""
+    entry, assembly = facts["entry"], facts["assembly"]
+    if assembly is not None:
+        entry = entry.removesuffix(f"-assembly{assembly.lower()}")
+    names = {"data block": facts["block"], "_entry.id": facts["entry_id"]}
+    others = [
+        f"{what} {name or '(without a name)'}"
+        for what, name in names.items()
+        if name.lower() != entry and (name or what == "data block")
+    ]
+    if len(others) == 2 and facts["block"] == facts["entry_id"]:
+        others = others[:1]
+    return one_line(", ".join(others))
+
+
+def _alignment_notes(store: Store, alignments: Mapping[str, str]) -> list[str]:
+    """Return the notes of the distinct alignments of an entry."""
+    records = [store.record("alignment", name) for name in dict.fromkeys(alignments.values())]
+    return list(dict.fromkeys(note for record in records for note in record.facts["notes"]))
 
 
 class Maker:
@@ -151,13 +185,20 @@ class _EntryMaker(Maker):
     def _database_digest(self) -> str | None:
         return _digest(self._sources.database) if self._sources.database else None
 
-    def structure(self, path: Path, assembly: str | None) -> str:
-        """Name of the structure record."""
+    def structure(self, path: Path, assembly: str | None, entry: str | None = None) -> str:
+        """Name of the structure record.
+
+        Args:
+            path: The file.
+            assembly: A biological assembly, None for the asymmetric unit.
+            entry: The entry's name, None for that which the file gives.
+        """
         from refsys.data.components import dictionary_version
         from refsys.data.conformers import conformer_version
 
         determined = {
             "file": _digest(path),
+            "entry": entry or {"by the file": file_entry(path)},
             "assembly": assembly,
             "as_deposited": self._sources.as_deposited,
             "components": dictionary_version(),
@@ -166,7 +207,9 @@ class _EntryMaker(Maker):
         return self.record(
             "structure",
             determined,
-            lambda: _structure_record(path, assembly, as_deposited=self._sources.as_deposited),
+            lambda: _structure_record(
+                path, assembly, entry, as_deposited=self._sources.as_deposited
+            ),
         )
 
     def alignments(self, structure: Columns) -> dict[str, str]:
@@ -176,7 +219,7 @@ class _EntryMaker(Maker):
         by_sequence = _by_sequence(given, proteins)
         return {
             str(number): self._alignment(
-                chain["sequence"], given.get(chain["name"], by_sequence.get(chain["sequence"]))
+                chain, given.get(chain["name"], by_sequence.get(chain["sequence"]))
             )
             for number, chain in enumerate(structure.facts["chains"])
             if chain["name"] in proteins
@@ -207,9 +250,11 @@ class _EntryMaker(Maker):
                 records[str(number)] = self._templates(chain["sequence"], templates)
         return records
 
-    def _alignment(self, sequence: str, file: Path | None) -> str:
-        from refsys.data.alignment import query_only, read_alignment
+    def _alignment(self, chain: Mapping[str, Any], file: Path | None) -> str:
+        from refsys.data.alignment import Alignment, query_only, read_alignment_file
 
+        sequence: str = chain["sequence"]
+        alternatives = {int(index): letters for index, letters in chain["alternatives"].items()}
         realign, database = self._sources.realign, self._sources.database
         if not file and database:
             return self._searched(sequence, database)
@@ -217,14 +262,21 @@ class _EntryMaker(Maker):
             "sequence": sequence,
             "file": _digest(file) if file else None,
             "realign": realign,
+            "alternatives": chain["alternatives"] if file else {},
         }
 
         def build() -> Record:
-            columns = (
-                read_alignment(file, sequence, realign=realign) if file else query_only(sequence)
+            alignment = (
+                read_alignment_file(file, sequence, realign=realign, alternatives=alternatives)
+                if file
+                else Alignment(query_only(sequence), ())
             )
-            facts = {"sequence": sequence, "source": file.name if file else "query only"}
-            return columns, facts | {"rows": len(columns["codes"])}
+            return alignment.columns, {
+                "sequence": sequence,
+                "source": file.name if file else "query only",
+                "rows": len(alignment.columns["codes"]),
+                "notes": list(alignment.notes),
+            }
 
         return self.record("alignment", determined, build)
 
@@ -240,7 +292,7 @@ class _EntryMaker(Maker):
         def build() -> Record:
             columns = searched(sequence, database)
             facts = {"sequence": sequence, "source": database.name}
-            return columns, facts | {"rows": len(columns["codes"])}
+            return columns, facts | {"rows": len(columns["codes"]), "notes": []}
 
         return self.record("alignment", determined, build)
 
@@ -276,12 +328,15 @@ def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[
     return found
 
 
-def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -> Record:
+def _structure_record(
+    path: Path, assembly: str | None, name: str | None, *, as_deposited: bool
+) -> Record:
     from refsys.data.assembly import assembled
     from refsys.data.chemistry_notes import chemistry_notes
     from refsys.data.mmcif import read_structure
     from refsys.data.standardization import standardized
     from refsys.data.tokens import (
+        chain_alternatives,
         chain_contents,
         chain_sequence,
         dropped_atoms,
@@ -291,10 +346,13 @@ def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -
     structure = read_structure(path)
     changes = None if as_deposited else standardized(structure)
     structure = changes.structure if changes else structure
-    entry = structure.entry
+    block = structure.entry
+    if name is None:
+        name = block.lower() if is_entry_name(block.lower()) else file_entry(path)
+    entry = name
     if assembly is not None:
         structure = assembled(structure, path, assembly)
-        entry = f"{entry}-assembly{assembly}"
+        entry = f"{name}-assembly{assembly}"
     entry = check_entry(path, entry)
     columns = structure_columns(structure)
     if not len(columns["token_residue_type"]):
@@ -307,11 +365,16 @@ def _structure_record(path: Path, assembly: str | None, *, as_deposited: bool) -
             "polymer": chain.polymer,
             "contents": chain_contents(structure, number),
             "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
+            "alternatives": chain_alternatives(structure, number)
+            if chain.kind == "protein"
+            else {},
         }
         for number, chain in enumerate(structure.chains)
     ]
     return columns, {
         "entry": entry,
+        "block": block,
+        "entry_id": structure.entry_id,
         "notes": [*structure.notes, *chemistry_notes(structure, columns)],
         "assembly": assembly,
         "as_deposited": as_deposited,

@@ -2,70 +2,91 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from refsys.data.preparation import Prepared, Sources, prepare
 from refsys.data.store import Store
-from refsys.errors import DataError, RefsysError
+from refsys.errors import DataError, RefsysError, unexpected_error
 from refsys.processes import die_with_parent
 
-# What became of an entry: what was done, or why it could not be.
+# An entry as it was prepared, or why it could not be.
 Outcome = Prepared | RefsysError
+_Results = Generator[tuple[Sources, Outcome], None, list[Sources]]
 
 
 def prepare_all(
     store: Store, wanted: Sequence[Sources], workers: int
 ) -> Iterator[tuple[Sources, Outcome]]:
-    """Prepares structures and yields each as it is done, in no particular order.
+    """Prepare structures and yield each as it is done, in no particular order.
 
-    A process that dies, of a file that takes all memory say, fails its own structure alone.
+    Whatever happens on one of them, it fails alone: also if its process is killed, as by a fault in
+    a library or for want of memory.
 
     Args:
         store: Where to.
         wanted: What to prepare.
-        workers: How many at once, each in a process of its own; 1 prepares them in this process.
+        workers: Processes; 0 prepares in this one, and so does a structure that is the only one.
     """
     store.sweep()
-    if workers == 1 or len(wanted) < 2:
+    if workers == 0 or len(wanted) < 2:
         for sources in wanted:
             yield sources, _outcome(store, sources)
         return
-    left = {id(sources): sources for sources in wanted}
     # The largest files first, so that no process ends alone with one of them.
-    for sources, outcome in _in_processes(store, sorted(wanted, key=_size), workers):
-        del left[id(sources)]
-        yield sources, outcome
-    # A process died and took the others' work with it: who is left is tried alone.
-    for sources in left.values():
-        found = [outcome for _, outcome in _in_processes(store, [sources], 1)]
-        died = DataError(f"{sources.structure}: the process that prepared it was killed")
-        yield sources, found[0] if found else died
+    pending = deque(sorted(wanted, key=_size))
+    while pending:
+        # A process that died took the others of its pool with it: each of theirs is tried alone.
+        for sources in (yield from _in_processes(store, pending, workers)):
+            if (yield from _in_processes(store, deque([sources]), 1)):
+                yield (
+                    sources,
+                    DataError(
+                        f"{sources.structure}: the process that prepared it was killed; "
+                        "is there too little memory?"
+                    ),
+                )
 
 
-def _in_processes(
-    store: Store, wanted: Sequence[Sources], workers: int
-) -> Iterator[tuple[Sources, Outcome]]:
-    """As far as the processes live."""
+def _in_processes(store: Store, pending: deque[Sources], workers: int) -> _Results:
+    """Prepare in a pool of processes, as long as all of them live.
+
+    Args:
+        store: Where to.
+        pending: What to prepare; what is begun is taken out.
+        workers: Processes.
+
+    Returns:
+        What was being prepared when a process died.
+    """
     pool = ProcessPoolExecutor(
-        min(workers, len(wanted)),
+        min(workers, len(pending)),
         mp_context=get_context("spawn"),
         initializer=_start,
         initargs=(os.getpid(),),
     )
+    running: dict[Future[Outcome], Sources] = {}
     try:
-        todo: dict[Future[Outcome], Sources] = {
-            pool.submit(_outcome, store, sources): sources for sources in wanted
-        }
-        for future in as_completed(todo):
-            yield todo[future], future.result()
+        while pending or running:
+            while pending and len(running) < workers:
+                future = pool.submit(_outcome, store, pending[0])
+                running[future] = pending.popleft()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    sources = running.pop(future)
+                    yield sources, _result(sources, future)
+            if any(future.done() for future in running):
+                return list(running.values())
     except BrokenProcessPool:
-        return
+        # The pool takes nothing more.
+        return list(running.values())
     finally:
         # Interrupted, this does not wait for what runs: it dies with this process.
         pool.shutdown(wait=False, cancel_futures=True)
+    return []
 
 
 def _start(parent: int) -> None:
@@ -78,9 +99,27 @@ def _outcome(store: Store, sources: Sources) -> Outcome:
         return prepare(store, sources)
     except RefsysError as error:
         return error
+    except Exception as error:
+        return unexpected_error(sources.structure, error)
+
+
+def _result(sources: Sources, future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except Exception as error:
+        # The outcome could not be sent.
+        return unexpected_error(sources.structure, error)
 
 
 def _size(sources: Sources) -> int:
-    """Less for larger files."""
-    files = [sources.structure, *sources.alignments.values()]
-    return -sum(path.stat().st_size for path in files if path.is_file())
+    """Return a sort key that is less for larger files."""
+    return -sum(_bytes_of([sources.structure, *sources.alignments.values()]))
+
+
+def _bytes_of(files: Iterable[os.PathLike[str]]) -> Iterator[int]:
+    for path in files:
+        try:
+            yield os.stat(path).st_size
+        except (OSError, ValueError):
+            # Preparing it says why it cannot be read.
+            yield 0

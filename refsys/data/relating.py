@@ -8,7 +8,7 @@ that it is searched for again only when that changes.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from refsys.data.homology import Hits, hits_among, search_version
 from refsys.data.preparation import Maker
 from refsys.data.store import Record, Store, short_digest
 from refsys.data.templates import template_columns
-from refsys.errors import DataError
+from refsys.errors import DataError, RefsysError, unexpected_error
 
 # A template was released so long before what it is a template of.
 _BEFORE = timedelta(days=60)
@@ -33,11 +33,19 @@ _LARGEST_COPY = 0.95
 
 
 class Related(NamedTuple):
-    """What relating did: entries of which something changed, and templates found in all."""
+    """The result of a search for templates and clusters.
+
+    Attributes:
+        changed: Entries of which something changed.
+        templates: Chains that have templates.
+        repaired: What was wrong with each record that had to be made again.
+        errors: Of the entries that could not be searched for; they keep what was said of them.
+    """
 
     changed: int
     templates: int
     repaired: tuple[str, ...]
+    errors: tuple[RefsysError, ...] = ()
 
 
 class _Chain(NamedTuple):
@@ -51,7 +59,9 @@ class _Chain(NamedTuple):
 
 
 def relate(store: Store, entries: Collection[str] | None = None) -> Related:
-    """Finds the templates and clusters of entries among all of a store.
+    """Find the templates and clusters of entries among all of a store.
+
+    An entry for which that fails is one of the result's errors, and the search goes on.
 
     Args:
         store: Where they are.
@@ -59,7 +69,7 @@ def relate(store: Store, entries: Collection[str] | None = None) -> Related:
             them goes on as it began.
 
     Raises:
-        DataError: a record is damaged, the store cannot be written, or pyhmmer is missing.
+        DataError: the search itself fails: the store cannot be written, or pyhmmer is missing.
     """
     maker = Maker(store)
     structures = store.structures()
@@ -72,38 +82,65 @@ def relate(store: Store, entries: Collection[str] | None = None) -> Related:
         }
     )
     hits = _hits(maker, store, sequences)
-    number = {sequence: place for place, sequence in enumerate(sequences)}
-    cluster = _clusters(sequences, hits)
+    number = {sequence: index for index, sequence in enumerate(sequences)}
     candidates = _candidates(structures, number)
-    changed = found = 0
+    search = _Search(sequences, hits, number, _clusters(sequences, hits), candidates)
+    changed = templates = 0
+    errors: list[RefsysError] = []
     for entry, columns in structures.items():
         if entries is not None and entry not in entries:
             continue
-        chains = columns.facts["chains"]
-        templates: dict[str, str] = {}
-        for place, chain in enumerate(chains):
-            if chain["kind"] == "protein":
-                sequence = chain["sequence"]
-                like = hits.target[_run(hits.query, number[sequence])]
-                chosen = _chosen(columns, sequence, [candidates[each] for each in like])
-                record = _templates(maker, store, sequence, chosen)
-                templates |= {str(place): record} if record else {}
-        clusters = [
-            sequences[cluster[number[chain["sequence"]]]]
-            if len(chain["sequence"]) >= _SHORTEST_PROTEIN
-            else chain["contents"]
-            for chain in chains
-        ]
-        found += len(templates)
-        changed += store.write_relations(
-            entry,
-            {
-                "structure": columns.path.name,
-                "templates": templates,
-                "clusters": [short_digest(text) for text in clusters],
-            },
-        )
-    return Related(changed, found, tuple(maker.repaired))
+        try:
+            relations = _relations(maker, store, columns, search)
+            changed += store.write_relations(entry, relations)
+            templates += len(relations["templates"])
+        except RefsysError as error:
+            errors.append(error)
+        except Exception as error:
+            errors.append(unexpected_error(f"{columns.path}: {entry}", error))
+    return Related(changed, templates, tuple(maker.repaired), tuple(errors))
+
+
+class _Search(NamedTuple):
+    """What was found among all protein sequences of a store.
+
+    Attributes:
+        sequences: Sorted.
+        hits: Of each among all.
+        number: Of each sequence.
+        cluster: [sequence] number of its cluster's representative.
+        candidates: [sequence] chains of it that may be templates.
+    """
+
+    sequences: Sequence[str]
+    hits: Hits
+    number: Mapping[str, int]
+    cluster: Sequence[int]
+    candidates: Sequence[list[_Chain]]
+
+
+def _relations(maker: Maker, store: Store, columns: Columns, search: _Search) -> dict[str, Any]:
+    """Return what `Store.write_relations` keeps of an entry."""
+    chains = columns.facts["chains"]
+    templates: dict[str, str] = {}
+    for index, chain in enumerate(chains):
+        if chain["kind"] == "protein":
+            sequence = chain["sequence"]
+            like = search.hits.target[_run(search.hits.query, search.number[sequence])]
+            chosen = _chosen(columns, sequence, [search.candidates[target] for target in like])
+            record = _templates(maker, store, sequence, chosen)
+            templates |= {str(index): record} if record else {}
+    clusters = [
+        search.sequences[search.cluster[search.number[chain["sequence"]]]]
+        if len(chain["sequence"]) >= _SHORTEST_PROTEIN
+        else chain["contents"]
+        for chain in chains
+    ]
+    return {
+        "structure": columns.path.name,
+        "templates": templates,
+        "clusters": [short_digest(text) for text in clusters],
+    }
 
 
 def _hits(maker: Maker, store: Store, sequences: Sequence[str]) -> Hits:
@@ -192,8 +229,8 @@ def _templates(maker: Maker, store: Store, sequence: str, chosen: list[_Chain]) 
     def build() -> Record:
         fitting = []
         for record, name in parts:
-            opened = store.record("structure", record)
             try:
+                opened = store.record("structure", record)
                 template_columns(sequence, [(opened, name)])
             except DataError:
                 continue

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.compressed import read_bytes
+from refsys.data.a3m import without_final_nul
+from refsys.data.compressed import read_text_of
+from refsys.data.file_kind import STOCKHOLM
 from refsys.errors import DataError
 
 _START, _END = b"# STOCKHOLM 1.", b"//"
-_GAPS = np.isin(np.arange(256), np.frombuffer(b"-._~", np.uint8))
+_GAP_BYTES = b"-._~"
+_GAPS = np.isin(np.arange(256), np.frombuffer(_GAP_BYTES, np.uint8))
 _UPPER = np.array([ord(chr(code).upper()) if code < 128 else code for code in range(256)], np.uint8)
 _LOWER = np.array([ord(chr(code).lower()) if code < 128 else code for code in range(256)], np.uint8)
 _GAP_LETTER = ord("-")
@@ -35,31 +38,39 @@ class StockholmRows(NamedTuple):
 
 
 def read_stockholm(path: Path) -> StockholmRows:
-    """Reads the alignment of a Stockholm file, gzip-compressed if its name ends in ``.gz``.
+    """Read the alignment of a Stockholm file, gzip-compressed if its name ends in ``.gz``.
 
     Columns in which the first row, the query, has a gap are insertions.
 
     Raises:
         DataError: the file is missing, damaged, truncated, ragged, or has more than one alignment.
     """
-    rows, lines, described = _read(path, read_bytes(path))
+    text = without_final_nul(read_text_of(path, STOCKHOLM))
+    rows, lines, described = _read(path, text)
     width = len(next(iter(rows.values())))
     for name, row in rows.items():
         if len(row) != width:
             raise DataError(
                 f"{path}: line {lines[name]}: {len(row)} columns; the query has {width}"
             )
-    letters = np.frombuffer(b"".join(rows.values()), np.uint8).reshape(len(rows), width)
+    letters = np.frombuffer(b"".join(map(_without_stop, rows.values())), np.uint8)
+    letters = letters.reshape(len(rows), width)
     gap = _GAPS[letters]
     aligned = ~gap[0]
-    text = np.where(aligned, np.where(gap, _GAP_LETTER, _UPPER[letters]), _LOWER[letters])
+    text_letters = np.where(aligned, np.where(gap, _GAP_LETTER, _UPPER[letters]), _LOWER[letters])
     kept = aligned | ~gap
     return StockholmRows(
-        text[kept],
+        text_letters[kept],
         np.count_nonzero(kept, axis=1),
         [name + described.get(name, b"") for name in rows],
         list(lines.values()),
     )
+
+
+def _without_stop(row: bytearray) -> bytes:
+    """Return a row with a gap in place of the ``*`` that ends its sequence."""
+    sequence = row.rstrip(_GAP_BYTES)
+    return bytes(sequence[:-1] + b"-" + row[len(sequence) :] if sequence.endswith(b"*") else row)
 
 
 def _read(

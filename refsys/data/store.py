@@ -12,8 +12,6 @@ A store is plain files: copy it to another machine and measure there. `preparati
 
 import fcntl
 import hashlib
-import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,16 +22,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from refsys.data.columns import MALFORMED, Columns, open_columns, write_columns
+from refsys.data.entry_name import is_entry_name
 from refsys.errors import DataError
-from refsys.files import json_bytes, write_json
+from refsys.files import json_bytes, parse_json, write_json
 
 # Columns and facts of a record.
 Record = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 _LOCK = "lock"
-# An entry is a file's name and a word on the command line; synthetic inputs have one of their own.
-_ENTRY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-RESERVED_ENTRY = "synthetic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +112,11 @@ class Store:
             DataError: it was not prepared, or a record cannot be read. Contents are not compared
                 with their checksums: see `Example.verify`.
         """
-        if not _ENTRY.fullmatch(entry):
+        if not is_entry_name(entry):
             raise DataError(f"{self.root}: {entry!r} is not the name of an entry")
         path = self._manifest(entry)
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = parse_json(path.read_bytes())
             structure = str(manifest["structure"])
             alignments, templates = (
                 {int(chain): str(name) for chain, name in manifest[kind].items()}
@@ -151,7 +147,7 @@ class Store:
         found = {}
         for entry in self.entries():
             try:
-                manifest = json.loads(self._manifest(entry).read_bytes())
+                manifest = parse_json(self._manifest(entry).read_bytes())
                 columns = self.record("structure", str(manifest["structure"]))
                 columns.verify_facts()
                 found[entry] = columns
@@ -238,7 +234,7 @@ class Store:
     def source(self, entry: str) -> tuple[str, str] | None:
         """Name and hash of the file that an entry was made from, if there is one."""
         try:
-            manifest = json.loads(self._manifest(entry).read_bytes())
+            manifest = parse_json(self._manifest(entry).read_bytes())
             return str(manifest["source"]), str(manifest["source_sha256"])
         except (OSError, *MALFORMED):
             return None
@@ -286,7 +282,7 @@ class Store:
         """
         path = self._relations(entry)
         try:
-            relations = json.loads(path.read_bytes())
+            relations = parse_json(path.read_bytes())
             if relations["structure"] != structure:
                 return {}, own
             templates = {int(chain): str(name) for chain, name in relations["templates"].items()}
@@ -312,21 +308,6 @@ class Store:
 def short_digest(text: str) -> str:
     """12 hexadecimal digits of SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def check_entry(path: Path, name: str) -> str:
-    """The entry that a data block names.
-
-    Raises:
-        DataError: it cannot name one.
-    """
-    entry = name.lower()
-    if not _ENTRY.fullmatch(entry) or entry == RESERVED_ENTRY:
-        raise DataError(
-            f"{path}: data block {name!r:.80} cannot name an entry: letters, digits, "
-            f"'_', '.' and '-', 64 at most, and not {RESERVED_ENTRY}"
-        )
-    return entry
 
 
 def _remove(path: Path) -> None:

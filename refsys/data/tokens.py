@@ -83,6 +83,26 @@ def chain_sequence(structure: Structure, chain: int) -> str:
     )
 
 
+def chain_alternatives(structure: Structure, chain: int) -> dict[str, str]:
+    """Return the letters of the other components that residues of a protein chain are listed as.
+
+    Returns:
+        By index of the residue in the chain, as text: one letter for each standard amino acid that
+        its SEQRES position lists beside the component that the structure has.
+    """
+    residues = [residue for residue in structure.residues if residue.chain == chain]
+    letters = {
+        str(index): "".join(
+            AMINO_ACIDS[name]
+            for name in residue.listed
+            if name != residue.component and name in AMINO_ACIDS
+        )
+        for index, residue in enumerate(residues)
+        if len(residue.listed) > 1
+    }
+    return {index: text for index, text in letters.items() if text}
+
+
 def chain_contents(structure: Structure, chain: int) -> str:
     """What tells a chain from others that are no copies of it: its kind and its components."""
     components = [residue.component for residue in structure.residues if residue.chain == chain]

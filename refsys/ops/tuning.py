@@ -6,7 +6,6 @@ version, is ignored with a warning; the next ``foldperf tune`` replaces it.
 """
 
 import functools
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from refsys.errors import HomeError
-from refsys.files import write_json
+from refsys.files import parse_json, write_json
 from refsys.home import home
 from refsys.ops.scope import Watchers
 
@@ -111,8 +110,19 @@ def _read(key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
         path = path_of(key)
     except HomeError:  # nothing was kept
         return None
+    return read_options(path, key, names)
+
+
+def read_options(path: Path, key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
+    """Return the options that a file keeps for a key; None, with a warning, if it is damaged.
+
+    Args:
+        path: The file; None is returned if it does not exist.
+        key: What the options must be for.
+        names: Sorted names of the options.
+    """
     try:
-        table = json.loads(path.read_bytes())
+        table = parse_json(path.read_bytes())
         return _checked(table, key, names)
     except FileNotFoundError:
         return None
@@ -121,7 +131,7 @@ def _read(key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
         warnings.warn(
             f"tuned options in {path} are ignored ({reason}); foldperf tune makes them again",
             TuningWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return None
 

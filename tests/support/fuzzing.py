@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import random
 import resource
 import shutil
 import traceback
@@ -16,20 +17,28 @@ import msgpack
 import pyarrow as pa
 from pyarrow import parquet
 
+from analysis.errors import AnalysisError
+from bench.errors import BenchError
 from refsys.data.alignment import read_alignment
 from refsys.data.homology import searched
 from refsys.data.making import ExampleSpec, example_batch
 from refsys.data.preparation import Sources, prepare
 from refsys.data.relating import relate
 from refsys.data.store import Store
-from refsys.errors import DataError
-from support.mutations import mutated
+from refsys.errors import RefsysError, UnexpectedError
+from refsys.ops.tuning import TuningWarning
+from support.binary_cif import as_binary
+from support.mutations import FOREIGN, mutated, mutated_json
+from support.own_json import Reader, other_files, record_files
 
 LONGEST_S = 10.0
 MOST_BYTES = 2 * 2**30
 # Beyond it an allocation fails at once, so that the machine lives to tell.
 _ADDRESS_SPACE = 16 * 2**30
+# What readers of damaged files may raise.
+EXPECTED = (RefsysError, BenchError, AnalysisError, TuningWarning)
 _ALIGNMENT_ROWS = 200
+_READ = ("atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym")
 _QUERY = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQVKVKALPDAQFEVV"
 
 
@@ -41,8 +50,9 @@ class Target:
         name: Of the format.
         content: Of the sound file.
         suffix: Of its name.
-        read: Reads a path; its errors are `DataError` alone.
+        read: Reads a path; its errors are those that the project raises on purpose.
         wrap: What is done to the content after the damage.
+        damage: Content and the number of the input to damaged content.
     """
 
     name: str
@@ -50,6 +60,7 @@ class Target:
     suffix: str
     read: Callable[[Path], object]
     wrap: Callable[[bytes], bytes] = bytes
+    damage: Callable[[bytes, int], bytes] = mutated
 
 
 @dataclass
@@ -86,7 +97,7 @@ def targets(sources, folder: Path) -> list[list[Target]]:
         store = Store(folder / "scratch")
         shutil.rmtree(store.root, ignore_errors=True)
         done = prepare(store, Sources(structure=path))
-        relate(store)
+        _relate(store)
         return batch(store, done.entry)
 
     made = [
@@ -94,13 +105,43 @@ def targets(sources, folder: Path) -> list[list[Target]]:
         Target("mmCIF, compressed", text, ".cif.gz", structure, gzip.compress),
         Target("BinaryCIF", binary, ".bcif", structure),
         Target("BinaryCIF, atoms", _atoms_of(binary), ".bcif", structure, _with_atoms(binary)),
+        Target(
+            "BinaryCIF, strings",
+            as_binary(text.decode()),
+            ".bcif",
+            structure,
+            damage=_foreign_strings,
+        ),
         Target("gzip", gzip.compress(text), ".cif.gz", structure),
         Target("A3M", a3m, ".a3m", read_alignment),
         Target("Stockholm", stockholm, ".sto", read_alignment),
         Target("Parquet", _as_parquet(a3m), ".pqt", read_alignment),
         Target("FASTA", a3m.replace(b"-", b""), ".fasta", lambda path: searched(_QUERY, path)),
     ]
-    return [*([target] for target in made), _record_targets(sources, folder)]
+    stored = _record_targets(sources, folder)
+    return [
+        *([target] for target in made),
+        stored,
+        [
+            Target("JSON of the store", target.content, "", target.read, damage=mutated_json)
+            for target in stored
+            if target.content.startswith(b"{")
+        ],
+        _json_targets("records", record_files(), ".jsonl"),
+        _json_targets("other JSON", other_files(), ".json"),
+    ]
+
+
+def _json_targets(name: str, files: list[tuple[bytes, Reader]], suffix: str) -> list[Target]:
+    return [Target(name, content, suffix, read, damage=mutated_json) for content, read in files]
+
+
+def _relate(store: Store) -> None:
+    """Relates all entries; what goes wrong with one that nobody foresaw is a fault."""
+    for error in relate(store).errors:
+        if isinstance(error, UnexpectedError):
+            raise AssertionError(error.details)
+        raise error
 
 
 def batch(store: Store, entry: str) -> object:
@@ -146,6 +187,27 @@ def _with_atoms(binary: bytes) -> Callable[[bytes], bytes]:
     return wrap
 
 
+def _foreign_strings(binary: bytes, seed: int) -> bytes:
+    """The file with letters of a column of strings replaced by what is no ASCII."""
+    draw = random.Random(seed)
+    content = msgpack.unpackb(binary)
+    (block,) = content["dataBlocks"]
+    encodings = [
+        encoding
+        for category in block["categories"]
+        if category["name"].lstrip("_") in _READ
+        for column in category["columns"]
+        for encoding in column["data"]["encoding"]
+        if encoding.get("stringData")
+    ]
+    for encoding in draw.sample(encodings, draw.choice((1, 1, 2, 5))):
+        letters = list(encoding["stringData"])
+        for index in draw.sample(range(len(letters)), min(len(letters), draw.choice((1, 3)))):
+            letters[index] = draw.choice([text for text in FOREIGN if len(text) == 1])
+        encoding["stringData"] = "".join(letters)
+    return msgpack.packb(content)
+
+
 def _record_targets(sources, folder: Path) -> list[Target]:
     """Each file of a prepared entry, damaged where it lies."""
     sound, store = Store(folder / "sound"), Store(folder / "altered")
@@ -157,7 +219,7 @@ def _record_targets(sources, folder: Path) -> list[Target]:
         def run(path: Path) -> object:
             shutil.copy(path, store.root / where)
             try:
-                relate(store)
+                _relate(store)
                 return batch(store, entry)
             finally:
                 shutil.copy(sound.root / where, store.root / where)
@@ -231,14 +293,14 @@ def _feed(wanted, numbers, folder, results) -> None:
     for number in numbers:
         target = _target(wanted, number)
         path = folder / f"damaged{target.suffix}"
-        path.write_bytes(target.wrap(mutated(target.content, number)))
+        path.write_bytes(target.wrap(target.damage(target.content, number)))
         # The high-water mark of the process begins anew.
         Path("/proc/self/clear_refs").write_text("5")
         start = perf_counter()
         kind, message = "value", ""
         try:
             target.read(path)
-        except DataError as error:
+        except EXPECTED as error:
             message = str(error)
             kind = "error" if "\n" not in message else "fault"
         except BaseException:

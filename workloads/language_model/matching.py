@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from refsys.files import write_json
+from refsys.data.columns import MALFORMED
+from refsys.files import parse_json, write_json
 from refsys.home import home
 from workloads.errors import WorkloadError
 from workloads.peak import predicted_peak_bytes
@@ -106,8 +107,10 @@ def kept(what: str, workload: Workload, config: Config, compute: Callable[[], in
     """
     name = json.dumps([what, workload.name, config, torch.__version__, _sources()], sort_keys=True)
     path = home() / "costs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(path.read_bytes())["value"])
+    with suppress(OSError, *MALFORMED):
+        stored = parse_json(path.read_bytes())["value"]
+        if isinstance(stored, int) and not isinstance(stored, bool):
+            return stored
     value = compute()
     # A machine without a place to write to computes it again.
     with suppress(OSError):

@@ -67,7 +67,7 @@ def test_what_finds_nothing_has_itself_alone(database, sequence):
     ("content", "reason"),
     [
         (b"", "not FASTA"),
-        (b"data_x\n", "not FASTA"),
+        (b"data_x\n", "not readable as FASTA: the file is mmCIF"),
         (b"\x00\x01\x02" * 50, "not FASTA"),
         (b">a\nMK1T\n", "not FASTA"),
         (None, "No such file"),

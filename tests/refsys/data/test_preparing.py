@@ -3,6 +3,7 @@
 import filecmp
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -17,7 +18,7 @@ from support import HANG_S
 from support.mmcif import mmcif
 
 from bench.cli import main
-from refsys.data.folder import sources_in
+from refsys.data.folder import folder_contents
 from refsys.data.preparation import Sources
 from refsys.data.preparing import prepare_all
 from refsys.data.relating import relate
@@ -44,7 +45,7 @@ def folder(sources, tmp_path_factory):
 def whole(folder, tmp_path_factory):
     """A store of the folder that nothing happened to."""
     store = Store(tmp_path_factory.mktemp("whole"))
-    for _, done in prepare_all(store, sources_in(folder), 1):
+    for _, done in prepare_all(store, folder_contents(folder).sources, 0):
         assert not isinstance(done, Exception), done
     relate(store)
     return store
@@ -70,7 +71,7 @@ def assert_same(one, two):
 
 class TestFolder:
     def test_structures_and_their_alignments(self, folder):
-        found = {s.structure.name.partition(".")[0]: s for s in sources_in(folder)}
+        found = {s.structure.name.partition(".")[0]: s for s in folder_contents(folder).sources}
         assert sorted(found) == sorted(ENTRIES)
         assert found["2q2k"].alignments == {"B": folder / "2q2k_B.sto"}
         assert not found["1ubq"].alignments
@@ -79,30 +80,75 @@ class TestFolder:
         for name in ("my_x.1.cif.gz", "my_x.1_A.a3m.gz", "b.BCIF", ".hidden.cif", "notes.txt"):
             (tmp_path / name).write_text("")
         (tmp_path / "folder.cif").mkdir()
-        one, two = sources_in(tmp_path)
+        one, two = folder_contents(tmp_path).sources
         assert one.structure.name == "b.BCIF"
         assert two.alignments == {"A": tmp_path / "my_x.1_A.a3m.gz"}
 
-    @pytest.mark.parametrize(
-        ("names", "reason"),
-        [
-            ((), "no structure"),
-            (("notes.txt",), "no structure"),
-            (("a.cif", "a.bcif"), r"a\.bcif and a\.cif have one name"),
-            (("a.cif", "b_A.a3m"), r"b_A\.a3m: no structure is called b"),
-            (("a.cif", "a.a3m"), r"a\.a3m: no structure is called a"),
-            (("a.cif", "a_A.a3m", "a_A.sto"), r"a_A\.a3m and a_A\.sto are of one chain"),
-        ],
-    )
-    def test_what_is_refused(self, tmp_path, names, reason):
+    @pytest.mark.parametrize("names", [(), ("notes.txt",), ("x.pdb", "x_A.a3m")])
+    def test_folder_without_a_structure_is_refused(self, tmp_path, names):
         for name in names:
             (tmp_path / name).write_text("")
-        with pytest.raises(DataError, match=reason):
-            sources_in(tmp_path)
+        with pytest.raises(DataError, match="no structure: no file ends in"):
+            folder_contents(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("names", "entries", "reason"),
+        [
+            (
+                ("a.cif", "a.bcif.gz"),
+                ["a"],
+                r"/a\.cif: not prepared: a\.bcif\.gz is the entry a al",
+            ),
+            (("A.cif", "a.cif"), ["a"], r"/a\.cif: not prepared: A\.cif is the entry a already"),
+            (
+                ("a b.cif", "a-b.cif"),
+                ["a-b"],
+                r"/a-b\.cif: not prepared: a b\.cif is the entry a-b",
+            ),
+            (
+                ("a.cif", "b_A.a3m"),
+                ["a"],
+                r"/b_A\.a3m: not used: no structure is called b; expected",
+            ),
+            (("a.cif", "a.a3m"), ["a"], r"/a\.a3m: not used: no structure is called a; expected"),
+            (("a.cif", "a_.a3m"), ["a"], r"/a_\.a3m: not used: no structure is called a; expected"),
+            (
+                ("a.cif", "a_A.a3m", "a_A.sto"),
+                ["a"],
+                r"/a_A\.sto: not used: a_A\.a3m is of the same chain; remove one of them",
+            ),
+            (("A.cif", "a.cif", "a_B.a3m"), ["a"], r"/a_B\.a3m: not used: its structure a\.cif is"),
+        ],
+    )
+    def test_file_that_fits_no_entry_is_an_error_and_the_others_are_prepared(
+        self, tmp_path, names, entries, reason
+    ):
+        for name in names:
+            (tmp_path / name).write_text("")
+        contents = folder_contents(tmp_path)
+        assert [sources.name for sources in contents.sources] == entries
+        assert re.search(reason, str(contents.errors[-1]))
+        assert len(contents.errors) == (2 if names[0] == "A.cif" and len(names) == 3 else 1)
+
+    def test_alignment_belongs_to_the_longest_name_with_or_without_its_case(self, tmp_path):
+        for name in ("a.cif", "a_b.cif", "a_b_c_d.a3m", "A_x_1.a3m", "a_b.a3m"):
+            (tmp_path / name).write_text("")
+        contents = folder_contents(tmp_path)
+        given = {sources.name: dict(sources.alignments) for sources in contents.sources}
+        assert given == {
+            "a": {"x_1": tmp_path / "A_x_1.a3m", "b": tmp_path / "a_b.a3m"},
+            "a_b": {"c_d": tmp_path / "a_b_c_d.a3m"},
+        }
+        assert not contents.errors
+
+    def test_link_to_a_missing_structure_is_one_of_the_structures(self, tmp_path):
+        (tmp_path / "gone.cif").symlink_to(tmp_path / "nowhere.cif")
+        os.mkfifo(tmp_path / "pipe.cif")
+        assert [s.name for s in folder_contents(tmp_path).sources] == ["gone"]
 
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(DataError, match="none: No such file"):
-            sources_in(tmp_path / "none")
+            folder_contents(tmp_path / "none")
 
     def test_it_takes_the_place_of_a_structure(self, folder, capsys):
         assert main(["prepare", "x.cif", "--from", str(folder)]) == 2
@@ -112,7 +158,7 @@ class TestFolder:
 class TestProcesses:
     def test_their_number_changes_nothing(self, folder, whole, tmp_path):
         store = Store(tmp_path)
-        assert len(list(prepare_all(store, sources_in(folder), 2))) == len(ENTRIES)
+        assert len(list(prepare_all(store, folder_contents(folder).sources, 2))) == len(ENTRIES)
         relate(store)
         assert_same(tmp_path, whole.root)
 
@@ -126,13 +172,6 @@ class TestProcesses:
         assert "bad.cif: no _atom_site category" in said.err
         assert "bad.cif: not prepared" in said.out
         assert Store(tmp_path / "store").entries() == sorted(ENTRIES)
-
-    def test_two_files_of_one_entry_are_told(self, tmp_path, capsys):
-        for name in ("a.cif", "b.cif"):
-            (tmp_path / name).write_text(mmcif() + f"# {name}\n")
-        store = str(tmp_path / "store")
-        assert main(["prepare", "--from", str(tmp_path), "--store", store, "--workers", "1"]) == 2
-        assert "a.cif and b.cif are both test; one is lost" in capsys.readouterr().err
 
     def test_repairs_are_said(self, folder, whole, tmp_path, capsys):
         store = tmp_path / "store"
@@ -173,7 +212,7 @@ def spawned(pid):
 
 
 def prepare_here(store, wanted):
-    list(prepare_all(store, wanted, 1))
+    list(prepare_all(store, wanted, 0))
     relate(store)
 
 
@@ -183,7 +222,7 @@ def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
     for _ in range(20):
         shutil.rmtree(tmp_path / "records", ignore_errors=True)
         # Forked, they need not import everything anew.
-        arguments = (Store(tmp_path), sources_in(folder))
+        arguments = (Store(tmp_path), folder_contents(folder).sources)
         fork = get_context("fork")
         running = [fork.Process(target=prepare_here, args=arguments) for _ in range(3)]
         for process in running:
@@ -206,13 +245,14 @@ def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
 def prepare_on_a_full_disk(store, wanted, said):
     """A limit on file sizes fails like a full disk: the write is refused."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
-    said.put([str(done) for _, done in prepare_all(store, wanted, 1)])
+    said.put([str(done) for _, done in prepare_all(store, wanted, 0)])
 
 
 def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, tmp_path):
     fork, store = get_context("fork"), Store(tmp_path)
     said = fork.Queue()
-    process = fork.Process(target=prepare_on_a_full_disk, args=(store, sources_in(folder), said))
+    wanted = folder_contents(folder).sources
+    process = fork.Process(target=prepare_on_a_full_disk, args=(store, wanted, said))
     process.start()
     lines = said.get(timeout=HANG_S)
     process.join()
@@ -223,7 +263,7 @@ def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, t
         assert "\n" not in line
     assert not store.entries()
     assert not list(tmp_path.rglob(".*"))
-    prepare_here(store, sources_in(folder))
+    prepare_here(store, folder_contents(folder).sources)
     assert_same(tmp_path, whole.root)
 
 

@@ -205,11 +205,15 @@ class TestStore:
     @pytest.mark.parametrize(
         "block", ["/tmp/victim", "../../x", "", "a/b", "x" * 300, "synthetic", "Synthetic"]
     )
-    def test_a_data_block_that_cannot_name_an_entry_is_refused(self, tmp_path, structure, block):
+    def test_entry_is_named_by_its_file_when_the_data_block_cannot_name_it(
+        self, tmp_path, structure, block
+    ):
+        structure = structure.rename(tmp_path / "My File.cif")
         structure.write_text(mmcif(header=f"data_{block}\n#\n"))
-        with pytest.raises(DataError, match=r"test\.cif: data block .* cannot name an entry"):
-            prepare(Store(tmp_path / "store"), Sources(structure=structure))
-        assert [path.name for path in (tmp_path / "store").iterdir()] == ["lock"]
+        done = prepare(Store(tmp_path / "store"), Sources(structure=structure))
+        assert done.entry == "my-file"
+        assert done.identity == f"data block {block or '(without a name)'}"
+        assert Store(tmp_path / "store").open("my-file").structure.facts["block"] == block
 
     @pytest.mark.parametrize("entry", ["../examples/test", "", "/etc/passwd"])
     def test_a_path_is_not_an_entry(self, tmp_path, structure, entry):

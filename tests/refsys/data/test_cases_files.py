@@ -1,0 +1,234 @@
+"""Small files that other tools wrote or downloads left, each with the outcome that it must have."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.mmcif import mmcif
+
+from bench.cli import main
+from refsys.data.store import Store
+from refsys.data.vocabulary import PROTEIN_LETTERS
+
+CASES = Path(__file__).resolve().parents[2] / "cases"
+QUERY = "MGSKACDHFWLV"
+HIT = "MGTKACDHYWLV"
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """Run ``foldperf prepare`` and return status, store, output and error output."""
+
+    def run(*words):
+        store = tmp_path / "store"
+        status = main(["prepare", *map(str, words), "--store", str(store)])
+        captured = capsys.readouterr()
+        return status, Store(store), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write files into a folder and return it."""
+
+    def write(files):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder
+
+    return write
+
+
+def letters(sequence):
+    return PROTEIN_LETTERS[np.frombuffer(sequence.encode(), np.uint8)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("case", "note"),
+    [
+        ("aln_bom", ""),
+        ("aln_colabfold_nul_end", ""),
+        ("aln_star_end", ""),
+        (
+            "aln_hhsuite_ss",
+            "foldperf: q.cif: in_A.a3m: skipped ss_pred, ss_conf: no sequences, but their "
+            "annotation\n",
+        ),
+    ],
+)
+def test_msa_of_another_tool_is_read_as_its_two_sequences(prepare, case, note):
+    files = CASES / case
+    for _ in range(2):
+        status, store, _, errors = prepare(
+            files / "q.cif", "--alignment", f"A={files / 'in_A.a3m'}"
+        )
+        assert (status, errors) == (0, note)
+    (entry,) = store.entries()
+    assert store.open(entry).alignments[0]["codes"].tolist() == [letters(QUERY), letters(HIT)]
+
+
+def test_msa_with_its_query_in_lower_case_is_refused_by_that_name(prepare):
+    files = CASES / "aln_lower_query"
+    status, store, _, errors = prepare(files / "q.cif", "--alignment", f"A={files / 'in_A.a3m'}")
+    assert status == 2
+    assert errors == (
+        f"foldperf: {files / 'in_A.a3m'}: line 1: the query has no aligned column; it is in lower "
+        "case, which A3M has for insertions: write it in upper case\n"
+    )
+    assert not store.entries()
+
+
+def test_structure_with_a_byte_order_mark_is_read(prepare):
+    status, store, out, errors = prepare("--from", CASES / "bom")
+    assert (status, errors) == (0, "")
+    assert out == "in: 12 tokens, 2 records built; data block crlf\n"
+    assert store.open("in").tokens == 12
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [
+        ("pdb_as_cif", "in PDB format; convert it, for example with 'gemmi convert', or download"),
+        ("gz_named_cif", "gzip-compressed; add .gz to its name, or unpack it"),
+    ],
+)
+def test_structure_of_another_format_is_refused_by_its_name(prepare, case, kind):
+    status, store, _, errors = prepare("--from", CASES / case)
+    assert status == 2
+    path = CASES / case / "in.cif"
+    assert errors.startswith(f"foldperf: {path}: not readable as mmCIF: the file is {kind}")
+    assert errors.count("\n") == 1
+    assert not store.entries()
+
+
+def test_files_that_share_a_data_block_are_entries_of_their_own(prepare):
+    status, store, out, errors = prepare("--from", CASES / "folder_same_block", "--workers", 0)
+    assert (status, errors) == (0, "")
+    assert store.entries() == ["p0", "p1", "p2"]
+    for entry in store.entries():
+        assert f"{entry}: 12 tokens, " in out
+        facts = store.open(entry).structure.facts
+        assert (facts["entry"], facts["block"], facts["entry_id"]) == (entry, "model", "")
+    assert out.count("; data block model\n") == 3
+
+
+def test_structure_that_cannot_be_stored_does_not_stop_the_others_of_its_folder(prepare):
+    status, store, out, errors = prepare("--from", CASES / "folder_nonascii", "--workers", 0)
+    assert status == 2
+    assert errors.startswith(f"foldperf: {CASES / 'folder_nonascii' / 'b.cif'}: ")
+    assert errors.count("\n") == 1
+    assert "b.cif: not prepared" in out
+    assert store.entries() == ["a", "c"]
+
+
+def test_compressed_files_whatever_their_suffixes_case_are_read(prepare, folder):
+    text = mmcif().encode()
+    mine = folder({"One.CIF.GZ": gzip.compress(text), "two.mmCIF": b"\xef\xbb\xbf" + text})
+    status, store, _, errors = prepare("--from", mine, "--workers", 0)
+    assert (status, errors) == (0, "")
+    assert store.entries() == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "note"),
+    [
+        (
+            [mmcif(), mmcif(header="data_SECOND\n")],
+            "data block TEST is read; ignored: 1 other structure (SECOND)",
+        ),
+        (
+            ["data_comment\n_a.b c\n", *(mmcif(header=f"data_m{i}\n") for i in range(5))],
+            "data block m0 is read; ignored: 4 other structures (m1, m2, m3, ...) and 1 data block "
+            "without atoms",
+        ),
+        (
+            [mmcif(), "data_comp_ZN\n_a.b c\n", "data_comp_MSE\n_a.b c\n"],
+            "data block TEST is read; ignored: 2 data blocks without atoms",
+        ),
+    ],
+)
+def test_other_data_blocks_of_a_file_are_reported(prepare, folder, blocks, note):
+    mine = folder({"x.cif": "".join(blocks)})
+    for _ in range(2):
+        status, store, _, errors = prepare("--from", mine)
+        assert (status, errors) == (0, f"foldperf: x.cif: {note}\n")
+    assert store.open("x").structure.facts["notes"] == [note]
+
+
+def test_names_inside_a_file_are_printed_where_they_are_not_the_entrys(prepare, folder):
+    entry_id = "_entry.id 9XYZ\n"
+    mine = folder(
+        {
+            "test.cif": mmcif(),
+            "a.cif": mmcif(header=f"data_9XYZ\n{entry_id}"),
+            "b.cif": mmcif(header=f"data_model\n{entry_id}"),
+            "9xyz.cif": mmcif(header=f"data_9XYZ\n{entry_id}# again\n"),
+            "c.cif": mmcif(header="data_\n"),
+        }
+    )
+    _, store, out, _ = prepare("--from", mine, "--workers", 0)
+    lines = dict(line.partition("] ")[2].split(": ", 1) for line in out.splitlines()[:5])
+    identity = {entry: text.partition("built; ")[2] for entry, text in lines.items()}
+    assert identity == {
+        "test": "",
+        "a": "data block 9XYZ",
+        "b": "data block model, _entry.id 9XYZ",
+        "9xyz": "",
+        "c": "data block (without a name)",
+    }
+    assert store.open("b").structure.facts["entry_id"] == "9XYZ"
+
+
+def test_file_alone_keeps_the_name_of_its_data_block(prepare, folder):
+    mine = folder({"p0.cif": mmcif()})
+    status, store, out, _ = prepare(mine / "p0.cif")
+    assert status == 0
+    assert out.startswith("test: ")
+    assert store.entries() == ["test"]
+
+
+FIVE_BROKEN = {
+    "b0.cif": mmcif()[:900],
+    "b1.cif": b"\x1f\x8b\x08 not a whole stream",
+    "b2.cif": "<!DOCTYPE html><html><body>404</body></html>",
+    "b3.cif": mmcif().replace(" 8.5 3.0 0.0 ", " 8.5 nan 0.0 "),
+    "b4.cif": "",
+}
+
+
+def test_five_broken_files_of_fifty_are_five_lines_and_the_others_are_prepared(prepare, folder):
+    sound = {f"s{number}.cif": f"# {number}\n{mmcif()}" for number in range(45)}
+    status, store, out, errors = prepare("--from", folder(sound | FIVE_BROKEN), "--workers", 0)
+    assert status == 2
+    assert store.entries() == sorted(Path(name).stem for name in sound)
+    lines = sorted(errors.splitlines())
+    assert len(lines) == 5
+    for name, line in zip(FIVE_BROKEN, lines, strict=True):
+        assert f"/{name}: " in line
+        assert f"{name}: not prepared" in out
+
+
+def test_misplaced_alignment_of_a_folder_is_named_and_the_structures_are_prepared(prepare, folder):
+    mine = folder({"x.cif": mmcif(), "y_A.a3m": ">q\nMGXA\n"})
+    status, store, _, errors = prepare("--from", mine)
+    assert status == 2
+    assert errors == (
+        f"foldperf: {mine / 'y_A.a3m'}: not used: no structure is called y; expected NAME_CHAIN\n"
+    )
+    assert store.entries() == ["x"]
+
+
+def test_file_names_of_any_bytes_are_prepared_and_printed(prepare, folder):
+    mine = folder({"x.cif": mmcif(), "α β.cif": f"# 2\n{mmcif()}", "two\nlines.cif": "data_\n"})
+    shutil.copy(mine / "x.cif", bytes(mine) + b"/\xff.cif")
+    status, store, out, errors = prepare("--from", mine, "--workers", 0)
+    assert status == 2
+    assert len(store.entries()) == 3
+    assert errors.count("\n") == 1
+    assert "two lines.cif: no _atom_site category" in errors
+    out.encode("utf-8")
