@@ -88,7 +88,7 @@ def git_state(root: Path = ROOT) -> dict[str, Any]:
         except (OSError, subprocess.SubprocessError):
             pass
     try:
-        stamp = json.loads((root / STAMP).read_text())
+        stamp = json.loads((root / STAMP).read_text(encoding="utf-8"))
         state = {key: stamp[key] for key in ("sha", "dirty", "diff_sha256", "commit_time")}
         source = source_sha256(root)
         if stamp["source_sha256"] != source:
@@ -102,7 +102,7 @@ def _from_git(root: Path) -> dict[str, Any]:
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=30
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=30
         ).stdout.strip()
 
     outside = ("--", ".", ":(exclude)results")

@@ -94,7 +94,9 @@ def _check_committed(root: Path) -> None:
     if os.environ.get(DIRTY):
         return
     command = ["git", "-C", str(root), "status", "--porcelain", "--", *_SOURCES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if changed := done.stdout.splitlines():
         raise UsageError(
             f"{changed[0][3:]} differs from the commit that asv would file it under: "

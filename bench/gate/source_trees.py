@@ -118,7 +118,9 @@ def _copy(source: Path, folder: Path) -> None:
 def _git(root: Path, *arguments: str) -> str:
     # Without optional locks, 'git status' does not refresh the index on the way.
     command = ["git", "-C", str(root), "--no-optional-locks", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if found.returncode:
         raise UsageError(
             f"{root}: git {arguments[0]}: {_said(found.stderr.encode())}; name the folder of a "
