@@ -94,7 +94,7 @@ def write_report(
         _remove_former(folder)
         tables = _tables(table, growth, others, chapters)
         for name, text in tables.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
         page = _page(
             chapters=[
                 {"chapter": each, "figures": [_image(f, folder, source) for f in each.figures]}
@@ -112,7 +112,7 @@ def write_report(
             published_shown=bool(shown),
             unmeasured=unmeasured,
         )
-        (folder / PAGE).write_text(page)
+        (folder / PAGE).write_text(page, encoding="utf-8")
         drawn = [f"{f.name}.{suffix}" for c in chapters for f in c.figures for suffix in FORMATS]
         _write_manifest(folder, source, [PAGE, *tables, *drawn])
     except OSError as error:
@@ -127,7 +127,7 @@ def _page(*, rows: Sequence[Row], **content: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **content,
         rows=rows,
         statuses=sorted(Counter(row.status for row in rows).items()),
@@ -192,7 +192,7 @@ def _tables(
 
 def _write_manifest(folder: Path, source: str, names: Sequence[str]) -> None:
     content = {"source": source, "files": sorted(names)}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _remove_former(folder: Path) -> None:

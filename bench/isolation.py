@@ -161,12 +161,12 @@ def _family(pid: int) -> list[int]:
         with suppress(OSError):
             for path in list(Path(f"/proc/{current}/task").glob("*/children")):
                 with suppress(OSError):
-                    waiting += [int(child) for child in path.read_text().split()]
+                    waiting += [int(child) for child in path.read_text(encoding="utf-8").split()]
     return found
 
 
 def _resident(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0

@@ -35,7 +35,7 @@ def learning_record(
         Provenance, configuration, ``curve`` (a point for each pass over all draws: steps done, mean
         of every part of the loss, seconds) and ``ratio``: the last pass's loss over the first's.
     """
-    steps = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     passes = [
         steps[first : first + config.repeat]
         for first in range(0, len(steps) - config.repeat + 1, config.repeat)

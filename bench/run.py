@@ -248,7 +248,7 @@ class Runner:
         try:
             with tempfile.TemporaryDirectory(prefix="foldperf-case-") as name:
                 folder = Path(name)
-                (folder / "request.json").write_text(json.dumps(request))
+                (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
                 ended = run_isolated(
                     [
                         *(sys.executable, "-m", module, *start),

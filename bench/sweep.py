@@ -142,7 +142,7 @@ def read_sweep(path: Path, catalogue: Catalogue, ranks: int | None = None) -> Sw
         UsageError: the file cannot be read, or something in it is unknown or malformed.
     """
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -11,8 +11,8 @@ from workloads.catalogue import catalogue
 
 
 def test_the_makefile_has_the_commands_of_the_first_screen():
-    makefile = (ROOT / "Makefile").read_text()
-    screen = (ROOT / "README.md").read_text().splitlines()[:30]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:30]
     for target in ("demo", "test"):
         assert f"make {target}" in "\n".join(screen)
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
@@ -20,7 +20,7 @@ def test_the_makefile_has_the_commands_of_the_first_screen():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_and_links_exist(page):
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     named = re.findall(r"`((?:bench|refsys|workloads|analysis|tests|docs|results)/[\w./-]*)`", text)
     linked = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     for path in (*named, *linked):
@@ -31,24 +31,24 @@ def test_paths_and_links_exist(page):
 def test_the_sweep_shown_is_sound(tmp_path):
     (block,) = [text for page in PAGES for text in toml_blocks_of(page) if "[[case]]" in text]
     path = tmp_path / "shown.toml"
-    path.write_text(block)
+    path.write_text(block, encoding="utf-8")
     assert len(read_sweep(path, catalogue()).cases) == 3
 
 
 def test_every_workload_is_on_the_first_page():
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in catalogue().workloads:
         assert f"| `{name}` |" in page
 
 
 def test_every_metric_is_in_the_table():
-    page = (ROOT / "docs" / "measuring.md").read_text()
+    page = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
     for name, kind in METRICS.items():
         assert f"| `{name}` | {kind.meaning} |\n" in page, name
 
 
 def test_every_entry_shown_is_as_it_says(everything):
-    page = (ROOT / "docs" / "data.md").read_text()
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     table = page[page.index("| entry |") : page.index("No filter")].splitlines()[2:]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table if row]
     assert len(rows) > 5

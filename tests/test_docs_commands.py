@@ -103,20 +103,23 @@ def shortened(command):
 def reader(store, sources, tmp_path_factory):
     """A folder with what the pages speak of, and a shell in it."""
     folder = tmp_path_factory.mktemp("reader")
-    (folder / "demo.toml").write_text(DEMO)
+    (folder / "demo.toml").write_text(DEMO, encoding="utf-8")
     for name in ("quick", "standard", "kernels", "pipeline", "iterations"):
-        (folder / f"{name}.toml").write_text(SINGLE)
+        (folder / f"{name}.toml").write_text(SINGLE, encoding="utf-8")
     (folder / "gate.toml").write_text(
-        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'
+        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n',
+        encoding="utf-8",
     )
     (block,) = [text for page in PAGES for text in toml_blocks_of(page) if "[[case]]" in text]
     small = block.replace("[64, 128]", "[16, 24]").replace("tokens = 128", "tokens = 24")
-    (folder / "my-sweep.toml").write_text(small)
+    (folder / "my-sweep.toml").write_text(small, encoding="utf-8")
     # A dimer of one protein: each of its chains is a homolog of the other.
     for name in ("my.cif", "homolog.cif"):
         shutil.copy(sources["1hf9"].structure.cached, folder / name)
     entity = gemmi.read_structure(str(folder / "my.cif")).entities[0]
-    (folder / "my_A.a3m").write_text(f">query\n{gemmi.one_letter_code(entity.full_sequence)}\n")
+    (folder / "my_A.a3m").write_text(
+        f">query\n{gemmi.one_letter_code(entity.full_sequence)}\n", encoding="utf-8"
+    )
     (folder / "my-structures").mkdir()
     for name in ("my.cif", "my_A.a3m"):
         shutil.copy(folder / name, folder / "my-structures")
@@ -125,7 +128,9 @@ def reader(store, sources, tmp_path_factory):
     shutil.copy(recorded, folder / "recorded" / "before.jsonl")
     binaries = folder / "bin"
     binaries.mkdir()
-    (binaries / "foldperf").write_text(f'#!/bin/sh\nexec {sys.executable} -m bench "$@"\n')
+    (binaries / "foldperf").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m bench "$@"\n', encoding="utf-8"
+    )
     (binaries / "foldperf").chmod(0o755)
     (folder / "docs").symlink_to(ROOT / "docs")
     environment = os.environ | {
@@ -174,7 +179,7 @@ def test_a_command_that_is_shown_runs(reader, command):
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
 def test_what_is_run_elsewhere_is(test):
     path, _, name = test.partition("::")
-    assert f"def {name}(" in (ROOT / path).read_text()
+    assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_the_demo_is_made_of_commands_shown():

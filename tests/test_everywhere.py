@@ -42,7 +42,7 @@ def test_it_is_listed_described_and_swept(foldperf, example):
 
 
 def test_it_is_measured_reported_and_exported(foldperf, tmp_path, example):
-    (tmp_path / "mine.toml").write_text(SWEEP)
+    (tmp_path / "mine.toml").write_text(SWEEP, encoding="utf-8")
     foldperf("run", "mine.toml", paths=[example], check=0)
     records = valid_records(tmp_path / "results/runs/mine/records.jsonl")
     assert [record["status"] for record in records] == ["ok"] * 3
@@ -54,14 +54,14 @@ def test_it_is_measured_reported_and_exported(foldperf, tmp_path, example):
         # Attention is counted; the input needs no gradient, which the facts do not know.
         assert 0.8 < metrics["hardware_flops"]["value"] / facts["step_flops"] <= 1
     foldperf("report", check=0)
-    with (tmp_path / "results/report/table.csv").open() as table:
+    with (tmp_path / "results/report/table.csv").open(encoding="utf-8") as table:
         assert {row["series"] for row in csv.DictReader(table)} == {"local-attention"}
-    assert "local-attention" in (tmp_path / "results/report/index.html").read_text()
+    assert "local-attention" in (tmp_path / "results/report/index.html").read_text(encoding="utf-8")
     exported = foldperf("export", "asv", "results/runs", "--out", "asv")
     if records[0]["git"]["dirty"]:
         assert exported.returncode == 2
     else:
-        assert "local" in (tmp_path / "asv" / "benchmarks.json").read_text()
+        assert "local" in (tmp_path / "asv" / "benchmarks.json").read_text(encoding="utf-8")
 
 
 def test_it_is_gated(foldperf, tmp_path, example):
@@ -69,7 +69,7 @@ def test_it_is_gated(foldperf, tmp_path, example):
     assert "local-attention tokens=4096" in refused.stdout
     assert "without a baseline" in refused.stdout
     (tmp_path / "cases.toml").write_text(
-        '[[case]]\nworkload = "local-attention"\nselection = "exact"\n'
+        '[[case]]\nworkload = "local-attention"\nselection = "exact"\n', encoding="utf-8"
     )
     mine = ("--cases", "cases.toml", "--baseline", "mine.json", "--jobs", "1")
     foldperf("gate", *mine, "--bless", "--reason", "first", paths=[example], check=0)
@@ -90,7 +90,7 @@ def test_no_code_names_a_workload():
 
 def strings_of(path):
     """String constants of a file, without docstrings and the command line's examples."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) or (

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "example_operators" / "s
 def test_it_says_that_both_are_equal(backend):
     variables = os.environ | {"TRITON_INTERPRET": "1", "FOLDPERF_BACKEND": backend}
     ran = subprocess.run(
-        [sys.executable, SCRIPT], capture_output=True, text=True, env=variables, check=False
+        [sys.executable, SCRIPT], capture_output=True, encoding="utf-8", env=variables, check=False
     )
     assert ran.returncode == 0, ran.stderr
     *lines, last = ran.stdout.splitlines()
@@ -24,6 +24,6 @@ def test_it_says_that_both_are_equal(backend):
 
 
 def test_the_block_knows_nothing_of_this_project():
-    text = SCRIPT.with_name("pairformer.py").read_text()
+    text = SCRIPT.with_name("pairformer.py").read_text(encoding="utf-8")
     assert "import refsys" not in text
     assert "from refsys" not in text

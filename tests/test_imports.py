@@ -25,7 +25,7 @@ HEAVY = (
 
 def imports_of(path):
     """(module, whether it is imported when the file is) of each import in a file."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     lazy = {
         id(node)
         for function in ast.walk(tree)
@@ -65,11 +65,12 @@ def test_measuring_imports_little():
 def test_a_bare_machine_measures(tmp_path, store):
     """A sweep runs, train trains and doctor speaks with everything else refusing to be imported."""
     (tmp_path / "sitecustomize.py").write_text(
-        f"import sys\nfor name in {HEAVY}:\n    sys.modules[name] = None\n"
+        f"import sys\nfor name in {HEAVY}:\n    sys.modules[name] = None\n", encoding="utf-8"
     )
     (tmp_path / "s.toml").write_text(
         "[protocol]\nwarmup_steps = 0\ntimed_steps = 1\n"
-        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "8vkf" }\n'
+        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "8vkf" }\n',
+        encoding="utf-8",
     )
 
     def foldperf(*arguments):
@@ -83,7 +84,7 @@ def test_a_bare_machine_measures(tmp_path, store):
                 "OMP_NUM_THREADS": "1",
             },
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
 

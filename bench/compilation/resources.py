@@ -140,7 +140,9 @@ def _tool(name: str) -> str:
 
 def _cuobjdump(option: str, file: Path) -> str:
     command = [_tool("cuobjdump"), option, str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=True
+    ).stdout
 
 
 def _sass_field(usage: str, name: str) -> int:

@@ -50,7 +50,10 @@ class CpuDevice(Device):
                 "run on bare metal with the intel_rapl driver, or on an accelerator",
             )
         try:
-            return sum(int((folder / "energy_uj").read_text()) for folder in packages) / 1e6
+            return (
+                sum(int((folder / "energy_uj").read_text(encoding="utf-8")) for folder in packages)
+                / 1e6
+            )
         except PermissionError:
             raise NoPermission(
                 f"{packages[0] / 'energy_uj'} may not be read",
@@ -62,7 +65,7 @@ class CpuDevice(Device):
 
 def _zone(folder: Path) -> str:
     try:
-        return (folder / "name").read_text().strip()
+        return (folder / "name").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
@@ -70,7 +73,7 @@ def _zone(folder: Path) -> str:
 def cpu_name() -> str:
     """The model name of the processor."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -156,7 +156,7 @@ def _failed(status: str, error: Exception) -> dict[str, Any]:
 def main() -> int:
     """Serves requests until there are no more."""
     # What workloads print must not get between the replies.
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     bench = Bench()
     torch.empty(1)

@@ -58,7 +58,7 @@ def reset_resident_peak() -> None:
         NotSupported: the kernel does not let this process.
     """
     try:
-        _CLEAR_REFS.write_text("5")
+        _CLEAR_REFS.write_text("5", encoding="utf-8")
     except OSError as error:
         raise NotSupported(
             f"{_CLEAR_REFS} cannot be written: {error.strerror}",
@@ -76,7 +76,7 @@ def touch_libraries() -> None:
 
 def _status(field: str) -> int:
     try:
-        for line in _STATUS.read_text().splitlines():
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
     except OSError:

@@ -61,7 +61,7 @@ def _all_seconds(cores: Sequence[int]) -> float | None:
     """Seconds in which these cores did something, since the start of the machine."""
     wanted = {f"cpu{core}" for core in cores}
     try:
-        rows = [line.split() for line in _STAT.read_text().splitlines()]
+        rows = [line.split() for line in _STAT.read_text(encoding="utf-8").splitlines()]
         # user, nice, system, idle, iowait, irq, softirq, steal: all but the fourth and fifth.
         ticks = [[int(n) for n in row[1:9]] for row in rows if row and row[0] in wanted]
     except (OSError, ValueError):

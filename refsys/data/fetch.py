@@ -192,7 +192,14 @@ def _download(package: Package, folder: Path) -> Path:
         *("--ignore-requires-python", "--no-binary", package.name, "--dest", str(folder), pin),
     ]
     environment = os.environ | {"PIP_NO_INPUT": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        check=False,
+    )
     archives = list(folder.glob("*.tar.gz"))
     if done.returncode or len(archives) != 1:
         lines = [

@@ -262,7 +262,9 @@ def shipped_options(kernel: str, target: str, width: int, dtype: torch.dtype) ->
 
 @functools.cache
 def _shipped() -> dict[str, dict[str, Any]]:
-    table: dict[str, Any] = tomllib.loads(files("refsys.ops").joinpath("launches.toml").read_text())
+    table: dict[str, Any] = tomllib.loads(
+        files("refsys.ops").joinpath("launches.toml").read_text(encoding="utf-8")
+    )
     return {
         f"{operator}.{kernel}": targets
         for operator, kernels in table.items()

@@ -306,6 +306,6 @@ def test_no_figure_knows_a_workload_by_name():
 
     for path in Path(__file__).resolve().parents[2].joinpath("analysis").iterdir():
         if path.suffix in {".py", ".j2"} and path.stem != "learning":
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             for name in catalogue().workloads:
                 assert not re.search(rf"[\"']{re.escape(name)}[\"']", text), (path.name, name)

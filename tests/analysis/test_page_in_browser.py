@@ -127,7 +127,7 @@ def test_every_image_shows(browser, page):
     images = browser.value(
         "Array.from(document.images, i => [i.complete, i.naturalWidth, i.clientWidth])"
     )
-    assert len(images) == page.read_text().count("<img")
+    assert len(images) == page.read_text(encoding="utf-8").count("<img")
     for complete, natural, shown in images:
         assert complete
         assert natural > 500

@@ -27,7 +27,7 @@ OTHER_AMD = {"vendor": "amd", "name": "AMD Instinct MI300X", "kind": "cuda"}
 
 @pytest.fixture
 def content():
-    return json.loads(FILES[0].read_text())
+    return json.loads(FILES[0].read_text(encoding="utf-8"))
 
 
 def test_every_number_has_its_source():
@@ -122,7 +122,7 @@ def _spoil(content, *path, value):
 def test_a_wrong_file_is_named_with_the_place_in_one_line(tmp_path, content, path, value, said):
     spoiled = copy.deepcopy(content)
     _spoil(spoiled, *path, value=value)
-    (tmp_path / "work.json").write_text(json.dumps(spoiled))
+    (tmp_path / "work.json").write_text(json.dumps(spoiled), encoding="utf-8")
     with pytest.raises(AnalysisError) as error:
         read_published(tmp_path)
     assert "work.json: " in str(error.value)
@@ -132,6 +132,6 @@ def test_a_wrong_file_is_named_with_the_place_in_one_line(tmp_path, content, pat
 
 def test_what_is_no_json_is_named(tmp_path):
     shutil.copy(FILES[0], tmp_path / "good.json")
-    (tmp_path / "torn.json").write_text('{"schema": ')
+    (tmp_path / "torn.json").write_text('{"schema": ', encoding="utf-8")
     with pytest.raises(AnalysisError, match=r"torn\.json: not JSON"):
         read_published(tmp_path)

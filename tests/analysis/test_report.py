@@ -24,7 +24,7 @@ def images(text):
 
 class TestPage:
     def test_every_figure_is_there_and_nothing_comes_from_elsewhere(self, page):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         found = images(text)
         assert len(found) == text.count("<img") == len(CHAPTERS)
         for _, image in found:
@@ -39,16 +39,16 @@ class TestPage:
             assert f'<section id="{name}">' in text
 
     def test_an_unknown_workload_is_in_every_figure(self, page):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         assert text.count("unheard-of") > 10
         for name in CHAPTERS[:-1]:
-            lines = list(csv.DictReader((page.parent / f"{name}.csv").open()))
+            lines = list(csv.DictReader((page.parent / f"{name}.csv").open(encoding="utf-8")))
             assert "a workload that nobody knows" in {line["workload"] for line in lines}, name
             findings = text.split(f'<section id="{name}">')[1].split("</section>")[0]
             assert "unheard-of" in findings, name
 
     def test_it_says_what_was_found_and_what_was_not_measured(self, page):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         assert "growing as N^2.5" in text
         assert "at 128 tokens the case ended as oom" in text
         assert "Energy of a step is not drawn: no counter under /sys (7 records)." in text
@@ -57,17 +57,17 @@ class TestPage:
         assert "None is drawn above: no record is of an accelerator." in text
 
     def test_images_say_what_they_show(self, page):
-        for alt, _ in images(page.read_text()):
+        for alt, _ in images(page.read_text(encoding="utf-8")):
             assert len(alt) > 60
             assert "unheard-of" in alt or "text" in alt
 
     def test_every_link_within_leads_somewhere(self, page):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         for anchor in re.findall(r'href="#([^"]*)"', text):
             assert f'id="{anchor}"' in text
 
     def test_it_fits_a_phone_and_paper(self, page):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         assert 'name="viewport"' in text
         assert "@media print" in text
         # No column of figures is wider than the screen.
@@ -83,11 +83,11 @@ class TestFiles:
             png = (page.parent / f"{name}.png").read_bytes()
             width, _ = struct.unpack(">II", png[16:24])
             assert any(width == pytest.approx(w * 300, abs=2) for w in WIDTHS), name
-            assert "</svg>" in (page.parent / f"{name}.svg").read_text()
+            assert "</svg>" in (page.parent / f"{name}.svg").read_text(encoding="utf-8")
 
     def test_every_chapter_has_its_numbers(self, page):
         for name in (*CHAPTERS, "table", "exponents", "published"):
-            lines = list(csv.reader((page.parent / f"{name}.csv").open()))
+            lines = list(csv.reader((page.parent / f"{name}.csv").open(encoding="utf-8")))
             assert len(lines) > 1, name
             assert {len(line) for line in lines} == {len(lines[0])}, name
 
@@ -100,7 +100,7 @@ class TestFiles:
             assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
 
 
-DOC = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text()
+DOC = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_guide_names_every_figure(page):
@@ -121,7 +121,7 @@ def test_the_guides_own_figure_can_be_drawn(page, tmp_path, monkeypatch):
 
 
 def test_only_failures_make_a_page_without_figures(tmp_path):
-    text = write_report([failed(256, "oom")], tmp_path).read_text()
+    text = write_report([failed(256, "oom")], tmp_path).read_text(encoding="utf-8")
     assert "<img" not in text
     assert "it &lt;grew&gt;" in text
 
@@ -129,7 +129,7 @@ def test_only_failures_make_a_page_without_figures(tmp_path):
 def test_a_report_leaves_nothing_of_an_earlier_one_and_everything_else(page, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(page.parent, folder)
-    (folder / "mine.txt").write_text("mine")
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
     write_report([failed(256, "oom")], folder)
     assert {path.name for path in folder.iterdir()} == {
         *("index.html", "table.csv", "published.csv", "files.json", "mine.txt")
@@ -137,16 +137,20 @@ def test_a_report_leaves_nothing_of_an_earlier_one_and_everything_else(page, tmp
 
 
 def test_a_manifest_cannot_name_what_is_elsewhere(tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     folder = tmp_path / "out"
     folder.mkdir()
-    (folder / "files.json").write_text('{"files": ["../mine.txt", 3, "gone.csv"]}')
+    (folder / "files.json").write_text(
+        '{"files": ["../mine.txt", 3, "gone.csv"]}', encoding="utf-8"
+    )
     write_report([failed(256, "oom")], folder)
     assert (tmp_path / "mine.txt").exists()
 
 
 def test_without_published_numbers_the_page_says_so(tmp_path):
-    text = write_report([failed(256, "oom")], tmp_path, published=tmp_path / "none").read_text()
+    text = write_report([failed(256, "oom")], tmp_path, published=tmp_path / "none").read_text(
+        encoding="utf-8"
+    )
     assert "There are no published numbers to compare with" in text
     assert not (tmp_path / "published.csv").exists()
 
@@ -154,15 +158,15 @@ def test_without_published_numbers_the_page_says_so(tmp_path):
 def test_the_newest_record_of_a_case_is_shown(tmp_path):
     old = failed(64, "oom")
     new = old | {"started_at": "2026-02-02T00:00:00+00:00", "run_id": "f" * 32}
-    text = write_report([new, old], tmp_path).read_text()
+    text = write_report([new, old], tmp_path).read_text(encoding="utf-8")
     assert "leaving out 1 that newer ones of the same case replace" in text
-    (line,) = csv.DictReader((tmp_path / "table.csv").open())
+    (line,) = csv.DictReader((tmp_path / "table.csv").open(encoding="utf-8"))
     assert line["run_id"] == "f" * 32
 
 
 def test_nothing_to_report_and_nowhere_to_write(tmp_path):
     with pytest.raises(AnalysisError, match="no records"):
         write_report([], tmp_path)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(AnalysisError, match=r"file"):
         write_report(RECORDS, tmp_path / "file")

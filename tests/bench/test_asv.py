@@ -70,7 +70,7 @@ def strict(path):
     def refuse(name):
         raise AssertionError(f"{name} in {path}")
 
-    return json.loads(path.read_text(), parse_constant=refuse)
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def result_files(out):
@@ -239,10 +239,12 @@ class TestExport:
         theirs = {"version": 2, "result_columns": ["result", "params", "version"]}
         row = [[3.0], [["'behaviour=good'"], ["4"], ["1"]], "1"]
         theirs["results"] = {STEP_TIME: row, "other.track_x": [[1.0], [], "7"]}
-        (folder / "machine.json").write_text('{"machine": "there", "version": 1}')
-        (folder / "aaaaaaaa-existing.json").write_text(json.dumps(theirs))
+        (folder / "machine.json").write_text('{"machine": "there", "version": 1}', encoding="utf-8")
+        (folder / "aaaaaaaa-existing.json").write_text(json.dumps(theirs), encoding="utf-8")
         other = {"name": "other.track_x", "params": [], "version": "7"}
-        (tmp_path / "benchmarks.json").write_text(json.dumps({"version": 2, "other": other}))
+        (tmp_path / "benchmarks.json").write_text(
+            json.dumps({"version": 2, "other": other}), encoding="utf-8"
+        )
         kept = {path: path.read_bytes() for path in folder.iterdir()}
         export([measured(1)], tmp_path, NOBODY)
         assert {path: path.read_bytes() for path in folder.iterdir()} == kept
@@ -268,7 +270,7 @@ class TestExport:
     def test_a_machine_where_asv_ran_is_recognized(self, tmp_path):
         known = {"machine": "atlas", "cpu": "a cpu", "arch": "x86_64", "os": "Linux", "version": 1}
         (tmp_path / "atlas").mkdir()
-        (tmp_path / "atlas" / "machine.json").write_text(json.dumps(known))
+        (tmp_path / "atlas" / "machine.json").write_text(json.dumps(known), encoding="utf-8")
         hashed = hashlib.sha256(b"atlas").hexdigest()[:16]
         same = measured(1)["host"] | {"hostname_hash": hashed}
         namesake = same | {"cpu": "another cpu"}
@@ -284,13 +286,13 @@ class TestExport:
     def test_nan_of_asv_becomes_null(self, tmp_path):
         (tmp_path / "m").mkdir()
         path = tmp_path / "m" / "a.json"
-        path.write_text('{"results": {"x": [[NaN, 1.0], [["1", "2"]]]}}')
+        path.write_text('{"results": {"x": [[NaN, 1.0], [["1", "2"]]]}}', encoding="utf-8")
         make_strict(tmp_path)
         assert strict(path) == {"results": {"x": [[None, 1.0], [["1", "2"]]]}}
 
     @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
     def test_a_damaged_file_is_named(self, tmp_path, content):
-        (tmp_path / "benchmarks.json").write_text(content)
+        (tmp_path / "benchmarks.json").write_text(content, encoding="utf-8")
         with pytest.raises(StorageError, match=r"benchmarks\.json: not .*; remove it"):
             export([measured(1)], tmp_path, NOBODY)
 
@@ -298,7 +300,7 @@ class TestExport:
 class TestCommand:
     def write(self, folder, *records):
         path = folder / "r.jsonl"
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return str(path)
 
     def test_it_says_what_it_did_and_what_it_left_out(self, tmp_path, capsys):
@@ -323,7 +325,7 @@ def test_source_of_no_commit_is_refused(tmp_path, monkeypatch):
     """What asv measures it files under the commit that it is told."""
     monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "sweep.toml")
     axes = '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "synthetic" }\n'
-    (tmp_path / "sweep.toml").write_text(axes)
+    (tmp_path / "sweep.toml").write_text(axes, encoding="utf-8")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert len(make_plan(catalogue(), tmp_path).sweep.cases) == 1
     (tmp_path / "bench").mkdir()
@@ -416,7 +418,8 @@ class Clone:
             shutil.copy(ROOT / name, self.root)
         (folder / "toy.toml").write_text(
             "[protocol]\nwarmup_steps = 0\ntimed_steps = 1\nenergy_s = 0.1\n"
-            '[[case]]\nworkload = "toy"\naxes = { tokens = [4, 8] }\n'
+            '[[case]]\nworkload = "toy"\naxes = { tokens = [4, 8] }\n',
+            encoding="utf-8",
         )
         paths = {"ASV_PYTHONPATH": str(toys), "PYTHONPATH": str(toys), "HOME": str(folder)}
         binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -439,7 +442,7 @@ class Clone:
             cwd=self.root,
             env=self.environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -474,7 +477,7 @@ class Clone:
 def clone(tmp_path_factory):
     """A clone with records of an H200 at every commit, and what the guide's commands did there."""
     clone = Clone(tmp_path_factory.mktemp("asv"))
-    guide = (ROOT / "docs" / "asv.md").read_text()
+    guide = (ROOT / "docs" / "asv.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL) if "asv run" in b]
     commands = [line.split("  #")[0].strip() for line in block.splitlines()]
     assert [line.split()[:2] for line in commands] == [
@@ -488,7 +491,7 @@ def clone(tmp_path_factory):
         values = {name: steps[2 * age // COMMITS] for name, steps in STEPS.items()}
         records += [measured(100 * age + tokens, tokens, values, sha) for tokens in (4, 16)]
     path = clone.root.parent / "h200.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     # Before asv runs, whose own list of benchmarks would then lack what was exported.
     for line in (f"{sys.executable} -m bench export asv {path}", *commands):
         clone(line)
@@ -560,7 +563,7 @@ class TestAsv:
     def test_thresholds_are_of_benchmarks_that_exist(self):
         import json5
 
-        settings = json5.loads((ROOT / "asv.conf.json").read_text())
+        settings = json5.loads((ROOT / "asv.conf.json").read_text(encoding="utf-8"))
         for pattern in settings["regressions_thresholds"]:
             for choice in re.findall(r"[a-z_]{3,}", pattern.split("track_")[1]):
                 assert any(name.startswith(choice) for name in TRACKED), choice

@@ -125,12 +125,12 @@ class TestPrepare:
         folder.mkdir(parents=True)
         rows = ['[[package]]\nname = "p"\nversion = "1"\nlicence = "MIT"\ncore = true\nsha256 = ""']
         for name, text in texts.items():
-            (folder / f"{name}.cif").write_text(text)
+            (folder / f"{name}.cif").write_text(text, encoding="utf-8")
             digest = hashlib.sha256(text.encode()).hexdigest()
             rows += ["[[package.structure]]", f'entry = "{name}"', f'member = "{name}.cif"']
             rows += [f'sha256 = "{digest}"']
         path = tmp_path / "packages.toml"
-        path.write_text("\n".join(rows))
+        path.write_text("\n".join(rows), encoding="utf-8")
         monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
         monkeypatch.setattr("refsys.data.fetch.packages", lambda cache: packages(cache, path))
 
@@ -163,7 +163,7 @@ class TestPrepare:
         oxygen = "ATOM 6 O OXT . GLY A 1 2 2 6.0 0.0 0.0 1.0 ? 1"
         said = []
         for text in (mmcif(), mmcif(), mmcif(atoms=(*ATOM_ROWS[:6], oxygen, *ATOM_ROWS[6:]))):
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             assert main(["prepare", str(path), "--store", store]) == 0
             said.append(capsys.readouterr().out)
         assert said == [
@@ -200,8 +200,8 @@ class TestDoctor:
 
     def test_a_counter_that_is_there_is_available(self, tmp_path):
         (tmp_path / "intel-rapl:0").mkdir()
-        (tmp_path / "intel-rapl:0" / "name").write_text("package-0")
-        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000")
+        (tmp_path / "intel-rapl:0" / "name").write_text("package-0", encoding="utf-8")
+        (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000", encoding="utf-8")
         found = {finding.metric: finding for finding in examine(CpuDevice(tmp_path))}
         assert found["energy_per_step_j"].status == "available"
 
@@ -230,7 +230,9 @@ class TestThirdParty:
         assert json.loads(described.stdout)["parameters"] == 12
         broken = foldperf("describe", "broken", paths=paths, check=2)
         assert "workload 'broken' cannot be loaded" in broken.stderr
-        (tmp_path / "gate.toml").write_text('[[case]]\nworkload = "toy"\naxes = { tokens = 4 }\n')
+        (tmp_path / "gate.toml").write_text(
+            '[[case]]\nworkload = "toy"\naxes = { tokens = 4 }\n', encoding="utf-8"
+        )
         gate = ("gate", "--cases", "gate.toml", "--baseline", "b.json", "--jobs", "1")
         foldperf(*gate, "--bless", "--reason", "new", paths=paths, check=0)
         assert "PASS: 1 cases" in foldperf(*gate, paths=paths, check=0).stdout

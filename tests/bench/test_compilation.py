@@ -32,7 +32,7 @@ def python(*arguments, home=None, **options):
         [sys.executable, *map(str, arguments)],
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=HANG_S,
         **options,
@@ -52,7 +52,7 @@ def test_every_kernel_keeps_the_rules_on_every_architecture(compiled):
     found = json.loads(run.stdout)
     names = {(each["specimen"]["kernel"], each["specimen"]["architecture"]) for each in found}
     kernels = {kernel for kernel, _ in names}
-    table = tomllib.loads((Path(ops.__path__[0]) / "launches.toml").read_text())
+    table = tomllib.loads((Path(ops.__path__[0]) / "launches.toml").read_text(encoding="utf-8"))
     assert kernels == {f"{name}.{kernel}" for name, each in table.items() for kernel in each}
     assert names == {(kernel, target) for kernel in kernels for target in ARCHITECTURES}
     for each in found:
@@ -74,8 +74,10 @@ def test_what_is_known_is_not_compiled_again(compiled):
 def test_a_damaged_result_is_made_again(compiled):
     _, home = compiled
     files = sorted((home / "compiled").iterdir())
-    files[0].write_text("{")
-    files[1].write_text(json.dumps({"resources": {"registers": "many"}, "error": None}))
+    files[0].write_text("{", encoding="utf-8")
+    files[1].write_text(
+        json.dumps({"resources": {"registers": "many"}, "error": None}), encoding="utf-8"
+    )
     files[2].unlink()
     again = python("-m", "bench", "compile", "--json", home=home)
     assert again.returncode == 0
@@ -186,7 +188,7 @@ def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
     _, home = compiled
     run = python("-m", "bench", "compile", "--only", "transition", "--out", tmp_path, home=home)
     assert run.returncode == 0, run.stderr
-    record = json.loads((tmp_path / "kernels.json").read_text())
+    record = json.loads((tmp_path / "kernels.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.kernels/1"
     assert {"git", "software", "host", "source_sha256", "started_at"} <= record.keys()
     assert record["software"]["triton"]
@@ -194,7 +196,7 @@ def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
     # Three for narrow and for wide rows, and five of the conditioned one.
     assert len(found) == len(record["kernels"]) == (3 * 2 + 5) * len(ARCHITECTURES)
     assert all(each["resources"]["registers"] > 16 for each in record["kernels"])
-    drawn = (tmp_path / "kernels.svg").read_text()
+    drawn = (tmp_path / "kernels.svg").read_text(encoding="utf-8")
     for text in ("transition.backward_rows (384)", "gfx90a", "broken rule is bold"):
         assert text in drawn
 
@@ -210,7 +212,7 @@ def test_a_figure_says_what_is_wrong(tmp_path):
         "git": {"sha": None},
         "kernels": [kernel | {"resources": resources}, kernel | broken],
     }
-    drawn = draw_kernels(record, tmp_path).read_text()
+    drawn = draw_kernels(record, tmp_path).read_text(encoding="utf-8")
     assert "255, 2 KiB, 40 B spilled" in drawn
     assert "does not compile" in drawn
     with pytest.raises(AnalysisError, match="no kernel to draw"):

@@ -364,7 +364,9 @@ class TestAmd:
     def test_an_import_that_fails_oddly_and_prints_is_one_quiet_reason(
         self, monkeypatch, tmp_path, capsys
     ):
-        (tmp_path / "amdsmi.py").write_text("print('noise'); raise KeyError('libamd_smi.so')")
+        (tmp_path / "amdsmi.py").write_text(
+            "print('noise'); raise KeyError('libamd_smi.so')", encoding="utf-8"
+        )
         monkeypatch.syspath_prepend(tmp_path)
         device = amd.AmdDevice(0)
         with pytest.raises(LibraryMissing, match=r"KeyError: 'libamd_smi\.so'"):
@@ -380,8 +382,8 @@ class TestCpu:
         )
         for name, zone, joules in zones:
             (tmp_path / name).mkdir()
-            (tmp_path / name / "name").write_text(f"{zone}\n")
-            (tmp_path / name / "energy_uj").write_text(f"{joules}000000\n")
+            (tmp_path / name / "name").write_text(f"{zone}\n", encoding="utf-8")
+            (tmp_path / name / "energy_uj").write_text(f"{joules}000000\n", encoding="utf-8")
         assert CpuDevice(tmp_path).energy_j() == 12
 
     def test_without_rapl_there_is_a_reason_and_a_way_out(self, tmp_path):

@@ -103,9 +103,9 @@ def test_every_preset_is_green_from_the_command_line(foldperf):
 
 
 def test_another_torch_is_ambiguous(tmp_path, capsys):
-    table = json.loads(exact.BASELINE.read_text()) | {"torch": "2.99"}
+    table = json.loads(exact.BASELINE.read_text(encoding="utf-8")) | {"torch": "2.99"}
     path = tmp_path / "baseline.json"
-    path.write_text(json.dumps(table))
+    path.write_text(json.dumps(table), encoding="utf-8")
     assert main(["gate", "--baseline", str(path)]) == 3
     assert "the baseline is of torch 2.99" in capsys.readouterr().out
 
@@ -147,7 +147,7 @@ def test_a_case_that_is_gone_is_a_change():
 )
 def test_a_baseline_that_cannot_be_read_is_named(tmp_path, text):
     path = tmp_path / "b.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"b\.json"):
         exact.read_baseline(path)
     with pytest.raises(UsageError, match="no baseline"):

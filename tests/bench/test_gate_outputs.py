@@ -104,15 +104,17 @@ class TestCommandLine:
 
     def test_the_summary_is_appended_and_the_junit_file_replaced(self, tmp_path):
         summary, results = tmp_path / "summary.md", tmp_path / "results.xml"
-        summary.write_text("before\n")
-        results.write_text("before")
+        summary.write_text("before\n", encoding="utf-8")
+        results.write_text("before", encoding="utf-8")
         assert main([*self.CHEAP, "--markdown", str(summary), "--junit", str(results)]) == 0
-        assert summary.read_text().startswith("before\n### ✅ foldperf exact gate: PASS\n")
+        assert summary.read_text(encoding="utf-8").startswith(
+            "before\n### ✅ foldperf exact gate: PASS\n"
+        )
         (case,) = ET.parse(results).iter("testcase")
         assert (case.get("name"), len(case)) == ("costs", 0)
 
     def test_a_place_that_cannot_be_written_is_one_line_after_the_verdict(self, tmp_path, capsys):
-        (tmp_path / "file").write_text("")
+        (tmp_path / "file").write_text("", encoding="utf-8")
         for option in ("--junit", "--markdown"):
             assert main([*self.CHEAP, option, str(tmp_path / "file" / "x")]) == 2
             said = capsys.readouterr()
@@ -123,7 +125,7 @@ class TestCommandLine:
 
 def workflow_commands():
     """The shell lines of every step, with the variables of its environment."""
-    for job in yaml.safe_load(WORKFLOW.read_text())["jobs"].values():
+    for job in yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"].values():
         for step in job["steps"]:
             yield from (line for line in step.get("run", "").splitlines() if line.strip())
 
@@ -138,7 +140,7 @@ def gate_commands(lines):
 
 class TestRecipes:
     def test_the_workflow_has_two_jobs_that_keep_their_junit_files(self):
-        jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+        jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
         assert set(jobs) == {"exact", "timing"}
         for name, job in jobs.items():
             (kept,) = [s for s in job["steps"] if "upload-artifact" in s.get("uses", "")]
@@ -149,7 +151,11 @@ class TestRecipes:
 
     @pytest.mark.parametrize("recipe", ["workflow", "script"])
     def test_its_commands_are_ones(self, recipe):
-        lines = workflow_commands() if recipe == "workflow" else SCRIPT.read_text().splitlines()
+        lines = (
+            workflow_commands()
+            if recipe == "workflow"
+            else SCRIPT.read_text(encoding="utf-8").splitlines()
+        )
         found = [words for words in gate_commands(lines) if words[0] == "foldperf"]
         assert len(found) == 2
         parser, _ = _parser()
@@ -172,7 +178,8 @@ class TestRecipes:
             (commands / name).write_text(
                 f'#!/bin/sh\necho "{name} $*" >> {log}\n'
                 'case "$*" in *--timing*) exit "$TIMING";; gate*) exit "$EXACT";; esac\n'
-                'test "$*" != "$BREAKS"\n'
+                'test "$*" != "$BREAKS"\n',
+                encoding="utf-8",
             )
             (commands / name).chmod(0o755)
 
@@ -187,7 +194,7 @@ class TestRecipes:
                 stderr=subprocess.PIPE,
                 check=False,
             )
-            return done.returncode, log.read_text().splitlines()
+            return done.returncode, log.read_text(encoding="utf-8").splitlines()
 
         return run
 
@@ -204,7 +211,7 @@ class TestRecipes:
     def test_script_keeps_its_status_when_its_reader_leaves(self, run_script):
         reader, writer = os.pipe()
         os.close(reader)
-        with os.fdopen(writer) as stdout:
+        with os.fdopen(writer, encoding="utf-8") as stdout:
             status, _ = run_script(EXACT="3", TIMING="1", stdout=stdout)
         assert status == 1
 
@@ -229,10 +236,12 @@ class TestRecipes:
     def test_the_scripts_exact_gate_does_what_it_should(self, tmp_path):
         """For real, on the cheapest cases."""
         (line,) = [
-            line for line in SCRIPT.read_text().splitlines() if line.startswith("foldperf gate --m")
+            line
+            for line in SCRIPT.read_text(encoding="utf-8").splitlines()
+            if line.startswith("foldperf gate --m")
         ]
         words = shlex.join(("--only", "trunk preset=tiny", "--jobs", "1"))
         command = line.replace("$REPORTS", str(tmp_path)).replace('"$@"', words)
         assert main(shlex.split(command)[1:]) == 0
         assert ET.parse(tmp_path / "exact.xml").getroot().get("failures") == "0"
-        assert "PASS" in (tmp_path / "summary.md").read_text()
+        assert "PASS" in (tmp_path / "summary.md").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def run(store, tmp_path_factory):
     command += [str(word) for pair in options.items() for word in pair]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, cwd=folder
+        command, env=environment, capture_output=True, encoding="utf-8", check=False, cwd=folder
     )
     return done, folder
 
@@ -33,7 +33,7 @@ def run(store, tmp_path_factory):
 def test_fifty_steps_learn(run):
     done, folder = run
     assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads((folder / "learning.json").read_text())
+    record = json.loads((folder / "learning.json").read_text(encoding="utf-8"))
     assert record["ratio"] <= 0.7
     assert [point["steps"] for point in record["curve"]] == [*range(5, 51, 5)]
     first, last = record["curve"][0]["losses"], record["curve"][-1]["losses"]
@@ -42,7 +42,7 @@ def test_fifty_steps_learn(run):
 
 
 def test_the_record_says_where_it_comes_from(run):
-    record = json.loads((run[1] / "learning.json").read_text())
+    record = json.loads((run[1] / "learning.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.learning/1"
     assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time"}
     assert record["config"]["repeat"] == 5
@@ -52,11 +52,11 @@ def test_the_record_says_where_it_comes_from(run):
 
 def test_draws_repeat_and_the_figure_is_drawn(run, tmp_path):
     _, folder = run
-    log = (folder / "log.jsonl").read_text().splitlines()
+    log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     cycles = [json.loads(line)["cycles"] for line in log]
     assert cycles[:5] * 10 == cycles
     assert (folder / "learning.svg").stat().st_size > 1000
-    record = json.loads((folder / "learning.json").read_text())
+    record = json.loads((folder / "learning.json").read_text(encoding="utf-8"))
     path = draw_learning(record, tmp_path)
     assert path.read_bytes() == (folder / "learning.svg").read_bytes(), "byte-stable"
 

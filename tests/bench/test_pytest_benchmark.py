@@ -29,7 +29,7 @@ def run_pytest(*options, folder):
         cwd=folder,
         env=outside | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,7 +57,7 @@ def test_its_figures_become_valid_records_once(written, tmp_path, capsys):
         assert main(["import", "pytest-benchmark", str(written), "--results", str(tmp_path)]) == 0
         assert capsys.readouterr().out.startswith(f"{added} records added to ")
     records = valid_records(tmp_path / "runs" / "pytest-benchmark" / "records.jsonl")
-    benchmarks = json.loads(written.read_text())["benchmarks"]
+    benchmarks = json.loads(written.read_text(encoding="utf-8"))["benchmarks"]
     assert len(records) == len(benchmarks) == 2
     for record, benchmark in zip(records, benchmarks, strict=True):
         found = record["metrics"]["step_time_s"]
@@ -77,7 +77,8 @@ def test_records_of_it_are_of_the_cells_that_run_would_measure(written, tmp_path
     path = tmp_path / "s.toml"
     path.write_text(
         '[[case]]\nworkload = "operators"\n'
-        'axes = { operator = ["dropout_residual", "layer_norm"], preset = "mini", tokens = 64 }\n'
+        'axes = { operator = ["dropout_residual", "layer_norm"], preset = "mini", tokens = 64 }\n',
+        encoding="utf-8",
     )
     sweep = read_sweep(path, catalogue())
     runner = Runner(sweep, tmp_path, tmp_path, catalogue())
@@ -87,10 +88,10 @@ def test_records_of_it_are_of_the_cells_that_run_would_measure(written, tmp_path
 
 
 def test_a_file_without_samples_gives_its_median(written, tmp_path):
-    table = json.loads(written.read_text())
+    table = json.loads(written.read_text(encoding="utf-8"))
     del table["benchmarks"][0]["stats"]["data"]
     path = tmp_path / "b.json"
-    path.write_text(json.dumps(table))
+    path.write_text(json.dumps(table), encoding="utf-8")
     record, _ = read_records(path)
     assert record["metrics"]["step_time_s"]["value"] == table["benchmarks"][0]["stats"]["median"]
 
@@ -117,10 +118,10 @@ def not_finite(table):
     ],
 )
 def test_other_files_are_refused_in_a_line(written, tmp_path, capsys, change, message):
-    table = json.loads(written.read_text())
+    table = json.loads(written.read_text(encoding="utf-8"))
     change(table)
     path = tmp_path / "b.json"
-    path.write_text(json.dumps(table))
+    path.write_text(json.dumps(table), encoding="utf-8")
     assert main(["import", "pytest-benchmark", str(path), "--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -98,7 +98,8 @@ def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
     sweep = tmp_path / "pair.toml"
     sweep.write_text(
         f"[protocol]\n{QUICK}"
-        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "8vkf" }\n'
+        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "8vkf" }\n',
+        encoding="utf-8",
     )
     foldperf("run", sweep, "--ranks", "2", "--store", store.root, check=0)
     (record,) = valid_records(tmp_path / "results/runs/pair/records.jsonl")
@@ -117,7 +118,10 @@ def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
 
 def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
     sweep = tmp_path / "s.toml"
-    sweep.write_text('[[case]]\nworkload = "operators"\nranks = 2\naxes = { preset = "tiny" }\n')
+    sweep.write_text(
+        '[[case]]\nworkload = "operators"\nranks = 2\naxes = { preset = "tiny" }\n',
+        encoding="utf-8",
+    )
     refused = foldperf("run", sweep, check=2)
     assert "operators runs on one rank alone" in refused.stderr
 
@@ -125,7 +129,7 @@ def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
 def test_a_selection_covers_every_workload_that_has_it(tmp_path):
     found = catalogue()
     path = tmp_path / "all.toml"
-    path.write_text('[[case]]\nworkload = "*"\nselection = "quick"\n')
+    path.write_text('[[case]]\nworkload = "*"\nselection = "quick"\n', encoding="utf-8")
     having = {name for name in found.workloads if found[name].selections["quick"]}
     assert {case.workload for case in read_sweep(path, found).cases} == having
     assert len(having) > 4

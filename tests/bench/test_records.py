@@ -39,11 +39,13 @@ class TestFile:
         assert [found["key"] for found in read_records([path])] == ["1"]
         with RecordFile(path).locked() as file:
             file.append(record("2"))
-        assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["1", "2"]
+        assert [
+            json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()
+        ] == ["1", "2"]
 
     def test_a_record_that_lacks_its_line_end_alone_is_kept(self, tmp_path):
         path = tmp_path / "r.jsonl"
-        path.write_text(json.dumps(record("1")))
+        path.write_text(json.dumps(record("1")), encoding="utf-8")
         with RecordFile(path).locked() as file:
             file.append(record("2"))
             assert [found["key"] for found in file.records()] == ["1", "2"]
@@ -94,7 +96,7 @@ def test_what_is_not_a_record_is_none(line):
 class TestValid:
     def write(self, tmp_path, text):
         path = tmp_path / "r.jsonl"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return [path]
 
     def test_copies_are_given_once_and_a_torn_end_is_passed_over(self, tmp_path):
@@ -131,7 +133,7 @@ class TestProvenance:
     def tree(self, tmp_path):
         for name in ("refsys/a.py", "bench/b.py", "bench/sweeps/s.toml", "analysis/c.py"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text("x = 1\n")
+            (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
         git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
         subprocess.run([*git, "init", "-q"], check=True)
         subprocess.run([*git, "add", "."], check=True)
@@ -145,9 +147,9 @@ class TestProvenance:
     def test_only_what_can_change_a_measurement_changes_the_source(self, tree):
         before = self.source(tree)
         for name in ("analysis/c.py", "bench/sweeps/s.toml"):
-            (tree / name).write_text("x = 2\n")
+            (tree / name).write_text("x = 2\n", encoding="utf-8")
             assert self.source(tree) == before
-        (tree / "refsys/a.py").write_text("x = 2\n")
+        (tree / "refsys/a.py").write_text("x = 2\n", encoding="utf-8")
         assert self.source(tree) != before
 
     def test_dirty_ignores_results(self, tree):
@@ -155,9 +157,9 @@ class TestProvenance:
         assert clean["dirty"] is False
         assert len(clean["sha"]) == 40
         (tree / "results").mkdir()
-        (tree / "results/x").write_text("")
+        (tree / "results/x").write_text("", encoding="utf-8")
         assert provenance.git_state(tree)["dirty"] is False
-        (tree / "refsys/new.py").write_text("")
+        (tree / "refsys/new.py").write_text("", encoding="utf-8")
         dirty = provenance.git_state(tree)
         assert dirty["dirty"] is True
         assert dirty["diff_sha256"]
@@ -165,14 +167,14 @@ class TestProvenance:
     def test_a_copy_without_a_repository_carries_a_stamp(self, tree, tmp_path):
         state = provenance.git_state(tree)
         stamp = state | {"source_sha256": self.source(tree)}
-        (tree / provenance.STAMP).write_text(json.dumps(stamp))
+        (tree / provenance.STAMP).write_text(json.dumps(stamp), encoding="utf-8")
         subprocess.run(["rm", "-rf", str(tree / ".git")], check=True)
         assert provenance.git_state(tree) == state
-        (tree / "refsys/a.py").write_text("x = 3\n")
+        (tree / "refsys/a.py").write_text("x = 3\n", encoding="utf-8")
         assert self.source(tree) != stamp["source_sha256"]
         changed = provenance.git_state(tree)
         assert (changed["sha"], changed["dirty"]) == (state["sha"], True)
-        (tree / provenance.STAMP).write_text("[]")
+        (tree / provenance.STAMP).write_text("[]", encoding="utf-8")
         assert set(provenance.git_state(tree).values()) == {None}
 
     def test_environment_is_an_allow_list(self):
@@ -187,7 +189,7 @@ class TestPromotion:
 
     def write(self, tmp_path, *records):
         path = tmp_path / "r.jsonl"
-        path.write_text("".join(json.dumps(each) + "\n" for each in records))
+        path.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
         return str(path)
 
     def test_records_are_copied_once(self, tmp_path, capsys):

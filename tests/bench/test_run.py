@@ -29,7 +29,10 @@ def toys(tmp_path):
 
 def write_sweep(folder, axes, protocol=""):
     path = folder / "toy.toml"
-    path.write_text(f'[protocol]\n{QUICK}{protocol}\n[[case]]\nworkload = "toy"\naxes = {axes}\n')
+    path.write_text(
+        f'[protocol]\n{QUICK}{protocol}\n[[case]]\nworkload = "toy"\naxes = {axes}\n',
+        encoding="utf-8",
+    )
     return path
 
 
@@ -168,7 +171,7 @@ def test_another_source_of_a_third_party_or_another_environment_runs_again(
     again = foldperf("run", sweep, paths=[toys], check=0, OMP_NUM_THREADS="2")
     assert "1 ran now" in again.stdout
     module = toys / "toys.py"
-    module.write_text(module.read_text() + "# changed\n")
+    module.write_text(module.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     assert "1 ran now" in foldperf("run", sweep, paths=[toys], check=0).stdout
     one, _, two = records_of(tmp_path)
     assert one["workload"]["source_sha256"] != two["workload"]["source_sha256"]
@@ -180,7 +183,8 @@ def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
     sweep = tmp_path / "toy.toml"
     sweep.write_text(
         f'[protocol]\n{QUICK}[[case]]\nworkload = "alphafold3-trunk"\n'
-        'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n'
+        'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n',
+        encoding="utf-8",
     )
     clean = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None}
     command = [
@@ -203,7 +207,7 @@ def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
 
 class TestStorage:
     def test_a_folder_that_cannot_be_made_is_one_line(self, foldperf, tmp_path, toys):
-        (tmp_path / "file").write_text("")
+        (tmp_path / "file").write_text("", encoding="utf-8")
         sweep = write_sweep(tmp_path, "{ tokens = [1] }")
         done = foldperf("run", sweep, "--results", "file/x", paths=[toys], check=2)
         assert done.stderr.splitlines()[-1].startswith("foldperf: file/x/runs/toy: Not a directory")
@@ -220,7 +224,7 @@ class TestStorage:
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         assert done.returncode == 2

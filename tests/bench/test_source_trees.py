@@ -12,7 +12,10 @@ from bench.gate.source_trees import PACKAGES, default_reference, source_trees
 def git(repository, *words):
     who = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
     done = subprocess.run(
-        ["git", "-C", str(repository), *who, *words], check=True, capture_output=True, text=True
+        ["git", "-C", str(repository), *who, *words],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
     )
     return done.stdout.strip()
 
@@ -20,7 +23,7 @@ def git(repository, *words):
 def write(root, text):
     for package in PACKAGES:
         (root / package).mkdir(parents=True, exist_ok=True)
-        (root / package / "code.py").write_text(text)
+        (root / package / "code.py").write_text(text, encoding="utf-8")
 
 
 def commit(root, text):
@@ -43,7 +46,9 @@ def repository(tmp_path):
 
 
 def contents(tree):
-    return {package: (tree / package / "code.py").read_text() for package in PACKAGES}
+    return {
+        package: (tree / package / "code.py").read_text(encoding="utf-8") for package in PACKAGES
+    }
 
 
 def each(text):
@@ -113,7 +118,7 @@ class TestDefault:
         assert default_reference(repository) == "HEAD~1"
 
     def test_untracked_files_elsewhere_do_not_count(self, repository):
-        (repository / "notes.txt").write_text("x")
+        (repository / "notes.txt").write_text("x", encoding="utf-8")
         assert default_reference(repository) == git(repository, "rev-parse", "main")
 
 

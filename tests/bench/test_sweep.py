@@ -13,7 +13,7 @@ CASE = '[[case]]\nworkload = "alphafold3-trunk"\n'
 def read(tmp_path):
     def read(text):
         path = tmp_path / "s.toml"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return read_sweep(path, catalogue())
 
     return read

@@ -193,7 +193,7 @@ def gate(old, new, packages, *options):
         env=os.environ | {"PYTHONPATH": search, "TMPDIR": str(packages)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
 
@@ -230,7 +230,7 @@ def test_a_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packag
     assert (failures["new"]["side"], failures["nowhere"]["side"]) == ("baseline", "both")
     # What ran left nothing, and both files say the same.
     assert not list(packages.glob("foldperf-gate-*"))
-    assert "| ❌ FAIL | paced operator=slower | backward |" in markdown.read_text()
+    assert "| ❌ FAIL | paced operator=slower | backward |" in markdown.read_text(encoding="utf-8")
     red = {
         case.get("classname").split("=")[1]
         for case in ET.parse(junit).iter("testcase")
@@ -319,7 +319,7 @@ def test_a_termination_leaves_neither_processes_nor_folders(tmp_path, packages):
 
 
 def descendants(pid):
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in found]
 
 

@@ -57,7 +57,7 @@ def test_what_is_kept_is_launched_where_it_was_tuned_for(key):
     assert launch_options(KERNEL, X.to("meta")) == shipped_options(
         KERNEL, "sm_90", 16, torch.float32
     )
-    assert json.loads(path_of(key).read_text())["best_s"] == 1e-5
+    assert json.loads(path_of(key).read_text(encoding="utf-8"))["best_s"] == 1e-5
 
 
 def test_it_can_be_turned_off(key, monkeypatch):
@@ -68,13 +68,17 @@ def test_it_can_be_turned_off(key, monkeypatch):
 
 def change(key, **fields):
     path = path_of(key)
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8"
+    )
 
 
 DAMAGES = {
-    "half a file": lambda key: path_of(key).write_text(path_of(key).read_text()[:40]),
+    "half a file": lambda key: path_of(key).write_text(
+        path_of(key).read_text(encoding="utf-8")[:40], encoding="utf-8"
+    ),
     "no text": lambda key: path_of(key).write_bytes(b"\xff\x00\xfe"),
-    "another shape of JSON": lambda key: path_of(key).write_text("[1]"),
+    "another shape of JSON": lambda key: path_of(key).write_text("[1]", encoding="utf-8"),
     "another format": lambda key: change(key, format=99),
     "another kernel's": lambda key: change(key, kernel="transition.backward_rows"),
     "an unknown option": lambda key: change(key, options=OTHER | {"BLOCK_Q": 16}),
@@ -146,7 +150,7 @@ def test_the_fastest_that_agrees_is_kept():
     assert best.options["BLOCK_ROWS"] == 16 < best.shipped["BLOCK_ROWS"]
     assert best.speedup > 1.9
     assert tuned_options(best.key, best.shipped) == best.options
-    kept = json.loads(path_of(best.key).read_text())
+    kept = json.loads(path_of(best.key).read_text(encoding="utf-8"))
     assert kept["shipped"] == best.shipped
     assert {"device", "software", "source_sha256", "best_s", "shipped_s", "tried"} <= kept.keys()
 
@@ -172,12 +176,12 @@ def test_the_command_tunes_and_replaces_what_is_damaged(capsys):
     assert kernels == {"layer_norm_linear.forward", "layer_norm_linear.backward", "planes.fold"}
     path = path_of(Key(**found[0]["key"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     tuning._read.cache_clear()
     with pytest.warns(TuningWarning):
         assert main(["tune", "--rounds", "1", *arguments]) == 0
     assert "layer_norm_linear.forward" in capsys.readouterr().out
-    assert json.loads(path.read_text())["kernel"] == found[0]["key"]["kernel"]
+    assert json.loads(path.read_text(encoding="utf-8"))["kernel"] == found[0]["key"]["kernel"]
 
 
 def test_a_bad_request_is_refused(capsys, monkeypatch):

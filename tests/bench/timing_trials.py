@@ -100,7 +100,7 @@ def export(commit: str, folder: Path) -> str:
 
 def plant(tree: Path) -> None:
     """Slows the operator down."""
-    with (tree / "refsys" / "ops" / OPERATOR / "reference.py").open("a") as file:
+    with (tree / "refsys" / "ops" / OPERATOR / "reference.py").open("a", encoding="utf-8") as file:
         file.write(PLANT)
 
 
@@ -116,7 +116,7 @@ def trial(kind: str, number: int, trees: Path, only: str) -> dict:
         cwd=trees / "new",
         env=os.environ | {"PYTHONPATH": str(trees / "new"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     found = {"kind": kind, "trial": number, "status": done.returncode, "only": only}
@@ -161,7 +161,11 @@ def append(path: Path, line: dict) -> None:
 
 
 def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def summarize(lines: list[dict]) -> None:

@@ -127,7 +127,7 @@ class TestFiles:
     @pytest.mark.parametrize("read", [by_gemmi, by_biotite])
     def test_others_read_the_atoms_that_were_folded(self, results, read):
         out, example, done = results
-        report = json.loads((out / f"{example.entry}.json").read_text())
+        report = json.loads((out / f"{example.entry}.json").read_text(encoding="utf-8"))
         for listed in report["structures"]:
             rows, positions, b_factors = read(out / listed["file"])
             assert rows == atoms_of(example.structure, done.rows)
@@ -149,7 +149,7 @@ class TestFiles:
 
     def test_they_are_listed_from_best_to_worst(self, results):
         out, example, done = results
-        report = json.loads((out / f"{example.entry}.json").read_text())
+        report = json.loads((out / f"{example.entry}.json").read_text(encoding="utf-8"))
         best_first = np.argsort(-done.plddt.mean(axis=1)).tolist()
         assert [listed["sample"] for listed in report["structures"]] == best_first
         for number, listed in enumerate(report["structures"], start=1):
@@ -176,7 +176,10 @@ def test_without_a_checkpoint_the_weights_are_random_and_that_is_said(store, tmp
     command = f"fold 1ubq {FEW} --seed 5 --store {store.root} --out {tmp_path}"
     assert main(shlex.split(command)) == 0
     assert "foldperf: no --checkpoint: the weights are random\n" in capsys.readouterr().err
-    assert json.loads((tmp_path / "1ubq.json").read_text())["weights"] == "random, seed 5"
+    assert (
+        json.loads((tmp_path / "1ubq.json").read_text(encoding="utf-8"))["weights"]
+        == "random, seed 5"
+    )
     assert len(list(tmp_path.iterdir())) == 3 + 1
 
 
@@ -205,7 +208,7 @@ class TestWriting:
 
     def test_a_file_that_cannot_be_written_is_one_line(self, store, tmp_path):
         structure = store.open("1ubq").structure
-        (tmp_path / "file").write_text("")
+        (tmp_path / "file").write_text("", encoding="utf-8")
         nothing = np.empty(0, np.float32)
         with pytest.raises(DataError, match=r"x\.cif: cannot be written: ") as caught:
             write_mmcif(
@@ -231,7 +234,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_bad_input_is_one_line_and_costs_no_folding(name, run, store, tmp_path, capsys):
     command, message = WRONG[name]
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     places = {"file": tmp_path / "file", "empty": tmp_path / "empty", "run": run[0]}
     arguments = shlex.split(f"{command} {FEW} --store {store.root}".format(**places))

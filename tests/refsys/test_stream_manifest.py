@@ -58,7 +58,9 @@ def test_streams_are_in_the_manifest_wherever_they_are_named():
     named = set()
     for package in ("refsys", "workloads", "bench"):
         for path in (PAGE.parents[1] / package).rglob("*.py"):
-            for match in re.findall(r"Draw\(\s*[^,()]+,\s*f?\"([^\"]+)\"", path.read_text()):
+            for match in re.findall(
+                r"Draw\(\s*[^,()]+,\s*f?\"([^\"]+)\"", path.read_text(encoding="utf-8")
+            ):
                 named.add(match.split("/")[0].split("{")[0])
     named.discard("")
     assert {"example", "crop", "cycles", "synthetic", "sweep order", "conventional"} <= named
@@ -76,5 +78,7 @@ def test_a_name_belongs_to_one_entry_and_an_unknown_one_to_none(drawn):
 
 
 def test_the_page_shows_the_manifest():
-    rows = re.findall(r"^\| `([^|]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([^|]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert rows == [tuple(stream) for stream in STREAMS]

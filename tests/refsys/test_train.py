@@ -39,7 +39,10 @@ STEPS = 50
 
 
 def losses(folder):
-    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["loss"]
+        for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def steps_logged(folder):
@@ -94,7 +97,9 @@ def test_the_same_bits_after_kills(store, tmp_path, reference):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert reached <= steps_logged(tmp_path) < STEPS
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", check=True
+    )
     assert f"{STEPS} steps done" in done.stdout
     assert losses(tmp_path) == reference
 
@@ -160,7 +165,7 @@ class TestReplay:
     def test_a_folder_without_a_run_and_a_damaged_log(self, run, store, tmp_path, capsys):
         where = ("--out", str(tmp_path), "--store", str(store.root), "--replay-step", "0")
         assert main([*self.OPTIONS, *where]) == 0
-        (tmp_path / "log.jsonl").write_text("{\n")
+        (tmp_path / "log.jsonl").write_text("{\n", encoding="utf-8")
         assert main([*self.OPTIONS, *where]) == 2
         assert "log.jsonl: step 0: unreadable" in capsys.readouterr().err
 
@@ -218,7 +223,7 @@ def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store, tmp_path, mon
 
 def test_the_log_says_loss_rate_and_phase_times(store, tmp_path):
     train(CONFIG, store, tmp_path, steps=2)
-    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[1])
+    line = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
     assert line["step"] == 1
     assert line["learning_rate"] == pytest.approx(1e-3)
     assert set(line["seconds"]) == {"data", "forward", "backward", "optimizer"}
@@ -255,7 +260,9 @@ class TestCheckpoints:
 
     def test_a_step_count_that_was_altered_is_refused(self, folder, store):
         path = checkpoints(folder / "checkpoints")[-1] / "record.json"
-        path.write_text(path.read_text().replace('"step": 4', '"step": 2'))
+        path.write_text(
+            path.read_text(encoding="utf-8").replace('"step": 4', '"step": 2'), encoding="utf-8"
+        )
         with pytest.raises(CheckpointError, match="altered since it was written"):
             train(CONFIG, store, folder, steps=5)
 
@@ -266,12 +273,12 @@ class TestCheckpoints:
         assert len(losses(folder)) == 5
 
     def test_a_log_that_lost_lines_is_refused(self, folder, store):
-        (folder / "log.jsonl").write_text("")
+        (folder / "log.jsonl").write_text("", encoding="utf-8")
         with pytest.raises(CheckpointError, match="has 0 lines; the checkpoint has 4 steps"):
             train(CONFIG, store, folder, steps=5)
 
     def test_an_unwritable_folder_is_one_line(self, store, tmp_path):
-        (tmp_path / "file").write_text("")
+        (tmp_path / "file").write_text("", encoding="utf-8")
         with pytest.raises(CheckpointError, match="Not a directory"):
             train(CONFIG, store, tmp_path / "file" / "x", steps=1)
 

@@ -55,7 +55,9 @@ train(config, Store(Path(sys.argv[3])), Path(sys.argv[4]), steps={steps},
 
 
 def log(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def losses(folder):

@@ -295,7 +295,7 @@ def _feed(wanted, numbers, folder, results) -> None:
         path = folder / f"damaged{target.suffix}"
         path.write_bytes(target.wrap(target.damage(target.content, number)))
         # The high-water mark of the process begins anew.
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         start = perf_counter()
         kind, message = "value", ""
         try:
@@ -309,6 +309,6 @@ def _feed(wanted, numbers, folder, results) -> None:
 
 
 def _high_water_mark() -> int:
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

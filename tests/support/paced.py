@@ -64,12 +64,14 @@ class PacedWorkload(Workload):
 def install(folder: Path) -> Path:
     """Writes the package and its metadata; the folder is then an import path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "paced.py").write_text(SOURCE)
+    (folder / "paced.py").write_text(SOURCE, encoding="utf-8")
     metadata = folder / "paced-1.0.dist-info"
     metadata.mkdir(exist_ok=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: paced\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: paced\nVersion: 1.0\n", encoding="utf-8"
+    )
     (metadata / "entry_points.txt").write_text(
-        "[foldperf.workloads]\npaced = paced:PacedWorkload\n"
+        "[foldperf.workloads]\npaced = paced:PacedWorkload\n", encoding="utf-8"
     )
     return folder
 
@@ -79,5 +81,5 @@ def tree(folder: Path, pace: str) -> Path:
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)
-    (folder / "workloads" / "pace.json").write_text(pace)
+    (folder / "workloads" / "pace.json").write_text(pace, encoding="utf-8")
     return folder

@@ -56,12 +56,12 @@ def a_record(number: int, status: str = "oom", **more) -> dict:
     return found
 
 
-VALIDATOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
+VALIDATOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def valid_records(path: Path) -> list[dict]:
     """Every line of a record file, each of which must be a valid record."""
-    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for record in records:
         VALIDATOR.validate(record)
     return records

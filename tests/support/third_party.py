@@ -124,11 +124,14 @@ GARBAGE = {
 
 def install(folder: Path) -> Path:
     """Writes the package and its metadata; the folder is then an import path."""
-    (folder / "toys.py").write_text(SOURCE)
+    (folder / "toys.py").write_text(SOURCE, encoding="utf-8")
     metadata = folder / "toys-1.0.dist-info"
     metadata.mkdir(exist_ok=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n", encoding="utf-8"
+    )
     (metadata / "entry_points.txt").write_text(
-        "[foldperf.workloads]\ntoy = toys:ToyWorkload\nbroken = toys:NoSuchThing\n"
+        "[foldperf.workloads]\ntoy = toys:ToyWorkload\nbroken = toys:NoSuchThing\n",
+        encoding="utf-8",
     )
     return folder

@@ -154,8 +154,8 @@ def test_a_cost_is_kept_by_case_and_computed_where_nothing_can_be_kept(tmp_path,
     assert cost(what="other") == 2
     assert cost(WORKLOAD.configure({"batch": 2})) == 3
     for path in (tmp_path / "costs").iterdir():
-        path.write_text("{")
+        path.write_text("{", encoding="utf-8")
     assert [cost(), cost()] == [4, 4]
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path / "file"))
     assert [cost(), cost()] == [5, 6]

@@ -121,7 +121,7 @@ def test_a_written_alignment_is_read_back(tmp_path_factory, drawn):
         for number, row in enumerate((query, *drawn[1:]))
     )
     path = tmp_path_factory.mktemp("a3m") / "x.a3m"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     found = read_alignment(path)
     assert found["codes"].tolist() == [codes("".join(x for _, x in row)) for row in seen]
     assert found["deletions"].tolist() == [[n for n, _ in row] for row in seen]
@@ -147,7 +147,8 @@ def test_parquet_holds_what_a3m_does(tmp_path_factory, drawn, data):
     comments = [f"{number} {data.draw(headers)}" for number in range(len(texts))]
     folder = tmp_path_factory.mktemp("both")
     (folder / "x.a3m").write_text(
-        "".join(f">{comment}\n{text}\n" for comment, text in zip(comments, texts, strict=True))
+        "".join(f">{comment}\n{text}\n" for comment, text in zip(comments, texts, strict=True)),
+        encoding="utf-8",
     )
     keys = ["" if "no species" in comment else "Somebody" for comment in comments]
     table = pa.table({"sequence": texts, "pairing_key": keys, "comment": comments, "other": texts})
@@ -164,7 +165,10 @@ def test_a_row_keeps_the_species_of_every_row_that_repeats_it(tmp_path_factory, 
     letters[0] = letters[0].replace("-", "A")
     species = data.draw(st.lists(st.integers(3, 6), min_size=len(letters), max_size=len(letters)))
     path = tmp_path_factory.mktemp("species") / "x.a3m"
-    path.write_text("".join(f">x OX={s}\n{row}\n" for s, row in zip(species, letters, strict=True)))
+    path.write_text(
+        "".join(f">x OX={s}\n{row}\n" for s, row in zip(species, letters, strict=True)),
+        encoding="utf-8",
+    )
     found = read_alignment(path)
     distinct = list(dict.fromkeys(letters))
     first = {row: s for s, row in reversed(list(zip(species, letters, strict=True)))}
@@ -251,14 +255,14 @@ def test_without_pyarrow_parquet_is_refused_by_name_and_a3m_is_read(monkeypatch,
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DataError, match=r"needs pyarrow: pip install 'foldperf\[data\]'"):
         read_alignment(path)
-    path.with_suffix(".a3m").write_text(">q\nMKV\n")
+    path.with_suffix(".a3m").write_text(">q\nMKV\n", encoding="utf-8")
     assert len(read_alignment(path.with_suffix(".a3m"))["codes"]) == 1
 
 
 def test_the_real_alignment(sources, store):
     alignment = store.open("8vkf").alignments[0]
     assert alignment["codes"].shape == (10_000, 410)
-    lines = sources["8vkf"].alignments["A"].cached.read_text().split("\n>")
+    lines = sources["8vkf"].alignments["A"].cached.read_text(encoding="utf-8").split("\n>")
     for number in (0, 1, 4321, 9_999):
         sequence = "".join(lines[number].splitlines()[1:])
         upper = [letter for letter in sequence if not letter.islower()]
@@ -331,7 +335,11 @@ class TestStockholm:
         found = read_alignment(
             path, "MGSSHHHHHHSSGLVPGSHMDKKETKHLLKIKKEDYPQIFDFLENVPRGTKTAHIREALRRYIEEIGENP"
         )
-        lines = [line.split() for line in path.read_text().splitlines() if line[:1] not in "#/"]
+        lines = [
+            line.split()
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line[:1] not in "#/"
+        ]
         rows = list(dict.fromkeys(line[1] for line in lines if line))
         assert found["codes"].tolist() == [codes(row) for row in rows]
         assert len(rows) == 4

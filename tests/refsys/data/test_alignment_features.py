@@ -178,7 +178,8 @@ class TestThreeAlignments:
                 chains=part.CHAINS.replace("C 3", "D 4"),
                 atoms=atoms,
                 connections="",
-            )
+            ),
+            encoding="utf-8",
         )
         texts = {
             # Rows of the first two are of several species, which the third tells apart.
@@ -189,7 +190,7 @@ class TestThreeAlignments:
         alignments = {}
         for chain, text in texts.items():
             alignments[chain] = tmp_path / f"{chain}.a3m"
-            alignments[chain].write_text(text)
+            alignments[chain].write_text(text, encoding="utf-8")
         store = Store(tmp_path / "store")
         prepare(store, Sources(structure=path, alignments=alignments))
         return store.open("test")

@@ -59,7 +59,7 @@ def assemblies(**generators):
 def build(tmp_path):
     def build(name="1", atoms=part.ATOM_ROWS, **generators):
         path = tmp_path / "x.cif"
-        path.write_text(mmcif(atoms=atoms) + assemblies(**generators))
+        path.write_text(mmcif(atoms=atoms) + assemblies(**generators), encoding="utf-8")
         structure = read_structure(path)
         return structure, assembled(structure, path, name)
 
@@ -154,14 +154,14 @@ def test_more_atoms_than_anything_has_are_refused(build, monkeypatch):
 
 def test_a_file_without_assemblies_says_so(tmp_path):
     path = tmp_path / "x.cif"
-    path.write_text(mmcif())
+    path.write_text(mmcif(), encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.cif: no assembly 1; the file has none"):
         prepare(Store(tmp_path / "store"), Sources(structure=path, assembly="1"))
 
 
 def test_an_assembly_is_an_entry_of_its_own(tmp_path):
     path, store = tmp_path / "x.cif", Store(tmp_path / "store")
-    path.write_text(mmcif() + assemblies(_1=[("1,2", "A,B")]))
+    path.write_text(mmcif() + assemblies(_1=[("1,2", "A,B")]), encoding="utf-8")
     assert prepare(store, Sources(structure=path)).entry == "test"
     assert prepare(store, Sources(structure=path, assembly="1")).entry == "test-assembly1"
     one, two = store.open("test"), store.open("test-assembly1")

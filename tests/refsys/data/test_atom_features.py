@@ -135,7 +135,7 @@ def test_frames_with_a_corner_outside_the_crop_are_none(store):
 def test_a_crop_without_an_atom_is_a_batch_of_masks(tmp_path):
     """The last position of a chain is a component of which nothing is known."""
     path, store = tmp_path / "x.cif", Store(tmp_path / "store")
-    path.write_text(mmcif(sequence=part.SEQUENCE.replace("1 4 ALA", "1 4 XX9Z")))
+    path.write_text(mmcif(sequence=part.SEQUENCE.replace("1 4 ALA", "1 4 XX9Z")), encoding="utf-8")
     prepare(store, Sources(structure=path))
     spec = {"tokens": 1, "alignment_rows": 1, "crop": "contiguous", "whole": True}
     examples = Examples(store, ["test"], ExampleSpec(**spec))

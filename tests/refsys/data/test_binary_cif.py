@@ -51,7 +51,7 @@ def test_both_formats_are_the_same_structure(read, sources, entry, tmp_path):
 
 def test_compressed_and_in_capitals(read, binary, tmp_path):
     path = tmp_path / "text.cif"
-    path.write_text(mmcif())
+    path.write_text(mmcif(), encoding="utf-8")
     assert_equal(read(gzip.compress(binary), "x.BCIF.GZ".lower()), read_structure(path))
     assert_equal(read(binary, "x.BCIF"), read_structure(path))
 

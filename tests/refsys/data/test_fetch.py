@@ -29,7 +29,8 @@ sha256 = "{archive_sha or hashlib.sha256(archive).hexdigest()}"
 entry = "x"
 member = "data/x.cif"
 sha256 = "{member_sha or hashlib.sha256(CIF).hexdigest()}"
-"""
+""",
+        encoding="utf-8",
     )
     return packages(tmp_path / "cache", path)
 
@@ -101,7 +102,7 @@ def test_pip_s_reason_is_passed_on_in_one_line(tmp_path, archive, pip):
 
 
 def test_an_unwritable_cache_is_one_line(tmp_path, archive, pip):
-    (tmp_path / "cache").write_text("")
+    (tmp_path / "cache").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="Not a directory"):
         list(fetch(listing(tmp_path, archive)))
 
@@ -148,7 +149,8 @@ sha256 = "{digest}"
 chain = "C"
 member = "m/x.a3m"
 sha256 = "{digest}"
-"""
+""",
+            encoding="utf-8",
         )
         return packages(tmp_path / "cache", path)
 

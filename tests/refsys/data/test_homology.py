@@ -30,7 +30,7 @@ FASTA = f"""\
 @pytest.fixture
 def database(tmp_path):
     path = tmp_path / "sequences.fasta"
-    path.write_text(FASTA)
+    path.write_text(FASTA, encoding="utf-8")
     return path
 
 
@@ -118,7 +118,7 @@ class TestPrepare:
         for state in ("2 records built", "unchanged"):
             assert self.prepare(sources, store, *options) == 0
             assert f"1ubq: 76 tokens, {state}" in capsys.readouterr().out
-        database.write_text(FASTA.split(">tr|B", maxsplit=1)[0])
+        database.write_text(FASTA.split(">tr|B", maxsplit=1)[0], encoding="utf-8")
         assert self.prepare(sources, store, *options) == 0
         assert "1 records built" in capsys.readouterr().out
         assert len(Store(store).open("1ubq").alignments[0]["codes"]) == 2

@@ -141,7 +141,8 @@ def test_chains_of_one_entity_and_the_same_atoms_are_copies(tmp_path):
             sequence=sequence,
             atoms=atoms,
             connections="\n".join((*header, connection, "#\n")),
-        )
+        ),
+        encoding="utf-8",
     )
     names = [chain.name for chain in read_structure(path).chains]
     assert names == ["A", "D", "E", "F", "B"]

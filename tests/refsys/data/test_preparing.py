@@ -55,7 +55,11 @@ def start(folder, store, workers=1):
     command = [sys.executable, "-m", "bench", "prepare", "--from", str(folder)]
     options = ["--store", str(store), "--workers", str(workers)]
     return subprocess.Popen(
-        [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
     )
 
 
@@ -78,7 +82,7 @@ class TestFolder:
 
     def test_names_may_have_dots_and_underscores(self, tmp_path):
         for name in ("my_x.1.cif.gz", "my_x.1_A.a3m.gz", "b.BCIF", ".hidden.cif", "notes.txt"):
-            (tmp_path / name).write_text("")
+            (tmp_path / name).write_text("", encoding="utf-8")
         (tmp_path / "folder.cif").mkdir()
         one, two = folder_contents(tmp_path).sources
         assert one.structure.name == "b.BCIF"
@@ -165,7 +169,7 @@ class TestProcesses:
     def test_one_that_cannot_be_used_does_not_stop_the_others(self, folder, tmp_path, capsys):
         mine = tmp_path / "mine"
         shutil.copytree(folder, mine)
-        (mine / "bad.cif").write_text("data_bad\n")
+        (mine / "bad.cif").write_text("data_bad\n", encoding="utf-8")
         assert main(["prepare", "--from", str(mine), "--store", str(tmp_path / "store")]) == 2
         said = capsys.readouterr()
         assert said.err.count("\n") == 1
@@ -202,7 +206,7 @@ def spawned(pid):
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            parent = int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
             line = (path / "cmdline").read_bytes()
         except OSError:
             continue
@@ -269,6 +273,6 @@ def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, t
 
 def test_a_structure_alone_needs_no_process(tmp_path):
     path = tmp_path / "x.cif"
-    path.write_text(mmcif())
+    path.write_text(mmcif(), encoding="utf-8")
     ((_, done),) = prepare_all(Store(tmp_path / "store"), [Sources(structure=path)], 4)
     assert done.entry == "test"

@@ -137,7 +137,9 @@ class TestOfAFile:
     @pytest.fixture
     def path(self, tmp_path):
         path = tmp_path / "x.a3m"
-        path.write_text(">q OX=9606\nMKVLSTWCWH\n>1 OX=3\nMKVaL-TWCWH\n>2 OX=4\nMKGLSTWCWH\n")
+        path.write_text(
+            ">q OX=9606\nMKVLSTWCWH\n>1 OX=3\nMKVaL-TWCWH\n>2 OX=4\nMKGLSTWCWH\n", encoding="utf-8"
+        )
         return path
 
     @pytest.mark.parametrize("query", [None, "MKVLSTWCWH", "MXVLSTWCWH"])

@@ -44,7 +44,9 @@ def test_records_hold_what_it_says(everything, entry):
 
 def test_the_page_shows_it():
     shown = re.findall(
-        r"^\| (\w+) \| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(), re.MULTILINE
+        r"^\| (\w+) \| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|$",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
     wanted = [
         (kind, column.name, column.dtype, ", ".join(column.axes), column.says)

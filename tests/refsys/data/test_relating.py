@@ -144,7 +144,9 @@ class TestStore:
         shutil.copytree(related.root, root)
         path = root / "relations" / "8vkf.json"
         said = json.loads(path.read_bytes())
-        path.write_text(json.dumps(said | {"structure": "another", "clusters": ["x"] * 5}))
+        path.write_text(
+            json.dumps(said | {"structure": "another", "clusters": ["x"] * 5}), encoding="utf-8"
+        )
         assert "x" not in Store(root).open("8vkf").clusters
 
     @pytest.mark.parametrize("damage", ["", "{", "[]", "null", "{}"])
@@ -153,7 +155,7 @@ class TestStore:
         shutil.copytree(related.root, root)
         path = root / "relations" / "8vkf.json"
         whole = path.read_bytes()
-        path.write_text(damage)
+        path.write_text(damage, encoding="utf-8")
         with pytest.raises(DataError, match=r"relations/8vkf\.json: unreadable"):
             Store(root).open("8vkf")
         assert relate(Store(root)).changed == 1

@@ -33,7 +33,7 @@ def record(tmp_path):
 @pytest.fixture
 def structure(tmp_path):
     path = tmp_path / "test.cif"
-    path.write_text(mmcif())
+    path.write_text(mmcif(), encoding="utf-8")
     return path
 
 
@@ -65,7 +65,7 @@ class TestRecord:
 
     def test_altered_facts_are_found(self, record):
         path = record / "record.json"
-        path.write_text(path.read_text().replace("here", "there"))
+        path.write_text(path.read_text(encoding="utf-8").replace("here", "there"), encoding="utf-8")
         with pytest.raises(DataError, match=r"record\.json: altered since it was written"):
             open_columns(record, "test").verify()
 
@@ -91,16 +91,16 @@ class TestRecord:
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"kind": "test"}', "[" * 10**5])
     def test_an_unreadable_header_is_named(self, record, text):
-        (record / "record.json").write_text(text)
+        (record / "record.json").write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=r"record\.json: unreadable"):
             open_columns(record, "test")
 
     def test_another_kind_or_format_is_refused(self, record):
         with pytest.raises(DataError, match="a record of kind 'test'"):
             open_columns(record, "alignment")
-        header = json.loads((record / "record.json").read_text())
+        header = json.loads((record / "record.json").read_text(encoding="utf-8"))
         header["format"] = FORMAT_VERSION + 1
-        (record / "record.json").write_text(json.dumps(header))
+        (record / "record.json").write_text(json.dumps(header), encoding="utf-8")
         with pytest.raises(
             DataError,
             match=f"format {FORMAT_VERSION + 1}; expected 'test', format {FORMAT_VERSION}",
@@ -110,7 +110,7 @@ class TestRecord:
     def test_a_missing_record_and_an_unwritable_place(self, tmp_path):
         with pytest.raises(DataError, match="no such record"):
             open_columns(tmp_path / "none", "test")
-        (tmp_path / "file").write_text("")
+        (tmp_path / "file").write_text("", encoding="utf-8")
         with pytest.raises(
             DataError, match=r"cannot write the record: (Not a directory|File exists)"
         ):
@@ -128,7 +128,7 @@ class TestStore:
     def test_a_changed_source_is_another_record(self, tmp_path, structure):
         store = Store(tmp_path / "store")
         prepare(store, Sources(structure=structure))
-        structure.write_text(mmcif() + "# a comment\n")
+        structure.write_text(mmcif() + "# a comment\n", encoding="utf-8")
         assert prepare(store, Sources(structure=structure)).built == 1
 
     def test_changed_code_is_another_record(self, tmp_path, structure, monkeypatch):
@@ -165,7 +165,9 @@ class TestStore:
         half = record.with_name(f".{record.name}.99999.0123abcd")
         half.mkdir()
         (half / "atom_position.npy").write_bytes(b"x")
-        (tmp_path / "store" / "examples" / ".test.json.99999.0123abcd").write_text("{")
+        (tmp_path / "store" / "examples" / ".test.json.99999.0123abcd").write_text(
+            "{", encoding="utf-8"
+        )
         assert store.sweep() == 2
         assert store.sweep() == 0
         assert not list((tmp_path / "store").rglob(".*"))
@@ -184,7 +186,7 @@ class TestStore:
 
     def test_alignments_go_to_every_chain_of_their_sequence(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
-        alignment.write_text(">q\nMGXA\n>1\nMG-A\n")
+        alignment.write_text(">q\nMGXA\n>1\nMG-A\n", encoding="utf-8")
         store = Store(tmp_path / "store")
         prepare(store, Sources(structure=structure, alignments={"A": alignment}))
         assert len(store.open("test").alignments[0]["codes"]) == 2
@@ -193,9 +195,11 @@ class TestStore:
         structure = tmp_path / "dimer.cif"
         chains = part.CHAINS.replace("A 1\n", "A 1\nD 1\n")
         rows = [*part.ATOM_ROWS[:8], part.ATOM_ROWS[5].replace(" A 1 ", " D 1 ")]
-        structure.write_text(mmcif(chains=chains, atoms=[*rows, part.ATOM_ROWS[8]]))
+        structure.write_text(
+            mmcif(chains=chains, atoms=[*rows, part.ATOM_ROWS[8]]), encoding="utf-8"
+        )
         for name, other in (("a", ""), ("d", ">1\nMG-A\n")):
-            (tmp_path / f"{name}.a3m").write_text(f">q\nMGXA\n{other}")
+            (tmp_path / f"{name}.a3m").write_text(f">q\nMGXA\n{other}", encoding="utf-8")
         store = Store(tmp_path / "store")
         alignments = {"A": tmp_path / "a.a3m", "D": tmp_path / "d.a3m"}
         prepare(store, Sources(structure=structure, alignments=alignments))
@@ -227,7 +231,7 @@ class TestStore:
         assert prepare(store, Sources(structure=structure)).replaced is None
         assert prepare(store, Sources(structure=structure)).replaced is None
         other = tmp_path / "other.cif"
-        other.write_text(mmcif() + "# another\n")
+        other.write_text(mmcif() + "# another\n", encoding="utf-8")
         assert prepare(store, Sources(structure=other)).replaced == "test.cif"
 
     def test_what_stands_in_a_records_place_is_replaced(self, tmp_path, structure):
@@ -235,14 +239,14 @@ class TestStore:
         prepare(store, Sources(structure=structure))
         path = store.open("test").structure.path
         shutil.rmtree(path)
-        path.write_text("")
+        path.write_text("", encoding="utf-8")
         assert prepare(store, Sources(structure=structure)).built == 1
 
     def test_a_store_that_cannot_be_written_is_one_line(self, tmp_path, structure):
         store = Store(tmp_path / "store")
         prepare(store, Sources(structure=structure))
         shutil.rmtree(tmp_path / "store" / "examples")
-        (tmp_path / "store" / "examples").write_text("")
+        (tmp_path / "store" / "examples").write_text("", encoding="utf-8")
         with pytest.raises(DataError, match="examples: "):
             prepare(store, Sources(structure=structure))
 
@@ -257,7 +261,7 @@ class TestStore:
     def test_a_damaged_manifest_is_one_line(self, tmp_path, structure, manifest):
         store = Store(tmp_path / "store")
         prepare(store, Sources(structure=structure))
-        (tmp_path / "store" / "examples" / "test.json").write_text(manifest)
+        (tmp_path / "store" / "examples" / "test.json").write_text(manifest, encoding="utf-8")
         with pytest.raises(DataError, match=r"test\.json: unreadable .* again"):
             store.open("test")
 
@@ -293,7 +297,7 @@ class TestStore:
         prepare(store, Sources(structure=structure))
         with pytest.raises(DataError, match=r"\(have: test\)"):
             store.open("1abc")
-        (tmp_path / "store" / "examples" / "test.json").write_text("{")
+        (tmp_path / "store" / "examples" / "test.json").write_text("{", encoding="utf-8")
         with pytest.raises(DataError, match="unreadable"):
             store.open("test")
 

@@ -21,7 +21,7 @@ MSE, ALA = ["N", "CA", "C", "O", "CB", "CG", "SE", "CE"], ["N", "CA", "C", "O", 
 def read(tmp_path):
     def read(**parts):
         path = tmp_path / "x.cif"
-        path.write_text(mmcif(**parts))
+        path.write_text(mmcif(**parts), encoding="utf-8")
         structure = read_structure(path)
         return structure, structure_columns(structure)
 
