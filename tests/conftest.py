@@ -80,7 +80,7 @@ def foldperf(tmp_path):
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": search} | environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=HANG_S,
             check=False,
         )

@@ -184,7 +184,9 @@ def test_what_is_run_elsewhere_is(test):
 
 def test_the_demo_is_made_of_commands_shown():
     """The demo itself takes minutes: each line of it is a command that a page shows."""
-    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    recipe = re.search(
+        r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     commands = {each.strip() for each in re.findall(r"\$\(BIN\)/(foldperf[^;&\\\n]*)", recipe[1])}
     assert len(commands) == 4
     assert commands <= set(ALL)

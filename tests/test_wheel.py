@@ -38,7 +38,7 @@ axes = { tokens = 8, alignment_rows = 1, entry = "1ubq" }
 
 def succeed(*command, **options):
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, **options
+        list(map(str, command)), capture_output=True, encoding="utf-8", check=False, **options
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -89,7 +89,7 @@ def build(tmp_path_factory):
     # As an earlier build of another commit leaves it.
     stale = source / "build" / "lib" / "bench" / "stale.py"
     stale.parent.mkdir(parents=True)
-    stale.write_text("")
+    stale.write_text("", encoding="utf-8")
     # Without an index: what building needs is installed here.
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index")
     succeed(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", folder, source)
@@ -131,7 +131,7 @@ def test_wheel_built_of_a_source_archive_is_the_same(build, tmp_path):
 def test_wheel_of_an_edited_tree_says_so(build, tmp_path):
     source = tmp_path / "edited"
     shutil.copytree(build.source, source, symlinks=True)
-    with (source / "bench" / "launch.py").open("a") as file:
+    with (source / "bench" / "launch.py").open("a", encoding="utf-8") as file:
         file.write("# edited\n")
     build_packages(source, tmp_path / "lib")
     stamp = json.loads((tmp_path / "lib" / STAMP).read_bytes())
@@ -174,7 +174,12 @@ class Installed:
             user += ["--ambient-caps=+dac_read_search"]
         command = [*user, str(self.binaries / "foldperf"), *map(str, arguments)]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
         )
         assert done.returncode == check, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -195,7 +200,7 @@ def installed(build, sources, tmp_path_factory):
         succeed(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout[:-1]
     )
     # Without what .pth files add to the libraries: this project is perhaps installed from here.
-    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     options = ("--quiet", "--no-deps", "--no-index")
     succeed(sys.executable, "-m", "pip", "--python", python, "install", *options, build.wheel)
     with tempfile.TemporaryDirectory(prefix="foldperf-user-") as name:
@@ -206,8 +211,10 @@ def _furnish(user, sources):
     # Packages of the same names in the working folder, as in another clone, are not to be used.
     for package in PACKAGES:
         (user / package).mkdir()
-        (user / package / "__init__.py").write_text("raise SystemExit('of the working folder')")
-    (user / "tiny.toml").write_text(SWEEP)
+        (user / package / "__init__.py").write_text(
+            "raise SystemExit('of the working folder')", encoding="utf-8"
+        )
+    (user / "tiny.toml").write_text(SWEEP, encoding="utf-8")
     shutil.copy(sources["1ubq"].structure.cached, user / "1ubq.cif")
     user.chmod(0o755)
     if os.geteuid() == 0:
@@ -247,7 +254,11 @@ class TestInstalled:
 
     def test_report_has_the_published_numbers(self, installed):
         installed.foldperf("report", "--published")
-        lines = (installed.folder / "results/report/published.csv").read_text().splitlines()
+        lines = (
+            (installed.folder / "results/report/published.csv")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
         assert len(lines) > 20
 
     def test_nothing_is_written_beside_results_and_cache(self, installed):

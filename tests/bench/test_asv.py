@@ -348,7 +348,7 @@ class TestCommitOfAsv:
     @pytest.fixture
     def tree(self, tmp_path, monkeypatch):
         first = make_repository(tmp_path)
-        (tmp_path / "refsys/a.py").write_text("x = 2\n")
+        (tmp_path / "refsys/a.py").write_text("x = 2\n", encoding="utf-8")
         git(tmp_path, "commit", "-qam", "two")
         monkeypatch.setattr(plugin, "ROOT", tmp_path)
         return first

@@ -41,7 +41,7 @@ class Machine:
     def write(self, path, text):
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
 
     def process(self, groups, mounts):
         self.write("/proc/self/cgroup", groups)
@@ -146,7 +146,9 @@ def test_a_kill_is_seen_in_the_group_and_names_the_limit(machine, record):
     watch = KillWatch(machine.root)
     assert watch.reason() == ""
     for path in [*machine.root.rglob("memory.events"), *machine.root.rglob("memory.oom_control")]:
-        path.write_text(path.read_text().replace("oom_kill 1", "oom_kill 2"))
+        path.write_text(
+            path.read_text(encoding="utf-8").replace("oom_kill 1", "oom_kill 2"), encoding="utf-8"
+        )
     assert watch.reason().startswith("killed by the kernel at the limit of 0.29 GiB of the cgroup")
     assert watch.reason().endswith(group)
 
@@ -238,7 +240,7 @@ class TestVerdict:
     def verdict(self, tmp_path, status, ranks=1, kill=KILLED, cause=None, results=()):
         paths = [tmp_path / f"result.{rank}" for rank in range(ranks)]
         for rank, result in results:
-            paths[rank].write_text(json.dumps(result))
+            paths[rank].write_text(json.dumps(result), encoding="utf-8")
         ended = Ended(status, cause, 1.0, 2**30, "", kill)
         sweep = type("Sweep", (), {"timeout_s": 5.0, "memory_limit_bytes": 2**30})
         found = _verdict(ended, paths, sweep, ["host"] * ranks)
@@ -281,7 +283,7 @@ def group():
             pytest.skip(f"{own} gives its groups no memory controller")
         yield folder, limits[0]
     finally:
-        for pid in (folder / "cgroup.procs").read_text().split():
+        for pid in (folder / "cgroup.procs").read_text(encoding="utf-8").split():
             os.kill(int(pid), 9)
         for _ in range(100):
             try:
@@ -294,7 +296,7 @@ def group():
 
 def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
     folder, limit = group
-    limit.write_text(str(200 * MIB))
+    limit.write_text(str(200 * MIB), encoding="utf-8")
     script = (
         "import json, sys; from dataclasses import asdict; from bench import isolation;"
         "found = isolation.run_isolated([sys.executable, '-c', sys.argv[1]], timeout_s=60,"
@@ -303,10 +305,12 @@ def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
     for size, status in ((50, 0), (400, -9)):
         done = subprocess.run(
             [sys.executable, "-c", script, f"x = bytearray({size} << 20)"],
-            preexec_fn=lambda: (folder / "cgroup.procs").write_text(str(os.getpid())),
+            preexec_fn=lambda: (folder / "cgroup.procs").write_text(
+                str(os.getpid()), encoding="utf-8"
+            ),
             env=os.environ | {"PYTHONPATH": str(provenance.ROOT)},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=True,
         )
         found = json.loads(done.stdout)
@@ -317,19 +321,19 @@ def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
 
 def test_a_case_that_a_real_group_cannot_hold_is_oom(group, tmp_path):
     folder, limit = group
-    limit.write_text(str(800 * MIB))
+    limit.write_text(str(800 * MIB), encoding="utf-8")
     (tmp_path / "toys").mkdir()
     toys = install(tmp_path / "toys")
     (tmp_path / "toy.toml").write_text(
-        '[[case]]\nworkload = "toy"\naxes = { behaviour = "eat at once" }\n'
+        '[[case]]\nworkload = "toy"\naxes = { behaviour = "eat at once" }\n', encoding="utf-8"
     )
     done = subprocess.run(
         [sys.executable, "-m", "bench", "run", "toy.toml"],
-        preexec_fn=lambda: (folder / "cgroup.procs").write_text(str(os.getpid())),
+        preexec_fn=lambda: (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8"),
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{provenance.ROOT}"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -47,12 +47,12 @@ def other(tmp_path):
 
 
 def edit(tree):
-    (tree / "refsys/a.py").write_text("x = 2\n")
+    (tree / "refsys/a.py").write_text("x = 2\n", encoding="utf-8")
 
 
 def add(tree, name="refsys/new.py"):
     (tree / name).parent.mkdir(exist_ok=True, parents=True)
-    (tree / name).write_text("x = 2\n")
+    (tree / name).write_text("x = 2\n", encoding="utf-8")
 
 
 def mark(flag):
@@ -82,7 +82,7 @@ def delete_and_mark(tree):
 def filter_content(tree):
     """A clean filter gives git the committed content of whatever a file holds."""
     git(tree, "config", "filter.same.clean", "git show HEAD:%f")
-    (tree / ".git/info/attributes").write_text("*.py filter=same\n")
+    (tree / ".git/info/attributes").write_text("*.py filter=same\n", encoding="utf-8")
     edit(tree)
 
 
@@ -106,7 +106,7 @@ def commit_to_index_alone(tree):
 def watch_files(tree):
     """A file system monitor that reports no change."""
     program = tree / ".git/monitor"
-    program.write_text("#!/bin/sh\nprintf '1\\0'\n")
+    program.write_text("#!/bin/sh\nprintf '1\\0'\n", encoding="utf-8")
     program.chmod(0o755)
     git(tree, "config", "core.fsmonitor", str(program))
     git(tree, "config", "core.fsmonitorHookVersion", "2")
@@ -129,25 +129,25 @@ def configure(name, value, scope="--local"):
 
 
 def exclude(tree):
-    (tree / ".git/info/exclude").write_text("new.py\n")
+    (tree / ".git/info/exclude").write_text("new.py\n", encoding="utf-8")
     add(tree)
 
 
 def exclude_module_beside_packages(tree):
-    (tree / ".git/info/exclude").write_text("*.py\n")
+    (tree / ".git/info/exclude").write_text("*.py\n", encoding="utf-8")
     add(tree, "torch.py")
 
 
 def exclude_globally(tree):
     ignored = tree.parent / "home/ignored"
-    ignored.write_text("*.py\n")
+    ignored.write_text("*.py\n", encoding="utf-8")
     git(tree, "config", "--global", "core.excludesFile", str(ignored))
     add(tree)
 
 
 def ignore_in_folder(tree):
     (tree / "refsys/extra").mkdir()
-    (tree / "refsys/extra/.gitignore").write_text("*\n")
+    (tree / "refsys/extra/.gitignore").write_text("*\n", encoding="utf-8")
     add(tree, "refsys/extra/new.py")
 
 
@@ -158,7 +158,7 @@ def nest_repository(tree):
 
 def link_folder(tree):
     add(tree.parent, "elsewhere/new.py")
-    (tree / ".git/info/exclude").write_text("extra\n")
+    (tree / ".git/info/exclude").write_text("extra\n", encoding="utf-8")
     (tree / "refsys/extra").symlink_to(tree.parent / "elsewhere")
 
 
@@ -229,7 +229,9 @@ def cache(tree):
     for name in ("refsys/__pycache__/a.pyc", "bench/.mypy_cache/x.json", "results/runs/r.jsonl"):
         add(tree, name)
     add(tree, "results/recorded/new.jsonl")
-    (tree / ".gitignore").write_text((tree / ".gitignore").read_text() + ".mypy_cache/\n")
+    (tree / ".gitignore").write_text(
+        (tree / ".gitignore").read_text(encoding="utf-8") + ".mypy_cache/\n", encoding="utf-8"
+    )
     git(tree, "commit", "-qam", "caches")
 
 
@@ -380,7 +382,7 @@ def empty_folder_of_git(tree, monkeypatch):
 def lost_worktree(tree, monkeypatch):
     del monkeypatch
     shutil.rmtree(tree / ".git")
-    (tree / ".git").write_text("gitdir: /nowhere/.git/worktrees/x\n")
+    (tree / ".git").write_text("gitdir: /nowhere/.git/worktrees/x\n", encoding="utf-8")
 
 
 def no_commit(tree, monkeypatch):
@@ -474,7 +476,7 @@ class TestRefusal:
     def test_run_repeats_the_refusal_in_one_line(self, tmp_path, monkeypatch, capsys):
         sweep = tmp_path / "s.toml"
         axes = 'axes = { preset = "tiny", tokens = 16, entry = "synthetic" }'
-        sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n')
+        sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n', encoding="utf-8")
         nothing = Summary({}, 0, tmp_path)
         monkeypatch.setattr(Runner, "run", lambda *arguments: nothing)
         assert main(["run", str(sweep), "--results", str(tmp_path)]) == 0
@@ -488,8 +490,8 @@ def test_git_state_is_unknown_when_the_stamp_is_damaged(tree, monkeypatch, damag
     assert main(["stamp"]) == 0
     shutil.rmtree(tree / ".git")
     assert git_state(tree)["dirty"] is False
-    stamp = json.loads((tree / provenance.STAMP).read_text())
-    (tree / provenance.STAMP).write_text(json.dumps(stamp | damage))
+    stamp = json.loads((tree / provenance.STAMP).read_text(encoding="utf-8"))
+    (tree / provenance.STAMP).write_text(json.dumps(stamp | damage), encoding="utf-8")
     assert set(git_state(tree).values()) == {None}
 
 
@@ -498,12 +500,12 @@ def test_run_does_not_record_a_case_during_which_the_source_was_edited(
 ):
     sweep = tmp_path / "s.toml"
     axes = 'axes = { preset = "tiny", tokens = 16, entry = "synthetic" }'
-    sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n')
+    sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n', encoding="utf-8")
     monkeypatch.setattr(Runner, "_execute", lambda *arguments: ({"status": "ok"}, None))
     monkeypatch.setattr(provenance, "current_source_sha256", lambda: "edited")
     assert main(["run", str(sweep), "--results", str(tmp_path)]) == 2
     assert "the source was edited while" in capsys.readouterr().err
-    assert not (tmp_path / "runs/s/records.jsonl").read_text()
+    assert not (tmp_path / "runs/s/records.jsonl").read_text(encoding="utf-8")
 
 
 class TestRequiredCommit:
@@ -524,7 +526,7 @@ class TestRequiredCommit:
         require_commit(history["source"], tree)
         require_commit("HEAD~1", tree)
         require_commit(None, tree)
-        (tree / "docs/d.md").write_text("edited\n")
+        (tree / "docs/d.md").write_text("edited\n", encoding="utf-8")
         require_commit("main", tree)
 
     def test_required_commit_is_refused_when_its_source_differs(self, tree, history):

@@ -77,7 +77,8 @@ def run_toys(foldperf, tmp_path, toys, behaviours, check):
     sweep = tmp_path / "toy.toml"
     sweep.write_text(
         f"[protocol]\n{QUICK}timeout_s = {HANG_S}\n[[case]]\n"
-        f'workload = "toy"\nranks = 2\naxes = {{ behaviour = {json.dumps(behaviours)} }}\n'
+        f'workload = "toy"\nranks = 2\naxes = {{ behaviour = {json.dumps(behaviours)} }}\n',
+        encoding="utf-8",
     )
     foldperf("run", sweep, paths=[toys], check=check)
     found = valid_records(tmp_path / "results/runs/toy/records.jsonl")

@@ -195,7 +195,11 @@ def test_prediction_meets_the_kernels_own_mark():
     """The process's high-water mark in a real step is within 5 % of the predicted peak."""
     script = Path(__file__).with_name("high_water_mark.py")
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=HANG_S
+        [sys.executable, str(script)],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        timeout=HANG_S,
     )
     predicted, marked = map(int, done.stdout.split())
     assert predicted > 300 * 2**20

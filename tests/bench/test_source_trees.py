@@ -147,7 +147,7 @@ def test_a_commit_without_the_packages_is_refused(repository):
 
 def test_baseline_holds_the_files_of_its_commit_when_settings_hide_them(repository, monkeypatch):
     two = git(repository, "rev-parse", "main")
-    (repository / ".git/info/attributes").write_text("*.py export-ignore\n")
+    (repository / ".git/info/attributes").write_text("*.py export-ignore\n", encoding="utf-8")
     git(repository, "replace", two, "main~1")
     monkeypatch.setenv("GIT_DIR", str(repository / "elsewhere"))
     with source_trees(two, repository) as trees:
@@ -156,5 +156,5 @@ def test_baseline_holds_the_files_of_its_commit_when_settings_hide_them(reposito
 
 def test_default_reference_is_the_commit_under_changes_that_settings_hide(repository):
     git(repository, "update-index", "--assume-unchanged", f"{PACKAGES[0]}/code.py")
-    (repository / PACKAGES[0] / "code.py").write_text("edited")
+    (repository / PACKAGES[0] / "code.py").write_text("edited", encoding="utf-8")
     assert default_reference(repository) == "HEAD"

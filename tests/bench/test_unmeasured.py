@@ -52,7 +52,9 @@ class Machine:
     def run_isolated(self, command, *, timeout_s, **_):
         self.limits.append(timeout_s)
         request, result = command[-2:]
-        needs = self.cases[json.loads(Path(request).read_text())["config"]["tokens"]]
+        needs = self.cases[
+            json.loads(Path(request).read_text(encoding="utf-8"))["config"]["tokens"]
+        ]
         if needs == "interrupt":
             raise KeyboardInterrupt
         if not isinstance(needs, str) and needs > timeout_s:
@@ -60,7 +62,7 @@ class Machine:
         content = {"status": needs, "reason": "it did"}
         if not isinstance(needs, str):
             content = {"status": "ok", "reason": None} | PARTS
-        Path(f"{result}.0").write_text(json.dumps(content))
+        Path(f"{result}.0").write_text(json.dumps(content), encoding="utf-8")
         return Ended(0, None, 1.0, 0, "")
 
 
@@ -90,7 +92,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "s.toml").write_text(SWEEP)
+    (tmp_path / "s.toml").write_text(SWEEP, encoding="utf-8")
     return tmp_path
 
 
@@ -197,7 +199,10 @@ def test_report_is_silent_when_a_plan_is_damaged_or_absent(machine, run, folder,
     machine.cases = {8: "crash", 16: "crash", 24: "crash"}
     run()
     plan = folder / "results/runs/s/plan.json"
-    for spoil in (lambda: plan.write_text('{"sweep": "s", "cases": 3}'), plan.unlink):
+    for spoil in (
+        lambda: plan.write_text('{"sweep": "s", "cases": 3}', encoding="utf-8"),
+        plan.unlink,
+    ):
         spoil()
         assert main(["report", "--results", str(folder / "results")]) == 0
         assert "not measured" not in capsys.readouterr().out
@@ -221,15 +226,17 @@ def test_program_is_named_as_it_was_called(monkeypatch, called, in_path, words):
 @pytest.mark.parametrize("status", [0, 2])
 def test_demo_reports_what_there_is_and_ends_as_its_sweep_did(tmp_path, status):
     program = tmp_path / "foldperf"
-    program.write_text(f'#!/bin/sh\necho "called $1"\n[ "$1" != run ] || exit {status}\n')
+    program.write_text(
+        f'#!/bin/sh\necho "called $1"\n[ "$1" != run ] || exit {status}\n', encoding="utf-8"
+    )
     program.chmod(0o755)
     ready = tmp_path / "ready"
-    ready.write_text("")
+    ready.write_text("", encoding="utf-8")
     done = subprocess.run(
         ["make", "--silent", "demo", f"BIN={tmp_path}", f"READY={ready}"],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (done.returncode == 0) == (status == 0)

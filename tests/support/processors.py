@@ -96,7 +96,7 @@ def run_bit_tests(processor: Processor, *arguments: str) -> subprocess.Completed
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         timeout=HANG_S,
         check=False,
     )

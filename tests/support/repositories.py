@@ -10,7 +10,7 @@ def git(root: Path, *words: str) -> str:
     """Runs git as a user of these tests and returns what it printed."""
     settings = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
     command = ["git", "-C", str(root), *settings, *words]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     return done.stdout.strip()
 
 

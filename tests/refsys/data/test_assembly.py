@@ -119,7 +119,7 @@ def test_copies_take_names_that_the_file_does_not_have(tmp_path):
         atoms=[row.replace(" B 2 ", " A-2 2 ") for row in part.ATOM_ROWS],
         connections="",
     )
-    path.write_text(text + assemblies(_1=[("1,2", "A,A-2")]))
+    path.write_text(text + assemblies(_1=[("1,2", "A,A-2")]), encoding="utf-8")
     names = [chain.name for chain in assembled(read_structure(path), path, "1").chains]
     assert names == ["A", "A-2", "A-3", "A-2-2"]
 
@@ -127,7 +127,9 @@ def test_copies_take_names_that_the_file_does_not_have(tmp_path):
 @pytest.mark.parametrize("value", ["1e30", "nan", "2e5"])
 def test_an_operator_that_moves_atoms_too_far_is_refused(tmp_path, value):
     path = tmp_path / "x.cif"
-    path.write_text(mmcif() + assemblies(_1=[("2", "A,B")]).replace("10.0", value))
+    path.write_text(
+        mmcif() + assemblies(_1=[("2", "A,B")]).replace("10.0", value), encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"x\.cif: assembly 1 moves atoms of chain A beyond"):
         assembled(read_structure(path), path, "1")
 

@@ -157,7 +157,7 @@ def test_other_data_blocks_of_a_file_are_reported(prepare, folder, blocks, note)
     for _ in range(2):
         status, store, _, errors = prepare("--from", mine)
         assert (status, errors) == (0, f"foldperf: x.cif: {note}\n")
-    assert store.open("x").structure.facts["notes"] == [note]
+    assert store.open("x", encoding="utf-8").structure.facts["notes"] == [note]
 
 
 def test_names_inside_a_file_are_printed_where_they_are_not_the_entrys(prepare, folder):

@@ -91,7 +91,7 @@ class TestFolder:
     @pytest.mark.parametrize("names", [(), ("notes.txt",), ("x.pdb", "x_A.a3m")])
     def test_folder_without_a_structure_is_refused(self, tmp_path, names):
         for name in names:
-            (tmp_path / name).write_text("")
+            (tmp_path / name).write_text("", encoding="utf-8")
         with pytest.raises(DataError, match="no structure: no file ends in"):
             folder_contents(tmp_path)
 
@@ -128,7 +128,7 @@ class TestFolder:
         self, tmp_path, names, entries, reason
     ):
         for name in names:
-            (tmp_path / name).write_text("")
+            (tmp_path / name).write_text("", encoding="utf-8")
         contents = folder_contents(tmp_path)
         assert [sources.name for sources in contents.sources] == entries
         assert re.search(reason, str(contents.errors[-1]))
@@ -136,7 +136,7 @@ class TestFolder:
 
     def test_alignment_belongs_to_the_longest_name_with_or_without_its_case(self, tmp_path):
         for name in ("a.cif", "a_b.cif", "a_b_c_d.a3m", "A_x_1.a3m", "a_b.a3m"):
-            (tmp_path / name).write_text("")
+            (tmp_path / name).write_text("", encoding="utf-8")
         contents = folder_contents(tmp_path)
         given = {sources.name: dict(sources.alignments) for sources in contents.sources}
         assert given == {

@@ -213,7 +213,7 @@ class TestStore:
         self, tmp_path, structure, block
     ):
         structure = structure.rename(tmp_path / "My File.cif")
-        structure.write_text(mmcif(header=f"data_{block}\n#\n"))
+        structure.write_text(mmcif(header=f"data_{block}\n#\n"), encoding="utf-8")
         done = prepare(Store(tmp_path / "store"), Sources(structure=structure))
         assert done.entry == "my-file"
         assert done.identity == f"data block {block or '(without a name)'}"
@@ -280,7 +280,7 @@ class TestStore:
 
     def test_an_alignment_of_another_sequence_is_refused(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
-        alignment.write_text(">q\nMGMW\n")
+        alignment.write_text(">q\nMGMW\n", encoding="utf-8")
         store = Store(tmp_path / "store")
         with pytest.raises(DataError, match=r"a\.a3m: the query has W in column 4"):
             prepare(store, Sources(structure=structure, alignments={"A": alignment}))
@@ -317,7 +317,7 @@ class TestSources:
 
     def test_realigning_is_asked_for(self, tmp_path, structure):
         alignment = tmp_path / "a.a3m"
-        alignment.write_text(">q\nMGMAW\n>1\nMG-AW\n")
+        alignment.write_text(">q\nMGMAW\n>1\nMG-AW\n", encoding="utf-8")
         store = Store(tmp_path / "store")
         files = Sources(structure=structure, alignments={"A": alignment})
         with pytest.raises(DataError, match=r"a\.a3m: the query has 5 residues; the chain has 4"):
