@@ -71,7 +71,7 @@ def unexpected_error(subject: object, error: BaseException) -> UnexpectedError:
     elif isinstance(error, RecursionError):
         reason = "nested too deeply to be read"
     else:
-        reason = f"{type(error).__name__}: {error}"
+        reason = ": ".join(filter(None, (type(error).__name__, str(error))))
     message = one_line(f"{subject}: {reason}")
     details = "".join(traceback.format_exception(error))
     return UnexpectedError(message[:_LONGEST_MESSAGE], details)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.mmcif import mmcif
+from support.mmcif import SEQUENCE, mmcif
 
 from bench.cli import main
 from refsys.data.store import Store
@@ -232,3 +232,19 @@ def test_file_names_of_any_bytes_are_prepared_and_printed(prepare, folder):
     assert errors.count("\n") == 1
     assert "two lines.cif: no _atom_site category" in errors
     out.encode("utf-8")
+
+
+def test_msa_of_another_component_of_a_position_with_several_is_accepted(prepare, folder):
+    sequence = SEQUENCE.replace("1 2 GLY\n", "1 2 GLY\n1 2 SER\n1 2 SEP\n")
+    text = mmcif(sequence=sequence)
+    mine = folder(
+        {"x.cif": text, "x_A.a3m": ">q\nMSXA\n>1\nMSXA\n", "y.cif": text, "y_A.a3m": ">q\nMTXA\n"}
+    )
+    status, store, _, errors = prepare("--from", mine, "--workers", 0)
+    assert status == 2
+    assert errors == (
+        f"foldperf: {mine / 'y_A.a3m'}: the query has T in column 2; the chain has G or S\n"
+    )
+    example = store.open("x")
+    assert example.structure.facts["chains"][0]["sequence"] == "MGXA"
+    assert example.alignments[0]["codes"].tolist() == [letters("MGXA"), letters("MSXA")]

@@ -18,12 +18,13 @@ from support import HANG_S
 from support.mmcif import mmcif
 
 from bench.cli import main
+from refsys.data import preparing, relating
 from refsys.data.folder import folder_contents
-from refsys.data.preparation import Sources
+from refsys.data.preparation import Prepared, Sources
 from refsys.data.preparing import prepare_all
 from refsys.data.relating import relate
 from refsys.data.store import Store
-from refsys.errors import DataError
+from refsys.errors import DataError, UnexpectedError
 
 ROOT = Path(__file__).resolve().parents[3]
 ENTRIES = ("1ubq", "2q2k", "1kd8")
@@ -276,3 +277,94 @@ def test_a_structure_alone_needs_no_process(tmp_path):
     path.write_text(mmcif(), encoding="utf-8")
     ((_, done),) = prepare_all(Store(tmp_path / "store"), [Sources(structure=path)], 4)
     assert done.entry == "test"
+
+
+# What a reader raises by its file's name, and the line of it.
+FAULTS = {
+    "memory": (MemoryError(), "not enough memory to read it"),
+    "recursion": (RecursionError("maximum recursion depth"), "nested too deeply to be read"),
+    "letters": (UnicodeEncodeError("ascii", "Cα", 1, 2, "no"), "UnicodeEncodeError: 'ascii'"),
+    "lines": (ValueError("one\n two\x07"), r"ValueError: one two\x07"),
+    "system": (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left"),
+    "assertion": (AssertionError(), "AssertionError"),
+}
+
+
+class TestIsolation:
+    """Whatever happens on one file, the others are prepared."""
+
+    @pytest.fixture
+    def wanted(self, tmp_path):
+        names = (*FAULTS, "killed", "one", "two", "three")
+        return [Sources(structure=tmp_path / f"{name}.cif") for name in names]
+
+    @pytest.fixture(autouse=True)
+    def prepare(self, monkeypatch):
+        def prepare(store, sources):
+            name = sources.structure.stem
+            if name == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name in FAULTS:
+                raise FAULTS[name][0]
+            return Prepared(entry=name, tokens=1, built=1)
+
+        monkeypatch.setattr(preparing, "prepare", prepare)
+
+    def assert_isolated(self, outcomes):
+        for name, (_, message) in FAULTS.items():
+            error = outcomes[name]
+            assert isinstance(error, UnexpectedError), name
+            assert f"/{name}.cif: {message}" in str(error)
+            assert "\n" not in str(error)
+            assert error.details.startswith("Traceback (most recent call last):\n")
+        for name in ("one", "two", "three"):
+            assert outcomes[name] == Prepared(entry=name, tokens=1, built=1)
+
+    def test_exception_of_any_class_is_an_error_of_its_file(self, tmp_path, wanted):
+        sound = [sources for sources in wanted if sources.structure.stem != "killed"]
+        results = prepare_all(Store(tmp_path / "store"), sound, 0)
+        self.assert_isolated({sources.structure.stem: outcome for sources, outcome in results})
+
+    @pytest.mark.parametrize("workers", [1, 3])
+    def test_killed_process_is_an_error_of_its_file(self, tmp_path, wanted, monkeypatch, workers):
+        # Forked, the processes have the replaced function.
+        monkeypatch.setattr(preparing, "get_context", lambda method: get_context("fork"))
+        results = list(prepare_all(Store(tmp_path / "store"), wanted, workers))
+        outcomes = {sources.structure.stem: outcome for sources, outcome in results}
+        assert len(results) == len(outcomes) == len(wanted)
+        assert str(outcomes["killed"]).endswith(
+            "/killed.cif: the process that prepared it was killed; is there too little memory?"
+        )
+        self.assert_isolated(outcomes)
+
+    def test_traceback_of_a_file_is_shown_under_debug_alone(self, tmp_path, capsys):
+        for name in ("letters", "one"):
+            (tmp_path / f"{name}.cif").write_text("")
+        command = ["prepare", "--from", str(tmp_path), "--workers", "0"]
+        command += ["--store", str(tmp_path / "store")]
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert main([*command, "--debug"]) == 2
+        line, trace, *_ = capsys.readouterr().err.splitlines()
+        assert "letters.cif: UnicodeEncodeError" in line
+        assert trace == "Traceback (most recent call last):"
+
+
+def test_entry_whose_relations_fail_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("a", "b", "c"):
+        (mine / f"{name}.cif").write_text(f"# {name}\n{mmcif()}")
+    search = relating._relations
+
+    def relations(maker, store, columns, found):
+        if columns.facts["entry"] == "b":
+            raise IndexError("out of range")
+        return search(maker, store, columns, found)
+
+    monkeypatch.setattr(relating, "_relations", relations)
+    command = ["prepare", "--from", str(mine), "--workers", "0"]
+    assert main([*command, "--store", str(tmp_path / "store")]) == 2
+    assert re.search(r"/structure/\w+: b: IndexError: out of range\n$", capsys.readouterr().err)
+    related = [path.stem for path in (tmp_path / "store" / "relations").iterdir()]
+    assert sorted(related) == ["a", "c"]
