@@ -100,12 +100,12 @@ def test_every_misbehaviour_becomes_a_record_and_the_sweep_goes_on(foldperf, tmp
 
 def test_case_that_hangs_ends_at_its_limit_with_its_children(foldperf, tmp_path, toys):
     sweep = write_sweep(tmp_path, '{ behaviour = ["hang", "hang with children"] }')
-    done = foldperf("run", sweep, "--timeout", "8", paths=[toys], check=2)
+    done = foldperf("run", sweep, "--timeout", "8", paths=[toys], check=2, TMPDIR=str(tmp_path))
     records = records_of(tmp_path)
     assert [record["reason"] for record in records] == ["no result within 8 s"] * 2
     assert {record["status"] for record in records} == {"timeout"}
     assert done.stdout.splitlines()[-1].startswith("2 of 2 cases of toy are not measured: ")
-    assert not processes("bench.case")
+    assert not processes(f"bench.case {tmp_path}")
 
 
 def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys):
