@@ -256,7 +256,7 @@ class Runner:
                     ],
                     timeout_s=limit.seconds,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
-                    environment=_case_environment(case.ranks, self._host["cores"]),
+                    environment=case_environment(case.ranks, self._host["cores"]),
                 )
                 paths = [folder / f"result.json.{rank}" for rank in range(case.ranks)]
                 result = _verdict(ended, paths, limit, self._sweep, self._domains(case))
@@ -280,7 +280,7 @@ def _config_id(case: Case) -> str:
     return digest([case.workload, case.config])
 
 
-def _case_environment(ranks: int, cores: int) -> dict[str, str]:
+def case_environment(ranks: int, cores: int) -> dict[str, str]:
     """Return this process's environment, in which a case imports what this process imports.
 
     The working folder may hold packages of the same names, of a clone perhaps: it is searched only

@@ -193,10 +193,10 @@ def test_import_takes_the_sound_files(tmp_path, capsys):
     (content,) = (text for text, _ in other_files() if b"fullname" in text)
     sound, bad, odd = (tmp_path / f"{name}.json" for name in ("sound", "bad", "odd"))
     sound.write_bytes(content)
-    bad.write_text("{")
+    bad.write_text("{", encoding="utf-8")
     table = json.loads(content)
     table["benchmarks"][0]["extra_info"]["foldperf"]["workload"]["ranks"] = "two"
-    odd.write_text(json.dumps(table))
+    odd.write_text(json.dumps(table), encoding="utf-8")
     command = ["import", "pytest-benchmark", str(bad), str(odd), str(sound)]
     assert main([*command, "--results", str(tmp_path / "results")]) == 2
     captured = capsys.readouterr()

@@ -15,6 +15,7 @@ from support.records import valid_records
 from support.third_party import install
 
 from bench.cli import main
+from bench.run import case_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "warmup_steps = 0\ntimed_steps = 1\ncounts = false\n"
@@ -203,6 +204,25 @@ def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
         (record,) = records_of(tmp_path)
         assert (record["run_id"] not in known) == ran
     assert record["git"]["dirty"] is False
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_case_searches_the_working_folder_only_when_the_sweep_does(tmp_path, monkeypatch, searched):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
+    path = [each for each in sys.path if each not in {"", str(tmp_path)}]
+    monkeypatch.setattr(sys, "path", [*([str(tmp_path)] if searched else []), *path])
+    environment = case_environment(1, 2)
+    assert environment["PYTHONSAFEPATH"] == "1", "else Python puts it first by itself"
+    folders = environment["PYTHONPATH"].split(os.pathsep)
+    assert folders == [str(ROOT), "/of/the/user", *([str(tmp_path)] if searched else [])]
+
+
+def test_case_finds_an_installed_package_after_the_standard_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(ROOT))
+    assert case_environment(1, 2)["PYTHONPATH"] == ""
 
 
 class TestStorage:

@@ -245,6 +245,6 @@ def test_msa_of_another_component_of_a_position_with_several_is_accepted(prepare
     assert errors == (
         f"foldperf: {mine / 'y_A.a3m'}: the query has T in column 2; the chain has G or S\n"
     )
-    example = store.open("x")
+    example = store.open("x", encoding="utf-8")
     assert example.structure.facts["chains"][0]["sequence"] == "MGXA"
     assert example.alignments[0]["codes"].tolist() == [letters("MGXA"), letters("MSXA")]

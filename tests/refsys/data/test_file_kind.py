@@ -37,7 +37,7 @@ def zipped():
 
 def tarred():
     sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as archive:
+    with tarfile.open(fileobj=sink, mode="w", encoding="utf-8") as archive:
         member = tarfile.TarInfo("x.cif")
         member.size = len(TEXT)
         archive.addfile(member, io.BytesIO(TEXT))

@@ -339,7 +339,7 @@ class TestIsolation:
 
     def test_traceback_of_a_file_is_shown_under_debug_alone(self, tmp_path, capsys):
         for name in ("letters", "one"):
-            (tmp_path / f"{name}.cif").write_text("")
+            (tmp_path / f"{name}.cif").write_text("", encoding="utf-8")
         command = ["prepare", "--from", str(tmp_path), "--workers", "0"]
         command += ["--store", str(tmp_path / "store")]
         assert main(command) == 2
@@ -354,7 +354,7 @@ def test_entry_whose_relations_fail_does_not_stop_the_others(tmp_path, monkeypat
     mine = tmp_path / "mine"
     mine.mkdir()
     for name in ("a", "b", "c"):
-        (mine / f"{name}.cif").write_text(f"# {name}\n{mmcif()}")
+        (mine / f"{name}.cif").write_text(f"# {name}\n{mmcif()}", encoding="utf-8")
     search = relating._relations
 
     def relations(maker, store, columns, found):
