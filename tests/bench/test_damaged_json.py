@@ -84,8 +84,8 @@ def test_damaged_record_is_named_by_file_and_line_and_the_others_are_read(write,
 def test_damaged_lines_of_a_file_are_one_error_that_counts_them(write):
     folder = write(a=["{", line_of(1), "{", "3"], b=["{"])
     errors = [str(error) for error in read_all_records([folder]).errors]
-    assert [text.rpartition("; ")[2] for text in errors][0] == "and 2 more lines"
     assert len(errors) == 2
+    assert errors[0].endswith("; and 2 more lines")
 
 
 def test_blank_lines_line_ends_and_a_byte_order_mark_are_harmless(tmp_path):
@@ -177,7 +177,7 @@ def test_damaged_baseline_is_refused_by_its_path(tmp_path, change, message):
     "text", ["NaN", "-Infinity", "1e999", "1" * 30, '{"a":1,"a":1}', "[" * 9999]
 )
 def test_strict_json_refuses_what_no_file_of_ours_holds(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError):
         parse_json(text.encode())
 
 
