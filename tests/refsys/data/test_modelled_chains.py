@@ -122,8 +122,8 @@ SERINE, THREONINE = ("N", "CA", "C", "O", "CB", "OG"), ("N", "CA", "C", "O", "CB
         ),
         "the better occupied component, not the larger": (
             [
-                *(location(n, "A", 0.55) for n in SERINE),
-                *(location(n, "B", 0.45, "THR") for n in THREONINE),
+                *(location(n, "A", 0.52) for n in SERINE),
+                *(location(n, "B", 0.48, "THR") for n in THREONINE),
             ],
             "SER", SERINE, "A",
         ),
