@@ -10,6 +10,7 @@ from refsys.data.file_kind import (
     GZIP,
     HEAD_BYTES,
     PARQUET,
+    READABLE,
     STOCKHOLM,
     FileKind,
     file_kind,
@@ -37,7 +38,8 @@ def read_bytes(path: Path) -> bytes:
     kind = file_kind(packed)
     if kind != GZIP and packed:
         seen = f"the file is {kind.name}" if kind else "its first bytes are others"
-        raise DataError(f"{path}: not readable: not gzip: {seen}; remove .gz from its name")
+        remedy = kind.remedy if kind and kind not in READABLE else "remove .gz from its name"
+        raise DataError(f"{path}: not readable: not gzip: {seen}; {remedy}")
     try:
         with gzip.open(path) as file:
             content = file.read(_MOST_BYTES + 1)

@@ -125,6 +125,12 @@ def test_kind_is_that_of_the_first_word(content, kind):
         ("x.sto", b">q\nMKV\n", "not readable as Stockholm: the file is FASTA or A3M"),
         ("x.pqt", b">q\nMKV\n", "not readable as Parquet: the file is FASTA or A3M"),
         ("x.cif.gz", TEXT, "not readable: not gzip: the file is mmCIF; remove .gz from its name"),
+        (
+            "x.cif.gz",
+            FOREIGN["HTML"][0],
+            "not gzip: the file is an HTML page, as a failed download ",
+        ),
+        ("x.cif.gz", FOREIGN["HTML"][0], "leaves; download it again"),
         ("x.a3m.gz", b"MKV", "not readable: not gzip: its first bytes are others; remove .gz"),
         (
             "x.cif.gz",
