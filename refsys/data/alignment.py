@@ -75,10 +75,11 @@ def read_alignment_file(
 
     Args:
         path: The file. Its first row is the query.
-        query: The sequence that the first row must be, X matching anything.
+        query: The sequence that the first row must be, X matching anything. In the record the first
+            row has its letters, but those of the file where it has X.
         realign: Put a file whose query is another onto `query`, see `onto_query`.
         alternatives: Letters that the first row may have instead of the query's, by index: those
-            of the other components at a position of several. The record has the query's.
+            of the other components at a position of several.
 
     Raises:
         DataError: the file is missing, damaged, empty, ragged, of another format, or of another
@@ -102,7 +103,7 @@ def read_alignment_file(
                 raise DataError(f"{path}: {error}") from None
             species = np.insert(species, 0, UNKNOWN_SPECIES)
         else:
-            letters = _with_listed(letters, query, alternatives)
+            letters = _with_query(letters, query)
     return Alignment(_distinct(letters, deletions, species), text.notes)
 
 
@@ -289,14 +290,18 @@ def _difference(first_row: str, query: str, alternatives: Mapping[int, str]) -> 
     return None
 
 
-def _with_listed(
-    letters: NDArray[np.uint8], query: str, alternatives: Mapping[int, str]
-) -> NDArray[np.uint8]:
-    """Return the rows, the first with the chain's own letters where it has alternatives."""
-    changed = [index for index, others in alternatives.items() if chr(letters[0, index]) in others]
-    if changed:
+def _with_query(letters: NDArray[np.uint8], query: str) -> NDArray[np.uint8]:
+    """Return the rows, the first with the letters that the chain has in the place of its own.
+
+    They differ where the file has X for a residue that is read as a standard one, such as
+    selenomethionine, and at positions of several components. Where the chain has X, the row's
+    letter stays.
+    """
+    own = np.frombuffer(query.encode("ascii"), np.uint8)
+    differing = (letters[0] != own) & (own != ord("X"))
+    if differing.any():
         letters = letters.copy()
-        letters[0, changed] = [ord(query[index]) for index in changed]
+        letters[0, differing] = own[differing]
     return letters
 
 

@@ -62,6 +62,11 @@ def test_gzip_and_query(read):
     assert query_only("MXV")["codes"].tolist() == [codes("MXV")]
 
 
+def test_first_row_has_the_letters_of_the_chain_where_the_file_has_x(read):
+    columns = read(">q\nMXV\n>1\nMXV\n>2\nMXW\n", "XMV")
+    assert columns["codes"].tolist() == [codes("MMV"), codes("MXV"), codes("MXW")]
+
+
 @pytest.mark.parametrize(
     ("text", "query", "message"),
     [

@@ -2,11 +2,13 @@
 
 import gzip
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.mmcif import SEQUENCE, mmcif
+from support import mmcif as parts
+from support.mmcif import SEQUENCE
 
 from bench.cli import main
 from refsys.data.store import Store
@@ -15,6 +17,8 @@ from refsys.data.vocabulary import PROTEIN_LETTERS
 CASES = Path(__file__).resolve().parents[2] / "cases"
 QUERY = "MGSKACDHFWLV"
 HIT = "MGTKACDHYWLV"
+# The connections of the parts are too long for bonds, which is said.
+mmcif = partial(parts.mmcif, connections="")
 
 
 @pytest.fixture
