@@ -161,7 +161,8 @@ def test_other_data_blocks_of_a_file_are_reported(prepare, folder, blocks, note)
     for _ in range(2):
         status, store, _, errors = prepare("--from", mine)
         assert (status, errors) == (0, f"foldperf: x.cif: {note}\n")
-    assert store.open("x", encoding="utf-8").structure.facts["notes"] == [note]
+    (entry,) = store.entries()
+    assert store.open(entry).structure.facts["notes"] == [note]
 
 
 def test_names_inside_a_file_are_printed_where_they_are_not_the_entrys(prepare, folder):
@@ -249,6 +250,7 @@ def test_msa_of_another_component_of_a_position_with_several_is_accepted(prepare
     assert errors == (
         f"foldperf: {mine / 'y_A.a3m'}: the query has T in column 2; the chain has G or S\n"
     )
-    example = store.open("x", encoding="utf-8")
-    assert example.structure.facts["chains"][0]["sequence"] == "MGXA"
-    assert example.alignments[0]["codes"].tolist() == [letters("MGXA"), letters("MSXA")]
+    (entry,) = store.entries()
+    example = store.open(entry)
+    assert example.structure.facts["chains"][0]["sequence"] == "MGMA"
+    assert example.alignments[0]["codes"].tolist() == [letters("MGMA"), letters("MSXA")]
