@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from refsys.data.columns import Columns, record_name
-from refsys.data.entry_name import check_entry, file_entry, is_entry_name
+from refsys.data.entry_name import file_entry
 from refsys.data.store import Record, Store
 from refsys.errors import DataError, one_line
 
@@ -20,7 +20,7 @@ _MAKERS = {
         *("columns", "components", "compressed", "conformers", "connections", "entities"),
         *("entry_name", "file_kind", "grid", "implied_entities", "interfaces", "mmcif"),
         *("modelled_chains", "notes", "polymers", "preparation", "residue_layout"),
-        *("standardization", "tokens", "vocabulary"),
+        *("standardization", "structure_record", "tokens", "vocabulary"),
     ),
     "alignment": (
         *("a3m", "alignment", "compressed", "file_kind", "homology", "realign", "species"),
@@ -204,13 +204,13 @@ class _EntryMaker(Maker):
             "components": dictionary_version(),
             "conformers": conformer_version(),
         }
-        return self.record(
-            "structure",
-            determined,
-            lambda: _structure_record(
-                path, assembly, entry, as_deposited=self._sources.as_deposited
-            ),
-        )
+
+        def build() -> Record:
+            from refsys.data.structure_record import structure_record
+
+            return structure_record(path, assembly, entry, as_deposited=self._sources.as_deposited)
+
+        return self.record("structure", determined, build)
 
     def alignments(self, structure: Columns) -> dict[str, str]:
         """Names of the alignment records by chain number."""
@@ -326,65 +326,6 @@ def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[
     for chain, files in given.items():
         found.setdefault(proteins[chain], files)
     return found
-
-
-def _structure_record(
-    path: Path, assembly: str | None, name: str | None, *, as_deposited: bool
-) -> Record:
-    from refsys.data.assembly import assembled
-    from refsys.data.chemistry_notes import chemistry_notes
-    from refsys.data.mmcif import read_structure
-    from refsys.data.standardization import standardized
-    from refsys.data.tokens import (
-        chain_alternatives,
-        chain_contents,
-        chain_sequence,
-        dropped_atoms,
-        structure_columns,
-    )
-
-    structure = read_structure(path)
-    changes = None if as_deposited else standardized(structure)
-    structure = changes.structure if changes else structure
-    block = structure.entry
-    if name is None:
-        name = block.lower() if is_entry_name(block.lower()) else file_entry(path)
-    entry = name
-    if assembly is not None:
-        structure = assembled(structure, path, assembly)
-        entry = f"{name}-assembly{assembly}"
-    entry = check_entry(path, entry)
-    columns = structure_columns(structure)
-    if not len(columns["token_residue_type"]):
-        raise DataError(f"{path}: no tokens")
-    chains = [
-        {
-            "name": chain.name,
-            "entity": chain.entity,
-            "kind": chain.kind,
-            "polymer": chain.polymer,
-            "contents": chain_contents(structure, number),
-            "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
-            "alternatives": chain_alternatives(structure, number)
-            if chain.kind == "protein"
-            else {},
-        }
-        for number, chain in enumerate(structure.chains)
-    ]
-    return columns, {
-        "entry": entry,
-        "block": block,
-        "entry_id": structure.entry_id,
-        "notes": [*structure.notes, *chemistry_notes(structure, columns)],
-        "assembly": assembly,
-        "as_deposited": as_deposited,
-        "selenomethionines": changes.selenomethionines if changes else 0,
-        "reordered_arginines": changes.arginines if changes else 0,
-        "chains": chains,
-        "resolution": structure.resolution,
-        "released": structure.released,
-        "dropped_atoms": dropped_atoms(structure, columns),
-    }
 
 
 def _digest(path: Path) -> str:
