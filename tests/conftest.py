@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import fcntl
 import io
 import os
 import subprocess
@@ -49,24 +50,49 @@ def sources():
 
 
 @pytest.fixture(scope="session")
-def store(sources, tmp_path_factory):
-    """A store of the core packages."""
-    del sources
-    store = Store(tmp_path_factory.mktemp("store"))
-    core = [package for package in packages(package_cache()) if package.core]
-    for files in prepared_sources(core):
-        prepare(store, files)
-    return store
+def build_once(tmp_path_factory):
+    """Return a function that builds a folder, once for all processes of the run."""
+    folder = tmp_path_factory.getbasetemp()
+    # Each process of pytest-xdist has a folder of its own in that of the run.
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def build_once(name, build):
+        """Return the folder `name`, filled by `build(folder)`; tests only read it."""
+        path = folder / name
+        with (folder / f"{name}.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                unfinished = folder / f"{name}.unfinished"
+                build(unfinished)
+                unfinished.rename(path)
+        return path
+
+    return build_once
 
 
 @pytest.fixture(scope="session")
-def everything(sources, tmp_path_factory):
+def store(sources, build_once):
+    """A store of the core packages."""
+    del sources
+
+    def build(folder):
+        core = [package for package in packages(package_cache()) if package.core]
+        for files in prepared_sources(core):
+            prepare(Store(folder), files)
+
+    return Store(build_once("store", build))
+
+
+@pytest.fixture(scope="session")
+def everything(sources, build_once):
     """A store of all packages, as the command line prepares them."""
     del sources
-    store = Store(tmp_path_factory.mktemp("everything"))
-    with redirect_stdout(io.StringIO()):
-        assert main(["prepare", "--store", str(store.root)]) == 0
-    return store
+
+    def build(folder):
+        with redirect_stdout(io.StringIO()):
+            assert main(["prepare", "--store", str(folder)]) == 0
+
+    return Store(build_once("everything", build))
 
 
 @pytest.fixture
