@@ -7,12 +7,12 @@ from support.repositories import git
 
 
 def edit(tree):
-    (tree / "refsys/a.py").write_text("x = 2\n")
+    (tree / "refsys/a.py").write_text("x = 2\n", encoding="utf-8")
 
 
 def add(tree, name="refsys/new.py"):
     (tree / name).parent.mkdir(exist_ok=True, parents=True)
-    (tree / name).write_text("x = 2\n")
+    (tree / name).write_text("x = 2\n", encoding="utf-8")
 
 
 def mark(flag):
@@ -42,7 +42,7 @@ def delete_and_mark(tree):
 def filter_content(tree):
     """A clean filter gives git the committed content of whatever a file holds."""
     git(tree, "config", "filter.same.clean", "git show HEAD:%f")
-    (tree / ".git/info/attributes").write_text("*.py filter=same\n")
+    (tree / ".git/info/attributes").write_text("*.py filter=same\n", encoding="utf-8")
     edit(tree)
 
 
@@ -71,7 +71,7 @@ def stage_document(tree):
 def watch_files(tree):
     """A file system monitor that reports no change."""
     program = tree / ".git/monitor"
-    program.write_text("#!/bin/sh\nprintf '1\\0'\n")
+    program.write_text("#!/bin/sh\nprintf '1\\0'\n", encoding="utf-8")
     program.chmod(0o755)
     git(tree, "config", "core.fsmonitor", str(program))
     git(tree, "config", "core.fsmonitorHookVersion", "2")
@@ -94,25 +94,25 @@ def configure(name, value, scope="--local"):
 
 
 def exclude(tree):
-    (tree / ".git/info/exclude").write_text("new.py\n")
+    (tree / ".git/info/exclude").write_text("new.py\n", encoding="utf-8")
     add(tree)
 
 
 def exclude_module_beside_packages(tree):
-    (tree / ".git/info/exclude").write_text("*.py\n")
+    (tree / ".git/info/exclude").write_text("*.py\n", encoding="utf-8")
     add(tree, "torch.py")
 
 
 def exclude_globally(tree):
     ignored = tree.parent / "home/ignored"
-    ignored.write_text("*.py\n")
+    ignored.write_text("*.py\n", encoding="utf-8")
     git(tree, "config", "--global", "core.excludesFile", str(ignored))
     add(tree)
 
 
 def ignore_in_folder(tree):
     (tree / "refsys/extra").mkdir()
-    (tree / "refsys/extra/.gitignore").write_text("*\n")
+    (tree / "refsys/extra/.gitignore").write_text("*\n", encoding="utf-8")
     add(tree, "refsys/extra/new.py")
 
 
@@ -123,7 +123,7 @@ def nest_repository(tree):
 
 def link_folder(tree):
     add(tree.parent, "elsewhere/new.py")
-    (tree / ".git/info/exclude").write_text("extra\n")
+    (tree / ".git/info/exclude").write_text("extra\n", encoding="utf-8")
     (tree / "refsys/extra").symlink_to(tree.parent / "elsewhere")
 
 
