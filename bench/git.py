@@ -211,7 +211,7 @@ def _same_folder(one: Path, other: Path) -> bool:
 
 
 def _refusal(stderr: bytes) -> str:
-    """What git said, in one line."""
+    """Return git's message in one line."""
     lines = [line.strip() for line in stderr.decode(errors="replace").splitlines()]
     text = " ".join(filter(None, lines)).removeprefix("fatal: ")
     return text[:_LONGEST_REFUSAL] or "it failed without a message"

@@ -61,7 +61,7 @@ def commit_source_sha256(repository: Repository, commit: str) -> str:
 
 
 def _measured(names: Iterable[str]) -> list[str]:
-    """Of files in the packages, those that can change a measurement, in the order of the hash."""
+    """Return the files of the packages that can change a measurement, in hash order."""
     paths = [PurePosixPath(name) for name in names]
     chosen = [p for p in paths if p.suffix in _SUFFIXES and not _NOT_SOURCES & set(p.parts)]
     order = {package: number for number, package in enumerate(PACKAGES)}

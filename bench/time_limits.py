@@ -20,7 +20,7 @@ _ROUNDS, _SMALL_STEPS = 12, 125
 
 @dataclass(frozen=True, slots=True)
 class TimeLimit:
-    """How long a case may take.
+    """Longest time of a case.
 
     Attributes:
         nominal_s: What the sweep or the user says.

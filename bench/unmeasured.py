@@ -37,7 +37,7 @@ class PlannedCase:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run was to measure.
+    """Cases of a run, and the command that runs them.
 
     Attributes:
         sweep: The sweep's name.

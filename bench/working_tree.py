@@ -146,7 +146,7 @@ def _blob_id(data: bytes, like: str) -> str:
 
 
 def _differs_in_line_ends(path: Path, entry: TreeEntry) -> bool:
-    """Whether a file is the commit's but for line ends."""
+    """Return True if a file differs from the commit's in line ends alone."""
     if path.is_symlink() or not path.is_file():
         return False
     data = path.read_bytes().replace(b"\r\n", b"\n")
@@ -154,7 +154,7 @@ def _differs_in_line_ends(path: Path, entry: TreeEntry) -> bool:
 
 
 def _is_submodule_at(folder: Path, commit: str, needed: bool) -> bool:
-    """Whether a submodule has its commit, or was never fetched and is not needed."""
+    """Return True if a submodule has its commit, or was never fetched and is not needed."""
     try:
         repository = find_repository(folder)
         if repository is None:

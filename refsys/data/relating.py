@@ -102,7 +102,7 @@ def relate(store: Store, entries: Collection[str] | None = None) -> Related:
 
 
 class _Search(NamedTuple):
-    """What was found among all protein sequences of a store.
+    """Search results among all protein sequences of a store.
 
     Attributes:
         sequences: Sorted.

@@ -177,7 +177,7 @@ def malformed(machine):
 
 
 @pytest.mark.parametrize("record", [unlimited_v2, unlimited_v1, malformed, lambda machine: None])
-def test_no_limit_is_none_and_the_machine_counts(machine, record):
+def test_memory_limit_is_the_machines_without_a_group_limit(machine, record):
     record(machine)
     assert memory_limit(machine.root) is None
     assert cpu_limit(machine.root) is None

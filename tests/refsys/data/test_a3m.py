@@ -46,7 +46,7 @@ def rows(alignment):
         "annotation alike": (b">q\nMKVL\n>ss_predator\nMAVL\n", ["MKVL", "MAVL"]),
     }.values(),
 )
-def test_what_tools_add_is_left_out(read, text, expected):
+def test_msa_is_read_without_the_additions_of_other_tools(read, text, expected):
     assert rows(read(text)) == expected
 
 

@@ -232,7 +232,7 @@ class TestImplied:
         with pytest.raises(DataError, match="_atom_site row 2: ABCDEF A 2: component 'ABCDEF' has"):
             read(atoms_alone(self.PEPTIDE[0], row("ABCDEF", 2)))
 
-    def test_one_amino_acid_of_no_polymer_is_a_ligand(self, read):
+    def test_amino_acid_outside_a_polymer_is_a_ligand(self, read):
         alone = row("GLU", None, group="HETATM", chain="L", author=1)
         structure = read(atoms_alone(*self.PEPTIDE, alone))
         assert contents(structure)[1] == ("L", "ligand", ["GLU"])

@@ -101,7 +101,7 @@ class TestSelenomethionine:
             assert (structure["atom_token"][first:end] == token).all()
             assert structure["token_residue_type"][token] == RESIDUE_TYPES["MET"]
 
-    def test_what_was_done_is_recorded_and_part_of_the_records_name(self, selenomethionines):
+    def test_standardization_is_recorded_and_changes_the_records_name(self, selenomethionines):
         example, deposited = selenomethionines
         facts, original = example.structure.facts, deposited.structure.facts
         assert (facts["as_deposited"], original["as_deposited"]) == (False, True)
@@ -148,7 +148,9 @@ class TestArginine:
             assert (changes.structure.names[others] == read.names[others]).all()
 
     @pytest.mark.parametrize("entry", ["3en2", "8vkf", "2q2k", "5vht"])
-    def test_those_of_real_entries_are_ordered_and_the_rest_is_as_read(self, store, sources, entry):
+    def test_arginines_of_real_entries_are_ordered_and_nothing_else_changes(
+        self, store, sources, entry
+    ):
         structure = store.open(entry).structure
         original = structure_columns(read_structure(sources[entry].structure.cached))
         residues = np.flatnonzero(structure["residue_component"] == b"ARG")
@@ -259,7 +261,7 @@ class TestTokenBonds:
         assert len(bonds) == 7 + 1
 
     @pytest.mark.parametrize("entry", ["2q2k", "8vkf", "3en2"])
-    def test_those_of_real_entries_are_inside_residues_or_to_ligands(
+    def test_bonds_of_real_entries_are_inside_residues_or_to_ligands(
         self, store, selenomethionines, entry
     ):
         example = selenomethionines[1] if entry == "3en2" else store.open(entry)

@@ -1,4 +1,4 @@
-"""What is written is prepared again: the same atoms, names, chains, bonds and kinds."""
+"""Written files are prepared again with the same atoms, names, chains, bonds and kinds."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def test_written_structure_is_prepared_again(round_trip, sources, entry):
     ["A B", "A'", '"', "A'B\"", "#1", "_x", "$a", "[a]", ";x", "data_x", "loop_", "é", ".", "?"],
 )
 def test_names_that_need_quotes_are_written_with_them(round_trip, tmp_path, name):
-    """Of a chain and of its entity."""
+    """Names of a chain and of its entity."""
     path, quoted = tmp_path / "x.cif", f"\n;{name}\n;\n"
     text = mmcif(
         entity=part.ENTITY.replace("2 non-", f"{quoted} non-"),

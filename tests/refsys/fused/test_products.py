@@ -62,7 +62,7 @@ def test_dot_takes_its_operands_as_they_were_rounded():
 
 @pytest.mark.parametrize("processor", FEW_PROCESSORS, ids=lambda processor: processor.name)
 def test_fused_operators_keep_their_bits_on_other_processors(processor):
-    """Those of another layout or position; `make bits` runs all tests on all processors."""
+    """Tests of other layouts and positions; `make bits` runs all tests on all processors."""
     if reason := processor.unsupported_reason():
         pytest.skip(reason)
     moved = ("-k", "position or processor or slab or strides or padding")
