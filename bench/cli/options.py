@@ -82,14 +82,19 @@ def readable_records(paths: Iterable[Path], *, debug: bool = False) -> "tuple[li
     Each of those is named on the standard error; its valid records are used.
 
     Raises:
+        StorageError: there is no valid record, but a file that is damaged or cannot be read.
         UsageError: the package that checks them is missing.
     """
     from bench.record import read_all_records
 
     reading = checked(read_all_records, paths)
-    for error in reading.errors:
+    errors = list(reading.errors)
+    fatal = errors.pop() if errors and not reading.records else None
+    for error in errors:
         print_error(error, debug=debug)
-    return reading.records, len(reading.errors)
+    if fatal:
+        raise fatal
+    return reading.records, len(errors)
 
 
 def valid_records(paths: Iterable[Path]) -> "list[Record]":

@@ -137,7 +137,7 @@ class TestPrepare:
     def test_what_cannot_be_used_is_named_and_does_not_stop_the_rest(
         self, listing, tmp_path, capsys
     ):
-        assert main(["prepare", "--workers", "1", "--store", str(tmp_path / "store")]) == 2
+        assert main(["prepare", "--workers", "0", "--store", str(tmp_path / "store")]) == 2
         out, err = capsys.readouterr()
         *lines, last = out.splitlines()
         said = [line.partition("] ")[2].split(":") for line in lines]
