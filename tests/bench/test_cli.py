@@ -107,7 +107,7 @@ class TestFetch:
 
 
 DAMAGED = {
-    "empty": ("", "no _atom_site"),
+    "empty": ("", "not readable as mmCIF: the file is empty"),
     "binary": ("\x00\x01 data", "not readable as mmCIF"),
     "cut": (mmcif()[: mmcif().index("SE SE") + 5], "not readable as mmCIF"),
     "no chains": (mmcif(chains=""), "no _struct_asym category"),
