@@ -45,7 +45,8 @@ def read_alignment(
 
     Args:
         path: The file. Its first row is the query.
-        query: The sequence that the first row must be, X matching anything.
+        query: The sequence that the first row must be, X matching anything; the record has this
+            sequence as its first row.
         realign: Put a file whose query is another onto `query`, see `onto_query`.
 
     Returns:
@@ -70,6 +71,10 @@ def read_alignment(
             except DataError as error:
                 raise DataError(f"{path}: {error}") from None
             species = np.insert(species, 0, UNKNOWN_SPECIES)
+        else:
+            # The file may have an X for a residue that the chain names, or a letter for its X.
+            letters = letters.copy()
+            letters[0] = np.frombuffer(query.encode("ascii"), np.uint8)
     return _distinct(letters, deletions, species)
 
 

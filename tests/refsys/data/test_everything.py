@@ -31,7 +31,7 @@ def test_it_is_all_there(everything):
     assert everything.entries() == sorted(ENTRIES)
     assert len(set(ENTRIES)) == len(ENTRIES) == 88 + 3
     every = [everything.open(entry).structure for entry in everything.entries()]
-    assert sum(len(structure["token_residue_type"]) for structure in every) == 138_847 + 167 + 2_954
+    assert sum(len(structure["token_residue_type"]) for structure in every) == 138_763 + 167 + 2_954
     assert {structure.facts["dropped_atoms"] for structure in every} == {0}
 
 
