@@ -75,8 +75,8 @@ def read_alignment_file(
 
     Args:
         path: The file. Its first row is the query.
-        query: The sequence that the first row must be, X matching anything. In the record the first
-            row has its letters, but those of the file where it has X.
+        query: The sequence that the first row must be, X matching anything; the record has this
+            sequence as its first row.
         realign: Put a file whose query is another onto `query`, see `onto_query`.
         alternatives: Letters that the first row may have instead of the query's, by index: those
             of the other components at a position of several.
@@ -103,7 +103,10 @@ def read_alignment_file(
                 raise DataError(f"{path}: {error}") from None
             species = np.insert(species, 0, UNKNOWN_SPECIES)
         else:
-            letters = _with_query(letters, query)
+            # The file may have an X for a residue that the chain names, a letter for its X, or an
+            # alternative.
+            letters = letters.copy()
+            letters[0] = np.frombuffer(query.encode("ascii"), np.uint8)
     return Alignment(_distinct(letters, deletions, species), text.notes)
 
 
@@ -288,21 +291,6 @@ def _difference(first_row: str, query: str, alternatives: Mapping[int, str]) -> 
                 known = " or ".join([listed, *others])
                 return f"the query has {letter} in column {index + 1}; the chain has {known}"
     return None
-
-
-def _with_query(letters: NDArray[np.uint8], query: str) -> NDArray[np.uint8]:
-    """Return the rows, the first with the letters that the chain has in the place of its own.
-
-    They differ where the file has X for a residue that is read as a standard one, such as
-    selenomethionine, and at positions of several components. Where the chain has X, the row's
-    letter stays.
-    """
-    own = np.frombuffer(query.encode("ascii"), np.uint8)
-    differing = (letters[0] != own) & (own != ord("X"))
-    if differing.any():
-        letters = letters.copy()
-        letters[0, differing] = own[differing]
-    return letters
 
 
 def _distinct(

@@ -62,9 +62,11 @@ def test_gzip_and_query(read):
     assert query_only("MXV")["codes"].tolist() == [codes("MXV")]
 
 
-def test_first_row_has_the_letters_of_the_chain_where_the_file_has_x(read):
-    columns = read(">q\nMXV\n>1\nMXV\n>2\nMXW\n", "XMV")
-    assert columns["codes"].tolist() == [codes("MMV"), codes("MXV"), codes("MXW")]
+@pytest.mark.parametrize(("first", "chain"), [("MXV", "MKV"), ("MKV", "MXV"), ("MUV", "MXV")])
+def test_first_row_is_the_chains_own_sequence_where_either_has_an_x(read, first, chain):
+    found = read(f">q\n{first}\n>1\n{first}\n>2\n{chain}\n>3\nMA-\n", chain)
+    assert found["codes"].tolist() == [codes(chain), codes(first), codes("MA-")]
+    assert found["profile"][1, codes(chain)[1]] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ class TestZeroOccupancy:
         assert set(plain["modelled_token"]) - set(columns["modelled_token"]) == {0, 1}
 
     def test_a_ligand_of_it_keeps_its_token_and_its_bonds(self, written):
-        atoms = self.unoccupied(7, 8)
+        atoms = self.unoccupied(8)
         atoms[8] = atoms[8].replace("4.0 4.0 4.0 1.0 2", "8.5 5.0 0.0 0.0 2")
         columns = structure_columns(read_structure(written(atoms=atoms)))
         assert columns["token_element"][-1] == 30
