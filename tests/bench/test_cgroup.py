@@ -14,8 +14,9 @@ from support.third_party import install
 from bench import cgroup, provenance
 from bench.cgroup import KillWatch, cpu_limit, memory_limit, usable_cores, usable_memory_bytes
 from bench.isolation import Ended, run_isolated
-from bench.run import _case_environment, _verdict
+from bench.run import _verdict, case_environment
 from bench.sweep import read_sweep
+from bench.time_limits import TimeLimit
 from workloads.catalogue import catalogue
 
 MIB = 2**20
@@ -226,12 +227,12 @@ def test_a_quota_limits_the_threads_of_a_case(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     threads = {
-        (ranks, cores): _case_environment(ranks, cores).get("OMP_NUM_THREADS")
+        (ranks, cores): case_environment(ranks, cores).get("OMP_NUM_THREADS")
         for ranks, cores in ((1, 8), (1, 2), (2, 8), (4, 2))
     }
     assert threads == {(1, 8): None, (1, 2): "2", (2, 8): "4", (4, 2): "1"}
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert _case_environment(1, 2)["OMP_NUM_THREADS"] == "3"
+    assert case_environment(1, 2)["OMP_NUM_THREADS"] == "3"
 
 
 class TestVerdict:
@@ -242,9 +243,9 @@ class TestVerdict:
         for rank, result in results:
             paths[rank].write_text(json.dumps(result), encoding="utf-8")
         ended = Ended(status, cause, 1.0, 2**30, "", kill)
-        sweep = type("Sweep", (), {"timeout_s": 5.0, "memory_limit_bytes": 2**30})
-        found = _verdict(ended, paths, sweep, ["host"] * ranks)
-        return found["status"], found["reason"]
+        sweep = type("Sweep", (), {"memory_limit_bytes": 2**30})
+        verdict = _verdict(ended, paths, TimeLimit(5.0, None), sweep, ["host"] * ranks)
+        return verdict["status"], verdict["reason"]
 
     def test_a_case_that_the_kernel_killed_is_oom(self, tmp_path):
         reason = f"{self.KILLED} (killed by SIGKILL)"

@@ -118,9 +118,9 @@ class TestPrepare:
     @pytest.fixture
     def listing(self, tmp_path, monkeypatch):
         """A package of four damaged structures and, first and last, two that are sound."""
-        texts = {"first": mmcif(header="data_first\n#\n")}
+        texts = {"first": mmcif(header="data_first\n#\n", connections="")}
         texts |= {name: text for name, (text, _) in DAMAGED.items()}
-        texts["last"] = mmcif(header="data_last\n#\n")
+        texts["last"] = mmcif(header="data_last\n#\n", connections="")
         folder = tmp_path / "packages" / "p-1"
         folder.mkdir(parents=True)
         rows = ['[[package]]\nname = "p"\nversion = "1"\nlicence = "MIT"\ncore = true\nsha256 = ""']

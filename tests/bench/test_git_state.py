@@ -12,6 +12,7 @@ from bench import provenance
 from bench.cli import main
 from bench.errors import GitError, UsageError
 from bench.git import Repository, git_environment, trusted_directories
+from bench.isolation import Ended
 from bench.provenance import git_state
 from bench.run import Runner, Summary
 from bench.working_tree import require_commit
@@ -327,7 +328,7 @@ class TestRefusal:
         sweep = tmp_path / "s.toml"
         axes = 'axes = { preset = "tiny", tokens = 16, entry = "synthetic" }'
         sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n', encoding="utf-8")
-        nothing = Summary({}, 0, tmp_path)
+        nothing = Summary({}, 0, tmp_path, None)
         monkeypatch.setattr(Runner, "run", lambda *arguments: nothing)
         assert main(["run", str(sweep), "--results", str(tmp_path)]) == 0
         (line,) = capsys.readouterr().err.splitlines()
@@ -351,7 +352,8 @@ def test_run_does_not_record_a_case_during_which_the_source_was_edited(
     sweep = tmp_path / "s.toml"
     axes = 'axes = { preset = "tiny", tokens = 16, entry = "synthetic" }'
     sweep.write_text(f'[[case]]\nworkload = "alphafold3-trunk"\n{axes}\n', encoding="utf-8")
-    monkeypatch.setattr(Runner, "_execute", lambda *arguments: ({"status": "ok"}, None))
+    ended = Ended(0, None, 1.0, 0, "")
+    monkeypatch.setattr(Runner, "_execute", lambda *arguments: ({"status": "ok"}, ended))
     monkeypatch.setattr(provenance, "current_source_sha256", lambda: "edited")
     assert main(["run", str(sweep), "--results", str(tmp_path)]) == 2
     assert "the source was edited while" in capsys.readouterr().err
