@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import fcntl
 import io
 import os
 import subprocess
@@ -57,11 +58,17 @@ def store(sources, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def everything(sources, tmp_path_factory):
-    """A store of all packages, as the command line prepares them."""
+    """A store of all packages, as the command line prepares them; all workers of a run read it."""
     del sources
-    store = Store(tmp_path_factory.mktemp("everything"))
-    with redirect_stdout(io.StringIO()):
-        assert main(["prepare", "--store", str(store.root)]) == 0
+    folder = tmp_path_factory.getbasetemp()
+    # A worker's folder is in that of the run.
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    store, finished = Store(folder / "everything"), folder / "everything-is-prepared"
+    with (folder / "everything.lock").open("w") as lock, redirect_stdout(io.StringIO()):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            assert main(["prepare", "--store", str(store.root)]) == 0
+            finished.touch()
     return store
 
 
