@@ -10,8 +10,10 @@ EXAMPLE = "foldperf import pytest-benchmark operators.json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Whose files, and which."""
-    parser.add_argument("format", choices=["pytest-benchmark"], help="whose files")
+    """Add the format and the files."""
+    parser.add_argument(
+        "format", choices=["pytest-benchmark"], help="the harness that wrote the files"
+    )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="its JSON")
     options.add_results(parser)
 
@@ -29,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         except UsageError as error:
             options.print_error(error, debug=arguments.debug)
             failed += 1
-    if not records:
+    if failed and not records:
         return 2
     path = arguments.results / "runs" / SWEEP / RECORDS
     with RecordFile(path).locked() as file:

@@ -12,6 +12,7 @@ import pytest
 from support.measured import measured
 from support.mmcif import mmcif
 from support.records import GIT, a_record
+from support.repositories import make_repository
 
 from analysis.errors import AnalysisError
 from bench import provenance
@@ -123,6 +124,8 @@ def call(inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(name):
+        if name == "stamp":
+            make_repository(tmp_path)
         words = CALLS[name].words.format(inputs=inputs, out=tmp_path)
         status = main([name, *words.split()])
         if status == CALLS[name].status and CALLS[name].product:
