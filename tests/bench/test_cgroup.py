@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import HANG_S
 from support.records import valid_records
 from support.third_party import install
 
@@ -300,7 +301,7 @@ def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
     limit.write_text(str(200 * MIB), encoding="utf-8")
     script = (
         "import json, sys; from dataclasses import asdict; from bench import isolation;"
-        "found = isolation.run_isolated([sys.executable, '-c', sys.argv[1]], timeout_s=60,"
+        f"found = isolation.run_isolated([sys.executable, '-c', sys.argv[1]], timeout_s={HANG_S},"
         " memory_limit_bytes=2**40); print(json.dumps(asdict(found)))"
     )
     for size, status in ((50, 0), (400, -9)):
@@ -346,5 +347,5 @@ def test_a_case_that_a_real_group_cannot_hold_is_oom(group, tmp_path):
 
 def test_a_case_is_killed_before_what_waits_for_it():
     script = "while open('/proc/self/oom_score_adj').read() != '1000\\n': pass"
-    ended = run_isolated([sys.executable, "-c", script], timeout_s=60, memory_limit_bytes=2**40)
+    ended = run_isolated([sys.executable, "-c", script], timeout_s=HANG_S, memory_limit_bytes=2**40)
     assert (ended.status, ended.cause) == (0, None)
