@@ -37,7 +37,7 @@ def test_accuracy_law_passes_another_order_of_the_same_sum(monkeypatch, rows):
 def test_accuracy_law_refuses_operands_short_of_eight_bits(monkeypatch, rows):
     def short(x, weight, *, statistics):
         exponent = torch.frexp(x.detach()).exponent
-        step = torch.ldexp(torch.ones(()), exponent - 16)
+        step = torch.ldexp(torch.ones_like(x), exponent - 16)
         return product(x + ((x / step).round() * step - x).detach(), weight, statistics=statistics)
 
     with pytest.raises(AssertionError, match="output 0"):
