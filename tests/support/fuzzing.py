@@ -72,7 +72,7 @@ class Outcome:
         ended: How many ended in a value and in an error, by target.
         faults: What must not be: (number of the input, target, what happened).
         slowest_s: Longest time of an input.
-        largest_bytes: Most memory of the process while it read one.
+        largest_bytes: Most memory that the process took while it read one, beyond what it had.
     """
 
     ended: Counter = field(default_factory=Counter)
@@ -297,6 +297,7 @@ def _feed(wanted, numbers, folder, results) -> None:
         path.write_bytes(target.wrap(target.damage(target.content, number)))
         # The high-water mark of the process begins anew.
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        before = _high_water_mark()
         start = perf_counter()
         kind, message = "value", ""
         try:
@@ -306,7 +307,9 @@ def _feed(wanted, numbers, folder, results) -> None:
             kind = "error" if "\n" not in message else "fault"
         except BaseException:
             kind, message = "fault", traceback.format_exc()
-        results.send((kind, message, perf_counter() - start, _high_water_mark()))
+        seconds = perf_counter() - start
+        # The parent's memory, which a fork begins with, is not the reader's.
+        results.send((kind, message, seconds, _high_water_mark() - before))
 
 
 def _high_water_mark() -> int:

@@ -143,10 +143,10 @@ class TestOfAFile:
         return path
 
     @pytest.mark.parametrize("query", [None, "MKVLSTWCWH", "MXVLSTWCWH"])
-    def test_that_fits_is_read_as_it_is(self, path, query):
-        ours, theirs = read_alignment(path), read_alignment(path, query, realign=True)
-        for name, column in ours.items():
-            np.testing.assert_array_equal(theirs[name], column)
+    def test_file_that_fits_is_read_as_without_realigning(self, path, query):
+        plain, realigned = read_alignment(path, query), read_alignment(path, query, realign=True)
+        for name, column in plain.items():
+            np.testing.assert_array_equal(realigned[name], column)
 
     def test_the_chain_is_row_0_and_the_files_query_row_1(self, path):
         found = read_alignment(path, "MKGLSTWCWHV", realign=True)
