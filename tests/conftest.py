@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,12 @@ from pathlib import Path
 # Small tensors gain nothing from threads, and lose much where cores are shared. Read by torch when
 # it is imported, here and in every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The key of torch.compile's cache leaves out the vector instructions that this variable allows:
+# code for others would be taken from it, and does not compile.
+_CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY", "best")
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
+    Path(tempfile.gettempdir(), f"foldperf-tests-{os.getuid()}", f"inductor-{_CAPABILITY}")
+)
 # In a git hook these name the hook's repository, in which tests would then commit.
 for _name in list(os.environ):
     if _name.startswith("GIT_") and not _name.startswith("GIT_CONFIG_"):
