@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 
 def changes(repository: Repository, commit: str | None) -> list[Change]:
-    """All differences of the working tree from a commit, outside ``results``.
+    """Return all differences of the working tree from a commit, outside ``results``.
 
     Of files outside the packages, those that a sparse checkout left out are no difference.
 
@@ -52,17 +52,19 @@ def changes(repository: Repository, commit: str | None) -> list[Change]:
     """
     tree = repository.tree(commit)
     outside = {path: entry for path, entry in tree.items() if not _is_in(path, _RESULTS)}
-    found = _changed_files(repository, outside)
+    differences = _changed_files(repository, outside)
     if repository.setting("core.sparseCheckout"):
-        found = [change for change in found if change.content or _is_source(change.path)]
+        differences = [
+            change for change in differences if change.content or _is_source(change.path)
+        ]
     unlisted = repository.unignored_files() | set(_source_files(repository.root, tree))
     unlisted -= tree.keys() | {STAMP}
-    found += [
+    differences += [
         Change(path, _content(repository.root / path, commit or ""))
         for path in unlisted
         if not _is_in(path, _RESULTS)
     ]
-    return sorted(found)
+    return sorted(differences)
 
 
 def package_changes(repository: Repository, commit: str | None) -> list[Change]:

@@ -76,9 +76,9 @@ def _rows(structure: Structure, columns: Mapping[str, NDArray[Any]]) -> NDArray[
     modelled = structure.names.tolist()
     for number, residue in enumerate(structure.residues):
         first, last = starts[number : number + 2]
-        place = {name: row for row, name in enumerate(recorded[first:last], start=first)}
+        row_of_name = {name: row for row, name in enumerate(recorded[first:last], start=first)}
         for atom in residue.atoms:
-            rows[atom] = place.get(modelled[atom], -1)
+            rows[atom] = row_of_name.get(modelled[atom], -1)
     return rows
 
 
