@@ -4,7 +4,7 @@
 accelerator. What a device cannot tell raises `Unavailable`, which says why and what would help.
 """
 
-from bench.devices.device import Device, Stopwatch, Unavailable
+from bench.devices.device import Device, EnergyReading, Stopwatch, Unavailable
 from bench.devices.find import find_device
 
-__all__ = ["Device", "Stopwatch", "Unavailable", "find_device"]
+__all__ = ["Device", "EnergyReading", "Stopwatch", "Unavailable", "find_device"]

@@ -86,6 +86,24 @@ class Accelerator(Device):
         """See `Device`."""
         torch.cuda.synchronize(self.torch_device)
 
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        """See `Device`; a graph of CUDA or HIP."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            side = torch.cuda.Stream(self.torch_device)
+            side.wait_stream(torch.cuda.current_stream(self.torch_device))
+            # Allocations, compilation and choices of library kernels come before the capture.
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    work()
+            torch.cuda.current_stream(self.torch_device).wait_stream(side)
+            with torch.cuda.graph(graph):
+                work()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise NotSupported(f"the work cannot be captured as a graph: {reason}") from None
+        return graph.replay
+
     @abstractmethod
     def _part(self) -> str:
         """The part of a divided device that torch sees, such as ``MIG slice``; empty if whole."""

@@ -2,10 +2,11 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,6 +61,19 @@ class Description:
     def as_json(self) -> dict[str, Any]:
         """As a record holds it."""
         return asdict(self)
+
+
+class EnergyReading(NamedTuple):
+    """Reading of an energy counter.
+
+    Attributes:
+        joules: Energy since an arbitrary zero.
+        device_s: Time of the reading by the device's own clock, since an arbitrary zero; None where
+            the counter comes without one. Unit: s.
+    """
+
+    joules: float
+    device_s: float | None = None
 
 
 def hashed(identity: object) -> str | None:
@@ -139,9 +153,42 @@ class Device(ABC):
         """Reading of the energy counter, from an arbitrary zero. Unit: J."""
         raise NotSupported("no energy counter")
 
+    def energy_reading(self) -> EnergyReading:
+        """Return the energy counter with the device's own time of the reading, where it has one."""
+        return EnergyReading(self.energy_j())
+
     def busy_pct(self) -> float:
         """Share of the recent past in which a kernel ran. Unit: %."""
         raise NotSupported("no busy counter: there is no accelerator", "run on an accelerator")
+
+    def activity_pct(self) -> Mapping[str, float]:
+        """Return the activity of units of the chip by name (``sm``, ``tensor``, ``dram``), in %.
+
+        A counter that accumulates gives the mean since the previous call, and nothing at the first;
+        one that does not gives the present value.
+        """
+        raise NotSupported("no activity counters: there is no accelerator", "run on an accelerator")
+
+    def throttle_reasons(self) -> frozenset[str]:
+        """Return the reasons for which the clock is below what was asked for; empty if it is not.
+
+        An idle device, and a clock that an application set, are no reasons.
+        """
+        raise NotSupported("no throttle reasons are read on this device")
+
+    def capture(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Capture the kernels that `work` starts, and return what starts them again.
+
+        The replay is queued like any other work, without the host's time of each launch.
+
+        Args:
+            work: Callable without data-dependent control flow or synchronization; it is called
+                before and during the capture.
+
+        Raises:
+            Unavailable: the device has no graphs, or `work` cannot be captured.
+        """
+        raise NotSupported("no device graphs: work runs on the host", "run on an accelerator")
 
     def temperature_c(self) -> float:
         """Temperature of the chip. Unit: °C."""
