@@ -22,6 +22,9 @@ class Queue:
     device_free: float = 0.0
     launches: list[str] = field(default_factory=list)
     captured: list[float] | None = None
+    # Spans in which the device works; a span that begins where one ends is the same.
+    busy: list[list[float]] = field(default_factory=list)
+    most_ahead: float = 0.0
 
     def launch(self, name: str, host_s: float, device_s: float) -> None:
         """Queue work, which takes the host so long to start."""
@@ -30,7 +33,13 @@ class Queue:
             return
         self.launches.append(name)
         self.host += host_s
-        self.device_free = max(self.device_free, self.host) + device_s
+        begin = max(self.device_free, self.host)
+        self.device_free = begin + device_s
+        self.most_ahead = max(self.most_ahead, self.device_free - self.host)
+        if self.busy and self.busy[-1][1] == begin:
+            self.busy[-1][1] = self.device_free
+        else:
+            self.busy.append([begin, self.device_free])
 
 
 class QueueStopwatch(Stopwatch):

@@ -1,0 +1,73 @@
+"""Device time and host time of a program's step, whole and by phase.
+
+A graph holds the forward phases alone, or all phases: the tensors that forward saves for backward
+are made anew by every step, so that a graph of backward alone would read those of another forward
+pass. What backward takes on the device is therefore the difference, with the intervals of both.
+"""
+
+from functools import partial
+
+from bench.devices import Device
+from bench.metrics import Value, Values, from_samples, missing
+from bench.probes.device_time import host_samples, work_times
+from bench.probes.steps import run_step
+from workloads.workload import Program
+
+APART = ("device_time_s", "host_time_s")
+_HOST_SAMPLES = 20
+
+
+def times_apart(program: Program, device: Device) -> Values:
+    """Time a step on the device and on the host.
+
+    Returns:
+        ``device_time_s`` and ``host_time_s``, whole and by phase where there are two phases, or the
+        reason for none.
+    """
+    if device.torch_device.type == "cpu":
+        why = missing("no accelerator: the host does the work itself; see step_time_s")
+        return dict.fromkeys(APART, why)
+    if not program.repeatable:
+        why = missing("timed of single operators alone: a graph does not repeat this step")
+        return dict.fromkeys(APART, why)
+    parts = [partial(program.run, phase) for phase in program.phases]
+    whole = work_times(partial(run_step, program), device)
+    values = {"device_time_s": whole.device, "host_time_s": whole.host}
+    if len(parts) == 2:
+        first, second = program.phases
+        forward = work_times(parts[0], device).device
+        values[f"device_time_s.{first}"] = forward
+        values[f"device_time_s.{second}"] = difference(whole.device, forward)
+        host = host_samples(parts, device, whole.host.n or _HOST_SAMPLES)
+        method = "clock of the host from an idle device at the step's beginning on, median"
+        for phase, samples in zip(program.phases, host, strict=True):
+            values[f"host_time_s.{phase}"] = from_samples(samples, method)
+    # What a graph has made lives in the graph's memory.
+    run_step(program)
+    device.synchronize()
+    return values
+
+
+def difference(whole: Value, part: Value) -> Value:
+    """Return what is left of a whole without a part of it, with an interval.
+
+    The distances from the figures to the ends of their intervals add in quadrature, as of
+    independent errors: Zou and Donner, Statistics in Medicine 27 (2008) 1693.
+    """
+    method = f"difference of two: {whole.method}"
+    if whole.value is None or whole.ci is None or part.value is None or part.ci is None:
+        return missing(whole.reason or part.reason or "a figure without an interval", method)
+    figure = whole.value - part.value
+    if figure <= 0:
+        return missing("the part takes as long as the whole", method)
+    below = ((whole.value - whole.ci[0]) ** 2 + (part.ci[1] - part.value) ** 2) ** 0.5
+    above = ((whole.ci[1] - whole.value) ** 2 + (part.value - part.ci[0]) ** 2) ** 0.5
+    degraded = "degraded" in {whole.quality, part.quality}
+    return Value(
+        figure,
+        method,
+        n=min(whole.n, part.n),
+        ci=(figure - below, figure + above, min(whole.ci[2], part.ci[2])),
+        quality="degraded" if degraded else "measured",
+        flags=tuple(dict.fromkeys(whole.flags + part.flags)),
+    )
