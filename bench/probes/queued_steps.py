@@ -20,6 +20,7 @@ from bench.ranks import Ranks
 _AHEAD_S = 0.2
 # So many steps keep the device busy, however long each is.
 _FEWEST_AHEAD = 2
+_MOST_EVENTS = 4
 _ESTIMATE_S = 0.25
 
 
@@ -79,13 +80,15 @@ class QueuedSteps:
         ahead = _FEWEST_AHEAD
         if self._step_s:
             ahead = max(ahead, math.ceil(_AHEAD_S / self._step_s))
+        # An event for each of many short steps would take the host longer than the step.
+        stride = max(1, ahead // _MOST_EVENTS)
         events: deque[StepEvent] = deque()
-        for _ in range(count):
+        for number in range(count):
             self._step()
-            if self._make_event:
+            if self._make_event and number % stride == 0:
                 event = self._make_event()
                 event.record()
                 events.append(event)
-                if len(events) > ahead:
+                if len(events) * stride > ahead:
                     events.popleft().synchronize()
         self._device.synchronize()
