@@ -1,5 +1,6 @@
 """Thread that polls a device's energy counter and, at each tick, why its clock is held back."""
 
+import math
 from threading import Event, Thread
 from time import perf_counter
 from types import TracebackType
@@ -7,6 +8,9 @@ from typing import Protocol, Self
 
 from bench.devices import Device, Unavailable
 from bench.probes.energy_ticks import TickLog
+
+# Shortest time between questions for the reasons. A counter may tick at every poll. Unit: s.
+_REASONS_S = 0.09
 
 
 class Poller(Protocol):
@@ -57,7 +61,7 @@ class CounterPoller:
         self._thread.join()
 
     def _poll(self) -> None:
-        has_reasons = True
+        ask_at = -math.inf
         while not self._stop.is_set():
             before = perf_counter()
             try:
@@ -66,9 +70,10 @@ class CounterPoller:
                 self.error = error
                 return
             moment = (before + perf_counter()) / 2
-            if self.log.add(moment, reading) and has_reasons:
+            if self.log.add(moment, reading) and moment >= ask_at:
+                ask_at = moment + _REASONS_S
                 try:
                     self.throttled.append((moment, self._device.throttle_reasons()))
                 except Unavailable:
-                    has_reasons = False
+                    ask_at = math.inf
             self._stop.wait(self._poll_s)

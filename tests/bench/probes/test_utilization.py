@@ -11,6 +11,7 @@ from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
 from bench.devices.peaks import Rates
 from bench.metrics import Value, missing
+from bench.probes import utilization
 from bench.probes.floors import floors
 from bench.probes.utilization import (
     device_busy,
@@ -123,38 +124,54 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
 
 
 class Active(CpuDevice):
-    """Device whose units' counters accumulate; it has no busy share."""
+    """Device whose units' counters accumulate; it has no busy share, and a clock of its own."""
 
-    def __init__(self):
+    def __init__(self, most_calls=100):
         super().__init__()
-        self.last = None
-        # Between the check and the window the device idles.
-        self.calls = 0
+        self.now, self.calls, self.most_calls = 0.0, 0, most_calls
+        self.active_s, self.read_at, self.read_s = 0.0, None, 0.0
+
+    def step(self):
+        """Work, for three quarters of which the device is active."""
+        self.now += 0.04
+        self.active_s += 0.03
 
     def activity_pct(self):
-        now, last = time.perf_counter(), self.last
-        self.last = now
         self.calls += 1
-        if last is None:
+        if self.calls > self.most_calls:
+            raise NotSupported("gone")
+        before, self.read_at = self.read_at, self.now
+        active, self.read_s = self.active_s - self.read_s, self.active_s
+        if before is None or self.now == before:
             return {}
-        if self.calls == 2:
-            return {"sm": 1.0, "tensor": 0.0}
-        return {"sm": 60.0 + 100 * (now - last), "tensor": 30.0}
+        return {"sm": 100 * active / (self.now - before), "tensor": 30.0}
 
 
-def test_activity_of_units_is_the_mean_over_the_window():
-    device = Active()
-    values = device_busy(device, lambda: time.sleep(0.02), window_s=0.5)
+@pytest.fixture
+def measure_activity(monkeypatch):
+    def measure(device, **window):
+        monkeypatch.setattr(utilization, "perf_counter", lambda: device.now)
+        # Before the window it idles, which is no part of the mean.
+        device.now = 7.0
+        return device_busy(device, device.step, **window)
+
+    return measure
+
+
+def test_activity_of_units_is_the_mean_over_the_window(measure_activity):
+    values = measure_activity(Active())
     assert values["device_busy_pct"].value is None
-    assert set(values) == {
-        "device_busy_pct",
-        "unit_activity_pct.sm",
-        "unit_activity_pct.tensor",
-    }
+    assert set(values) == {"device_busy_pct", "unit_activity_pct.sm", "unit_activity_pct.tensor"}
+    assert values["unit_activity_pct.sm"].value == pytest.approx(75)
     assert values["unit_activity_pct.tensor"].value == pytest.approx(30)
-    assert values["unit_activity_pct.sm"].value == pytest.approx(72, abs=5)
-    assert 2 <= values["unit_activity_pct.sm"].n <= 5
-    assert device.calls == values["unit_activity_pct.sm"].n + 2
+    # A mean is over a tenth of a second or more: of three steps.
+    assert values["unit_activity_pct.sm"].n in {16, 17}
+
+
+def test_window_too_short_for_a_mean_gives_none(measure_activity):
+    values = measure_activity(Active(), window_s=0.02)
+    assert values["unit_activity_pct"].value is None
+    assert "too short" in values["unit_activity_pct"].reason
 
 
 def test_device_without_counters_runs_no_step():
@@ -166,12 +183,7 @@ def test_device_without_counters_runs_no_step():
     assert "no activity counters" in values["unit_activity_pct"].reason
 
 
-def test_counter_that_goes_away_meanwhile_keeps_its_readings():
-    class Fading(Active):
-        def activity_pct(self):
-            if self.calls > 3:
-                raise NotSupported("gone")
-            return super().activity_pct()
-
-    values = device_busy(Fading(), lambda: time.sleep(0.02), window_s=0.6)
-    assert values["unit_activity_pct.tensor"].n == 2
+def test_counter_that_goes_away_meanwhile_keeps_its_readings(measure_activity):
+    values = measure_activity(Active(most_calls=5))
+    assert values["unit_activity_pct.sm"].n == 3
+    assert values["unit_activity_pct.sm"].value == pytest.approx(75)
