@@ -95,6 +95,21 @@ def test_range_of_an_older_profiler_is_known_by_the_hosts_range_of_that_name():
     assert dict(sort_events(events).kernels) == {"gemm": 1}
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event("outer range", activity="gpu_user_annotation", annotation=False),
+        OldEvent("outer range", annotation=True),
+        OldEvent("ProfilerStep#7", annotation=False),
+        OldEvent("Context Sync", annotation=False),
+    ],
+    ids=["activity", "mark", "step", "wait"],
+)
+def test_range_that_began_before_the_profile_is_no_kernel(event):
+    """Then there is no range of the host of that name."""
+    assert dict(sort_events([type(event)("gemm"), event]).kernels) == {"gemm": 1}
+
+
 def test_graph_launch_stands_for_many_kernels():
     events = [Event("gemm")] * 50 + [Event(*host("cudaGraphLaunch", 5))]
     found = sort_events(events)
