@@ -68,6 +68,18 @@ def work_times(
     )
 
 
+def device_time(work: Work, device: Device) -> Value:
+    """Time some work on the device alone; see `work_times`."""
+    for _ in range(_WARM_UP_CALLS):
+        work()
+    return _device_time(work, _Sampling(device))
+
+
+def affordable(seconds: float, samples: int = 20) -> int:
+    """Return how many samples of that length are taken: fewer if they are long, at least 3."""
+    return min(samples, max(_FEWEST_SAMPLES, int(_LIMIT_S / max(seconds, 1e-9))))
+
+
 def host_samples(
     parts: Sequence[Work], device: Device, samples: int, flush: Work | None = None
 ) -> list[list[float]]:
@@ -94,15 +106,15 @@ class _Sampling:
     """Way in which calls are timed; see `work_times`."""
 
     device: Device
-    samples: int
-    batch_s: float
-    flush: Work | None
+    samples: int = 20
+    batch_s: float = 0.01
+    flush: Work | None = None
 
     def time(self, call: Work, method: str, works: int = 1) -> Value:
         """Return the median time of one work, of which a call has so many, by stopwatch."""
         seconds = self.estimate(call)
         calls = 1 if self.flush else max(1, math.ceil(self.batch_s / seconds))
-        samples = self.affordable(calls * seconds)
+        samples = affordable(calls * seconds, self.samples)
         watch = self.device.stopwatch()
         self.device.synchronize()
         for _ in range(samples):
@@ -118,11 +130,6 @@ class _Sampling:
         if self.flush:
             method += ", caches flushed before each"
         return from_samples([batch / calls / works for batch in batches], method)
-
-    def affordable(self, seconds: float) -> int:
-        """Return how many samples of that length are taken."""
-        affordable = int(_LIMIT_S / max(seconds, 1e-9))
-        return min(self.samples, max(_FEWEST_SAMPLES, affordable))
 
     def estimate(self, call: Work) -> float:
         """Return about how long a call takes. Unit: s."""
@@ -181,6 +188,6 @@ def _profiled_time(work: Work, sampling: _Sampling, refusal: str) -> Value:
 
 
 def _host_time(work: Work, sampling: _Sampling) -> Value:
-    samples = sampling.affordable(sampling.estimate(work))
+    samples = affordable(sampling.estimate(work), sampling.samples)
     (times,) = host_samples([work], sampling.device, samples, sampling.flush)
     return from_samples(times, "clock of the host from an idle device on, median")

@@ -9,12 +9,11 @@ from functools import partial
 
 from bench.devices import Device
 from bench.metrics import Value, Values, from_samples, missing
-from bench.probes.device_time import host_samples, work_times
+from bench.probes.device_time import affordable, device_time, host_samples
 from bench.probes.steps import run_step
 from workloads.workload import Program
 
 APART = ("device_time_s", "host_time_s")
-_HOST_SAMPLES = 20
 
 
 def times_apart(program: Program, device: Device) -> Values:
@@ -30,21 +29,30 @@ def times_apart(program: Program, device: Device) -> Values:
     if not program.repeatable:
         why = missing("timed of single operators alone: a graph does not repeat this step")
         return dict.fromkeys(APART, why)
-    parts = [partial(program.run, phase) for phase in program.phases]
-    whole = work_times(partial(run_step, program), device)
-    values = {"device_time_s": whole.device, "host_time_s": whole.host}
-    if len(parts) == 2:
+    whole = device_time(partial(run_step, program), device)
+    values = {"device_time_s": whole}
+    if len(program.phases) == 2:
         first, second = program.phases
-        forward = work_times(parts[0], device).device
+        forward = device_time(partial(program.run, first), device)
         values[f"device_time_s.{first}"] = forward
-        values[f"device_time_s.{second}"] = difference(whole.device, forward)
-        host = host_samples(parts, device, whole.host.n or _HOST_SAMPLES)
-        method = "clock of the host from an idle device at the step's beginning on, median"
-        for phase, samples in zip(program.phases, host, strict=True):
-            values[f"host_time_s.{phase}"] = from_samples(samples, method)
+        values[f"device_time_s.{second}"] = difference(whole, forward)
+    values |= _host_times(program, device, whole)
     # What a graph has made lives in the graph's memory.
     run_step(program)
     device.synchronize()
+    return values
+
+
+def _host_times(program: Program, device: Device, whole: Value) -> Values:
+    parts = [partial(program.run, phase) for phase in program.phases]
+    samples = affordable(whole.value or 0.0)
+    by_phase = host_samples(parts, device, samples)
+    method = "clock of the host from an idle device at the step's beginning on, median"
+    steps = [sum(phases) for phases in zip(*by_phase, strict=True)]
+    values = {"host_time_s": from_samples(steps, method)}
+    if len(program.phases) > 1:
+        for phase, times in zip(program.phases, by_phase, strict=True):
+            values[f"host_time_s.{phase}"] = from_samples(times, method)
     return values
 
 
