@@ -34,6 +34,14 @@ UTILIZATION = (
 )
 ENERGY = (
     _quantity("energy", "energy_per_step_j", "joules", "energy of a step", True, True),
+    _quantity(
+        "energy",
+        "energy_above_idle_per_step_j",
+        "joules",
+        "energy of a step above idle",
+        logarithmic=True,
+        fitted=True,
+    ),
     _quantity("energy", "mean_power_w", "watts", "mean power"),
 )
 _TITLES = {"utilization": "Rate and utilization", "energy": "Energy and power"}

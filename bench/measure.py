@@ -1,7 +1,8 @@
-"""Measuring one case in this process: passes in order, all metrics of one execution.
+"""Measurement of one case in this process: passes in order, all metrics of one execution.
 
 1. Memory: the first step and a steady one, the C allocator giving freed blocks back.
-2. Time, CPU use, busy share and energy: nothing else runs, nothing is traced.
+2. Time, CPU use, busy share, energy, and the device's time apart: nothing else runs, nothing is
+   traced.
 3. Counts: the same step under the profiler on an accelerator, and under a dispatch mode.
 """
 
@@ -21,6 +22,7 @@ from bench.probes.counts import COUNTED, count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
 from bench.probes.floors import floors
 from bench.probes.memory import MemoryProbe
+from bench.probes.phase_times import times_apart
 from bench.probes.steps import StepTime, run_step, timed_step
 from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
@@ -38,7 +40,7 @@ from workloads.workload import Config, Setting, Workload
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
-    """How a case is measured.
+    """Passes of a measurement and their lengths.
 
     Attributes:
         warmup_steps: Steps before the timed ones.
@@ -61,7 +63,7 @@ def measure(
     protocol: Protocol,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Runs a case through all passes; with several ranks each runs all of them.
+    """Run a case through all passes; with several ranks each runs all of them.
 
     Returns:
         The parts of a record that only the measuring process knows: metrics, facts, outcome,
@@ -82,17 +84,19 @@ def measure(
         timed_step(program, device)
     program.implementations()
     telemetry.read()
-    timing = partial(measure_time, program, device, protocol.timed_steps)
+    timing = partial(measure_time, program, device, protocol.timed_steps, telemetry.read_throttling)
     (times, steps), cpu = watch_cpu(timing, ranks)
     telemetry.read()
     timed_on = program.implementations()
-    values |= flagged(times, disturbance(cpu)) | cpu | memory.device_used()
+    times = flagged(flagged(times, disturbance(cpu)), telemetry.throttling())
+    values |= times | cpu | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
     values |= floors(device, facts, seconds)
     values |= device_busy(device, partial(timed_step, program, device), ranks)
     window = Window(seconds=protocol.energy_s)
     values |= measure_energy(partial(run_step, program), device, window, ranks)
+    values |= times_apart(program, device)
     outcome = {
         name: value if math.isfinite(value) else None for name, value in program.outcome().items()
     }
@@ -126,7 +130,7 @@ def measure(
 
 
 def _predicted_peak(workload: Workload, config: Config) -> Values:
-    """The peak of a step with shapes alone, whole and by state."""
+    """Return the peak of a step with shapes alone, whole and by state."""
     try:
         peak = simulate(workload, config).peak
     except Exception as error:  # a workload that cannot be traced is measured all the same
@@ -140,6 +144,6 @@ def _predicted_peak(workload: Workload, config: Config) -> Values:
 
 
 def _otherwise(timed_on: dict[str, str], counted_on: dict[str, str]) -> str:
-    """Which operators were counted on another implementation than the one timed, if any."""
+    """Return a flag that names the operators counted on another implementation than was timed."""
     others = [f"{name} on {way}" for name, way in counted_on.items() if timed_on.get(name) != way]
     return f"not what was timed: {', '.join(others)}" if others else ""

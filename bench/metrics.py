@@ -43,6 +43,12 @@ METRICS: dict[str, MetricKind] = {
     "first_step_time_s": MetricKind(
         "s", "lower", "program", "wall time of the first step, compilation and set-up included"
     ),
+    "device_time_s": MetricKind(
+        "s", "lower", "device", "time of a step's kernels replayed as a graph, without the host"
+    ),
+    "host_time_s": MetricKind(
+        "s", "lower", "process", "time until the host has started a step on an idle device"
+    ),
     "achieved_flops": MetricKind(
         "FLOP/s", "higher", "program", "model FLOPs of a step over its time", "sum"
     ),
@@ -57,6 +63,13 @@ METRICS: dict[str, MetricKind] = {
         "neither",
         "device",
         "share of time in which at least one kernel ran; not efficiency",
+        "mean",
+    ),
+    "unit_activity_pct": MetricKind(
+        "%",
+        "neither",
+        "device",
+        "share of time in which a unit of the chip (sm, tensor, dram) was active, during steps",
         "mean",
     ),
     "model_flop_utilization": MetricKind(
@@ -102,6 +115,20 @@ METRICS: dict[str, MetricKind] = {
     "mean_power_w": MetricKind(
         "W", "neither", "device", "energy over time, during counted steps", "device sum"
     ),
+    "idle_power_w": MetricKind(
+        "W",
+        "neither",
+        "device",
+        "power of the device without work, its context alive, before and after the steps",
+        "device sum",
+    ),
+    "energy_above_idle_per_step_j": MetricKind(
+        "J",
+        "lower",
+        "device",
+        "energy of a step less what the idle device takes in the same time",
+        "device sum",
+    ),
     "operator_calls": MetricKind(
         "1",
         "lower",
@@ -123,6 +150,12 @@ METRICS: dict[str, MetricKind] = {
     ),
     "kernel_launches": MetricKind("1", "lower", "device", "kernels that a step ran on the device"),
     "memory_copies": MetricKind("1", "lower", "device", "copies and fills that a step ran there"),
+    "host_launches": MetricKind(
+        "1", "lower", "process", "calls of the host in a step that start one kernel each"
+    ),
+    "graph_launches": MetricKind(
+        "1", "neither", "process", "calls of the host in a step that start a graph of kernels"
+    ),
     "collective_calls": MetricKind(
         "1", "lower", "program", "collective operations that a rank takes part in, in a step"
     ),

@@ -112,6 +112,8 @@ def _merged_metric(
             reason = (parts[rank] or {"reason": "it was not measured"})["reason"]
             nothing = {"value": None, "reason": f"rank {rank}: {reason}", "n": 0, "ci": None}
             return out | nothing | {"samples": [], "quality": "missing"}
+    if any(part and part["quality"] == "degraded" for part in parts):
+        out["quality"] = "degraded"
     out["method"] = f"{out['method']}; {_WORDS[kind.over_ranks]} {len(parts)} ranks"
     out["value"] = _over(kind.over_ranks, values, domains)
     out["ci"], samples = None, [part["samples"] for part in parts if part]

@@ -151,6 +151,7 @@ class OperatorProgram(Program):
     """One operator on one set of inputs, again and again."""
 
     host_phases = ()
+    repeatable = True
 
     def __init__(
         self, operator: Operator, call: Call, tensors: Sequence[Tensor], config: Config

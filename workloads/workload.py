@@ -113,9 +113,12 @@ class Program(ABC):
         host_phases: Those of them that are the host's work, and are left out of counts.
         forward_phases: Those of them that make up a forward pass: what they leave alive are
             activations.
+        repeatable: Whether a step may run again and again on the same tensors with none of the
+            host's work in between, as a captured graph of it does.
     """
 
     phases: tuple[str, ...]
+    repeatable: bool = False
     forward_phases: tuple[str, ...] = ("forward",)
     host_phases: tuple[str, ...] = ("data",)
 

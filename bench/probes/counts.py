@@ -1,26 +1,24 @@
-"""What a step dispatches and launches, counted in passes of their own."""
+"""Operators that a step dispatches and kernels that it launches, counted in passes of their own."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
-
-import torch
-from torch.profiler import ProfilerActivity, profile
 
 from bench.devices import Device
 from bench.metrics import Value, Values, missing
 from bench.probes.agreement import count_agreement
-from bench.probes.categories import (
-    by_kernel_kind,
-    by_operator_kind,
-)
+from bench.probes.categories import by_kernel_kind, by_operator_kind
+from bench.probes.device_events import profile_work
 from bench.probes.steps import run_step
 from bench.simulation.trace import Origin, trace
 from workloads.workload import Program
 
-# What the two passes give, apart from parts.
+# Metrics of the profiled steps, parts left out.
+LAUNCHED = ("kernel_launches", "memory_copies", "host_launches", "graph_launches")
+# Metrics of both passes.
 COUNTED = (
     *("operator_calls", "tensor_bytes", "hardware_flops", "peak_tracked_bytes"),
-    *("kernel_launches", "memory_copies"),
+    *LAUNCHED,
 )
 _TRACE = "dispatch mode over one step"
 _PROFILE = "torch profiler over one step"
@@ -29,7 +27,7 @@ _ACTIVATIONS = frozenset({"activations", "recomputed"})
 
 
 def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
-    """Traces a real step.
+    """Trace a real step.
 
     Returns:
         ``operator_calls`` whole and by kind, ``tensor_bytes``, ``hardware_flops``,
@@ -81,44 +79,52 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
 
 
 def count_kernels(program: Program, device: Device) -> tuple[Values, dict[str, Any]]:
-    """Profiles two steps on the device; a count that they do not share is flagged."""
+    """Profile two steps on the device and count their kernels, copies and launches.
+
+    A count that the two steps do not share is flagged, and so are kernels that were launched and
+    are not in the profile.
+
+    Returns:
+        ``kernel_launches`` whole and by kind, ``memory_copies``, ``host_launches``,
+        ``graph_launches``, and a breakdown: kernels by name.
+    """
     if device.torch_device.type != "cuda":
         why = missing("no accelerator: operators run on the host; see operator_calls")
-        return {"kernel_launches": why, "memory_copies": why}, {}
-    first, second = (_profile(program, device) for _ in range(2))
-    copies, again = (_copies(kernels) for kernels in (first, second))
-    flags = () if first == second else ("two profiled steps disagree",)
+        return dict.fromkeys(LAUNCHED, why), {}
+    step = partial(run_step, program)
+    first, second = (profile_work(step, device) for _ in range(2))
+    flags = () if first.kernels == second.kernels else ("two profiled steps disagree",)
+    if lost := second.launches_without_kernel:
+        flags = (*flags, f"{lost} launches have no kernel in the profile")
+
+    def counted(value: int) -> Value:
+        return Value(value, _PROFILE, quality="counted", flags=flags)
+
     values = {
         "kernel_launches": _positive(
-            sum(second.values()) - again, "the profiler lost its kernels", flags, _PROFILE
+            second.kernels.total() - second.copies, "the profiler lost its kernels", flags, _PROFILE
         ),
-        "memory_copies": Value(copies, _PROFILE, quality="counted", flags=flags),
+        "memory_copies": counted(second.copies),
+        "host_launches": _launches(first.host_launches, second.host_launches),
+        "graph_launches": _launches(first.graph_launches, second.graph_launches),
     }
-    for kind, count in by_kernel_kind(second).items():
-        values[f"kernel_launches.{kind}"] = Value(count, _PROFILE, quality="counted", flags=flags)
-    return values, {"kernels": dict(second.most_common())}
+    for kind, count in by_kernel_kind(second.kernels).items():
+        values[f"kernel_launches.{kind}"] = counted(count)
+    return values, {"kernels": dict(second.kernels.most_common())}
 
 
-def _profile(program: Program, device: Device) -> Counter[str]:
-    device.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        run_step(program)
-        device.synchronize()
-    kernels: Counter[str] = Counter()
-    for event in profiler.events() or []:
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            kernels[event.name] += 1
-    return kernels
-
-
-def _copies(kernels: Counter[str]) -> int:
-    return sum(n for name, n in kernels.items() if name.startswith(("Memcpy", "Memset")))
+def _launches(first: int | None, second: int | None) -> Value:
+    """Return a count of the host's calls, which may be none at all."""
+    if second is None:
+        return missing("the profiler lists no calls of the host to the device")
+    flags = () if first == second else ("two profiled steps disagree",)
+    return Value(second, _PROFILE, quality="counted", flags=flags)
 
 
 def _positive(
     count: int, otherwise: str, flags: tuple[str, ...] = (), method: str = _TRACE
 ) -> Value:
-    """A count; zero means that counting failed, and is never reported."""
+    """Return a count, or why there is none: zero means that counting failed."""
     if count <= 0:
         return missing(otherwise)
     return Value(count, method, quality="counted", flags=flags)
@@ -132,6 +138,6 @@ def _by_phase(costs: dict[Origin, Any]) -> dict[str, int]:
 
 
 def _short(module: str) -> str:
-    """The first parts of a module path: ``msa.blocks.*.transition`` is ``msa.transition``."""
+    """Return the first parts of a path: ``msa.blocks.*.transition`` is ``msa.transition``."""
     parts = [part for part in module.split(".") if part not in {"blocks", "*"}]
     return ".".join(parts[:_TOP_MODULES])

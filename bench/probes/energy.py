@@ -1,22 +1,42 @@
-"""Energy by the device's counter, interpolated between its ticks.
+"""Energy of a step by the device's counter, gross and above that of the idle device.
 
-The counter moves in ticks (on NVIDIA about every 100 ms), so that naive readings at the ends of a
-window err by up to a tick. A thread stamps every tick while steps run before, during and after the
-window; the counter is interpolated at the window's two ends, where the work is the same on both
-sides, and no idle tail leaks in.
+1. The device idles, its context alive and nothing queued.
+2. Steps run until one's time is known and the power has settled.
+3. The window: a number of steps fixed beforehand, waited for once at its end. It is as long as was
+   asked for or, where that is longer, as the counter takes for 20 ticks.
+4. Steps run on, so that the work is the same on both sides of the window's end and no idle tail
+   leaks in; then the device idles again.
+
+A thread polls the counter meanwhile; `bench.probes.energy_ticks` has what its ticks say.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
-from threading import Event, Thread
-from time import perf_counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter, sleep
 
 from bench.devices import Device, Unavailable
 from bench.metrics import Value, Values, missing
+from bench.probes.energy_ticks import (
+    COVERAGE,
+    SpanEnergy,
+    Ticks,
+    TicksError,
+    energy_between,
+    idle_energy,
+)
+from bench.probes.poller import CounterPoller, Poller
+from bench.probes.queued_steps import QueuedSteps, StepEvent, event_maker
 from bench.ranks import ALONE, Ranks
+
+ENERGY = ("energy_per_step_j", "mean_power_w", "idle_power_w", "energy_above_idle_per_step_j")
+# What a counter needs beyond its own period: the poll, and jitter.
+_MARGIN = 1.15
+# Ticks on each side of the window that are judged together with it.
+_TICKS_BESIDE = 2.5
+_TREND = 0.05
+_IDLE_CHANGE = 0.1
+
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,114 +45,228 @@ class Window:
 
     Attributes:
         seconds: Shortest window.
-        ticks: Fewest ticks of the counter inside it that make a figure.
+        ticks: Fewest ticks of the counter inside it that make an undegraded figure; the window
+            grows until it holds them.
         padding_s: Steps run for at least so long before and after it.
         poll_s: How often the counter is read.
-        limit_s: Longest time for everything.
+        limit_s: Longest time for the steps before the window and the window together, but for the
+            one step that every window has.
+        settle_s: Time from the last work to the idle span.
+        idle_s: Shortest idle span, before and after the steps.
+        idle_ticks: Fewest ticks in an idle span, which grows up to fivefold to hold them.
     """
 
     seconds: float = 5.0
     ticks: int = 20
-    padding_s: float = 0.5
+    padding_s: float = 1.0
     poll_s: float = 0.002
     limit_s: float = 60.0
+    settle_s: float = 0.5
+    idle_s: float = 1.0
+    idle_ticks: int = 5
 
 
-class _Ticks:
-    """Polls the counter in a thread and notes the moments at which it moved."""
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """Clock, poller and queue of a measurement; others stand in where no real time passes.
 
-    def __init__(self, device: Device, poll_s: float) -> None:
-        self._device, self._poll_s = device, poll_s
-        self.times: list[float] = []
-        self.joules: list[float] = []
-        self.error: Unavailable | None = None
-        self._stop = Event()
-        self._thread = Thread(target=self._poll, daemon=True)
+    Attributes:
+        now: Clock of the host. Unit: s.
+        wait: Function that waits for so many seconds.
+        poll: Function that makes the poller of a device, which reads it so often.
+        events: Function that gives what makes events of a device's queue.
+    """
 
-    def __enter__(self) -> "_Ticks":
-        self._thread.start()
-        return self
+    now: Callable[[], float] = perf_counter
+    wait: Callable[[float], None] = sleep
+    poll: Callable[[Device, float], Poller] = CounterPoller
+    events: Callable[[Device], Callable[[], StepEvent] | None] = event_maker
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
-    def _poll(self) -> None:
-        last = None
-        while not self._stop.is_set():
-            try:
-                joules = self._device.energy_j()
-            except Unavailable as error:
-                self.error = error
-                return
-            if joules != last:
-                self.times.append(perf_counter())
-                self.joules.append(joules)
-                last = joules
-            self._stop.wait(self._poll_s)
+@dataclass(slots=True)
+class _Course:
+    """Spans of a measurement on the host's clock, and the steps in its window."""
+
+    idle: list[Span] = field(default_factory=list)
+    work: Span = (0.0, 0.0)
+    window: Span = (0.0, 0.0)
+    steps: int = 0
 
 
 def measure_energy(
-    step: Callable[[], object], device: Device, window: Window, ranks: Ranks = ALONE
+    step: Callable[[], object],
+    device: Device,
+    window: Window,
+    ranks: Ranks = ALONE,
+    instruments: Instruments | None = None,
 ) -> Values:
-    """``energy_per_step_j`` and ``mean_power_w``, or why not."""
-    why_not = ""
+    """Return the metrics of `ENERGY`, each with its 95 % interval, or the reason for none.
+
+    Args:
+        step: One step; work on an accelerator may still be under way when it returns.
+        device: Device that it runs on.
+        window: How long to count.
+        ranks: Ranks that run the same steps.
+        instruments: Clock and poller, where they are not the host's own.
+    """
+    tools = instruments or Instruments()
+    reason = ""
     try:
-        device.energy_j()
+        device.energy_reading()
     except Unavailable as error:
-        why_not = str(error)
-    if not ranks.every(not why_not):
-        return _none(why_not or "another rank has no energy counter")
-    deadline = perf_counter() + window.limit_s
-    run_for = partial(_run_for, step, device, ranks, deadline)
-    with _Ticks(device, window.poll_s) as ticks:
-        run_for(window.padding_s)
-        start = perf_counter()
-        steps = run_for(window.seconds)
-        stop = perf_counter()
-        run_for(window.padding_s)
-    if ticks.error:
-        return _none(str(ticks.error))
-    inside = bisect_right(ticks.times, stop) - bisect_right(ticks.times, start)
-    if inside < window.ticks:
-        return _none(f"{inside} ticks of the energy counter in {stop - start:.1f} s are too few")
-    if any(later < earlier for earlier, later in pairwise(ticks.joules)):
-        return _none("the energy counter went backwards")
-    joules = interpolate(ticks.times, ticks.joules, stop) - interpolate(
-        ticks.times, ticks.joules, start
+        reason = str(error)
+    if not ranks.every(not reason):
+        return _none(reason or "another rank has no energy counter")
+    steps = QueuedSteps(step, device, ranks, tools.events(device), tools.now)
+    with tools.poll(device, window.poll_s) as poller:
+        course = _run(steps, device, window, ranks, tools, poller)
+    if poller.error:
+        return _none(str(poller.error))
+    try:
+        return _values(course, poller, window)
+    except TicksError as error:
+        return _none(str(error))
+
+
+def _run(
+    steps: QueuedSteps,
+    device: Device,
+    window: Window,
+    ranks: Ranks,
+    tools: Instruments,
+    poller: Poller,
+) -> _Course:
+    """Go through idleness, work, and idleness again."""
+    course, now = _Course(), tools.now
+
+    def idle() -> None:
+        device.synchronize()
+        ranks.every(True)  # the ranks may share the device
+        tools.wait(window.settle_s)
+        start = now()
+        tools.wait(window.idle_s)
+        while (
+            poller.log.count(start, now()) < window.idle_ticks
+            and now() - start < 5 * window.idle_s
+            and not poller.error
+        ):
+            tools.wait(window.idle_s / 10)
+        course.idle.append((start, now()))
+
+    def has_enough() -> bool:
+        return bool(poller.error) or poller.log.count(start, stop) >= window.ticks
+
+    idle()
+    begin = now()
+    steps.estimate()
+    steps.run(steps.count_for(window.padding_s))
+    period = poller.log.period() or 0.0
+    left = begin + window.limit_s - now()
+    wanted = max(window.seconds, _MARGIN * window.ticks * period)
+    count = steps.count_for(min(wanted, left))
+    start = now()
+    steps.run(count)
+    stop = now()
+    while not ranks.every(has_enough()) and ranks.first(stop < begin + window.limit_s):
+        # The counter is slower than it was: what is missing, at its pace until now.
+        pace = (stop - start) / max(poller.log.count(start, stop), 1)
+        lacking = _MARGIN * pace * (window.ticks - poller.log.count(start, stop) + 1)
+        more = steps.count_for(min(max(lacking, pace), begin + window.limit_s - now()))
+        steps.run(more)
+        count += more
+        stop = now()
+    period = poller.log.period() or 0.0
+    steps.run(steps.count_for(max(window.padding_s, _TICKS_BESIDE * period)))
+    course.work, course.window, course.steps = (begin, now()), (start, stop), count
+    idle()
+    return course
+
+
+def _values(course: _Course, poller: Poller, window: Window) -> Values:
+    ticks = Ticks.of(poller.log)
+    start, stop = course.window
+    period = poller.log.period() or 0.0
+    beside = _TICKS_BESIDE * period
+    steady = (max(course.work[0], start - beside), min(course.work[1], stop + beside))
+    spent = energy_between(ticks, start, stop, steady)
+    flags = _flags(ticks, spent, course, poller, window)
+    method = (
+        f"counter interpolated between {spent.ticks} ticks of {1e3 * period:.3g} ms over "
+        f"{spent.seconds:.1f} s{', at the times of its own clock' * ticks.by_device}"
     )
-    method = f"counter interpolated between {inside} ticks over {stop - start:.1f} s"
+    steps = course.steps
+    values = {
+        "energy_per_step_j": _value(
+            spent.joules / steps, spent.error / steps, method, steps, flags
+        ),
+        "mean_power_w": _value(spent.watts, spent.watts_error, method, steps, flags),
+    }
+    return values | _idle_values(ticks, spent, course, method, flags)
+
+
+def _idle_values(
+    ticks: Ticks, spent: SpanEnergy, course: _Course, method: str, flags: tuple[str, ...]
+) -> Values:
+    try:
+        before, after = (idle_energy(ticks, *span) for span in course.idle)
+    except TicksError as lacking:
+        return dict.fromkeys(ENERGY[2:], missing(str(lacking)))
+    watts = (before.watts + after.watts) / 2
+    # In the window the idle part is between the two, or not far beyond one of them.
+    error = abs(after.watts - before.watts) / 2 + max(before.watts_error, after.watts_error)
+    changed: tuple[str, ...] = ()
+    if abs(after.watts - before.watts) > _IDLE_CHANGE * watts:
+        changed = (f"idle power {before.watts:.0f} W before and {after.watts:.0f} W after",)
+    seconds, steps = spent.seconds, course.steps
+    above = spent.joules - watts * seconds
+    above_error = (spent.error**2 + (error * seconds) ** 2) ** 0.5
+    idle = f"counter between ticks, idle for {before.seconds:.1f} s before and after the steps"
+    parts = {
+        f"idle_power_w.{name}": _value(span.watts, span.watts_error, idle, 1, ())
+        for name, span in (("before", before), ("after", after))
+    }
     return {
-        "energy_per_step_j": Value(joules / steps, method, n=steps),
-        "mean_power_w": Value(joules / (stop - start), method, n=steps),
+        "idle_power_w": _value(watts, error, f"mean of two: {idle}", 2, changed),
+        **parts,
+        "energy_above_idle_per_step_j": _value(
+            above / steps, above_error / steps, f"{method}, less idle power", steps, flags + changed
+        ),
     }
 
 
-def interpolate(times: Sequence[float], joules: Sequence[float], moment: float) -> float:
-    """The counter at a moment, linear between ticks, constant outside them."""
-    place = bisect_right(times, moment)
-    if place in {0, len(times)}:
-        return joules[0 if place == 0 else -1]
-    t0, t1, e0, e1 = times[place - 1], times[place], joules[place - 1], joules[place]
-    return e0 + (e1 - e0) * (moment - t0) / (t1 - t0)
+def _flags(
+    ticks: Ticks, spent: SpanEnergy, course: _Course, poller: Poller, window: Window
+) -> tuple[str, ...]:
+    """Return the reasons for which a figure is degraded."""
+    start, stop = course.window
+    flags = []
+    if spent.ticks < window.ticks:
+        flags.append(f"few ticks: {spent.ticks} in {spent.seconds:.1f} s")
+    throttled = {
+        reason
+        for moment, reasons in poller.throttled
+        if start < moment <= stop
+        for reason in reasons
+    }
+    if throttled:
+        flags.append(f"throttled: {', '.join(sorted(throttled))}")
+    first = ticks.at((start + stop) / 2) - ticks.at(start)
+    change = (spent.joules - 2 * first) / spent.joules * 2 if spent.joules else 0.0
+    if abs(change) * spent.joules > _TREND * spent.joules + 4 * spent.error:
+        flags.append(f"power changes by {100 * change:+.0f} % from one half to the other")
+    return tuple(flags)
 
 
-def _run_for(
-    step: Callable[[], object], device: Device, ranks: Ranks, deadline: float, seconds: float
-) -> int:
-    """Runs steps for at least `seconds`, one at least; returns how many."""
-    start, steps = perf_counter(), 0
-
-    def goes_on() -> bool:
-        now = perf_counter()
-        return ranks.first(not steps or (now - start < seconds and now < deadline))
-
-    while goes_on():
-        step()
-        device.synchronize()
-        steps += 1
-    return steps
+def _value(figure: float, error: float, method: str, n: int, flags: tuple[str, ...]) -> Value:
+    return Value(
+        figure,
+        method,
+        n=n,
+        ci=(figure - error, figure + error, COVERAGE),
+        quality="degraded" if flags else "measured",
+        flags=flags,
+    )
 
 
 def _none(reason: str) -> Values:
-    return {"energy_per_step_j": missing(reason), "mean_power_w": missing(reason)}
+    return dict.fromkeys(ENERGY, missing(reason))

@@ -1,5 +1,6 @@
 """Step and phase times."""
 
+from collections.abc import Callable
 from statistics import median
 
 from bench.devices import Device
@@ -12,14 +13,27 @@ _DRIFT = 0.1
 
 
 def measure_time(
-    program: Program, device: Device, timed_steps: int
+    program: Program,
+    device: Device,
+    timed_steps: int,
+    after_step: Callable[[], None] | None = None,
 ) -> tuple[Values, list[StepTime]]:
-    """Times steps; what warms up was run before.
+    """Time steps of a program that has warmed up.
+
+    Args:
+        program: The program.
+        device: Device that it runs on.
+        timed_steps: Number of steps.
+        after_step: Reading of the device's state, taken after each step and not timed.
 
     Returns:
         ``step_time_s`` and ``phase_time_s.<phase>``, and the steps themselves.
     """
-    steps = [timed_step(program, device) for _ in range(timed_steps)]
+    steps = []
+    for _ in range(timed_steps):
+        steps.append(timed_step(program, device))
+        if after_step:
+            after_step()
     totals = [step.total for step in steps]
     flags = ("drifting",) if _drifts(totals) else ()
     method = f"{device.torch_device.type} stopwatch, median"

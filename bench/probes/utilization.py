@@ -1,4 +1,4 @@
-"""How busy the host and the device were, and how much of their peak was used."""
+"""Busy share of the host and of the device, and the share of the peak rate that was used."""
 
 import os
 import resource
@@ -19,10 +19,13 @@ T = TypeVar("T")
 _STAT = Path("/proc/stat")
 # Above what an idle system's own services take.
 _DISTURBED_PCT = 10.0
+# Shortest time that a reading of activity is the mean of. Unit: s.
+_ACTIVITY_S = 0.1
+_NO_READING = "no reading was taken: another rank has no counter, or steps were too short"
 
 
 def watch_cpu(work: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, Values]:
-    """Runs `work` and gives its result, ``cpu_busy_pct`` and ``foreign_busy_pct``.
+    """Run `work` and return its result, ``cpu_busy_pct`` and ``foreign_busy_pct``.
 
     The ranks of a case are not foreign to each other; they share the host.
     """
@@ -45,7 +48,7 @@ def watch_cpu(work: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, Values]:
 
 
 def disturbance(cpu: Values) -> str:
-    """A flag for what was timed meanwhile, if others took much of the cores."""
+    """Return a flag for what was timed meanwhile, if others took much of the cores."""
     foreign = cpu["foreign_busy_pct"].value
     if foreign is None or foreign < _DISTURBED_PCT:
         return ""
@@ -58,7 +61,7 @@ def _own_seconds() -> float:
 
 
 def _all_seconds(cores: Sequence[int]) -> float | None:
-    """Seconds in which these cores did something, since the start of the machine."""
+    """Return the seconds in which these cores were busy since the machine started."""
     wanted = {f"cpu{core}" for core in cores}
     try:
         rows = [line.split() for line in _STAT.read_text(encoding="utf-8").splitlines()]
@@ -77,35 +80,111 @@ def device_busy(
     ranks: Ranks = ALONE,
     window_s: float = 2.0,
 ) -> Values:
-    """Reads the device's own busy counter while steps run.
+    """Read the device's own counters while steps run.
 
-    The driver averages over up to a second, so that the first half of the window is not read.
+    The driver averages the busy share over up to a second, so that it is not read in the first half
+    of the window.
+
+    Returns:
+        ``device_busy_pct`` and ``unit_activity_pct.<unit>``, each or the reason for none.
     """
-    readings: list[float] = []
-    why_not = ""
-
-    def read() -> None:
-        nonlocal why_not
-        try:
-            readings.append(device.busy_pct())
-        except Unavailable as error:
-            why_not = why_not or str(error)
-
-    read()
-    if ranks.every(not why_not):
-        readings.clear()
+    busy, activity = _BusyCounter(device), _ActivityCounter(device)
+    has_any = [busy.read(), activity.read()]
+    if ranks.every(any(has_any)):
+        busy.clear()
+        activity.clear()
         start = perf_counter()
+        activity.read()
         while ranks.first(perf_counter() - start < window_s):
             step()
+            activity.read()
             if perf_counter() - start >= window_s / 2:
-                read()
-    if why_not or not readings:
-        return {"device_busy_pct": missing(why_not or "another rank has no busy counter")}
-    return {"device_busy_pct": from_samples(readings, f"driver, over {window_s:g} s of steps")}
+                busy.read()
+    return busy.values(window_s) | activity.values(window_s)
+
+
+class _BusyCounter:
+    """Readings of the share of time in which a kernel ran."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._readings: list[float] = []
+        self._reason = ""
+
+    def read(self) -> bool:
+        """Take a reading; return if there is one."""
+        if self._reason:
+            return False
+        try:
+            self._readings.append(self._device.busy_pct())
+        except Unavailable as error:
+            self._reason = str(error)
+        return not self._reason
+
+    def clear(self) -> None:
+        """Drop the readings until now."""
+        self._readings.clear()
+
+    def values(self, window_s: float) -> Values:
+        """Return ``device_busy_pct``."""
+        if self._reason or not self._readings:
+            return {"device_busy_pct": missing(self._reason or _NO_READING)}
+        method = f"driver, over {window_s:g} s of steps"
+        return {"device_busy_pct": from_samples(self._readings, method)}
+
+
+class _ActivityCounter:
+    """Readings of the activity of the chip's units, each the mean since the one before."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._last: float | None = None
+        self._readings: dict[str, list[tuple[float, float]]] = {}
+        self._reason = ""
+
+    def read(self) -> bool:
+        """Take a reading, unless the last one is too recent; return if the device has a counter."""
+        now = perf_counter()
+        if self._reason:
+            return False
+        if self._last is not None and now - self._last < _ACTIVITY_S:
+            return True
+        try:
+            found = self._device.activity_pct()
+        except Unavailable as error:
+            self._reason = str(error)
+            return False
+        # The first reading begins the time over which the next one is the mean.
+        if self._last is not None:
+            for unit, percent in found.items():
+                self._readings.setdefault(unit, []).append((now - self._last, percent))
+        self._last = now
+        return True
+
+    def clear(self) -> None:
+        """Drop the readings until now; the next one begins a mean."""
+        self._last = None
+        self._readings.clear()
+
+    def values(self, window_s: float) -> Values:
+        """Return ``unit_activity_pct`` by unit."""
+        if not self._readings:
+            return {"unit_activity_pct": missing(self._reason or _NO_READING)}
+        values: Values = {}
+        for unit, readings in self._readings.items():
+            seconds = sum(length for length, _ in readings)
+            mean = sum(length * percent for length, percent in readings) / seconds
+            values[f"unit_activity_pct.{unit}"] = Value(
+                mean,
+                f"counters of the device, mean over {window_s:g} s of steps",
+                n=len(readings),
+                samples=tuple(percent for _, percent in readings),
+            )
+        return values
 
 
 def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
-    """Model FLOPs of a step over its time, and over what the device could do in it."""
+    """Return the model FLOPs of a step over its time, and over the device's peak in it."""
     method = "model FLOPs of a step over median step time"
     if not facts.step_flops:
         why = missing("a step has no matrix product, and only these count as FLOPs", method)
@@ -118,7 +197,7 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
 
 
 def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
-    """The same of the FLOPs that a step executed, recomputation included."""
+    """Return the utilization by the FLOPs that a step executed, recomputation included."""
     method = "counted FLOPs of a step over median step time"
     if flops.value is None:
         return {"hardware_flop_utilization": missing(f"no hardware_flops: {flops.reason}")}

@@ -48,6 +48,14 @@ def test_ranks_that_share_an_energy_counter_count_it_once():
     assert merge(values, ["host", "host", "gpu"])["energy_per_step_j"]["value"] == 18.0
 
 
+def test_figure_of_ranks_is_degraded_if_that_of_any_rank_is():
+    good = {"energy_per_step_j": Value(10.0, "counter")}
+    poor = {"energy_per_step_j": Value(9.0, "c", quality="degraded", flags=("few ticks: 4",))}
+    found = merge([good, poor])["energy_per_step_j"]
+    assert (found["quality"], found["flags"]) == ("degraded", ["few ticks: 4"])
+    assert merge([good, good])["energy_per_step_j"]["quality"] == "measured"
+
+
 @given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), min_size=2, max_size=4))
 def test_a_step_lasts_as_long_as_its_slowest_rank(samples):
     values = [{"step_time_s": from_samples(own, "clock")} for own in samples]

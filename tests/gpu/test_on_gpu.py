@@ -63,6 +63,9 @@ def test_a_case_is_measured_in_full():
     for name in ("step_time_s", "kernel_launches", "peak_allocated_bytes", "device_used_bytes"):
         assert found[name]["value"] > 0, (name, found[name]["reason"])
     assert not found["kernel_launches"]["flags"]
+    assert found["host_launches"]["value"] > 0
+    energy = found["energy_per_step_j"]
+    assert energy["value"] is None or energy["ci"][0] < energy["value"] < energy["ci"][1]
     predicted = simulate(TRUNK, config).peak.nbytes
     assert found["peak_tracked_bytes"]["value"] == pytest.approx(predicted, rel=0.01)
     assert found["peak_allocated_bytes"]["value"] == pytest.approx(predicted, rel=0.10)
@@ -85,6 +88,7 @@ def test_kernels_have_kinds_that_sum_to_the_whole():
     }
     copies = metrics["memory_copies"]["value"]
     assert sum(kinds.values()) == metrics["kernel_launches"]["value"] + copies
+    assert not any(name.startswith("Optimizer.") for name in found["breakdown"]["kernels"])
     assert kinds.get("other", 0) < 0.02 * sum(kinds.values()), found["breakdown"]["kernels"]
 
 
@@ -93,6 +97,11 @@ def test_an_operator_is_measured(operator):
     metrics = measured("operators", operator=operator, precision="bfloat16")["metrics"]
     assert 0 < metrics["model_flop_utilization"]["value"] < 1
     assert metrics["kernel_launches"]["value"] >= 2
+    device_s, step_s = metrics["device_time_s"], metrics["step_time_s"]
+    assert device_s["method"].startswith("graph")
+    assert 0 < device_s["value"] < 1.1 * step_s["value"]
+    assert 0 < metrics["device_time_s.backward"]["value"] < device_s["value"]
+    assert metrics["host_time_s"]["value"] > 0
 
 
 @pytest.mark.parametrize("preset", ["bloom-tiny", "llama-tiny"])

@@ -11,6 +11,7 @@ _NUMBERS = count(1)
 KINDS = ("linear", "normalization", "activation", "softmax", "elementwise", "copy", "other")
 NOT_HERE = {
     "energy_per_step_j": "no counter under /sys",
+    "energy_above_idle_per_step_j": "no counter under /sys",
     "mean_power_w": "no counter under /sys",
     "device_busy_pct": "no busy counter: there is no accelerator",
     "model_flop_utilization": "no sourced peak rate",
@@ -83,6 +84,7 @@ def measured(
         values |= {
             "peak_allocated_bytes": Value(sum(peak.values()), "m"),
             "energy_per_step_j": Value(300 * usual, "m"),
+            "energy_above_idle_per_step_j": Value(200 * usual, "m"),
             "mean_power_w": Value(300.0, "m"),
             "device_busy_pct": Value(80.0, "m"),
             "model_flop_utilization": Value(0.31, "m"),

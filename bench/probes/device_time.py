@@ -1,0 +1,193 @@
+"""Time that work takes on the device, apart from the time that the host takes to start it.
+
+A short operator's wall time is often the host's: Python, dispatch and launches. A graph of the same
+kernels starts without them, so that its replay is the device's time. Where the work cannot be
+captured, the durations of its kernels are added up from a profile.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from bench.devices import Device, Unavailable
+from bench.metrics import Value, from_samples, missing
+from bench.probes.device_events import profile_work
+
+Work = Callable[[], object]
+
+# A graph lasts at least so long, so that the start of a replay does not count. Unit: s.
+_GRAPH_S = 2e-4
+_MOST_CALLS_IN_A_GRAPH = 100
+_FEWEST_SAMPLES = 3
+_PROFILES = 6
+# Time of all samples of one kind, beyond which fewer are taken. Unit: s.
+_LIMIT_S = 10.0
+_WARM_UP_CALLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTimes:
+    """Times of one call of some work. Unit: s.
+
+    Attributes:
+        device: Time on the device, by graph replay or by the profiler; missing on a host.
+        eager: Time from call to call when it is called again and again: the longer of the device's
+            and the host's.
+        host: Time until the call returns, while the device has nothing else to do.
+    """
+
+    device: Value
+    eager: Value
+    host: Value
+
+
+def work_times(
+    work: Work,
+    device: Device,
+    *,
+    samples: int = 20,
+    batch_s: float = 0.01,
+    flush: Work | None = None,
+) -> WorkTimes:
+    """Time some work on the device, called in eager mode, and on the host.
+
+    Args:
+        work: The same kernels on the same tensors at every call. It is called many times.
+        device: Device on which it runs.
+        samples: Samples of each kind; fewer, at least 3, where they would take more than 10 s.
+        batch_s: Least time of a sample; short work is called several times for one. Unit: s.
+        flush: Work that drives the inputs out of the caches. It is called before each sample and
+            not timed; a sample is then one call, since the second of a row finds warm caches.
+    """
+    for _ in range(_WARM_UP_CALLS):
+        work()
+    sampling = _Sampling(device, samples, batch_s, flush)
+    return WorkTimes(
+        _device_time(work, sampling), sampling.time(work, "eager calls"), _host_time(work, sampling)
+    )
+
+
+def device_time(work: Work, device: Device) -> Value:
+    """Time some work on the device alone; see `work_times`."""
+    for _ in range(_WARM_UP_CALLS):
+        work()
+    return _device_time(work, _Sampling(device))
+
+
+def affordable(seconds: float, samples: int = 20) -> int:
+    """Return how many samples of that length are taken: fewer if they are long, at least 3."""
+    return min(samples, max(_FEWEST_SAMPLES, int(_LIMIT_S / max(seconds, 1e-9))))
+
+
+def host_samples(
+    parts: Sequence[Work], device: Device, samples: int, flush: Work | None = None
+) -> list[list[float]]:
+    """Time the host in each of some parts, called in order, from an idle device on. Unit: s.
+
+    Returns:
+        Samples of each part.
+    """
+    times: list[list[float]] = [[] for _ in parts]
+    for _ in range(samples):
+        if flush:
+            flush()
+        device.synchronize()
+        for part, part_times in zip(parts, times, strict=True):
+            start = perf_counter()
+            part()
+            part_times.append(perf_counter() - start)
+    device.synchronize()
+    return times
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampling:
+    """Way in which calls are timed; see `work_times`."""
+
+    device: Device
+    samples: int = 20
+    batch_s: float = 0.01
+    flush: Work | None = None
+
+    def time(self, call: Work, method: str, works: int = 1) -> Value:
+        """Return the median time of one work, of which a call has so many, by stopwatch."""
+        seconds = self.estimate(call)
+        calls = 1 if self.flush else max(1, math.ceil(self.batch_s / seconds))
+        samples = affordable(calls * seconds, self.samples)
+        watch = self.device.stopwatch()
+        self.device.synchronize()
+        for _ in range(samples):
+            if self.flush:
+                self.flush()
+            watch.mark()
+            for _ in range(calls):
+                call()
+            watch.mark()
+        # The others are the times from sample to sample.
+        batches = watch.intervals()[::2]
+        method = f"{method}, stopwatch, median of batches of {calls * works}"
+        if self.flush:
+            method += ", caches flushed before each"
+        return from_samples([batch / calls / works for batch in batches], method)
+
+    def estimate(self, call: Work) -> float:
+        """Return about how long a call takes. Unit: s."""
+        calls = 1
+        while True:
+            watch = self.device.stopwatch()
+            self.device.synchronize()
+            watch.mark()
+            for _ in range(calls):
+                call()
+            watch.mark()
+            (seconds,) = watch.intervals()
+            # Half a sample is enough to go by, and calls that take no time at all end somewhere.
+            if seconds >= self.batch_s / 2 or calls >= 2**16:
+                return max(seconds / calls, 1e-9)
+            calls *= 2
+
+
+def _device_time(work: Work, sampling: _Sampling) -> Value:
+    try:
+        replay = sampling.device.capture(work)
+    except Unavailable as error:
+        if sampling.device.torch_device.type == "cpu":
+            return missing(str(error))
+        return _profiled_time(work, sampling, str(error))
+    works = 1
+    if not sampling.flush:
+        wanted = math.ceil(_GRAPH_S / sampling.estimate(replay))
+        several = min(_MOST_CALLS_IN_A_GRAPH, wanted)
+        if several > 1:
+            try:
+                replay = sampling.device.capture(lambda: [work() for _ in range(several)])
+                works = several
+            except Unavailable:
+                pass  # for want of memory, for example: the graph of one call is there
+    return sampling.time(replay, f"graph of {works} calls replayed", works)
+
+
+def _profiled_time(work: Work, sampling: _Sampling, refusal: str) -> Value:
+    seconds = sampling.estimate(work)
+    calls = 1 if sampling.flush else max(1, math.ceil(sampling.batch_s / seconds))
+    method = f"sum of kernel durations by the profiler, median of profiles of {calls} calls"
+    times, lost = [], 0
+    for _ in range(_PROFILES):
+        if sampling.flush:
+            sampling.flush()
+        events = profile_work(lambda: [work() for _ in range(calls)], sampling.device)
+        lost += events.launches_without_kernel
+        times.append(events.seconds / calls)
+    if min(times) <= 0:
+        return missing(f"{refusal}; the profiler saw no kernel", method)
+    flags = [f"not replayed: {refusal}"]
+    if lost:
+        flags.append(f"the profiler lost {lost} kernels")
+    return replace(from_samples(times, method, tuple(flags)), quality="degraded")
+
+
+def _host_time(work: Work, sampling: _Sampling) -> Value:
+    samples = affordable(sampling.estimate(work), sampling.samples)
+    (times,) = host_samples([work], sampling.device, samples, sampling.flush)
+    return from_samples(times, "clock of the host from an idle device on, median")

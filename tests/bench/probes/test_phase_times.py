@@ -1,0 +1,72 @@
+"""Device and host time of a program, whole and by phase."""
+
+import pytest
+from support.layered import Layers
+from support.queued_device import QueuedDevice
+
+from bench.devices.cpu import CpuDevice
+from bench.metrics import Value, missing
+from bench.probes import device_time
+from bench.probes.phase_times import APART, difference, times_apart
+
+
+class Phased(Layers):
+    """Program whose phases take so long on a queued device, host and device apart."""
+
+    repeatable = True
+
+    def __init__(self, device, phases):
+        super().__init__()
+        self.phases = tuple(phases)
+        self.works = {name: device.work(*times) for name, times in phases.items()}
+
+    def run(self, phase):
+        self.works[phase]()
+
+
+@pytest.fixture
+def device(monkeypatch):
+    device = QueuedDevice()
+    monkeypatch.setattr(device_time, "perf_counter", device.clock)
+    return device
+
+
+def test_phases_on_device_and_host_are_apart(device):
+    program = Phased(device, {"forward": (3e-4, 1e-5), "backward": (5e-4, 4e-5)})
+    found = {name: value.value for name, value in times_apart(program, device).items()}
+    expected = {
+        "device_time_s": 5e-5,
+        "device_time_s.forward": 1e-5,
+        "device_time_s.backward": 4e-5,
+        "host_time_s": 8e-4,
+        "host_time_s.forward": 3e-4,
+        "host_time_s.backward": 5e-4,
+    }
+    assert found == {name: pytest.approx(value, rel=0.05) for name, value in expected.items()}
+    assert device.queue.launches[-1] == "work"
+
+
+def test_forward_alone_has_no_phases(device):
+    found = times_apart(Phased(device, {"forward": (3e-4, 1e-5)}), device)
+    assert found.keys() == set(APART)
+    assert found["device_time_s"].value == pytest.approx(1e-5, rel=0.05)
+
+
+def test_host_alone_and_other_programs_say_why_not(device):
+    for found in (
+        times_apart(Phased(device, {"forward": (1, 1)}), CpuDevice()),
+        times_apart(Layers(), device),
+    ):
+        assert found.keys() == set(APART)
+        assert all(value.value is None and value.reason for value in found.values())
+    assert not device.queue.launches
+
+
+def test_difference_has_the_intervals_of_both():
+    whole = Value(10.0, "graph", n=9, ci=(9.6, 10.3, 0.96))
+    part = Value(4.0, "graph", n=7, ci=(3.6, 4.3, 0.95), flags=("f",))
+    found = difference(whole, part)
+    assert (found.value, found.n, found.flags) == (6.0, 7, ("f",))
+    assert found.ci == pytest.approx((5.5, 6.5, 0.95))
+    assert difference(part, whole).reason == "the part takes as long as the whole"
+    assert difference(whole, missing("refused")).reason == "refused"

@@ -1,0 +1,98 @@
+"""Times of steps and phases, peaks of memory, and the state of the device meanwhile."""
+
+import pytest
+from support.layered import Layers
+
+from bench.devices.cpu import CpuDevice
+from bench.probes import host_memory
+from bench.probes.memory import MemoryProbe
+from bench.probes.telemetry import Telemetry
+from bench.probes.time import measure_time
+
+
+def test_time_gives_every_phase_and_every_sample():
+    values, steps = measure_time(Layers(), CpuDevice(), 4)
+    assert set(values) == {"step_time_s", "phase_time_s.forward", "phase_time_s.backward"}
+    assert len(steps) == 4
+    assert values["step_time_s"].samples == tuple(step.total for step in steps)
+    for step in steps:
+        assert step.total == pytest.approx(sum(step.phases.values()))
+
+
+def test_peak_memory_sees_what_a_step_holds_for_a_moment():
+    """Both peaks of a step that holds 200 MiB are 200 MiB above those of one that does not."""
+    small, large = (_peaks(Layers(extra)) for extra in (0, 200 * 2**20))
+    for name in ("first_step_peak_resident_bytes", "peak_resident_bytes"):
+        assert large[name] - small[name] == pytest.approx(200 * 2**20, rel=0.03)
+
+
+def _peaks(program):
+    probe = MemoryProbe(CpuDevice())
+    try:
+        values = probe.peaks(lambda: program.run("forward"), first=True)
+        values |= probe.peaks(lambda: program.run("forward"), first=False)
+    finally:
+        probe.finish()
+    assert probe.device_used()["device_used_bytes"].value is None
+    assert values["peak_allocated_bytes"].value is None
+    return {name: value.value for name, value in values.items()}
+
+
+def test_a_kernel_that_forbids_the_reset_leaves_a_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(host_memory, "_CLEAR_REFS", tmp_path / "no" / "clear_refs")
+    values = MemoryProbe(CpuDevice()).peaks(lambda: None, first=False)
+    assert "cannot be written" in values["peak_resident_bytes"].reason
+
+
+def test_telemetry_is_what_can_be_had():
+    class Warm(CpuDevice):
+        def temperature_c(self):
+            return 40.0
+
+    for device, expected in ((Warm(), {"temperature_c": [40.0, 40.0]}), (CpuDevice(), {})):
+        telemetry = Telemetry(device)
+        telemetry.read()
+        telemetry.read()
+        assert telemetry.as_json() == expected
+
+
+def test_memory_that_others_hold_is_flagged():
+    class Shared(CpuDevice):
+        def used_bytes(self):
+            return 5 * 2**30
+
+    used = MemoryProbe(Shared()).device_used()["device_used_bytes"]
+    assert used.quality == "degraded"
+    assert used.flags == ("5120 MiB were in use before the case",)
+
+
+class Throttled(CpuDevice):
+    """Device whose clock is held back in some of the steps."""
+
+    def __init__(self, *readings):
+        super().__init__()
+        self.readings = iter(readings)
+
+    def throttle_reasons(self):
+        return frozenset(next(self.readings))
+
+
+def test_throttling_is_read_after_each_timed_step_and_named():
+    telemetry = Telemetry(Throttled((), ("power cap",), ("power cap", "hot")))
+    assert telemetry.throttling() == ""
+    measure_time(Layers(), CpuDevice(), 3, telemetry.read_throttling)
+    assert telemetry.as_json() == {
+        "throttle_reasons": [0, 1, 2],
+        "throttle_reasons.hot": [0, 0, 1],
+        "throttle_reasons.power cap": [0, 1, 1],
+    }
+    assert telemetry.throttling() == "throttled: hot, power cap"
+
+
+def test_free_clock_and_unreadable_reasons_give_no_flag():
+    free, unreadable = Telemetry(Throttled(())), Telemetry(CpuDevice())
+    for telemetry in (free, unreadable):
+        telemetry.read_throttling()
+        assert telemetry.throttling() == ""
+    assert free.as_json() == {"throttle_reasons": [0]}
+    assert unreadable.as_json() == {}

@@ -1,0 +1,189 @@
+"""Busy shares of the host and the device, and shares of peak rates."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from bench.devices.cpu import CpuDevice
+from bench.devices.device import NotSupported
+from bench.devices.peaks import Rates
+from bench.metrics import Value, missing
+from bench.probes import utilization
+from bench.probes.floors import floors
+from bench.probes.utilization import (
+    device_busy,
+    disturbance,
+    hardware_flop_utilization,
+    model_flop_rates,
+    watch_cpu,
+)
+from workloads.workload import Facts
+
+FACTS = Facts(
+    parameters=1,
+    components={},
+    forward_flops=200,
+    forward_flops_by_component={},
+    step_flops=600,
+    arithmetic="bfloat16",
+    minimum_bytes=1,
+)
+
+
+def test_utilization_of_the_host_and_of_a_device_without_a_peak():
+    def spin():
+        until = time.perf_counter() + 0.3
+        while time.perf_counter() < until:
+            pass
+        return "done"
+
+    result, values = watch_cpu(spin)
+    assert result == "done"
+    assert 5 < values["cpu_busy_pct"].value <= 110
+    assert values["foreign_busy_pct"].value >= 0
+    rates = model_flop_rates(CpuDevice(), FACTS, 3.0)
+    assert rates["achieved_flops"].value == 200
+    assert rates["model_flop_utilization"].value is None
+    assert device_busy(CpuDevice(), lambda: None)["device_busy_pct"].value is None
+
+
+def test_the_work_of_others_is_seen_and_flagged():
+    """Two processes spin while this one sleeps."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(2)]
+    try:
+        time.sleep(0.3)
+        _, values = watch_cpu(lambda: time.sleep(1.0))
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert values["foreign_busy_pct"].value > 10
+    assert "disturbed: others used" in disturbance(values)
+    assert not disturbance({"foreign_busy_pct": missing("no /proc/stat")})
+
+
+def test_busy_share_of_a_device_that_has_one():
+    class Busy(CpuDevice):
+        def __init__(self):
+            super().__init__()
+            self.start = time.perf_counter()
+
+        def busy_pct(self):
+            """Still remembers, for a while, that nothing ran."""
+            return 80.0 if time.perf_counter() - self.start > 0.2 else 5.0
+
+        def peak_flops(self, dtype):
+            return {"bfloat16": 1000.0}[dtype]
+
+    busy = device_busy(Busy(), lambda: time.sleep(0.01), window_s=0.5)["device_busy_pct"]
+    assert (busy.value, min(busy.samples)) == (80, 80)
+    assert busy.n > 5
+    rates = model_flop_rates(Busy(), FACTS, 2.0)
+    assert rates["model_flop_utilization"].value == pytest.approx(0.3)
+    flops = Value(800, "m", flags=("f",))
+    executed = hardware_flop_utilization(Busy(), FACTS, flops, 2.0)["hardware_flop_utilization"]
+    assert executed.value == pytest.approx(0.4)
+    assert executed.flags == ("f",)
+    (uncounted,) = hardware_flop_utilization(Busy(), FACTS, missing("off"), 2.0).values()
+    assert uncounted.value is None
+    assert uncounted.reason
+
+
+def test_the_floor_is_what_the_scarcest_resource_takes():
+    class Rated(CpuDevice):
+        def peak_flops(self, dtype):
+            return {"bfloat16": 1000.0}[dtype]
+
+        def peak_rates(self):
+            return Rates(bytes_s=10.0, exponentials_s=2.0, instructions_s=5.0)
+
+    known = replace(FACTS, exponentials=8, instructions=10)
+    found = floors(Rated(), known, 12.0)
+    parts = {name: value.value for name, value in found.items()}
+    assert parts == {
+        "floor_s": 4.0,
+        "floor_s.products": FACTS.step_flops / 1000,
+        "floor_s.bytes": 0.1,
+        "floor_s.exponentials": 4.0,
+        "floor_s.instructions": 2.0,
+        "times_floor": 3.0,
+    }
+    plain = floors(Rated(), FACTS, 12.0)
+    assert "floor_s.exponentials" not in plain
+    assert plain["floor_s"].value == max(FACTS.step_flops / 1000, 0.1)
+    for nothing in (
+        floors(CpuDevice(), known, 1.0),
+        floors(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
+    ):
+        assert nothing.keys() == {"floor_s", "times_floor"}
+        assert all(value.value is None and value.reason for value in nothing.values())
+
+
+class Active(CpuDevice):
+    """Device whose units' counters accumulate; it has no busy share, and a clock of its own."""
+
+    def __init__(self, most_calls=100):
+        super().__init__()
+        self.now, self.calls, self.most_calls = 0.0, 0, most_calls
+        self.active_s, self.read_at, self.read_s = 0.0, None, 0.0
+
+    def step(self):
+        """Work, for three quarters of which the device is active."""
+        self.now += 0.04
+        self.active_s += 0.03
+
+    def activity_pct(self):
+        self.calls += 1
+        if self.calls > self.most_calls:
+            raise NotSupported("gone")
+        before, self.read_at = self.read_at, self.now
+        active, self.read_s = self.active_s - self.read_s, self.active_s
+        if before is None or self.now == before:
+            return {}
+        return {"sm": 100 * active / (self.now - before), "tensor": 30.0}
+
+
+@pytest.fixture
+def measure_activity(monkeypatch):
+    def measure(device, **window):
+        monkeypatch.setattr(utilization, "perf_counter", lambda: device.now)
+        # Before the window it idles, which is no part of the mean.
+        device.now = 7.0
+        return device_busy(device, device.step, **window)
+
+    return measure
+
+
+def test_activity_of_units_is_the_mean_over_the_window(measure_activity):
+    values = measure_activity(Active())
+    assert values["device_busy_pct"].value is None
+    assert set(values) == {"device_busy_pct", "unit_activity_pct.sm", "unit_activity_pct.tensor"}
+    assert values["unit_activity_pct.sm"].value == pytest.approx(75)
+    assert values["unit_activity_pct.tensor"].value == pytest.approx(30)
+    # A mean is over a tenth of a second or more: of three steps.
+    assert values["unit_activity_pct.sm"].n in {16, 17}
+
+
+def test_window_too_short_for_a_mean_gives_none(measure_activity):
+    values = measure_activity(Active(), window_s=0.02)
+    assert values["unit_activity_pct"].value is None
+    assert "too short" in values["unit_activity_pct"].reason
+
+
+def test_device_without_counters_runs_no_step():
+    values = device_busy(CpuDevice(), lambda: pytest.fail("ran"))
+    assert {name: value.value for name, value in values.items()} == {
+        "device_busy_pct": None,
+        "unit_activity_pct": None,
+    }
+    assert "no activity counters" in values["unit_activity_pct"].reason
+
+
+def test_counter_that_goes_away_meanwhile_keeps_its_readings(measure_activity):
+    values = measure_activity(Active(most_calls=5))
+    assert values["unit_activity_pct.sm"].n == 3
+    assert values["unit_activity_pct.sm"].value == pytest.approx(75)
