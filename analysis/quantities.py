@@ -8,6 +8,8 @@ _UNITS = {
     "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
     "seconds": ((1, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "flops": ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s")),
+    "bandwidth": ((1e12, "TB/s"), (1e9, "GB/s"), (1e6, "MB/s"), (1, "B/s")),
+    "rate": ((1e12, "T/s"), (1e9, "G/s"), (1e6, "M/s"), (1, "/s")),
     "joules": ((1e3, "kJ"), (1, "J"), (1e-3, "mJ")),
     "watts": ((1, "W"),),
     "share": ((0.01, "%"),),

@@ -12,6 +12,7 @@ from typing import Any
 from analysis.calls import calls_chapters
 from analysis.chapter import Chapter, Figure
 from analysis.curves import Line
+from analysis.device_check import rates_chapter, roofline_chapter
 from analysis.drawing import FORMATS, save
 from analysis.errors import AnalysisError
 from analysis.growth import (
@@ -171,6 +172,7 @@ def _chapters(
         ),
         use_chapter(series, ENERGY, "Gross energy of a step, and the mean power meanwhile."),
         rank_chapter(table),
+        *(chapter for chapter in (rates_chapter(table), roofline_chapter(table)) if chapter.lines),
     ]
 
 

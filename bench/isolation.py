@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class Ended:
 
     Attributes:
         status: Its exit status, negative for a signal.
-        cause: None if it ended by itself, else ``timeout`` or ``memory``.
+        cause: None if it ended by itself, else ``timeout``, ``memory``, or what `stop` said.
         seconds: How long it ran.
         peak_resident_bytes: Most memory that its processes were seen to hold together.
         output: The end of what it printed.
@@ -66,8 +66,9 @@ def run_isolated(
     memory_limit_bytes: int,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    stop: Callable[[], str | None] = lambda: None,
 ) -> Ended:
-    """Runs a command to its end or a limit, and leaves none of its processes behind.
+    """Run a command to its end or a limit, and leave none of its processes behind.
 
     Args:
         command: Program and arguments.
@@ -75,6 +76,7 @@ def run_isolated(
         memory_limit_bytes: Most resident memory, over the process and its descendants.
         environment: Its environment; this process's if None.
         folder: Its working folder.
+        stop: Called again and again while it runs; a text ends it, and is the cause.
     """
     start = time.monotonic()
     mark = secrets.token_hex(16)
@@ -91,7 +93,8 @@ def run_isolated(
     with suppress(OSError):
         Path(f"/proc/{process.pid}/oom_score_adj").write_text(_OOM_SCORE, encoding="utf-8")
     tail = _Tail(process)
-    cause, peak = None, 0
+    cause: str | None = None
+    peak = 0
     try:
         while process.poll() is None:
             resident = sum(map(_resident, _family(process.pid)))
@@ -100,6 +103,7 @@ def run_isolated(
                 cause = "memory"
             elif time.monotonic() - start > timeout_s:
                 cause = "timeout"
+            cause = cause or stop()
             if cause:
                 break
             with suppress(subprocess.TimeoutExpired):

@@ -49,6 +49,15 @@ METRICS: dict[str, MetricKind] = {
     "host_time_s": MetricKind(
         "s", "lower", "process", "time until the host has started a step on an idle device"
     ),
+    "error_ratio": MetricKind(
+        "1",
+        "lower",
+        "program",
+        "largest error against float64, over plain PyTorch's in the same dtype and one rounding",
+    ),
+    "differing_numbers": MetricKind(
+        "1", "lower", "program", "numbers of two runs on the same inputs that differ in a bit"
+    ),
     "achieved_flops": MetricKind(
         "FLOP/s", "higher", "program", "model FLOPs of a step over its time", "sum"
     ),
@@ -89,6 +98,15 @@ METRICS: dict[str, MetricKind] = {
         "least time a step could take: products, bytes, exponentials or instructions at peak",
     ),
     "times_floor": MetricKind("1", "lower", "device", "step time over floor_s"),
+    "achieved_bound_s": MetricKind(
+        "s",
+        "neither",
+        "device",
+        "the same as floor_s by the rates that check-device measured on this device",
+    ),
+    "times_achieved_bound": MetricKind(
+        "1", "lower", "device", "step time over achieved_bound_s; below 1 it beats the calibration"
+    ),
     "peak_resident_bytes": MetricKind(
         "B", "lower", "process", "high-water mark of resident memory in a steady step, above start"
     ),

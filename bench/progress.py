@@ -65,6 +65,13 @@ class Progress(AbstractContextManager["Progress"]):
             left = f", {_span(self.seconds_left())} left" if known else ""
             print(f"[{self._done}/{self._total}{left}] {line}", file=self._stream, flush=True)
 
+    def note(self, line: str) -> None:
+        """Print a line about the piece of work that is under way."""
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=self._stream, flush=True)
+
     def seconds_left(self) -> float:
         """The pieces left at the mean time of those done."""
         return self._spent / max(self._timed, 1) * (self._total - self._done)

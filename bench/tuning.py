@@ -5,7 +5,7 @@ faster by more than the noise. Candidate and best take turns, so that a clock th
 neither. What a candidate computes must agree with what the shipped options compute.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -68,13 +68,22 @@ def check_device(device: Device) -> None:
         raise UsageError(f"nothing to tune: {reason}")
 
 
-def tune(program: Program, device: Device, rounds: int) -> Iterator[Tuned]:
-    """Tunes every kernel that a step of `program` starts, one after the other.
+def tune(
+    program: Program,
+    device: Device,
+    rounds: int,
+    *,
+    keys: Sequence[Key] | None = None,
+    expired: Callable[[], bool] = lambda: False,
+) -> Iterator[Tuned]:
+    """Tune kernels that a step of `program` starts, one after the other.
 
     Args:
         program: Its operators run on their kernels, on `device`.
-        device: Where.
+        device: Device under test.
         rounds: How often candidate and best take turns.
+        keys: Kernels that are tuned; all that a step starts if None.
+        expired: Returns True when no further candidate is to be tried.
 
     Raises:
         UsageError: a step starts no kernel or leaves no gradient, or two of them differ.
@@ -88,8 +97,8 @@ def tune(program: Program, device: Device, rounds: int) -> Iterator[Tuned]:
         raise UsageError("a step of this leaves no gradient to compare: tune it with backward")
     if not all(torch.equal(*pair) for pair in zip(expected, again, strict=True)):
         raise UsageError("two steps of this compute different things; tune single operators")
-    for key in keys_of(program):
-        found = _tune_kernel(program, device, rounds, key, expected)
+    for key in keys_of(program) if keys is None else keys:
+        found = _tune_kernel(program, device, rounds, key, expected, expired)
         if found.options != found.shipped or path_of(key).exists():
             keep(key, found.options, _evidence(found, device))
         yield found
@@ -109,8 +118,27 @@ def keys_of(program: Program) -> list[Key]:
     return list(keys)
 
 
+def kernel_times(program: Program, device: Device, rounds: int = 3) -> dict[Key, float]:
+    """Return the seconds that the launches of each kernel take in a step: the median of some.
+
+    Raises:
+        UsageError: a step starts no kernel.
+    """
+    keys = keys_of(program)
+    times: dict[Key, list[float]] = {key: [] for key in keys}
+    for _ in range(rounds):
+        for key in keys:
+            times[key].append(_time_launches(program, device, key.kernel))
+    return {key: median(seconds) for key, seconds in times.items()}
+
+
 def _tune_kernel(
-    program: Program, device: Device, rounds: int, key: Key, expected: list[Tensor]
+    program: Program,
+    device: Device,
+    rounds: int,
+    key: Key,
+    expected: list[Tensor],
+    expired: Callable[[], bool],
 ) -> Tuned:
     shipped = shipped_options(key.kernel, key.architecture, key.width, getattr(torch, key.dtype))
     best, tried = dict(shipped), {_frozen(shipped)}
@@ -118,7 +146,7 @@ def _tune_kernel(
     while improved:
         improved = False
         for candidate in _neighbours(best):
-            if _frozen(candidate) in tried:
+            if _frozen(candidate) in tried or expired():
                 continue
             tried.add(_frozen(candidate))
             if not _agrees(program, key, candidate, expected):

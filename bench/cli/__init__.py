@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "run",
     "compile": "compile",
     "tune": "tune",
+    "check-device": "check_device",
     "gate": "gate",
     "report": "report",
     "export": "export",

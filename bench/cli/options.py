@@ -146,6 +146,11 @@ def seconds(text: str) -> float:
     return value
 
 
+def minutes(text: str) -> float:
+    """Return a time as a type of argument, in minutes: more than nothing, and finite."""
+    return seconds(str(60 * float(text))) / 60
+
+
 def program() -> list[str]:
     """Return the words that call this program as it was called, for commands to copy."""
     path = Path(sys.argv[0])

@@ -26,7 +26,7 @@ from refsys.errors import ArgumentError
 
 # Ours, the best last; then what is never a default: torch's own attention, and other packages.
 OWN = ("reference", "compiled", "triton")
-PEERS = ("sdpa", "flex", "cuequivariance", "trifast", "deepspeed")
+PEERS = ("sdpa", "flex", "cuequivariance", "trifast", "deepspeed", "turbopairformer")
 BACKENDS = (*OWN, *PEERS)
 ENVIRONMENT_VARIABLE = "FOLDPERF_BACKEND"
 

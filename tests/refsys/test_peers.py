@@ -61,11 +61,19 @@ class TestTheirTerms:
         logits = q @ k.transpose(-1, -2) * D**-0.5 + bias.unsqueeze(2)
         return softmax_of(logits.masked_fill(mask[:, None, :, None, :], -1e9), v)
 
-    @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed", "trifast"])
+    def turbopairformer(self, q, k, v, res_mask, pair_bias):
+        assert q.shape == (B, R, H, N, D)
+        assert pair_bias.shape == (B, 1, H, N, N)
+        assert res_mask.shape == (B, R, 1, 1, N)
+        logits = q @ k.transpose(-1, -2) * D**-0.5 + pair_bias + res_mask
+        return softmax_of(logits, v).transpose(2, 3)
+
+    @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed", "trifast", "turbopairformer"])
     def test_are_met(self, tensors, name, monkeypatch):
         module = SimpleNamespace(
             triangle_attention=self.trifast if name == "trifast" else self.cuequivariance,
             DS4Sci_EvoformerAttention=self.deepspeed,
+            turbo_attention=self.turbopairformer,
         )
         monkeypatch.setattr(peers, "import_module", lambda _name: module)
         expected = OPERATOR.reference(*tensors, softmax=F64)

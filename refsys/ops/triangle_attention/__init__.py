@@ -28,6 +28,7 @@ _OPERATOR = Operator(
         "cuequivariance": Implementation(
             peers.cuequivariance, peers.why_not_cuequivariance, deterministic=False
         ),
+        "turbopairformer": Implementation(peers.turbopairformer, peers.why_not_turbopairformer),
         "trifast": Implementation(peers.trifast, peers.why_not_trifast),
         "deepspeed": Implementation(peers.deepspeed, peers.why_not_deepspeed, deterministic=False),
     },

@@ -103,6 +103,29 @@ def trifast(
     return _with_keys(out.movedim(1, 3), mask_BRK)
 
 
+def turbopairformer(
+    q_BRQHD: Tensor,
+    k_BRKHD: Tensor,
+    v_BRKHD: Tensor,
+    bias_BHQK: Tensor,
+    mask_BRK: Tensor,
+    *,
+    softmax: torch.dtype,
+) -> Tensor:
+    """``turbopairformer.turbo_attention``, whose mask is added to the logits."""
+    del softmax
+    attend = import_module("turbopairformer").turbo_attention
+    queries, keys, values = (t.transpose(2, 3) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
+    # Finite, so that a row without keys has a mean, and no gradient that is no number.
+    kept = torch.zeros_like(mask_BRK, dtype=torch.float32).masked_fill(~mask_BRK, -1e9)
+    out = attend(
+        *(queries, keys, values),
+        res_mask=kept[:, :, None, None, :],
+        pair_bias=bias_BHQK.unsqueeze(1),
+    )
+    return _with_keys(out, mask_BRK)
+
+
 def flex(
     q_BRQHD: Tensor,
     k_BRKHD: Tensor,
@@ -161,6 +184,7 @@ def on_accelerator(
 why_not_cuequivariance = on_accelerator("cuequivariance_torch", _HALF, square=True)
 why_not_deepspeed = on_accelerator("deepspeed", _HALF, square=True)
 why_not_flex = on_accelerator("triton", (*_HALF, torch.float32))
+why_not_turbopairformer = on_accelerator("turbopairformer", (torch.bfloat16,), square=True)
 _why_not_trifast = on_accelerator("trifast", (*_HALF, torch.float32), square=True)
 
 

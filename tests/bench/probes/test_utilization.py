@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.devices.calibration import Calibration, keep_calibration, known_calibration
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
 from bench.devices.peaks import Rates
@@ -93,6 +94,27 @@ def test_busy_share_of_a_device_that_has_one():
     assert uncounted.reason
 
 
+def test_the_bound_by_achieved_rates_is_that_of_the_calibration(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
+    device = CpuDevice()
+    assert "check-device" in floors(device, FACTS, 1.0)["achieved_bound_s"].reason
+    rates = Calibration(bytes_s=10.0, flops={"bfloat16": 100.0}, measured_at="2026-01-01")
+    path = keep_calibration(device.describe(), rates)
+    assert known_calibration(device.describe()) == rates
+    found = floors(device, FACTS, 12.0)
+    bound = max(FACTS.step_flops / 100, FACTS.minimum_bytes / 10)
+    assert found["achieved_bound_s"].value == bound
+    assert found["times_achieved_bound"].value == 12.0 / bound
+    assert "2026-01-01" in found["achieved_bound_s"].method
+    lacking = floors(device, replace(FACTS, exponentials=8), 12.0)["achieved_bound_s"]
+    assert lacking.reason == "the calibration of 2026-01-01 has no rate of exponentials"
+    for damaged in ("", "{}", '{"format": 9}', path.read_text("utf-8").replace("10.0", "-1.0")):
+        path.write_text(damaged, encoding="utf-8")
+        known_calibration.cache_clear()
+        assert known_calibration(device.describe()) is None
+    known_calibration.cache_clear()
+
+
 def test_the_floor_is_what_the_scarcest_resource_takes():
     class Rated(CpuDevice):
         def peak_flops(self, dtype):
@@ -103,7 +125,7 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
 
     known = replace(FACTS, exponentials=8, instructions=10)
     found = floors(Rated(), known, 12.0)
-    parts = {name: value.value for name, value in found.items()}
+    parts = {name: value.value for name, value in found.items() if "achieved" not in name}
     assert parts == {
         "floor_s": 4.0,
         "floor_s.products": FACTS.step_flops / 1000,
@@ -119,7 +141,8 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
         floors(CpuDevice(), known, 1.0),
         floors(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
     ):
-        assert nothing.keys() == {"floor_s", "times_floor"}
+        names = {"floor_s", "times_floor", "achieved_bound_s", "times_achieved_bound"}
+        assert nothing.keys() == names
         assert all(value.value is None and value.reason for value in nothing.values())
 
 

@@ -1,0 +1,32 @@
+"""Operators that a device check looks at."""
+
+from bench.check_device.check import Check
+from refsys.ops.backend import OPERATORS
+from workloads.operator_arguments import CALLS
+
+BF16, FLOAT32 = "bfloat16", "float32"
+# By the time that they take in a step of the full model, the most first.
+HEAVIEST = (
+    "gated_triangle_attention",
+    "triangle_attention",
+    "transition",
+    "triangle_multiplication_projection",
+    "triangle_multiplication_contraction",
+    "triangle_multiplication_epilogue",
+    "attention_pair_bias",
+    "outer_product_mean",
+    "conditioned_transition",
+)
+
+
+def kernel_operators(check: Check) -> list[str]:
+    """Return the operators that have kernels of the backend that is checked, the heaviest first."""
+    backend = check.sizes.backend
+    having = [
+        name
+        for name, operator in OPERATORS.items()
+        if name in CALLS and (backend == "reference" or backend in operator.kernels)
+    ]
+    heavy = [name for name in HEAVIEST if name in having]
+    ranked = heavy + sorted(set(having) - set(heavy))
+    return ranked[: check.sizes.operators]

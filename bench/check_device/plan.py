@@ -1,0 +1,62 @@
+"""Stages of a device check, in order, and their shares of the time."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from bench.check_device.check import Check
+
+BUDGET_MIN = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage.
+
+    Attributes:
+        name: Name of its module in `bench.check_device.stages`.
+        weight: Share of the time, in seconds of a budget of 12 minutes.
+        summary: One line for people.
+    """
+
+    name: str
+    weight: float
+    summary: str
+
+    def run(self, check: Check) -> Mapping[str, Any]:
+        """Run it, and return what it found that no record holds."""
+        module = import_module(f"bench.check_device.stages.{self.name}")
+        function: Callable[[Check], Mapping[str, Any]] = module.run
+        return function(check)
+
+
+STAGES = (
+    Stage("versions", 20, "device, libraries, sensors"),
+    Stage("compilation", 50, "kernels that the cache lacks"),
+    Stage("accuracy", 110, "operators against float64, and equal bits"),
+    Stage("calibration", 40, "achieved rates, energy counter, idle power"),
+    Stage("kernels", 130, "kernel times against the roofline"),
+    Stage("baselines", 100, "other implementations"),
+    Stage("published", 20, "times as a baseline's were published"),
+    Stage("tuning", 80, "launch options"),
+    Stage("step", 140, "a whole training step"),
+    Stage("communication", 30, "collectives of two devices"),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def deadline(stage: Stage, pending: Iterable[Stage], now: float, end: float) -> float:
+    """Return when a stage has to end.
+
+    The time that is left is shared by weight among the stages that are left, so that what one does
+    not use goes to the next ones.
+
+    Args:
+        stage: The stage that begins.
+        pending: Stages that are left, this one included.
+        now: Time.
+        end: When the whole check has to end.
+    """
+    total = sum(each.weight for each in pending)
+    return now + max(0.0, end - now) * stage.weight / total

@@ -1,0 +1,115 @@
+"""State of a device check on disk: how each stage ended, and when the running one has to end."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from refsys.files import parse_json, write_json
+
+STAGES = "stages.json"
+_FORMAT = 1
+
+# failed: it ran to its end, and what it checks is wrong. skipped: it cannot run here.
+Status = Literal["running", "ok", "failed", "skipped", "timeout", "crash"]
+# What running the command again does not run again.
+FINAL = frozenset({"ok", "failed", "skipped"})
+_STATUSES = frozenset({"running", "ok", "failed", "skipped", "timeout", "crash"})
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """How far a stage came.
+
+    Attributes:
+        status: See `Status`.
+        reason: Why it was skipped, failed or cut; empty otherwise.
+        started: When it began, in seconds since the epoch.
+        deadline: When it has to end, likewise.
+        seconds: How long it ran; 0 while it runs.
+        found: What it found that no record holds, as JSON.
+    """
+
+    status: Status
+    reason: str = ""
+    started: float = 0.0
+    deadline: float = 0.0
+    seconds: float = 0.0
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Stages:
+    """The states of stages, read from and written to a file in one piece."""
+
+    def __init__(self, folder: Path, identity: str | None = None) -> None:
+        """Read what is there.
+
+        Args:
+            folder: Where the file lies.
+            identity: Code, machine, device, software and options of the check. States of another
+                identity are dropped; None takes those that are there.
+        """
+        self._path = folder / STAGES
+        self._wanted = identity
+        self._identity = ""
+        self._states: dict[str, StageState] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the file again; one that is damaged or of another identity counts as empty."""
+        identity, states = _read(self._path)
+        matches = self._wanted in {None, identity}
+        self._states = states if matches else {}
+        self._identity = identity if self._wanted is None else self._wanted
+
+    def get(self, name: str) -> StageState | None:
+        """Return the state of a stage, None if it has none."""
+        return self._states.get(name)
+
+    def running(self) -> str | None:
+        """Return the name of the stage that runs, or that ran when its process ended."""
+        return next((n for n, state in self._states.items() if state.status == "running"), None)
+
+    def is_final(self, name: str) -> bool:
+        """Return whether a stage does not have to run again."""
+        state = self._states.get(name)
+        return state is not None and state.status in FINAL
+
+    def start(self, name: str, now: float, deadline: float) -> None:
+        """Note that a stage begins."""
+        self._put(name, StageState("running", started=now, deadline=deadline))
+
+    def end(
+        self,
+        name: str,
+        now: float,
+        status: Status,
+        reason: str = "",
+        found: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note how a stage ended."""
+        state = self._states.get(name) or StageState("running", started=now, deadline=now)
+        seconds = max(0.0, now - state.started)
+        ended = replace(state, status=status, reason=reason, seconds=seconds)
+        self._put(name, replace(ended, found=found or {}))
+
+    def _put(self, name: str, state: StageState) -> None:
+        self._states[name] = state
+        table = {key: asdict(each) for key, each in self._states.items()}
+        content = {"format": _FORMAT, "identity": self._identity, "stages": table}
+        write_json(self._path, content)
+
+
+def _read(path: Path) -> tuple[str, dict[str, StageState]]:
+    """Return the identity and the states that a file holds; neither where it is damaged."""
+    try:
+        table = parse_json(path.read_bytes())
+        if table["format"] != _FORMAT:
+            return "", {}
+        states = {str(name): StageState(**state) for name, state in table["stages"].items()}
+        identity = str(table["identity"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", {}
+    if not all(state.status in _STATUSES for state in states.values()):
+        return "", {}
+    return identity, states

@@ -1,0 +1,172 @@
+"""Records of cases that are measured within the process of a device check."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench import provenance
+from bench.devices import Device
+from bench.metrics import Values, as_json
+from bench.record import SCHEMA, Record
+from bench.record_file import RecordFile
+from bench.sweep import digest
+from workloads.catalogue import catalogue
+from workloads.workload import Config
+
+SWEEP = "check-device"
+_VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
+_DEVICE = ("kind", "name", "uuid_hash", "driver", "power_cap_w", "partition", "ecc")
+_HOST = ("cpu", "cores", "hostname_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Result of a case.
+
+    Attributes:
+        metrics: Metrics as records hold them.
+        facts: As records hold them; None where the case did not run.
+        status: Status of the record.
+        reason: Why the case did not run; None where it did.
+        telemetry: As records hold it.
+        outcome: Likewise.
+        breakdown: Likewise.
+        notes: Likewise.
+        software: Versions, where the case ran in another interpreter.
+        protocol: What the record says of how the case was measured.
+    """
+
+    metrics: Mapping[str, Any]
+    facts: Mapping[str, Any] | None
+    status: str = "ok"
+    reason: str | None = None
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    breakdown: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    software: Mapping[str, Any] | None = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Values, facts: Mapping[str, Any], **more: Any) -> "Measured":
+        """Return the result of a case that ran, from metrics."""
+        return cls(as_json(values), facts, **more)
+
+
+class Recorder:
+    """Appends a record for each case, and knows which cases have one."""
+
+    def __init__(self, folder: Path, device: Device, seed: int = 0) -> None:
+        """Look at the machine.
+
+        Args:
+            folder: Where the file of records lies.
+            device: Device of all cases.
+            seed: Seed of everything random.
+        """
+        self._file = RecordFile(folder / "records.jsonl")
+        self._device = device.describe().as_json()
+        self._provenance = provenance.everything()
+        self._seed = seed
+        self._records: dict[str, Record] = {}
+
+    def load(self) -> None:
+        """Read the records of earlier processes; called once the file is locked."""
+        self._records = {record["key"]: record for record in self._file.records()}
+
+    @property
+    def file(self) -> RecordFile:
+        """The file of records."""
+        return self._file
+
+    @property
+    def identity(self) -> str:
+        """Hash of code, machine, device and software."""
+        return digest(identity_of(self._provenance, self._device))
+
+    def key(self, stage: str, workload: str, config: Config, salt: str = "") -> str:
+        """Return what tells a case's record from every other."""
+        return digest([self.identity, self._seed, stage, workload, config, salt])
+
+    def get(self, key: str) -> Record | None:
+        """Return the record of a key, None if there is none."""
+        return self._records.get(key)
+
+    def append(
+        self,
+        stage: str,
+        workload: str,
+        config: Config,
+        measured: Measured,
+        started: datetime,
+        salt: str = "",
+    ) -> Record:
+        """Append the record of a case and flush it to disk.
+
+        Raises:
+            StorageError: it cannot be written; earlier records are intact.
+        """
+        source = catalogue()[workload]
+        kind = self._device["kind"]
+        protocol = {
+            "seed": self._seed,
+            "order_index": len(self._records),
+            "warmup_steps": 3,
+            "timed_steps": 0,
+            "counts": False,
+            "energy_s": 0.0,
+            "timeout_s": 0.0,
+            "memory_limit_bytes": 0,
+            "watched_resident_bytes": 0,
+        }
+        record = {
+            "schema": SCHEMA,
+            "run_id": uuid.uuid4().hex,
+            "key": self.key(stage, workload, config, salt),
+            "cell_id": digest([workload, config, 1, kind]),
+            "sweep": f"{SWEEP}.{stage}",
+            "replicate": 0,
+            "status": measured.status,
+            "reason": measured.reason,
+            "started_at": started.isoformat(timespec="milliseconds"),
+            "duration_s": max(0.0, (datetime.now(UTC) - started).total_seconds()),
+            "workload": {
+                "name": workload,
+                "config": config,
+                "config_sha256": digest([workload, config]),
+                "labels": source.labels(config),
+                "inputs": {},
+                "source_sha256": None,
+                "ranks": 1,
+            },
+            "facts": measured.facts,
+            **self._provenance,
+            "devices": [self._device],
+            "protocol": protocol | dict(measured.protocol),
+            **{
+                name: dict(getattr(measured, name))
+                for name in ("metrics", "telemetry", "outcome", "breakdown", "notes")
+            },
+        }
+        if measured.software is not None:
+            record["software"] = dict(measured.software)
+        self._file.append(record)
+        self._records[record["key"]] = record
+        return record
+
+
+def identity_of(
+    provenance_: Mapping[str, Any], device: Mapping[str, Any]
+) -> list[Mapping[str, Any] | str]:
+    """Return what a measurement depends on beside its case."""
+    software, host = provenance_["software"], provenance_["host"]
+    return [
+        provenance_["source_sha256"],
+        {name: host[name] for name in _HOST},
+        {name: device[name] for name in _DEVICE},
+        {name: software[name] for name in _VERSIONS},
+        provenance_["environment"],
+    ]

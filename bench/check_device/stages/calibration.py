@@ -1,0 +1,120 @@
+"""Stage ``calibration``: achieved rates of the device, its energy counter and its idle power."""
+
+import time
+from functools import partial
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from bench.check_device.check import Check, FailedError, Item
+from bench.check_device.operators import BF16, FLOAT32
+from bench.check_device.recorder import Measured
+from bench.check_device.timing import facts_as_json, program_times
+from bench.devices import Device, Unavailable
+from bench.devices.calibration import Calibration, keep_calibration
+from bench.record import Record, metric
+from workloads.workload import Config
+
+_WORKLOAD = "calibration"
+_CASES = (
+    ("copy", BF16),
+    ("l2_copy", BF16),
+    ("product", BF16),
+    ("product", FLOAT32),
+    ("exponentials", BF16),
+)
+_MOST_TICKS = 12
+
+
+def run(check: Check) -> dict[str, Any]:
+    """Measure the rates, keep them for later rooflines, and return them.
+
+    Raises:
+        FailedError: none of them can be measured.
+    """
+    idle_before = idle_power(check.device, check.sizes.idle_s)
+    records = check.run([_item(check, *case) for case in _CASES])
+    tick = counter_tick_s(check.device, check.sizes.idle_s)
+    idle_after = idle_power(check.device, check.sizes.idle_s)
+    calibration = calibration_of(records)
+    if calibration is None:
+        raise FailedError("no rate could be measured")
+    if not check.is_rehearsal:
+        keep_calibration(check.device.describe(), calibration)
+    return {
+        "rates": calibration.as_json(),
+        "energy_counter_tick_s": tick,
+        "idle_power_w": {"before": idle_before, "after": idle_after},
+    }
+
+
+def _item(check: Check, quantity: str, precision: str) -> Item:
+    size = check.sizes.calibration[quantity]
+    values = {"quantity": quantity, "precision": precision, "size": size}
+    config = check.workload(_WORKLOAD).configure(values)
+    title = f"{quantity} {precision}" if quantity == "product" else quantity
+    return Item(title, _WORKLOAD, config, partial(_measure, check, config))
+
+
+def _measure(check: Check, config: Config) -> Measured:
+    workload = check.workload(_WORKLOAD)
+    program, facts = workload.build(config, check.setting()), workload.facts(config)
+    return Measured.of(
+        program_times(check, program, facts),
+        facts_as_json(facts),
+        outcome=program.outcome(),
+        notes={"phases": list(program.phases)},
+        protocol={"timed_steps": check.sizes.samples},
+    )
+
+
+def calibration_of(records: list[Record]) -> Calibration | None:
+    """Return the rates that calibration records give, or None if they give none."""
+    found: dict[str, float] = {}
+    flops: dict[str, float] = {}
+    for record in records:
+        seconds = metric(record, "device_time_s") or metric(record, "step_time_s")
+        if record["status"] != "ok" or not seconds:
+            continue
+        facts, config = record["facts"], record["workload"]["config"]
+        if config["quantity"] == "product":
+            flops[facts["arithmetic"]] = facts["step_flops"] / seconds
+        elif config["quantity"] == "copy":
+            found["bytes_s"] = facts["minimum_bytes"] / seconds
+        elif config["quantity"] == "l2_copy":
+            found["l2_bytes_s"] = record["outcome"]["l2_bytes"] / seconds
+        else:
+            found["exponentials_s"] = facts["exponentials"] / seconds
+    if not found and not flops:
+        return None
+    newest = max(record["started_at"] for record in records)
+    runs = tuple(record["run_id"] for record in records if record["status"] == "ok")
+    return Calibration(flops=flops, measured_at=newest, run_ids=runs, **found)
+
+
+def idle_power(device: Device, seconds: float) -> float | str:
+    """Return the power without work, in W, or why it is not known."""
+    try:
+        device.synchronize()
+        first, start = device.energy_j(), time.perf_counter()
+        time.sleep(seconds)
+        return (device.energy_j() - first) / (time.perf_counter() - start)
+    except Unavailable as error:
+        return str(error)
+
+
+def counter_tick_s(device: Device, seconds: float) -> float | str:
+    """Return the median time between two moves of the energy counter, or why it is not known."""
+    moves: list[float] = []
+    try:
+        last, start = device.energy_j(), time.perf_counter()
+        while (now := time.perf_counter()) - start < seconds and len(moves) < _MOST_TICKS:
+            if (reading := device.energy_j()) != last:
+                moves.append(now)
+                last = reading
+            time.sleep(1e-3)
+    except Unavailable as error:
+        return str(error)
+    if len(moves) < 3:
+        return f"the counter moved {len(moves)} times in {seconds:g} s"
+    return median(later - earlier for earlier, later in pairwise(moves))

@@ -1,0 +1,200 @@
+"""The closing table of a device check, from its records and the states of its stages."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.accuracy import ALLOWED
+from bench.check_device.progress import StageState
+from bench.check_device.recorder import SWEEP
+from bench.check_device.supervisor import stage_line
+from bench.record import Record, metric
+
+_BASELINES = f"{SWEEP}.baselines"
+
+
+# Seconds by quantity and tokens, and by system.
+Published = Mapping[tuple[str, int], Mapping[str, float]]
+
+
+def report_lines(
+    states: Mapping[str, StageState],
+    records: Sequence[Record],
+    published: Published | None = None,
+) -> list[str]:
+    """Return the lines of the table.
+
+    Args:
+        states: State of each stage, in order.
+        records: Records of the check.
+        published: Numbers of others.
+    """
+    sections = (
+        [stage_line(name, state) for name, state in states.items()],
+        _compilation(states.get("compilation")),
+        _calibration(states.get("calibration")),
+        _accuracy(records),
+        _kernels(records),
+        _baselines(records),
+        _published(states.get("published"), published or {}),
+        _tuning(states.get("tuning")),
+        _step(states.get("step")),
+        _communication(states.get("communication")),
+    )
+    lines: list[str] = []
+    for section in sections:
+        if section:
+            lines += ["", *section] if lines else section
+    return lines
+
+
+def _of(records: Iterable[Record], stage: str) -> list[Record]:
+    return [record for record in records if record["sweep"] == f"{SWEEP}.{stage}"]
+
+
+def _compilation(state: StageState | None) -> list[str]:
+    if state is None or "hits" not in state.found:
+        return []
+    found = state.found
+    lines = [
+        f"kernels: {found['hits']} from the cache, {len(found['misses'])} compiled in "
+        f"{found['seconds']:.1f} s"
+    ]
+    return lines + [f"  {name} did not run: {why}" for name, why in found["failed"].items()]
+
+
+def _calibration(state: StageState | None) -> list[str]:
+    if state is None or "rates" not in state.found:
+        return []
+    rates, idle = state.found["rates"], state.found["idle_power_w"]
+    shown = [
+        ("copy in device memory", rates["bytes_s"], 1e9, "GB/s"),
+        ("copy in the L2 cache", rates["l2_bytes_s"], 1e9, "GB/s"),
+        ("exponentials", rates["exponentials_s"], 1e12, "T/s"),
+        *((f"{n} matrix product", rate, 1e12, "TFLOP/s") for n, rate in rates["flops"].items()),
+        ("energy counter's tick", state.found["energy_counter_tick_s"], 1e-3, "ms"),
+        ("idle power before", idle["before"], 1, "W"),
+        ("idle power after", idle["after"], 1, "W"),
+    ]
+    return [
+        f"{name:<24} "
+        + (f"{value / factor:10.4g} {unit}" if isinstance(value, int | float) else _absent(value))
+        for name, value, factor, unit in shown
+    ]
+
+
+def _absent(reason: str | None) -> str:
+    return f"not measured{f': {reason}' if reason else ''}"
+
+
+def _accuracy(records: Sequence[Record]) -> list[str]:
+    compared = [r for r in _of(records, "accuracy") if metric(r, "error_ratio") is not None]
+    repeated = [r for r in _of(records, "accuracy") if metric(r, "differing_numbers") is not None]
+    if not compared and not repeated:
+        return []
+    lines = []
+    if compared:
+        worst = max(compared, key=lambda r: metric(r, "error_ratio") or 0.0)
+        config = worst["workload"]["config"]
+        lines.append(
+            f"accuracy: {len(compared)} comparisons with float64; the largest error is "
+            f"{metric(worst, 'error_ratio'):.2f} times plain PyTorch's ({ALLOWED:g} allowed), of "
+            f"{config['operator']} at {config['tokens']} tokens"
+        )
+    if repeated:
+        differing = [r for r in repeated if metric(r, "differing_numbers")]
+        names = ", ".join(str(r["workload"]["config"]["operator"]) for r in differing)
+        told = f"differ in {names}" if names else "are equal in every bit"
+        lines.append(f"two runs of {len(repeated)} operators {told}")
+    return lines
+
+
+def _kernels(records: Sequence[Record]) -> list[str]:
+    lines = []
+    for record in _of(records, "kernels"):
+        config = record["workload"]["config"]
+        name = _name(config)
+        if record["status"] != "ok":
+            lines.append(f"{name} {record['status']}: {record['reason']}")
+            continue
+        shown = (_ms(metric(record, each)) for each in ("device_time_s", "step_time_s"))
+        ratio = metric(record, "times_floor")
+        lines.append(f"{name} {' '.join(shown)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
+    if not lines:
+        return []
+    head = (
+        f"{'kernel':<38} {'N':>5} {'passes':<16} {'device ms':>10} {'eager ms':>10} {'× bound':>9}"
+    )
+    return [head, *lines]
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    passes = "forward+backward" if config["backward"] else "forward"
+    return f"{config['operator']:<38} {config['tokens']:>5} {passes:<16}"
+
+
+def _ms(seconds: float | None) -> str:
+    return f"{'-' if seconds is None else f'{1e3 * seconds:.3f}':>10}"
+
+
+def _baselines(records: Sequence[Record]) -> list[str]:
+    ours = {_case(r): _time(r) for r in _of(records, "kernels") if r["status"] == "ok"}
+    lines = []
+    for record in _of(records, "baselines"):
+        config = record["workload"]["config"]
+        passes = "forward+backward" if config["backward"] else "forward"
+        name = (
+            f"{config['operator']:<38} {config['tokens']:>5} {passes:<16} {config['backend']:<15}"
+        )
+        time, own = _time(record), ours.get(_case(record))
+        if time is None:
+            lines.append(f"{name} {record['status']}: {record['reason']}")
+        else:
+            ratio = f"{time / own:.2f} times ours" if own else ""
+            lines.append(f"{name} {_ms(time)} {ratio}".rstrip())
+    return ["baselines", *lines] if lines else []
+
+
+def _case(record: Record) -> tuple[Any, ...]:
+    config = record["workload"]["config"]
+    return tuple(config[name] for name in ("operator", "tokens", "backward", "preset"))
+
+
+def _time(record: Record) -> float | None:
+    return metric(record, "device_time_s") or metric(record, "step_time_s")
+
+
+def _published(state: StageState | None, published: Published) -> list[str]:
+    """Return our times beside the published ones of the same quantity and size."""
+    lines = []
+    for quantity, times in (state.found.get("times", {}) if state else {}).items():
+        for tokens, seconds in times.items():
+            lines.append(f"{quantity:<44} {tokens:>5} {_ms(seconds)} ours")
+            for system, value in published.get((quantity, int(tokens)), {}).items():
+                lines.append(f"{'':<44} {'':>5} {_ms(value)} published: {system}")
+    return ["timed as published (ms)", *lines] if lines else []
+
+
+def _tuning(state: StageState | None) -> list[str]:
+    kernels = state.found.get("kernels", ()) if state else ()
+    return [
+        f"tuned {each['kernel']} {each['bucket']}: {1e6 * each['shipped_s']:.1f} µs shipped, "
+        f"{1e6 * each['best_s']:.1f} µs at best"
+        for each in kernels
+    ]
+
+
+def _step(state: StageState | None) -> list[str]:
+    if state is None or not state.found:
+        return []
+    known = [f"{name} {value:.4g}" for name, value in state.found.items() if value is not None]
+    return [f"step: {', '.join(known)}"] if known else []
+
+
+def _communication(state: StageState | None) -> list[str]:
+    collectives = state.found.get("collectives", ()) if state else ()
+    return [
+        f"{each['operation']:<16} {each['bytes'] / 2**20:>8g} MiB "
+        f"{each['bus_bytes_s'] / 1e9:>8.3g} GB/s on the bus, "
+        f"{'right' if each['equal'] else 'WRONG'}"
+        for each in collectives
+    ]

@@ -1,0 +1,82 @@
+"""Times of one operator on the device under test, beside its roofline bound."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from bench.check_device.check import Check, Item
+from bench.check_device.recorder import Measured
+from bench.metrics import Values
+from bench.probes.device_time import work_times
+from bench.probes.floors import floors
+from bench.probes.steps import run_step
+from bench.probes.utilization import model_flop_rates
+from workloads.errors import UnsupportedError
+from workloads.workload import Facts, Program
+
+WORKLOAD = "operators"
+
+
+def operator_item(
+    check: Check, operator: str, tokens: int, backend: str, *, backward: bool, precision: str
+) -> Item:
+    """Return the case of an operator at a size on a backend, forward alone or with backward."""
+    config = check.workload(WORKLOAD).configure(
+        {
+            "operator": operator,
+            "preset": check.sizes.preset,
+            "tokens": tokens,
+            "precision": precision,
+            "backend": backend,
+            "backward": backward,
+        }
+    )
+    passes = "forward and backward" if backward else "forward"
+    title = f"{operator} {backend} {tokens} {passes}"
+    return Item(title, WORKLOAD, config, partial(time_operator, check, config))
+
+
+def time_operator(check: Check, config: Mapping[str, Any]) -> Measured:
+    """Time an operator by graph replay and in eager mode.
+
+    Raises:
+        UnsupportedError: it does not run on the backend that the case asks for.
+    """
+    workload = check.workload(WORKLOAD)
+    program = workload.build(dict(config), check.setting())
+    program.implementations()
+    values = program_times(check, program, workload.facts(dict(config)))
+    notes = program.notes()
+    ran, asked = program.implementations(), str(config["backend"])
+    if ran.get(str(config["operator"])) != asked:
+        reasons = sorted({fallback["reason"] for fallback in notes.get("fallbacks", ())})
+        raise UnsupportedError(f"{asked} does not serve it: {'; '.join(reasons) or 'fell back'}")
+    return Measured.of(
+        values,
+        facts_as_json(workload.facts(dict(config))),
+        notes=notes | {"implementations": ran, "phases": list(program.phases)},
+        protocol={"timed_steps": check.sizes.samples},
+    )
+
+
+def program_times(check: Check, program: Program, facts: Facts) -> Values:
+    """Return times of a program's step, its rates, and its ratio to the roofline bound."""
+    sizes = check.sizes
+    times = work_times(
+        partial(run_step, program), check.device, samples=sizes.samples, batch_s=sizes.sample_s
+    )
+    # What a step takes where the host does not hold it up.
+    seconds = float(times.device.value or times.eager.value or 0.0)
+    return {
+        "step_time_s": times.eager,
+        "device_time_s": times.device,
+        "host_time_s": times.host,
+        **floors(check.device, facts, seconds),
+        **model_flop_rates(check.device, facts, seconds),
+    }
+
+
+def facts_as_json(facts: Facts) -> dict[str, Any]:
+    """Return facts as records hold them."""
+    return asdict(facts) | {"notes": list(facts.notes)}

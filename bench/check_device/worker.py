@@ -1,0 +1,169 @@
+"""The process that runs the stages: ``python -m bench.check_device.worker REQUEST``.
+
+A stage that ends early, or fails, leaves its reason in ``stages.json``, and the next one runs. A
+stage that does not come back is the supervisor's to end.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.check_device.check import (
+    HOST,
+    REHEARSAL,
+    Check,
+    FailedError,
+    LostDeviceError,
+    OutOfTimeError,
+    Sizes,
+    SkippedError,
+)
+from bench.check_device.plan import STAGES, Stage, deadline
+from bench.check_device.progress import Stages
+from bench.check_device.recorder import Recorder
+from bench.devices import Device
+from bench.devices.device import Description
+from bench.devices.scripted import ScriptedDevice
+from bench.errors import StorageError
+from bench.sweep import digest
+from refsys.processes import die_with_parent
+
+LOG = "check.log"
+# Exit status of a process whose device answers no more; another process may have it again.
+LOST_DEVICE = 75
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What the supervisor asks for, as JSON.
+
+    Attributes:
+        parent: Process that asks.
+        folder: Folder of the check.
+        store: Folder of prepared inputs.
+        device: auto, cpu or cuda.
+        rehearse: Vendor that the host plays; empty for a real device.
+        end: When the check has to end, in seconds since the epoch.
+        stages: Names of the stages to run.
+        interpreters: Python interpreter of each baseline that has one of its own.
+    """
+
+    parent: int
+    folder: str
+    store: str
+    device: str
+    rehearse: str
+    end: float
+    stages: tuple[str, ...]
+    interpreters: dict[str, str]
+
+
+class RehearsedDevice(ScriptedDevice):
+    """A scripted device whose name says that it is none."""
+
+    def describe(self) -> Description:
+        """See `Device`."""
+        found = super().describe()
+        return replace(found, name=f"{found.name} (rehearsal on a CPU)")
+
+
+def main(path: str) -> int:
+    """Run the stages of a request; status 0 once each has been run or is done before."""
+    table = json.loads(Path(path).read_text(encoding="utf-8"))
+    request = Request(**table | {"stages": tuple(table["stages"])})
+    die_with_parent(request.parent)
+    folder = Path(request.folder)
+    device, devices, sizes = _device(request)
+    recorder = Recorder(folder, device)
+    log = folder / LOG
+
+    def say(line: str) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(" ".join(line.split()) + "\n")
+
+    check = Check(
+        device=device,
+        devices=devices,
+        is_rehearsal=bool(request.rehearse),
+        sizes=sizes,
+        recorder=recorder,
+        folder=folder,
+        store=Path(request.store),
+        interpreters={name: Path(each) for name, each in request.interpreters.items()},
+        say=say,
+    )
+    identity = digest([recorder.identity, repr(sizes), request.rehearse, request.interpreters])
+    with recorder.file.locked():
+        recorder.load()
+        wanted = [stage for stage in STAGES if stage.name in request.stages]
+        try:
+            run_stages(check, wanted, Stages(folder, identity), request.end)
+        except LostDeviceError as error:
+            say(f"{check.stage}: {error}")
+            return LOST_DEVICE
+    return 0
+
+
+def _device(request: Request) -> tuple[Device, int, Sizes]:
+    """Return the device, how many there are, and the sizes of the check."""
+    import torch
+
+    from bench.devices import find_device
+
+    if request.rehearse:
+        return RehearsedDevice(request.rehearse), 2, REHEARSAL
+    device = find_device(request.device)
+    if device.torch_device.type == "cpu":
+        return device, 0, HOST
+    return device, torch.cuda.device_count(), Sizes()
+
+
+def run_stages(check: Check, stages: Sequence[Stage], states: Stages, end: float) -> None:
+    """Run the stages that have not come to an end, each until its deadline.
+
+    Args:
+        check: Device, sizes and records.
+        stages: In order.
+        states: Where it is noted how each ended.
+        end: When the check has to end, by the check's clock.
+
+    Raises:
+        LostDeviceError: the device answers no more; the stage is still noted as running.
+        StorageError: a record or a state cannot be written.
+    """
+    pending = [stage for stage in stages if not states.is_final(stage.name)]
+    while pending:
+        stage, now = pending[0], check.clock()
+        check.stage, check.deadline = stage.name, deadline(stage, pending, now, end)
+        states.start(stage.name, now, check.deadline)
+        try:
+            found = stage.run(check)
+        except SkippedError as ended:
+            states.end(stage.name, check.clock(), "skipped", str(ended), ended.found)
+        except FailedError as ended:
+            states.end(stage.name, check.clock(), "failed", str(ended), ended.found)
+        except OutOfTimeError as ended:
+            states.end(stage.name, check.clock(), "timeout", str(ended), ended.found)
+        except (LostDeviceError, StorageError):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+            states.end(stage.name, check.clock(), "crash", reason)
+        else:
+            states.end(stage.name, check.clock(), "ok", found=_as_json(found))
+        pending.pop(0)
+
+
+def _as_json(found: Any) -> Any:
+    """Return what a stage found as JSON has it: a number that is not finite is null."""
+    text = json.dumps(found, default=str)
+    return json.loads(text, parse_constant=lambda _name: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""``foldperf check-device``."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli import options
+
+if TYPE_CHECKING:
+    from bench.check_device.progress import StageState
+    from bench.record import Record
+
+SUMMARY = "check a new device in minutes: correctness, kernel times, a whole step"
+EXAMPLE = (
+    "foldperf compile --warm --architecture sm_90   # beforehand, anywhere\n"
+    "  foldperf check-device --budget 12\n"
+    "  foldperf check-device --rehearse nvidia"
+)
+_STATUS = {"failed": 1, "timeout": 2, "crash": 2}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the budget, the device and the choice of stages."""
+    parser.add_argument(
+        "--budget",
+        type=options.minutes,
+        default=12.0,
+        metavar="MINUTES",
+        help="time for everything; stages share it (default: 12)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
+    )
+    parser.add_argument(
+        "--rehearse",
+        choices=("nvidia", "amd"),
+        help="run the control flow of every stage on the host, which plays such a device; nothing "
+        "that comes of it is a measurement",
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="STAGE", help="run these stages alone"
+    )
+    parser.add_argument(
+        "--interpreter",
+        action="append",
+        default=[],
+        metavar="BACKEND=PYTHON",
+        help="time a baseline with the Python of its own environment; again for several",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the check (default: runs/check-device in the results; of a rehearsal a "
+        "temporary one)",
+    )
+    options.add_store(parser)
+    options.add_results(parser)
+    options.add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the stages; status 1 if a check fails, 2 if a stage crashes or takes too long."""
+    from bench.check_device.plan import NAMES
+    from bench.check_device.supervisor import Supervisor
+    from bench.check_device.worker import Request
+    from bench.errors import UsageError
+    from bench.progress import Progress
+
+    if unknown := [name for name in arguments.only if name not in NAMES]:
+        raise UsageError(f"--only {unknown[0]}: choose of {', '.join(NAMES)}")
+    folder = _folder(arguments)
+    request = Request(
+        parent=os.getpid(),
+        folder=str(folder.absolute()),
+        store=str(_store(arguments)),
+        device=arguments.device,
+        rehearse=arguments.rehearse or "",
+        end=time.time() + 60 * arguments.budget,
+        stages=tuple(name for name in NAMES if name in (arguments.only or NAMES)),
+        interpreters=_interpreters(arguments.interpreter),
+    )
+    progress = Progress(len(request.stages), "check-device")
+    states = Supervisor(request, progress, environment=_environment(arguments, folder)).run()
+    records = _records(folder)
+    _print(arguments, states, records, folder)
+    return max((_STATUS.get(states[n].status, 0) for n in states if n in request.stages), default=0)
+
+
+def _environment(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """Return the variables of the process that runs the stages, beside this process's."""
+    if not arguments.rehearse:
+        return {}
+    # Kernels are interpreted, what is tuned is nobody's, and operators are too small for threads.
+    home = str(folder.absolute() / "home")
+    return {"TRITON_INTERPRET": "1", "FOLDPERF_HOME": home, "OMP_NUM_THREADS": "1"}
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    if arguments.out is not None:
+        chosen: Path = arguments.out
+        return chosen
+    if arguments.rehearse:
+        return Path(tempfile.mkdtemp(prefix=f"foldperf-rehearsal-{arguments.rehearse}-"))
+    results: Path = arguments.results
+    return results / "runs" / "check-device"
+
+
+def _store(arguments: argparse.Namespace) -> Path:
+    """Return the folder of prepared inputs, which no case of a check reads."""
+    from refsys.errors import HomeError
+
+    try:
+        return options.store(arguments).absolute()
+    except HomeError:
+        return Path(os.devnull)
+
+
+def _interpreters(words: list[str]) -> dict[str, str]:
+    """Return the interpreters of baselines.
+
+    Raises:
+        UsageError: a word is not BACKEND=PYTHON, or names no backend or no program.
+    """
+    from bench.errors import UsageError
+    from refsys.ops.backend import PEERS
+
+    chosen = {}
+    for word in words:
+        backend, sign, path = word.partition("=")
+        if not sign or backend not in PEERS:
+            raise UsageError(
+                f"--interpreter {word}: expected BACKEND=PYTHON, BACKEND of {', '.join(PEERS)}"
+            )
+        if not os.access(path, os.X_OK) or Path(path).is_dir():
+            raise UsageError(f"--interpreter {word}: {path} is not a program")
+        chosen[backend] = str(Path(path).absolute())
+    return chosen
+
+
+def _records(folder: Path) -> "list[Record]":
+    """Return the newest record of each case of the check."""
+    from bench.record import read_records
+
+    path = folder / "records.jsonl"
+    records = read_records([path]) if path.exists() else []
+    newest = {(record["sweep"], record["cell_id"]): record for record in records}
+    return list(newest.values())
+
+
+def _published() -> dict[tuple[str, int], dict[str, float]]:
+    """Return published times by quantity and tokens, and by system; none where they cannot be read.
+
+    Checking them needs a package that measuring does not.
+    """
+    from analysis.errors import AnalysisError
+    from analysis.published import FOLDER, read_published
+
+    try:
+        series = read_published(FOLDER)
+    except (ImportError, AnalysisError):
+        return {}
+    times: dict[tuple[str, int], dict[str, float]] = {}
+    for each in series:
+        for point in each.points:
+            if each.axis == "tokens" and point.at and point.value:
+                label = f"{each.system}, {each.device}"
+                times.setdefault((each.quantity, int(point.at)), {})[label] = point.value
+    return times
+
+
+def _print(
+    arguments: argparse.Namespace,
+    states: "dict[str, StageState]",
+    records: "list[Record]",
+    folder: Path,
+) -> None:
+    from bench.check_device.table import report_lines
+
+    if arguments.json:
+        stages = {name: asdict(state) for name, state in states.items()}
+        options.print_json({"folder": str(folder), "stages": stages, "records": records})
+        return
+    for line in report_lines(states, records, _published()):
+        print(line)
+    if arguments.rehearse:
+        print("\nThis was a rehearsal on the host: no figure above is of a device.")
+    if records:
+        print(f"\nrecords in {folder / 'records.jsonl'}; foldperf report {folder} draws them")
+    sys.stdout.flush()

@@ -1,0 +1,75 @@
+"""``foldperf check-device`` from the command line: a rehearsal as each vendor, and its table."""
+
+import json
+
+import pytest
+from support.records import valid_records
+
+from analysis.report import write_report
+from bench.check_device.plan import NAMES
+from bench.check_device.progress import StageState
+from bench.check_device.table import report_lines
+from bench.cli import main
+
+
+@pytest.mark.parametrize("vendor", ["nvidia", "amd"])
+def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
+    folder = tmp_path / "check"
+    words = ["check-device", "--rehearse", vendor, "--budget", "30", "--out", str(folder), "--json"]
+    assert main(words) == 0, capsys.readouterr()
+    found = json.loads(capsys.readouterr().out)
+    states = {name: state["status"] for name, state in found["stages"].items()}
+    assert states == dict.fromkeys(NAMES, "ok")
+    stages = {name: state["found"] for name, state in found["stages"].items()}
+    assert stages["calibration"]["energy_counter_tick_s"] == pytest.approx(0.1, rel=0.2)
+    assert stages["calibration"]["idle_power_w"]["after"] > 0
+    assert {each["equal"] for each in stages["communication"]["collectives"]} == {True}
+    assert stages["tuning"]["kernels"]
+    assert stages["published"]["times"]["triangle_attention forward"].keys() == {"8", "12"}
+
+    records = valid_records(folder / "records.jsonl")
+    assert {record["devices"][0]["name"].split(" (")[1] for record in records} == {
+        "rehearsal on a CPU)"
+    }
+    (step,) = [record for record in records if record["sweep"] == "check-device.step"]
+    assert step["metrics"]["energy_per_step_j"]["value"] > 0
+    missing = [record for record in records if record["status"] == "unsupported"]
+    assert all("not installed" in r["reason"] or "accelerator" in r["reason"] for r in missing)
+    write_report(records, tmp_path / "report")
+    assert (tmp_path / "report" / "rates.png").exists()
+    assert (tmp_path / "report" / "kernels_roofline.png").exists()
+
+    lines = "\n".join(_table(found))
+    assert "accuracy: 6 comparisons with float64" in lines
+    assert "two runs of 3 operators are equal in every bit" in lines
+    assert "idle power before" in lines
+
+
+def _table(found):
+    states = {name: StageState(**state) for name, state in found["stages"].items()}
+    published = {("triangle_attention forward", 8): {"another, H100": 0.00099}}
+    lines = report_lines(states, found["records"], published)
+    assert any("0.990 published: another, H100" in line for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--only", "nothing"], "--only nothing: choose of versions, "),
+        (["--interpreter", "trifast"], "expected BACKEND=PYTHON"),
+        (["--interpreter", "other=/bin/sh"], "expected BACKEND=PYTHON"),
+        (["--interpreter", "trifast=/no/such"], "/no/such is not a program"),
+    ],
+)
+def test_bad_words_are_refused(words, reason, tmp_path, capsys):
+    assert main(["check-device", "--out", str(tmp_path), *words]) == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "soon"])
+def test_a_budget_is_a_time(budget, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["check-device", "--budget", budget])
+    assert ended.value.code == 2
+    assert "--budget" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""Achieved rates and graphs on a device."""
+
+import pytest
+import torch
+
+from bench.devices import find_device
+from bench.probes.device_time import work_times
+from workloads.calibration import ROUNDS
+from workloads.catalogue import catalogue
+from workloads.workload import Setting
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
+
+CUDA = torch.device("cuda", 0)
+
+
+def built(workload, **axes):
+    found = catalogue()[workload]
+    config = found.configure(axes)
+    return found.build(config, Setting(device=CUDA, store=None)), found.facts(config)
+
+
+@pytest.mark.parametrize("quantity", ["copy", "product", "exponentials"])
+def test_achieved_rates_are_below_the_data_sheets(quantity):
+    device = find_device("cuda")
+    program, facts = built("calibration", quantity=quantity)
+    seconds = work_times(lambda: program.run("forward"), device, samples=5).device.value
+    rates = device.peak_rates()
+    bound = max(
+        facts.step_flops / device.peak_flops("bfloat16"),
+        facts.minimum_bytes / rates.bytes_s,
+        facts.exponentials / rates.exponentials_s,
+    )
+    # A simple program reaches a third of the peak, and none exceeds it by more than a boost clock.
+    assert 0.9 < seconds / bound < 3, (seconds, bound)
+
+
+def test_exponentials_are_exponentials():
+    program, _ = built("calibration", quantity="exponentials", size=1)
+    program.run("forward")
+    source, target = program.tensors()["inputs"]
+    expected = source.abs().double()
+    for _ in range(ROUNDS):
+        expected = torch.exp2(-expected)
+    torch.testing.assert_close(target.double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("operator", ["triangle_attention", "transition"])
+def test_a_graph_of_a_step_gives_the_gradients_of_the_step(operator):
+    program, _ = built("operators", operator=operator, tokens=64, precision="bfloat16")
+
+    def step():
+        for phase in program.phases:
+            program.run(phase)
+
+    step()
+    eager = [tensor.clone() for tensor in program.tensors()["gradients"]]
+    replay = find_device("cuda").capture(step)
+    captured = program.tensors()["gradients"]
+    for tensor in captured:
+        tensor.fill_(float("nan"))
+    replay()
+    torch.cuda.synchronize()
+    assert len(eager) == len(captured)
+    for left, right in zip(eager, captured, strict=True):
+        assert torch.equal(left, right)

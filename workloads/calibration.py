@@ -1,0 +1,159 @@
+"""Peak rates that a device reaches in practice: copies, matrix products, exponentials."""
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from refsys.precision import PRECISIONS, precision
+from workloads.errors import UnsupportedError
+from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+
+_MIB = 2**20
+# Default size of each quantity; see the axis.
+_SIZES = {"copy": 512, "l2_copy": 16, "product": 8192, "exponentials": 64}
+# Copies in one step where each takes microseconds alone.
+_L2_COPIES = 32
+# Exponentials of each element in one step.
+ROUNDS = 256
+_BLOCK = 1024
+
+
+class CalibrationWorkload(Workload):
+    """Cases of one resource of the device, used as fully as a simple program can."""
+
+    name = "calibration"
+    summary = "achieved rates of device memory, L2 cache, matrix units and exponentials"
+    axes: ClassVar[tuple[Axis, ...]] = (
+        Axis(
+            name="quantity",
+            default="copy",
+            meaning="resource that is used",
+            choices=tuple(_SIZES),
+            titled=True,
+        ),
+        Axis(
+            name="size",
+            default=0,
+            meaning="MiB of a copy (both buffers of l2_copy), side of the square matrices of a "
+            "product, MiB of float32 elements of exponentials; 0 is the quantity's own",
+            minimum=0,
+        ),
+        Axis(
+            name="precision",
+            default="bfloat16",
+            meaning="dtype table; of matrix products",
+            choices=tuple(PRECISIONS),
+        ),
+    )
+    # Rates of a machine tell nothing of a commit.
+    selections: ClassVar = {"exact": (), "timing": (), "quick": ()}
+
+    def configure(self, values: Mapping[str, object]) -> Config:
+        """See `Workload`; a size of 0 becomes the quantity's own."""
+        config = super().configure(values)
+        return config | {"size": config["size"] or _SIZES[str(config["quantity"])]}
+
+    def labels(self, config: Config) -> dict[str, Value]:
+        """See `Workload`; there are no tokens."""
+        is_product = config["quantity"] == "product"
+        return {
+            "tokens": 0,
+            "series": f"calibration {config['quantity']}",
+            "variant": str(config["precision"]) if is_product else "",
+            "synthetic": True,
+        }
+
+    def facts(self, config: Config) -> Facts:
+        """See `Workload`; bytes are those of device memory, which a copy in the cache has not."""
+        quantity, size = str(config["quantity"]), int(config["size"])
+        arithmetic = precision(str(config["precision"])).activations
+        flops = nbytes = exponentials = 0
+        if quantity == "copy":
+            nbytes = 2 * size * _MIB
+        elif quantity == "product":
+            flops = 2 * size**3
+            nbytes = 3 * size**2 * arithmetic.itemsize
+        elif quantity == "exponentials":
+            nbytes = 2 * size * _MIB
+            exponentials = size * _MIB // 4 * ROUNDS
+        return Facts(
+            parameters=0,
+            components={},
+            forward_flops=flops,
+            forward_flops_by_component={quantity: flops},
+            step_flops=flops,
+            arithmetic=str(arithmetic).removeprefix("torch."),
+            minimum_bytes=nbytes,
+            exponentials=exponentials,
+            notes=("a resource by itself: no part of a model",),
+        )
+
+    def build(self, config: Config, setting: Setting) -> "CalibrationProgram":
+        """See `Workload`.
+
+        Raises:
+            UnsupportedError: exponentials are asked for where no Triton kernel runs.
+        """
+        if config["quantity"] == "exponentials" and setting.device.type != "cuda":
+            raise UnsupportedError("the rate of exponentials is measured on an accelerator alone")
+        return CalibrationProgram(config, setting.device)
+
+    def build_abstract(self, config: Config) -> "CalibrationProgram":
+        """See `Workload`."""
+        return CalibrationProgram(config, None)
+
+
+class CalibrationProgram(Program):
+    """One resource, used again and again by one phase."""
+
+    phases = ("forward",)
+    host_phases = ()
+
+    def __init__(self, config: Config, device: torch.device | None) -> None:
+        self._quantity, size = str(config["quantity"]), int(config["size"])
+        self._is_abstract = device is None
+        table = precision(str(config["precision"]))
+        generator = None if device is None else torch.Generator(device).manual_seed(0)
+
+        def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            # Zeros take less power than data, and a clock may rise with them.
+            return torch.randn(*shape, generator=generator, device=device).to(dtype)
+
+        if self._quantity == "product":
+            self._inputs = [normal(size, size, dtype=table.activations) for _ in range(2)]
+            self._out = torch.empty_like(self._inputs[0])
+        else:
+            share = 2 if self._quantity == "l2_copy" else 1
+            self._inputs = [normal(size * _MIB // 4 // share)]
+            self._out = torch.empty_like(self._inputs[0])
+
+    def run(self, phase: str) -> None:
+        """See `Program`."""
+        del phase
+        if self._quantity == "product":
+            torch.mm(*self._inputs, out=self._out)
+        elif self._quantity == "copy":
+            self._out.copy_(self._inputs[0])
+        elif self._quantity == "l2_copy":
+            for _ in range(_L2_COPIES // 2):
+                self._out.copy_(self._inputs[0])
+                self._inputs[0].copy_(self._out)
+        elif not self._is_abstract:
+            from workloads.calibration_kernels import exponentials
+
+            count = self._out.numel()
+            exponentials[count // _BLOCK,](
+                self._inputs[0], self._out, ROUNDS=ROUNDS, BLOCK=_BLOCK, num_warps=4
+            )
+
+    def tensors(self) -> Mapping[str, Iterable[Tensor]]:
+        """See `Program`."""
+        return {"inputs": [*self._inputs, self._out]}
+
+    def outcome(self) -> dict[str, float]:
+        """See `Program`: the bytes that a copy within the L2 cache reads and writes."""
+        if self._quantity != "l2_copy":
+            return {}
+        return {"l2_bytes": 2.0 * _L2_COPIES * self._out.numel() * self._out.element_size()}
