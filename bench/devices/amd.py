@@ -35,12 +35,11 @@ _UNLOCK: dict[type[Unavailable], str] = {
     NoPermission: "join the groups 'render' and 'video'",
 }
 # What AMD SMI gives where it knows nothing.
-_UNKNOWN = frozenset({"", "N/A", "None", str(2**64 - 1)})
+_UNKNOWN = frozenset({"", "N/A", "None", str(2**32 - 1), str(2**64 - 1)})
 # The compute partition of an undivided device; others (DPX, QPX, CPX) are parts of it, of which
 # AMD SMI tells the whole device's memory, energy and activity.
 _WHOLE = frozenset({None, "SPX"})
-# Names that fields have in older versions: the energy accumulator before 6.2.1, the clock before
-# 6.2.
+# Names that fields have in older versions: the energy accumulator before 6.3, the clock before 6.2.
 OLDER_FIELDS = frozenset({"power", "cur_clk"})
 # Limits that hold the clock down, by the field that says so.
 VIOLATIONS = {

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from bench.devices.peaks import candidates
 # A die with a kernel now and then: more is work.
 _IDLE_PCT = 5.0
 _SIBLING_CHECK_S = 0.5
+PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 class Die(NamedTuple):
@@ -59,33 +61,55 @@ class Module(NamedTuple):
         return hashed(f"module of {' and '.join(dies)}")
 
 
-def module_of(bdf: str, dies: Sequence[Die]) -> Module | None:
+def module_of(bdf: str, dies: Sequence[Die], addresses: Sequence[str]) -> Module | None:
     """Return the module that the die at a PCI address belongs to.
 
     Two dies are a module if one reports and the other is silent, and either they alone have the
-    serial number of a board in common, or the driver gives none that pairs them and the silent one
-    follows the reporting one by address.
+    serial number of a board in common, or the silent one follows the reporting one by address with
+    no die between them. (Some drivers give each die a serial number of its own.)
 
     Args:
         bdf: Address of one die.
-        dies: Dies of that kind which this machine lets the process see, in any order.
+        dies: Dies that the process sees, in any order.
+        addresses: Addresses of all dies of the machine, with those that the process does not see.
 
     Returns:
         The module; None where the other die is not to be seen.
     """
-    dies = sorted(dies, key=lambda die: die.bdf)
     boards: dict[str, list[Die]] = {}
     for die in dies:
         if die.serial:
             boards.setdefault(die.serial, []).append(die)
     known = [(board[0], board[1]) for board in boards.values() if len(board) == 2]
-    paired = {die.bdf for pair in known for die in pair}
-    alone = [die for die in dies if die.bdf not in paired]
-    ordered = [pair if pair[0].reports else (pair[1], pair[0]) for pair in known]
-    for first, second in [*ordered, *pairwise(alone)]:
+    pairs = [pair if pair[0].reports else (pair[1], pair[0]) for pair in known]
+    paired = {die.bdf for pair in pairs for die in pair}
+    alone = {die.bdf: die for die in dies if die.bdf not in paired}
+    pairs += [
+        (alone[first], alone[second])
+        for first, second in pairwise(sorted(addresses))
+        if first in alone and second in alone
+    ]
+    for first, second in pairs:
         if bdf in {first.bdf, second.bdf} and first.reports and not second.reports:
             return Module(first, second)
     return None
+
+
+def addresses_like(bdf: str) -> list[str]:
+    """Return the PCI addresses of all devices of this machine that are of the same kind.
+
+    A container may see fewer of them than the machine has.
+
+    Args:
+        bdf: Address of one. If the machine does not list it, it is the only one in the answer.
+    """
+    kinds = {}
+    for folder in PCI_DEVICES.glob("*"):
+        with suppress(OSError):
+            kinds[folder.name] = [
+                (folder / part).read_text(encoding="utf-8").strip() for part in ("vendor", "device")
+            ]
+    return [address for address, kind in kinds.items() if kind == kinds.get(bdf)] or [bdf]
 
 
 class EnergyCounter:
@@ -119,7 +143,9 @@ class EnergyCounter:
             own = self._die(self._handle)
             kind = self._kind(self._handle)
             handles = self._ask("amdsmi_get_processor_handles")
-            return module_of(own.bdf, [self._die(h) for h in handles if self._kind(h) == kind])
+            dies = [self._die(each) for each in handles if self._kind(each) == kind]
+            addresses = {die.bdf for die in dies} | set(addresses_like(own.bdf))
+            return module_of(own.bdf, dies, sorted(addresses))
         except Unavailable:
             return None
 
