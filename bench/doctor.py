@@ -41,7 +41,7 @@ def examine_readings(device: Device) -> list[Finding]:
     """Try every reading that metrics and telemetry take of the device."""
     readings: dict[str, Callable[[], object]] = {
         "energy_j": device.energy_j,
-        "device_time_s": lambda: _device_time(device),
+        "energy_time_s": partial(_energy_time, device),
         "busy_pct": device.busy_pct,
         "activity_pct": device.activity_pct,
         "throttle_reasons": device.throttle_reasons,
@@ -64,7 +64,7 @@ def library_finding(device: Device) -> Finding | None:
     return Finding("library", "missing", str(error), error.unlock)
 
 
-def _device_time(device: Device) -> float:
+def _energy_time(device: Device) -> float:
     seconds = device.energy_reading().device_s
     if seconds is None:
         raise NotSupported("the energy counter comes without a time of the device")
@@ -106,12 +106,18 @@ def _checks(device: Device) -> dict[str, _Check]:
         "memory_copies": accelerator,
         "device_used_bytes": partial(_read, device.used_bytes),
         "device_busy_pct": partial(_read, device.busy_pct),
+        "unit_activity_pct": partial(_read, device.activity_pct),
+        "device_time_s": accelerator,
+        "host_launches": accelerator,
+        "graph_launches": accelerator,
         "model_flop_utilization": peak,
         "hardware_flop_utilization": peak,
         "floor_s": partial(_read, device.peak_rates),
         "times_floor": partial(_read, device.peak_rates),
         "energy_per_step_j": energy,
         "mean_power_w": energy,
+        "idle_power_w": energy,
+        "energy_above_idle_per_step_j": energy,
     }
 
 

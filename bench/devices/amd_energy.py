@@ -136,11 +136,13 @@ class EnergyCounter:
         self._case_bdfs = {bdf.casefold() for bdf in case_bdfs}
         self._checked_s = -math.inf
         self._is_die = any(entry.dies == 2 for entry in candidates(name))
+        self._own = ""
         self.module = self._find_module() if self._is_die else None
 
     def _find_module(self) -> Module | None:
         try:
             own = self._die(self._handle)
+            self._own = own.bdf
             kind = self._kind(self._handle)
             handles = self._ask("amdsmi_get_processor_handles")
             dies = [self._die(each) for each in handles if self._kind(each) == kind]
@@ -195,12 +197,11 @@ class EnergyCounter:
                 "other die of this module nowhere",
                 "let the process see both dies of the module",
             )
-        own = self._ask("amdsmi_get_gpu_device_bdf", self._handle)
-        sibling = self.module.other(own)
+        sibling = self.module.other(self._own)
         if sibling.bdf.casefold() not in self._case_bdfs:
             if sibling == self.module.reporting:
                 raise NotSupported(
-                    f"die {own} has no energy counter: die {sibling.bdf} reports that of the "
+                    f"die {self._own} has no energy counter: die {sibling.bdf} reports that of the "
                     "module, which counts both",
                     f"run the case on die {sibling.bdf}, or on both dies",
                 )

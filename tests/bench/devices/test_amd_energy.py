@@ -166,6 +166,13 @@ def test_dies_that_the_process_does_not_see_are_in_the_machines_list(monkeypatch
         device(FIRST, smi, [FIRST, FOURTH]).energy_j()
 
 
+def test_two_dies_that_both_report_are_no_module():
+    dies = [die("00", True), die("01", True)]
+    assert module_of("00", dies, ["00", "01"]) is None
+    boarded = [die("00", True, "board"), die("01", True, "board")]
+    assert module_of("00", boarded, ["00", "01"]) is None
+
+
 def test_primary_die_may_come_second_on_its_board():
     first, second = die("00", False, "b"), die("01", True, "b")
     assert module_of("00", [first, second], ["00", "01"]) == (second, first)

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from support.scripted_device import ScriptedDevice
 from support.scripted_torch import gpu, script_torch
 
 from bench.cli import main
@@ -12,6 +13,7 @@ from bench.devices.accelerator import TorchProperties
 from bench.devices.amd import AmdDevice
 from bench.devices.cpu import CpuDevice
 from bench.devices.nvidia import NvidiaDevice
+from bench.doctor import examine, examine_readings
 from bench.errors import UsageError
 
 H100 = gpu("NVIDIA H100 80GB HBM3", 132, 85_017_493_504, uuid="1234-5678")
@@ -80,6 +82,21 @@ def test_devices_of_the_case_are_those_of_its_ranks(monkeypatch, ranks, expected
     assert found["case"] == {f"0000:{bus}:00.0" for bus in expected}
 
 
+def test_energy_of_a_module_is_degraded_and_says_why():
+    found = {finding.metric: finding for finding in examine(ScriptedDevice("amd"))}
+    assert found["energy_per_step_j"].status == "degraded"
+    assert "the other die" in found["energy_per_step_j"].reason
+    found = {finding.metric: finding for finding in examine(ScriptedDevice("nvidia"))}
+    assert found["energy_per_step_j"].status == "available"
+
+
+@pytest.mark.parametrize("vendor", ["nvidia", "amd"])
+def test_readings_of_a_device_that_has_everything_are_available(vendor):
+    found = {reading.metric: reading for reading in examine_readings(ScriptedDevice(vendor))}
+    lacking = {name for name, reading in found.items() if reading.status != "available"}
+    assert lacking == (set() if vendor == "amd" else {"energy_time_s"})
+
+
 class TestDoctorWithoutLibraries:
     def doctor(self, capsys, *options):
         assert main(["doctor", *options]) == 0
@@ -114,7 +131,7 @@ class TestDoctorWithoutLibraries:
         states = {reading["metric"]: reading["status"] for reading in found["readings"]}
         assert states["peak_rates"] == "available"
         assert {name for name, state in states.items() if state == "missing"} == {
-            *("energy_j", "device_time_s", "busy_pct", "activity_pct", "throttle_reasons"),
+            *("energy_j", "energy_time_s", "busy_pct", "activity_pct", "throttle_reasons"),
             *("temperature_c", "clock_mhz", "used_bytes"),
         }
 
