@@ -36,7 +36,7 @@ class Ranks:
         return self._reduce(flag if self.rank == 0 else False, dist.ReduceOp.MAX)
 
     def every(self, flag: bool) -> bool:
-        """Whether the answer is yes on every rank."""
+        """Return true if the answer is yes on every rank."""
         return self._reduce(flag, dist.ReduceOp.MIN)
 
     def total(self, seconds: float) -> float:

@@ -17,7 +17,7 @@ _ISSUED = {"nvidia": 128, "amd": 64}
 
 
 class Rates(NamedTuple):
-    """What a device can do beside matrix products, at most.
+    """Peak rates of a device beside matrix products.
 
     Attributes:
         bytes_s: Bytes of device memory, a second.

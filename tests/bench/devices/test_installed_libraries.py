@@ -5,12 +5,15 @@ Without a driver NVML's binding imports; AMD SMI's does not, and its source is r
 
 import ast
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.scripted_torch import gpu, script_torch
 
-from bench.devices import amd, nvidia
+from bench.devices import amd, find, nvidia
+from bench.devices.device import LibraryMissing
 
 HERE = Path(nvidia.__file__).parent
 NVIDIA = [HERE / name for name in ("nvidia.py", "mig.py", "gpm.py")]
@@ -137,6 +140,22 @@ class TestAmdSmi:
             given = {node.value for node in ast.walk(function) if isinstance(node, ast.Constant)}
             older |= set(fields) - given
         assert older == amd.OLDER_FIELDS, "a field is not in the answer"
+
+    def test_addresses_are_written_as_the_library_reads_them(self, interface, monkeypatch):
+        script_torch(monkeypatch, [gpu("a device", 104, bus=0xC6)], hip=True)
+        scope = {"re": re}
+        exec(ast.unparse(interface["_parse_bdf"]), scope)
+        assert scope["_parse_bdf"](find._pci_address(0)) == [0, 0xC6, 0, 0]
+
+    def test_import_without_rocm_is_one_quiet_reason(self, monkeypatch, capfd):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "amdsmi"]:
+            monkeypatch.delitem(sys.modules, name)
+        device = amd.AmdDevice(0)
+        if device.library_error is None:
+            pytest.skip("this machine has ROCm")
+        assert isinstance(device.library_error, LibraryMissing)
+        assert "libamd_smi.so" in str(device.library_error)
+        assert capfd.readouterr() == ("", "")
 
     def test_answers_are_read_by_fields_alone(self):
         for source in read(AMD):
