@@ -139,7 +139,7 @@ class TestAmdSmi:
                 assert len(function.args.args) == 1 + arguments, query
             given = {node.value for node in ast.walk(function) if isinstance(node, ast.Constant)}
             older |= set(fields) - given
-        assert older == amd.OLDER_FIELDS, "a field is not in the answer"
+        assert older <= amd.OLDER_FIELDS, "a field is not in the answer"
 
     def test_addresses_are_written_as_the_library_reads_them(self, interface, monkeypatch):
         script_torch(monkeypatch, [gpu("a device", 104, bus=0xC6)], hip=True)
