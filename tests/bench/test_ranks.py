@@ -11,7 +11,7 @@ from support.records import valid_records
 from support.third_party import install
 
 from bench.metrics import METRICS, Value, as_json, from_samples, missing
-from bench.ranks import energy_domains, merged
+from bench.ranks import merged
 from bench.sweep import read_sweep, shipped_sweeps
 from workloads.catalogue import catalogue
 
@@ -46,19 +46,6 @@ def test_every_metric_has_each_rank_and_what_they_come_to():
 def test_ranks_that_share_an_energy_counter_count_it_once():
     values = [{"energy_per_step_j": Value(joules, "counter")} for joules in (10.0, 12.0, 7.0)]
     assert merge(values, ["host", "host", "gpu"])["energy_per_step_j"]["value"] == 18.0
-
-
-def test_energy_domains_are_counters_or_else_devices_or_ranks():
-    devices = [
-        {"energy_domain": "module", "uuid_hash": "a"},
-        {"energy_domain": "module", "uuid_hash": "b"},
-        {"energy_domain": None, "uuid_hash": "c"},
-        {"energy_domain": None, "uuid_hash": None},
-        {"energy_domain": None, "uuid_hash": None},
-    ]
-    domains = energy_domains(devices)
-    assert domains[0] == domains[1]
-    assert len(set(domains)) == 4
 
 
 @given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), min_size=2, max_size=4))

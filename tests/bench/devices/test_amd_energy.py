@@ -90,6 +90,19 @@ def test_two_ranks_on_a_module_count_it_once():
     assert total(per_step, wrong) == pytest.approx(2 * 30.6)
 
 
+def test_energy_domains_are_counters_or_else_devices_or_ranks():
+    devices = [
+        {"energy_domain": "module", "uuid_hash": "a"},
+        {"energy_domain": "module", "uuid_hash": "b"},
+        {"energy_domain": None, "uuid_hash": "c"},
+        {"energy_domain": None, "uuid_hash": None},
+        {"energy_domain": None, "uuid_hash": None},
+    ]
+    domains = energy_domains(devices)
+    assert domains[0] == domains[1]
+    assert len(set(domains)) == 4
+
+
 def total(per_step, domains):
     nothing = {"facts": {}, "telemetry": {}, "outcome": {}, "breakdown": {}, "notes": {}}
     results = [
