@@ -43,7 +43,7 @@ _IDENTITY = ("cpu", "cores", "hostname_hash")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Outcome of a sweep.
+    """What running a sweep came to.
 
     Attributes:
         statuses: How many cases ended with each status, now or before.
@@ -138,7 +138,7 @@ class Runner:
         return Summary(dict(statuses), ran, self._file.path, unmeasured)
 
     def key(self, case: Case) -> str:
-        """Return the key that tells a case's record from every other."""
+        """What tells a case's record from every other."""
         foreign = self._foreign(case)
         # Of another package's workload the rest of what is installed may be a part.
         packages = foreign and self._software["packages_sha256"]
@@ -162,7 +162,7 @@ class Runner:
         return provenance.foreign_sha256(type(self._catalogue[case.workload]).__module__)
 
     def _outdated(self, record: Record) -> bool:
-        """Tell if a case ended at a limit that has changed, or can now be traced to a commit."""
+        """Whether a case ended at a limit that is another now, or can now be traced to a commit."""
         protocol = record["protocol"]
         before = [protocol[name] for name in ("timeout_s", "memory_limit_bytes")]
         before.append(protocol.get("timeout_factor") is not None)
