@@ -1,4 +1,4 @@
-"""What this machine can measure, and what would unlock the rest."""
+"""Metrics and readings that this machine has, and the way to the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 from bench.devices import Device, Unavailable
+from bench.devices.accelerator import Accelerator
 from bench.devices.device import NotSupported
 from bench.metrics import METRICS
 from bench.probes import host_memory
@@ -15,13 +16,13 @@ Status = Literal["available", "degraded", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One metric on this machine.
+    """One metric, or one reading of the device, on this machine.
 
     Attributes:
         metric: Its name.
-        status: Whether it can be had.
-        reason: Why not, or in what way it is degraded.
-        unlock: What would make it available.
+        status: ``degraded`` where it can be had with a reservation.
+        reason: Reason for which it is missing or degraded; empty if it is neither.
+        unlock: Means that would make it available; empty if there is none.
     """
 
     metric: str
@@ -31,12 +32,50 @@ class Finding:
 
 
 def examine(device: Device) -> list[Finding]:
-    """Tries every metric of the table, in its order."""
-    return [_examine(name, device) for name in METRICS]
+    """Try every metric of the table, in its order."""
+    checks = _checks(device)
+    return [_examine(name, checks.get(name)) for name in METRICS]
 
 
-def _examine(name: str, device: Device) -> Finding:
-    check = _checks(device).get(name)
+def examine_readings(device: Device) -> list[Finding]:
+    """Try every reading that metrics and telemetry take of the device."""
+    readings: dict[str, Callable[[], object]] = {
+        "energy_j": device.energy_j,
+        "energy_time_s": partial(_energy_time, device),
+        "busy_pct": device.busy_pct,
+        "activity_pct": device.activity_pct,
+        "throttle_reasons": device.throttle_reasons,
+        "temperature_c": device.temperature_c,
+        "clock_mhz": device.clock_mhz,
+        "used_bytes": device.used_bytes,
+        "peak_flops": partial(device.peak_flops, "bfloat16"),
+        "peak_rates": device.peak_rates,
+    }
+    return [_examine(name, partial(_read, reading)) for name, reading in readings.items()]
+
+
+def library_finding(device: Device) -> Finding | None:
+    """Return the state of the vendor's library; None for a device that needs none."""
+    if not isinstance(device, Accelerator):
+        return None
+    error = device.library_error
+    if error is None:
+        return Finding("library", "available")
+    return Finding("library", "missing", str(error), error.unlock)
+
+
+def _energy_time(device: Device) -> float:
+    seconds = device.energy_reading().device_s
+    if seconds is None:
+        raise NotSupported("the energy counter comes without a time of the device")
+    return seconds
+
+
+def _read(reading: Callable[[], object]) -> None:
+    reading()
+
+
+def _examine(name: str, check: "_Check | None") -> Finding:
     if check is None:
         return Finding(name, "available")
     try:
@@ -50,15 +89,13 @@ _Check = Callable[[], tuple[str, str] | None]
 
 
 def _checks(device: Device) -> dict[str, _Check]:
-    """Metrics that not every machine has: a check raises, or says how they are degraded."""
+    """Return checks of the metrics that not every machine has.
 
-    def reading(read: Callable[[], object]) -> tuple[str, str] | None:
-        read()
-        return None
-
+    A check raises, or returns reason and unlock of what is degraded.
+    """
     accelerator = partial(_need_accelerator, device)
     peak = partial(_check_peak, device)
-    energy = partial(reading, device.energy_j)
+    energy = partial(_check_energy, device)
     return {
         "peak_resident_bytes": _check_resident,
         "first_step_peak_resident_bytes": _check_resident,
@@ -67,14 +104,20 @@ def _checks(device: Device) -> dict[str, _Check]:
         "peak_reserved_bytes": accelerator,
         "kernel_launches": accelerator,
         "memory_copies": accelerator,
-        "device_used_bytes": partial(reading, device.used_bytes),
-        "device_busy_pct": partial(reading, device.busy_pct),
+        "device_used_bytes": partial(_read, device.used_bytes),
+        "device_busy_pct": partial(_read, device.busy_pct),
+        "unit_activity_pct": partial(_read, device.activity_pct),
+        "device_time_s": accelerator,
+        "host_launches": accelerator,
+        "graph_launches": accelerator,
         "model_flop_utilization": peak,
         "hardware_flop_utilization": peak,
-        "floor_s": partial(reading, device.peak_rates),
-        "times_floor": partial(reading, device.peak_rates),
+        "floor_s": partial(_read, device.peak_rates),
+        "times_floor": partial(_read, device.peak_rates),
         "energy_per_step_j": energy,
         "mean_power_w": energy,
+        "idle_power_w": energy,
+        "energy_above_idle_per_step_j": energy,
     }
 
 
@@ -84,6 +127,16 @@ def _check_peak(device: Device) -> tuple[str, str] | None:
         device.peak_flops("float32")
     except Unavailable as error:
         return str(error), error.unlock
+    return None
+
+
+def _check_energy(device: Device) -> tuple[str, str] | None:
+    device.energy_j()
+    if device.describe().energy_scope == "module":
+        return (
+            "the counter includes more than this device: the other die, or the processor",
+            "compare with figures of whole modules alone",
+        )
     return None
 
 

@@ -5,7 +5,7 @@ that stops early leaves the others waiting in a collective.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import fmean
@@ -36,7 +36,7 @@ class Ranks:
         return self._reduce(flag if self.rank == 0 else False, dist.ReduceOp.MAX)
 
     def every(self, flag: bool) -> bool:
-        """Whether the answer is yes on every rank."""
+        """Return true if the answer is yes on every rank."""
         return self._reduce(flag, dist.ReduceOp.MIN)
 
     def total(self, seconds: float) -> float:
@@ -72,6 +72,18 @@ def join(device: torch.device, timeout_s: float) -> Ranks:
     # Decisions are host tensors.
     talk = dist.new_group(backend="gloo", timeout=limit)
     return Ranks(dist.get_rank(), count, talk)
+
+
+def energy_domains(devices: Sequence[Mapping[str, Any]]) -> list[object]:
+    """Return what the energy counter of each rank counts, for `merged`.
+
+    Args:
+        devices: Description of each rank's device. One without a known counter is by itself.
+    """
+    return [
+        device["energy_domain"] or device["uuid_hash"] or f"device of rank {rank}"
+        for rank, device in enumerate(devices)
+    ]
 
 
 def merged(results: Sequence[dict[str, Any]], domains: Sequence[object]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from bench.errors import StorageError, UsageError
 from bench.isolation import Ended, run_isolated
 from bench.metrics import METRIC_FIELDS
 from bench.progress import Progress
-from bench.ranks import merged
+from bench.ranks import energy_domains, merged
 from bench.record import SCHEMA, STATUSES, Record, metric
 from bench.record_file import RECORDS, RecordFile
 from bench.sweep import Case, Sweep, digest
@@ -271,9 +271,8 @@ class Runner:
         return [device.as_json() for device in found]
 
     def _domains(self, case: Case) -> list[object]:
-        """What each rank's energy counter counts."""
-        found = self._descriptions(case)
-        return [(device["energy_domain"], device["uuid_hash"]) for device in found]
+        """Return what each rank's energy counter counts."""
+        return energy_domains(self._descriptions(case))
 
 
 def _config_id(case: Case) -> str:

@@ -28,45 +28,57 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each metric as available, degraded or missing."""
+    """Print the device, each of its readings and each metric as available, degraded or missing."""
     from bench import provenance
     from bench.devices import find_device
-    from bench.doctor import examine
+    from bench.doctor import examine, examine_readings, library_finding
 
     device = find_device(arguments.device)
-    findings = examine(device)
+    description = device.describe()
+    library, readings, findings = library_finding(device), examine_readings(device), examine(device)
     software, host, git = provenance.software(), provenance.host(), provenance.git_state()
     prepared = _prepared(arguments)
     absent = [name for name in _EXTRAS if find_spec(name) is None]
     if arguments.json:
         options.print_json(
             {
-                "device": device.describe().as_json(),
+                "device": description.as_json(),
                 "host": host,
                 "software": software,
                 "git": git,
                 "prepared": prepared.entries,
                 "prepared_reason": prepared.reason,
+                "library": asdict(library) if library else None,
+                "readings": [asdict(reading) for reading in readings],
                 "metrics": [asdict(finding) for finding in findings],
                 "missing_packages": absent,
             }
         )
         return 0
-    print(f"device    {device.describe().name} ({device.describe().vendor})")
+    print(f"device    {description.name} ({description.vendor})")
+    if library:
+        print(f"library   {library.reason or 'found'}")
+        if library.unlock:
+            print(f"          unlock: {library.unlock}")
     print(f"host      {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB")
     print(f"software  python {software['python']}, torch {software['torch']}")
     print(f"commit    {_commit(git)}")
     print(f"prepared  {prepared.text()}")
     print()
-    for finding in findings:
-        print(f"{finding.status:<9} {finding.metric}")
-        if finding.reason:
-            print(f"          why: {finding.reason}")
-        if finding.unlock:
-            print(f"          unlock: {finding.unlock}")
+    # A host has hardly any, and its metrics say so.
+    shown = [("readings of the device", readings)] if library else []
+    for title, part in [*shown, ("metrics", findings)]:
+        print(f"{title}:")
+        for finding in part:
+            print(f"{finding.status:<9} {finding.metric}")
+            if finding.reason:
+                print(f"          why: {finding.reason}")
+            if finding.unlock:
+                print(f"          unlock: {finding.unlock}")
+        print()
     for name in absent:
         purpose, extra = _EXTRAS[name]
-        print(f"\nwithout {name} there is no {purpose}: pip install 'foldperf[{extra}]'")
+        print(f"without {name} there is no {purpose}: pip install 'foldperf[{extra}]'")
     return 0
 
 

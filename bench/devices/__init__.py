@@ -1,7 +1,8 @@
-"""What differs between vendors, behind one small interface.
+"""Devices of all vendors, behind one small interface.
 
 `Device` has a subclass for each vendor, `CpuDevice` being the null object of a machine without an
-accelerator. What a device cannot tell raises `Unavailable`, which says why and what would help.
+accelerator. A reading that a device does not have raises `Unavailable`, which says why and what
+would help.
 """
 
 from bench.devices.device import Device, EnergyReading, Stopwatch, Unavailable

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,65 +14,108 @@ from bench.devices.device import (
     Stopwatch,
     Unavailable,
 )
-from bench.devices.peaks import Rates, listed_peak, listed_rates
+from bench.devices.peaks import ListedDevice, Rates, listed
 
 _UNDIVIDED = "run on an undivided device"
 
 
-class Accelerator(Device):
-    """A device that torch calls ``cuda``, told about by its vendor's library.
+class TorchProperties(NamedTuple):
+    """Properties of a device that torch itself knows, with or without the vendor's library.
 
-    If the library cannot be loaded, the device works and everything that needs the library raises
-    the reason.
+    Attributes:
+        name: Name of the device; empty where the runtime has none.
+        memory_bytes: Memory of the device, or of the part of it that torch sees.
+        units: Multiprocessors (CUDA) or compute units (HIP).
+        architecture: Instruction set of a HIP device, such as ``gfx90a``; empty on CUDA.
+        uuid: Identity of the device; None where the runtime has none.
     """
 
-    # What a user without the library would install.
+    name: str
+    memory_bytes: int
+    units: int
+    architecture: str = ""
+    uuid: str | None = None
+
+    @classmethod
+    def read(cls, index: int) -> "TorchProperties":
+        """Read the properties of a device.
+
+        Args:
+            index: torch's number of the device.
+        """
+        properties = torch.cuda.get_device_properties(index)
+        architecture = getattr(properties, "gcnArchName", "") if torch.version.hip else ""
+        uuid = str(getattr(properties, "uuid", "") or "")
+        return cls(
+            name=properties.name.strip(),
+            memory_bytes=int(properties.total_memory),
+            units=int(properties.multi_processor_count),
+            architecture=architecture.partition(":")[0],
+            uuid=uuid if uuid.strip("0-") else None,
+        )
+
+
+class Accelerator(Device):
+    """A device that torch calls ``cuda``, told about by torch and by its vendor's library.
+
+    If the library cannot be loaded, the device works, has the name and memory that torch knows, and
+    everything that needs the library raises the reason.
+    """
+
+    # Command or package that a user without the library would install.
     library_unlock: str
 
-    def __init__(self, index: int, library: Any) -> None:
-        """Loads the library and finds the device in it.
+    def __init__(self, index: int, library: Any, properties: TorchProperties | None = None) -> None:
+        """Load the library and find the device in it.
 
         Args:
             index: torch's number of the device.
             library: The vendor's module or a stand-in; loaded if None.
+            properties: Properties that torch knows; None if they are not known.
         """
         self.torch_device = torch.device("cuda", index)
+        self._properties = properties
         self._library = library
         self._handle: Any = None
-        self._why_not: Unavailable | None = None
+        self._unavailable: Unavailable | None = None
         try:
             self._library = library or self._load()
             self._handle = self._find()
         except Unavailable as error:
-            self._why_not = error
+            self._unavailable = error
+
+    @property
+    def library_error(self) -> Unavailable | None:
+        """Reason for which the vendor's library cannot be asked about the device, or None."""
+        return self._unavailable
 
     @abstractmethod
     def _load(self) -> Any:
-        """The vendor's module, initialized; raises `Unavailable`."""
+        """Return the vendor's module, initialized; raise `Unavailable`."""
 
     @abstractmethod
     def _find(self) -> Any:
-        """The device's handle in the library; raises `Unavailable`."""
+        """Return the device's handle in the library; raise `Unavailable`."""
 
     @abstractmethod
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls a function of the library; its errors become `Unavailable`."""
+        """Call a function of the library; its errors become `Unavailable`."""
 
     def _ask(self, name: str, *args: Any) -> Any:
-        """Calls a function of the library by name."""
-        if self._why_not:
-            raise self._why_not
+        """Call a function of the library by name."""
+        if self._unavailable:
+            raise self._unavailable
         function = getattr(self._library, name, None)
         if function is None:
             raise LibraryMissing(f"this version has no {name}", self.library_unlock)
         return self._call(function, *args)
 
     def _query(self, name: str, *args: Any) -> Any:
-        """Asks about this device."""
+        """Ask about this device."""
         return self._ask(name, self._handle, *args)
 
     def _optional(self, name: str, *args: Any) -> Any:
-        """Asks about this device; None if that cannot be had."""
+        """Ask about this device; None if that cannot be had."""
         try:
             return self._query(name, *args)
         except Unavailable:
@@ -106,10 +149,10 @@ class Accelerator(Device):
 
     @abstractmethod
     def _part(self) -> str:
-        """The part of a divided device that torch sees, such as ``MIG slice``; empty if whole."""
+        """Return the part of a divided device that torch sees, such as ``MIG slice``, or ''."""
 
     def _need_whole(self, quantity: str) -> None:
-        """Refuses what a divided device has as a whole alone.
+        """Refuse a quantity that a divided device has as a whole alone.
 
         Raises:
             NotSupported: torch sees a part of the device.
@@ -119,18 +162,31 @@ class Accelerator(Device):
 
     def peak_flops(self, dtype: str) -> float:
         """See `Device`; a part of a device has no peak that a data sheet gives."""
-        peak = listed_peak(self._whole_name(), dtype)
-        return super().peak_flops(dtype) if peak is None else peak
+        entry = self._listed()
+        return entry.flops[dtype] if entry and dtype in entry.flops else super().peak_flops(dtype)
 
     def peak_rates(self) -> Rates:
         """See `Device` and `peak_flops`."""
-        rates = listed_rates(self._whole_name())
+        entry = self._listed()
+        rates = entry.rates() if entry else None
         return super().peak_rates() if rates is None else rates
 
-    def _whole_name(self) -> str:
+    def _listed(self) -> ListedDevice | None:
+        """Return the entry of the whole device in the table of peaks, or None.
+
+        Raises:
+            NotSupported: torch sees a part of the device.
+        """
         name = self.describe().name
         if part := self._part():
             raise NotSupported(
                 f"{name} is partitioned ({part}), and data sheets are of whole devices"
             )
-        return name
+        units = self._properties.units if self._properties else None
+        entry = listed(name, units)
+        if entry and entry.units and units and units != entry.units:
+            raise NotSupported(
+                f"torch sees {units} of the {entry.units} compute units of {name}, and data sheets "
+                "are of whole devices"
+            )
+        return entry

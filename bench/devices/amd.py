@@ -1,57 +1,86 @@
-"""AMD devices, through AMD SMI (module amdsmi, which comes with ROCm)."""
+"""AMD devices, through AMD SMI (package amdsmi, whose version should be that of ROCm)."""
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from bench.devices.accelerator import Accelerator
+from bench.devices.accelerator import Accelerator, TorchProperties
+from bench.devices.amd_energy import EnergyCounter
 from bench.devices.device import (
     Description,
+    EnergyReading,
     LibraryMissing,
     NoPermission,
     NotSupported,
     Unavailable,
     hashed,
 )
+from bench.devices.peaks import candidates
 
-# Codes of AMDSMI_STATUS_*; every other one means that the quantity cannot be had.
-_ERRORS: dict[int, type[Unavailable]] = {
-    4: LibraryMissing,  # FAIL_LOAD_MODULE
-    5: LibraryMissing,  # FAIL_LOAD_SYMBOL
-    10: NoPermission,  # NO_PERM
-    32: LibraryMissing,  # NOT_INIT
-    34: LibraryMissing,  # DRIVER_NOT_LOADED
-    51: LibraryMissing,  # NO_DRV
+# Codes of the library; every other one means that the quantity cannot be had.
+STATUS: dict[str, tuple[int, type[Unavailable]]] = {
+    "AMDSMI_STATUS_FAIL_LOAD_MODULE": (4, LibraryMissing),
+    "AMDSMI_STATUS_FAIL_LOAD_SYMBOL": (5, LibraryMissing),
+    "AMDSMI_STATUS_NO_PERM": (10, NoPermission),
+    "AMDSMI_STATUS_NOT_INIT": (32, LibraryMissing),
+    "AMDSMI_STATUS_DRIVER_NOT_LOADED": (34, LibraryMissing),
+    "AMDSMI_STATUS_NO_DRV": (51, LibraryMissing),
 }
+_ERRORS = dict(STATUS.values())
+BINDING = "pip install 'foldperf[amd]'"
+_ROCM = "install ROCm's amd-smi-lib, which has libamd_smi.so, and an amdsmi of the same version"
 _UNLOCK: dict[type[Unavailable], str] = {
-    LibraryMissing: "install ROCm with its amdsmi Python package",
+    LibraryMissing: f"{BINDING}, and {_ROCM}",
     NoPermission: "join the groups 'render' and 'video'",
 }
-# What AMD SMI says where it knows nothing.
-_UNKNOWN = frozenset({"", "N/A", "None"})
+# What AMD SMI gives where it knows nothing.
+_UNKNOWN = frozenset({"", "N/A", "None", str(2**32 - 1), str(2**64 - 1)})
 # The compute partition of an undivided device; others (DPX, QPX, CPX) are parts of it, of which
 # AMD SMI tells the whole device's memory, energy and activity.
 _WHOLE = frozenset({None, "SPX"})
+# Names that fields have in older versions: the energy accumulator before 6.3, the clock before 6.2.
+OLDER_FIELDS = frozenset({"power", "cur_clk"})
+# Limits that hold the clock down, by the field that says so.
+VIOLATIONS = {
+    "active_ppt_pwr": "power_cap",
+    "active_prochot_thrm": "processor_hot",
+    "active_socket_thrm": "socket_thermal",
+    "active_vr_thrm": "voltage_regulator_thermal",
+    "active_hbm_thrm": "memory_thermal",
+}
+# Older devices say that something does, and not what.
+UNNAMED_REASON = "unnamed_limit"
 
 
 class AmdDevice(Accelerator):
-    """One AMD GPU, or one die of it, as torch numbers it."""
+    """One AMD GPU, or one die of a module, as torch numbers it."""
 
     library_unlock = _UNLOCK[LibraryMissing]
 
-    def __init__(self, index: int = 0, bdf: str | None = None, smi: Any = None) -> None:
-        """Finds the device.
+    def __init__(
+        self,
+        index: int = 0,
+        bdf: str | None = None,
+        smi: Any = None,
+        properties: TorchProperties | None = None,
+        case_bdfs: Collection[str] = (),
+    ) -> None:
+        """Find the device.
 
         Args:
             index: torch's number of it.
             bdf: Its PCI address, without which AMD SMI's own order is taken.
             smi: The amdsmi module, or a stand-in; loaded if None.
+            properties: Properties that torch knows.
+            case_bdfs: Addresses of all devices that the case runs on.
         """
         self._index = index
         self._bdf = bdf
+        self._case_bdfs = case_bdfs
         self._partition: str | None = None
-        super().__init__(index, smi)
+        self._energy: EnergyCounter | None = None
+        super().__init__(index, smi, properties)
         self._partition = self._known("amdsmi_get_gpu_compute_partition")
 
     def _load(self) -> Any:
@@ -59,9 +88,15 @@ class AmdDevice(Accelerator):
             # Without ROCm the import prints, and raises KeyError or OSError as well as ImportError.
             with contextlib.redirect_stdout(io.StringIO()):
                 import amdsmi
+        except ModuleNotFoundError as error:
+            if error.name != "amdsmi":
+                raise LibraryMissing(f"amdsmi cannot be imported ({error})", BINDING) from None
+            raise LibraryMissing(
+                "the package amdsmi is not installed", self.library_unlock
+            ) from None
         except Exception as error:
             reason = f"amdsmi cannot be imported ({type(error).__name__}: {error})"
-            raise LibraryMissing(reason, self.library_unlock) from None
+            raise LibraryMissing(reason, _ROCM) from None
         self._library = amdsmi
         self._ask("amdsmi_init")
         return amdsmi
@@ -78,16 +113,35 @@ class AmdDevice(Accelerator):
         try:
             return function(*args)
         except self._library.AmdSmiException as error:
-            kind = _ERRORS.get(abs(int(getattr(error, "err_code", 0))), NotSupported)
-            reason = " ".join(str(error).split())
+            code = getattr(error, "err_code", None)
+            kind = _ERRORS.get(abs(code) if isinstance(code, int) else 0, NotSupported)
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise kind(f"{function.__name__}: {reason}", _UNLOCK.get(kind, "")) from None
 
-    def _known(self, query: str, field: str = "value") -> Any:
-        """A field of what a query tells (the answer itself is ``value``), or None."""
-        answer = self._optional(query)
-        fields = answer if isinstance(answer, dict) else {"value": answer}
-        value = fields.get(field)
-        return None if str(value) in _UNKNOWN else value
+    def _fields(
+        self, query: str, *names: str, of: Any = None, args: tuple[Any, ...] = ()
+    ) -> list[Any]:
+        """Ask for fields of a query's answer, in order; None for each that is absent or unknown.
+
+        Args:
+            query: Function of the library that gives a dictionary.
+            names: Keys of it.
+            of: Handle of another device.
+            args: Further arguments of the function.
+        """
+        answer = self._ask(query, self._handle if of is None else of, *args)
+        return [_known(answer.get(name)) for name in names]
+
+    def _known(self, query: str) -> Any:
+        """Return what a query gives that answers with one value, or None."""
+        return _known(self._optional(query))
+
+    def _field(self, query: str, name: str) -> Any:
+        """Return one field of a query's answer, or None."""
+        try:
+            return self._fields(query, name)[0]
+        except Unavailable:
+            return None
 
     def _part(self) -> str:
         return "" if self._partition in _WHOLE else f"{self._partition} partition"
@@ -96,46 +150,140 @@ class AmdDevice(Accelerator):
         """See `Device`."""
         total = cap = None
         if not self._part():
-            total = self._known("amdsmi_get_gpu_vram_usage", "vram_total")
-            cap = self._known("amdsmi_get_power_cap_info", "power_cap")
-        uuid = self._known("amdsmi_get_gpu_device_uuid")
-        serial = self._known("amdsmi_get_gpu_asic_info", "asic_serial")
-        identity = hashed(uuid)
-        name = self._known("amdsmi_get_gpu_asic_info", "market_name")
+            total = self._field("amdsmi_get_gpu_vram_usage", "vram_total")
+            # The silent die of a module has a cap of 0.
+            cap = self._field("amdsmi_get_power_cap_info", "power_cap") or None
+        memory = self._properties.memory_bytes if self._properties else None
+        identity = self._identity()
         return Description(
             vendor="amd",
-            name=name or "AMD GPU of unknown name",
+            name=self._name(),
             kind="cuda",
-            memory_bytes=None if total is None else int(total) * 2**20,
+            memory_bytes=memory if total is None else int(total) * 2**20,
             uuid_hash=identity,
-            driver=self._known("amdsmi_get_gpu_driver_info", "driver_version"),
-            vbios=self._known("amdsmi_get_gpu_vbios_info", "version"),
+            driver=self._field("amdsmi_get_gpu_driver_info", "driver_version"),
+            vbios=self._field("amdsmi_get_gpu_vbios_info", "version"),
             # AMD SMI gives microwatts; versions before 6 gave watts.
             power_cap_w=None if cap is None else (cap / 1e6 if cap > 1e5 else float(cap)),
             partition=self._partition,
-            # The two dies of an MI250 share one counter, which its first die alone reports.
-            energy_domain=hashed(serial) or identity,
+            energy_domain=self._energy_domain(identity),
+            energy_scope=self._energy_scope(),
         )
+
+    def _identity(self) -> str | None:
+        uuid = self._known("amdsmi_get_gpu_device_uuid")
+        if uuid is None and self._properties and self._properties.uuid:
+            uuid = f"torch {self._properties.uuid}"
+        return hashed(uuid)
+
+    def _name(self) -> str:
+        name = self._field("amdsmi_get_gpu_asic_info", "market_name")
+        if name or self._properties is None:
+            return name or "AMD GPU of unknown name"
+        architecture = self._properties.architecture or "unknown architecture"
+        return self._properties.name or f"AMD GPU ({architecture}) of unknown name"
+
+    def _energy_scope(self) -> Any:
+        if self._part():
+            return None
+        scopes = {entry.energy_scope for entry in candidates(self._name())}
+        return scopes.pop() if len(scopes) == 1 else None
+
+    def _energy_domain(self, identity: str | None) -> str | None:
+        if self._part():
+            return None
+        module = None if self._unavailable else self._counter().module
+        return module.identity() if module else identity
+
+    def _counter(self) -> EnergyCounter:
+        """Return the energy counter, found once."""
+        self._raise_if_unavailable()
+        if self._energy is None:
+            self._energy = EnergyCounter(
+                self._fields, self._ask, self._handle, self._name(), self._case_bdfs
+            )
+        return self._energy
 
     def used_bytes(self) -> int:
         """See `Device`."""
         self._need_whole("count of used memory")
-        return int(self._query("amdsmi_get_gpu_vram_usage")["vram_used"]) * 2**20
+        (used,) = self._fields("amdsmi_get_gpu_vram_usage", "vram_used")
+        if used is None:
+            raise NotSupported("AMD SMI gives no used memory")
+        return int(used) * 2**20
 
     def energy_j(self) -> float:
-        """See `Device`: accumulator times resolution, in microjoules."""
+        """See `Device` and `energy_reading`."""
+        return self.energy_reading().joules
+
+    def energy_reading(self) -> EnergyReading:
+        """See `Device`.
+
+        Of a module of two dies the counter is read at the die that reports it. The case must run on
+        both dies, or on that one while the other is idle.
+        """
         self._need_whole("energy counter")
-        count = self._query("amdsmi_get_energy_count")
-        # The accumulator was called "power" before AMD SMI 6.2.1.
-        ticks = count.get("energy_accumulator", count.get("power"))
-        if not ticks:
-            raise NotSupported("the energy accumulator is absent or zero (second die of a module?)")
-        return float(ticks) * float(count["counter_resolution"]) * 1e-6
+        return self._counter().read()
 
     def busy_pct(self) -> float:
         """See `Device`."""
         self._need_whole("busy counter")
-        busy = self._query("amdsmi_get_gpu_activity").get("gfx_activity")
-        if not isinstance(busy, int | float):
+        (busy,) = self._fields("amdsmi_get_gpu_activity", "gfx_activity")
+        if busy is None:
             raise NotSupported("AMD SMI gives no graphics activity")
         return float(busy)
+
+    def activity_pct(self) -> Mapping[str, float]:
+        """See `Device`; present values of the shader engines and of the memory controllers."""
+        self._need_whole("activity counters")
+        gfx, dram = self._fields("amdsmi_get_gpu_activity", "gfx_activity", "umc_activity")
+        values = {"gfx": gfx, "dram": dram}
+        known = {unit: float(value) for unit, value in values.items() if value is not None}
+        if not known:
+            raise NotSupported("AMD SMI gives no activity")
+        return known
+
+    def throttle_reasons(self) -> frozenset[str]:
+        """See `Device`; devices before the MI300 give no names. AMD SMI takes 0.1 s to answer."""
+        try:
+            flags = self._fields("amdsmi_get_violation_status", *VIOLATIONS)
+        except Unavailable:
+            flags = []
+        if any(flag is not None for flag in flags):
+            return frozenset(
+                name for name, flag in zip(VIOLATIONS.values(), flags, strict=True) if flag
+            )
+        status = self._fields(
+            "amdsmi_get_gpu_metrics_info", "indep_throttle_status", "throttle_status"
+        )
+        if all(flag is None for flag in status):
+            raise NotSupported("AMD SMI gives no throttle status of this device")
+        return frozenset({UNNAMED_REASON} if any(status) else ())
+
+    def temperature_c(self) -> float:
+        """See `Device`; the hottest point of the chip."""
+        self._raise_if_unavailable()
+        sensor = self._library.AmdSmiTemperatureType.HOTSPOT
+        metric = self._library.AmdSmiTemperatureMetric.CURRENT
+        value = float(self._query("amdsmi_get_temp_metric", sensor, metric))
+        # The library gives degrees; its manual says millidegrees, and so may a version of it.
+        return value / 1e3 if abs(value) > 1e3 else value
+
+    def clock_mhz(self) -> float:
+        """See `Device`; of a device of several dies with clocks of their own, the first's."""
+        self._raise_if_unavailable()
+        kind = self._library.AmdSmiClkType.GFX
+        now, older = self._fields("amdsmi_get_clock_info", "clk", "cur_clk", args=(kind,))
+        value = older if now is None else now
+        if value is None:
+            raise NotSupported("AMD SMI gives no clock")
+        return float(value)
+
+    def _raise_if_unavailable(self) -> None:
+        """Raise the reason for which the library cannot be asked, if there is one."""
+        if self._unavailable:
+            raise self._unavailable
+
+
+def _known(value: Any) -> Any:
+    return None if value is None or str(value) in _UNKNOWN else value

@@ -27,7 +27,13 @@ class CpuDevice(Device):
 
     def describe(self) -> Description:
         """See `Device`."""
-        return Description(vendor="none", name=cpu_name(), kind="cpu", energy_domain="rapl package")
+        return Description(
+            vendor="none",
+            name=cpu_name(),
+            kind="cpu",
+            energy_domain="rapl package",
+            energy_scope="device",
+        )
 
     def stopwatch(self) -> Stopwatch:
         """See `Device`."""
@@ -37,7 +43,7 @@ class CpuDevice(Device):
         """See `Device`; the host's work is done when its call returns."""
 
     def energy_j(self) -> float:
-        """The sum of the RAPL package counters. Unit: J."""
+        """Return the sum of the RAPL package counters. Unit: J."""
         packages = [
             folder
             for folder in sorted(self._powercap.glob("intel-rapl:*"))
@@ -71,7 +77,7 @@ def _zone(folder: Path) -> str:
 
 
 def cpu_name() -> str:
-    """The model name of the processor."""
+    """Return the model name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -44,7 +44,14 @@ class DeviceLost(Unavailable):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """What a record says of a device. None is unknown."""
+    """Identity and state of a device as a record holds them; None is unknown.
+
+    Attributes:
+        partition: Part of a divided device that torch sees, or the name of the undivided state.
+        energy_domain: Name of the energy counter; devices that share one have the same.
+        energy_scope: ``module`` where the counter includes more than this device: the other die, or
+            the processor of the same socket.
+    """
 
     vendor: str
     name: str
@@ -57,9 +64,10 @@ class Description:
     partition: str | None = None
     ecc: bool | None = None
     energy_domain: str | None = None
+    energy_scope: Literal["device", "module"] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As a record holds it."""
+        """Return the fields of a record."""
         return asdict(self)
 
 
@@ -77,24 +85,24 @@ class EnergyReading(NamedTuple):
 
 
 def hashed(identity: object) -> str | None:
-    """A serial number or the like, so that records tell devices apart and name none of them."""
+    """Hash a serial number or the like: records tell devices apart and name none of them."""
     return None if identity is None else hashlib.sha256(str(identity).encode()).hexdigest()[:16]
 
 
 class Stopwatch(ABC):
-    """Marks moments in the device's stream of work, and reads the times between them."""
+    """Marks in the device's stream of work, and the times between them."""
 
     @abstractmethod
     def mark(self) -> None:
-        """Notes this moment."""
+        """Note this moment."""
 
     @abstractmethod
     def intervals(self) -> list[float]:
-        """Seconds between successive marks since the last reading; waits for the device."""
+        """Return the seconds between successive marks since the last call; wait for the device."""
 
 
 class HostStopwatch(Stopwatch):
-    """For work that is done when its call returns."""
+    """Stopwatch of work that is done when its call returns."""
 
     def __init__(self) -> None:
         self._marks: list[float] = []
@@ -110,7 +118,7 @@ class HostStopwatch(Stopwatch):
 
 
 class CudaStopwatch(Stopwatch):
-    """For work that is queued on the current stream, CUDA's or HIP's."""
+    """Stopwatch of work that is queued on the current stream, CUDA's or HIP's."""
 
     def __init__(self) -> None:
         self._marks: list[torch.cuda.Event] = []
@@ -135,22 +143,22 @@ class Device(ABC):
 
     @abstractmethod
     def describe(self) -> Description:
-        """Who it is."""
+        """Return the device's identity and state."""
 
     @abstractmethod
     def stopwatch(self) -> Stopwatch:
-        """A new stopwatch for work on this device."""
+        """Return a new stopwatch for work on this device."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Waits until all queued work is done."""
+        """Wait until all queued work is done."""
 
     def used_bytes(self) -> int:
-        """Device memory in use, by anyone. Unit: B."""
+        """Return the device memory in use, by any process. Unit: B."""
         raise NotSupported("no device memory apart from the host's", "run on an accelerator")
 
     def energy_j(self) -> float:
-        """Reading of the energy counter, from an arbitrary zero. Unit: J."""
+        """Read the energy counter, which has an arbitrary zero. Unit: J."""
         raise NotSupported("no energy counter")
 
     def energy_reading(self) -> EnergyReading:
@@ -158,14 +166,15 @@ class Device(ABC):
         return EnergyReading(self.energy_j())
 
     def busy_pct(self) -> float:
-        """Share of the recent past in which a kernel ran. Unit: %."""
+        """Return the share of the recent past in which a kernel ran. Unit: %."""
         raise NotSupported("no busy counter: there is no accelerator", "run on an accelerator")
 
     def activity_pct(self) -> Mapping[str, float]:
         """Return the activity of units of the chip by name (``sm``, ``tensor``, ``dram``), in %.
 
         A counter that accumulates gives the mean since the previous call, and nothing at the first;
-        one that does not gives the present value.
+        one that does not gives the present value. Other names: ``occupancy`` (warps of the
+        multiprocessors), ``gfx`` (AMD's shader engines: time in which a kernel ran).
         """
         raise NotSupported("no activity counters: there is no accelerator", "run on an accelerator")
 
@@ -191,23 +200,23 @@ class Device(ABC):
         raise NotSupported("no device graphs: work runs on the host", "run on an accelerator")
 
     def temperature_c(self) -> float:
-        """Temperature of the chip. Unit: °C."""
+        """Return the temperature of the chip. Unit: °C."""
         raise NotSupported("no temperature sensor is read on this device")
 
     def clock_mhz(self) -> float:
-        """Clock of the compute units. Unit: MHz."""
+        """Return the clock of the compute units. Unit: MHz."""
         raise NotSupported("no clock is read on this device")
 
     def peak_flops(self, dtype: str) -> float:
-        """Peak rate of dense matrix products of a dtype, from a sourced table. Unit: FLOP/s."""
+        """Return the sourced peak rate of dense matrix products of a dtype. Unit: FLOP/s."""
         raise NotSupported(
             f"no sourced {dtype} peak rate for {self.describe().name}",
-            "add it to bench/devices/peaks.py",
+            "add it to bench/devices/peaks.toml",
         )
 
     def peak_rates(self) -> Rates:
-        """Peak rates of memory, exponentials and instructions, from a sourced table."""
+        """Return the sourced peak rates of memory, exponentials and instructions."""
         raise NotSupported(
             f"no sourced peak rates for {self.describe().name}",
-            "add them to bench/devices/peaks.py",
+            "add them to bench/devices/peaks.toml",
         )

@@ -1,7 +1,10 @@
-"""Which device a case runs on."""
+"""Choice of the device that a case runs on."""
+
+import os
 
 import torch
 
+from bench.devices.accelerator import TorchProperties
 from bench.devices.amd import AmdDevice
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import Device
@@ -12,7 +15,7 @@ CHOICES = ("auto", "cpu", "cuda")
 
 
 def find_device(choice: str = "auto", index: int = 0) -> Device:
-    """The device that `choice` names; ``auto`` is the accelerator if torch sees one.
+    """Return the device that `choice` names; ``auto`` is the accelerator if torch sees one.
 
     Raises:
         UsageError: the choice does not exist, or there is no such device.
@@ -27,9 +30,18 @@ def find_device(choice: str = "auto", index: int = 0) -> Device:
         raise UsageError(
             f"rank {index} needs a device of its own: torch sees {torch.cuda.device_count()}"
         )
-    properties = torch.cuda.get_device_properties(index)
+    properties = TorchProperties.read(index)
     if torch.version.hip:
-        # torch's stubs do not list the PCI address.
-        place = [getattr(properties, f"pci_{part}_id", 0) for part in ("domain", "bus", "device")]
-        return AmdDevice(index, "{:04x}:{:02x}:{:02x}.0".format(*place))
-    return NvidiaDevice(index, str(properties.uuid))
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+        of_case = range(min(ranks, torch.cuda.device_count())) if ranks > 1 else [index]
+        bdfs = [_pci_address(number) for number in of_case]
+        return AmdDevice(index, _pci_address(index), None, properties, bdfs)
+    return NvidiaDevice(index, properties.uuid, None, properties)
+
+
+def _pci_address(index: int) -> str:
+    """Return the PCI address of torch's device of that number."""
+    properties = torch.cuda.get_device_properties(index)
+    # torch's stubs do not list the parts.
+    parts = [getattr(properties, f"pci_{part}_id", 0) for part in ("domain", "bus", "device")]
+    return "{:04x}:{:02x}:{:02x}.0".format(*parts)

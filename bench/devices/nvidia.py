@@ -1,15 +1,16 @@
 """NVIDIA devices, through NVML (package nvidia-ml-py, module pynvml).
 
 Where a card is in MIG mode, torch sees one slice of it. Memory is then the slice's, from a handle
-of its own; temperature and clock are the chip's; energy, power and utilization are the whole card's
-alone, and a slice has none.
+of its own; temperature, clock and throttling are the chip's; energy, power, utilization and
+activity are the whole card's alone, and a slice has none.
+
+On a Grace Hopper module NVML's energy counter is the GPU's, without the processor.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.devices.accelerator import Accelerator
+from bench.devices.accelerator import Accelerator, TorchProperties
 from bench.devices.device import (
     Description,
     DeviceLost,
@@ -19,6 +20,8 @@ from bench.devices.device import (
     Unavailable,
     hashed,
 )
+from bench.devices.gpm import PerformanceMonitor
+from bench.devices.mig import CARD, SLICE, Located, locate, text
 
 _ERRORS: dict[str, type[Unavailable]] = {
     "NVMLError_LibraryNotFound": LibraryMissing,
@@ -30,12 +33,29 @@ _ERRORS: dict[str, type[Unavailable]] = {
     "NVMLError_GpuIsLost": DeviceLost,
     "NVMLError_ResetRequired": DeviceLost,
 }
-_CARD, _SLICE = "GPU-", "MIG-"
-_BINDING = "pip install nvidia-ml-py"
+BINDING = "pip install 'foldperf[nvidia]'"
 _UNLOCK: dict[type[Unavailable], str] = {
-    LibraryMissing: f"install the NVIDIA driver and '{_BINDING}'",
+    LibraryMissing: f"install or update the NVIDIA driver, and {BINDING}",
     NoPermission: "ask the administrator for access to the counter",
     DeviceLost: "reset the device",
+}
+# Reasons for which a clock is below its maximum, as bits: those that are throttling, with their
+# names here, and those that are a choice (an idle device, a clock or display that was set, a boost
+# group whose slowest member decides).
+THROTTLING: dict[str, tuple[int, str]] = {
+    "nvmlClocksEventReasonSwPowerCap": (0x4, "sw_power_cap"),
+    "nvmlClocksEventReasonHwSlowdown": (0x8, "hw_slowdown"),
+    "nvmlClocksEventReasonSwThermalSlowdown": (0x20, "sw_thermal_slowdown"),
+    "nvmlClocksEventReasonHwThermalSlowdown": (0x40, "hw_thermal_slowdown"),
+    "nvmlClocksEventReasonHwPowerBrakeSlowdown": (0x80, "hw_power_brake"),
+    "nvmlClocksThrottleReasonBoardLimit": (0x200, "board_limit"),
+    "nvmlClocksThrottleReasonReliability": (0x400, "reliability_voltage"),
+}
+CHOSEN: dict[str, int] = {
+    "nvmlClocksEventReasonGpuIdle": 0x1,
+    "nvmlClocksEventReasonApplicationsClocksSetting": 0x2,
+    "nvmlClocksEventReasonSyncBoost": 0x10,
+    "nvmlClocksEventReasonDisplayClockSetting": 0x100,
 }
 
 
@@ -44,118 +64,69 @@ class NvidiaDevice(Accelerator):
 
     library_unlock = _UNLOCK[LibraryMissing]
 
-    def __init__(self, index: int = 0, uuid: str | None = None, nvml: Any = None) -> None:
-        """Looks the device up.
+    def __init__(
+        self,
+        index: int = 0,
+        uuid: str | None = None,
+        nvml: Any = None,
+        properties: TorchProperties | None = None,
+    ) -> None:
+        """Look the device up.
 
         Args:
             index: torch's number of it.
             uuid: Its UUID, with or without ``GPU-`` or ``MIG-``. Without one NVML's own order is
                 taken; torch and NVML may disagree.
             nvml: The pynvml module, or a stand-in; loaded if None.
+            properties: Properties that torch knows.
         """
         self._index = index
-        self._uuid = uuid
-        # The card, where the device is a slice of it.
-        self._card: Any = None
-        self._is_slice = bool(uuid) and str(uuid).startswith(_SLICE)
-        self._lookup_error: Unavailable | None = None
-        super().__init__(index, nvml)
+        self._uuid = uuid or (properties.uuid if properties else None)
+        self._located = Located(None, None, bool(self._uuid and self._uuid.startswith(SLICE)))
+        self._monitor: PerformanceMonitor | None = None
+        super().__init__(index, nvml, properties)
 
     def _load(self) -> Any:
         try:
             import pynvml
         except ImportError:
             reason = "the Python binding of NVML is not installed"
-            raise LibraryMissing(reason, _BINDING) from None
+            raise LibraryMissing(reason, BINDING) from None
         self._library = pynvml
         self._ask("nvmlInit")
         return pynvml
 
     def _find(self) -> Any:
-        if not self._uuid:
-            return self._slice_of(self._ask("nvmlDeviceGetHandleByIndex", self._index))
-        if self._uuid.startswith((_CARD, _SLICE)):
-            names = [self._uuid]
-        else:
-            names = [_CARD + self._uuid, _SLICE + self._uuid]
-        try:
-            handle, name = self._by_uuid(names[0]), names[0]
-        except NotSupported:
-            if len(names) == 1:
-                raise
-            handle, name = self._by_uuid(names[1]), names[1]
-        if name.startswith(_CARD):
-            return self._slice_of(handle)
-        self._is_slice = True
-        try:
-            self._card = self._ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
-        except Unavailable as error:
-            self._lookup_error = error
-        return handle
-
-    def _by_uuid(self, uuid: str) -> Any:
-        return self._ask("nvmlDeviceGetHandleByUUID", uuid.encode())
-
-    def _slice_of(self, card: Any) -> Any:
-        """The slice of a card that torch sees; the card if it is not in MIG mode.
-
-        Torch's UUID can be the card's. Then ``CUDA_VISIBLE_DEVICES`` names the slice, or the card
-        has no other.
-        """
-        try:
-            in_mig_mode = bool(self._ask("nvmlDeviceGetMigMode", card)[0])
-        except Unavailable:
-            in_mig_mode = False
-        if not in_mig_mode:
-            return card
-        self._card, self._is_slice = card, True
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        named = visible[self._index].strip() if self._index < len(visible) else ""
-        slices = self._slices(card)
-        if named.startswith(_SLICE):
-            try:
-                return self._by_uuid(named)
-            except NotSupported:
-                # CUDA takes the unique beginning of a UUID as well.
-                slices = {uuid: slice_ for uuid, slice_ in slices.items() if uuid.startswith(named)}
-        if len(slices) == 1:
-            return next(iter(slices.values()))
-        self._lookup_error = NotSupported(
-            "the card is in MIG mode, and NVML does not say which slice torch sees",
-            "set CUDA_VISIBLE_DEVICES to the slice's MIG-UUID",
-        )
-        return None
-
-    def _slices(self, card: Any) -> dict[str, Any]:
-        """Handles of a card's slices by UUID."""
-        slices = {}
-        try:
-            count = self._ask("nvmlDeviceGetMaxMigDeviceCount", card)
-        except Unavailable:
-            return {}
-        for number in range(count):
-            try:
-                handle = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", card, number)
-                slices[_text(self._ask("nvmlDeviceGetUUID", handle)) or ""] = handle
-            except Unavailable:
-                continue  # numbers of slices that do not exist
-        return slices
+        self._located = locate(self._ask, self._index, self._uuid)
+        return self._located.handle
 
     def _part(self) -> str:
-        return "MIG slice" if self._is_slice else ""
+        return "MIG slice" if self._located.is_slice else ""
 
     def _query(self, name: str, *args: Any) -> Any:
-        if self._handle is None and self._lookup_error:
-            raise self._lookup_error
+        if self._handle is None and self._located.error:
+            raise self._located.error
         return super()._query(name, *args)
 
     def _query_chip(self, name: str, *args: Any) -> Any:
-        """Asks about the whole card, which may be shared with other slices."""
-        if not self._is_slice:
+        """Ask about the whole card, which may be shared with other slices."""
+        if not self._located.is_slice:
             return self._query(name, *args)
-        if self._card is None and self._lookup_error:
-            raise self._lookup_error
-        return self._ask(name, self._card, *args)
+        if self._located.card is None and self._located.error:
+            raise self._located.error
+        return self._ask(name, self._located.card, *args)
+
+    def _query_chip_by(self, names: tuple[str, str], *args: Any) -> Any:
+        """Ask the whole card by one function, or by the other where the first is gone or absent."""
+        try:
+            return self._query_chip(names[0], *args)
+        except (LibraryMissing, NotSupported) as error:
+            if self._unavailable:
+                raise
+            try:
+                return self._query_chip(names[1], *args)
+            except Unavailable:
+                raise error from None
 
     def _optional_chip(self, name: str) -> Any:
         try:
@@ -172,42 +143,54 @@ class NvidiaDevice(Accelerator):
 
     def describe(self) -> Description:
         """See `Device`."""
-        memory = self._optional("nvmlDeviceGetMemoryInfo")
+        is_slice = self._located.is_slice
         ecc = self._optional_chip("nvmlDeviceGetEccMode")
-        power = None
-        if not self._is_slice:
-            power = self._optional("nvmlDeviceGetEnforcedPowerLimit")
-        identity = hashed(_text(self._optional("nvmlDeviceGetUUID")) or self._uuid)
+        power = None if is_slice else self._optional("nvmlDeviceGetEnforcedPowerLimit")
+        identity = hashed(text(self._optional("nvmlDeviceGetUUID")) or self._full_uuid())
         return Description(
             vendor="nvidia",
             name=self._name(),
             kind="cuda",
-            memory_bytes=None if memory is None else int(memory.total),
+            memory_bytes=self._memory_bytes(),
             uuid_hash=identity,
             driver=self._driver(),
-            vbios=_text(self._optional_chip("nvmlDeviceGetVbiosVersion")),
+            vbios=text(self._optional_chip("nvmlDeviceGetVbiosVersion")),
             power_cap_w=None if power is None else power / 1e3,
             partition=self._partition(),
             ecc=None if ecc is None else bool(ecc[0]),
-            energy_domain=None if self._is_slice else identity,
+            energy_domain=None if is_slice else identity,
+            energy_scope=None if is_slice else "device",
         )
 
+    def _full_uuid(self) -> str | None:
+        """Return the UUID with its kind, as NVML gives it; torch leaves a card's ``GPU-`` out."""
+        if self._uuid and not self._uuid.startswith((CARD, SLICE)):
+            return CARD + self._uuid
+        return self._uuid
+
+    def _memory_bytes(self) -> int | None:
+        memory = self._optional("nvmlDeviceGetMemoryInfo")
+        if memory is not None:
+            return int(memory.total)
+        return self._properties.memory_bytes if self._properties else None
+
     def _partition(self) -> str | None:
-        if self._is_slice:
+        if self._located.is_slice:
             return "mig"
         return None if self._optional("nvmlDeviceGetMigMode") is None else "whole"
 
     def _name(self) -> str:
-        name = _text(self._optional("nvmlDeviceGetName"))
-        if name is None and self._is_slice:
-            name = _text(self._optional_chip("nvmlDeviceGetName"))
+        name = text(self._optional("nvmlDeviceGetName"))
+        if name is None and self._located.is_slice:
+            name = text(self._optional_chip("nvmlDeviceGetName"))
+        name = name or (self._properties.name if self._properties else "")
         name = name or "NVIDIA GPU of unknown name"
         # NVML names a slice with its profile, as in "MIG 1g.10gb"; a card's name is not a slice's.
-        return f"{name} MIG" if self._is_slice and "MIG" not in name else name
+        return f"{name} MIG" if self._located.is_slice and "MIG" not in name else name
 
     def _driver(self) -> str | None:
         try:
-            return _text(self._ask("nvmlSystemGetDriverVersion"))
+            return text(self._ask("nvmlSystemGetDriverVersion"))
         except Unavailable:
             return None
 
@@ -225,19 +208,42 @@ class NvidiaDevice(Accelerator):
         self._need_whole("busy counter")
         return float(self._query("nvmlDeviceGetUtilizationRates").gpu)
 
+    def activity_pct(self) -> Mapping[str, float]:
+        """See `Device`; means since the previous call, on Hopper and newer devices."""
+        self._need_whole("performance monitor")
+        if self._monitor is None:
+            self._monitor = PerformanceMonitor(self._library, self._ask, self._handle)
+        return self._monitor.means_pct()
+
+    def throttle_reasons(self) -> frozenset[str]:
+        """See `Device`; a reason without a name here has its bit for one."""
+        bits = int(
+            self._query_chip_by(
+                (
+                    "nvmlDeviceGetCurrentClocksEventReasons",
+                    "nvmlDeviceGetCurrentClocksThrottleReasons",
+                )
+            )
+        )
+        for bit in CHOSEN.values():
+            bits &= ~bit
+        reasons = set()
+        for bit, name in THROTTLING.values():
+            if bits & bit:
+                reasons.add(name)
+                bits &= ~bit
+        if bits:
+            reasons.add(f"reason_{bits:#x}")
+        return frozenset(reasons)
+
     def temperature_c(self) -> float:
         """See `Device`."""
         sensor = getattr(self._library, "NVML_TEMPERATURE_GPU", 0)
-        return float(self._query_chip("nvmlDeviceGetTemperature", sensor))
+        return float(
+            self._query_chip_by(("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV"), sensor)
+        )
 
     def clock_mhz(self) -> float:
         """See `Device`."""
         domain = getattr(self._library, "NVML_CLOCK_SM", 1)
         return float(self._query_chip("nvmlDeviceGetClockInfo", domain))
-
-
-def _text(value: Any) -> str | None:
-    """NVML gives bytes or str, depending on the binding's version."""
-    if value is None:
-        return None
-    return value.decode() if isinstance(value, bytes) else str(value)

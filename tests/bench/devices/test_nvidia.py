@@ -1,0 +1,197 @@
+"""NVIDIA devices against a scripted NVML."""
+
+import sys
+
+import pytest
+from support.fake_nvml import FakeNvml
+
+from bench.devices.accelerator import TorchProperties
+from bench.devices.device import DeviceLost, LibraryMissing, NoPermission, NotSupported, hashed
+from bench.devices.nvidia import CHOSEN, THROTTLING, NvidiaDevice
+from bench.devices.peaks import listed
+
+H200 = TorchProperties("NVIDIA H200", 150_000_000_000, 132, uuid="7")
+
+
+def test_readings_have_our_units():
+    device = NvidiaDevice(0, "GPU-7", FakeNvml())
+    assert device.energy_j() == 12_345.678
+    assert device.energy_reading() == (12_345.678, None)
+    assert device.used_bytes() == 3 * 2**30
+    assert device.busy_pct() == 87
+    assert device.temperature_c() == 55
+    assert device.clock_mhz() == 1980
+
+
+def test_peaks_are_those_of_the_table():
+    device = NvidiaDevice(0, "GPU-7", FakeNvml(), H200)
+    entry = listed("NVIDIA H200")
+    assert {dtype: device.peak_flops(dtype) for dtype in entry.flops} == entry.flops
+    assert device.peak_rates() == entry.rates()
+    with pytest.raises(NotSupported, match="no sourced float64 peak"):
+        device.peak_flops("float64")
+
+
+def test_device_with_fewer_multiprocessors_than_listed_has_no_peak():
+    part = NvidiaDevice(0, "GPU-7", FakeNvml(), H200._replace(units=66))
+    for reading in (part.peak_rates, lambda: part.peak_flops("bfloat16")):
+        with pytest.raises(NotSupported, match="66 of the 132 compute units of NVIDIA H200"):
+            reading()
+
+
+def test_description():
+    about = NvidiaDevice(0, "7", FakeNvml()).describe()
+    assert (about.vendor, about.name, about.kind) == ("nvidia", "NVIDIA H200", "cuda")
+    assert (about.driver, about.vbios, about.power_cap_w) == ("580.1", "96.00", 700.0)
+    assert (about.partition, about.ecc, about.energy_scope) == ("whole", True, "device")
+    assert "GPU-7" not in str(about), "identities are hashed"
+    assert about.uuid_hash == about.energy_domain
+
+
+def test_torch_and_nvml_agree_on_the_device_by_uuid():
+    nvml = FakeNvml()
+    NvidiaDevice(1, "7", nvml).energy_j()
+    assert nvml.calls[0] == ("nvmlDeviceGetHandleByUUID", b"GPU-7")
+    assert nvml.calls[1][1] == "handle of GPU-7"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("NVMLError_NotSupported", NotSupported),
+        ("NVMLError_NoPermission", NoPermission),
+        ("NVMLError_GpuIsLost", DeviceLost),
+    ],
+)
+def test_errors_become_ours(error, kind):
+    nvml = FakeNvml(nvmlDeviceGetTotalEnergyConsumption=error)
+    with pytest.raises(kind, match=error):
+        NvidiaDevice(0, "7", nvml).energy_j()
+
+
+def test_query_that_fails_leaves_the_rest_of_the_description():
+    about = NvidiaDevice(0, "7", FakeNvml(nvmlDeviceGetEccMode="NVMLError_NotSupported")).describe()
+    assert about.ecc is None
+    assert about.name == "NVIDIA H200"
+
+
+def test_old_binding_lacks_a_function():
+    nvml = FakeNvml()
+    del nvml.nvmlDeviceGetUtilizationRates
+    with pytest.raises(LibraryMissing, match="has no nvmlDeviceGetUtilizationRates") as caught:
+        NvidiaDevice(0, "7", nvml).busy_pct()
+    assert "foldperf[nvidia]" in caught.value.unlock
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("gone", [True, False])
+    def test_temperature_comes_from_the_successor_when_the_function_is_gone(self, gone):
+        nvml = FakeNvml(
+            nvmlDeviceGetTemperature="NVMLError_FunctionNotFound", nvmlDeviceGetTemperatureV=61
+        )
+        if gone:
+            del nvml.nvmlDeviceGetTemperature
+        assert NvidiaDevice(0, "7", nvml).temperature_c() == 61
+        assert nvml.calls[-1] == ("nvmlDeviceGetTemperatureV", "handle of GPU-7", 0)
+
+    def test_first_reason_is_given_when_neither_function_answers(self):
+        nvml = FakeNvml(nvmlDeviceGetTemperature="NVMLError_NotSupported")
+        with pytest.raises(NotSupported, match="nvmlDeviceGetTemperature: script"):
+            NvidiaDevice(0, "7", nvml).temperature_c()
+
+    def test_lost_device_is_not_asked_again(self):
+        nvml = FakeNvml(nvmlDeviceGetTemperature="NVMLError_GpuIsLost", nvmlDeviceGetTemperatureV=1)
+        with pytest.raises(DeviceLost):
+            NvidiaDevice(0, "7", nvml).temperature_c()
+
+
+class TestThrottling:
+    def reasons(self, bits, **answers):
+        nvml = FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=bits, **answers)
+        return NvidiaDevice(0, "7", nvml).throttle_reasons()
+
+    def test_every_bit_is_a_reason_or_a_choice(self):
+        named = dict(THROTTLING.values())
+        assert not set(named) & set(CHOSEN.values())
+        for bit in (1 << place for place in range(16)):
+            expected = set() if bit in CHOSEN.values() else {named.get(bit, f"reason_{bit:#x}")}
+            assert self.reasons(bit) == expected
+
+    def test_several_reasons_are_told_apart(self):
+        assert self.reasons(0x1 | 0x4 | 0x40) == {"sw_power_cap", "hw_thermal_slowdown"}
+        assert self.reasons(0) == frozenset()
+
+    def test_older_driver_has_the_older_function(self):
+        older = {"nvmlDeviceGetCurrentClocksThrottleReasons": 0x88}
+        assert self.reasons("NVMLError_FunctionNotFound", **older) == {
+            "hw_slowdown",
+            "hw_power_brake",
+        }
+
+
+class TestActivity:
+    def test_first_call_gives_nothing_and_the_next_the_means_between(self):
+        nvml = FakeNvml()
+        device = NvidiaDevice(0, "7", nvml)
+        assert device.activity_pct() == {}
+        expected = {"sm": 80.0, "occupancy": 50.0, "tensor": 30.0, "dram": 40.0}
+        assert device.activity_pct() == expected
+        nvml.activity[5] = 0.0
+        assert device.activity_pct() == expected | {"tensor": 0.0}
+
+    def test_samples_are_freed_but_the_last(self):
+        nvml = FakeNvml()
+        device = NvidiaDevice(0, "7", nvml)
+        for _ in range(5):
+            device.activity_pct()
+        assert nvml.live_samples == [5]
+
+    def test_metric_that_fails_is_left_out_and_none_is_refused(self):
+        nvml = FakeNvml()
+        device = NvidiaDevice(0, "7", nvml)
+        device.activity_pct()
+        del nvml.activity[5]
+        assert set(device.activity_pct()) == {"sm", "occupancy", "dram"}
+        nvml.activity.clear()
+        with pytest.raises(NotSupported, match="none of its metrics"):
+            device.activity_pct()
+        assert len(nvml.live_samples) == 1
+
+    def test_sample_that_cannot_be_taken_is_freed(self):
+        nvml = FakeNvml(nvmlGpmSampleGet="NVMLError_NoPermission")
+        with pytest.raises(NoPermission):
+            NvidiaDevice(0, "7", nvml).activity_pct()
+        assert not nvml.live_samples
+
+    def test_device_before_hopper_has_none(self):
+        nvml = FakeNvml()
+        nvml.nvmlGpmQueryDeviceSupport = lambda _: type("Support", (), {"isSupportedDevice": 0})
+        nvml.nvmlGpmQueryDeviceSupport.__name__ = "nvmlGpmQueryDeviceSupport"
+        with pytest.raises(NotSupported, match="Hopper is the first") as caught:
+            NvidiaDevice(0, "7", nvml).activity_pct()
+        assert caught.value.unlock
+
+
+class TestWithoutTheBinding:
+    @pytest.fixture(autouse=True)
+    def no_binding(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pynvml", None)
+
+    def test_every_reading_says_how_to_get_it(self):
+        device = NvidiaDevice(0, "7")
+        for reading in (
+            *(device.energy_j, device.energy_reading, device.used_bytes, device.busy_pct),
+            *(device.activity_pct, device.throttle_reasons, device.temperature_c),
+            device.clock_mhz,
+        ):
+            with pytest.raises(LibraryMissing) as caught:
+                reading()
+            assert caught.value.unlock == "pip install 'foldperf[nvidia]'"
+        assert device.describe().vendor == "nvidia"
+
+    def test_name_memory_identity_and_peaks_come_from_torch(self):
+        device = NvidiaDevice(0, "7", None, H200)
+        about = device.describe()
+        assert (about.name, about.memory_bytes) == ("NVIDIA H200", 150_000_000_000)
+        assert about.uuid_hash == hashed("GPU-7"), "as NVML would name it"
+        assert device.peak_flops("bfloat16") == listed("NVIDIA H200").flops["bfloat16"]
