@@ -7,6 +7,7 @@ from typing import Literal
 
 from bench.devices import Device, Unavailable
 from bench.devices.accelerator import Accelerator
+from bench.devices.calibration import known_calibration
 from bench.devices.device import NotSupported
 from bench.metrics import METRICS
 from bench.probes import host_memory
@@ -64,6 +65,11 @@ def library_finding(device: Device) -> Finding | None:
     return Finding("library", "missing", str(error), error.unlock)
 
 
+def _check_calibration(device: Device) -> None:
+    if known_calibration(device.describe()) is None:
+        raise NotSupported("this device has no calibration", "run foldperf check-device")
+
+
 def _energy_time(device: Device) -> float:
     seconds = device.energy_reading().device_s
     if seconds is None:
@@ -108,6 +114,10 @@ def _checks(device: Device) -> dict[str, _Check]:
         "device_busy_pct": partial(_read, device.busy_pct),
         "unit_activity_pct": partial(_read, device.activity_pct),
         "device_time_s": accelerator,
+        "error_ratio": accelerator,
+        "differing_numbers": accelerator,
+        "achieved_bound_s": partial(_check_calibration, device),
+        "times_achieved_bound": partial(_check_calibration, device),
         "host_launches": accelerator,
         "graph_launches": accelerator,
         "model_flop_utilization": peak,

@@ -183,6 +183,10 @@ METRICS: dict[str, MetricKind] = {
 }
 
 
+# What ``foldperf check-device`` alone measures, and records of sweeps do not have.
+OF_DEVICE_CHECKS = frozenset({"error_ratio", "differing_numbers"})
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """One measured metric, or why there is none.

@@ -83,6 +83,7 @@ class ScriptedDevice(Device):
             power_cap_w=700.0 if self.vendor == "nvidia" else 560.0,
             partition="whole" if self.vendor == "nvidia" else None,
             energy_domain=identity,
+            energy_scope="device" if self.vendor == "nvidia" else "module",
         )
 
     def stopwatch(self) -> Stopwatch:

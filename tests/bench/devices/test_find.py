@@ -4,7 +4,6 @@ import json
 import sys
 
 import pytest
-from support.scripted_device import ScriptedDevice
 from support.scripted_torch import gpu, script_torch
 
 from bench.cli import main
@@ -13,6 +12,7 @@ from bench.devices.accelerator import TorchProperties
 from bench.devices.amd import AmdDevice
 from bench.devices.cpu import CpuDevice
 from bench.devices.nvidia import NvidiaDevice
+from bench.devices.scripted import ScriptedDevice
 from bench.doctor import examine, examine_readings
 from bench.errors import UsageError
 

@@ -3,9 +3,9 @@
 import time
 
 import pytest
-from support.scripted_device import NAMES, ScriptedDevice
 
 from bench.devices.peaks import listed
+from bench.devices.scripted import NAMES, ScriptedDevice
 
 vendors = pytest.mark.parametrize("vendor", NAMES)
 
@@ -13,7 +13,7 @@ vendors = pytest.mark.parametrize("vendor", NAMES)
 @vendors
 def test_energy_of_a_power_curve_moves_in_ticks(monkeypatch, vendor):
     clock = [50.0]
-    monkeypatch.setattr("support.scripted_device.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bench.devices.scripted.perf_counter", lambda: clock[0])
     device = ScriptedDevice(vendor, curve=lambda moment: 100.0 if moment < 51.0 else 200.0)
     readings = []
     for _ in range(400):
