@@ -114,7 +114,7 @@ def measure(
         operators = flagged(operators, _otherwise(timed_on, program.implementations()))
         values |= operators
         breakdown = by_operator | by_kernel
-        values |= _predicted_peak(workload, config)
+        values |= predicted_peak(workload, config)
     else:
         left_out = (*COUNTED, *COLLECTIVE, "predicted_peak_bytes")
         values |= dict.fromkeys(left_out, missing("the protocol leaves counts out"))
@@ -129,7 +129,7 @@ def measure(
     }
 
 
-def _predicted_peak(workload: Workload, config: Config) -> Values:
+def predicted_peak(workload: Workload, config: Config) -> Values:
     """Return the peak of a step with shapes alone, whole and by state."""
     try:
         peak = simulate(workload, config).peak

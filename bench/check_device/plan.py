@@ -32,16 +32,16 @@ class Stage:
 
 
 STAGES = (
-    Stage("versions", 20, "device, libraries, sensors"),
-    Stage("compilation", 50, "kernels that the cache lacks"),
-    Stage("accuracy", 110, "operators against float64, and equal bits"),
+    Stage("versions", 15, "device, libraries, sensors"),
+    Stage("compilation", 45, "kernels that the cache lacks"),
+    Stage("accuracy", 95, "operators against float64, and equal bits"),
     Stage("calibration", 40, "achieved rates, energy counter, idle power"),
-    Stage("kernels", 130, "kernel times against the roofline"),
-    Stage("baselines", 100, "other implementations"),
+    Stage("kernels", 125, "kernel times against the roofline"),
+    Stage("baselines", 95, "other implementations"),
     Stage("published", 20, "times as a baseline's were published"),
-    Stage("tuning", 80, "launch options"),
-    Stage("step", 140, "a whole training step"),
-    Stage("communication", 30, "collectives of two devices"),
+    Stage("tuning", 70, "launch options"),
+    Stage("step", 185, "a whole training step"),
+    Stage("communication", 25, "collectives of two devices"),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 

@@ -37,8 +37,13 @@ def operator_item(
     return Item(title, WORKLOAD, config, partial(time_operator, check, config))
 
 
-def time_operator(check: Check, config: Mapping[str, Any]) -> Measured:
+def time_operator(check: Check, config: Mapping[str, Any], samples: int | None = None) -> Measured:
     """Time an operator by graph replay and in eager mode.
+
+    Args:
+        check: Device and sizes.
+        config: Case of the workload.
+        samples: Samples of each figure; the check's if None.
 
     Raises:
         UnsupportedError: it does not run on the backend that the case asks for.
@@ -46,7 +51,8 @@ def time_operator(check: Check, config: Mapping[str, Any]) -> Measured:
     workload = check.workload(WORKLOAD)
     program = workload.build(dict(config), check.setting())
     program.implementations()
-    values = program_times(check, program, workload.facts(dict(config)))
+    samples = samples or check.sizes.samples
+    values = program_times(check, program, workload.facts(dict(config)), samples)
     notes = program.notes()
     ran, asked = program.implementations(), str(config["backend"])
     if ran.get(str(config["operator"])) != asked:
@@ -56,16 +62,14 @@ def time_operator(check: Check, config: Mapping[str, Any]) -> Measured:
         values,
         facts_as_json(workload.facts(dict(config))),
         notes=notes | {"implementations": ran, "phases": list(program.phases)},
-        protocol={"timed_steps": check.sizes.samples},
+        protocol={"timed_steps": samples},
     )
 
 
-def program_times(check: Check, program: Program, facts: Facts) -> Values:
+def program_times(check: Check, program: Program, facts: Facts, samples: int) -> Values:
     """Return times of a program's step, its rates, and its ratio to the roofline bound."""
-    sizes = check.sizes
-    times = work_times(
-        partial(run_step, program), check.device, samples=sizes.samples, batch_s=sizes.sample_s
-    )
+    work, batch_s = partial(run_step, program), check.sizes.sample_s
+    times = work_times(work, check.device, samples=samples, batch_s=batch_s)
     # What a step takes where the host does not hold it up.
     seconds = float(times.device.value or times.eager.value or 0.0)
     return {

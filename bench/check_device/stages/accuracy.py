@@ -25,6 +25,8 @@ from refsys.ops.backend import OPERATORS
 from workloads.errors import UnsupportedError
 
 _ERROR = "largest over outputs and gradients, against float64, by plain PyTorch's and a rounding"
+# Times are the next stage's matter: a few show what a failure costs.
+_SAMPLES = 3
 _BITS = "outputs and gradients of two runs"
 
 
@@ -81,7 +83,7 @@ def _measure_error(check: Check, config: Mapping[str, Any]) -> Measured:
             reason = str(error)
     if found is None:
         raise UnsupportedError(reason)
-    timed = time_operator(check, dict(config) | {"precision": dtype})
+    timed = time_operator(check, dict(config) | {"precision": dtype}, _SAMPLES)
     ratio = Value(found.ratio, f"{_ERROR}; in {dtype}", quality="counted")
     flags = () if found.ratio <= ALLOWED else (f"{found.worst} is not as exact as it must be",)
     ratio = Value(ratio.value, ratio.method, quality="counted", flags=flags)
@@ -105,7 +107,7 @@ def _measure_bits(check: Check, config: Mapping[str, Any]) -> Measured:
     if runs is None:
         raise UnsupportedError(reason)
     precision = str(dtype).removeprefix("torch.")
-    timed = time_operator(check, dict(config) | {"precision": precision})
+    timed = time_operator(check, dict(config) | {"precision": precision}, _SAMPLES)
     differing = Value(differing_numbers(*runs), _BITS, n=2, quality="counted")
     return _with(timed, {"differing_numbers": differing}, {"dtype": precision})
 

@@ -60,7 +60,7 @@ def _measure(check: Check, config: Config) -> Measured:
     workload = check.workload(_WORKLOAD)
     program, facts = workload.build(config, check.setting()), workload.facts(config)
     return Measured.of(
-        program_times(check, program, facts),
+        program_times(check, program, facts, check.sizes.samples),
         facts_as_json(facts),
         outcome=program.outcome(),
         notes={"phases": list(program.phases)},

@@ -1,5 +1,6 @@
 """Stage ``tuning``: candidate launch options of the heaviest kernels, kept for this device."""
 
+from collections.abc import Callable
 from typing import Any
 
 from bench.check_device.check import Check, OutOfTimeError, SkippedError
@@ -27,21 +28,23 @@ def run(check: Check) -> dict[str, Any]:
     if not heaviest:
         raise SkippedError(f"no operator starts a kernel in {check.sizes.tuned_precision}")
     done: list[Tuned] = []
-    for key, program in heaviest:
+    for number, (key, program) in enumerate(heaviest):
         if check.remaining() <= 0:
             raise OutOfTimeError(
                 f"{len(done)} of {len(heaviest)} kernels are tuned", _as_json(done)
             )
         rounds = check.sizes.rounds
-        expired = _expired(check)
+        # Each kernel has its share of what is left.
+        expired = _expiry(check, check.remaining() / (len(heaviest) - number))
         for found in tune(program, check.device, rounds, keys=[key], expired=expired):
             done.append(found)
             check.say(f"tuning {key.kernel} {key.bucket}: {found.speedup:.2f} times as shipped")
     return _as_json(done)
 
 
-def _expired(check: Check) -> Any:
-    return lambda: check.remaining() <= 0
+def _expiry(check: Check, seconds: float) -> Callable[[], bool]:
+    end = check.clock() + seconds
+    return lambda: check.clock() >= end
 
 
 def _heaviest(check: Check) -> list[tuple[Key, Program]]:

@@ -1,6 +1,7 @@
 """``foldperf check-device`` from the command line: a rehearsal as each vendor, and its table."""
 
 import json
+import sys
 
 import pytest
 from support.records import valid_records
@@ -16,6 +17,9 @@ from bench.cli import main
 def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
     folder = tmp_path / "check"
     words = ["check-device", "--rehearse", vendor, "--budget", "30", "--out", str(folder), "--json"]
+    if vendor == "nvidia":
+        # As a baseline that needs an environment of its own.
+        words += ["--interpreter", f"sdpa={sys.executable}"]
     assert main(words) == 0, capsys.readouterr()
     found = json.loads(capsys.readouterr().out)
     states = {name: state["status"] for name, state in found["stages"].items()}
@@ -33,6 +37,8 @@ def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
     }
     (step,) = [record for record in records if record["sweep"] == "check-device.step"]
     assert step["metrics"]["energy_per_step_j"]["value"] > 0
+    elsewhere = [r for r in records if r["workload"]["config"].get("backend") == "sdpa"]
+    assert [record["status"] for record in elsewhere] == ["ok", "ok"]
     missing = [record for record in records if record["status"] == "unsupported"]
     assert all("not installed" in r["reason"] or "accelerator" in r["reason"] for r in missing)
     write_report(records, tmp_path / "report")
