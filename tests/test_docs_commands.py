@@ -48,6 +48,9 @@ ELSEWHERE = {
     r"pytest tests/benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
     r"foldperf import pytest-benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
     r"python docs/.*": "tests/test_example_operators.py::test_it_says_that_both_are_equal",
+    r"foldperf check-device --rehearse nvidia.*": (
+        "tests/bench/check_device/test_command.py::test_every_stage_runs_in_a_rehearsal"
+    ),
     r"asv .*": "tests/bench/test_asv.py::clone",
     r"pip wheel .*": "tests/test_wheel.py::build",
 }
@@ -63,6 +66,7 @@ SHORTER = (
     (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
+    (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
     (r"^foldperf gate --markdown", "foldperf gate --only pipeline --markdown"),
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),

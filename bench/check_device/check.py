@@ -66,6 +66,7 @@ class Sizes:
         others: Backends of those.
         published: Numbers of tokens at which a baseline's times are published.
         step: Tokens of the whole training step.
+        step_axes: Further axes of it.
         counts: Whether its kernels and operators are counted, and its peak is predicted.
         samples: Timed samples of each figure.
         sample_s: Seconds of a sample, at least.
@@ -89,6 +90,7 @@ class Sizes:
     others: tuple[str, ...] = ("compiled", "reference", *PEERS)
     published: tuple[int, ...] = (512, 768, 1024)
     step: int = 384
+    step_axes: Mapping[str, object] = field(default_factory=dict)
     counts: bool = True
     samples: int = 20
     sample_s: float = 0.01
@@ -117,7 +119,8 @@ REHEARSAL = Sizes(
     baselines=(8,),
     others=("reference", "sdpa", "cuequivariance"),
     published=(8, 12),
-    step=16,
+    step=8,
+    step_axes={"precision": "float32", "samples": 1, "alignment_rows": 2, "checkpointing": False},
     counts=False,
     samples=3,
     sample_s=0.001,

@@ -34,8 +34,9 @@ def run(check: Check) -> dict[str, Any]:
             "preset": check.sizes.preset,
             "entry": "synthetic",
             "tokens": check.sizes.step,
-            "precision": "float32" if check.is_rehearsal else BF16,
+            "precision": BF16,
             "backend": check.sizes.backend,
+            **check.sizes.step_axes,
         }
     )
     title = f"{_WORKLOAD} {check.sizes.step}"
