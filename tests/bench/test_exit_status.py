@@ -7,6 +7,7 @@ import pwd
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from support.measured import measured
@@ -16,6 +17,7 @@ from support.repositories import make_repository
 
 from analysis.errors import AnalysisError
 from bench import provenance
+from bench.check_device.progress import Stages
 from bench.cli import COMMANDS, main
 from bench.compilation.compiler import Compiled
 from bench.isolation import Ended
@@ -67,6 +69,8 @@ CALLS = {
         "--only layer_norm --architecture sm_80 --jobs 1 --out {out}", 1, "kernels.json"
     ),
     "tune": Call("--store none operators", 2),
+    # Its process is replaced by one whose only stage fails.
+    "check-device": Call("--only versions --out {out}/check", 1, "check/stages.json"),
     # Its baseline has other peaks.
     "gate": Call(
         "--cases {inputs}/sweep.toml --baseline {inputs}/baseline.json --jobs 1 "
@@ -119,6 +123,7 @@ def call(inputs, tmp_path, monkeypatch):
         "bench.compilation.compiler.compile_all",
         lambda specimens, jobs, done: [Compiled(s, None, "broken", 0.0, False) for s in specimens],
     )
+    monkeypatch.setattr("bench.check_device.supervisor.run_isolated", failed_check)
     monkeypatch.setattr(provenance, "git_state", lambda: COMMIT)
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -133,6 +138,15 @@ def call(inputs, tmp_path, monkeypatch):
         return status
 
     return run
+
+
+def failed_check(command, **_):
+    """End as the process of a device check would whose stage found a fault."""
+    request = json.loads(Path(command[-1]).read_text(encoding="utf-8"))
+    states = Stages(Path(request["folder"]), "identity")
+    states.start("versions", 1.0, 2.0)
+    states.end("versions", 2.0, "failed", "wrong")
+    return Ended(0, None, 0.1, 2**20, "")
 
 
 def left_by_its_reader():
