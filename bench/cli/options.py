@@ -146,6 +146,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def minutes(text: str) -> float:
+    """Return a time in minutes as a type of argument: more than nothing, and finite."""
+    value = float(text)
+    if not 0 < value <= _LONGEST_S / 60:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0 to {_LONGEST_S / 60:.3g} min")
+    return value
+
+
 def program() -> list[str]:
     """Return the words that call this program as it was called, for commands to copy."""
     path = Path(sys.argv[0])
