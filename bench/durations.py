@@ -121,7 +121,8 @@ class Durations:
             return self._exact[point]
         nearer: tuple[Callable[[Point], bool], ...] = (
             lambda p: p.pair == point.pair and p.kind == point.kind and p.ranks == point.ranks,
-            lambda p: (p.workload, p.kind) == (point.workload, point.kind),
+            lambda p: p.pair == point.pair and p.kind[:2] == point.kind[:2],
+            lambda p: (p.workload, p.kind[:2]) == (point.workload, point.kind[:2]),
         )
         for is_near in nearer:
             by_size: dict[float, list[float]] = {}

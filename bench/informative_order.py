@@ -114,9 +114,9 @@ class InformativeOrder:
 
 def _spans(
     points: Sequence[Point], value: Callable[[Point], float]
-) -> dict[tuple[str, tuple[str, str]], float]:
+) -> dict[tuple[str, tuple[str, str, str]], float]:
     """Return the ratio of the largest to the smallest value in each kind."""
-    values: dict[tuple[str, tuple[str, str]], list[float]] = {}
+    values: dict[tuple[str, tuple[str, str, str]], list[float]] = {}
     for point in points:
         values.setdefault((point.workload, point.kind), []).append(max(value(point), 1.0))
     return {kind: max(found) / min(found) for kind, found in values.items()}

@@ -14,7 +14,8 @@ class Point(NamedTuple):
     Attributes:
         workload: Name of its workload.
         backend: Implementation; empty for a workload that has none to choose.
-        kind: Series and variant of the workload, which say everything but backend and size.
+        kind: Series, variant, and every choice of the workload's that is a name (as an entry, a
+            crop, a preset) or a yes or no: what tells cases apart beside backend and sizes.
         size: Problem size, as figures are plotted against it.
         ranks: Number of processes.
         replicate: Number among its like.
@@ -22,7 +23,7 @@ class Point(NamedTuple):
 
     workload: str
     backend: str
-    kind: tuple[str, str]
+    kind: tuple[str, str, str]
     size: float
     ranks: int
     replicate: int = 0
@@ -43,16 +44,19 @@ def point_of(workload: Workload, config: Config, ranks: int, replicate: int = 0)
 
     Args:
         workload: Its workload.
-        config: Every axis of the workload.
+        config: Its axes; what is left out has its default, as in records of earlier versions.
         ranks: Number of processes.
         replicate: Number among its like.
     """
-    usual = {axis.name: axis.default for axis in workload.axes if axis.name == BACKEND}
-    labels = workload.labels(config | usual)
+    defaults = {axis.name: axis.default for axis in workload.axes}
+    usual = {BACKEND: defaults[BACKEND]} if BACKEND in defaults else {}
+    values = defaults | config | usual
+    labels = workload.labels(values)
+    names = (str(values[name]) for name, value in defaults.items() if isinstance(value, str | bool))
     return Point(
         workload=workload.name,
         backend=str(config.get(BACKEND, "")),
-        kind=(str(labels.get("series", "")), str(labels.get("variant", ""))),
+        kind=(str(labels.get("series", "")), str(labels.get("variant", "")), " ".join(names)),
         size=float(labels.get("tokens", 0)),
         ranks=ranks,
         replicate=replicate,
