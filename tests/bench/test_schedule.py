@@ -182,9 +182,7 @@ def foldperf(tmp_path, capsys):
     return run
 
 
-def test_budget_covers_each_pair_and_leaves_the_rest_to_the_next_run(
-    machine, foldperf, tmp_path
-):
+def test_budget_covers_each_pair_and_leaves_the_rest_to_the_next_run(machine, foldperf, tmp_path):
     status, out, err = foldperf("--budget", "1")
     assert status == 0
     assert sorted(machine.started[:2]) == [("operators", 40), ("transformer", 32)]
