@@ -33,7 +33,8 @@ _STEP_S = 0.5
 _PADDING_S = 1.0
 # Slopes of log duration over log size that measured sizes are extended by.
 _SLOPES = (0.0, 3.0)
-_SINGLE_SLOPE = 1.0
+# The same where one size alone is known: steps grow faster, and a part is constant.
+_SLOPE_UP, _SLOPE_DOWN = 1.0, 0.5
 # Statuses of cases whose duration says how long their like take.
 _INFORMATIVE = frozenset({"ok", "timeout"})
 
@@ -111,6 +112,13 @@ class Durations:
         """Return whether a case of the same workload was observed."""
         return any(observed.point.workload == point.workload for observed in self._observations)
 
+    def knows_kind(self, point: Point) -> bool:
+        """Return whether a case of the same workload and kind was observed."""
+        return any(
+            (observed.point.workload, observed.point.kind) == (point.workload, point.kind)
+            for observed in self._observations
+        )
+
     def estimate(self, point: Point, protocol: Mapping[str, Any]) -> float:
         """Return the seconds that a case probably takes."""
         ratio = self._ratio(point._replace(replicate=0))
@@ -170,7 +178,8 @@ def _at_size(ratios: Mapping[float, float], size: float) -> float:
     if size in ratios or size <= 0 or sizes[0] <= 0:
         return ratios.get(size, median(ratios.values()))
     if len(sizes) == 1:
-        return ratios[sizes[0]] * (size / sizes[0]) ** _SINGLE_SLOPE
+        slope = _SLOPE_UP if size > sizes[0] else _SLOPE_DOWN
+        return ratios[sizes[0]] * (size / sizes[0]) ** slope
     low, high = next((pair for pair in pairwise(sizes) if size < pair[1]), (sizes[-2], sizes[-1]))
     slope = math.log(ratios[high] / ratios[low]) / math.log(high / low)
     if low < size < high:

@@ -11,9 +11,11 @@ one is the first by these criteria, in turn:
 4. its group lies farthest from every group that has begun (a maximin design): other workloads, then
    other series and variants count more than sizes and ranks, which are compared by their logarithms
    over their range in the sweep, so that the ends of the axes come before the middles;
-5. fewer ranks, lower replicates; the largest size that its share of the time left allows, which is
-   that time over the number of pairs without a case, else the smallest;
-6. the sweep's own order, which its seed decides.
+5. fewer ranks, lower replicates;
+6. of a kind that has not begun the smallest size; but if it is known how long cases of the kind
+   take, the largest size that ends within its share of the time left, which is that time over the
+   number of pairs without a case, else the smallest;
+7. the shorter duration; and last the sweep's own order, which its seed decides.
 """
 
 import math
@@ -38,6 +40,7 @@ class InformativeOrder:
         self._points = points
         self._left = set(range(len(points)))
         self._begun: set[Point] = set()
+        self._begun_kinds: set[tuple[object, ...]] = set()
         # Distance of each case's group from those that have begun.
         self._distance = [math.inf] * len(points)
         # Whether each pair with a case has one that is not too large.
@@ -67,15 +70,19 @@ class InformativeOrder:
         if point.group in self._begun:
             return
         self._begun.add(point.group)
+        self._begun_kinds.add((point.workload, point.kind))
         for other in self._left:
             distance = self._between(self._points[other].group, point.group)
             self._distance[other] = min(self._distance[other], distance)
 
-    def next(self, seconds: Callable[[int], float], left_s: float) -> int | None:
+    def next(
+        self, seconds: Callable[[int], float], known: Callable[[int], bool], left_s: float
+    ) -> int | None:
         """Return the number of the case to run next; None if none can end in time.
 
         Args:
             seconds: Estimated duration of a case by its number.
+            known: Whether the estimate comes from cases of its kind.
             left_s: Time left.
         """
         durations = {index: seconds(index) for index in self._left}
@@ -85,7 +92,11 @@ class InformativeOrder:
 
         def criteria(index: int) -> tuple[float, ...]:
             point = self._points[index]
-            fits = durations[index] <= share_s
+            size = 0.0
+            if (point.workload, point.kind) not in self._begun_kinds:
+                fits = known(index) and durations[index] <= share_s
+                # Any size that fits comes before any that does not.
+                size = -point.size - 1.0 if fits else point.size
             return (
                 point.size >= self._too_large.get((*point.pair, point.kind), math.inf),
                 self._pairs.get(point.pair, -1),
@@ -93,8 +104,8 @@ class InformativeOrder:
                 -self._distance[index],
                 point.ranks,
                 point.replicate,
-                not fits,
-                -point.size if fits else point.size,
+                size,
+                durations[index],
                 index,
             )
 

@@ -71,7 +71,7 @@ class Schedule:
     def next(self) -> int | None:
         """Return the number of the case to run next; None if none is left or fits the budget."""
         if self._budget is not None:
-            return self._order.next(self.estimate, self._budget.left_s)
+            return self._order.next(self.estimate, self._is_known, self._budget.left_s)
         return next(iter(self._order.left), None)
 
     def allows(self, seconds: float) -> bool:
@@ -81,6 +81,9 @@ class Schedule:
     def estimate(self, index: int) -> float:
         """Return the seconds that a case probably takes."""
         return self._durations.estimate(self._points[index], self._protocols[index])
+
+    def _is_known(self, index: int) -> bool:
+        return self._durations.knows_kind(self._points[index])
 
     def seconds_left(self) -> float:
         """Return the seconds that the run probably goes on; no more than its budget's."""
@@ -112,7 +115,7 @@ class Schedule:
         if self._budget is None:
             return self._order.left
         left_s, order = self._budget.left_s, []
-        while (index := self._order.next(self.estimate, left_s)) is not None:
+        while (index := self._order.next(self.estimate, self._is_known, left_s)) is not None:
             order.append(index)
             left_s -= self.estimate(index)
             self._order.ended(index, "ok")

@@ -24,10 +24,10 @@ def points(*backends, sizes=SIZES, workload="fold", kind=("fold full", "bfloat16
     ]
 
 
-def run(found, status=lambda point: "ok", seconds=lambda point: 1.0, left_s=math.inf):
+def run(found, status=lambda point: "ok", seconds=lambda point: 1.0, left_s=math.inf, known=True):
     """Run all cases; returns their points in order."""
     order, done = InformativeOrder(found), []
-    while (index := order.next(lambda k: seconds(found[k]), left_s)) is not None:
+    while (index := order.next(lambda k: seconds(found[k]), lambda k: known, left_s)) is not None:
         order.ended(index, status(found[index]))
         done.append(found[index])
     return done
@@ -66,7 +66,7 @@ def test_order_is_a_function_of_the_cases(found):
 
 def test_ends_of_the_size_axis_come_before_the_middles():
     done = run(points("triton"))
-    assert [point.size for point in done] == [768, 128, 384, 256, 512, 640]
+    assert [point.size for point in done] == [768, 128, 256, 512, 384, 640]
 
 
 def test_backends_are_compared_at_the_same_size():
@@ -102,11 +102,15 @@ def test_replicates_come_last():
 
 def test_sizes_above_one_that_ran_out_of_memory_come_last():
     found = points("a", sizes=[64, 128, 256, 512, 1024, 2048, 4096])
-    sizes = [point.size for point in run(found, lambda p: "oom" if p.size > 100 else "ok")]
-    assert sizes[:5] == [4096, 64, 512, 256, 128], "the limit is bisected"
-    assert sorted(sizes[5:]) == [1024, 2048]
-    sizes = [point.size for point in run(found)]
-    assert sizes[:4] == [4096, 64, 512, 2048]
+
+    def sizes(limit):
+        def status(point):
+            return "oom" if point.size > limit else "ok"
+
+        return [point.size for point in run(found, status, lambda point: 9999 - point.size)]
+
+    assert sizes(100) == [4096, 64, 512, 256, 128, 2048, 1024]
+    assert sizes(9999)[:5] == [4096, 64, 512, 2048, 1024]
 
 
 def test_pair_without_a_measurement_goes_on_before_others():
@@ -124,10 +128,23 @@ def test_first_size_is_the_largest_in_its_share_of_the_time():
     assert [point.size for point in done] == [128, 128], "none fits its share: the smallest"
 
 
+def test_first_size_is_the_smallest_when_no_duration_is_known():
+    found = points("a", "b", workload="fold") + points("a", workload="text")
+    done = run(found, seconds=lambda point: point.size, known=False)
+    assert [point.size for point in done[:3]] == [128, 128, 128]
+    assert {point.size for point in done[3:6]} == {768}
+
+
+def test_shorter_case_comes_first_when_two_tell_as_much():
+    found = points("a", workload="fold") + points("a", workload="text")
+    done = run(found, seconds=lambda p: p.size * (1 + (p.workload == "fold")), known=False)
+    assert [point.workload for point in done[:4]] == ["text", "fold"] * 2
+
+
 def test_case_that_takes_longer_than_what_is_left_is_not_chosen():
     order = InformativeOrder(points("a"))
-    assert order.next(lambda index: 10.0, 9.0) is None
-    assert order.next(lambda index: 10.0, 10.0) is not None
+    assert order.next(lambda index: 10.0, lambda index: True, 9.0) is None
+    assert order.next(lambda index: 10.0, lambda index: True, 10.0) is not None
     order.leave_out(0)
     assert order.left == [1, 2, 3, 4, 5]
 
@@ -136,7 +153,7 @@ def test_earlier_cases_count():
     found = points("a", "b")
     order = InformativeOrder(found)
     order.ended(found.index(points("a", sizes=[768])[0]), "ok")
-    index = order.next(lambda index: 1.0, 60.0)
+    index = order.next(lambda index: 1.0, lambda index: True, 60.0)
     assert found[index] == points("b", sizes=[768])[0]
 
 
