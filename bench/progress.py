@@ -14,7 +14,7 @@ from bench.guarded_output import guarded
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Counts finished pieces of work out of a total, and prints one line about each."""
+    """Counter of finished pieces of work out of a total, which prints one line about each."""
 
     def __init__(self, total: int, what: str, stream: TextIO | None = None) -> None:
         self._total, self._what = total, what

@@ -23,7 +23,7 @@ class Ranks:
 
     Attributes:
         rank: Its number.
-        count: How many there are.
+        count: Number of them.
         talk: The group that decisions go through; None with one rank.
     """
 
@@ -36,7 +36,7 @@ class Ranks:
         return self._reduce(flag if self.rank == 0 else False, dist.ReduceOp.MAX)
 
     def every(self, flag: bool) -> bool:
-        """Whether the answer is yes on every rank."""
+        """Return whether the answer is yes on every rank."""
         return self._reduce(flag, dist.ReduceOp.MIN)
 
     def total(self, seconds: float) -> float:

@@ -39,7 +39,7 @@ def unsupported_reason(backend: str, device: torch.device) -> str | None:
 
 
 class Backends:
-    """The choice of one program, and what came of it since it was made."""
+    """Choice of one program, and the calls and fallbacks since it was made."""
 
     def __init__(self, chosen: str) -> None:
         """`chosen` is a value of `AXIS`; the default is the best for the device."""
@@ -63,7 +63,8 @@ class Backends:
     def notes(self) -> dict[str, Any]:
         """See `workloads.workload.Program`.
 
-        What fell back, and why; kernels that were tuned; what gives other bits the next time.
+        Operators that fell back, and why; kernels that were tuned; operators that give other bits
+        the next time.
         """
         new = ops.fallbacks() - self._fallbacks_before
         fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]

@@ -166,7 +166,7 @@ def program() -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Prints strict JSON."""
+    """Print strict JSON."""
     print(json.dumps(value, indent=1, allow_nan=False))
 
 

@@ -160,7 +160,7 @@ def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int
 
 
 class Reporter:
-    """Prints a line a step on a terminal, a line every tenth of the run elsewhere."""
+    """Printer of a line a step on a terminal, a line every tenth of the run elsewhere."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
