@@ -14,7 +14,7 @@ from bench.guarded_output import guarded
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Counts finished pieces of work out of a total, and prints one line about each."""
+    """Counter of finished pieces of work out of a total, which prints one line about each."""
 
     def __init__(self, total: int, what: str, stream: TextIO | None = None) -> None:
         self._total, self._what = total, what
@@ -22,6 +22,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._done = self._timed = 0
         self._spent = 0.0
         self._started = time.monotonic()
+        self._expected: float | None = None
         self._bar: Any = None
         self._task: Any = None
 
@@ -40,14 +41,25 @@ class Progress(AbstractContextManager["Progress"]):
         if self._bar:
             self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line that is about no piece of work."""
+        if self._bar:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def expect(self, seconds_left: float) -> None:
+        """Take the time left from the caller, who knows more than the mean of what is done."""
+        self._expected = seconds_left
+
     def start(self, title: str) -> None:
-        """A piece of work begins."""
+        """Note that a piece of work begins."""
         self._started = time.monotonic()
         if self._bar:
             self._bar.update(self._task, description=title[:60])
 
     def finish(self, line: str) -> None:
-        """The piece of work is done; `line` says how it went."""
+        """Note that the piece of work is done; `line` says how it went."""
         now = time.monotonic()
         self._timed += 1
         self._spent += now - self._started
@@ -55,15 +67,15 @@ class Progress(AbstractContextManager["Progress"]):
         self.skip(line)
 
     def skip(self, line: str) -> None:
-        """A piece of work needed no doing, and does not count in the mean time."""
+        """Note a piece of work that needed no doing; it does not count in the mean time."""
         self._done += 1
         if self._bar:
-            self._bar.console.print(line, highlight=False, markup=False)
+            self.say(line)
             self._bar.update(self._task, completed=self._done)
         else:
             known = self._timed and self._done < self._total
-            left = f", {_span(self.seconds_left())} left" if known else ""
-            print(f"[{self._done}/{self._total}{left}] {line}", file=self._stream, flush=True)
+            left = f", {span(self.seconds_left())} left" if known else ""
+            self.say(f"[{self._done}/{self._total}{left}] {line}")
 
     def note(self, line: str) -> None:
         """Print a line about the piece of work that is under way."""
@@ -73,7 +85,9 @@ class Progress(AbstractContextManager["Progress"]):
             print(line, file=self._stream, flush=True)
 
     def seconds_left(self) -> float:
-        """The pieces left at the mean time of those done."""
+        """Return the time left: as expected, else by the mean time of the pieces done. Unit: s."""
+        if self._expected is not None:
+            return self._expected
         return self._spent / max(self._timed, 1) * (self._total - self._done)
 
     def _start_bar(self) -> None:
@@ -93,8 +107,8 @@ class Progress(AbstractContextManager["Progress"]):
         self._task = self._bar.add_task(self._what, total=self._total)
 
 
-def _span(seconds: float) -> str:
-    """Seconds for people: 7 s, 3 min, 2.5 h."""
+def span(seconds: float) -> str:
+    """Return seconds in words: 7 s, 3 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

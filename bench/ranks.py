@@ -19,11 +19,11 @@ from bench.metrics import METRICS, Over, median_interval
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among those that work on the case; by default the only one.
+    """Position of this process among those that work on a case; by default the only one.
 
     Attributes:
         rank: Its number.
-        count: How many there are.
+        count: Number of them.
         talk: The group that decisions go through; None with one rank.
     """
 
@@ -36,7 +36,7 @@ class Ranks:
         return self._reduce(flag if self.rank == 0 else False, dist.ReduceOp.MAX)
 
     def every(self, flag: bool) -> bool:
-        """Return true if the answer is yes on every rank."""
+        """Return whether the answer is yes on every rank."""
         return self._reduce(flag, dist.ReduceOp.MIN)
 
     def total(self, seconds: float) -> float:
@@ -59,7 +59,7 @@ ALONE = Ranks()
 
 
 def join(device: torch.device, timeout_s: float) -> Ranks:
-    """Joins the processes that `torchrun` started with this one; alone if it did not."""
+    """Join the processes that `torchrun` started with this one; alone if it did not."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
@@ -87,13 +87,15 @@ def energy_domains(devices: Sequence[Mapping[str, Any]]) -> list[object]:
 
 
 def merged(results: Sequence[dict[str, Any]], domains: Sequence[object]) -> dict[str, Any]:
-    """One result of the results of all ranks.
+    """Return one result of the results of all ranks.
 
     Facts, counts and notes are those of rank 0; every metric has the figure of each rank.
 
     Args:
-        results: What `bench.measure.measure` gave on each rank, in order.
-        domains: What each rank's energy counter counts; ranks that share one count it once.
+        results: Result of `bench.measure.measure` on each rank, in order.
+        domains: Name for what each rank's energy counter counts. Ranks that share one count it
+            once; one that cannot read it is covered by another that can, as on modules whose first
+            die alone reports.
     """
     if len(results) == 1:
         return dict(results[0])
@@ -119,11 +121,15 @@ def _merged_metric(
     out = {**(parts[0] or {}), "ranks": values}
     flags = [flag for part in parts if part for flag in part["flags"]]
     out["flags"] = list(dict.fromkeys(flags))
+    covered = {d for d, value in zip(domains, values, strict=True) if value is not None}
     for rank, value in enumerate(values):
-        if value is None:
+        if value is None and not (kind.over_ranks == "device sum" and domains[rank] in covered):
             reason = (parts[rank] or {"reason": "it was not measured"})["reason"]
             nothing = {"value": None, "reason": f"rank {rank}: {reason}", "n": 0, "ci": None}
             return out | nothing | {"samples": [], "quality": "missing"}
+    # That of a rank that has a figure.
+    first = next(part for part in parts if part and part["value"] is not None)
+    out |= {name: first[name] for name in ("method", "n", "quality", "reason")}
     if any(part and part["quality"] == "degraded" for part in parts):
         out["quality"] = "degraded"
     out["method"] = f"{out['method']}; {_WORDS[kind.over_ranks]} {len(parts)} ranks"
@@ -156,8 +162,11 @@ def _over(rule: Over, values: Sequence[Any], domains: Sequence[object]) -> Any:
         return sum(values)
     if rule == "mean":
         return fmean(values)
-    shares = [list(domains).count(domain) for domain in domains]
-    return sum(value / share for value, share in zip(values, shares, strict=True))
+    readings: dict[object, list[float]] = {}
+    for domain, value in zip(domains, values, strict=True):
+        if value is not None:
+            readings.setdefault(domain, []).append(value)
+    return sum(fmean(shared) for shared in readings.values())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

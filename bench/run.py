@@ -1,8 +1,8 @@
-"""Running a sweep: each case in its own process, each outcome a record.
+"""Run of a sweep: each case in its own process, each outcome a record.
 
-A case is known by (cell, replicate, protocol, inputs, code, machine, software). What the folder
-holds already is not run again, so that a sweep that was killed goes on where it stopped, and an
-edit never meets a stale record. What ended at a limit runs again under another limit, and what was
+What the folder holds already (`bench.case_records` says when two cases are the same) is not run
+again, so that a sweep that was killed goes on where it stopped, and an edit never meets a stale
+record. What ended at a limit runs again under another limit, and what was
 measured of uncommitted source runs again once it is committed. A case that reaches its time limit
 on a machine that has become slower is tried once more (`bench.time_limits`).
 """
@@ -10,44 +10,41 @@ on a machine that has become slower is tried once more (`bench.time_limits`).
 import json
 import os
 import sys
-import sysconfig
 import tempfile
-import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench import provenance
-from bench.devices import Device, find_device
+from bench.case_environment import case_environment
+from bench.case_records import CaseRecords
+from bench.durations import known_durations
 from bench.errors import StorageError, UsageError
 from bench.isolation import Ended, run_isolated
-from bench.metrics import METRIC_FIELDS
-from bench.progress import Progress
-from bench.ranks import energy_domains, merged
-from bench.record import SCHEMA, STATUSES, Record, metric
+from bench.progress import Progress, span
+from bench.record import Record, metric
 from bench.record_file import RECORDS, RecordFile
-from bench.sweep import Case, Sweep, digest
+from bench.schedule import Budget, Schedule
+from bench.sweep import Case, Sweep
 from bench.time_limits import TimeLimit, TimeLimits
 from bench.unmeasured import Plan, PlannedCase, Unmeasured, find_unmeasured
-from workloads.workload import Catalogue, Facts
+from bench.verdict import verdict
+from workloads.workload import Catalogue
 
-_VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
-_PARTS = ("metrics", "telemetry", "facts", "outcome", "breakdown", "notes")
-_FACTS = {field.name for field in fields(Facts)}
-_DEVICE_IDENTITY = ("kind", "name", "uuid_hash", "driver", "power_cap_w", "partition", "ecc")
-_IDENTITY = ("cpu", "cores", "hostname_hash")
+# Note of a record whose case could not run, which was known without starting it.
+_NOT_STARTED = "not_started"
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What running a sweep came to.
+    """Outcome of a run of a sweep.
 
     Attributes:
-        statuses: How many cases ended with each status, now or before.
-        ran: How many of them ran now.
+        statuses: Number of cases that ended with each status, now or before.
+        ran: Number of those that ran now.
         path: The file of records.
         unmeasured: Cases without a measurement; None if there are none.
     """
@@ -59,13 +56,13 @@ class Summary:
 
 
 class Runner:
-    """Runs cases on this machine and makes records of them."""
+    """Runner of a sweep's cases on this machine, which makes records of them."""
 
     def __init__(self, sweep: Sweep, folder: Path, store: Path, catalogue: Catalogue) -> None:
-        """Looks at the machine.
+        """Look at the machine.
 
         Raises:
-            UsageError: a case wants a device that is not there.
+            UsageError: the device that the cases want is not there.
             WorkloadError: inputs of a case are not there.
         """
         self._sweep = sweep
@@ -73,163 +70,154 @@ class Runner:
         self._file = RecordFile(folder / RECORDS)
         self._store = store
         self._catalogue = catalogue
-        self._devices: dict[tuple[str, int], Device] = {
-            (case.device, index): find_device(case.device, index)
-            for case in sweep.cases
-            for index in range(case.ranks)
-        }
-        self._git = provenance.git_state()
-        self._host = provenance.host()
-        self._software = provenance.software()
-        self._source = provenance.source_sha256()
-        self._environment = provenance.environment()
-        self._inputs = {
-            _config_id(case): catalogue[case.workload].inputs(case.config, store)
-            for case in sweep.cases
-        }
+        self._case_records = CaseRecords(sweep, store, catalogue)
+        self._placement = self._case_records.placement
 
     @property
     def git(self) -> dict[str, Any]:
         """Commit of the source that is measured, as records have it."""
-        return self._git
+        return self._case_records.git
 
     def run(
-        self, progress: Progress, command: Sequence[str], retry: Collection[str] = ()
+        self,
+        progress: Progress,
+        command: Sequence[str],
+        retry: Collection[str] = (),
+        budget: Budget | None = None,
     ) -> Summary:
         """Run the cases without a record.
 
         Args:
             progress: Gets a line for every case.
-            command: The words that run this sweep, without `retry`, for people to copy.
+            command: The words that run this sweep, without `retry` and `budget`, to be copied.
             retry: Statuses whose records are dropped first, so that their cases run again.
+            budget: Time for all of it; what does not fit is left for another run.
 
         Raises:
             StorageError: records cannot be written; those written before are intact.
             UsageError: the source was edited meanwhile; those written before are intact.
         """
-        planned = [PlannedCase(self.key(case), case.title) for case in self._sweep.cases]
-        plan = Plan(self._sweep.name, tuple(command), tuple(planned))
+        keys = [self.key(case) for case in self._sweep.cases]
+        planned = map(PlannedCase, keys, (case.title for case in self._sweep.cases))
+        seconds = None if budget is None else budget.seconds
+        plan = Plan(self._sweep.name, tuple(command), tuple(planned), seconds)
+        statuses: Counter[str] = Counter()
+        ran = 0
         with self._file.locked():
-            keys = {case.key for case in planned}
-            self._file.forget(
-                lambda record: (
-                    record["key"] in keys and (record["status"] in retry or self._outdated(record))
-                )
-            )
+            schedule = self._schedule(budget)
+            impossible = self._impossible(keys)
+            self._forget(keys, retry, impossible)
             plan.write(self._file.path.parent)
-            done = {record["key"]: record["status"] for record in self._file.records()}
-            statuses: Counter[str] = Counter()
-            ran = 0
             with progress:
-                for index, case in enumerate(self._sweep.cases):
-                    key = planned[index].key
+                for status in self._settled(keys, impossible, schedule, progress):
+                    statuses[status] += 1
+                if line := schedule.description(span):
+                    progress.say(line)
+                while (number := schedule.next()) is not None:
+                    case = self._sweep.cases[number]
                     progress.start(case.title)
-                    if key in done:
-                        statuses[done[key]] += 1
-                        progress.skip(f"{done[key]:<11} {case.title} (recorded before)")
-                        continue
-                    record = self._record(case, key, index)
+                    record = self._record(case, keys[number], number, schedule)
                     self._file.append(record)
-                    done[key] = record["status"]
+                    schedule.ended(number, record["status"], record["duration_s"])
                     statuses[record["status"]] += 1
                     ran += 1
+                    progress.expect(schedule.seconds_left())
                     progress.finish(_line(case, record))
         unmeasured = find_unmeasured(plan, self._file.path)
         return Summary(dict(statuses), ran, self._file.path, unmeasured)
 
-    def key(self, case: Case) -> str:
-        """What tells a case's record from every other."""
-        foreign = self._foreign(case)
-        # Of another package's workload the rest of what is installed may be a part.
-        packages = foreign and self._software["packages_sha256"]
-        device = self._devices[case.device, 0].describe().as_json()
-        return digest(
-            {
-                "cell": self.cell_id(case),
-                "replicate": case.replicate,
-                "protocol": asdict(case.protocol),
-                "seed": case.seed,
-                "inputs": self._inputs[_config_id(case)],
-                "code": [self._source, foreign, packages],
-                "machine": {name: self._host[name] for name in _IDENTITY},
-                "device": {name: device[name] for name in _DEVICE_IDENTITY},
-                "software": {name: self._software[name] for name in _VERSIONS},
-                "environment": self._environment,
-            }
+    def _impossible(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return the reason of each case that cannot run here, by its key."""
+        reasons = map(self._placement.unsupported_reason, self._sweep.cases)
+        return {key: reason for key, reason in zip(keys, reasons, strict=True) if reason}
+
+    def _forget(
+        self, keys: Sequence[str], retry: Collection[str], impossible: Collection[str]
+    ) -> None:
+        """Drop the records of this sweep's cases that are to run again."""
+        known = set(keys)
+        self._file.forget(
+            lambda record: (
+                record["key"] in known
+                and (record["status"] in retry or self._outdated(record, impossible))
+            )
         )
 
-    def _foreign(self, case: Case) -> str | None:
-        return provenance.foreign_sha256(type(self._catalogue[case.workload]).__module__)
+    def _settled(
+        self,
+        keys: Sequence[str],
+        impossible: Mapping[str, str],
+        schedule: Schedule,
+        progress: Progress,
+    ) -> Iterator[str]:
+        """Yield the status of each case that is recorded or cannot run, and take it out.
 
-    def _outdated(self, record: Record) -> bool:
-        """Whether a case ended at a limit that is another now, or can now be traced to a commit."""
+        The latter are recorded as unsupported.
+        """
+        before = {record["key"]: record["status"] for record in self._file.records()}
+        for index, (key, case) in enumerate(zip(keys, self._sweep.cases, strict=True)):
+            if status := before.get(key):
+                schedule.recorded(index, status)
+                progress.skip(f"{status:<11} {case.title} (recorded before)")
+                yield status
+            elif reason := impossible.get(key):
+                schedule.leave_out(index)
+                record = self._unsupported(case, key, index, reason)
+                self._file.append(record)
+                progress.skip(_line(case, record))
+                yield record["status"]
+
+    def _schedule(self, budget: Budget | None) -> Schedule:
+        """Return the schedule of all cases, which knows the durations of earlier records."""
+        cases, runs = self._sweep.cases, self._file.path.parent.parent
+        device = self._placement.descriptions(cases[0])[0]
+        durations = known_durations(runs, self._catalogue, self._case_records.host, device)
+        return Schedule(cases, self._catalogue, durations, budget)
+
+    def key(self, case: Case) -> str:
+        """Return the name that a case's record has, and no other record."""
+        return self._case_records.key(case)
+
+    def cell_id(self, case: Case) -> str:
+        """Return the name of workload, axes, ranks and kind of device: no code, no machine."""
+        return self._case_records.cell_id(case)
+
+    def _outdated(self, record: Record, impossible: Collection[str]) -> bool:
+        """Return whether a recorded case would end otherwise now, or can be traced to a commit.
+
+        It ended at a limit that is another now, was not started for want of something that is
+        here now, or was measured of uncommitted source that is committed.
+        """
         protocol = record["protocol"]
         before = [protocol[name] for name in ("timeout_s", "memory_limit_bytes")]
         before.append(protocol.get("timeout_factor") is not None)
         sweep = self._sweep
         now = [sweep.timeout_s, sweep.memory_limit_bytes, sweep.scale_timeout]
         limited = record["status"] in {"timeout", "oom"} and before != now
-        return limited or (record["git"]["dirty"] is not False and self._git["dirty"] is False)
+        possible = record["notes"].get(_NOT_STARTED) and record["key"] not in impossible
+        committed = record["git"]["dirty"] is not False and self._case_records.git["dirty"] is False
+        return bool(limited or possible or committed)
 
-    def cell_id(self, case: Case) -> str:
-        """Workload, axes, ranks and kind of device: the case apart from code and machine."""
-        kind = self._devices[case.device, 0].describe().kind
-        return digest([case.workload, case.config, case.ranks, kind])
+    def _unsupported(self, case: Case, key: str, index: int, reason: str) -> Record:
+        """Return the record of a case that need not be started to know that it cannot run."""
+        result = {"status": "unsupported", "reason": reason, "notes": {_NOT_STARTED: True}}
+        nothing = Ended(0, None, 0.0, 0, "")
+        return self._case_records.record(case, key, index, datetime.now(UTC), None, result, nothing)
 
-    def _record(self, case: Case, key: str, index: int) -> Record:
+    def _record(self, case: Case, key: str, index: int, schedule: Schedule) -> Record:
+        """Run a case and return its record."""
         started, limit = datetime.now(UTC), self._limits.current
         result, ended = self._execute(case, limit)
-        if ended.cause == "timeout" and (longer := self._limits.longer()):
+        longer = self._limits.longer() if ended.cause == "timeout" else None
+        if longer and schedule.allows(longer.seconds):
             started, limit = datetime.now(UTC), longer
             result, ended = self._execute(case, limit)
-        if provenance.current_source_sha256() != self._source:
+        if provenance.current_source_sha256() != self._case_records.source:
             raise UsageError(
                 f"the source was edited while {case.title} ran, which is not recorded; run the "
                 "sweep again"
             )
-        workload = self._catalogue[case.workload]
-        return {
-            "schema": SCHEMA,
-            "run_id": uuid.uuid4().hex,
-            "key": key,
-            "cell_id": self.cell_id(case),
-            "sweep": self._sweep.name,
-            "replicate": case.replicate,
-            "status": result["status"],
-            "reason": result["reason"],
-            "started_at": started.isoformat(timespec="milliseconds"),
-            "duration_s": ended.seconds,
-            "workload": {
-                "name": case.workload,
-                "config": case.config,
-                "config_sha256": _config_id(case),
-                "labels": workload.labels(case.config),
-                "inputs": self._inputs[_config_id(case)],
-                "source_sha256": self._foreign(case),
-                "ranks": case.ranks,
-            },
-            "facts": result.get("facts"),
-            "git": self._git,
-            "source_sha256": self._source,
-            "host": self._host,
-            "devices": self._descriptions(case),
-            "software": self._software,
-            "environment": self._environment,
-            "protocol": asdict(case.protocol)
-            | {
-                "seed": case.seed,
-                "order_index": index,
-                "timeout_s": self._sweep.timeout_s,
-                "timeout_factor": limit.factor,
-                "memory_limit_bytes": self._sweep.memory_limit_bytes,
-                "watched_resident_bytes": ended.peak_resident_bytes,
-            },
-            "metrics": result.get("metrics", {}),
-            "telemetry": result.get("telemetry", {}),
-            "outcome": result.get("outcome", {}),
-            "breakdown": result.get("breakdown", {}),
-            "notes": result.get("notes", {}),
-        }
+        return self._case_records.record(case, key, index, started, limit, result, ended)
 
     def _execute(self, case: Case, limit: TimeLimit) -> tuple[dict[str, Any], Ended]:
         """Run the case process; return its result, or what became of it in its place."""
@@ -256,137 +244,15 @@ class Runner:
                     ],
                     timeout_s=limit.seconds,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
-                    environment=case_environment(case.ranks, self._host["cores"]),
+                    environment=case_environment(case.ranks, self._case_records.host["cores"]),
                 )
                 paths = [folder / f"result.json.{rank}" for rank in range(case.ranks)]
-                result = _verdict(ended, paths, limit, self._sweep, self._domains(case))
-                return result, ended
+                domains = self._placement.energy_domains(case)
+                most = self._sweep.memory_limit_bytes
+                return verdict(ended, paths, limit, most, domains), ended
         except OSError as error:
             place = error.filename or tempfile.gettempdir()
             raise StorageError(f"a case cannot be started: {place}: {error.strerror}") from None
-
-    def _descriptions(self, case: Case) -> list[dict[str, Any]]:
-        """The device of each rank."""
-        found = [self._devices[case.device, rank].describe() for rank in range(case.ranks)]
-        return [device.as_json() for device in found]
-
-    def _domains(self, case: Case) -> list[object]:
-        """Return what each rank's energy counter counts."""
-        return energy_domains(self._descriptions(case))
-
-
-def _config_id(case: Case) -> str:
-    return digest([case.workload, case.config])
-
-
-def case_environment(ranks: int, cores: int) -> dict[str, str]:
-    """Return this process's environment, in which a case imports what this process imports.
-
-    The working folder may hold packages of the same names, of a clone perhaps: it is searched only
-    if this process searches it, and then last. Several ranks share the cores, and a quota allows
-    fewer threads than there are cores, unless the user says how many threads each rank has.
-    """
-    paths = [str(provenance.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    if Path(sysconfig.get_path("purelib")).resolve() == provenance.ROOT:
-        # Searched anyway, and after the standard library.
-        paths = paths[1:]
-    if os.getcwd() in sys.path:
-        paths.append(os.getcwd())
-    limited = ranks > 1 or cores < len(os.sched_getaffinity(0))
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // ranks))} if limited else {}
-    search = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-    return threads | os.environ | search
-
-
-def _verdict(
-    ended: Ended,
-    paths: Sequence[Path],
-    limit: TimeLimit,
-    sweep: Sweep,
-    domains: Sequence[object],
-) -> dict[str, Any]:
-    """Return the result that the ranks of a case left, or why there is none."""
-    result = _verdict_of_ranks(ended, paths, limit, sweep, domains)
-    if result["status"] == "crash" and ended.memory_kill:
-        # A rank, or a process that it waits for: whatever came of that came of the kill.
-        return {"status": "oom", "reason": f"{ended.memory_kill} ({result['reason']})"}
-    return result
-
-
-def _verdict_of_ranks(
-    ended: Ended,
-    paths: Sequence[Path],
-    limit: TimeLimit,
-    sweep: Sweep,
-    domains: Sequence[object],
-) -> dict[str, Any]:
-    status, reason = _stopped(ended, limit, sweep.memory_limit_bytes)
-    if ended.cause:
-        return {"status": status, "reason": reason}
-    found = [_read_result(path) for path in paths]
-    failed = [
-        (path.stat().st_mtime_ns, rank, result)
-        for rank, (path, result) in enumerate(zip(paths, found, strict=True))
-        if isinstance(result, dict) and result["status"] != "ok"
-    ]
-    if failed and (not reason or len(paths) > 1):
-        # The first to fail is why the others then lost it, and the launcher ended them.
-        _, rank, result = min(failed, key=lambda each: each[:2])
-        who = f"rank {rank}: " if len(paths) > 1 else ""
-        return {"status": result["status"], "reason": who + result["reason"]}
-    if not reason:
-        results = [result for result in found if isinstance(result, dict)]
-        if len(results) == len(found):
-            return merged(results, domains)
-        reason = next(text for text in found if isinstance(text, str))
-    last = ended.last_line()
-    if status == "crash" and last:
-        reason = f"{reason}; it last said: {last}"
-    return {"status": status, "reason": reason}
-
-
-def _read_result(path: Path) -> dict[str, Any] | str:
-    """A rank's result, or what is wrong with it."""
-    try:
-        result = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        return "ended without a result"
-    except ValueError:
-        return "its result is not JSON"
-    return result if _is_result(result) else "its result is not of the expected form"
-
-
-def _stopped(ended: Ended, limit: TimeLimit, memory_limit_bytes: int) -> tuple[str, str]:
-    """Return status and reason of a case that did not end in good order; no reason if it did."""
-    if ended.cause == "timeout":
-        return "timeout", f"no result within {limit}"
-    if ended.cause == "memory":
-        gib, most = ended.peak_resident_bytes / 2**30, memory_limit_bytes / 2**30
-        return "oom", f"resident memory of {gib:.2f} GiB exceeded the limit of {most:g} GiB"
-    if ended.status < 0:
-        return "crash", f"killed by {ended.signal_name()}"
-    return "crash", f"ended with status {ended.status}" if ended.status else ""
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _is_result(result: Any) -> bool:
-    if not isinstance(result, dict) or result.get("status") not in STATUSES:
-        return False
-    if result["status"] != "ok":
-        return isinstance(result.get("reason"), str) and bool(result["reason"])
-    if not all(isinstance(result.get(part), dict) for part in _PARTS):
-        return False
-    metrics = result["metrics"]
-    return (
-        result["facts"].keys() == _FACTS
-        and "step_time_s" in metrics
-        and all(
-            isinstance(value, dict) and value.keys() == METRIC_FIELDS for value in metrics.values()
-        )
-    )
 
 
 def _line(case: Case, record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Sweeps: a TOML file that says which cases to run, and how.
+"""Sweeps: cases to run and the way to measure them, as a TOML file.
 
 ::
 
@@ -20,7 +20,8 @@
     workload = "alphafold3-trunk"
     axes = { preset = "tiny", tokens = [32, 64], entry = ["1ubq", "8vkf"] }
     exclude = [{ tokens = 64, entry = "1ubq" }]
-    ranks = [1, 2]                # processes that work on a case together; 1 if left out
+    ranks = [1, 2]                # processes that work on a case together; 1 if left out.
+                                  # More than there are devices or cores are unsupported.
     protocol = { timed_steps = 50 }  # of warmup_steps, timed_steps, counts, energy_s
 
     [[case]]
@@ -70,10 +71,10 @@ class Case:
         workload: Its workload's name.
         config: Every axis of the workload.
         device: auto, cpu or cuda.
-        ranks: How many processes work on it together.
+        ranks: Number of processes that work on it together.
         replicate: Its number among its like.
         seed: Seed of everything random in it.
-        protocol: How it is measured.
+        protocol: Passes, numbers of steps and energy window.
     """
 
     title: str
@@ -92,7 +93,7 @@ class Sweep:
 
     Attributes:
         name: The file's name without its suffix.
-        description: What it is for.
+        description: Its purpose, in a sentence.
         cases: In the order in which they run.
         timeout_s: Longest time of a case, on an idle machine like the reference.
         scale_timeout: Whether the limit grows where this machine is slower (`bench.time_limits`).
@@ -131,7 +132,7 @@ def find_sweep(name_or_path: str) -> Path:
 
 
 def read_sweep(path: Path, catalogue: Catalogue, ranks: int | None = None) -> Sweep:
-    """Reads and checks a sweep.
+    """Read and check a sweep.
 
     Args:
         path: The file.

@@ -43,11 +43,13 @@ class Plan:
         sweep: The sweep's name.
         command: The words that run it, without ``--retry``.
         cases: All of its cases, in order.
+        budget_s: Time that the run had; None if it was to take as long as needed. Unit: s.
     """
 
     sweep: str
     command: tuple[str, ...]
     cases: tuple[PlannedCase, ...]
+    budget_s: float | None = None
 
     def write(self, folder: Path) -> None:
         """Write the plan beside the records of a folder.
@@ -74,10 +76,17 @@ class Unmeasured:
     cases: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        names = ", ".join(f"{title} ({status})" for title, status in self.cases)
+        named = self.cases
+        if self.plan.budget_s is not None:
+            # There may be very many, and it is clear why.
+            named = tuple(case for case in self.cases if case[1] != NO_RECORD)
+        parts = [f"{title} ({status})" for title, status in named]
+        if left := len(self.cases) - len(named):
+            minutes = (self.plan.budget_s or 0.0) / 60
+            parts.append(f"{left} left by a budget of {minutes:g} min")
         return (
             f"{len(self.cases)} of {len(self.plan.cases)} cases of {self.plan.sweep} are not "
-            f"measured: {names}; to run them: {shlex.join(self.command)}"
+            f"measured: {', '.join(parts)}; to run them: {shlex.join(self.command)}"
         )
 
     @property
@@ -125,10 +134,12 @@ def _read(path: Path) -> Plan | None:
     try:
         table: dict[str, Any] = json.loads(path.read_bytes())
         command: Sequence[object] = table["command"]
+        budget = table.get("budget_s")
         return Plan(
             str(table["sweep"]),
             tuple(map(str, command)),
             tuple(PlannedCase(str(case["key"]), str(case["title"])) for case in table["cases"]),
+            None if budget is None else float(budget),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

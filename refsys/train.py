@@ -4,61 +4,30 @@ A run is a function of its `RunConfig`. It writes ``log.jsonl``, a line a step, 
 stopped or killed run goes on from its last checkpoint with the same bits that it would have had.
 """
 
-import json
 import math
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
 from types import FrameType
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from refsys.alphafold3_step import AlphaFold3Training, stage
 from refsys.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
 from refsys.config import preset
 from refsys.data.store import Store
-from refsys.errors import ArgumentError, CheckpointError, DivergedError
-from refsys.files import parse_json, write_atomically
+from refsys.errors import ArgumentError, DivergedError
 from refsys.loading import Loading, batches, examples_of
 from refsys.precision import precision
 from refsys.run_config import TRUNK, WHOLE, RunConfig
+from refsys.stopwatch import PhaseTimer, phase_timer
+from refsys.training_log import Step, open_log
 from refsys.training_step import OptimizerConfig, Training, TrunkTraining
-
-LOG = "log.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the log says of a step.
-
-    Attributes:
-        step: Its number, from 0.
-        loss: Before the update.
-        losses: Its parts.
-        cycles: Recycling iterations.
-        drawn: What each place of the batch held: an entry, and the chains that its crop is about.
-        substituted: Why what was drawn before these could not be used.
-        batch: The batch's digest.
-        gradient_norm: Before clipping.
-        learning_rate: Of the update.
-        seconds: By phase.
-    """
-
-    step: int
-    loss: float
-    losses: dict[str, float]
-    cycles: int
-    drawn: list[str]
-    substituted: list[str]
-    batch: str
-    gradient_norm: float
-    learning_rate: float
-    seconds: dict[str, float]
 
 
 def train(
@@ -73,23 +42,23 @@ def train(
     on_step: Callable[[Step], None] = lambda step: None,
     on_phase: Callable[[int, str], None] = lambda step, phase: None,
 ) -> int:
-    """Trains until `steps` steps are done, going on from what `folder` holds.
+    """Train until `steps` steps are done, going on from what `folder` holds.
 
     SIGINT and SIGTERM stop it after the step in flight, with a checkpoint.
 
     Args:
-        config: What to compute.
+        config: Model, inputs and schedule.
         store: Prepared inputs.
         folder: Log and checkpoints.
         steps: Steps to have done at the end, earlier runs included.
         workers: Loader processes; 0 loads in this one. It changes no bit of the result.
-        device: Where to train.
+        device: Device to train on; the CPU if None.
         checkpoint_every: Steps between checkpoints.
         on_step: Called after each step.
         on_phase: Called before each phase but the loading with the step and the phase's name.
 
     Returns:
-        How many steps are done.
+        The number of steps that are done.
 
     Raises:
         ArgumentError: the model or the stage does not exist.
@@ -109,17 +78,18 @@ def train(
     if not found:
         _initialize(training, config)
     left = range(done, steps)
+    timer = phase_timer(device)
     with (
         _deterministic(),
         _stop_signal() as stopped,
-        _log(folder, done) as write,
+        open_log(folder, done) as write,
         closing(batches(examples, config, left, workers, device)) as loadings,
     ):
         saved = done
         for loading in loadings:
             draws = config.draws_of(done)
             examples.remember(draws, loading.loaded.drawn, loading.sent.host)
-            step = _step(training, loading, done, draws, device, on_phase)
+            step = _step(training, loading, done, draws, timer, on_phase)
             _check_finite(step, saved)
             done += 1
             write(step)
@@ -167,21 +137,19 @@ def _step(
     loading: Loading,
     step: int,
     draws: int,
-    device: torch.device,
+    timer: PhaseTimer,
     on_phase: Callable[[int, str], None],
 ) -> Step:
+    """Run a step; the host waits for the device once, at the end.
+
+    A phase that works on the host (`Training.host_phases`) waits for what it reads, beside that.
+    """
     loaded, sent, waited = loading
     batch = sent.arrived()
-    seconds = {"data": waited}
 
-    @contextmanager
-    def phase(name: str) -> Iterator[None]:
+    def phase(name: str) -> AbstractContextManager[None]:
         on_phase(step, name)
-        start = perf_counter()
-        yield
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds[name] = perf_counter() - start
+        return timer.phase(name)
 
     passing = training.begin(batch, draws)
     for name in training.forward_phases:
@@ -193,18 +161,29 @@ def _step(
         training.backward(loss)
     with phase("optimizer"):
         norm = training.update(step)
+        scalars = _on_host(loss, norm, *training.losses.values())
+    # The wait: before it, the scalars may not be there.
+    seconds = timer.read()
+    total, gradient_norm, *parts = scalars.tolist()
     return Step(
         step=step,
-        loss=float(loss.detach()),
-        losses={name: float(part) for name, part in training.losses.items()},
+        loss=total,
+        losses=dict(zip(training.losses, parts, strict=True)),
         cycles=training.cycles_of(draws),
         drawn=[place.name for place in loaded.drawn],
         substituted=[reason for place in loaded.drawn for reason in place.substituted],
         batch=loaded.digest,
-        gradient_norm=float(norm),
+        gradient_norm=gradient_norm,
         learning_rate=training.schedule.rate(step),
-        seconds=seconds,
+        seconds={"data": waited} | seconds,
     )
+
+
+def _on_host(*scalars: Tensor) -> Tensor:
+    """Return scalars as one float64 tensor on the host, into which the device may still write."""
+    together = torch.stack([scalar.detach().double() for scalar in scalars])
+    # To the host without blocking is to pinned memory.
+    return together.to("cpu", non_blocking=True)
 
 
 def _check_finite(step: Step, saved: int) -> None:
@@ -216,52 +195,9 @@ def _check_finite(step: Step, saved: int) -> None:
             )
 
 
-def logged(folder: Path, step: int) -> dict[str, Any] | None:
-    """What a run's log says of a step, None if it says nothing.
-
-    Raises:
-        CheckpointError: the log cannot be read.
-    """
-    path = folder / LOG
-    try:
-        lines = path.read_bytes().splitlines()
-        return dict(parse_json(lines[step])) if step < len(lines) else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: step {step}: unreadable ({error})") from None
-
-
-@contextmanager
-def _log(folder: Path, done: int) -> Iterator[Callable[[Step], None]]:
-    """Opens the log for appending, without lines of steps that are to be done again."""
-    path = folder / LOG
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = path.read_bytes().splitlines()[:done] if path.exists() else []
-        if len(kept) < done:
-            raise CheckpointError(f"{path}: has {len(kept)} lines; the checkpoint has {done} steps")
-        write_atomically(path, b"".join(line + b"\n" for line in kept))
-        file = os.open(path, os.O_WRONLY | os.O_APPEND)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
-
-    def write(step: Step) -> None:
-        line = json.dumps(asdict(step), allow_nan=False).encode() + b"\n"
-        try:
-            os.write(file, line)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
-
-    try:
-        yield write
-    finally:
-        os.close(file)
-
-
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Asks torch for the deterministic form of every operator."""
+    """Ask torch for the deterministic form of every operator."""
     # What cuBLAS needs to be deterministic; read when its first handle is made.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
@@ -278,7 +214,7 @@ def _deterministic() -> Iterator[None]:
 
 @contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields whether SIGINT or SIGTERM has come."""
+    """Yield a function that says whether SIGINT or SIGTERM has come."""
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

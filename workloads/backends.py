@@ -1,7 +1,11 @@
-"""Which implementations the operators of a program run on: chosen for it, and noted."""
+"""Implementations of a program's operators: the choice, and a note of what ran."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Any
+
+import torch
 
 from refsys import ops
 from refsys.ops import tuning
@@ -15,10 +19,27 @@ AXIS = Axis(
     meaning="implementation of the operators",
     choices=(DEFAULT, *BACKENDS),
 )
+# As Triton reads TRITON_INTERPRET.
+_YES = frozenset({"1", "true", "on", "yes", "y"})
+
+
+def unsupported_reason(backend: str, device: torch.device) -> str | None:
+    """Return why no operator can run on a backend on this device, None if some may.
+
+    Without it such a case would run on the reference, and be recorded under another name.
+    """
+    if backend != "triton":
+        return None
+    if find_spec("triton") is None:
+        return "backend=triton: triton is not installed"
+    interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in _YES
+    if device.type == "cpu" and not interpreted:
+        return "backend=triton needs an accelerator: its kernels do not run on a CPU"
+    return None
 
 
 class Backends:
-    """The choice of one program, and what came of it since it was made."""
+    """Choice of one program, and the calls and fallbacks since it was made."""
 
     def __init__(self, chosen: str) -> None:
         """`chosen` is a value of `AXIS`; the default is the best for the device."""
@@ -42,7 +63,8 @@ class Backends:
     def notes(self) -> dict[str, Any]:
         """See `workloads.workload.Program`.
 
-        What fell back, and why; kernels that were tuned; what gives other bits the next time.
+        Operators that fell back, and why; kernels that were tuned; operators that give other bits
+        the next time.
         """
         new = ops.fallbacks() - self._fallbacks_before
         fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]

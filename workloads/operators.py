@@ -129,6 +129,10 @@ class OperatorsWorkload(Workload):
             notes=("pointwise work, normalization and softmax are not counted as FLOPs",),
         )
 
+    def unsupported_reason(self, config: Config, device: torch.device) -> str | None:
+        """See `Workload`."""
+        return backends.unsupported_reason(str(config["backend"]), device)
+
     def build(self, config: Config, setting: Setting) -> "OperatorProgram":
         """See `Workload`."""
         operator, call, table = self.parts(config)

@@ -200,6 +200,10 @@ class StructureTraining(Workload):
             notes=self.notes(config),
         )
 
+    def unsupported_reason(self, config: Config, device: torch.device) -> str | None:
+        """See `Workload`."""
+        return backends.unsupported_reason(str(config["backend"]), device)
+
     def build(self, config: Config, setting: Setting) -> "TrainingProgram":
         """See `Workload`."""
         source = self.source(config, setting)

@@ -212,6 +212,16 @@ class Workload(ABC):
     def facts(self, config: Config) -> Facts:
         """The exact facts of a case, without allocating it."""
 
+    def unsupported_reason(self, config: Config, device: torch.device) -> str | None:
+        """Return why a case cannot run on a device, as far as that is known without building it.
+
+        Args:
+            config: Every axis.
+            device: The device of each of its ranks.
+        """
+        del config, device
+        return None
+
     @abstractmethod
     def build(self, config: Config, setting: Setting) -> Program:
         """The case's program.

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from bench.case_environment import case_environment
 from bench.cgroup import usable_cores, usable_memory_bytes
 from bench.check_device.plan import NAMES
 from bench.check_device.progress import Stages, StageState
@@ -18,7 +19,6 @@ from bench.check_device.worker import LOG, LOST_DEVICE, Request
 from bench.errors import BenchError, StorageError
 from bench.isolation import Ended, run_isolated
 from bench.progress import Progress
-from bench.run import case_environment
 
 COMMAND = (sys.executable, "-m", "bench.check_device.worker")
 # A stage may end by itself for so long after its deadline: a share of its time, and seconds.

@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.config import preset
     from refsys.data.store import Store
     from refsys.run_config import RunConfig
-    from refsys.train import LOG, train
+    from refsys.train import train
+    from refsys.training_log import LOG
 
     if arguments.steps < 2 * arguments.draws:
         raise UsageError(

@@ -147,8 +147,11 @@ def seconds(text: str) -> float:
 
 
 def minutes(text: str) -> float:
-    """Return a time as a type of argument, in minutes: more than nothing, and finite."""
-    return seconds(str(60 * float(text))) / 60
+    """Return a time in minutes as a type of argument: more than nothing, and finite."""
+    value = float(text)
+    if not 0 < value <= _LONGEST_S / 60:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0 to {_LONGEST_S / 60:.3g} min")
+    return value
 
 
 def program() -> list[str]:
@@ -163,7 +166,7 @@ def program() -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Prints strict JSON."""
+    """Print strict JSON."""
     print(json.dumps(value, indent=1, allow_nan=False))
 
 

@@ -11,11 +11,16 @@ from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.run import Runner
+    from bench.schedule import Budget
     from bench.sweep import Sweep
     from workloads.workload import Catalogue
 
 SUMMARY = "run a sweep: each case in its own process, each outcome a record"
-EXAMPLE = "foldperf run demo\n  foldperf run my-sweep.toml --retry crash timeout"
+EXAMPLE = (
+    "foldperf run demo\n"
+    "  foldperf run standard --budget 15\n"
+    "  foldperf run my-sweep.toml --retry crash timeout"
+)
 _NO_STORE = Path(os.devnull)
 
 
@@ -35,7 +40,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="STATUS",
         help="run again the cases that were recorded with these statuses",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the cases and stop")
+    parser.add_argument(
+        "--budget",
+        type=options.minutes,
+        metavar="MINUTES",
+        help="run the most informative cases first and begin none that cannot end in this time; "
+        "run again without it for the others (default: all cases, in the sweep's order)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the cases and an estimate of their time"
+    )
     parser.add_argument(
         "--ranks",
         type=options.at_least(1),
@@ -60,29 +74,67 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.errors import UsageError
     from bench.progress import Progress
     from bench.record import STATUSES
+    from bench.schedule import Budget
     from bench.sweep import find_sweep, read_sweep
     from workloads.catalogue import catalogue
 
     if unknown := set(arguments.retry) - set(STATUSES):
         raise UsageError(f"--retry {sorted(unknown)[0]}: choose of {', '.join(STATUSES)}")
+    budget = None if arguments.budget is None else Budget(arguments.budget * 60)
     workloads = catalogue()
     sweep = read_sweep(find_sweep(arguments.sweep), workloads, arguments.ranks)
     if arguments.timeout is not None:
         sweep = replace(sweep, timeout_s=arguments.timeout, scale_timeout=False)
     if arguments.dry_run:
-        for case in sweep.cases:
-            print(case.title)
+        _print_plan(sweep, workloads, arguments.results, budget)
         return 0
     runner = _runner(arguments, sweep, workloads)
     if warning := provenance.commit_warning(runner.git):
         print(f"foldperf: {warning}", file=sys.stderr)
     progress = Progress(len(sweep.cases), sweep.name)
-    summary = runner.run(progress, _command(arguments), arguments.retry)
+    summary = runner.run(progress, _command(arguments), arguments.retry, budget)
     counts = ", ".join(f"{count} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{counts}; {summary.ran} ran now; records in {summary.path}")
     if summary.unmeasured:
         print(summary.unmeasured)
     return 2 if _INCOMPLETE & summary.statuses.keys() else 0
+
+
+def _print_plan(
+    sweep: "Sweep", workloads: "Catalogue", results: Path, budget: "Budget | None"
+) -> None:
+    """Print the cases in the order in which they would run, and an estimate of their time.
+
+    Neither inputs nor a device have to be there. Cases that are recorded already are among them.
+    """
+    from bench import provenance
+    from bench.durations import known_durations
+    from bench.errors import UsageError
+    from bench.placement import Placement
+    from bench.progress import span
+    from bench.schedule import Schedule
+
+    host = provenance.host()
+    try:
+        placement = Placement(sweep.cases, workloads, host["cores"])
+    except UsageError as error:
+        for case in sweep.cases:
+            print(case.title)
+        print(
+            f"foldperf: {len(sweep.cases)} cases, none of which runs here: {error}", file=sys.stderr
+        )
+        return
+    device = placement.descriptions(sweep.cases[0])[0]
+    durations = known_durations(results / "runs", workloads, host, device)
+    schedule = Schedule(sweep.cases, workloads, durations, budget)
+    for index, case in enumerate(sweep.cases):
+        if reason := placement.unsupported_reason(case):
+            schedule.leave_out(index)
+            print(f"unsupported here: {case.title}: {reason}", file=sys.stderr)
+    line = schedule.description(span)
+    for index in range(len(sweep.cases)) if budget is None else schedule.plan():
+        print(sweep.cases[index].title)
+    print(line or "no case runs here", file=sys.stderr)
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:

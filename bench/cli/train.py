@@ -11,7 +11,7 @@ from bench.cli import faults, options
 if TYPE_CHECKING:
     from refsys.data.store import Store
     from refsys.run_config import RunConfig
-    from refsys.train import Step
+    from refsys.training_log import Step
 
 SUMMARY = "train the reference system on prepared structures"
 EXAMPLE = (
@@ -92,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.config import preset
     from refsys.data.store import Store
     from refsys.run_config import RunConfig
-    from refsys.train import LOG, train
+    from refsys.train import train
+    from refsys.training_log import LOG
 
     model = preset(arguments.preset)
     store = Store(options.store(arguments))
@@ -138,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:
     """Build a step's batch and print it; 1 if the log has another."""
     from refsys.loading import examples_of, load
-    from refsys.train import logged
+    from refsys.training_log import logged
 
     loaded = load(examples_of(config, store), config, step)
     line = logged(folder, step)
@@ -159,7 +160,7 @@ def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int
 
 
 class Reporter:
-    """Prints a line a step on a terminal, a line every tenth of the run elsewhere."""
+    """Printer of a line a step on a terminal, a line every tenth of the run elsewhere."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps

@@ -15,9 +15,10 @@ from support.third_party import install
 from bench import cgroup, provenance
 from bench.cgroup import KillWatch, cpu_limit, memory_limit, usable_cores, usable_memory_bytes
 from bench.isolation import Ended, run_isolated
-from bench.run import _verdict, case_environment
+from bench.run import case_environment
 from bench.sweep import read_sweep
 from bench.time_limits import TimeLimit
+from bench.verdict import verdict
 from workloads.catalogue import catalogue
 
 MIB = 2**20
@@ -244,9 +245,8 @@ class TestVerdict:
         for rank, result in results:
             paths[rank].write_text(json.dumps(result), encoding="utf-8")
         ended = Ended(status, cause, 1.0, 2**30, "", kill)
-        sweep = type("Sweep", (), {"memory_limit_bytes": 2**30})
-        verdict = _verdict(ended, paths, TimeLimit(5.0, None), sweep, ["host"] * ranks)
-        return verdict["status"], verdict["reason"]
+        result = verdict(ended, paths, TimeLimit(5.0, None), 2**30, ["host"] * ranks)
+        return result["status"], result["reason"]
 
     def test_a_case_that_the_kernel_killed_is_oom(self, tmp_path):
         reason = f"{self.KILLED} (killed by SIGKILL)"

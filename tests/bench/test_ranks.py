@@ -56,6 +56,30 @@ def test_figure_of_ranks_is_degraded_if_that_of_any_rank_is():
     assert merge([good, good])["energy_per_step_j"]["quality"] == "measured"
 
 
+def test_die_without_a_counter_is_covered_by_the_die_that_counts_for_its_module():
+    """As on an MI250: the first die of a module reports both, the second nothing."""
+    none = missing("the energy accumulator is absent or zero (second die of a module?)")
+    values = [
+        {"energy_per_step_j": energy} for energy in (Value(9.0, "c", n=3), none, Value(7.0, "c"))
+    ]
+    found = merge(values, ["module 0", "module 0", "module 1"])["energy_per_step_j"]
+    assert found["value"] == 16.0
+    assert found["ranks"] == [9.0, None, 7.0]
+    assert (found["reason"], found["quality"], found["n"]) == (None, "measured", 3)
+    assert merge(values[1::-1], ["module 0"] * 2)["energy_per_step_j"]["value"] == 9.0
+    alone = merge(values, ["module 0", "module 2", "module 1"])["energy_per_step_j"]
+    assert alone["reason"].startswith("rank 1: the energy accumulator is absent")
+    memory = [{"device_used_bytes": Value(1, "driver")}, {"device_used_bytes": none}]
+    assert merge(memory, ["module 0"] * 2)["device_used_bytes"]["value"] is None
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=2, max_size=8), st.floats(1.0, 9.0))
+def test_energy_is_that_of_distinct_devices(domains, joules):
+    values = [{"energy_per_step_j": Value(joules, "counter")} for _ in domains]
+    found = merge(values, domains)["energy_per_step_j"]["value"]
+    assert found == pytest.approx(joules * len(set(domains)))
+
+
 @given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), min_size=2, max_size=4))
 def test_a_step_lasts_as_long_as_its_slowest_rank(samples):
     values = [{"step_time_s": from_samples(own, "clock")} for own in samples]

@@ -22,7 +22,8 @@ from refsys.data.examples import Examples
 from refsys.errors import CheckpointError, DataError, DivergedError
 from refsys.loading import examples_of, load
 from refsys.run_config import RunConfig
-from refsys.train import logged, train
+from refsys.train import train
+from refsys.training_log import logged
 from refsys.training_step import OptimizerConfig
 
 ROOT = Path(__file__).resolve().parents[2]

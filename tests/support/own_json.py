@@ -16,7 +16,7 @@ from bench.pytest_benchmark import read_records as read_pytest_benchmark
 from bench.record import read_valid_records
 from refsys.ops import tuning
 from refsys.ops.tuning import Key, TuningWarning
-from refsys.train import LOG, logged
+from refsys.training_log import LOG, logged
 from support.records import GIT, VALIDATOR, a_record
 from workloads.catalogue import catalogue
 
