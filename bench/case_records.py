@@ -4,6 +4,7 @@ A case is known by (cell, replicate, protocol, inputs, code, machine, software).
 """
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +16,12 @@ from bench.placement import Placement
 from bench.record import SCHEMA, Record
 from bench.sweep import Case, Sweep, digest
 from bench.time_limits import TimeLimit
-from workloads.workload import Catalogue
+from workloads.workload import Catalogue, Config, Workload
 
 _VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
 _DEVICE_IDENTITY = ("kind", "name", "uuid_hash", "driver", "power_cap_w", "partition", "ecc")
 _IDENTITY = ("cpu", "cores", "hostname_hash")
+_PARTS = ("metrics", "telemetry", "outcome", "breakdown", "notes")
 
 
 class CaseRecords:
@@ -66,9 +68,7 @@ class CaseRecords:
                 "seed": case.seed,
                 "inputs": self._inputs[_config_id(case)],
                 "code": [self.source, foreign, packages],
-                "machine": {name: self.host[name] for name in _IDENTITY},
-                "device": {name: device[name] for name in _DEVICE_IDENTITY},
-                "software": {name: self._software[name] for name in _VERSIONS},
+                **machine_identity(self.host, device, self._software),
                 "environment": self._environment,
             }
         )
@@ -102,49 +102,113 @@ class CaseRecords:
             result: Status, reason, and all parts that the measuring process knows.
             ended: End of its process.
         """
-        workload = self._catalogue[case.workload]
-        return {
-            "schema": SCHEMA,
-            "run_id": uuid.uuid4().hex,
-            "key": key,
-            "cell_id": self.cell_id(case),
-            "sweep": self._sweep.name,
-            "replicate": case.replicate,
-            "status": result["status"],
-            "reason": result["reason"],
-            "started_at": started.isoformat(timespec="milliseconds"),
-            "duration_s": ended.seconds,
-            "workload": {
-                "name": case.workload,
-                "config": case.config,
-                "config_sha256": _config_id(case),
-                "labels": workload.labels(case.config),
-                "inputs": self._inputs[_config_id(case)],
-                "source_sha256": self._foreign(case),
-                "ranks": case.ranks,
-            },
-            "facts": result.get("facts"),
-            "git": self.git,
-            "source_sha256": self.source,
-            "host": self.host,
-            "devices": self.placement.descriptions(case),
-            "software": self._software,
-            "environment": self._environment,
-            "protocol": asdict(case.protocol)
-            | {
-                "seed": case.seed,
-                "order_index": index,
-                "timeout_s": self._sweep.timeout_s,
-                "timeout_factor": limit and limit.factor,
-                "memory_limit_bytes": self._sweep.memory_limit_bytes,
-                "watched_resident_bytes": ended.peak_resident_bytes,
-            },
-            "metrics": result.get("metrics", {}),
-            "telemetry": result.get("telemetry", {}),
-            "outcome": result.get("outcome", {}),
-            "breakdown": result.get("breakdown", {}),
-            "notes": result.get("notes", {}),
+        protocol = asdict(case.protocol) | {
+            "seed": case.seed,
+            "order_index": index,
+            "timeout_s": self._sweep.timeout_s,
+            "timeout_factor": limit and limit.factor,
+            "memory_limit_bytes": self._sweep.memory_limit_bytes,
+            "watched_resident_bytes": ended.peak_resident_bytes,
         }
+        return new_record(
+            sweep=self._sweep.name,
+            key=key,
+            cell_id=self.cell_id(case),
+            replicate=case.replicate,
+            started=started,
+            seconds=ended.seconds,
+            workload=self._catalogue[case.workload],
+            config=case.config,
+            inputs=self._inputs[_config_id(case)],
+            foreign=self._foreign(case),
+            ranks=case.ranks,
+            devices=self.placement.descriptions(case),
+            origin={
+                "git": self.git,
+                "source_sha256": self.source,
+                "host": self.host,
+                "software": self._software,
+                "environment": self._environment,
+            },
+            protocol=protocol,
+            result=result,
+        )
+
+
+def new_record(
+    *,
+    sweep: str,
+    key: str,
+    cell_id: str,
+    replicate: int,
+    started: datetime,
+    seconds: float,
+    workload: Workload,
+    config: Config,
+    inputs: Mapping[str, str],
+    foreign: str | None,
+    ranks: int,
+    devices: Sequence[Mapping[str, Any]],
+    origin: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    result: Mapping[str, Any],
+) -> Record:
+    """Return a record with a new identity.
+
+    Args:
+        sweep: Name of the sweep.
+        key: Name of the record among all.
+        cell_id: Name of workload, axes, ranks and kind of device.
+        replicate: Number among its like.
+        started: Moment at which the case began.
+        seconds: How long it took.
+        workload: Its workload.
+        config: Every axis of the workload.
+        inputs: Names of the content of its inputs.
+        foreign: Hash of another package's workload; None for ours.
+        ranks: How many processes worked on it.
+        devices: Device of each.
+        origin: Commit, source, host, software and environment.
+        protocol: How it was measured.
+        result: Status and reason, and those of the other parts that are known.
+    """
+    return {
+        "schema": SCHEMA,
+        "run_id": uuid.uuid4().hex,
+        "key": key,
+        "cell_id": cell_id,
+        "sweep": sweep,
+        "replicate": replicate,
+        "status": result["status"],
+        "reason": result["reason"],
+        "started_at": started.isoformat(timespec="milliseconds"),
+        "duration_s": seconds,
+        "workload": {
+            "name": workload.name,
+            "config": config,
+            "config_sha256": digest([workload.name, config]),
+            "labels": workload.labels(config),
+            "inputs": dict(inputs),
+            "source_sha256": foreign,
+            "ranks": ranks,
+        },
+        "facts": result.get("facts"),
+        **origin,
+        "devices": list(devices),
+        "protocol": dict(protocol),
+        **{part: dict(result.get(part) or {}) for part in _PARTS},
+    }
+
+
+def machine_identity(
+    host: Mapping[str, Any], device: Mapping[str, Any], software: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return the fields of a machine on which measurements depend."""
+    return {
+        "machine": {name: host[name] for name in _IDENTITY},
+        "device": {name: device[name] for name in _DEVICE_IDENTITY},
+        "software": {name: software[name] for name in _VERSIONS},
+    }
 
 
 def _config_id(case: Case) -> str:

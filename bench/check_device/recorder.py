@@ -1,25 +1,22 @@
 """Records of cases that are measured within the process of a device check."""
 
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench import provenance
+from bench.case_records import machine_identity, new_record
 from bench.devices import Device
 from bench.metrics import Values, as_json
-from bench.record import SCHEMA, Record
+from bench.record import Record
 from bench.record_file import RecordFile
 from bench.sweep import digest
 from workloads.catalogue import catalogue
 from workloads.workload import Config
 
 SWEEP = "check-device"
-_VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
-_DEVICE = ("kind", "name", "uuid_hash", "driver", "power_cap_w", "partition", "ecc")
-_HOST = ("cpu", "cores", "hostname_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class Recorder:
         """
         self._file = RecordFile(folder / "records.jsonl")
         self._device = device.describe().as_json()
-        self._provenance = provenance.everything()
+        self._origin = provenance.everything()
         self._seed = seed
         self._records: dict[str, Record] = {}
 
@@ -85,7 +82,9 @@ class Recorder:
     @property
     def identity(self) -> str:
         """Hash of code, machine, device and software."""
-        return digest(identity_of(self._provenance, self._device))
+        origin = self._origin
+        identity = machine_identity(origin["host"], self._device, origin["software"])
+        return digest([origin["source_sha256"], identity, origin["environment"]])
 
     def key(self, stage: str, workload: str, config: Config, salt: str = "") -> str:
         """Return what tells a case's record from every other."""
@@ -109,8 +108,6 @@ class Recorder:
         Raises:
             StorageError: it cannot be written; earlier records are intact.
         """
-        source = catalogue()[workload]
-        kind = self._device["kind"]
         protocol = {
             "seed": self._seed,
             "order_index": len(self._records),
@@ -122,51 +119,26 @@ class Recorder:
             "memory_limit_bytes": 0,
             "watched_resident_bytes": 0,
         }
-        record = {
-            "schema": SCHEMA,
-            "run_id": uuid.uuid4().hex,
-            "key": self.key(stage, workload, config, salt),
-            "cell_id": digest([workload, config, 1, kind]),
-            "sweep": f"{SWEEP}.{stage}",
-            "replicate": 0,
-            "status": measured.status,
-            "reason": measured.reason,
-            "started_at": started.isoformat(timespec="milliseconds"),
-            "duration_s": max(0.0, (datetime.now(UTC) - started).total_seconds()),
-            "workload": {
-                "name": workload,
-                "config": config,
-                "config_sha256": digest([workload, config]),
-                "labels": source.labels(config),
-                "inputs": {},
-                "source_sha256": None,
-                "ranks": 1,
-            },
-            "facts": measured.facts,
-            **self._provenance,
-            "devices": [self._device],
-            "protocol": protocol | dict(measured.protocol),
-            **{
-                name: dict(getattr(measured, name))
-                for name in ("metrics", "telemetry", "outcome", "breakdown", "notes")
-            },
-        }
+        origin = dict(self._origin)
         if measured.software is not None:
-            record["software"] = dict(measured.software)
+            origin["software"] = dict(measured.software)
+        record = new_record(
+            sweep=f"{SWEEP}.{stage}",
+            key=self.key(stage, workload, config, salt),
+            cell_id=digest([workload, config, 1, self._device["kind"]]),
+            replicate=0,
+            started=started,
+            seconds=max(0.0, (datetime.now(UTC) - started).total_seconds()),
+            workload=catalogue()[workload],
+            config=config,
+            inputs={},
+            foreign=None,
+            ranks=1,
+            devices=[self._device],
+            origin=origin,
+            protocol=protocol | dict(measured.protocol),
+            result={field.name: getattr(measured, field.name) for field in fields(measured)},
+        )
         self._file.append(record)
         self._records[record["key"]] = record
         return record
-
-
-def identity_of(
-    provenance_: Mapping[str, Any], device: Mapping[str, Any]
-) -> list[Mapping[str, Any] | str]:
-    """Return what a measurement depends on beside its case."""
-    software, host = provenance_["software"], provenance_["host"]
-    return [
-        provenance_["source_sha256"],
-        {name: host[name] for name in _HOST},
-        {name: device[name] for name in _DEVICE},
-        {name: software[name] for name in _VERSIONS},
-        provenance_["environment"],
-    ]

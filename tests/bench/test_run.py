@@ -253,7 +253,8 @@ class TestStorage:
 
     def test_a_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
         sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
-        line = self.run_on_a_full_disk(tmp_path, toys, 9000, sweep)
+        # One record fits, and two do not.
+        line = self.run_on_a_full_disk(tmp_path, toys, 16_000, sweep)
         assert "cannot be written: File too large" in line
         assert len(records_of(tmp_path)) == 1
 
