@@ -1,8 +1,8 @@
 """Stage ``accuracy``: every operator against float64, and twice for equal bits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +23,8 @@ from bench.check_device.timing import time_operator
 from bench.metrics import Value, as_json
 from refsys.ops.backend import OPERATORS
 from workloads.errors import UnsupportedError
+
+T = TypeVar("T")
 
 _ERROR = "largest over outputs and gradients, against float64, by plain PyTorch's and a rounding"
 # Times are the next stage's matter: a few show what a failure costs.
@@ -70,46 +72,49 @@ def _item(check: Check, operator: str, tokens: int, *, bits: bool) -> Item:
 
 
 def _measure_error(check: Check, config: Mapping[str, Any]) -> Measured:
-    operator = OPERATORS[str(config["operator"])]
+    operator, backend = OPERATORS[str(config["operator"])], str(config["backend"])
     tensors, options = _arguments(check, config)
-    found, dtype = None, ""
-    for dtype in (BF16, FLOAT32):
-        try:
-            found = compare(
-                operator, tensors, options, getattr(torch, dtype), str(config["backend"])
-            )
-            break
-        except NotServedError as error:
-            reason = str(error)
-    if found is None:
-        raise UnsupportedError(reason)
-    timed = time_operator(check, dict(config) | {"precision": dtype}, _SAMPLES)
-    ratio = Value(found.ratio, f"{_ERROR}; in {dtype}", quality="counted")
-    flags = () if found.ratio <= ALLOWED else (f"{found.worst} is not as exact as it must be",)
-    ratio = Value(ratio.value, ratio.method, quality="counted", flags=flags)
-    return _with(timed, {"error_ratio": ratio}, {"worst_result": found.worst, "dtype": dtype})
+    found, precision = _in_first_dtype_served(
+        lambda dtype: compare(operator, tensors, options, dtype, backend)
+    )
+    exact = found.ratio <= ALLOWED
+    flags = () if exact else (f"{found.worst} is not as exact as it must be",)
+    ratio = Value(found.ratio, f"{_ERROR}; in {precision}", quality="counted", flags=flags)
+    timed = time_operator(check, dict(config) | {"precision": precision}, _SAMPLES)
+    return _with(timed, {"error_ratio": ratio}, {"worst_result": found.worst, "dtype": precision})
 
 
 def _measure_bits(check: Check, config: Mapping[str, Any]) -> Measured:
-    operator = OPERATORS[str(config["operator"])]
+    operator, backend = OPERATORS[str(config["operator"])], str(config["backend"])
     tensors, options = _arguments(check, config)
-    runs = None
-    for dtype in (torch.bfloat16, torch.float32):
+    upper = in_float32(options)
+
+    def differing(dtype: torch.dtype) -> int:
         typed = [as_dtype(t, dtype) for t in tensors]
-        try:
-            runs = [
-                results_on(operator, str(config["backend"]), typed, in_float32(options), dtype)
-                for _ in range(2)
-            ]
-            break
-        except NotServedError as error:
-            reason = str(error)
-    if runs is None:
-        raise UnsupportedError(reason)
-    precision = str(dtype).removeprefix("torch.")
+        return differing_numbers(
+            *(results_on(operator, backend, typed, upper, dtype) for _ in range(2))
+        )
+
+    numbers, precision = _in_first_dtype_served(differing)
     timed = time_operator(check, dict(config) | {"precision": precision}, _SAMPLES)
-    differing = Value(differing_numbers(*runs), _BITS, n=2, quality="counted")
-    return _with(timed, {"differing_numbers": differing}, {"dtype": precision})
+    value = Value(numbers, _BITS, n=2, quality="counted")
+    return _with(timed, {"differing_numbers": value}, {"dtype": precision})
+
+
+def _in_first_dtype_served(run: Callable[[torch.dtype], T]) -> tuple[T, str]:
+    """Return the result of `run` in bfloat16, or in float32 where there is no such kernel.
+
+    Raises:
+        UnsupportedError: neither dtype has a kernel.
+    """
+    try:
+        return run(torch.bfloat16), BF16
+    except NotServedError:
+        pass
+    try:
+        return run(torch.float32), FLOAT32
+    except NotServedError as error:
+        raise UnsupportedError(str(error)) from None
 
 
 def _arguments(check: Check, config: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
