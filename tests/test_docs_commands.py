@@ -64,6 +64,7 @@ SHORTER = (
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
+    (r"^(.*foldperf compile --warm .*)$", r"\1 --operators --only open_gate --tokens 384"),
     (r"^foldperf gate --markdown", "foldperf gate --only pipeline --markdown"),
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),

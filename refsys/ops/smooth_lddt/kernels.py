@@ -43,7 +43,7 @@ def _sigmoid(x):
     return 1.0 / (1.0 + tl.exp2(-x * _LOG2E))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms"])
 def forward(
     x, truth, resolved, radius, planes, atoms, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
 ):
@@ -85,7 +85,7 @@ def _slope(x):
     return open_ * (1.0 - open_)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms"])
 def backward(
     x,
     truth,
