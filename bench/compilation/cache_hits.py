@@ -51,6 +51,6 @@ def kernel_name(source: Any) -> str:
     """Return a kernel's name, as ``triangle_attention.forward``; Triton's own if it is not ours."""
     kernel = getattr(source, "fn", None)
     module = str(getattr(kernel, "__module__", ""))
-    if module.startswith(_PREFIX) and module.endswith(_SUFFIX):
+    if kernel is not None and module.startswith(_PREFIX) and module.endswith(_SUFFIX):
         return f"{module.removeprefix(_PREFIX).removesuffix(_SUFFIX)}.{kernel.__name__}"
     return str(source.name)
