@@ -197,7 +197,7 @@ def backward_rows(
     store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
 
 
-# For a whole number of tiles the rows that exist take fewer registers, of which wide rows leave none.
+# Rows are specialized: wide ones leave no registers for the mask of an uneven number of them.
 @triton.jit(do_not_specialize=["each"])
 def backward_weights(
     y,

@@ -73,7 +73,8 @@ def forward(
 ):
     """One tile of queries of one row and head: online softmax over the keys.
 
-    Queries and keys are multiples of UNIT, strides of the bias, but for the last, of BIAS_UNIT.
+    Queries, keys and strides of the mask are multiples of UNIT, those of the bias of BIAS_UNIT, the
+    last ones aside.
     """
     queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
     tile, head, row, batch = place(tl.cdiv(queries, BLOCK_Q), heads, rows)
@@ -82,7 +83,7 @@ def forward(
     k = line_at(k, k_strides, batch, row, head)
     v = line_at(v, v_strides, batch, row, head)
     bias = plane_at(bias, bias_strides, batch, head, BIAS_UNIT)
-    mask = plane_at(mask, mask_strides, batch, row, 1)
+    mask = plane_at(mask, mask_strides, batch, row, UNIT)
     q = line_at(q, q_strides, batch, row, head)
     q_QD = load_tile(q, q_strides, first_query, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN)
     q_QD = (q_QD * scale).to(q.dtype.element_ty)
@@ -210,7 +211,7 @@ def backward_tokens(
     dk = line_at(dk, dk_strides, batch, row, head)
     dv = line_at(dv, dv_strides, batch, row, head)
     bias = plane_at(bias, bias_strides, batch, head, BIAS_UNIT)
-    mask = plane_at(mask, mask_strides, batch, row, 1)
+    mask = plane_at(mask, mask_strides, batch, row, UNIT)
     shift = query_line(shift, batch, row, head, rows, heads, queries)
     factor = query_line(factor, batch, row, head, rows, heads, queries)
     delta = query_line(delta, batch, row, head, rows, heads, queries)
@@ -332,7 +333,7 @@ def backward_bias(
             line_at(v, v_strides, batch, row, head),
             *(v_strides, first_key, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN),
         )
-        keeps = plane_at(mask, mask_strides, batch, row, 1)
+        keeps = plane_at(mask, mask_strides, batch, row, UNIT)
         keep_K = load_keep(keeps, mask_strides, first_key, keys, BLOCK_K)
         line = query_line(0, batch, row, head, rows, heads, queries)
         shift_Q = tl.load(shift + line + query, mask=query < queries, other=float("inf"))

@@ -85,7 +85,7 @@ def run(inputs: Inputs) -> tuple[Tensor, Tensor]:
     out = q.new_empty(q.shape)
     planes = 2 if q.dtype == torch.float32 else 1
     softmax = q.new_empty((planes, batch, rows, heads, queries), dtype=torch.float32)
-    options = _options("triangle_attention.forward", q, k, inputs.bias)
+    options = _options("triangle_attention.forward", q, k, inputs)
     launch(
         "triangle_attention.forward",
         (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
@@ -116,7 +116,7 @@ def run_backward_tokens(
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Gradients of q, k and v into `gradients`, whose strides are free."""
-    q, k, v, bias, mask = inputs
+    q, k, bias = inputs.q, inputs.k, inputs.bias
     bias_BHKQ = bias.transpose(-1, -2)
     turned = workspace(
         "triangle_attention.bias", bias_BHKQ.shape, dtype=bias.dtype, device=q.device
@@ -127,14 +127,16 @@ def run_backward_tokens(
     if sums.dtype != torch.float32:
         sums = workspace("triangle_attention.sums", q.shape, dtype=torch.float32, device=q.device)
     _batch, rows, _queries, heads, _width = q.shape
+    inputs = inputs._replace(bias=turned)
+    options = _options("triangle_attention.backward_tokens", q, k, inputs)
     launch(
         "triangle_attention.backward_tokens",
         (heads * rows * q.shape[0],),
-        *Inputs(q, k, v, turned, mask).with_strides(),
+        *inputs.with_strides(),
         *(grad, grad.stride(), softmax[0], softmax[-1], delta, sums, sums.stride()),
         *(part for tensor in gradients for part in (tensor, tensor.stride())),
         *(*_sizes(q, k), _scale(q)),
-        **_options("triangle_attention.backward_tokens", q, k, turned),
+        **options,
     )
     if k.shape[2] == 1:
         _forget(*gradients[:2])
@@ -147,7 +149,7 @@ def run_backward_bias(
     q, k, bias = inputs.q, inputs.k, inputs.bias
     batch, heads, queries, keys = bias.shape
     gradient = bias.new_empty(bias.shape)
-    options = _options("triangle_attention.backward_bias", q, k, bias)
+    options = _options("triangle_attention.backward_bias", q, k, inputs)
     programs = tiles(queries, options["BLOCK_Q"]) * tiles(keys, options["BLOCK_K"]) * heads * batch
     chunks = _chunks(q, k, programs)
     planes, jobs = gradient, []
@@ -244,26 +246,26 @@ def _bias_flops(*_args: Any, **_options: Any) -> int:
     return 0
 
 
-def _options(kernel: str, q: Tensor, k: Tensor, bias: Tensor | None = None) -> dict[str, Any]:
+def _options(kernel: str, q: Tensor, k: Tensor, inputs: Inputs | None = None) -> dict[str, Any]:
     """Return a kernel's launch options and the constants that follow from the shapes.
 
     Args:
         kernel: Its name.
         q: [batch, row, query, head, d].
         k: [batch, row, key, head, d].
-        bias: As the kernel reads it; None if it reads none.
+        inputs: What the kernel reads beside a result; None if it reads no bias and no mask.
     """
     options = launch_options(kernel, q)
     queries, keys, width = q.shape[2], k.shape[2], q.shape[4]
     # A window of atoms has fewer queries than a tile.
     options["BLOCK_Q"] = min(options["BLOCK_Q"], padded_width(queries))
     options |= {"WIDTH": width, "BLOCK_WIDTH": padded_width(width)}
-    if bias is None:
+    if inputs is None:
         return options
     return options | {
         "EVEN": queries % options["BLOCK_Q"] == 0 and keys % options["BLOCK_K"] == 0,
-        "UNIT": common_unit((queries, keys)),
-        "BIAS_UNIT": stride_unit(bias),
+        "UNIT": common_unit((queries, keys, *inputs.mask.stride()[:-1])),
+        "BIAS_UNIT": stride_unit(inputs.bias),
     }
 
 
