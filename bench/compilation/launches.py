@@ -23,18 +23,19 @@ from workloads.workload import Config
 # One length of each kind: a multiple of every tile, of 16, of 4, an odd one; and of each kind a
 # longer one, whose sums need no parts.
 TOKENS = (383, 384, 400, 500, 768, 997, 1024)
-# Blocks of each stack: a second one is launched as all that follow it.
+# Stacks whose blocks are launched one like another, and how many of each are enough. The others'
+# depth shows in their kernels: what all their blocks read is projected at once.
+_STACKS = ("pairformer_blocks", "msa_blocks", "template_blocks", "confidence_blocks")
 _BLOCKS = 2
 
 
 class Shallow(AlphaFold3Workload):
-    """The whole model with the first blocks of each stack, which are launched like the others."""
+    """The whole model with the first blocks of some stacks, which are launched like the others."""
 
     def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
         """See `AlphaFold3Workload`."""
         model = model_config(config)
-        stacks = [name for name in model.__dataclass_fields__ if name.endswith("_blocks")]
-        blocks = {name: min(_BLOCKS, getattr(model, name)) for name in stacks}
+        blocks = {name: min(_BLOCKS, getattr(model, name)) for name in _STACKS}
         return AlphaFold3Training(
             replace(model, **blocks),
             precision(str(config["precision"])),
@@ -59,7 +60,7 @@ def step_launches(
         tokens: Crop.
         preset: Model size, with its own numbers of alignment rows and diffusion samples.
         precision: Dtype table.
-        whole: Every block of each stack; otherwise the first two.
+        whole: Every block of each stack; otherwise the first two where all are launched alike.
 
     Returns:
         Those of the project's kernels, in order, with pointers in place of tensors.
