@@ -5,13 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 from support import HANG_S, warm
 
 from bench.cli import main
 from bench.compilation.relocation import relocate
+from refsys import ops
 from refsys.ops.specialization import UNIT, common_unit, encoded, encoded_strides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +115,18 @@ def test_wrong_request_is_one_line(words, message, capsys):
     assert main(["compile", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_kernels_have_no_constants_of_their_module():
+    """With such a constant the key in Triton's cache depends on what was launched before."""
+    from triton.language import constexpr
+
+    operators = [module.name for module in iter_modules(ops.__path__) if module.ispkg]
+    names = [f"refsys.ops.{name}.kernels" for name in operators]
+    modules = [import_module(name) for name in names if find_spec(name)]
+    assert len(modules) > 10
+    for module in modules:
+        assert not [name for name, v in vars(module).items() if isinstance(v, constexpr)]
 
 
 def test_code_of_an_integer_is_never_specialized():

@@ -22,15 +22,16 @@ from refsys.ops.triangle_attention.tiles import (
     store_tile,
 )
 
-_LOG2E = tl.constexpr(1.4426950408889634)
-
 
 @triton.jit
 def _power(logits, shift, EXACT: tl.constexpr):
     """e^(logit − shift); exact to the last bits, or one multiply-add and a power of two."""
+    # Not a global of the module: with those a kernel's name in Triton's cache depends on which
+    # kernel was launched before it.
+    LOG2E: tl.constexpr = 1.4426950408889634
     if EXACT:
-        return tl.exp2((logits - shift) * _LOG2E)
-    return tl.exp2(logits * _LOG2E - shift * _LOG2E)
+        return tl.exp2((logits - shift) * LOG2E)
+    return tl.exp2(logits * LOG2E - shift * LOG2E)
 
 
 @triton.jit
@@ -105,7 +106,7 @@ def forward(
         # A query that has met no key yet must not subtract −∞ from −∞.
         shift_Q = tl.where(higher_Q == float("-inf"), 0.0, higher_Q)
         weights_QK = _power(logits_QK, shift_Q[:, None], EXACT)
-        fade_Q = tl.exp2((peak_Q - shift_Q) * _LOG2E)
+        fade_Q = _power(peak_Q, shift_Q, True)
         total_Q = total_Q * fade_Q + tl.sum(weights_QK, 1)
         v_KD = load_tile(v, v_strides, first, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN)
         out_QD = tl.dot(
