@@ -5,15 +5,19 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# The oldest Triton that is served, beside the pinned one, for the targets about kernels.
+OLDEST := .triton-3.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit bits fuzz clean
+.PHONY: help install demo test lint unit bits fuzz compile-gate warm-check clean
 
 help:
 	@echo "make demo   fetch real proteins, measure the trunk on them, write an HTML report"
 	@echo "make test   lint, type-check and run the test suite"
 	@echo "make bits   run the tests that compare bits as each processor would"
 	@echo "make fuzz   read 20,000 damaged files, into results/recorded/fuzz.json"
+	@echo "make compile-gate  compile every kernel with both Tritons, for every architecture"
+	@echo "make warm-check    start a step's kernels from a warm cache: nothing may be compiled"
 	@echo "make clean  remove the virtual environment and the ignored results"
 
 install: $(READY)
@@ -51,5 +55,17 @@ fuzz: $(READY)
 	$(BIN)/foldperf fetch --all
 	$(BIN)/python tests/refsys/data/fuzz.py --out results/recorded/fuzz.json
 
+$(OLDEST)/.ready: $(READY)
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST) triton==$(OLDEST:.triton-%=%)
+	@touch $@
+
+compile-gate: $(OLDEST)/.ready
+	$(BIN)/foldperf compile
+	PYTHONPATH=$(OLDEST) $(BIN)/foldperf compile
+
+warm-check: $(OLDEST)/.ready
+	PYTHONPATH=$(OLDEST) $(BIN)/python -m bench.compilation.warm_check
+
 clean:
-	rm -rf $(VENV) results/runs results/report results/asv results/html
+	rm -rf $(VENV) $(OLDEST) results/runs results/report results/asv results/html

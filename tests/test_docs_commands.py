@@ -68,6 +68,7 @@ SHORTER = (
     (r"--preset full", "--preset small"),
     (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
+    (r"^(.*foldperf compile --warm .*)$", r"\1 --operators --only open_gate --tokens 384"),
     (r"^foldperf gate --markdown", "foldperf gate --only pipeline --markdown"),
     (r"^foldperf gate --only transformer$", "foldperf gate --only pipeline"),
     (r"^foldperf gate$", "foldperf gate --only 'trunk preset=tiny' --jobs 1"),

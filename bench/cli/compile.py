@@ -1,4 +1,4 @@
-"""``foldperf compile``."""
+"""``foldperf compile``: every kernel's resources, or Triton's cache filled."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli import faults, options
+from bench.cli import faults, options, warm_cache
 
 if TYPE_CHECKING:
     from bench.compilation.compiler import Compiled
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 SUMMARY = "compile every kernel for every architecture, without the hardware"
 EXAMPLE = (
     "foldperf compile --out compiled\n"
-    "  foldperf compile --only triangle_attention --architecture gfx942 --json"
+    "  foldperf compile --only triangle_attention --architecture gfx942 --json\n"
+    "  TRITON_CACHE_DIR=warm foldperf compile --warm --architecture sm_90 --at /home/me/warm"
 )
 
 
@@ -43,10 +44,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="write a record and a figure into this folder"
     )
     options.add_json(parser)
+    warm_cache.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compile; status 0 if every kernel keeps the rules, 1 if one breaks one."""
+    """Compile; status 0 if every kernel keeps the rules, 1 if one breaks one.
+
+    Raises:
+        UsageError: an option is of the other mode, or names nothing.
+    """
+    _check_mode(arguments)
+    return warm_cache.run(arguments) if arguments.warm else _compile(arguments)
+
+
+def _check_mode(arguments: argparse.Namespace) -> None:
+    from bench.errors import UsageError
+
+    warming = {
+        "--tokens": arguments.tokens,
+        "--preset": arguments.preset,
+        "--precision": arguments.precision,
+        "--operators": arguments.operators,
+        "--at": arguments.at,
+    }
+    checking = {"--all": arguments.all, "--out": arguments.out}
+    for option, value in (checking if arguments.warm else warming).items():
+        if value:
+            raise UsageError(f"{option} goes {'without' if arguments.warm else 'with'} --warm")
+
+
+def _compile(arguments: argparse.Namespace) -> int:
     from bench.compilation.compiler import compile_all
     from bench.compilation.limits import violations
     from bench.compilation.specimens import specimens

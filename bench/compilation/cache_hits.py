@@ -1,18 +1,20 @@
-"""Kernels that Triton finds in its cache, and kernels that it compiles."""
+"""Compilations of a block of code, told apart from kernels that Triton finds in its cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+_PREFIX, _SUFFIX = "refsys.ops.", ".kernels"
 
-@dataclass
+
+@dataclass(frozen=True, slots=True)
 class Compilations:
-    """Names of kernels, once for each variant that was asked for.
+    """Kernels that Triton was asked for, each once for every variant and process.
 
     Attributes:
-        hits: Kernels that were in the cache.
-        misses: Kernels that were compiled.
+        hits: Names of those that were in its cache.
+        misses: Names of those that were compiled.
     """
 
     hits: list[str] = field(default_factory=list)
@@ -21,19 +23,34 @@ class Compilations:
 
 @contextmanager
 def count_compilations() -> Iterator[Compilations]:
-    """Count the kernels that are loaded inside the block."""
-    import triton
+    """Yield the compilations of the block, as they come; a listener that is there hears them too.
+
+    A kernel that the process has loaded already is neither a hit nor a miss.
+
+    Raises:
+        ImportError: Triton is not installed.
+    """
+    from triton import knobs
 
     found = Compilations()
-    before = triton.knobs.compilation.listener
+    outer = knobs.compilation.listener
 
-    def listen(*, metadata: dict[str, Any], cache_hit: bool, **rest: Any) -> None:
-        (found.hits if cache_hit else found.misses).append(str(metadata["name"]))
-        if before:
-            before(metadata=metadata, cache_hit=cache_hit, **rest)
+    def listen(*, src: Any, cache_hit: bool, **details: Any) -> None:
+        (found.hits if cache_hit else found.misses).append(kernel_name(src))
+        if outer is not None:
+            outer(src=src, cache_hit=cache_hit, **details)
 
-    triton.knobs.compilation.listener = listen
+    knobs.compilation.listener = listen
     try:
         yield found
     finally:
-        triton.knobs.compilation.listener = before
+        knobs.compilation.listener = outer
+
+
+def kernel_name(source: Any) -> str:
+    """Return a kernel's name, as ``triangle_attention.forward``; Triton's own if it is not ours."""
+    kernel = getattr(source, "fn", None)
+    module = str(getattr(kernel, "__module__", ""))
+    if kernel is not None and module.startswith(_PREFIX) and module.endswith(_SUFFIX):
+        return f"{module.removeprefix(_PREFIX).removesuffix(_SUFFIX)}.{kernel.__name__}"
+    return str(source.name)

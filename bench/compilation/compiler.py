@@ -48,7 +48,7 @@ def compile_all(
     Raises:
         UsageError: Triton is not installed, or kernels are being interpreted.
     """
-    _check_triton()
+    check_triton()
     found: dict[str, Compiled] = {}
     todo: dict[Future[dict[str, Any]], tuple[str, Path]] = {}
     wanted = {specimen.as_json(): specimen for specimen in specimens}
@@ -72,7 +72,12 @@ def compile_all(
     return [found[text] for text in wanted]
 
 
-def _check_triton() -> None:
+def check_triton() -> None:
+    """Check that kernels can be compiled in this process.
+
+    Raises:
+        UsageError: Triton is not installed, or kernels are being interpreted.
+    """
     try:
         import triton
     except ImportError:

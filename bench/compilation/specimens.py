@@ -25,6 +25,7 @@ from refsys.ops.triton_backend import (
     WIDE,
     Launch,
     assume_architecture,
+    function,
     watch_launches,
 )
 from refsys.precision import PRECISIONS, Precision
@@ -38,7 +39,7 @@ _TYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
-    torch.bool: "i1",
+    torch.bool: "u1",
     torch.int32: "i32",
     torch.int64: "i64",
 }
@@ -121,10 +122,17 @@ def _in_dtype(dtype: torch.dtype) -> Precision:
 def _launches(operator: Operator, table: Precision, preset: str, tokens: int) -> list[Launch]:
     calls = (table_of.get(operator.name) for table_of in (CALLS, OTHER_CALLS))
     found = [call(PRESETS[preset], table, 1, tokens) for call in calls if call]
-    return [launch for call in found for launch in _launches_of(operator, table, call)]
+    return [launch for call in found for launch in call_launches(operator, table, call)]
 
 
-def _launches_of(operator: Operator, table: Precision, call: Call) -> list[Launch]:
+def call_launches(operator: Operator, table: Precision, call: Call) -> list[Launch]:
+    """Return what an operator launches for one call, forward and backward, vendor's kernels aside.
+
+    Args:
+        operator: It has Triton kernels.
+        table: Dtypes of the call's tensors.
+        call: Shapes and options.
+    """
     tensors = [
         torch.empty(argument.shape, dtype=argument.dtype(table), device="meta")
         for argument in call.arguments
@@ -141,26 +149,41 @@ def _launches_of(operator: Operator, table: Precision, call: Call) -> list[Launc
 
 def _specimen(launch: Launch, architecture: str) -> Specimen:
     options = {n: launch.options[n] for n in _LAUNCH_OPTIONS if n in launch.options}
+    plain = _not_specialized(launch.kernel)
+    specialized = [path for path in _divisible(launch.arguments, ()) if path[0] not in plain]
     return Specimen(
         kernel=launch.kernel,
         architecture=architecture,
         dtype=_TYPES[tree_leaves(launch.arguments)[0].dtype],
-        types=tuple(_type(argument) for argument in launch.arguments),
-        divisible=tuple(_divisible(launch.arguments, ())),
+        types=tuple(
+            _type(argument, plain=index in plain) for index, argument in enumerate(launch.arguments)
+        ),
+        divisible=tuple(specialized),
         constants={n: v for n, v in launch.options.items() if n not in options},
         options=options,
     )
 
 
-def _type(argument: Any) -> Any:
-    """As Triton's launcher has it: a 1 is a constant, for the sake of dense strides."""
+def _not_specialized(kernel: str) -> frozenset[int]:
+    """Return the places of the arguments that a kernel is compiled for no value of."""
+    found = function(kernel)
+    # An interpreted kernel keeps its options as they were given.
+    options = found.kwargs if hasattr(found, "kwargs") else vars(found)
+    return frozenset(found.arg_names.index(name) for name in options["do_not_specialize"] or ())
+
+
+def _type(argument: Any, *, plain: bool = False) -> Any:
+    """Return the type as Triton's launcher has it: a 1 is a constant unless the argument is plain.
+
+    That is for the sake of dense strides.
+    """
     if isinstance(argument, Tensor):
         return "*" + _TYPES[argument.dtype]
     if isinstance(argument, tuple):
         return tuple(_type(part) for part in argument)
     if isinstance(argument, float):
         return "fp32"
-    if argument == 1:
+    if argument == 1 and not plain:
         return None
     return "i32" if -(2**31) <= argument < 2**31 else "i64"
 

@@ -37,7 +37,7 @@ def load_steered(
     return (hat_RC * open_RC + shift_RC.to(tl.float32)).to(a.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "samples"])
 def forward(
     a,
     scale,
@@ -64,7 +64,7 @@ def forward(
         store_rows(y + own, first, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "samples"])
 def backward(
     a,
     scale,

@@ -14,7 +14,7 @@ from refsys.ops.layer_norm.kernels import load_rows, store_rows
 from refsys.ops.transition.kernels import slopes, swiglu_linear, swiglu_linear_backward
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "samples"])
 def forward(
     a,
     scale,
@@ -51,7 +51,7 @@ def forward(
     store_rows(out + own, first, channel_C, rows, out_RC, BLOCK_ROWS, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "samples"])
 def backward_rows(
     a,
     scale,

@@ -39,7 +39,7 @@ def _store_chunk(
     tl.store(pointers, values_RC.to(base.dtype.element_ty), mask=inside_RC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "positions"])
 def forward(
     x,
     gate,
@@ -92,7 +92,7 @@ def forward(
     store_positions(out + batch * out_strides[0], offset_R, inside_R, out_O, out_RO, OUT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "positions"])
 def backward(
     x,
     gate,

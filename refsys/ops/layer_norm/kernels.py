@@ -89,6 +89,33 @@ def store_rows(
 
 
 @triton.jit
+def load_columns(base, first, column_C, rows, width, BLOCK_ROWS: tl.constexpr, EVEN: tl.constexpr):
+    """Load [R, C], some columns of a dense [rows, width] tensor from row `first` on; 0 outside.
+
+    As `load_rows`, for a width that no kernel is compiled for. With EVEN all columns exist.
+    """
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * width + (row_R[:, None] * width + column_C[None, :])
+    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
+    if not EVEN:
+        inside_RC = inside_RC & (column_C < width)[None, :]
+    return tl.load(pointers, mask=inside_RC, other=0.0)
+
+
+@triton.jit
+def store_columns(
+    base, first, column_C, rows, width, values_RC, BLOCK_ROWS: tl.constexpr, EVEN: tl.constexpr
+):
+    """Store what `load_columns` would load."""
+    row_R = tl.arange(0, BLOCK_ROWS)
+    pointers = base + first * width + (row_R[:, None] * width + column_C[None, :])
+    inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
+    if not EVEN:
+        inside_RC = inside_RC & (column_C < width)[None, :]
+    tl.store(pointers, values_RC.to(base.dtype.element_ty), mask=inside_RC)
+
+
+@triton.jit
 def load_normalized(
     x,
     norm_weight,

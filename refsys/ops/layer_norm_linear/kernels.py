@@ -12,14 +12,17 @@ import triton
 import triton.language as tl
 
 from refsys.ops.layer_norm.kernels import (
+    load_columns,
     load_rows,
     normalize,
     normalize_backward,
     scale_and_shift,
+    store_columns,
     store_norm_gradients,
     store_rows,
 )
 from refsys.ops.layer_norm.positions import load_positions, positions_at, store_positions
+from refsys.ops.specialization.kernels import in_units
 
 
 @triton.jit
@@ -44,7 +47,7 @@ def _add_bias(out_RO, bias, out_O, BIAS: tl.constexpr):
     return out_RO + bias_O.to(tl.float32)[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "positions"])
 def forward(
     x,
     x_strides,
@@ -66,10 +69,12 @@ def forward(
     OUT: tl.constexpr,
     HEADS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
+    UNIT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions, normalized once."""
+    """One tile of positions, normalized once; there is a multiple of UNIT positions."""
+    positions = in_units(positions, UNIT)
     batch = tl.cast(tl.program_id(1), tl.int64)
     first = tl.program_id(0) * BLOCK_ROWS
     offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
@@ -126,7 +131,7 @@ def _hat(x, offset_R, inside_R, channel_C, mean_R, rsigma_R, WIDTH: tl.constexpr
     return tl.where((channel_C < WIDTH)[None, :], hat_RC, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "positions"])
 def forward_wide(
     x,
     x_strides,
@@ -170,7 +175,7 @@ def forward_wide(
     store_rows(out, tl.cast(first, tl.int64), out_O, positions, out_RO, BLOCK_ROWS, OUT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "positions"])
 def backward(
     x,
     x_strides,
@@ -198,6 +203,7 @@ def backward(
     OUT: tl.constexpr,
     HEADS: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
+    UNIT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
@@ -205,7 +211,9 @@ def backward(
 
     What LayerNorm gave is left in `y` for the weight's gradient. Those of scale and offset, and of
     the heads' weights, are summed over the tile: [program, 2, WIDTH] and [program, HEADS, WIDTH].
+    There is a multiple of UNIT positions.
     """
+    positions = in_units(positions, UNIT)
     batch = tl.cast(tl.program_id(1), tl.int64)
     program = batch * tl.num_programs(0) + tl.program_id(0)
     first = tl.program_id(0) * BLOCK_ROWS
@@ -252,31 +260,35 @@ def backward(
     store_positions(dx + batch * dx_strides[0], dx_R, inside_R, channel_C, dx_RC, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def product(
     d,
     weight,
     out,
     rows,
-    WIDTH: tl.constexpr,
-    OUT: tl.constexpr,
+    outs,
+    width,
+    EVEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """Σ d[row, o] weight[o, c], a tile of rows and of channels: towards rows too wide for one."""
+    """Σ d[row, o] weight[o, c], a tile of rows and of channels: towards rows too wide for one.
+
+    With EVEN both widths are whole blocks.
+    """
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
     out_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
-    for first_out in range(0, OUT, BLOCK_OUT):
+    for first_out in range(0, outs, BLOCK_OUT):
         out_O = first_out + tl.arange(0, BLOCK_OUT)
-        d_RO = load_rows(d, first, out_O, rows, BLOCK_ROWS, OUT, "")
-        weight_OC = _load_matrix(weight, out_O, channel_C, OUT, WIDTH, WIDTH, 1)
+        d_RO = load_columns(d, first, out_O, rows, outs, BLOCK_ROWS, EVEN)
+        weight_OC = load_columns(weight, first_out, channel_C, outs, width, BLOCK_OUT, EVEN)
         out_RC = tl.dot(d_RO, weight_OC, out_RC, input_precision="ieee")
-    store_rows(out, first, channel_C, rows, out_RC, BLOCK_ROWS, WIDTH)
+    store_columns(out, first, channel_C, rows, width, out_RC, BLOCK_ROWS, EVEN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "positions"])
 def backward_wide(
     x,
     x_strides,

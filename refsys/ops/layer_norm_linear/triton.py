@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.planes.triton import Planes, fold, outer
+from refsys.ops.specialization import common_unit
 from refsys.ops.triton_backend import (
     WIDE,
     custom_operator,
@@ -141,7 +142,7 @@ def project(x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
             "layer_norm_linear.forward",
             (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
             *(x, x.stride(), scale, offset, weight, bias, weight_heads, out, planes, *sizes),
-            **_narrow(width, heads),
+            **_narrow(width, heads, rows * tokens),
             **options,
         )
     else:
@@ -204,7 +205,7 @@ def project_backward(
             *(x, x.stride(), scale, offset, half, half_heads, d, dheads, *places, head_planes),
             *sizes,
             OUT=outs,
-            **_narrow(width, heads),
+            **_narrow(width, heads, rows * tokens),
             **options,
         )
     else:
@@ -298,9 +299,9 @@ def _product(d: Tensor, weight: Tensor, out: Tensor) -> None:
     outs, width = weight.shape
     rows = d.numel() // outs
     grid = tiles(rows, options["BLOCK_ROWS"]), tiles(width, options["BLOCK_WIDTH"])
-    launch(
-        "layer_norm_linear.product", grid, d, weight, out, rows, WIDTH=width, OUT=outs, **options
-    )
+    even = outs % options["BLOCK_OUT"] == 0 and width % options["BLOCK_WIDTH"] == 0
+    sizes = rows, outs, width
+    launch("layer_norm_linear.product", grid, d, weight, out, *sizes, EVEN=even, **options)
 
 
 def _on_device(x: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
@@ -318,13 +319,17 @@ def _flags(parameters: Parameters) -> dict[str, Any]:
     return {"SCALE": parameters.scale is not None, "SHIFT": parameters.offset is not None}
 
 
-def _narrow(width: int, heads: int) -> dict[str, int]:
-    """Constants of the kernels that keep whole rows."""
+def _narrow(width: int, heads: int, positions: int) -> dict[str, int]:
+    """Return the constants of the kernels that keep whole rows.
+
+    What heads get lies position by position: there, and only there, vectors run along them.
+    """
     return {
         "WIDTH": width,
         "BLOCK_WIDTH": padded_width(width),
         "HEADS": heads,
         "BLOCK_HEADS": padded_width(max(heads, 1)),
+        "UNIT": common_unit((positions,)) if heads else 1,
     }
 
 

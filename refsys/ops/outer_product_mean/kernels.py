@@ -34,7 +34,7 @@ def _line(batch, row, rows, WIDTH: tl.constexpr):
     return (tl.cast(batch, tl.int64) * rows + row) * WIDTH
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_row", "rows", "all_rows", "columns"])
 def forward(
     products,
     weight,
@@ -78,7 +78,9 @@ def _load_gradient(
     return (d_JO.to(tl.float32) * share_J[:, None]).to(d.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["first_row", "rows", "all_rows", "first_column", "columns", "all_columns"]
+)
 def backward_products(
     d,
     count,
@@ -109,7 +111,7 @@ def backward_products(
         dproducts += columns * WIDTH
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_row", "rows", "all_rows", "columns", "lines", "each"])
 def backward_weights(
     products,
     d,

@@ -5,11 +5,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from refsys.ops.specialization import common_unit, encoded
 from refsys.ops.triton_backend import launch, launch_options, padded_width, split, tiles
 from refsys.ops.workspace import workspace
 
 # Programs of `outer`: enough that no multiprocessor idles.
 _PROGRAMS = 256
+# Elements of a plane that are loaded at once.
+_VECTOR = 4
+# Jobs of one launch of `fold`, most of which have no more.
+_SLOTS = 3
 
 
 class Planes(NamedTuple):
@@ -29,16 +34,23 @@ def fold(*jobs: Planes) -> None:
     if not jobs:
         return
     options = launch_options("planes.fold", jobs[0].parts)
-    sizes = tuple(job.out.numel() // job.out.shape[0] for job in jobs)
+    sizes = [job.out.numel() // job.out.shape[0] for job in jobs]
     starts = [0]
     for job, size in zip(jobs, sizes, strict=True):
         starts.append(starts[-1] + tiles(size, options["BLOCK"]) * job.out.shape[0])
+    unit = common_unit(sizes, _VECTOR)
+    # Slots without a job have no programs; they spare a kernel for each number of jobs.
+    empty = max(0, _SLOTS - len(jobs))
+    slots = *jobs, *jobs[:1] * empty
     launch(
         "planes.fold",
         (starts[-1],),
-        *(tuple(job.parts for job in jobs), tuple(job.out for job in jobs)),
-        *(tuple(job.parts.shape[1] for job in jobs), sizes, tuple(starts)),
-        JOBS=len(jobs),
+        *(tuple(slot.parts for slot in slots), tuple(slot.out for slot in slots)),
+        encoded(slot.parts.shape[1] for slot in slots),
+        encoded(size // unit for size in sizes + sizes[:1] * empty),
+        encoded(starts + starts[-1:] * empty),
+        JOBS=len(slots),
+        UNIT=unit,
         **options,
     )
 
@@ -77,9 +89,9 @@ def outer(
         "planes.outer",
         (count * grid[0], grid[1]),
         *(d, y, made[0], made[-1], rows, each),
-        SUMS=0 if sums is None else sums.numel(),
-        WIDTH_OUT=width_out,
-        WIDTH=width,
+        *(width_out, width, 0 if sums is None else sums.numel()),
+        SUMS=sums is not None,
+        EVEN=width_out % options["BLOCK_OUT"] == 0 and width % options["BLOCK_WIDTH"] == 0,
         **options,
     )
     return [

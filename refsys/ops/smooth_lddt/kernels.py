@@ -8,8 +8,6 @@ Shape suffixes: Q atoms of a tile, K the atoms that pass by.
 import triton
 import triton.language as tl
 
-_LOG2E = tl.constexpr(1.4426950408889634)
-
 
 @triton.jit
 def _load_atoms(base, atom, atoms):
@@ -40,10 +38,12 @@ def _load_label(truth, resolved, radius, atom, atoms):
 
 @triton.jit
 def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(-x * _LOG2E))
+    # Not a global of the module: see triangle attention's.
+    LOG2E: tl.constexpr = 1.4426950408889634
+    return 1.0 / (1.0 + tl.exp2(-x * LOG2E))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms"])
 def forward(
     x, truth, resolved, radius, planes, atoms, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
 ):
@@ -85,7 +85,7 @@ def _slope(x):
     return open_ * (1.0 - open_)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["atoms"])
 def backward(
     x,
     truth,

@@ -62,7 +62,7 @@ def swiglu_linear(
     return out_RC
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def forward(
     x,
     norm_weight,
@@ -137,7 +137,7 @@ def swiglu_linear_backward(
     return dy_RC, update_RC
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def backward_rows(
     x,
     norm_weight,
@@ -197,7 +197,8 @@ def backward_rows(
     store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
 
 
-@triton.jit
+# Rows are specialized: wide ones leave no registers for the mask of an uneven number of them.
+@triton.jit(do_not_specialize=["each"])
 def backward_weights(
     y,
     weight_in,

@@ -10,6 +10,7 @@ Shape suffixes: Q queries of a tile, K keys of a tile, D head width, padded to a
 import triton
 import triton.language as tl
 
+from refsys.ops.specialization.kernels import in_units
 from refsys.ops.triangle_attention.tiles import (
     line_at,
     load_bias,
@@ -21,15 +22,16 @@ from refsys.ops.triangle_attention.tiles import (
     store_tile,
 )
 
-_LOG2E = tl.constexpr(1.4426950408889634)
-
 
 @triton.jit
 def _power(logits, shift, EXACT: tl.constexpr):
     """e^(logit − shift); exact to the last bits, or one multiply-add and a power of two."""
+    # Not a global of the module: with those a kernel's name in Triton's cache depends on which
+    # kernel was launched before it.
+    LOG2E: tl.constexpr = 1.4426950408889634
     if EXACT:
-        return tl.exp2((logits - shift) * _LOG2E)
-    return tl.exp2(logits * _LOG2E - shift * _LOG2E)
+        return tl.exp2((logits - shift) * LOG2E)
+    return tl.exp2(logits * LOG2E - shift * LOG2E)
 
 
 @triton.jit
@@ -41,7 +43,7 @@ def _softmax(logits, shift, factor, keep, EXACT: tl.constexpr):
     return tl.where(keep, weights, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "queries", "keys", "heads"])
 def forward(
     q,
     q_strides,
@@ -67,15 +69,22 @@ def forward(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN: tl.constexpr,
+    UNIT: tl.constexpr,
+    BIAS_UNIT: tl.constexpr,
 ):
-    """One tile of queries of one row and head: online softmax over the keys."""
+    """One tile of queries of one row and head: online softmax over the keys.
+
+    Queries, keys and strides of the mask are multiples of UNIT, those of the bias of BIAS_UNIT, the
+    last ones aside.
+    """
+    queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
     tile, head, row, batch = place(tl.cdiv(queries, BLOCK_Q), heads, rows)
     first_query = tile * BLOCK_Q
 
     k = line_at(k, k_strides, batch, row, head)
     v = line_at(v, v_strides, batch, row, head)
-    bias = plane_at(bias, bias_strides, batch, head)
-    mask = plane_at(mask, mask_strides, batch, row)
+    bias = plane_at(bias, bias_strides, batch, head, BIAS_UNIT)
+    mask = plane_at(mask, mask_strides, batch, row, UNIT)
     q = line_at(q, q_strides, batch, row, head)
     q_QD = load_tile(q, q_strides, first_query, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN)
     q_QD = (q_QD * scale).to(q.dtype.element_ty)
@@ -87,7 +96,8 @@ def forward(
     for first in range(0, keys, BLOCK_K):
         k_KD = load_tile(k, k_strides, first, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN)
         bias_QK = load_bias(
-            bias, bias_strides, first_query, first, queries, keys, BLOCK_Q, BLOCK_K, EVEN
+            *(bias, bias_strides, first_query, first, queries, keys),
+            *(BLOCK_Q, BLOCK_K, EVEN, BIAS_UNIT),
         )
         keep_K = load_keep(mask, mask_strides, first, keys, BLOCK_K)
         logits_QK = tl.dot(q_QD, tl.trans(k_KD), bias_QK, input_precision="ieee")
@@ -96,7 +106,7 @@ def forward(
         # A query that has met no key yet must not subtract −∞ from −∞.
         shift_Q = tl.where(higher_Q == float("-inf"), 0.0, higher_Q)
         weights_QK = _power(logits_QK, shift_Q[:, None], EXACT)
-        fade_Q = tl.exp2((peak_Q - shift_Q) * _LOG2E)
+        fade_Q = _power(peak_Q, shift_Q, True)
         total_Q = total_Q * fade_Q + tl.sum(weights_QK, 1)
         v_KD = load_tile(v, v_strides, first, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN)
         out_QD = tl.dot(
@@ -120,7 +130,7 @@ def forward(
     store_tile(out, out_strides, first_query, queries, out_QD, BLOCK_Q, WIDTH, BLOCK_WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "queries", "heads"])
 def delta(
     out,
     out_strides,
@@ -133,22 +143,21 @@ def delta(
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_Q: tl.constexpr,
-    EVEN: tl.constexpr,
 ):
     """Σ out · grad over the head width: what softmax's gradient subtracts from each query."""
     tile, head, row, batch = place(tl.cdiv(queries, BLOCK_Q), heads, rows)
     first = tile * BLOCK_Q
     out = line_at(out, out_strides, batch, row, head)
     grad = line_at(grad, grad_strides, batch, row, head)
-    out_QD = load_tile(out, out_strides, first, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN)
-    grad_QD = load_tile(grad, grad_strides, first, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN)
+    out_QD = load_tile(out, out_strides, first, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, False)
+    grad_QD = load_tile(grad, grad_strides, first, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, False)
     delta_Q = tl.sum(out_QD.to(tl.float32) * grad_QD.to(tl.float32), 1)
     query = first + tl.arange(0, BLOCK_Q)
     delta = query_line(delta, batch, row, head, rows, heads, queries)
     tl.store(delta + query, delta_Q, mask=query < queries)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "queries", "keys", "heads"])
 def backward_tokens(
     q,
     q_strides,
@@ -183,6 +192,8 @@ def backward_tokens(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN: tl.constexpr,
+    UNIT: tl.constexpr,
+    BIAS_UNIT: tl.constexpr,
 ):
     """The gradients of q, k and v of one row and head.
 
@@ -190,6 +201,7 @@ def backward_tokens(
     it is kept in `sums`, float32, by this program alone, and added to in the order of the tiles.
     `bias` comes transposed, [batch, head, key, query], as its tiles are read here.
     """
+    queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
     _tile, head, row, batch = place(1, heads, rows)
     q = line_at(q, q_strides, batch, row, head)
     k = line_at(k, k_strides, batch, row, head)
@@ -199,8 +211,8 @@ def backward_tokens(
     dq = line_at(dq, dq_strides, batch, row, head)
     dk = line_at(dk, dk_strides, batch, row, head)
     dv = line_at(dv, dv_strides, batch, row, head)
-    bias = plane_at(bias, bias_strides, batch, head)
-    mask = plane_at(mask, mask_strides, batch, row)
+    bias = plane_at(bias, bias_strides, batch, head, BIAS_UNIT)
+    mask = plane_at(mask, mask_strides, batch, row, UNIT)
     shift = query_line(shift, batch, row, head, rows, heads, queries)
     factor = query_line(factor, batch, row, head, rows, heads, queries)
     delta = query_line(delta, batch, row, head, rows, heads, queries)
@@ -220,7 +232,8 @@ def backward_tokens(
                 grad, grad_strides, first, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN
             )
             bias_KQ = load_bias(
-                bias, bias_strides, first_key, first, keys, queries, BLOCK_K, BLOCK_Q, EVEN
+                *(bias, bias_strides, first_key, first, keys, queries),
+                *(BLOCK_K, BLOCK_Q, EVEN, BIAS_UNIT),
             )
             shift_Q = tl.load(shift + query, mask=query < queries, other=float("inf"))
             factor_Q = tl.load(factor + query, mask=query < queries, other=0.0)
@@ -248,7 +261,7 @@ def backward_tokens(
         tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "queries", "keys", "heads", "chunks"])
 def backward_bias(
     q,
     q_strides,
@@ -277,11 +290,14 @@ def backward_bias(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
     EVEN: tl.constexpr,
+    UNIT: tl.constexpr,
+    BIAS_UNIT: tl.constexpr,
 ):
     """One tile of the gradient of the bias, summed in registers over a chunk of rows, in order.
 
     `planes` is dense [batch, chunk, head, query, key].
     """
+    queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
     program = tl.program_id(0)
     key_tiles, query_tiles = tl.cdiv(keys, BLOCK_K), tl.cdiv(queries, BLOCK_Q)
     first_key = program % key_tiles * BLOCK_K
@@ -291,9 +307,10 @@ def backward_bias(
     head = program % heads
     chunk = program // heads % chunks
     batch = program // heads // chunks
-    bias = plane_at(bias, bias_strides, batch, head)
+    bias = plane_at(bias, bias_strides, batch, head, BIAS_UNIT)
     bias_QK = load_bias(
-        bias, bias_strides, first_query, first_key, queries, keys, BLOCK_Q, BLOCK_K, EVEN
+        *(bias, bias_strides, first_query, first_key, queries, keys),
+        *(BLOCK_Q, BLOCK_K, EVEN, BIAS_UNIT),
     )
     query = first_query + tl.arange(0, BLOCK_Q)
     each = tl.cdiv(rows, chunks)
@@ -317,7 +334,7 @@ def backward_bias(
             line_at(v, v_strides, batch, row, head),
             *(v_strides, first_key, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN),
         )
-        keeps = plane_at(mask, mask_strides, batch, row)
+        keeps = plane_at(mask, mask_strides, batch, row, UNIT)
         keep_K = load_keep(keeps, mask_strides, first_key, keys, BLOCK_K)
         line = query_line(0, batch, row, head, rows, heads, queries)
         shift_Q = tl.load(shift + line + query, mask=query < queries, other=float("inf"))

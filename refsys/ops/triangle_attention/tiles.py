@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from refsys.ops.specialization.kernels import decode, in_units
+
 
 @triton.jit
 def load_tile(
@@ -54,12 +56,17 @@ def load_bias(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     EVEN: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """[BLOCK_ROWS, BLOCK_COLUMNS] of one head's bias in float32; 0 outside."""
+    """[BLOCK_ROWS, BLOCK_COLUMNS] of one head's bias in float32; 0 outside.
+
+    All strides but the last are encoded multiples of UNIT.
+    """
+    row_stride = in_units(decode(strides[2]), UNIT)
     row, column = tl.arange(0, BLOCK_ROWS)[:, None], tl.arange(0, BLOCK_COLUMNS)[None, :]
-    pointers = base + tl.cast(first_row, tl.int64) * strides[2]
+    pointers = base + tl.cast(first_row, tl.int64) * row_stride
     pointers += tl.cast(first_column, tl.int64) * strides[3]
-    pointers += row * strides[2] + column * strides[3]
+    pointers += row * row_stride + column * strides[3]
     if EVEN:
         return tl.load(pointers).to(tl.float32)
     inside = (first_row + row < rows) & (first_column + column < columns)
@@ -81,9 +88,10 @@ def line_at(pointer, strides, batch, row, head):
 
 
 @triton.jit
-def plane_at(pointer, strides, batch, which):
-    """Where a head of the bias, or a row of the mask, begins."""
-    return pointer + tl.cast(batch, tl.int64) * strides[0] + tl.cast(which, tl.int64) * strides[1]
+def plane_at(pointer, strides, batch, index, UNIT: tl.constexpr):
+    """Return where a head of the bias, or a row of the mask, begins; strides as in `load_bias`."""
+    pointer += tl.cast(batch, tl.int64) * in_units(decode(strides[0]), UNIT)
+    return pointer + tl.cast(index, tl.int64) * in_units(decode(strides[1]), UNIT)
 
 
 @triton.jit

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.planes.triton import Planes, fold
+from refsys.ops.specialization import common_unit, encoded_strides, stride_unit
 from refsys.ops.triton_backend import (
     copy,
     custom_operator,
@@ -69,8 +70,9 @@ class Inputs(NamedTuple):
     mask: Tensor
 
     def with_strides(self) -> tuple[Any, ...]:
-        """Each, and its strides."""
-        return tuple(part for tensor in self for part in (tensor, tensor.stride()))
+        """Return each, and its strides; those of the bias and the mask follow from the length."""
+        dense = (part for tensor in self[:3] for part in (tensor, tensor.stride()))
+        return *dense, self.bias, encoded_strides(self.bias), self.mask, encoded_strides(self.mask)
 
 
 def run(inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -83,7 +85,7 @@ def run(inputs: Inputs) -> tuple[Tensor, Tensor]:
     out = q.new_empty(q.shape)
     planes = 2 if q.dtype == torch.float32 else 1
     softmax = q.new_empty((planes, batch, rows, heads, queries), dtype=torch.float32)
-    options = _options("triangle_attention.forward", q, k)
+    options = _options("triangle_attention.forward", q, k, inputs)
     launch(
         "triangle_attention.forward",
         (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
@@ -114,7 +116,7 @@ def run_backward_tokens(
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
     """Gradients of q, k and v into `gradients`, whose strides are free."""
-    q, k, v, bias, mask = inputs
+    q, k, bias = inputs.q, inputs.k, inputs.bias
     bias_BHKQ = bias.transpose(-1, -2)
     turned = workspace(
         "triangle_attention.bias", bias_BHKQ.shape, dtype=bias.dtype, device=q.device
@@ -125,14 +127,16 @@ def run_backward_tokens(
     if sums.dtype != torch.float32:
         sums = workspace("triangle_attention.sums", q.shape, dtype=torch.float32, device=q.device)
     _batch, rows, _queries, heads, _width = q.shape
+    inputs = inputs._replace(bias=turned)
+    options = _options("triangle_attention.backward_tokens", q, k, inputs)
     launch(
         "triangle_attention.backward_tokens",
         (heads * rows * q.shape[0],),
-        *Inputs(q, k, v, turned, mask).with_strides(),
+        *inputs.with_strides(),
         *(grad, grad.stride(), softmax[0], softmax[-1], delta, sums, sums.stride()),
         *(part for tensor in gradients for part in (tensor, tensor.stride())),
         *(*_sizes(q, k), _scale(q)),
-        **_options("triangle_attention.backward_tokens", q, k),
+        **options,
     )
     if k.shape[2] == 1:
         _forget(*gradients[:2])
@@ -145,7 +149,7 @@ def run_backward_bias(
     q, k, bias = inputs.q, inputs.k, inputs.bias
     batch, heads, queries, keys = bias.shape
     gradient = bias.new_empty(bias.shape)
-    options = _options("triangle_attention.backward_bias", q, k)
+    options = _options("triangle_attention.backward_bias", q, k, inputs)
     programs = tiles(queries, options["BLOCK_Q"]) * tiles(keys, options["BLOCK_K"]) * heads * batch
     chunks = _chunks(q, k, programs)
     planes, jobs = gradient, []
@@ -242,14 +246,27 @@ def _bias_flops(*_args: Any, **_options: Any) -> int:
     return 0
 
 
-def _options(kernel: str, q: Tensor, k: Tensor) -> dict[str, Any]:
-    """A kernel's launch options and the constants that follow from the shapes."""
+def _options(kernel: str, q: Tensor, k: Tensor, inputs: Inputs | None = None) -> dict[str, Any]:
+    """Return a kernel's launch options and the constants that follow from the shapes.
+
+    Args:
+        kernel: Its name.
+        q: [batch, row, query, head, d].
+        k: [batch, row, key, head, d].
+        inputs: What the kernel reads beside a result; None if it reads no bias and no mask.
+    """
     options = launch_options(kernel, q)
     queries, keys, width = q.shape[2], k.shape[2], q.shape[4]
     # A window of atoms has fewer queries than a tile.
     options["BLOCK_Q"] = min(options["BLOCK_Q"], padded_width(queries))
-    even = queries % options["BLOCK_Q"] == 0 and keys % options.get("BLOCK_K", 1) == 0
-    return options | {"WIDTH": width, "BLOCK_WIDTH": padded_width(width), "EVEN": even}
+    options |= {"WIDTH": width, "BLOCK_WIDTH": padded_width(width)}
+    if inputs is None:
+        return options
+    return options | {
+        "EVEN": queries % options["BLOCK_Q"] == 0 and keys % options["BLOCK_K"] == 0,
+        "UNIT": common_unit((queries, keys, *inputs.mask.stride()[:-1])),
+        "BIAS_UNIT": stride_unit(inputs.bias),
+    }
 
 
 def _forget(*gradients: Tensor) -> None:

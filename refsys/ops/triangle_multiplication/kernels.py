@@ -177,7 +177,7 @@ def projection_backward_rows(
     store_rows(dz + batch * WIDTH, first, channel_C, positions, dz_RC, BLOCK_ROWS, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["each"])
 def projection_backward_weights(
     y,
     mask,
@@ -248,7 +248,7 @@ def _load_planar_normalized(
     return y_RC.to(x.dtype.element_ty), hat_RC, rsigma_R, scale_C
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def epilogue(
     x,
     gate,
@@ -296,7 +296,7 @@ def epilogue(
         tl.store(outs, update_RO.to(out.dtype.element_ty), mask=inside_RO)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def epilogue_backward(
     x,
     gate,

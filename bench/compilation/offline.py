@@ -1,0 +1,196 @@
+"""Triton's own launch path on a machine without the device: a driver that launches nothing.
+
+A kernel that is started here is looked up, specialized, compiled and cached by the code that does
+so in front of a device. So the entries of Triton's cache are, by construction, those that a device
+of the same architecture asks for.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+from triton.runtime.driver import driver
+
+from bench.compilation.resources import shared_limit
+from bench.errors import UsageError
+from refsys.ops.triton_backend import Launch, function
+
+# Registers that a program's warps share, and threads that it may have at most.
+_THREADS = 1024
+# Triton looks at the alignment of an address alone.
+_ALIGNMENT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A tensor as Triton's launcher sees it.
+
+    Attributes:
+        dtype: Of its elements.
+        offset: Bytes from an aligned address, less whole multiples of the alignment.
+        storage_bytes: Size of its storage, up to which AMD's kernels may address it with 32 bits.
+    """
+
+    dtype: torch.dtype
+    offset: int
+    storage_bytes: int
+
+    def data_ptr(self) -> int:
+        """Return an address with the alignment of the tensor."""
+        return self.offset
+
+    def ptr_range(self) -> int:
+        """Return how many bytes can be addressed."""
+        return self.storage_bytes
+
+
+def portable(launch: Launch) -> Launch:
+    """Return the launch with each tensor replaced by a `Pointer`; it can be pickled."""
+    return launch._replace(
+        arguments=tuple(_portable(argument) for argument in launch.arguments),
+        options=dict(launch.options),
+    )
+
+
+def _portable(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        offset = int(argument.storage_offset()) * argument.element_size()
+        return Pointer(argument.dtype, offset % _ALIGNMENT, argument.untyped_storage().nbytes())
+    if isinstance(argument, tuple):
+        return tuple(_portable(part) for part in argument)
+    return argument
+
+
+def target_of(architecture: str) -> GPUTarget:
+    """Return Triton's name of an architecture, as ``sm_90`` or ``gfx942``."""
+    if architecture.startswith("sm_"):
+        return GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
+    return GPUTarget("hip", architecture, 64)
+
+
+class _Launcher:
+    """What starts a kernel; here nothing does."""
+
+    def __init__(self, source: Any, metadata: Any) -> None:
+        """Take what Triton gives to a launcher."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """Start nothing."""
+
+
+class _Utilities:
+    """What a driver knows of its device."""
+
+    def __init__(self, architecture: str) -> None:
+        self._shared_bytes = shared_limit(architecture)
+
+    def get_device_properties(self, device: Any) -> dict[str, int]:
+        """Return the one property that Triton checks kernels against."""
+        del device
+        return {"max_shared_mem": self._shared_bytes}
+
+    def load_binary(
+        self, name: str, binary: bytes, shared: int, device: Any
+    ) -> tuple[Any, Any, int, int, int]:
+        """Return a module, a function, registers, spills and threads of a program."""
+        del name, binary, shared, device
+        return object(), object(), 0, 0, _THREADS
+
+    def unload_module(self, module: Any) -> None:
+        """Unload nothing."""
+
+
+class OfflineDriver(DriverBase):
+    """Driver of a device of some architecture that is not there."""
+
+    launcher_cls = _Launcher
+
+    def __init__(self, architecture: str) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.utils = _Utilities(architecture)
+
+    @classmethod
+    def is_active(cls) -> bool:
+        """Return False: it is never chosen for a device."""
+        return False
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        """Raise: no launcher is generated."""
+        raise NotImplementedError(ty)
+
+    def get_current_target(self) -> GPUTarget:
+        """Return what is compiled for."""
+        return target_of(self.architecture)
+
+    def get_current_device(self) -> str:
+        """Return the key of the compiled kernels of this process: one set an architecture."""
+        return self.architecture
+
+    def get_current_stream(self, device: Any) -> int:
+        """Return the default stream."""
+        del device
+        return 0
+
+    def set_current_device(self, device: Any) -> None:
+        """Change nothing."""
+
+    def get_active_torch_device(self) -> torch.device:
+        """Return the only device there is."""
+        return torch.device("cpu")
+
+    def get_benchmarker(self) -> Any:
+        """Raise: nothing can be measured."""
+        raise NotImplementedError
+
+
+@contextmanager
+def offline(architecture: str) -> Iterator[None]:
+    """Compile for this architecture and launch nothing inside the block.
+
+    Raises:
+        UsageError: kernels are interpreted in this process.
+    """
+    if knobs.runtime.interpret:
+        raise UsageError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
+    # `driver.active` would look for a device.
+    outer = driver._active
+    driver.set_active(OfflineDriver(architecture))
+    try:
+        yield
+    finally:
+        driver._active = outer
+
+
+def variant(launch: Launch) -> str:
+    """Return the key under which Triton keeps the compiled kernel of a launch in a process.
+
+    Launches of one kernel with equal keys share one compilation. To be called inside `offline`.
+    """
+    kernel = function(launch.kernel)
+    *_caches, binder = kernel.device_caches[driver.active.get_current_device()]
+    _bound, specialization, options = binder(*launch.arguments, **launch.options)
+    return f"{launch.kernel} {specialization} {sorted(options.items())}"
+
+
+def compile_launch(launch: Launch) -> Any:
+    """Return the compiled kernel of a launch, out of Triton's cache if it is there.
+
+    To be called inside `offline`, with a launch that `portable` returned.
+    """
+    kernel = function(launch.kernel)
+    return kernel.run(*launch.arguments, grid=launch.grid, warmup=True, **launch.options)
+
+
+def start(launch: Launch) -> None:
+    """Start the kernel as `refsys.ops.triton_backend.launch` does; the driver launches nothing.
+
+    See `compile_launch`.
+    """
+    function(launch.kernel)[launch.grid](*launch.arguments, **launch.options)
