@@ -9,15 +9,6 @@ from analysis.drawing import PAGE, look, plain, styled, subplots
 from analysis.quantities import times, unit_of, written
 from analysis.table import IDENTITY, Cell, Row
 
-_CALIBRATION = "calibration"
-_OPERATORS = "operators"
-# Quantity of the calibration workload -> (what it is, the kind of its unit).
-_RATES = {
-    "copy": ("copy in device memory", "bandwidth"),
-    "l2_copy": ("copy in the L2 cache", "bandwidth"),
-    "product": ("matrix product", "flops"),
-    "exponentials": ("exponentials", "rate"),
-}
 # Inches.
 _ROW, _MARGIN = 0.19, 0.75
 # Of a line of text in a panel.
@@ -49,27 +40,19 @@ def rates_chapter(table: Sequence[Row]) -> Chapter:
     return Chapter(name, title, meaning, columns, tuple(lines), (figure,))
 
 
+def _is_resource(row: Row) -> bool:
+    """Return whether a record is of one resource of a device by itself."""
+    return "resource" in row.record["workload"]["labels"]
+
+
 def _rate(row: Row) -> tuple[str, str, float] | None:
-    """Return what a calibration record measured: its name, the kind of its unit, the rate."""
+    """Return what a record says of one resource: its name, the kind of its unit, the rate."""
     seconds = row.value("device_time_s") or row.value("step_time_s")
-    if row.workload != _CALIBRATION or row.status != "ok" or not seconds:
+    labels = row.record["workload"]["labels"]
+    work = row.record["outcome"].get("work")
+    if not _is_resource(row) or row.status != "ok" or not seconds or not work:
         return None
-    config, facts = row.record["workload"]["config"], row.record["facts"]
-    quantity = str(config["quantity"])
-    if quantity not in _RATES:
-        return None
-    label, kind = _RATES[quantity]
-    work = {
-        "copy": facts["minimum_bytes"],
-        "l2_copy": row.record["outcome"].get("l2_bytes"),
-        "product": facts["step_flops"],
-        "exponentials": facts.get("exponentials"),
-    }[quantity]
-    if not work:
-        return None
-    if quantity == "product":
-        label = f"{facts['arithmetic']} {label}"
-    return label, kind, work / seconds
+    return str(labels["resource"]), str(labels["rate"]), work / seconds
 
 
 def _draw_rates(bars: Sequence[tuple[str, float, str, str]]) -> Any:
@@ -102,7 +85,7 @@ def roofline_chapter(table: Sequence[Row]) -> Chapter:
     rows = [
         row
         for row in table
-        if row.workload == _OPERATORS and row.status == "ok" and row.value("device_time_s")
+        if row.status == "ok" and row.value("device_time_s") and not _is_resource(row)
     ]
     if not rows:
         return Chapter(name, title, meaning)
@@ -149,9 +132,7 @@ def _roofline_figures(rows: Sequence[Row], name: str, title: str) -> tuple[Figur
 
 
 def _label(row: Row) -> str:
-    config = row.record["workload"]["config"]
-    passes = "forward+backward" if config.get("backward", True) else "forward"
-    return f"{config['operator']}, {config['backend']}, {passes}"
+    return ", ".join(filter(None, (row.series, row.variant)))
 
 
 def _ratio(row: Row) -> float:

@@ -150,12 +150,19 @@ def _series(work: dict[str, Any], figure: dict[str, Any], series: dict[str, Any]
 
 
 def comparable(published: Sequence[PublishedSeries], rows: Sequence[Row]) -> list[PublishedSeries]:
-    """Those of one device of the kind that records are of; if there is none such, of any kind."""
+    """Return the series of one device, of each quantity those whose device is the nearest.
+
+    That is a device of the kind that records are of; if there is none, one of the same vendor; if
+    there is none such, any.
+    """
     names = {device["name"] for row in rows for device in row.record["devices"]}
-    single = [each for each in published if each.count == 1 and each.device]
-    same = [each for each in single if any(each.device in name for name in names)]
     vendors = {device["vendor"] for row in rows for device in row.record["devices"]}
-    return same or [each for each in single if each.vendor in vendors] or single
+    found: list[PublishedSeries] = []
+    for quantity in dict.fromkeys(each.quantity for each in published):
+        single = [s for s in published if s.quantity == quantity and s.count == 1 and s.device]
+        same = [each for each in single if any(each.device in name for name in names)]
+        found += same or [each for each in single if each.vendor in vendors] or single
+    return found
 
 
 def on_accelerators(rows: Sequence[Row]) -> bool:

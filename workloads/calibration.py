@@ -13,6 +13,13 @@ from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Wor
 _MIB = 2**20
 # Default size of each quantity; see the axis.
 _SIZES = {"copy": 512, "l2_copy": 16, "product": 8192, "exponentials": 64}
+# Name of each resource for people, and the kind of its rate's unit.
+_RESOURCES = {
+    "copy": ("copy in device memory", "bandwidth"),
+    "l2_copy": ("copy in the L2 cache", "bandwidth"),
+    "product": ("matrix product", "flops"),
+    "exponentials": ("exponentials", "rate"),
+}
 # Copies in one step where each takes microseconds alone.
 _L2_COPIES = 32
 # Exponentials of each element in one step.
@@ -56,13 +63,20 @@ class CalibrationWorkload(Workload):
         return config | {"size": config["size"] or _SIZES[str(config["quantity"])]}
 
     def labels(self, config: Config) -> dict[str, Value]:
-        """See `Workload`; there are no tokens."""
-        is_product = config["quantity"] == "product"
+        """See `Workload`; there are no tokens.
+
+        A resource and the kind of its rate are named beside what views group by; the work of a
+        step is in the outcome.
+        """
+        resource, rate = _RESOURCES[str(config["quantity"])]
+        precision_ = str(config["precision"]) if rate == "flops" else ""
         return {
             "tokens": 0,
             "series": f"calibration {config['quantity']}",
-            "variant": str(config["precision"]) if is_product else "",
+            "variant": precision_,
             "synthetic": True,
+            "resource": f"{precision_} {resource}".strip(),
+            "rate": rate,
         }
 
     def facts(self, config: Config) -> Facts:
@@ -153,7 +167,12 @@ class CalibrationProgram(Program):
         return {"inputs": [*self._inputs, self._out]}
 
     def outcome(self) -> dict[str, float]:
-        """See `Program`: the bytes that a copy within the L2 cache reads and writes."""
-        if self._quantity != "l2_copy":
-            return {}
-        return {"l2_bytes": 2.0 * _L2_COPIES * self._out.numel() * self._out.element_size()}
+        """See `Program`: the work of a step: bytes, FLOPs or exponentials."""
+        count, nbytes = self._out.numel(), self._out.nbytes
+        work = {
+            "copy": 2.0 * nbytes,
+            "l2_copy": 2.0 * _L2_COPIES * nbytes,
+            "product": 2.0 * self._out.shape[0] ** 3,
+            "exponentials": float(ROUNDS * count),
+        }
+        return {"work": work[self._quantity]}

@@ -15,44 +15,39 @@ def lines(chapter):
     return list(csv.DictReader(io.StringIO(chapter.csv())))
 
 
-def calibration(quantity, seconds, **more):
-    facts = {"minimum_bytes": 8_000, "step_flops": 6_000, "exponentials": 4_000}
-    found = measured(8, "calibration")
+def calibration(resource, seconds, work=8_000.0, rate="bandwidth"):
+    found = measured(8, "toy")
     found["metrics"] = as_json({"device_time_s": Value(seconds, "graph")})
-    found["workload"]["config"] = {"quantity": quantity}
-    found["facts"] = found["facts"] | facts | {"arithmetic": "bfloat16"}
-    return found | more
+    found["workload"]["labels"] |= {"resource": resource, "rate": rate}
+    return found | {"outcome": {"work": work}}
 
 
-def operator(seconds, ratio, **config):
-    found = measured(128, "operators")
+def operator(seconds, ratio, variant="triton"):
+    found = measured(128, "toy", "an operator", variant=variant)
     found["metrics"] = as_json({"device_time_s": Value(seconds, "graph"), "times_floor": ratio})
-    chosen = {"operator": "transition", "backend": "triton", "backward": False}
-    found["workload"]["config"] = chosen | config
     return found
 
 
 def test_rates_are_work_over_time_on_the_device():
     records = [
-        calibration("copy", 2.0),
-        calibration("product", 3.0),
-        calibration("exponentials", 4.0),
-        calibration("l2_copy", 5.0, outcome={"l2_bytes": 100.0}),
-        calibration("l2_copy", 5.0),
+        calibration("copy in device memory", 2.0),
+        calibration("bfloat16 matrix product", 3.0, 6e12, "flops"),
+        calibration("exponentials", 4.0, 4_000.0, "rate"),
+        calibration("copy in the L2 cache", 5.0, 100.0),
+        calibration("copy of nothing", 5.0, None),
     ]
     chapter = rates_chapter(rows(records))
     found = {line["resource"]: float(line["rate_per_s"]) for line in lines(chapter)}
     assert found == {
         "copy in device memory": 4_000,
-        "bfloat16 matrix product": 2_000,
+        "bfloat16 matrix product": 2e12,
         "exponentials": 1_000,
         "copy in the L2 cache": 20,
     }
     (figure,) = chapter.figures
-    assert any(
-        "bfloat16 matrix product" in text and "kFLOP" not in text for text in figure.findings
-    )
+    assert "bfloat16 matrix product, a cpu: 2 TFLOP/s." in figure.findings
     figure.draw()
+    assert not roofline_chapter(rows(records)).lines
 
 
 def test_there_is_no_chapter_without_such_records():
@@ -66,7 +61,7 @@ def test_ratios_to_the_roofline_are_drawn_where_a_peak_is_known():
         rows(
             [
                 operator(2e-3, Value(4.0, "m")),
-                operator(1e-3, Value(2.0, "m"), backward=True),
+                operator(1e-3, Value(2.0, "m"), "triton, forward alone"),
                 operator(1e-3, missing("no peak")),
             ]
         )
@@ -74,8 +69,8 @@ def test_ratios_to_the_roofline_are_drawn_where_a_peak_is_known():
     assert len(lines(chapter)) == 3
     (figure,) = chapter.figures
     assert figure.findings == (
-        "Farthest from the bound: transition, triton, forward, 4.00 times.",
-        "Nearest: transition, triton, forward+backward, 2.00 times.",
+        "Farthest from the bound: an operator, triton, 4.00 times.",
+        "Nearest: an operator, triton, forward alone, 2.00 times.",
     )
     figure.draw()
 

@@ -79,12 +79,17 @@ def test_only_what_is_of_the_same_quantity_and_axis_is_drawn():
 
 
 def test_the_hardware_is_that_of_the_records_where_there_is_such():
-    def devices(*records):
-        return {each.device for each in comparable(OURS, rows(records))}
+    def devices(*records, quantity="step_time_s"):
+        found = comparable(OURS, rows(records))
+        return {each.device for each in found if each.quantity == quantity}
 
     assert devices(measured(32, device=H200)) == {"H200"}
     assert devices(measured(32, device=OTHER_AMD)) == {"MI250"}
     assert devices(measured(32)) == {"H200", "MI250"}
+    # Of another quantity another device is the nearest.
+    assert devices(measured(32, device=H200), quantity="triangle_attention forward") == {
+        "H100 80GB"
+    }
     assert on_accelerators(rows([measured(32, device=H200)]))
     assert not on_accelerators(rows([measured(32)]))
 

@@ -24,6 +24,7 @@ def test_a_copy_reads_and_writes_what_its_facts_say():
     source, target = copying.tensors()["inputs"]
     assert torch.equal(source, target)
     assert facts.minimum_bytes == source.nbytes + target.nbytes == 4 * 2**20
+    assert copying.outcome() == {"work": facts.minimum_bytes}
     assert facts.step_flops == 0
 
 
@@ -34,7 +35,7 @@ def test_a_copy_in_the_cache_has_no_bytes_in_memory():
     assert torch.equal(source, target)
     assert source.nbytes + target.nbytes == 2 * 2**20, "both buffers together are of the size"
     assert facts.minimum_bytes == 0
-    assert copying.outcome() == {"l2_bytes": 32 * 2 * source.nbytes}
+    assert copying.outcome() == {"work": 32 * 2 * source.nbytes}
 
 
 @pytest.mark.parametrize(("precision", "width"), [("float32", 4), ("bfloat16", 2)])
@@ -47,6 +48,7 @@ def test_a_product_has_the_flops_that_a_trace_counts(precision, width):
     config = CALIBRATION.configure({"quantity": "product", "size": 24, "precision": precision})
     assert simulate(CALIBRATION, config).total("flops") == facts.step_flops == 2 * 24**3
     assert facts.minimum_bytes == 3 * 24 * 24 * width
+    assert multiplying.outcome() == {"work": facts.step_flops}
 
 
 def test_exponentials_need_an_accelerator():

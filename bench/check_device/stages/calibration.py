@@ -23,6 +23,8 @@ _CASES = (
     ("product", FLOAT32),
     ("exponentials", BF16),
 )
+# Quantity -> name of its rate in `Calibration`.
+_RATES = {"copy": "bytes_s", "l2_copy": "l2_bytes_s", "exponentials": "exponentials_s"}
 _MOST_TICKS = 12
 
 
@@ -76,15 +78,12 @@ def calibration_of(records: list[Record]) -> Calibration | None:
         seconds = metric(record, "device_time_s") or metric(record, "step_time_s")
         if record["status"] != "ok" or not seconds:
             continue
-        facts, config = record["facts"], record["workload"]["config"]
-        if config["quantity"] == "product":
-            flops[facts["arithmetic"]] = facts["step_flops"] / seconds
-        elif config["quantity"] == "copy":
-            found["bytes_s"] = facts["minimum_bytes"] / seconds
-        elif config["quantity"] == "l2_copy":
-            found["l2_bytes_s"] = record["outcome"]["l2_bytes"] / seconds
+        rate = record["outcome"]["work"] / seconds
+        quantity = record["workload"]["config"]["quantity"]
+        if quantity == "product":
+            flops[record["facts"]["arithmetic"]] = rate
         else:
-            found["exponentials_s"] = facts["exponentials"] / seconds
+            found[_RATES[quantity]] = rate
     if not found and not flops:
         return None
     newest = max(record["started_at"] for record in records)

@@ -206,22 +206,22 @@ def test_the_tick_of_a_counter_and_the_power_at_rest_are_found():
 
 
 def test_rates_are_work_over_device_time():
-    def record(quantity, seconds, outcome=None, status="ok", **facts):
+    def record(quantity, seconds, work=None, status="ok"):
         return {
             "status": status,
             "run_id": quantity,
             "started_at": "2026-01-01T00:00:00+00:00",
             "workload": {"config": {"quantity": quantity}},
-            "facts": facts,
-            "outcome": outcome or {},
+            "facts": {"arithmetic": "bfloat16"},
+            "outcome": {"work": work},
             "metrics": {"device_time_s": {"value": seconds}, "step_time_s": {"value": 99.0}},
         }
 
     found = calibration.calibration_of(
         [
-            record("copy", 2.0, minimum_bytes=8e12),
-            record("l2_copy", 0.5, {"l2_bytes": 4e12}),
-            record("product", 4.0, step_flops=4e15, arithmetic="bfloat16"),
+            record("copy", 2.0, 8e12),
+            record("l2_copy", 0.5, 4e12),
+            record("product", 4.0, 4e15),
             record("exponentials", None, status="unsupported"),
         ]
     )
