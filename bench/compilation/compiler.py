@@ -4,10 +4,9 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from refsys.data.columns import MALFORMED
 from refsys.files import parse_json, write_json
 from refsys.home import home
 from refsys.ops.triton_backend import function
+from refsys.processes import ProcessPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def compile_all(
     found: dict[str, Compiled] = {}
     todo: dict[Future[dict[str, Any]], tuple[str, Path]] = {}
     wanted = {specimen.as_json(): specimen for specimen in specimens}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPool(jobs) as pool:
         for text, specimen in wanted.items():
             path = _path(text, specimen.kernel)
             if (table := _read(path)) is not None:

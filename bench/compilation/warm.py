@@ -6,9 +6,8 @@ again wherever Triton, its ptxas and the kernels' sources are the same.
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from bench.compilation.cache_hits import count_compilations
@@ -16,6 +15,7 @@ from bench.compilation.host_modules import build_host_modules
 from bench.compilation.launches import distinct, single_launches, step_launches
 from bench.compilation.offline import compile_launch, offline
 from refsys.ops.triton_backend import Launch
+from refsys.processes import ProcessPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def warm(
         done: Called in this process.
     """
     found = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPool(jobs) as pool:
         todo = [pool.submit(_warm, launch, architecture) for launch in launches.values()]
         for future in as_completed(todo):
             found.append(future.result())

@@ -1,14 +1,13 @@
 """The fingerprint of a case: its exact costs by phase, module path and operator."""
 
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 from bench.simulation.simulate import simulate
 from bench.simulation.trace import Trace
 from bench.sweep import Case
+from refsys.processes import ProcessPool
 from workloads.catalogue import catalogue
 
 Key = tuple[str, ...]
@@ -96,6 +95,6 @@ def fingerprints(cases: Iterable[Case], jobs: int) -> dict[str, Fingerprint]:
     if jobs == 1:
         found = map(fingerprint, ordered)
         return {case.title: each for case, each in zip(ordered, found, strict=True)}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPool(jobs) as pool:
         done = list(pool.map(fingerprint, ordered))
     return {case.title: each for case, each in zip(ordered, done, strict=True)}

@@ -4,14 +4,13 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 
 from refsys.data.preparation import Prepared, Sources, prepare
 from refsys.data.store import Store
 from refsys.errors import DataError, RefsysError, unexpected_error
-from refsys.processes import die_with_parent
+from refsys.processes import ProcessPool, die_with_parent
 
 # An entry as it was prepared, or why it could not be.
 Outcome = Prepared | RefsysError
@@ -62,12 +61,7 @@ def _in_processes(store: Store, pending: deque[Sources], workers: int) -> _Resul
     Returns:
         What was being prepared when a process died.
     """
-    pool = ProcessPoolExecutor(
-        min(workers, len(pending)),
-        mp_context=get_context("spawn"),
-        initializer=_start,
-        initargs=(os.getpid(),),
-    )
+    pool = ProcessPool(min(workers, len(pending)), _start, (os.getpid(),))
     running: dict[Future[Outcome], Sources] = {}
     try:
         while pending or running:
