@@ -6,7 +6,7 @@ is at most twice that of the reference in the same dtype, and two roundings.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,10 +40,12 @@ class Accuracy:
         ratio: Largest error over all results, in units of plain PyTorch's error and one rounding;
             infinite where a result is not finite or of another dtype. At most `ALLOWED` is exact.
         worst: The result that has it, as ``gradient 2``.
+        ratios: The same of each result.
     """
 
     ratio: float
     worst: str
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw_arguments(
@@ -112,19 +114,19 @@ def accuracy(
         dtype: Dtype that both computed in.
     """
     largest = max(true.abs().max().item() for true in exact.values())
-    worst = Accuracy(0.0, "")
+    ratios: dict[str, float] = {}
     for name, true in exact.items():
         value = found[name]
         if value.dtype != dtype or not bool(value.isfinite().all()):
-            return Accuracy(math.inf, name)
+            ratios[name] = math.inf
+            continue
         scale = true.abs().max().item()
         # A gradient that vanishes by symmetry is a sum of others that do not: rounded as they are.
         rounding = ulp(scale if scale > 1e-12 * largest else largest, dtype)
         error, allowed = largest_error(value, true), errors[name] + rounding
-        ratio = error / allowed if allowed else math.inf if error else 0.0
-        if ratio >= worst.ratio:
-            worst = Accuracy(ratio, name)
-    return worst
+        ratios[name] = error / allowed if allowed else math.inf if error else 0.0
+    worst = max(ratios, key=ratios.__getitem__)
+    return Accuracy(ratios[worst], worst, ratios)
 
 
 def results_on(

@@ -35,6 +35,7 @@ class AlphaFold3Workload(StructureTraining):
     """Cases of training the whole model."""
 
     name = "alphafold3"
+    device_check = "training step"
     summary = "AlphaFold 3 in training: trunk, diffusion module, confidence head, all losses"
     axes = (
         *AXES,

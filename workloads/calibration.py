@@ -30,7 +30,8 @@ _BLOCK = 1024
 class CalibrationWorkload(Workload):
     """Cases of one resource of the device, used as fully as a simple program can."""
 
-    name = "calibration"
+    name = "device-rates"
+    device_check = "device rates"
     summary = "achieved rates of device memory, L2 cache, matrix units and exponentials"
     axes: ClassVar[tuple[Axis, ...]] = (
         Axis(
@@ -54,8 +55,11 @@ class CalibrationWorkload(Workload):
             choices=tuple(PRECISIONS),
         ),
     )
-    # Rates of a machine tell nothing of a commit.
-    selections: ClassVar = {"exact": (), "timing": (), "quick": ()}
+    selections: ClassVar = {
+        "exact": ({"quantity": "product", "size": 1024},),
+        "timing": ({"quantity": "product", "size": 512, "precision": "float32"},),
+        "quick": (),
+    }
 
     def configure(self, values: Mapping[str, object]) -> Config:
         """See `Workload`; a size of 0 becomes the quantity's own."""
@@ -72,7 +76,7 @@ class CalibrationWorkload(Workload):
         precision_ = str(config["precision"]) if rate == "flops" else ""
         return {
             "tokens": 0,
-            "series": f"calibration {config['quantity']}",
+            "series": f"{self.name} {config['quantity']}",
             "variant": precision_,
             "synthetic": True,
             "resource": f"{precision_} {resource}".strip(),

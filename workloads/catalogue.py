@@ -18,7 +18,7 @@ _OWN = {
     "transformer": "workloads.transformer:TransformerWorkload",
     "operators": "workloads.operators:OperatorsWorkload",
     "microbenchmarks": "workloads.microbenchmarks:MicrobenchmarksWorkload",
-    "calibration": "workloads.calibration:CalibrationWorkload",
+    "device-rates": "workloads.calibration:CalibrationWorkload",
     "pipeline": "workloads.pipeline:PipelineWorkload",
 }
 

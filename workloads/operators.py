@@ -34,6 +34,7 @@ class OperatorsWorkload(Workload):
     """Cases of one operator: what a step of it costs, beside what any implementation must."""
 
     name = "operators"
+    device_check = "single operator"
     summary = "one operator at AlphaFold 3's shapes, forward and backward"
     axes: ClassVar[tuple[Axis, ...]] = (
         Axis(

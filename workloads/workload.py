@@ -175,6 +175,8 @@ class Workload(ABC):
         summary: One line for people.
         axes: What a case chooses.
         data_parallel: Whether several ranks may work on a case, each on examples of its own.
+        device_check: Part of a device check that it serves: ``single operator``, ``device rates``
+            or ``training step``; empty if none.
         selections: The cases that stand for it where all workloads are covered, by use. A case is
             a table of axes, and a list in it stands for each of its values. The uses are
             ``exact`` (traced with shapes alone, at any size), ``timing`` (a step takes 5 to 300 ms
@@ -185,6 +187,7 @@ class Workload(ABC):
     summary: ClassVar[str]
     axes: ClassVar[tuple[Axis, ...]]
     data_parallel: ClassVar[bool] = False
+    device_check: ClassVar[str] = ""
     selections: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
 
     def selection(self, use: str) -> Sequence[Mapping[str, Any]]:

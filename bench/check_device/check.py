@@ -208,9 +208,11 @@ class Check:
         """Return the seconds that the stage has left."""
         return self.deadline - self.clock()
 
-    def workload(self, name: str) -> Workload:
-        """Return a workload by name."""
-        return catalogue()[name]
+    @staticmethod
+    def workload(part: str) -> Workload:
+        """Return the workload that serves a part of device checks; see `Workload.device_check`."""
+        workloads = catalogue().workloads.values()
+        return next(workload for workload in workloads if workload.device_check == part)
 
     def run(self, items: Sequence[Item]) -> list[Record]:
         """Measure cases in order, those without a record, and return the records of all.

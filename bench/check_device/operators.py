@@ -4,6 +4,8 @@ from bench.check_device.check import Check
 from refsys.ops.backend import OPERATORS
 from workloads.operator_arguments import CALLS
 
+# Parts of a device check that workloads serve.
+SINGLE_OPERATOR, DEVICE_RATES, TRAINING_STEP = "single operator", "device rates", "training step"
 BF16, FLOAT32 = "bfloat16", "float32"
 # By the time that they take in a step of the full model, the most first.
 HEAVIEST = (

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from bench.check_device.check import Check, Item
+from bench.check_device.operators import SINGLE_OPERATOR
 from bench.check_device.recorder import Measured
 from bench.metrics import Values
 from bench.probes.device_time import work_times
@@ -15,14 +16,13 @@ from bench.probes.utilization import model_flop_rates
 from workloads.errors import UnsupportedError
 from workloads.workload import Facts, Program
 
-WORKLOAD = "operators"
-
 
 def operator_item(
     check: Check, operator: str, tokens: int, backend: str, *, backward: bool, precision: str
 ) -> Item:
     """Return the case of an operator at a size on a backend, forward alone or with backward."""
-    config = check.workload(WORKLOAD).configure(
+    workload = check.workload(SINGLE_OPERATOR)
+    config = workload.configure(
         {
             "operator": operator,
             "preset": check.sizes.preset,
@@ -34,7 +34,7 @@ def operator_item(
     )
     passes = "forward and backward" if backward else "forward"
     title = f"{operator} {backend} {tokens} {passes}"
-    return Item(title, WORKLOAD, config, partial(time_operator, check, config))
+    return Item(title, workload.name, config, partial(time_operator, check, config))
 
 
 def time_operator(check: Check, config: Mapping[str, Any], samples: int | None = None) -> Measured:
@@ -48,7 +48,7 @@ def time_operator(check: Check, config: Mapping[str, Any], samples: int | None =
     Raises:
         UnsupportedError: it does not run on the backend that the case asks for.
     """
-    workload = check.workload(WORKLOAD)
+    workload = check.workload(SINGLE_OPERATOR)
     program = workload.build(dict(config), check.setting())
     program.implementations()
     samples = samples or check.sizes.samples

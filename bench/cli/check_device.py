@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from bench.record import Record
 
 SUMMARY = "check a new device in minutes: correctness, kernel times, a whole step"
-EXAMPLE = (
-    "foldperf compile --warm --architecture sm_90   # beforehand, anywhere\n"
-    "  foldperf check-device --budget 12\n"
-    "  foldperf check-device --rehearse nvidia"
-)
+EXAMPLE = "foldperf check-device --budget 12\n  foldperf check-device --rehearse nvidia"
 _STATUS = {"failed": 1, "timeout": 2, "crash": 2}
 
 

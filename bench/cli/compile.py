@@ -16,7 +16,7 @@ SUMMARY = "compile every kernel for every architecture, without the hardware"
 EXAMPLE = (
     "foldperf compile --out compiled\n"
     "  foldperf compile --only triangle_attention --architecture gfx942 --json\n"
-    "  TRITON_CACHE_DIR=warm foldperf compile --warm --architecture sm_90 --at /home/me/warm"
+    "  foldperf compile --warm --architecture sm_90"
 )
 
 

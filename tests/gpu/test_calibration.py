@@ -23,7 +23,7 @@ def built(workload, **axes):
 @pytest.mark.parametrize("quantity", ["copy", "product", "exponentials"])
 def test_achieved_rates_are_below_the_data_sheets(quantity):
     device = find_device("cuda")
-    program, facts = built("calibration", quantity=quantity)
+    program, facts = built("device-rates", quantity=quantity)
     seconds = work_times(lambda: program.run("forward"), device, samples=5).device.value
     rates = device.peak_rates()
     bound = max(
@@ -36,7 +36,7 @@ def test_achieved_rates_are_below_the_data_sheets(quantity):
 
 
 def test_exponentials_are_exponentials():
-    program, _ = built("calibration", quantity="exponentials", size=1)
+    program, _ = built("device-rates", quantity="exponentials", size=1)
     program.run("forward")
     source, target = program.tensors()["inputs"]
     expected = source.abs().double()

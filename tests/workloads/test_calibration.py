@@ -9,7 +9,7 @@ from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
 from workloads.workload import Setting
 
-CALIBRATION = catalogue()["calibration"]
+CALIBRATION = catalogue()["device-rates"]
 HOST = Setting(device=torch.device("cpu"), store=None)
 
 

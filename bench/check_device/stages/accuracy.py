@@ -17,7 +17,7 @@ from bench.accuracy import (
     results_on,
 )
 from bench.check_device.check import Check, FailedError, Item
-from bench.check_device.operators import BF16, FLOAT32, kernel_operators
+from bench.check_device.operators import BF16, FLOAT32, SINGLE_OPERATOR, kernel_operators
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import time_operator
 from bench.metrics import Value, as_json
@@ -65,10 +65,12 @@ def _item(check: Check, operator: str, tokens: int, *, bits: bool) -> Item:
         "precision": BF16,
         "backend": check.sizes.backend,
     }
-    config = check.workload("operators").configure(values)
+    workload = check.workload(SINGLE_OPERATOR)
+    config = workload.configure(values)
     measure = _measure_bits if bits else _measure_error
     what = "equal bits" if bits else "against float64"
-    return Item(f"{operator} {tokens} {what}", "operators", config, partial(measure, check, config))
+    title = f"{operator} {tokens} {what}"
+    return Item(title, workload.name, config, partial(measure, check, config))
 
 
 def _measure_error(check: Check, config: Mapping[str, Any]) -> Measured:

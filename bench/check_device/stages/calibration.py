@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from bench.check_device.check import Check, FailedError, Item
-from bench.check_device.operators import BF16, FLOAT32
+from bench.check_device.operators import BF16, DEVICE_RATES, FLOAT32
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import facts_as_json, program_times
 from bench.devices import Device, Unavailable
@@ -15,7 +15,6 @@ from bench.devices.calibration import Calibration, keep_calibration
 from bench.record import Record, metric
 from workloads.workload import Config
 
-_WORKLOAD = "calibration"
 _CASES = (
     ("copy", BF16),
     ("l2_copy", BF16),
@@ -53,13 +52,14 @@ def run(check: Check) -> dict[str, Any]:
 def _item(check: Check, quantity: str, precision: str) -> Item:
     size = check.sizes.calibration[quantity]
     values = {"quantity": quantity, "precision": precision, "size": size}
-    config = check.workload(_WORKLOAD).configure(values)
+    workload = check.workload(DEVICE_RATES)
+    config = workload.configure(values)
     title = f"{quantity} {precision}" if quantity == "product" else quantity
-    return Item(title, _WORKLOAD, config, partial(_measure, check, config))
+    return Item(title, workload.name, config, partial(_measure, check, config))
 
 
 def _measure(check: Check, config: Config) -> Measured:
-    workload = check.workload(_WORKLOAD)
+    workload = check.workload(DEVICE_RATES)
     program, facts = workload.build(config, check.setting()), workload.facts(config)
     return Measured.of(
         program_times(check, program, facts, check.sizes.samples),

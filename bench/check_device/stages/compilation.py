@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from bench.check_device.check import Check, OutOfTimeError
-from bench.check_device.operators import BF16, kernel_operators
+from bench.check_device.operators import BF16, SINGLE_OPERATOR, kernel_operators
 from bench.compilation.cache_hits import count_compilations
 
 
@@ -17,7 +17,7 @@ def run(check: Check) -> dict[str, Any]:
         OutOfTimeError: kernels are still to be compiled; running the check again goes on.
     """
     check.need_accelerator("kernels")
-    workload, operators = check.workload("operators"), kernel_operators(check)
+    workload, operators = check.workload(SINGLE_OPERATOR), kernel_operators(check)
     start, failed = time.perf_counter(), {}
     with count_compilations() as compilations:
         for number, operator in enumerate(operators):

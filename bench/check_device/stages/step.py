@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from bench.check_device.check import Check, FailedError, Item
-from bench.check_device.operators import BF16
+from bench.check_device.operators import BF16, TRAINING_STEP
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import facts_as_json
 from bench.measure import Protocol, measure, predicted_peak
@@ -15,7 +15,6 @@ from bench.probes.steps import timed_step
 from bench.record import metric
 from workloads.workload import Config
 
-_WORKLOAD = "alphafold3"
 _SHOWN = (
     *("step_time_s", "kernel_launches", "peak_allocated_bytes", "predicted_peak_bytes"),
     *("energy_per_step_j", "mean_power_w"),
@@ -29,7 +28,8 @@ def run(check: Check) -> dict[str, Any]:
         FailedError: it did not run to its end.
     """
     check.need_accelerator("steps of the full model")
-    config = check.workload(_WORKLOAD).configure(
+    workload = check.workload(TRAINING_STEP)
+    config = workload.configure(
         {
             "preset": check.sizes.preset,
             "entry": "synthetic",
@@ -39,12 +39,12 @@ def run(check: Check) -> dict[str, Any]:
             **check.sizes.step_axes,
         }
     )
-    title = f"{_WORKLOAD} {check.sizes.step}"
-    items = [Item(title, _WORKLOAD, config, partial(_measure, check, config))]
+    title = f"{workload.name} {check.sizes.step}"
+    items = [Item(title, workload.name, config, partial(_measure, check, config))]
     if check.sizes.counts:
         # A record of its own: it takes as long again, and the times must not be lost with it.
         counts = partial(_count, check, config)
-        items.append(Item(f"{title} counts", _WORKLOAD, config, counts, salt="counts"))
+        items.append(Item(f"{title} counts", workload.name, config, counts, salt="counts"))
     records = check.run(items)
     for record in records:
         if record["status"] != "ok":
@@ -58,14 +58,14 @@ def run(check: Check) -> dict[str, Any]:
 def _measure(check: Check, config: Config) -> Measured:
     energy_s = check.sizes.energy_s
     protocol = Protocol(warmup_steps=1, timed_steps=5, counts=False, energy_s=energy_s)
-    workload = check.workload(_WORKLOAD)
+    workload = check.workload(TRAINING_STEP)
     found = measure(workload, config, check.setting(), check.device, protocol)
     return Measured(**found, protocol=asdict(protocol))
 
 
 def _count(check: Check, config: Config) -> Measured:
     """Return the launches of a step by the profiler, and its predicted peak."""
-    workload = check.workload(_WORKLOAD)
+    workload = check.workload(TRAINING_STEP)
     program = workload.build(config, check.setting())
     timed_step(program, check.device)
     time = Value(timed_step(program, check.device).total, "stopwatch, one step")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.check_device.check import Check, OutOfTimeError, SkippedError
-from bench.check_device.operators import kernel_operators
+from bench.check_device.operators import SINGLE_OPERATOR, kernel_operators
 from bench.devices import Device
 from bench.errors import UsageError
 from bench.tuning import Tuned, check_device, kernel_times, tune
@@ -49,7 +49,7 @@ def _expiry(check: Check, seconds: float) -> Callable[[], bool]:
 
 def _heaviest(check: Check) -> list[tuple[Key, Program]]:
     """Return the kernels that take the most time in one call of their operators."""
-    sizes, workload = check.sizes, check.workload("operators")
+    sizes, workload = check.sizes, check.workload(SINGLE_OPERATOR)
     timed: dict[Key, tuple[float, Program]] = {}
     operators = sizes.tuned_operators or kernel_operators(check)
     for operator in operators:

@@ -66,7 +66,7 @@ def check(tmp_path, clock):
 
 
 def item(check, clock, tokens, *, seconds=1.0, error=None):
-    workload = check.workload("operators")
+    workload = check.workload("single operator")
     config = workload.configure({"tokens": tokens, "preset": "tiny"})
 
     def measure():
