@@ -48,6 +48,7 @@ class MicrobenchmarksWorkload(OperatorsWorkload):
     """Cases of three operators over their length: tokens for attention, rows for the others."""
 
     name = "microbenchmarks"
+    device_check = ""
     summary = "three operators at the shapes of MegaFold's microbenchmarks"
     axes: ClassVar[tuple[Axis, ...]] = (
         Axis(
