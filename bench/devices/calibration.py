@@ -53,16 +53,24 @@ def keep_calibration(device: Description, calibration: Calibration) -> Path:
     """
     path = _path(device)
     write_json(path, {"format": _FORMAT, "device": device.name, **calibration.as_json()})
-    known_calibration.cache_clear()
+    _read.cache_clear()
     return path
 
 
-@functools.cache
 def known_calibration(device: Description) -> Calibration | None:
     """Return the rates that were measured on this very device; None if none were, or not whole."""
     try:
-        table = parse_json(_path(device).read_bytes())
-        if table["format"] != _FORMAT or table["device"] != device.name:
+        path = _path(device)
+    except HomeError:
+        return None
+    return _read(path, device.name)
+
+
+@functools.cache
+def _read(path: Path, name: str) -> Calibration | None:
+    try:
+        table = parse_json(path.read_bytes())
+        if table["format"] != _FORMAT or table["device"] != name:
             return None
         rates = {name: table[name] for name in ("bytes_s", "l2_bytes_s", "exponentials_s")}
         flops = {str(dtype): float(rate) for dtype, rate in table["flops"].items()}
@@ -75,7 +83,7 @@ def known_calibration(device: Description) -> Calibration | None:
             measured_at=str(table["measured_at"]),
             run_ids=tuple(map(str, table["run_ids"])),
         )
-    except (HomeError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

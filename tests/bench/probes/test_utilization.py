@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.devices import calibration
 from bench.devices.calibration import Calibration, keep_calibration, known_calibration
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
@@ -110,9 +111,8 @@ def test_the_bound_by_achieved_rates_is_that_of_the_calibration(tmp_path, monkey
     assert lacking.reason == "the calibration of 2026-01-01 has no rate of exponentials"
     for damaged in ("", "{}", '{"format": 9}', path.read_text("utf-8").replace("10.0", "-1.0")):
         path.write_text(damaged, encoding="utf-8")
-        known_calibration.cache_clear()
+        calibration._read.cache_clear()
         assert known_calibration(device.describe()) is None
-    known_calibration.cache_clear()
 
 
 def test_the_floor_is_what_the_scarcest_resource_takes():

@@ -18,6 +18,7 @@ from support import HANG_S
 from support.mmcif import mmcif
 
 from bench.cli import main
+from refsys import processes
 from refsys.data import preparing, relating
 from refsys.data.folder import folder_contents
 from refsys.data.preparation import Prepared, Sources
@@ -328,7 +329,7 @@ class TestIsolation:
     @pytest.mark.parametrize("workers", [1, 3])
     def test_killed_process_is_an_error_of_its_file(self, tmp_path, wanted, monkeypatch, workers):
         # Forked, the processes have the replaced function.
-        monkeypatch.setattr(preparing, "get_context", lambda method: get_context("fork"))
+        monkeypatch.setattr(processes, "get_context", lambda method: get_context("fork"))
         results = list(prepare_all(Store(tmp_path / "store"), wanted, workers))
         outcomes = {sources.structure.stem: outcome for sources, outcome in results}
         assert len(results) == len(outcomes) == len(wanted)
