@@ -27,7 +27,7 @@ class ProcessPool(ProcessPoolExecutor):
 
     The library starts each with the task that needs it, while a thread already watches those
     before. If one dies in that moment, the thread neither ends the next one nor stops waiting for
-    it (CPython's issue 90622 has the same race for forked processes, which are started first).
+    it (CPython starts forked processes first, because of the same race).
     """
 
     def __init__(

@@ -19,7 +19,7 @@ _STATUSES = frozenset({"running", "ok", "failed", "skipped", "timeout", "crash"}
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """How far a stage came.
+    """State of a stage.
 
     Attributes:
         status: See `Status`.

@@ -39,7 +39,7 @@ LOST_DEVICE = 75
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What the supervisor asks for, as JSON.
+    """Request of the supervisor, as JSON.
 
     Attributes:
         parent: Process that asks.

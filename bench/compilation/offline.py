@@ -75,7 +75,7 @@ def target_of(architecture: str) -> GPUTarget:
 
 
 class _Launcher:
-    """What starts a kernel; here nothing does."""
+    """Launcher that starts no kernel."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
         """Take what Triton gives to a launcher."""
@@ -85,7 +85,7 @@ class _Launcher:
 
 
 class _Utilities:
-    """What a driver knows of its device."""
+    """Properties and modules of a device that is not there."""
 
     def __init__(self, architecture: str) -> None:
         self._shared_bytes = shared_limit(architecture)

@@ -2,8 +2,6 @@
 
 import time
 from functools import partial
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
 from bench.check_device.check import Check, FailedError, Item
@@ -12,6 +10,7 @@ from bench.check_device.recorder import Measured
 from bench.check_device.timing import facts_as_json, program_times
 from bench.devices import Device, Unavailable
 from bench.devices.calibration import Calibration, keep_calibration
+from bench.probes.poller import CounterPoller
 from bench.record import Record, metric
 from workloads.workload import Config
 
@@ -24,7 +23,7 @@ _CASES = (
 )
 # Quantity -> name of its rate in `Calibration`.
 _RATES = {"copy": "bytes_s", "l2_copy": "l2_bytes_s", "exponentials": "exponentials_s"}
-_MOST_TICKS = 12
+_POLL_S = 0.002
 
 
 def run(check: Check) -> dict[str, Any]:
@@ -33,10 +32,9 @@ def run(check: Check) -> dict[str, Any]:
     Raises:
         FailedError: none of them can be measured.
     """
-    idle_before = idle_power(check.device, check.sizes.idle_s)
+    idle_before, tick = at_rest(check.device, check.sizes.idle_s)
     records = check.run([_item(check, *case) for case in _CASES])
-    tick = counter_tick_s(check.device, check.sizes.idle_s)
-    idle_after = idle_power(check.device, check.sizes.idle_s)
+    idle_after, _ = at_rest(check.device, check.sizes.idle_s)
     calibration = calibration_of(records)
     if calibration is None:
         raise FailedError("no rate could be measured")
@@ -91,29 +89,21 @@ def calibration_of(records: list[Record]) -> Calibration | None:
     return Calibration(flops=flops, measured_at=newest, run_ids=runs, **found)
 
 
-def idle_power(device: Device, seconds: float) -> float | str:
-    """Return the power without work, in W, or why it is not known."""
+def at_rest(device: Device, seconds: float) -> tuple[float | str, float | str]:
+    """Return power without work (W) and period of the energy counter (s), or why each is unknown.
+
+    Both are taken from tick to tick: readings at any moment err by up to a tick.
+    """
     try:
-        device.synchronize()
-        first, start = device.energy_j(), time.perf_counter()
+        device.energy_j()
+    except Unavailable as error:
+        return str(error), str(error)
+    device.synchronize()
+    with CounterPoller(device, _POLL_S) as poller:
         time.sleep(seconds)
-        return (device.energy_j() - first) / (time.perf_counter() - start)
-    except Unavailable as error:
-        return str(error)
-
-
-def counter_tick_s(device: Device, seconds: float) -> float | str:
-    """Return the median time between two moves of the energy counter, or why it is not known."""
-    moves: list[float] = []
-    try:
-        last, start = device.energy_j(), time.perf_counter()
-        while (now := time.perf_counter()) - start < seconds and len(moves) < _MOST_TICKS:
-            if (reading := device.energy_j()) != last:
-                moves.append(now)
-                last = reading
-            time.sleep(1e-3)
-    except Unavailable as error:
-        return str(error)
-    if len(moves) < 3:
-        return f"the counter moved {len(moves)} times in {seconds:g} s"
-    return median(later - earlier for earlier, later in pairwise(moves))
+    log, period = poller.log, poller.log.period()
+    if poller.error or period is None:
+        reason = str(poller.error or f"{len(log.times)} ticks of the counter in {seconds:g} s")
+        return reason, reason
+    power = (log.joules[-1] - log.joules[0]) / (log.times[-1] - log.times[0])
+    return power, period

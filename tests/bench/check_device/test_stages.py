@@ -201,8 +201,11 @@ def test_failures_say_why():
 
 def test_the_tick_of_a_counter_and_the_power_at_rest_are_found():
     device = ScriptedDevice("nvidia", tick_s=0.02, curve=lambda _moment: 75.0)
-    assert calibration.counter_tick_s(device, 1.0) == pytest.approx(0.02, rel=0.1)
-    assert calibration.idle_power(device, 0.4) == pytest.approx(75.0, rel=0.1)
+    power, period = calibration.at_rest(device, 0.6)
+    assert power == pytest.approx(75.0, rel=0.1)
+    assert period == pytest.approx(0.02, rel=0.1)
+    stopped = ScriptedDevice("nvidia", tick_s=9.0)
+    assert calibration.at_rest(stopped, 0.05) == ("0 ticks of the counter in 0.05 s",) * 2
 
 
 def test_rates_are_work_over_device_time():
