@@ -23,11 +23,16 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
 for _name in list(os.environ):
     if _name.startswith("GIT_") and not _name.startswith("GIT_CONFIG_"):
         del os.environ[_name]
-# Whether Triton's own library is interpreted is decided when it is imported, which torch does.
-# Processes that a test starts are to compile, if anything, and so is tests/gpu.
+ROOT = Path(__file__).resolve().parent.parent
+
+# Whether a kernel is interpreted is decided when it is imported: Triton's own library by torch,
+# ours by the first test that needs one. Processes that a test starts are to compile, if anything,
+# and so is tests/gpu.
 if not any("tests/gpu" in argument for argument in sys.argv[1:]):
     os.environ["TRITON_INTERPRET"] = "1"
     import_module("triton.language")
+    for _file in (*ROOT.glob("refsys/ops/*/kernels.py"), ROOT / "workloads/calibration_kernels.py"):
+        import_module(".".join(_file.relative_to(ROOT).with_suffix("").parts))
     del os.environ["TRITON_INTERPRET"]
 
 import pytest
@@ -43,8 +48,6 @@ from refsys.home import package_cache
 # The first example of a test may pay for an import; the same examples are drawn every time.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -117,12 +117,10 @@ def test_wrong_request_is_one_line(words, message, capsys):
     assert message in line
 
 
-def test_kernels_have_no_constants_of_their_module(monkeypatch):
+def test_kernels_have_no_constants_of_their_module():
     """With such a constant the key in Triton's cache depends on what was launched before."""
     from triton.language import constexpr
 
-    # Other tests of this process interpret the kernels, as is decided where they are imported.
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
     operators = [module.name for module in iter_modules(ops.__path__) if module.ispkg]
     names = [f"refsys.ops.{name}.kernels" for name in operators]
     modules = [import_module(name) for name in names if find_spec(name)]
