@@ -1,7 +1,8 @@
 """Build steps that pyproject.toml cannot express: archives carry the commit that they are made of.
 
 Wheels and source archives have no repository beside them. Each gets the stamp that
-``bench.provenance`` reads in its place, so that records of an installed copy name their commit.
+``bench.records.provenance`` reads in its place, so that records of an installed copy name their
+commit.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from setuptools.command.sdist import sdist
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bench import provenance
+from bench.records import provenance
 from refsys.files import write_json
 
 

@@ -1,5 +1,5 @@
-"""What the records mean: tables, fits, figures, the HTML report.
+"""Analysis of records: tables, fits, figures, the HTML report.
 
-Reads records (through `bench.record`, the schema) and runs nothing. Imports nothing else of the
-project.
+Reads records (through `bench.records.record`, the schema) and runs nothing. Imports nothing else of
+the project.
 """

@@ -39,7 +39,7 @@ from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
 from analysis.table import Row, as_csv, cases_as_csv, newest, rows
 from analysis.utilization import ENERGY, UTILIZATION, use_chapter
-from bench.record import Record
+from bench.records.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"

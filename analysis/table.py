@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.record import Record
+from bench.records.record import Record
 
 # Columns that every table of ours begins with: what a series of records is known by.
 IDENTITY = ("workload", "series", "variant", "device", "ranks")

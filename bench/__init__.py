@@ -1,5 +1,5 @@
-"""How it is measured: sweeps, isolated cases, probes, records, simulation, gates.
+"""Measurement: sweeps, isolated cases, probes, records, simulation and gates.
 
-Planning and measuring need the standard library, NumPy and torch alone; what needs more is imported
-by the command that uses it. Only ``bench.cli`` imports ``analysis``.
+Planning and measuring need the standard library, NumPy and torch alone; other packages are imported
+by the commands that use them. Only ``bench.cli`` imports ``analysis``.
 """

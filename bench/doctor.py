@@ -9,8 +9,8 @@ from bench.devices import Device, Unavailable
 from bench.devices.accelerator import Accelerator
 from bench.devices.calibration import known_calibration
 from bench.devices.device import NotSupported
-from bench.metrics import METRICS
 from bench.probes import host_memory
+from bench.records.metrics import METRICS
 
 Status = Literal["available", "degraded", "missing"]
 

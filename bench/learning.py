@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import provenance
+from bench.records import provenance
 
 if TYPE_CHECKING:
     from refsys.run_config import RunConfig

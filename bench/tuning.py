@@ -249,7 +249,7 @@ def _frozen(options: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
 
 def _evidence(found: Tuned, device: Device) -> dict[str, Any]:
     """What a kept result says of how it came about."""
-    from bench import provenance
+    from bench.records import provenance
 
     return {
         "shipped": dict(found.shipped),

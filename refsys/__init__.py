@@ -1,6 +1,7 @@
-"""The reference system: everything that trains, and nothing that measures.
+"""Reference system: everything that trains, and nothing that measures.
 
 Imports nothing else of the project. ``model`` is AlphaFold 3 in readable PyTorch, ``ops`` the
-operators that it is written in, ``parallel`` how the pair representation is spread over ranks,
-``data`` the deterministic pipeline from mmCIF to batch, ``train`` the training step and loop.
+fused operators that it calls, ``parallel`` the layouts of the pair representation over ranks,
+``data`` the deterministic pipeline from mmCIF to batch, ``losses`` the loss terms and ``training``
+the step and its loop. Modules of this folder are shared by several of these.
 """

@@ -38,6 +38,10 @@ class Field:
     places_of: str = ""
 
 
+# Query atoms of a window of the sequence-local attention (AlphaFold 3, Algorithm 7): the atom axis
+# is a multiple of it.
+ATOM_WINDOW = 32
+
 FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31, "letter": 4, "corner": 3}
 
 TRUNK_FIELDS: tuple[Field, ...] = (

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refsys.confidence_losses import LARGEST_ERROR, of_atoms
-from refsys.data.atom_features import crop_atoms
-from refsys.data.making import ExampleSpec, example_batch
-from refsys.data.store import Example
+from refsys.data.batches.atom_features import crop_atoms
+from refsys.data.batches.construction import ExampleSpec, example_batch
+from refsys.data.store.store import Example
 from refsys.errors import DivergedError
+from refsys.losses.confidence import LARGEST_ERROR, of_atoms
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.model.context import Context
 from refsys.model.diffusion import SamplerConfig

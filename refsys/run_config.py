@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from refsys.training_step import OptimizerConfig
+from refsys.training.step import OptimizerConfig
 
 # What can be trained.
 TRUNK, WHOLE = MODELS = ("trunk", "alphafold3")
@@ -23,11 +23,11 @@ class RunConfig:
         tokens: Crop.
         alignment_rows: Alignment rows.
         batch: Examples in a step.
-        sampling: How examples are drawn, see `refsys.data.sampling.SAMPLINGS`.
+        sampling: How examples are drawn, see `refsys.data.batches.sampling.SAMPLINGS`.
         crop: Kind of crop.
         cycles: Recycling iterations of a step, at most: each step draws from 1 to this.
         seed: Seed of everything random.
-        bucketed: Whether batches of small examples are smaller, see `refsys.data.buckets`.
+        bucketed: Whether batches of small examples are smaller, see `refsys.data.batches.buckets`.
         checkpointing: Whether blocks recompute their activations.
         repeat: Draws to go through again and again: step s has the crop, the noise and all other
             draws of step s modulo this; 0 is new ones for ever.

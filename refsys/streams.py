@@ -196,3 +196,8 @@ def _box_muller_on(words: Tensor) -> Tensor:
     angle = 2.0 * math.pi * u[..., 1::2]
     pairs = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1)
     return pairs.flatten(-2).to(torch.float32)
+
+
+def recycling_iterations(seed: int, most: int, step: int) -> int:
+    """Return the number of recycling iterations of a step, 1 to `most`: equal on all ranks."""
+    return 1 + Draw(seed, "cycles", step).below(most)

@@ -40,9 +40,9 @@ from hypothesis import settings
 from support import HANG_S
 
 from bench.cli import main
-from refsys.data.fetch import packages, prepared_sources
-from refsys.data.preparation import prepare
-from refsys.data.store import Store
+from refsys.data.prepare.entries import prepare
+from refsys.data.prepare.fetch import packages, prepared_sources
+from refsys.data.store.store import Store
 from refsys.home import package_cache
 
 # The first example of a test may pay for an import; the same examples are drawn every time.

@@ -5,8 +5,8 @@ import re
 import pytest
 from support.documents import PAGES, ROOT, toml_blocks_of
 
-from bench.metrics import METRICS
-from bench.sweep import read_sweep
+from bench.records.metrics import METRICS
+from bench.run.sweep import read_sweep
 from workloads.catalogue import catalogue
 
 

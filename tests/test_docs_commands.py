@@ -18,8 +18,8 @@ from support import HANG_S
 from support.documents import PAGES, ROOT, commands_of, toml_blocks_of
 
 from bench.cli import COMMANDS
-from bench.isolation import run_isolated
-from bench.provenance import STAMP
+from bench.records.provenance import STAMP
+from bench.run.isolation import run_isolated
 
 DEMO = """
 [protocol]

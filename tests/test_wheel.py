@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from support.records import valid_records
 
-from bench.provenance import STAMP, source_sha256
-from bench.sweep import shipped_sweeps
+from bench.records.provenance import STAMP, source_sha256
+from bench.run.sweep import shipped_sweeps
 
 pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools 77 or newer")
 
@@ -146,7 +146,8 @@ def test_wheel_of_a_tree_without_a_repository_has_no_commit(build, tmp_path):
 
 def test_provenance_is_imported_where_torch_is_not_installed():
     """An isolated build imports it."""
-    code = "import sys; sys.modules['torch'] = sys.modules['numpy'] = None; import bench.provenance"
+    code = "import sys; sys.modules['torch'] = sys.modules['numpy'] = None;"
+    code += "import bench.records.provenance"
     succeed(sys.executable, "-c", code, cwd=ROOT)
 
 

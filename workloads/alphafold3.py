@@ -5,14 +5,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from refsys.alphafold3_step import STAGES, AlphaFold3Training
-from refsys.batch import ALPHAFOLD3_FIELDS, Batch
-from refsys.data.atom_features import LIGAND_BONDS
-from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
-from refsys.data.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
-from refsys.model.atom_attention import QUERIES
+from refsys.batch import ALPHAFOLD3_FIELDS, ATOM_WINDOW, Batch
+from refsys.data.batches.atom_features import LIGAND_BONDS
+from refsys.data.batches.construction import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.batches.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
 from refsys.precision import precision
-from refsys.training_step import Training
+from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+from refsys.training.step import Training
 from workloads.conventional import CACHED, PREPARED, files_of
 from workloads.errors import WorkloadError
 from workloads.host_programs import PATH, ConventionalProgram
@@ -68,10 +67,10 @@ class AlphaFold3Workload(StructureTraining):
         """See `Workload`; sizes of 0 become the preset's own."""
         config = super().configure(values)
         each = ATOMS_PER_TOKEN if config["entry"] == SYNTHETIC else _REAL_ATOMS_PER_TOKEN
-        atoms = -(-int(config["tokens"]) * each // QUERIES) * QUERIES
-        if int(config["atoms"]) % QUERIES:
+        atoms = -(-int(config["tokens"]) * each // ATOM_WINDOW) * ATOM_WINDOW
+        if int(config["atoms"]) % ATOM_WINDOW:
             raise WorkloadError(
-                f"atoms={config['atoms']} is not a multiple of the window, {QUERIES}"
+                f"atoms={config['atoms']} is not a multiple of the window, {ATOM_WINDOW}"
             )
         if config["path"] != PREPARED and config["entry"] == SYNTHETIC:
             raise WorkloadError(f"path={config['path']} parses files; entry={SYNTHETIC} has none")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refsys.data.compressed import inner_suffix, read_bytes
+from refsys.data.formats.compressed import inner_suffix, read_bytes
 from refsys.data.vocabulary import ELEMENTS, PROTEIN_LETTERS, RESIDUE_TYPES, UNKNOWN
 from refsys.errors import DataError
 from workloads.errors import UnsupportedError
@@ -77,7 +77,7 @@ def files_of(entry: str) -> Files:
     Raises:
         UnsupportedError: it was not fetched, or has a file that this path does not read.
     """
-    from refsys.data.fetch import packages
+    from refsys.data.prepare.fetch import packages
     from refsys.home import package_cache
 
     for package in packages(package_cache()):

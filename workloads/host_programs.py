@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from refsys.batch import Batch, PackedBatch
-from refsys.data.loader import made_ahead
-from refsys.data.making import ExampleSpec, Making, stages_of
-from refsys.data.store import Example
-from refsys.data.upload import Upload
+from refsys.data.batches.construction import ExampleSpec, Making, stages_of
+from refsys.data.batches.loader import made_ahead
+from refsys.data.batches.upload import Upload
+from refsys.data.store.store import Example
 from refsys.errors import CapacityError
 from refsys.streams import Draw
 from workloads.conventional import (

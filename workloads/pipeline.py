@@ -8,13 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from refsys.batch import ALPHAFOLD3_FIELDS, Batch
+from refsys.batch import ALPHAFOLD3_FIELDS, ATOM_WINDOW, Batch
 from refsys.config import PRESETS, preset
-from refsys.data.atom_features import LIGAND_BONDS
-from refsys.data.crop import CROPS
-from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
-from refsys.data.store import Store
-from refsys.model.atom_attention import QUERIES
+from refsys.data.batches.atom_features import LIGAND_BONDS
+from refsys.data.batches.construction import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.batches.crop import CROPS
+from refsys.data.store.store import Store
 from workloads.conventional import CACHED, COLD, PREPARED, files_of
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import (
@@ -96,9 +95,9 @@ class PipelineWorkload(Workload):
         conventional = config["path"] not in {PREPARED, COLD}
         if conventional and (config["batch"], config["crop"]) != (1, "contiguous"):
             raise WorkloadError(f"path={config['path']} makes one contiguous crop in a step")
-        if int(config["atoms"]) % QUERIES:
+        if int(config["atoms"]) % ATOM_WINDOW:
             raise WorkloadError(
-                f"atoms={config['atoms']} is not a multiple of the window, {QUERIES}"
+                f"atoms={config['atoms']} is not a multiple of the window, {ATOM_WINDOW}"
             )
         model = preset(str(config["preset"]))
         return config | {
@@ -201,7 +200,10 @@ class AbstractProgram(Program):
 
 def _atoms(config: Config) -> int:
     """The atom axis, in whole windows."""
-    return int(config["atoms"]) or -(-int(config["tokens"]) * _ATOMS_PER_TOKEN // QUERIES) * QUERIES
+    return (
+        int(config["atoms"])
+        or -(-int(config["tokens"]) * _ATOMS_PER_TOKEN // ATOM_WINDOW) * ATOM_WINDOW
+    )
 
 
 def _placeholder(config: Config, device: torch.device | None) -> Batch:

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
-from refsys.data.crop import CROPS
-from refsys.data.entry_name import RESERVED_ENTRY
-from refsys.data.examples import Examples
-from refsys.data.making import ExampleSpec
-from refsys.data.sampling import EPOCHS
-from refsys.data.store import Example, Store
+from refsys.data.batches.construction import ExampleSpec
+from refsys.data.batches.crop import CROPS
+from refsys.data.batches.examples import Examples
+from refsys.data.batches.sampling import EPOCHS
+from refsys.data.store.entry_name import RESERVED_ENTRY
+from refsys.data.store.store import Example, Store
 from refsys.errors import CapacityError, DataError
 from refsys.model.chunks import Chunks
 from refsys.ops.rounds import shortened
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import PRECISIONS, precision
-from refsys.training_step import ForwardPass, Relabel, Training
+from refsys.training.step import ForwardPass, Relabel, Training
 from workloads import backends
 from workloads.backends import Backends
 from workloads.errors import UnsupportedError

@@ -7,10 +7,10 @@ import torch
 
 from refsys.batch import Batch
 from refsys.config import PRESETS
-from refsys.data.making import BONDS_PER_TOKEN, ExampleSpec
-from refsys.data.synthetic import synthetic_batch
+from refsys.data.batches.construction import BONDS_PER_TOKEN, ExampleSpec
+from refsys.data.batches.synthetic import synthetic_batch
 from refsys.precision import precision
-from refsys.training_step import Training, TrunkTraining
+from refsys.training.step import Training, TrunkTraining
 from workloads.structure_training import (
     AXES,
     SYNTHETIC,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.metrics import METRICS, MetricKind
-from bench.record import Record, metric
+from bench.records.metrics import METRICS, MetricKind
+from bench.records.record import Record, metric
 from workloads.errors import WorkloadError
 
 # asv's own process reads this file, and has no use for torch.

@@ -27,7 +27,7 @@ from bench.asv.benchmarks import (
     tracked_by,
 )
 from bench.errors import StorageError
-from bench.record import Record
+from bench.records.record import Record
 from refsys.files import write_json
 
 if TYPE_CHECKING:

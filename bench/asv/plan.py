@@ -8,13 +8,13 @@ from pathlib import Path
 
 from bench.asv.benchmarks import Cell, Figures, cell, figures
 from bench.errors import UsageError
-from bench.git import find_repository
 from bench.progress import Progress
-from bench.record import read_records
-from bench.run import Runner
-from bench.sweep import Sweep, find_sweep, read_sweep
-from bench.time_limits import LARGEST_FACTOR
-from bench.working_tree import ROOT, require_commit
+from bench.records.git import find_repository
+from bench.records.record import read_records
+from bench.records.working_tree import ROOT, require_commit
+from bench.run.runner import Runner
+from bench.run.sweep import Sweep, find_sweep, read_sweep
+from bench.run.time_limits import LARGEST_FACTOR
 from refsys.home import default_store
 from workloads.workload import Catalogue
 

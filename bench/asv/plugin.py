@@ -30,7 +30,7 @@ def setup() -> None:
 
 def forget_other_repositories() -> None:
     """Removes variables such as ``GIT_DIR``: asv itself asks git about this project."""
-    from bench.git import git_environment
+    from bench.records.git import git_environment
 
     for name in set(os.environ) - set(git_environment(os.environ)):
         # With these asv is allowed to read the repository.
@@ -70,7 +70,7 @@ def _require_commit(name: str | None) -> None:
     from asv.util import UserError
 
     from bench.errors import BenchError
-    from bench.working_tree import require_commit
+    from bench.records.working_tree import require_commit
 
     if name is None:
         return

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.record import Record
+from bench.records.record import Record
 
 NONE = "none"
 

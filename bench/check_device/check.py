@@ -13,7 +13,7 @@ import torch
 from bench.check_device.recorder import Measured, Recorder
 from bench.devices import Device, Unavailable
 from bench.errors import BenchError
-from bench.record import Record
+from bench.records.record import Record
 from refsys.ops.backend import PEERS
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError

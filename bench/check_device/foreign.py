@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.working_tree import ROOT
+from bench.records.working_tree import ROOT
 
 _RESULT = "result.json"
 
@@ -27,7 +27,7 @@ def measure_elsewhere(check: Any, config: Mapping[str, Any], interpreter: Path) 
     """
     from bench.cgroup import usable_memory_bytes
     from bench.check_device.recorder import Measured
-    from bench.isolation import run_isolated
+    from bench.run.isolation import run_isolated
     from workloads.errors import UnsupportedError
 
     with tempfile.TemporaryDirectory(prefix="foldperf-baseline-") as name:
@@ -59,10 +59,10 @@ def measure_elsewhere(check: Any, config: Mapping[str, Any], interpreter: Path) 
 
 def main(folder: str) -> int:
     """Measure the case of a request, in the process of the other interpreter."""
-    from bench import provenance
     from bench.check_device.check import Check, Sizes, measured_or_reason
     from bench.check_device.timing import time_operator
     from bench.devices import find_device
+    from bench.records import provenance
 
     request = json.loads((Path(folder) / "request.json").read_bytes())
     sizes = Sizes(

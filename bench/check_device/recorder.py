@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import provenance
-from bench.case_records import machine_identity, new_record
 from bench.devices import Device
-from bench.metrics import Values, as_json
-from bench.record import Record
-from bench.record_file import RecordFile
-from bench.sweep import digest
+from bench.records import provenance
+from bench.records.metrics import Values, as_json
+from bench.records.record import Record
+from bench.records.record_file import RecordFile
+from bench.run.case_records import machine_identity, new_record
+from bench.run.sweep import digest
 from workloads.catalogue import catalogue
 from workloads.workload import Config
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from bench.case_environment import case_environment
 from bench.cgroup import usable_cores, usable_memory_bytes
 from bench.check_device.plan import NAMES
 from bench.check_device.progress import Stages, StageState
 from bench.check_device.worker import LOG, LOST_DEVICE, Request
 from bench.errors import BenchError, StorageError
-from bench.isolation import Ended, run_isolated
 from bench.progress import Progress
+from bench.run.environment import case_environment
+from bench.run.isolation import Ended, run_isolated
 
 COMMAND = (sys.executable, "-m", "bench.check_device.worker")
 # A stage may end by itself for so long after its deadline: a share of its time, and seconds.

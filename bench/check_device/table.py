@@ -7,7 +7,7 @@ from bench.accuracy import ALLOWED
 from bench.check_device.progress import StageState
 from bench.check_device.recorder import SWEEP
 from bench.check_device.supervisor import stage_line
-from bench.record import Record, metric
+from bench.records.record import Record, metric
 
 _BASELINES = f"{SWEEP}.baselines"
 

@@ -8,11 +8,11 @@ from typing import Any
 from bench.check_device.check import Check, Item
 from bench.check_device.operators import SINGLE_OPERATOR
 from bench.check_device.recorder import Measured
-from bench.metrics import Values
 from bench.probes.device_time import work_times
 from bench.probes.floors import floors
 from bench.probes.steps import run_step
 from bench.probes.utilization import model_flop_rates
+from bench.records.metrics import Values
 from workloads.errors import UnsupportedError
 from workloads.workload import Facts, Program
 

@@ -29,7 +29,7 @@ from bench.devices import Device
 from bench.devices.device import Description
 from bench.devices.scripted import ScriptedDevice
 from bench.errors import StorageError
-from bench.sweep import digest
+from bench.run.sweep import digest
 from refsys.processes import die_with_parent
 
 LOG = "check.log"

@@ -13,7 +13,7 @@ from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.check_device.progress import StageState
-    from bench.record import Record
+    from bench.records.record import Record
 
 SUMMARY = "check a new device in minutes: correctness, kernel times, a whole step"
 EXAMPLE = "foldperf check-device --budget 12\n  foldperf check-device --rehearse nvidia"
@@ -141,7 +141,7 @@ def _interpreters(words: list[str]) -> dict[str, str]:
 
 def _records(folder: Path) -> "list[Record]":
     """Return the newest record of each case of the check."""
-    from bench.record import read_records
+    from bench.records.record import read_records
 
     path = folder / "records.jsonl"
     records = read_records([path]) if path.exists() else []

@@ -111,7 +111,7 @@ def _record(kernels: "list[Compiled]", started: datetime, folder: Path | None) -
     """Write the record and its figure into the folder that was asked for."""
     from analysis.kernels import draw_kernels
     from bench.compilation.record import RECORD, kernel_record
-    from bench.record_file import write_alone
+    from bench.records.record_file import write_alone
 
     if folder is None:
         return

@@ -29,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the device, each of its readings and each metric as available, degraded or missing."""
-    from bench import provenance
     from bench.devices import find_device
     from bench.doctor import examine, examine_readings, library_finding
+    from bench.records import provenance
 
     device = find_device(arguments.device)
     description = device.describe()
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _commit(git: dict[str, Any]) -> str:
     """Return the short commit, and why it is not known or not that of the repository."""
-    from bench.provenance import commit_warning
+    from bench.records.provenance import commit_warning
 
     parts = [git["sha"][:12] + (" (dirty)" if git["dirty"] else "")] if git["sha"] else []
     return "; ".join([*parts, *filter(None, [commit_warning(git)])])
@@ -114,7 +114,7 @@ class _Prepared:
 
 def _prepared(arguments: argparse.Namespace) -> _Prepared:
     """Look at the store; what is wrong with it is one finding among others."""
-    from refsys.data.store import Store
+    from refsys.data.store.store import Store
     from refsys.errors import RefsysError
 
     folder = None

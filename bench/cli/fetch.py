@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fetches what the cache lacks."""
-    from refsys.data.fetch import fetch, packages
+    from refsys.data.prepare.fetch import fetch, packages
     from refsys.home import package_cache
 
     wanted = [p for p in packages(package_cache()) if p.core or arguments.all]

@@ -36,16 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Write one mmCIF file a sample, best first, and their confidence as JSON; then print."""
     from bench.devices import find_device
     from bench.errors import UsageError
-    from refsys.alphafold3_step import STAGES, AlphaFold3Training
-    from refsys.checkpoint import latest, load_weights
     from refsys.config import preset
-    from refsys.data.store import Store
-    from refsys.data.write_mmcif import write_mmcif
+    from refsys.data.formats.write_mmcif import write_mmcif
+    from refsys.data.store.store import Store
     from refsys.errors import DataError
     from refsys.files import write_json
     from refsys.fold import FoldConfig, fold
     from refsys.model.diffusion import SamplerConfig
     from refsys.precision import precision
+    from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+    from refsys.training.checkpoint import latest, load_weights
 
     try:
         import gemmi  # noqa: F401

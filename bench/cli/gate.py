@@ -12,7 +12,7 @@ from bench.cli import faults, options
 
 if TYPE_CHECKING:
     from bench.gate.outcome import Outcome
-    from bench.sweep import Case
+    from bench.run.sweep import Case
 
 SUMMARY = "compare a change with its baseline: exact costs, or times"
 EXAMPLE = (
@@ -116,7 +116,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 def _cases(arguments: argparse.Namespace, default: Path) -> "list[Case]":
     from bench.errors import UsageError
-    from bench.sweep import find_sweep, read_sweep
+    from bench.run.sweep import find_sweep, read_sweep
     from workloads.catalogue import catalogue
 
     sweep = read_sweep(find_sweep(arguments.cases or str(default)), catalogue())
@@ -128,35 +128,35 @@ def _cases(arguments: argparse.Namespace, default: Path) -> "list[Case]":
 
 def _bless(arguments: argparse.Namespace) -> int:
     from bench.errors import UsageError
-    from bench.gate import exact
-    from bench.gate.fingerprint import fingerprints
-    from bench.provenance import ROOT
+    from bench.gate.exact import comparison
+    from bench.gate.exact.fingerprint import fingerprints
+    from bench.records.provenance import ROOT
 
-    path = arguments.baseline or exact.BASELINE
+    path = arguments.baseline or comparison.BASELINE
     if not arguments.baseline and not (ROOT / "pyproject.toml").exists():
         raise UsageError(
             f"{path} belongs to an installed package; name the file to write with --baseline"
         )
-    cases = _cases(arguments, exact.CASES)
-    exact.write_baseline(path, fingerprints(cases, _jobs(arguments)), arguments.reason)
-    print(f"blessed {len(cases)} cases for torch {exact.torch_minor()}: {path}")
+    cases = _cases(arguments, comparison.CASES)
+    comparison.write_baseline(path, fingerprints(cases, _jobs(arguments)), arguments.reason)
+    print(f"blessed {len(cases)} cases for torch {comparison.torch_minor()}: {path}")
     return 0
 
 
 def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
     """Return the outcome, and the table that ``--json`` prints."""
-    from bench.gate import exact
-    from bench.gate.exact_outcome import of_another_torch, of_changes
-    from bench.gate.fingerprint import fingerprints
+    from bench.gate.exact import comparison
+    from bench.gate.exact.fingerprint import fingerprints
+    from bench.gate.exact.outcome import of_another_torch, of_changes
 
-    cases = _cases(arguments, exact.CASES)
-    baseline = exact.read_baseline(arguments.baseline or exact.BASELINE)
-    if baseline.torch != exact.torch_minor():
-        found = of_another_torch(baseline.torch, exact.torch_minor())
+    cases = _cases(arguments, comparison.CASES)
+    baseline = comparison.read_baseline(arguments.baseline or comparison.BASELINE)
+    if baseline.torch != comparison.torch_minor():
+        found = of_another_torch(baseline.torch, comparison.torch_minor())
         return found, {"verdict": found.verdict, "reason": found.headline, "changes": []}
     wanted = arguments.only or ""
     expected = {title: each for title, each in baseline.fingerprints.items() if wanted in title}
-    changes = exact.compare(expected, fingerprints(cases, _jobs(arguments)))
+    changes = comparison.compare(expected, fingerprints(cases, _jobs(arguments)))
     found = of_changes([case.title for case in cases], changes)
     rows = [{name: getattr(change, name) for name in change.__slots__} for change in changes]
     return found, {"verdict": found.verdict, "cases": len(cases), "changes": rows}
@@ -164,11 +164,11 @@ def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
 
 def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
     """Return the outcome, and the table that ``--json`` prints."""
-    from bench.gate.source_trees import source_trees
-    from bench.gate.timing import CASES, PAIRS, run_gate
-    from bench.gate.timing_block import Pace
-    from bench.gate.timing_outcome import of_found
-    from bench.gate.timing_verdict import Rule
+    from bench.gate.timing.block import Pace
+    from bench.gate.timing.gate import CASES, PAIRS, run_gate
+    from bench.gate.timing.outcome import of_found
+    from bench.gate.timing.source_trees import source_trees
+    from bench.gate.timing.verdict import Rule
 
     cases = _cases(arguments, CASES)
     rule = Rule() if arguments.threshold is None else Rule(threshold=arguments.threshold / 100)

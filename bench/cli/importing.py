@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Append the records that are not there yet; a file that cannot be read is named."""
     from bench.errors import UsageError
-    from bench.pytest_benchmark import SWEEP, read_records
-    from bench.record_file import RECORDS, RecordFile
+    from bench.records.pytest_benchmark import SWEEP, read_records
+    from bench.records.record_file import RECORDS, RecordFile
 
     records, failed = [], 0
     for path in arguments.files:

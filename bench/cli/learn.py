@@ -47,12 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.devices import find_device
     from bench.errors import UsageError
     from bench.learning import RECORD, learning_record
-    from bench.record_file import write_alone
+    from bench.records.record_file import write_alone
     from refsys.config import preset
-    from refsys.data.store import Store
+    from refsys.data.store.store import Store
     from refsys.run_config import RunConfig
-    from refsys.train import train
-    from refsys.training_log import LOG
+    from refsys.training.log import LOG
+    from refsys.training.train import train
 
     if arguments.steps < 2 * arguments.draws:
         raise UsageError(

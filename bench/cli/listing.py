@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints workloads, axes and sweeps."""
-    from bench.sweep import read_sweep, shipped_sweeps
+    from bench.run.sweep import read_sweep, shipped_sweeps
     from workloads.catalogue import catalogue
 
     found = catalogue()

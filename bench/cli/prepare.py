@@ -11,8 +11,8 @@ from bench.cli import options
 from bench.cli.options import print_error
 
 if TYPE_CHECKING:
-    from refsys.data.preparation import Prepared, Sources
-    from refsys.data.store import Store
+    from refsys.data.prepare.entries import Prepared, Sources
+    from refsys.data.store.store import Store
     from refsys.errors import DataError
 
 SUMMARY = "build the store of prepared inputs from structures and alignments"
@@ -89,9 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Prepare each structure; one that cannot be used is named and does not stop the others."""
     from bench.errors import UsageError
     from bench.progress import Progress
-    from refsys.data.preparation import Prepared
-    from refsys.data.preparing import prepare_all
-    from refsys.data.store import Store
+    from refsys.data.prepare.entries import Prepared
+    from refsys.data.prepare.parallel import prepare_all
+    from refsys.data.store.store import Store
     from refsys.errors import one_line
 
     _require_libraries()
@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _relate(store: "Store", entries: Collection[str], *, debug: bool, quiet: bool) -> int:
     """Search for templates and clusters, print the outcome, and return how many entries failed."""
-    from refsys.data.relating import relate
+    from refsys.data.prepare.similarity import relate
     from refsys.errors import RefsysError, unexpected_error
 
     what = "templates and clusters"
@@ -171,7 +171,7 @@ def _line(done: "Prepared") -> str:
 def _given(arguments: argparse.Namespace) -> "Sources":
     """The structure of the command line."""
     from bench.errors import UsageError
-    from refsys.data.preparation import Sources
+    from refsys.data.prepare.entries import Sources
 
     alignments: dict[str, Path] = {}
     for chain, file in _pairs("--alignment", arguments.alignment, "CHAIN=FILE"):
@@ -205,8 +205,8 @@ def _pairs(option: str, texts: list[str], expected: str) -> list[tuple[str, str]
 def _several(arguments: argparse.Namespace) -> "tuple[list[Sources], list[DataError]]":
     """Return every structure of a folder, or else in the cache, and files that cannot be used."""
     from bench.errors import UsageError
-    from refsys.data.fetch import packages, prepared_sources
-    from refsys.data.folder import folder_contents
+    from refsys.data.prepare.fetch import packages, prepared_sources
+    from refsys.data.prepare.folder import folder_contents
     from refsys.home import package_cache
 
     for option in ("alignment", "template", "realign", "assembly"):
@@ -223,7 +223,7 @@ def _several(arguments: argparse.Namespace) -> "tuple[list[Sources], list[DataEr
 def _fetched_database() -> Path:
     """The sequences in the cache."""
     from bench.errors import UsageError
-    from refsys.data.fetch import packages
+    from refsys.data.prepare.fetch import packages
     from refsys.home import package_cache
 
     for package in packages(package_cache()):

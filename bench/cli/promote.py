@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.record import Record
+    from bench.records.record import Record
 
 SUMMARY = "copy records that are evidence into the tracked results"
 EXAMPLE = "foldperf promote results/runs/demo/records.jsonl --name demo-laptop"
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Appends records that are not there yet; refuses those that no commit can reproduce."""
     from bench.errors import UsageError
-    from bench.record_file import RecordFile
+    from bench.records.record_file import RecordFile
 
     if not arguments.name or Path(arguments.name).name != arguments.name:
         raise UsageError(f"--name {arguments.name}: expected a file name without folders")
@@ -81,9 +81,9 @@ def _of_commit(records: "list[Record]", name: str) -> "list[Record]":
 
 def _resolve(name: str) -> str:
     """Full hash of a commit of this project's repository."""
-    from bench import provenance
     from bench.errors import GitError, UsageError
-    from bench.git import Repository
+    from bench.records import provenance
+    from bench.records.git import Repository
 
     try:
         return Repository(provenance.ROOT).resolve(name)
@@ -102,9 +102,9 @@ def _check_sources(records: "list[Record]") -> None:
     Raises:
         UsageError: a commit's source is not the one that was measured.
     """
-    from bench import provenance
     from bench.errors import GitError, UsageError
-    from bench.git import find_repository
+    from bench.records import provenance
+    from bench.records.git import find_repository
 
     measured = {(record["git"]["sha"], record["source_sha256"]) for record in records}
     for commit, source in sorted(measured):

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; print the page's path, and what is missing in the records."""
     from analysis.report import write_report
-    from bench.unmeasured import unmeasured_in
+    from bench.run.unmeasured import unmeasured_in
 
     paths = arguments.records or [arguments.results / "runs"]
     records, damaged = options.readable_records(paths, debug=arguments.debug)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from bench.cli import options
 
 if TYPE_CHECKING:
-    from bench.run import Runner
-    from bench.schedule import Budget
-    from bench.sweep import Sweep
+    from bench.run.runner import Runner
+    from bench.run.schedule import Budget
+    from bench.run.sweep import Sweep
     from workloads.workload import Catalogue
 
 SUMMARY = "run a sweep: each case in its own process, each outcome a record"
@@ -70,12 +70,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the cases without a record; status 2 if one crashed or took too long."""
-    from bench import provenance
     from bench.errors import UsageError
     from bench.progress import Progress
-    from bench.record import STATUSES
-    from bench.schedule import Budget
-    from bench.sweep import find_sweep, read_sweep
+    from bench.records import provenance
+    from bench.records.record import STATUSES
+    from bench.run.schedule import Budget
+    from bench.run.sweep import find_sweep, read_sweep
     from workloads.catalogue import catalogue
 
     if unknown := set(arguments.retry) - set(STATUSES):
@@ -107,12 +107,12 @@ def _print_plan(
 
     Neither inputs nor a device have to be there. Cases that are recorded already are among them.
     """
-    from bench import provenance
-    from bench.durations import known_durations
     from bench.errors import UsageError
-    from bench.placement import Placement
     from bench.progress import span
-    from bench.schedule import Schedule
+    from bench.records import provenance
+    from bench.run.durations import known_durations
+    from bench.run.placement import Placement
+    from bench.run.schedule import Schedule
 
     host = provenance.host()
     try:
@@ -148,7 +148,7 @@ def _command(arguments: argparse.Namespace) -> list[str]:
 
 def _runner(arguments: argparse.Namespace, sweep: "Sweep", workloads: "Catalogue") -> "Runner":
     """Return the runner of a sweep; it needs a store only if a case reads prepared inputs."""
-    from bench.run import Runner
+    from bench.run.runner import Runner
     from refsys.errors import HomeError
     from workloads.errors import WorkloadError
 

@@ -12,16 +12,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the stamp that `bench.provenance` reads where there is no repository.
+    """Writes the stamp that `bench.records.provenance` reads where there is no repository.
 
     Raises:
         UsageError: the tree has no repository; a stamped copy is not stamped again.
         GitError: git refuses to read it.
     """
     del arguments
-    from bench import provenance
     from bench.errors import UsageError
-    from bench.git import find_repository
+    from bench.records import provenance
+    from bench.records.git import find_repository
     from refsys.files import write_json
 
     root = provenance.ROOT

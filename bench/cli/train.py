@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bench.cli import faults, options
 
 if TYPE_CHECKING:
-    from refsys.data.store import Store
+    from refsys.data.store.store import Store
     from refsys.run_config import RunConfig
-    from refsys.training_log import Step
+    from refsys.training.log import Step
 
 SUMMARY = "train the reference system on prepared structures"
 EXAMPLE = (
@@ -87,13 +87,13 @@ def run(arguments: argparse.Namespace) -> int:
         the log has another batch.
     """
     from bench.devices import find_device
-    from refsys.alphafold3_step import stage
-    from refsys.checkpoint import latest
     from refsys.config import preset
-    from refsys.data.store import Store
+    from refsys.data.store.store import Store
     from refsys.run_config import RunConfig
-    from refsys.train import train
-    from refsys.training_log import LOG
+    from refsys.training.alphafold3_step import stage
+    from refsys.training.checkpoint import latest
+    from refsys.training.log import LOG
+    from refsys.training.train import train
 
     model = preset(arguments.preset)
     store = Store(options.store(arguments))
@@ -138,8 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:
     """Build a step's batch and print it; 1 if the log has another."""
-    from refsys.loading import examples_of, load
-    from refsys.training_log import logged
+    from refsys.training.loading import examples_of, load
+    from refsys.training.log import logged
 
     loaded = load(examples_of(config, store), config, step)
     line = logged(folder, step)

@@ -14,7 +14,7 @@ from bench.compilation import resources
 from bench.compilation.resources import Resources, read_resources
 from bench.compilation.specimens import Specimen
 from bench.errors import UsageError
-from refsys.data.columns import MALFORMED
+from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json, write_json
 from refsys.home import home
 from refsys.ops.triton_backend import function

@@ -8,12 +8,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.compilation.offline import offline, portable, variant
 from bench.compilation.specimens import call_launches
-from refsys.alphafold3_step import STAGES, AlphaFold3Training
 from refsys.ops.backend import OPERATORS
 from refsys.ops.rounds import shortened
 from refsys.ops.triton_backend import COPY, PRODUCT, Launch, assume_architecture, watch_launches
 from refsys.precision import precision
-from refsys.training_step import Training
+from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+from refsys.training.step import Training
 from workloads.alphafold3 import AlphaFold3Workload
 from workloads.operator_arguments import CALLS
 from workloads.operators import OperatorsWorkload

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from bench import provenance
 from bench.compilation.compiler import Compiled
 from bench.compilation.limits import violations
+from bench.records import provenance
 
 SCHEMA = "foldperf.kernels/1"
 RECORD = "kernels.json"

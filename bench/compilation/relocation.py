@@ -6,7 +6,7 @@ there. So a folder that was carried elsewhere must say where it is now, or will 
 
 from pathlib import Path
 
-from refsys.data.columns import MALFORMED
+from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json, write_json
 
 _LISTS = "*/__grp__*.json"

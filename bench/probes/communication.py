@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from bench.metrics import Value, Values, missing
-from bench.ranks import Ranks
+from bench.records.metrics import Value, Values, missing
+from bench.run.ranks import Ranks
 from refsys.parallel.collectives import traffic
 
 COLLECTIVE = ("collective_calls", "collective_bytes")

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 from bench.devices import Device
-from bench.metrics import Value, Values, missing
 from bench.probes.agreement import count_agreement
 from bench.probes.categories import by_kernel_kind, by_operator_kind
 from bench.probes.device_events import profile_work
 from bench.probes.steps import run_step
+from bench.records.metrics import Value, Values, missing
 from bench.simulation.trace import Origin, trace
 from workloads.workload import Program
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from bench.devices import Device, Unavailable
-from bench.metrics import Value, from_samples, missing
 from bench.probes.device_events import profile_work
+from bench.records.metrics import Value, from_samples, missing
 
 Work = Callable[[], object]
 

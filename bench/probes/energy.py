@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from time import perf_counter, sleep
 
 from bench.devices import Device, Unavailable
-from bench.metrics import Value, Values, missing
 from bench.probes.energy_ticks import (
     COVERAGE,
     SpanEnergy,
@@ -26,7 +25,8 @@ from bench.probes.energy_ticks import (
 )
 from bench.probes.poller import CounterPoller, Poller
 from bench.probes.queued_steps import QueuedSteps, StepEvent, event_maker
-from bench.ranks import ALONE, Ranks
+from bench.records.metrics import Value, Values, missing
+from bench.run.ranks import ALONE, Ranks
 
 ENERGY = ("energy_per_step_j", "mean_power_w", "idle_power_w", "energy_above_idle_per_step_j")
 # What a counter needs beyond its own period: the poll, and jitter.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from bench.devices import Device, Unavailable
 from bench.devices.calibration import Calibration, known_calibration
-from bench.metrics import Value, Values, missing
+from bench.records.metrics import Value, Values, missing
 from workloads.workload import Facts
 
 _PEAK = "what a step takes at the least over peak rates of the data sheet"

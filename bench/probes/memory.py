@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 
 from bench.devices import Device, Unavailable
-from bench.metrics import Value, Values, missing
 from bench.probes.host_memory import (
     anonymous_bytes,
     anonymous_peak_bytes,
@@ -14,6 +13,7 @@ from bench.probes.host_memory import (
     return_freed_memory,
     touch_libraries,
 )
+from bench.records.metrics import Value, Values, missing
 
 _RESIDENT = "VmHWM less RssFile, over RssAnon at the start; allocator returning freed blocks"
 # More than the contexts of an idle device: someone else works there.

@@ -8,9 +8,9 @@ pass. What backward takes on the device is therefore the difference, with the in
 from functools import partial
 
 from bench.devices import Device
-from bench.metrics import Value, Values, from_samples, missing
 from bench.probes.device_time import affordable, device_time, host_samples
 from bench.probes.steps import run_step
+from bench.records.metrics import Value, Values, from_samples, missing
 from workloads.workload import Program
 
 APART = ("device_time_s", "host_time_s")

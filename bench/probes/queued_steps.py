@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from bench.devices import Device
-from bench.ranks import Ranks
+from bench.run.ranks import Ranks
 
 # How far the host may be ahead of the device. Unit: s.
 _AHEAD_S = 0.2

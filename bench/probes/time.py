@@ -4,8 +4,8 @@ from collections.abc import Callable
 from statistics import median
 
 from bench.devices import Device
-from bench.metrics import Values, from_samples
 from bench.probes.steps import StepTime, timed_step
+from bench.records.metrics import Values, from_samples
 from workloads.workload import Program
 
 # A trend larger than this between the halves of the samples is worth a flag.

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from bench.cgroup import usable_cores
 from bench.devices import Device, Unavailable
-from bench.metrics import Value, Values, from_samples, missing
-from bench.ranks import ALONE, Ranks
+from bench.records.metrics import Value, Values, from_samples, missing
+from bench.run.ranks import ALONE, Ranks
 from workloads.workload import Facts
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refsys.batch import Batch
+from refsys.batch import ATOM_WINDOW, Batch
 from refsys.config import ModelConfig
 from refsys.model.conditioning import (
     AdaptiveLayerNorm,
@@ -34,9 +34,8 @@ from refsys.ops.triangle_attention import triangle_attention
 from refsys.parallel import Layout
 from refsys.precision import Precision
 
-QUERIES = 32
 KEYS = 128
-HALO = (KEYS - QUERIES) // 2
+HALO = (KEYS - ATOM_WINDOW) // 2
 
 # Width of the reference features: position, mask, element, charge, and four letters of 64 kinds.
 ELEMENTS = 128
@@ -46,12 +45,12 @@ REFERENCE_WIDTH = 3 + 1 + ELEMENTS + 1 + NAME_LETTERS * NAME_KINDS
 
 def query_windows(x: Tensor, axis: int) -> Tensor:
     """[…, A, …] → […, W, Q, …]."""
-    return x.unflatten(axis, (-1, QUERIES))
+    return x.unflatten(axis, (-1, ATOM_WINDOW))
 
 
 def key_windows(x: Tensor, axis: int, layout: Layout) -> Tensor:
     """[…, A, …] → […, W, K, …]: the atoms around each window; zero or False beyond the ends."""
-    windows = layout.halo(x, axis, HALO).unfold(axis, KEYS, QUERIES)
+    windows = layout.halo(x, axis, HALO).unfold(axis, KEYS, ATOM_WINDOW)
     return windows.movedim(-1, axis + 1)
 
 
@@ -346,7 +345,7 @@ class DiffusionAtomEncoder(nn.Module):
         columns = key_windows(token_BA, 1, layout).clamp(min=0).long().unsqueeze(2)
         cells = (rows * tokens + columns).flatten(1).unsqueeze(-1)
         flat = z_BNNP.flatten(1, 2).gather(1, cells.expand(-1, -1, z_BNNP.shape[-1]))
-        return flat.unflatten(1, (-1, QUERIES, KEYS))
+        return flat.unflatten(1, (-1, ATOM_WINDOW, KEYS))
 
     def forward(
         self,

@@ -25,7 +25,7 @@ from analysis.ranks import rank_chapter
 from analysis.series import series_of
 from analysis.table import rows
 from analysis.utilization import ENERGY, UTILIZATION, use_chapter
-from bench.metrics import Value, as_json
+from bench.records.metrics import Value, as_json
 
 DEVICE = {"vendor": "nvidia", "name": "An Accelerator", "kind": "cuda"}
 SIZES = (32, 64, 96, 128)

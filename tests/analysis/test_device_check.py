@@ -8,7 +8,7 @@ from support.measured import measured
 
 from analysis.device_check import rates_chapter, roofline_chapter
 from analysis.table import rows
-from bench.metrics import Value, as_json, missing
+from bench.records.metrics import Value, as_json, missing
 
 
 def lines(chapter):

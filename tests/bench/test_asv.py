@@ -25,8 +25,8 @@ from bench.asv.export import complete, export, make_strict
 from bench.asv.plan import DIRTY, make_plan
 from bench.cli import main
 from bench.errors import StorageError, UsageError
-from bench.metrics import METRIC_FIELDS, METRICS
-from bench.provenance import host
+from bench.records.metrics import METRIC_FIELDS, METRICS
+from bench.records.provenance import host
 from workloads.catalogue import catalogue
 from workloads.errors import WorkloadError
 from workloads.language_model import matching

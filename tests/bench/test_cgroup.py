@@ -12,13 +12,14 @@ from support import HANG_S
 from support.records import valid_records
 from support.third_party import install
 
-from bench import cgroup, provenance
+from bench import cgroup
 from bench.cgroup import KillWatch, cpu_limit, memory_limit, usable_cores, usable_memory_bytes
-from bench.isolation import Ended, run_isolated
-from bench.run import case_environment
-from bench.sweep import read_sweep
-from bench.time_limits import TimeLimit
-from bench.verdict import verdict
+from bench.records import provenance
+from bench.run.isolation import Ended, run_isolated
+from bench.run.runner import case_environment
+from bench.run.sweep import read_sweep
+from bench.run.time_limits import TimeLimit
+from bench.run.verdict import verdict
 from workloads.catalogue import catalogue
 
 MIB = 2**20
@@ -300,7 +301,7 @@ def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
     folder, limit = group
     limit.write_text(str(200 * MIB), encoding="utf-8")
     script = (
-        "import json, sys; from dataclasses import asdict; from bench import isolation;"
+        "import json, sys; from dataclasses import asdict; from bench.run import isolation;"
         f"found = isolation.run_isolated([sys.executable, '-c', sys.argv[1]], timeout_s={HANG_S},"
         " memory_limit_bytes=2**40); print(json.dumps(asdict(found)))"
     )

@@ -11,10 +11,10 @@ from support.third_party import install
 from bench.cli import COMMANDS, main
 from bench.devices.cpu import CpuDevice
 from bench.doctor import examine
-from bench.metrics import METRICS
 from bench.progress import Progress
-from refsys.data.fetch import packages
-from refsys.data.store import Store
+from bench.records.metrics import METRICS
+from refsys.data.prepare.fetch import packages
+from refsys.data.store.store import Store
 from refsys.home import package_cache
 
 WRONG = {
@@ -132,7 +132,9 @@ class TestPrepare:
         path = tmp_path / "packages.toml"
         path.write_text("\n".join(rows), encoding="utf-8")
         monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
-        monkeypatch.setattr("refsys.data.fetch.packages", lambda cache: packages(cache, path))
+        monkeypatch.setattr(
+            "refsys.data.prepare.fetch.packages", lambda cache: packages(cache, path)
+        )
 
     def test_what_cannot_be_used_is_named_and_does_not_stop_the_rest(
         self, listing, tmp_path, capsys

@@ -16,7 +16,7 @@ from bench.compilation.compiler import Compiled
 from bench.compilation.limits import violations
 from bench.compilation.resources import Resources, count_slow_products
 from bench.compilation.specimens import specimens
-from bench.isolation import run_isolated
+from bench.run.isolation import run_isolated
 from refsys import ops
 from refsys.ops.triton_backend import ARCHITECTURES
 

@@ -16,13 +16,13 @@ from support.records import GIT, a_record
 from support.repositories import make_repository
 
 from analysis.errors import AnalysisError
-from bench import provenance
 from bench.check_device.progress import Stages
 from bench.cli import COMMANDS, main
 from bench.compilation.compiler import Compiled
-from bench.isolation import Ended
-from bench.pytest_benchmark import NAME as PYTEST_BENCHMARK
-from bench.run import RECORDS
+from bench.records import provenance
+from bench.records.pytest_benchmark import NAME as PYTEST_BENCHMARK
+from bench.run.isolation import Ended
+from bench.run.runner import RECORDS
 
 SWEEP = """
 [[case]]
@@ -117,7 +117,7 @@ def write_failing_baseline(folder):
 def call(inputs, tmp_path, monkeypatch):
     """Calls a command in this process; returns its status after a look at what it wrote."""
     monkeypatch.setattr(
-        "bench.run.run_isolated", lambda *_, **__: Ended(7, None, 0.1, 2**20, "it gave up")
+        "bench.run.runner.run_isolated", lambda *_, **__: Ended(7, None, 0.1, 2**20, "it gave up")
     )
     monkeypatch.setattr(
         "bench.compilation.compiler.compile_all",
@@ -310,7 +310,7 @@ def test_learning_verdict_outlives_a_figure_that_cannot_be_drawn(target, call, m
 
 @pytest.mark.parametrize("name", ["train", "learn"])
 def test_training_that_a_signal_stopped_is_an_interrupt(name, call, monkeypatch, capsys):
-    monkeypatch.setattr("refsys.train.train", lambda *_, **__: 0)
+    monkeypatch.setattr("refsys.training.train.train", lambda *_, **__: 0)
     monkeypatch.setitem(CALLS, name, Call(CALLS[name].words))
     assert call(name) == 130
     assert capsys.readouterr().out.startswith("stopped after 0 steps")

@@ -1,6 +1,6 @@
 """Where a run of benchmarks ran, in its JSON."""
 
-from bench.pytest_benchmark import NAME, describe_run
+from bench.records.pytest_benchmark import NAME, describe_run
 
 
 def pytest_benchmark_update_json(output_json):

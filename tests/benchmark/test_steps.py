@@ -12,10 +12,10 @@ import gc
 import pytest
 
 from bench.devices import find_device
-from bench.gate.timing import CASES
+from bench.gate.timing.gate import CASES
 from bench.probes.steps import run_step
-from bench.pytest_benchmark import NAME, describe_case, synchronized_time
-from bench.sweep import read_sweep
+from bench.records.pytest_benchmark import NAME, describe_case, synchronized_time
+from bench.run.sweep import read_sweep
 from refsys.home import default_store
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError

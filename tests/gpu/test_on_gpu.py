@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.devices import find_device
-from bench.measure import Protocol, measure
+from bench.run.measure import Protocol, measure
 from bench.simulation.simulate import simulate
 from refsys.streams import Draw
 from workloads.catalogue import catalogue

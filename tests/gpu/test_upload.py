@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from refsys.batch import TRUNK_FIELDS, Batch
-from refsys.data.loader import prefetched
-from refsys.data.upload import Upload
+from refsys.data.batches.loader import prefetched
+from refsys.data.batches.upload import Upload
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
 

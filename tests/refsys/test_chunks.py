@@ -14,14 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.simulation.simulate import simulate
 from bench.simulation.trace import trace
-from refsys.alphafold3_step import STAGES, AlphaFold3Training, Stage
 from refsys.config import PRESETS
 from refsys.errors import ArgumentError
-from refsys.losses import trunk_loss
+from refsys.losses.trunk import trunk_loss
 from refsys.model.alphafold3 import TrunkState
 from refsys.model.chunks import Chunks, in_chunks
 from refsys.parallel import SingleRank
 from refsys.precision import PRECISIONS
+from refsys.training.alphafold3_step import STAGES, AlphaFold3Training, Stage
 from workloads.catalogue import catalogue
 from workloads.workload import Program, Setting
 

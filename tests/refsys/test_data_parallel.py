@@ -10,12 +10,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from refsys.config import PRESETS
-from refsys.data.making import ExampleSpec
-from refsys.data.synthetic import synthetic_batch
+from refsys.data.batches.construction import ExampleSpec
+from refsys.data.batches.synthetic import synthetic_batch
 from refsys.parallel.collectives import traffic
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import precision
-from refsys.training_step import TrunkTraining
+from refsys.training.step import TrunkTraining
 
 SPEC = ExampleSpec(tokens=8, alignment_rows=4, seed=3)
 

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cli import main
-from refsys.alphafold3_step import STAGES, AlphaFold3Training
-from refsys.checkpoint import CHECKPOINTS, save
 from refsys.config import preset
-from refsys.data.mmcif import read_structure
+from refsys.data.formats.mmcif import read_structure
+from refsys.data.formats.write_mmcif import write_mmcif
 from refsys.data.vocabulary import ELEMENTS
-from refsys.data.write_mmcif import write_mmcif
 from refsys.errors import DataError
 from refsys.fold import FoldConfig, expected_lddt, fold, predicted_tm_score
 from refsys.model.diffusion import SamplerConfig
 from refsys.precision import precision
+from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+from refsys.training.checkpoint import CHECKPOINTS, save
 
 CPU = torch.device("cpu")
 FEW = "--steps 4 --samples 3 --cycles 1 --alignment-rows 4 --device cpu"

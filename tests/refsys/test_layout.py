@@ -9,7 +9,7 @@ import torch
 from support.layouts import PoisonLayout, in_lockstep
 from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
 
-from refsys.losses import distogram_loss, resolved_loss
+from refsys.losses.trunk import distogram_loss, resolved_loss
 from refsys.model import embedding, heads, msa, pairformer, triangle_attention
 from refsys.model.attention_pair_bias import AttentionPairBias
 from refsys.model.transition import Transition

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from refsys import streams
-from refsys.data.examples import Examples
-from refsys.data.making import ExampleSpec
-from refsys.data.sampling import EPOCHS
-from refsys.data.synthetic import synthetic_batch
+from refsys.data.batches.construction import ExampleSpec
+from refsys.data.batches.examples import Examples
+from refsys.data.batches.sampling import EPOCHS
+from refsys.data.batches.synthetic import synthetic_batch
 from refsys.run_config import RunConfig
 from refsys.stream_manifest import STREAMS, stream_of
-from refsys.train import train
+from refsys.training.train import train
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pipeline.md"
 # What measuring draws, and what no entry here has.

@@ -7,7 +7,7 @@ from support.layouts import in_lockstep, slabs
 from support.trunks import CONFIG, FLOAT64, context, random_batch, random_trunk
 
 from refsys.batch import Batch
-from refsys.losses import distogram_loss, resolved_loss, trunk_loss
+from refsys.losses.trunk import distogram_loss, resolved_loss, trunk_loss
 from refsys.model.embedding import AlignmentEmbedding
 from refsys.parallel import SingleRank
 

@@ -2,8 +2,14 @@
 
 import torch
 
-from refsys.batch import ATOM_FIELDS, LABEL_FIELDS, TEMPLATE_FIELDS, TRUNK_FIELDS, Batch
-from refsys.model.atom_attention import QUERIES
+from refsys.batch import (
+    ATOM_FIELDS,
+    ATOM_WINDOW,
+    LABEL_FIELDS,
+    TEMPLATE_FIELDS,
+    TRUNK_FIELDS,
+    Batch,
+)
 
 
 def with_atoms(batch: Batch, seed: int = 11) -> Batch:
@@ -28,7 +34,7 @@ def with_atoms(batch: Batch, seed: int = 11) -> Batch:
         "reference_space": (token // 2).expand(examples, atoms).contiguous(),
     }
     whole = Batch({**batch, **fields}, (*TRUNK_FIELDS, *ATOM_FIELDS))
-    return whole.padded(atom=-(-atoms // QUERIES) * QUERIES)
+    return whole.padded(atom=-(-atoms // ATOM_WINDOW) * ATOM_WINDOW)
 
 
 def with_labels(batch: Batch, seed: int = 12) -> Batch:

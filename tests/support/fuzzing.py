@@ -19,12 +19,12 @@ from pyarrow import parquet
 
 from analysis.errors import AnalysisError
 from bench.errors import BenchError
-from refsys.data.alignment import read_alignment
-from refsys.data.homology import searched
-from refsys.data.making import ExampleSpec, example_batch
-from refsys.data.preparation import Sources, prepare
-from refsys.data.relating import relate
-from refsys.data.store import Store
+from refsys.data.batches.construction import ExampleSpec, example_batch
+from refsys.data.formats.msa import read_alignment
+from refsys.data.prepare.entries import Sources, prepare
+from refsys.data.prepare.homology import searched
+from refsys.data.prepare.similarity import relate
+from refsys.data.store.store import Store
 from refsys.errors import RefsysError, UnexpectedError
 from refsys.ops.tuning import TuningWarning
 from support.binary_cif import as_binary

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 
-from bench.metrics import Value, as_json, from_samples, missing
+from bench.records.metrics import Value, as_json, from_samples, missing
 from support.records import VALIDATOR, a_record
 
 _NUMBERS = count(1)

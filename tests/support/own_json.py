@@ -9,14 +9,14 @@ from pathlib import Path
 
 from analysis.published import published_lines, read_published
 from analysis.table import cases_as_csv, newest, rows
-from bench import provenance
 from bench.asv.export import export
-from bench.gate.exact import BASELINE, read_baseline
-from bench.pytest_benchmark import read_records as read_pytest_benchmark
-from bench.record import read_valid_records
+from bench.gate.exact.comparison import BASELINE, read_baseline
+from bench.records import provenance
+from bench.records.pytest_benchmark import read_records as read_pytest_benchmark
+from bench.records.record import read_valid_records
 from refsys.ops import tuning
 from refsys.ops.tuning import Key, TuningWarning
-from refsys.training_log import LOG, logged
+from refsys.training.log import LOG, logged
 from support.records import GIT, VALIDATOR, a_record
 from workloads.catalogue import catalogue
 

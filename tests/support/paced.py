@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from bench.gate.source_trees import PACKAGES
-from bench.provenance import ROOT
+from bench.gate.timing.source_trees import PACKAGES
+from bench.records.provenance import ROOT
 
 # Steps sleep, so that they take as long on a busy machine.
 SOURCE = '''

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from bench.record import SCHEMA, SCHEMA_FILE
+from bench.records.record import SCHEMA, SCHEMA_FILE
 
 GIT = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.run.sweep import read_sweep, shipped_sweeps
 from bench.simulation.simulate import simulate
-from bench.sweep import read_sweep, shipped_sweeps
 from workloads.catalogue import catalogue
 
 WORKLOAD = catalogue()["microbenchmarks"]

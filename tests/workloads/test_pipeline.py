@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.simulation.simulate import simulate
-from refsys.data.making import ExampleSpec, example_batch
+from refsys.data.batches.construction import ExampleSpec, example_batch
 from workloads.catalogue import catalogue
 from workloads.conventional import files_of, parse_structure, tokenize
 from workloads.errors import UnsupportedError, WorkloadError

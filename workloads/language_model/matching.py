@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from refsys.data.columns import MALFORMED
+from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json, write_json
 from refsys.home import home
 from workloads.errors import WorkloadError

@@ -11,7 +11,7 @@ from typing import Any as _Any
 from bench.asv import benchmarks as _benchmarks
 from bench.asv import plan as _plan
 from bench.errors import BenchError as _BenchError
-from bench.working_tree import ROOT as _ROOT
+from bench.records.working_tree import ROOT as _ROOT
 from refsys.errors import RefsysError as _RefsysError
 from refsys.home import default_store as _default_store
 from workloads.catalogue import catalogue as _catalogue

@@ -20,7 +20,7 @@ from bench.check_device.check import Check, FailedError, Item
 from bench.check_device.operators import BF16, FLOAT32, SINGLE_OPERATOR, kernel_operators
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import time_operator
-from bench.metrics import Value, as_json
+from bench.records.metrics import Value, as_json
 from refsys.ops.backend import OPERATORS
 from workloads.errors import UnsupportedError
 

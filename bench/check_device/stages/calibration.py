@@ -11,7 +11,7 @@ from bench.check_device.timing import facts_as_json, program_times
 from bench.devices import Device, Unavailable
 from bench.devices.calibration import Calibration, keep_calibration
 from bench.probes.poller import CounterPoller
-from bench.record import Record, metric
+from bench.records.record import Record, metric
 from workloads.workload import Config
 
 _CASES = (

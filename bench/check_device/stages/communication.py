@@ -7,8 +7,8 @@ from typing import Any
 
 from bench.cgroup import usable_memory_bytes
 from bench.check_device.check import Check, FailedError, SkippedError
-from bench.isolation import run_isolated
-from bench.working_tree import ROOT
+from bench.records.working_tree import ROOT
+from bench.run.isolation import run_isolated
 
 _RANKS = 2
 

@@ -8,11 +8,11 @@ from bench.check_device.check import Check, FailedError, Item
 from bench.check_device.operators import BF16, TRAINING_STEP
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import facts_as_json
-from bench.measure import Protocol, measure, predicted_peak
-from bench.metrics import Value
 from bench.probes.counts import count_kernels
 from bench.probes.steps import timed_step
-from bench.record import metric
+from bench.records.metrics import Value
+from bench.records.record import metric
+from bench.run.measure import Protocol, measure, predicted_peak
 from workloads.workload import Config
 
 _SHOWN = (

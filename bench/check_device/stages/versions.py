@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from bench import provenance
 from bench.check_device.check import Check
 from bench.devices import Unavailable
+from bench.records import provenance
 
 
 def run(check: Check) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from bench.check_device.stages import calibration
 from bench.check_device.timing import facts_as_json
 from bench.check_device.worker import run_stages
 from bench.devices.scripted import ScriptedDevice
-from bench.metrics import Value
-from bench.record import record_validator
+from bench.records.metrics import Value
+from bench.records.record import record_validator
 from workloads.errors import UnsupportedError
 
 

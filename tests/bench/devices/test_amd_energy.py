@@ -9,8 +9,8 @@ from bench.devices.accelerator import TorchProperties
 from bench.devices.amd import AmdDevice
 from bench.devices.amd_energy import Die, addresses_like, module_of
 from bench.devices.device import NotSupported
-from bench.metrics import Value, as_json
-from bench.ranks import energy_domains, merged
+from bench.records.metrics import Value, as_json
+from bench.run.ranks import energy_domains, merged
 
 DIES = list(modules(2))
 FIRST, SECOND, THIRD, FOURTH = DIES

@@ -8,8 +8,8 @@ from support.counted_energy import PoweredDevice
 
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import EnergyReading, NotSupported
-from bench.metrics import METRICS
 from bench.probes.energy import ENERGY, Window, measure_energy
+from bench.records.metrics import METRICS
 
 WINDOW = Window(seconds=2.0)
 HOST_S = 1e-4

@@ -5,9 +5,9 @@ from support.layered import Layers
 from support.queued_device import QueuedDevice
 
 from bench.devices.cpu import CpuDevice
-from bench.metrics import Value, missing
 from bench.probes import device_time
 from bench.probes.phase_times import APART, difference, times_apart
+from bench.records.metrics import Value, missing
 
 
 class Phased(Layers):

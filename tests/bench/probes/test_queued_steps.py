@@ -5,7 +5,7 @@ from support.counted_energy import PoweredDevice, QueueEvent
 
 from bench.devices.cpu import CpuDevice
 from bench.probes.queued_steps import QueuedSteps, event_maker
-from bench.ranks import ALONE
+from bench.run.ranks import ALONE
 
 
 def rows_of(device, host_s, device_s, events=True):

@@ -12,7 +12,6 @@ from bench.devices.calibration import Calibration, keep_calibration, known_calib
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
 from bench.devices.peaks import Rates
-from bench.metrics import Value, missing
 from bench.probes import utilization
 from bench.probes.floors import floors
 from bench.probes.utilization import (
@@ -22,6 +21,7 @@ from bench.probes.utilization import (
     model_flop_rates,
     watch_cpu,
 )
+from bench.records.metrics import Value, missing
 from workloads.workload import Facts
 
 FACTS = Facts(

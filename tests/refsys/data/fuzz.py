@@ -19,10 +19,10 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from support.fuzzing import LONGEST_S, MOST_BYTES, fuzz, targets
 
-from bench import provenance
 from bench.guarded_output import GuardedOutput
 from bench.progress import Progress
-from refsys.data.fetch import packages
+from bench.records import provenance
+from refsys.data.prepare.fetch import packages
 from refsys.files import write_json
 from refsys.home import package_cache
 

@@ -11,7 +11,7 @@ from support import mmcif as parts
 from support.mmcif import SEQUENCE
 
 from bench.cli import main
-from refsys.data.store import Store
+from refsys.data.store.store import Store
 from refsys.data.vocabulary import PROTEIN_LETTERS
 
 CASES = Path(__file__).resolve().parents[2] / "cases"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from refsys.data.mmcif import read_structure
-from refsys.data.preparation import Sources, prepare
-from refsys.data.store import Store
+from refsys.data.formats.mmcif import read_structure
+from refsys.data.prepare.entries import Sources, prepare
+from refsys.data.store.store import Store
 
 CASES = Path(__file__).resolve().parents[2] / "cases"
 SEQUENCE = "MGSKACDHFWLV"

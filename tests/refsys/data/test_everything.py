@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from refsys.batch import DNA, LIGAND, PROTEIN, RNA
-from refsys.data.fetch import PACKAGES, packages
-from refsys.data.labels import symmetries_of
-from refsys.data.making import ATOM_STEP, ExampleSpec, example_batch
+from refsys.data.batches.construction import ATOM_STEP, ExampleSpec, example_batch
+from refsys.data.batches.labels import symmetries_of
+from refsys.data.prepare.fetch import PACKAGES, packages
 from refsys.data.vocabulary import GAP
 
 SPEC = {"tokens": 384, "alignment_rows": 16, "whole": True, "templates": 2}

@@ -6,8 +6,8 @@ from support.trunks import CONFIG, context, random_batch, randomize
 
 from refsys import ops
 from refsys.model.atom_attention import (
+    ATOM_WINDOW,
     KEYS,
-    QUERIES,
     AtomConditioning,
     AtomTransformer,
     key_windows,
@@ -17,7 +17,7 @@ from refsys.ops.triton_backend import COPY, watch_launches
 from refsys.parallel import SingleRank
 from refsys.precision import PRECISIONS
 
-SAMPLES, TOKENS, ATOMS = 2, 9, 2 * QUERIES
+SAMPLES, TOKENS, ATOMS = 2, 9, 2 * ATOM_WINDOW
 BATCH = random_batch(TOKENS, 1)
 
 
@@ -35,8 +35,8 @@ def atoms(precision):
     def run(q, c, p):
         return module(q, module.steer(AtomConditioning(c, p)), mask, context(BATCH))
 
-    c_atom, windows = CONFIG.c_atom, ATOMS // QUERIES
-    pairs = normal(1, windows, QUERIES, KEYS, CONFIG.c_atompair, seed=2)
+    c_atom, windows = CONFIG.c_atom, ATOMS // ATOM_WINDOW
+    pairs = normal(1, windows, ATOM_WINDOW, KEYS, CONFIG.c_atompair, seed=2)
     inputs = normal(1, SAMPLES, ATOMS, c_atom), normal(1, 1, ATOMS, c_atom, seed=1), pairs
     return module, run, inputs
 

@@ -1,0 +1,166 @@
+"""Figures of pytest-benchmark as records.
+
+A benchmark says which case it timed with `describe_case` in its ``extra_info``, and the run says
+where it ran with `describe_run` in its JSON; `records` makes records of both. ``tests/benchmark``
+does so for every workload's timing cases. pytest-benchmark times whole steps in a process that all
+benchmarks share: `foldperf run` isolates each and measures the rest as well.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from bench.devices import find_device
+from bench.errors import UsageError
+from bench.records import provenance
+from bench.records.metrics import METRICS, Value, Values, as_json, from_samples, missing
+from bench.records.record import SCHEMA, Record, record_validator
+from bench.run.sweep import Case, digest
+from refsys.data.store.columns import MALFORMED
+from refsys.files import parse_json
+from workloads.workload import Catalogue
+
+SWEEP = "pytest-benchmark"
+# Under this name both descriptions lie in the JSON.
+NAME = "foldperf"
+_METHOD = "pytest-benchmark, median of rounds"
+_SHARED = "in a process with other benchmarks"
+
+
+@functools.cache
+def _device() -> Any:
+    return find_device()
+
+
+def synchronized_time() -> float:
+    """A timer for pytest-benchmark: seconds, all work on the device done."""
+    _device().synchronize()
+    return perf_counter()
+
+
+def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, Any]:
+    """What a record says of a case, as JSON: to be put in a benchmark's ``extra_info``.
+
+    Raises:
+        WorkloadError: its inputs are not there.
+    """
+    workload = catalogue[case.workload]
+    facts = asdict(workload.facts(case.config))
+    found = {
+        "workload": {
+            "name": case.workload,
+            "config": case.config,
+            "config_sha256": digest([case.workload, case.config]),
+            "labels": workload.labels(case.config),
+            "inputs": workload.inputs(case.config, store),
+            "source_sha256": provenance.foreign_sha256(type(workload).__module__),
+            "ranks": 1,
+        },
+        "seed": case.seed,
+        "device": find_device(case.device).describe().as_json(),
+        "facts": facts | {"notes": list(facts["notes"])},
+    }
+    # What JSON cannot hold, pytest-benchmark would replace by a text without a word.
+    table: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    return table
+
+
+def describe_run() -> dict[str, Any]:
+    """What a record says of source, machine and software, as JSON."""
+    return {
+        "git": provenance.git_state(),
+        "source_sha256": provenance.source_sha256(),
+        "host": provenance.host(),
+        "software": provenance.software(),
+        "environment": provenance.environment(),
+    }
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return the records of a file that pytest-benchmark wrote.
+
+    Raises:
+        UsageError: it cannot be read, or a benchmark in it does not say which case it timed, or
+            what it says makes no valid record.
+        ImportError: the package that checks records is missing.
+    """
+    validate = record_validator()
+    try:
+        content = path.read_bytes()
+        table = parse_json(content)
+        run, version = table[NAME], str(table["version"])
+        records = [
+            _record(each, run, str(table["datetime"]), version, index)
+            for index, each in enumerate(table["benchmarks"])
+        ]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except KeyError as error:
+        raise UsageError(
+            f"{path}: there is no {error}; benchmarks of tests/benchmark say what they timed"
+        ) from None
+    except MALFORMED as error:
+        raise UsageError(f"{path}: not of pytest-benchmark: {error}") from None
+    for index, record in enumerate(records, start=1):
+        try:
+            validate(record)
+        except ValueError as error:
+            raise UsageError(f"{path}: benchmark {index}: {error}") from None
+    return records
+
+
+def _record(
+    benchmark: Mapping[str, Any], run: Mapping[str, Any], at: str, version: str, index: int
+) -> Record:
+    case, stats = benchmark["extra_info"][NAME], benchmark["stats"]
+    workload, device = case["workload"], case["device"]
+    cell = digest([workload["name"], workload["config"], 1, device["kind"]])
+    values: Values = dict.fromkeys(METRICS, missing("pytest-benchmark times steps alone"))
+    values["step_time_s"] = _step_time(stats)
+    # The same benchmark of the same run is the same record, however often it is imported.
+    identity = json.dumps([at, benchmark["fullname"], cell, stats["median"]]).encode()
+    identity_sha256 = hashlib.sha256(identity).hexdigest()
+    return {
+        "schema": SCHEMA,
+        "run_id": identity_sha256[:32],
+        "key": identity_sha256[-20:],
+        "cell_id": cell,
+        "sweep": SWEEP,
+        "replicate": 0,
+        "status": "ok",
+        "reason": None,
+        "started_at": at,
+        "duration_s": float(stats["total"]),
+        "workload": workload,
+        "facts": case["facts"],
+        **{name: run[name] for name in ("git", "source_sha256", "host")},
+        "devices": [device],
+        **{name: run[name] for name in ("software", "environment")},
+        "protocol": {
+            "seed": case["seed"],
+            "order_index": index,
+            "warmup_steps": case.get("warmup_steps"),
+            "timed_steps": int(stats["rounds"]),
+            "counts": False,
+            **dict.fromkeys(("energy_s", "timeout_s", "memory_limit_bytes")),
+            "watched_resident_bytes": None,
+            "harness": f"pytest-benchmark {version}",
+        },
+        "metrics": as_json(values),
+        "telemetry": {},
+        "outcome": {},
+        "breakdown": {},
+        "notes": {},
+    }
+
+
+def _step_time(stats: Mapping[str, Any]) -> Value:
+    """From all rounds where the file has them; a round may hold several steps."""
+    if samples := [float(sample) for sample in stats.get("data") or ()]:
+        return from_samples(samples, _METHOD, (_SHARED,))
+    return Value(float(stats["median"]), _METHOD, n=int(stats["rounds"]), flags=(_SHARED,))

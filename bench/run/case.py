@@ -1,0 +1,90 @@
+"""The case process: measures one case and writes what it found to a file.
+
+Run as ``python -m bench.run.case REQUEST RESULT``, by itself or as one of the ranks that
+``bench.run.launch`` starts; each writes ``RESULT.<rank>``. What the workload prints is left alone:
+the result travels in a file of its own, and a missing or malformed one is the parent's to notice.
+"""
+
+import io
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from bench.probes.host_memory import return_freed_memory
+from refsys.processes import die_with_parent
+
+# The host allocator's failure is a plain RuntimeError.
+_CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
+
+
+def main(request_path: str, result_path: str) -> int:
+    """Runs the case of a request file.
+
+    With several ranks the status is 1 if it did not end well: the launcher then ends the others,
+    who wait for this one.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A locale without a character that a workload prints is no reason to crash.
+            stream.reconfigure(errors="backslashreplace")
+    request = json.loads(Path(request_path).read_text(encoding="utf-8"))
+    rank, ranks = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
+    alone = ranks <= 1
+    die_with_parent(request["parent"] if alone else os.getppid())
+    return_freed_memory(True)
+    result = _run(request)
+    from refsys.files import write_json
+
+    write_json(Path(f"{result_path}.{rank}"), result)
+    return 0 if alone or result["status"] == "ok" else 1
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    """The result of a case, whatever becomes of it."""
+    import torch
+
+    from bench.devices import Unavailable, find_device
+    from bench.devices.device import NoPermission
+    from bench.run.measure import Protocol, measure
+    from bench.run.ranks import join
+    from workloads.catalogue import catalogue
+    from workloads.errors import UnsupportedError
+    from workloads.workload import Setting
+
+    unsupported = (UnsupportedError, NotImplementedError, Unavailable)
+    try:
+        device = find_device(request["device"], int(os.environ.get("LOCAL_RANK", "0")))
+        ranks = join(device.torch_device, request["timeout_s"])
+        setting = Setting(
+            device=device.torch_device,
+            store=Path(request["store"]),
+            seed=request["seed"],
+            rank=ranks.rank,
+            ranks=ranks.count,
+        )
+        workload = catalogue()[request["workload"]]
+        config = workload.configure(request["config"])
+        protocol = Protocol(**request["protocol"])
+        found = measure(workload, config, setting, device, protocol, ranks)
+    except (PermissionError, NoPermission) as error:
+        return _failed("blocked", error)
+    except unsupported as error:
+        return _failed("unsupported", error)
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _CPU_OOM in str(error):
+            return _failed("oom", error)
+        traceback.print_exc()
+        return _failed("crash", error)
+    return {"status": "ok", "reason": None, **found}
+
+
+def _failed(status: str, error: BaseException) -> dict[str, Any]:
+    text = " ".join(str(error).split())
+    return {"status": status, "reason": f"{type(error).__name__}: {text}"[:500]}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

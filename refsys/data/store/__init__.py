@@ -1,0 +1,1 @@
+"""Store of prepared entries: memory-mapped NumPy columns named by content, and their manifest."""

@@ -1,0 +1,1 @@
+"""Losses: the trunk's distogram, the diffusion module's and the confidence head's."""

@@ -1,0 +1,185 @@
+"""Checkpoints of training: NumPy columns in a folder, whole or not there at all."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from refsys.data.store.columns import Columns, open_columns, write_columns
+from refsys.errors import CheckpointError, DataError
+from refsys.training.step import Training
+
+# The folder of a run's checkpoints.
+CHECKPOINTS = "checkpoints"
+_KIND = "checkpoint"
+_NAME = re.compile(r"step-(\d{9})")
+# All parameters end to end; the averages of those that are trained, and each moment of Adam.
+_PARAMETERS, _AVERAGES = "parameters", "averages"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+# The kind of averages that a checkpoint holds. Those of checkpoints without this fact started from
+# the initial weights, which were most of them for hundreds of steps.
+_AVERAGING = "bias-corrected"
+_KEPT = 2
+
+
+def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Path:
+    """Write the state after `step` steps; older checkpoints but one are removed.
+
+    Args:
+        folder: Where checkpoints of this run live.
+        training: The model and optimizer.
+        step: How many steps it has done.
+        run: What identifies the run.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    path = folder / _name(step)
+    columns = {
+        _PARAMETERS: _flat(list(training.model.parameters())),
+        _AVERAGES: _flat(training.averages),
+    }
+    for moment in _MOMENTS:
+        columns[moment] = _flat([training.optimizer.state[p][moment] for p in training.parameters])
+    try:
+        write_columns(path, _KIND, columns, {"step": step, "run": run, "averaging": _AVERAGING})
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
+    for old in checkpoints(folder)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def latest(path: Path) -> Path:
+    """A checkpoint, or the last one of a run's folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if _NAME.fullmatch(path.name):
+        return path
+    found = checkpoints(path / CHECKPOINTS) or checkpoints(path)
+    if not found:
+        raise CheckpointError(f"{path}: has no checkpoint")
+    return found[-1]
+
+
+def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
+    """Load a checkpoint and return how many steps it has done.
+
+    The state of the averages is the averages themselves and the number of steps, so that a run goes
+    on with the bits that it would have had without the stop.
+
+    Raises:
+        CheckpointError: it is damaged, has averages of another kind, or is of a run that differs in
+            anything but its length.
+    """
+    columns = _opened(path)
+    _check_averaging(path, columns)
+    try:
+        step, found = int(columns.facts["step"]), dict(columns.facts["run"])
+        if path.name != _name(step):
+            raise DataError(f"says that it has {step} steps")
+        arrays = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES, *_MOMENTS)}
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be used: {error}") from None
+    run = json.loads(json.dumps(run))
+    if found != run:
+        different = sorted(
+            key for key in run.keys() | found.keys() if run.get(key) != found.get(key)
+        )
+        raise CheckpointError(
+            f"{path}: of a run with another {', '.join(different)}; choose another folder"
+        )
+    with torch.no_grad():
+        _unflatten(arrays[_PARAMETERS], list(training.model.parameters()))
+        _unflatten(arrays[_AVERAGES], training.averages)
+        training.materialize_moments()
+        for moment in _MOMENTS:
+            states = [training.optimizer.state[p][moment] for p in training.parameters]
+            _unflatten(arrays[moment], states)
+        for parameter in training.parameters:
+            training.optimizer.state[parameter]["step"].fill_(step)
+    return step
+
+
+def load_weights(path: Path, training: Training, *, averaged: bool) -> dict[str, Any]:
+    """Load a checkpoint's weights alone and return what identifies its run.
+
+    Args:
+        path: A checkpoint.
+        training: Of the same model; its averages start from the weights.
+        averaged: Whether to take the exponential moving averages.
+
+    Raises:
+        CheckpointError: it is damaged, or of another model, or its averages are wanted and are of
+            another kind.
+    """
+    columns = _opened(path)
+    if averaged:
+        _check_averaging(path, columns)
+    try:
+        weights = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES)}
+        run = dict(columns.facts["run"])
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be used: {error}") from None
+    everything = list(training.model.parameters())
+    for name, tensors in ((_PARAMETERS, everything), (_AVERAGES, training.averages)):
+        expected = sum(tensor.numel() for tensor in tensors)
+        if weights[name].size != expected:
+            raise CheckpointError(
+                f"{path}: has {weights[name].size} {name}, this model {expected}; "
+                "choose its model and preset"
+            )
+    with torch.no_grad():
+        _unflatten(weights[_PARAMETERS], everything)
+        if averaged:
+            _unflatten(weights[_AVERAGES], list(training.parameters))
+    training.restart_averages()
+    return run
+
+
+def _opened(path: Path) -> Columns:
+    try:
+        columns = open_columns(path, _KIND)
+        columns.verify()
+    except DataError as error:
+        raise CheckpointError(f"{path}: cannot be used: {error}") from None
+    return columns
+
+
+def _check_averaging(path: Path, columns: Columns) -> None:
+    averaging = columns.facts.get("averaging", "uncorrected")
+    if averaging != _AVERAGING:
+        raise CheckpointError(
+            f"{path}: its averages of the weights are {averaging}; this version reads "
+            f"{_AVERAGING} ones: train again, or start another run from its weights"
+        )
+
+
+def _flat(tensors: Sequence[Tensor]) -> NDArray[Any]:
+    return torch.cat([tensor.detach().reshape(-1).cpu() for tensor in tensors]).numpy()
+
+
+def _unflatten(flat: NDArray[Any], tensors: Sequence[Tensor]) -> None:
+    parts = torch.from_numpy(flat).split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.reshape(tensor.shape))

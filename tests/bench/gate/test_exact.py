@@ -1,0 +1,154 @@
+"""The exact gate: green on what is, red on mutants, silent on no one."""
+
+import contextlib
+import json
+
+import pytest
+import torch
+
+from bench.cli import main
+from bench.errors import UsageError
+from bench.gate.exact import comparison
+from bench.gate.exact.fingerprint import fingerprint
+from bench.run.sweep import read_sweep
+from refsys.model.pairformer import PairformerBlock
+from refsys.model.transition import Transition
+from refsys.model.triangle_multiplication import TriangleMultiplicationOutgoing
+from workloads.catalogue import catalogue
+
+CASES = read_sweep(comparison.CASES, catalogue()).cases
+(TINY,) = [
+    case
+    for case in CASES
+    if (case.workload, case.config.get("preset")) == ("alphafold3-trunk", "tiny")
+]
+
+
+@contextlib.contextmanager
+def mutated(cls, forward):
+    original = cls.forward
+    cls.forward = lambda self, *arguments: forward(original, self, *arguments)
+    try:
+        yield
+    finally:
+        cls.forward = original
+
+
+def add_layer_norm(original, block, s, z, *rest):
+    s, z = original(block, s, z, *rest)
+    return s, torch.nn.functional.layer_norm(z, z.shape[-1:])
+
+
+def keep_float32(original, transition, x):
+    """The same mathematics with one tensor left in float32."""
+    return original(transition, x.float()).to(x.dtype)
+
+
+def cubic_temporary(original, module, z, *rest):
+    """A tokens³ tensor that comes and goes."""
+    cube = z[..., :1].float().unsqueeze(-1).expand(-1, -1, -1, z.shape[2], 1).clone()
+    return original(module, z + 0 * cube.sum(), *rest)
+
+
+MUTANTS = {
+    "a LayerNorm added to the Pairformer": (
+        PairformerBlock,
+        add_layer_norm,
+        "pairformer.blocks.*",
+        "aten.native_layer_norm.default",
+    ),
+    "a tensor kept in float32": (
+        Transition,
+        keep_float32,
+        "pairformer.blocks.*.pair_stack.transition",
+        "aten._to_copy.default",
+    ),
+    "a cubic temporary": (
+        TriangleMultiplicationOutgoing,
+        cubic_temporary,
+        "pairformer.blocks.*.pair_stack.triangle_multiplication_outgoing",
+        "aten.clone.default",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_red_and_name_module_and_operator(mutant, capsys):
+    cls, forward, module, operator = MUTANTS[mutant]
+    with mutated(cls, forward):
+        assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "FAIL"
+    named = {(change["module"], change["operator"]) for change in found["changes"]}
+    assert (module, operator) in named
+
+
+def test_the_text_names_them_first(capsys):
+    cls, forward, module, _ = MUTANTS["a LayerNorm added to the Pairformer"]
+    with mutated(cls, forward):
+        assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("FAIL:")
+    assert f"{module} aten.native_layer_norm.default: " in out
+
+
+def test_every_preset_is_green_from_the_command_line(foldperf):
+    done = foldperf("gate", check=0)
+    assert done.stdout.startswith(f"PASS: {len(CASES)} cases")
+    assert {case.workload for case in CASES} == set(catalogue().workloads)
+    trunks = [case.config for case in CASES if case.workload == "alphafold3-trunk"]
+    assert {config["preset"] for config in trunks} == {"tiny", "mini", "small", "base", "full"}
+    assert {config["checkpointing"] for config in trunks} == {True, False}
+    assert {config["cycles"] for config in trunks} == {1, 2}
+
+
+def test_another_torch_is_ambiguous(tmp_path, capsys):
+    table = json.loads(comparison.BASELINE.read_text(encoding="utf-8")) | {"torch": "2.99"}
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps(table), encoding="utf-8")
+    assert main(["gate", "--baseline", str(path)]) == 3
+    assert "the baseline is of torch 2.99" in capsys.readouterr().out
+
+
+def test_a_blessed_baseline_is_read_back_as_it_was(tmp_path):
+    found = {"tiny": fingerprint(TINY)}
+    comparison.write_baseline(tmp_path / "b.json", found, "because")
+    baseline = comparison.read_baseline(tmp_path / "b.json")
+    assert baseline.reason == "because"
+    assert baseline.fingerprints == found
+    assert comparison.compare(baseline.fingerprints, found) == []
+
+
+def test_blessing_needs_a_reason_and_all_cases(capsys):
+    assert main(["gate", "--bless"]) == 2
+    assert "--bless needs --reason" in capsys.readouterr().err
+    assert main(["gate", "--bless", "--reason", "x", "--only", "tiny"]) == 2
+
+
+def test_a_case_without_a_baseline_is_a_change():
+    (change, *_) = comparison.compare({}, {"new": fingerprint(TINY)})
+    assert "without a baseline" in str(change)
+
+
+def test_a_case_that_is_gone_is_a_change():
+    found = {"tiny": fingerprint(TINY)}
+    (change,) = comparison.compare(found | {"gone": found["tiny"]}, found)
+    assert (change.case, change.quantity) == ("gone", "cases of the baseline")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '{"schema": "other"}', '{"schema": "foldperf.exact/1"}', "[" * 10**5),
+        '{"schema": "foldperf.exact/1", "torch": "2.13", "reason": "", "cases": []}',
+        '{"schema": "foldperf.exact/1", "torch": "2.13", "reason": "", "cases": {"a": {'
+        '"parameters": {}, "peaks": {}, "costs": ["a b c 1"], "peak": [], "unpriced": []}}}',
+    ],
+)
+def test_a_baseline_that_cannot_be_read_is_named(tmp_path, text):
+    path = tmp_path / "b.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"b\.json"):
+        comparison.read_baseline(path)
+    with pytest.raises(UsageError, match="no baseline"):
+        comparison.read_baseline(tmp_path / "none.json")

@@ -1,0 +1,170 @@
+"""Several ranks on one case: what their figures come to, and what becomes of a rank that fails."""
+
+import json
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import HANG_S
+from support.records import valid_records
+from support.third_party import install
+
+from bench.records.metrics import METRICS, Value, as_json, from_samples, missing
+from bench.run.ranks import merged
+from bench.run.sweep import read_sweep, shipped_sweeps
+from workloads.catalogue import catalogue
+
+QUICK = "warmup_steps = 0\ntimed_steps = 3\nenergy_s = 1\n"
+
+
+def result(values, **parts):
+    nothing = {"facts": {}, "telemetry": {}, "outcome": {}, "breakdown": {}, "notes": {}}
+    return {"status": "ok", "reason": None, "metrics": as_json(values), **nothing, **parts}
+
+
+def merge(values_of_ranks, domains=None):
+    results = [result(values) for values in values_of_ranks]
+    domains = domains or [("gpu", number) for number in range(len(results))]
+    return merged(results, domains)["metrics"]
+
+
+def test_one_rank_is_as_it_is():
+    only = result({"step_time_s": Value(1.0, "clock")})
+    assert merged([only], ["gpu"]) == only
+
+
+def test_every_metric_has_each_rank_and_what_they_come_to():
+    figures = {"largest": 5.0, "sum": 8.0, "mean": 4.0, "device sum": 8.0}
+    for name, kind in METRICS.items():
+        (found,) = merge([{name: Value(3.0, "a")}, {name: Value(5.0, "a")}]).values()
+        assert found["ranks"] == [3.0, 5.0]
+        assert found["value"] == figures[kind.over_ranks], name
+        assert "2 ranks" in found["method"]
+
+
+def test_ranks_that_share_an_energy_counter_count_it_once():
+    values = [{"energy_per_step_j": Value(joules, "counter")} for joules in (10.0, 12.0, 7.0)]
+    assert merge(values, ["host", "host", "gpu"])["energy_per_step_j"]["value"] == 18.0
+
+
+def test_figure_of_ranks_is_degraded_if_that_of_any_rank_is():
+    good = {"energy_per_step_j": Value(10.0, "counter")}
+    poor = {"energy_per_step_j": Value(9.0, "c", quality="degraded", flags=("few ticks: 4",))}
+    found = merge([good, poor])["energy_per_step_j"]
+    assert (found["quality"], found["flags"]) == ("degraded", ["few ticks: 4"])
+    assert merge([good, good])["energy_per_step_j"]["quality"] == "measured"
+
+
+def test_die_without_a_counter_is_covered_by_the_die_that_counts_for_its_module():
+    """As on an MI250: the first die of a module reports both, the second nothing."""
+    none = missing("the energy accumulator is absent or zero (second die of a module?)")
+    values = [
+        {"energy_per_step_j": energy} for energy in (Value(9.0, "c", n=3), none, Value(7.0, "c"))
+    ]
+    found = merge(values, ["module 0", "module 0", "module 1"])["energy_per_step_j"]
+    assert found["value"] == 16.0
+    assert found["ranks"] == [9.0, None, 7.0]
+    assert (found["reason"], found["quality"], found["n"]) == (None, "measured", 3)
+    assert merge(values[1::-1], ["module 0"] * 2)["energy_per_step_j"]["value"] == 9.0
+    alone = merge(values, ["module 0", "module 2", "module 1"])["energy_per_step_j"]
+    assert alone["reason"].startswith("rank 1: the energy accumulator is absent")
+    memory = [{"device_used_bytes": Value(1, "driver")}, {"device_used_bytes": none}]
+    assert merge(memory, ["module 0"] * 2)["device_used_bytes"]["value"] is None
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=2, max_size=8), st.floats(1.0, 9.0))
+def test_energy_is_that_of_distinct_devices(domains, joules):
+    values = [{"energy_per_step_j": Value(joules, "counter")} for _ in domains]
+    found = merge(values, domains)["energy_per_step_j"]["value"]
+    assert found == pytest.approx(joules * len(set(domains)))
+
+
+@given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), min_size=2, max_size=4))
+def test_a_step_lasts_as_long_as_its_slowest_rank(samples):
+    values = [{"step_time_s": from_samples(own, "clock")} for own in samples]
+    found = merge(values)["step_time_s"]
+    slowest = [max(step) for step in zip(*samples, strict=True)]
+    assert found["samples"] == slowest
+    assert found["value"] == median(slowest)
+    assert found["ci"][0] <= found["value"] <= found["ci"][1]
+
+
+def test_what_one_rank_lacks_is_missing_with_its_reason():
+    found = merge(
+        [{"device_used_bytes": Value(1, "driver")}, {"device_used_bytes": missing("driver is old")}]
+    )["device_used_bytes"]
+    assert (found["value"], found["reason"]) == (None, "rank 1: driver is old")
+    assert found["ranks"] == [1, None]
+
+
+@pytest.fixture
+def toys(tmp_path):
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    return install(folder)
+
+
+def run_toys(foldperf, tmp_path, toys, behaviours, check):
+    sweep = tmp_path / "toy.toml"
+    sweep.write_text(
+        f"[protocol]\n{QUICK}timeout_s = {HANG_S}\n[[case]]\n"
+        f'workload = "toy"\nranks = 2\naxes = {{ behaviour = {json.dumps(behaviours)} }}\n',
+        encoding="utf-8",
+    )
+    foldperf("run", sweep, paths=[toys], check=check)
+    found = valid_records(tmp_path / "results/runs/toy/records.jsonl")
+    return {record["workload"]["config"]["behaviour"]: record for record in found}
+
+
+def test_a_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
+    behaviours = ["memory error on rank 1", "exit on rank 1"]
+    found = run_toys(foldperf, tmp_path, toys, behaviours, check=2)
+    full = found["memory error on rank 1"]
+    assert (full["status"], full["reason"]) == ("oom", "rank 1: MemoryError: too much was asked")
+    gone = found["exit on rank 1"]
+    assert gone["status"] == "crash"
+    assert max(full["duration_s"], gone["duration_s"]) < HANG_S / 2
+
+
+def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
+    sweep = tmp_path / "pair.toml"
+    sweep.write_text(
+        f"[protocol]\n{QUICK}"
+        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "8vkf" }\n',
+        encoding="utf-8",
+    )
+    foldperf("run", sweep, "--ranks", "2", "--store", store.root, check=0)
+    (record,) = valid_records(tmp_path / "results/runs/pair/records.jsonl")
+    metrics = record["metrics"]
+    assert record["workload"]["ranks"] == len(record["devices"]) == 2
+    parameters = record["facts"]["parameters"]
+    # The frozen parameters of the last alignment update have no gradient.
+    assert 0.9 * 4 * parameters < metrics["collective_bytes"]["value"] <= 4 * parameters
+    assert metrics["collective_calls"]["ranks"] == [1, 1]
+    assert metrics["phase_time_s.all_reduce"]["value"] > 0
+    assert metrics["operator_calls.communication"]["value"] == 1
+    assert metrics["hardware_flops"]["value"] == sum(metrics["hardware_flops"]["ranks"])
+    assert metrics["step_time_s"]["value"] >= median(metrics["step_time_s"]["samples"]) > 0
+    assert not any("profiled" in flag for flag in metrics["operator_calls"]["flags"])
+
+
+def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
+    sweep = tmp_path / "s.toml"
+    sweep.write_text(
+        '[[case]]\nworkload = "operators"\nranks = 2\naxes = { preset = "tiny" }\n',
+        encoding="utf-8",
+    )
+    refused = foldperf("run", sweep, check=2)
+    assert "operators runs on one rank alone" in refused.stderr
+
+
+def test_a_selection_covers_every_workload_that_has_it(tmp_path):
+    found = catalogue()
+    path = tmp_path / "all.toml"
+    path.write_text('[[case]]\nworkload = "*"\nselection = "quick"\n', encoding="utf-8")
+    having = {name for name in found.workloads if found[name].selections["quick"]}
+    assert {case.workload for case in read_sweep(path, found).cases} == having
+    assert len(having) > 4
+    for path in shipped_sweeps().values():
+        assert read_sweep(path, found).cases

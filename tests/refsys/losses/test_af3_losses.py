@@ -1,0 +1,316 @@
+"""Losses of positions and of confidence: naive NumPy twins, invariance, perfect predictions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from support.atoms import with_atoms, with_labels
+from support.trunks import FLOAT64, random_batch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from refsys.batch import DNA, LIGAND, RNA, Batch
+from refsys.geometry import quaternion_to_rotation
+from refsys.losses.confidence import confidence_loss, confidence_losses, lddt_of_atoms
+from refsys.losses.diffusion import DiffusionLossConfig, diffusion_loss, local_score
+from refsys.model.confidence import ConfidenceOutput
+
+TOKENS, SAMPLES = 12, 3
+G = torch.Generator().manual_seed(8)
+CONFIG = DiffusionLossConfig(bond=1.0, block=7)
+FLOOR = 1 - np.mean([1 / (1 + math.exp(-t)) for t in (0.5, 1, 2, 4)])
+
+
+def normal(*shape):
+    return torch.randn(shape, generator=G, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return with_labels(with_atoms(random_batch(TOKENS, 2, batch=2)))
+
+
+@pytest.fixture(scope="module")
+def prediction(batch):
+    truth = batch["atom_position"].double().unsqueeze(1)
+    return truth + 1.5 * normal(2, SAMPLES, batch.sizes["atom"], 3), normal(2, SAMPLES).exp() * 4
+
+
+def turned(x, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    turn = quaternion_to_rotation(torch.randn(4, generator=g, dtype=torch.float64))
+    return x @ turn.T + 30.0 * torch.randn(3, generator=g, dtype=torch.float64)
+
+
+def column(batch, name, example):
+    return batch[name][example].numpy()
+
+
+def naive_diffusion(x, sigma, batch):
+    """Example by example, sample by sample, pair by pair."""
+    parts = {"mse": [], "bond": [], "smooth_lddt": []}
+    for b in range(x.shape[0]):
+        truth = column(batch, "atom_position", b).astype(float)
+        resolved = column(batch, "atom_resolved", b)
+        kinds = column(batch, "molecule", b)[column(batch, "atom_token", b)]
+        nucleotide = np.isin(kinds, (DNA, RNA))
+        weight = (1 + 5.0 * nucleotide + 10.0 * (kinds == LIGAND)) * resolved
+        for d in range(x.shape[1]):
+            ours, level = x[b, d].numpy(), float(sigma[b, d])
+            factor = (level**2 + 16**2) / (level * 16) ** 2
+            mean = lambda p: (weight[:, None] * p).sum(0) / weight.sum()  # noqa: B023, E731
+            turn, _ = Rotation.align_vectors(ours - mean(ours), truth - mean(truth), weight)
+            target = turn.apply(truth - mean(truth)) + mean(ours)
+            square = ((ours - target) ** 2).sum(-1)
+            parts["mse"].append(factor * (weight * square).sum() / resolved.sum() / 3)
+            errors = [
+                (np.linalg.norm(ours[i] - ours[j]) - np.linalg.norm(truth[i] - truth[j])) ** 2
+                for i, j in column(batch, "ligand_bonds", b)
+                if i >= 0 and resolved[i] and resolved[j]
+            ]
+            parts["bond"].append(factor * np.mean(errors) if errors else 0.0)
+            scores = []
+            for i in np.flatnonzero(resolved):
+                for j in np.flatnonzero(resolved):
+                    reach = np.linalg.norm(truth[i] - truth[j])
+                    if i != j and reach < (30 if nucleotide[i] else 15):
+                        error = abs(np.linalg.norm(ours[i] - ours[j]) - reach)
+                        scores += [1 / (1 + math.exp(error - t)) for t in (0.5, 1, 2, 4)]
+            parts["smooth_lddt"].append(1 - np.mean(scores))
+    return {name: float(np.mean(values)) for name, values in parts.items()}
+
+
+def test_diffusion_losses_equal_their_naive_twins(batch, prediction):
+    found = diffusion_loss(*prediction, batch, CONFIG, FLOAT64)
+    expected = naive_diffusion(*prediction, batch)
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-6), name
+    assert float(found["diffusion"]) == pytest.approx(sum(expected.values()), rel=1e-6)
+
+
+def test_moving_a_prediction_changes_no_loss(batch, prediction):
+    x, sigma = prediction
+    plain = diffusion_loss(x, sigma, batch, CONFIG, FLOAT64)
+    moved = diffusion_loss(turned(x), sigma, batch, CONFIG, FLOAT64)
+    for name in plain:
+        torch.testing.assert_close(moved[name], plain[name], rtol=1e-6, atol=1e-9)
+
+
+def test_a_mirror_image_is_seen(batch, prediction):
+    """Distances cannot tell it; the aligned error can."""
+    truth = batch["atom_position"].double().unsqueeze(1)
+    mirrored = truth * torch.tensor([1.0, 1.0, -1.0])
+    found = diffusion_loss(mirrored, prediction[1][:, :1], batch, CONFIG, FLOAT64)
+    assert found["mse"] > 0.1
+    assert float(found["smooth_lddt"]) == pytest.approx(FLOOR, abs=1e-6)
+
+
+def test_a_perfect_prediction_has_no_error(batch, prediction):
+    truth = turned(batch["atom_position"].double()).unsqueeze(1)
+    found = diffusion_loss(truth, prediction[1][:, :1], batch, CONFIG, FLOAT64)
+    assert float(found["mse"]) == pytest.approx(0, abs=1e-9)
+    assert float(found["bond"]) == pytest.approx(0, abs=1e-9)
+    assert float(found["smooth_lddt"]) == pytest.approx(FLOOR, abs=1e-6)
+
+
+def test_smooth_lddt_does_not_depend_on_its_blocks_and_has_its_gradient(batch, prediction):
+    x = prediction[0].clone().requires_grad_()
+    results = []
+    for block in (5, 64, 10_000):
+        score = local_score(x, batch, block)
+        (gradient,) = torch.autograd.grad(score.sum(), x)
+        results.append((score.detach(), gradient))
+    for score, gradient in results[1:]:
+        torch.testing.assert_close(score, results[0][0])
+        torch.testing.assert_close(gradient, results[0][1])
+    assert results[0][1].abs().max() > 0
+
+
+def test_no_tensor_is_as_large_as_samples_times_pairs_of_atoms(batch, prediction):
+    x, sigma = prediction
+    limit = x.shape[1] * batch.sizes["atom"] ** 2
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+            return out
+
+    with Sizes():
+        leaf = x.clone().requires_grad_()
+        config = DiffusionLossConfig(bond=1.0, block=16)
+        diffusion_loss(leaf, sigma, batch, config, FLOAT64)["diffusion"].backward()
+    assert max(sizes) < limit / 2
+
+
+def test_what_was_not_modelled_and_padding_have_no_say(batch, prediction):
+    x, sigma = prediction
+    garbage = torch.where(batch["atom_resolved"][:, None, :, None], x, 100 * normal(*x.shape))
+    plain = diffusion_loss(x, sigma, batch, CONFIG, FLOAT64)
+    for other, wide in (
+        (batch, garbage),
+        (batch.padded(atom=batch.sizes["atom"] + 32), torch.nn.functional.pad(x, (0, 0, 0, 32))),
+    ):
+        found = diffusion_loss(wide, sigma, other, CONFIG, FLOAT64)
+        for name in plain:
+            torch.testing.assert_close(found[name], plain[name], rtol=1e-6, atol=1e-9)
+
+
+def test_without_anything_modelled_the_losses_are_nought(batch, prediction):
+    nothing = Batch(
+        {**batch, "atom_resolved": torch.zeros_like(batch["atom_resolved"])}, batch.fields
+    )
+    x = prediction[0].clone().requires_grad_()
+    found = diffusion_loss(x, prediction[1], nothing, CONFIG, FLOAT64)
+    assert found["mse"].item() == found["bond"].item() == 0
+    found["diffusion"].backward()
+    assert x.grad.isfinite().all()
+
+
+def logits(batch):
+    n = batch.sizes["token"]
+    return ConfidenceOutput(
+        normal(2, n, 24, 50), normal(2, n, n, 64), normal(2, n, n, 64), normal(2, n, 24, 2)
+    )
+
+
+def naive_confidence(output, x, batch):
+    """The mean over examples of each example's mean, entry by entry."""
+    names = ("plddt", "pae", "pde", "resolved")
+    examples = {name: [[] for _ in range(x.shape[0])] for name in names}
+
+    def add(name, row, target):
+        row = row.numpy()
+        error = float(np.log(np.exp(row - row.max()).sum()) + row.max() - row[target])
+        examples[name][b].append(error)
+
+    for b in range(x.shape[0]):
+        ours, truth = x[b].numpy(), column(batch, "atom_position", b).astype(float)
+        resolved, token = column(batch, "atom_resolved", b), column(batch, "atom_token", b)
+        kinds, slot = column(batch, "molecule", b), column(batch, "atom_slot", b)
+        known = list(column(batch, "representative_atom", b))
+        centers, atomic = column(batch, "center_atom", b), column(batch, "element", b) > 0
+        for a in np.flatnonzero(column(batch, "atom_mask", b)):
+            add("resolved", output.resolved_BRM2[b, token[a], slot[a]], int(resolved[a]))
+            scores = []
+            for n, other in enumerate(centers):
+                reach = np.linalg.norm(truth[a] - truth[other])
+                near = reach < (30 if kinds[n] in (DNA, RNA) else 15)
+                standard = kinds[n] != LIGAND and not atomic[n]
+                if near and resolved[other] and standard and other != a:
+                    error = abs(np.linalg.norm(ours[a] - ours[other]) - reach)
+                    scores.append(np.mean([error < t for t in (0.5, 1, 2, 4)]))
+            if resolved[a] and scores:
+                add(
+                    "plddt",
+                    output.plddt_BRMK[b, token[a], slot[a]],
+                    min(int(np.mean(scores) * 50), 49),
+                )
+        for i, corners in enumerate(column(batch, "frame_atoms", b)):
+            for j, other in enumerate(known):
+                if resolved[other] and resolved[known[i]]:
+                    error = abs(
+                        np.linalg.norm(ours[known[i]] - ours[other])
+                        - np.linalg.norm(truth[known[i]] - truth[other])
+                    )
+                    add("pde", output.pde_BRNK[b, i, j], min(int(error * 2), 63))
+                if corners[0] < 0 or not resolved[corners].all() or not resolved[other]:
+                    continue
+                axes, places = [], []
+                for position in (ours, truth):
+                    first, origin, third = position[corners]
+                    w1 = (first - origin) / np.linalg.norm(first - origin)
+                    w2 = (third - origin) / np.linalg.norm(third - origin)
+                    cosine = abs(w1 @ w2)
+                    e1, e2 = w1 + w2, w2 - w1
+                    e1, e2 = e1 / np.linalg.norm(e1), e2 / np.linalg.norm(e2)
+                    axes.append(np.stack([e1, e2, np.cross(e1, e2)]))
+                    places.append(position[other] - origin)
+                # The last one is the label's.
+                if cosine > math.cos(math.radians(25)):
+                    continue
+                error = np.linalg.norm(axes[0] @ places[0] - axes[1] @ places[1])
+                add("pae", output.pae_BRNK[b, i, j], min(int(error * 2), 63))
+    return {
+        name: np.mean([np.mean(errors) if errors else 0.0 for errors in found])
+        for name, found in examples.items()
+    }
+
+
+def test_confidence_losses_equal_their_naive_twins(batch, prediction):
+    output, x = logits(batch), prediction[0][:, 0]
+    found = confidence_losses(output, x, batch, FLOAT64)
+    expected = naive_confidence(output, x, batch)
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-6), name
+    assert float(confidence_loss(found, pae=1.0)) == pytest.approx(sum(expected.values()))
+
+
+def test_moving_the_rollout_changes_no_confidence_loss(batch, prediction):
+    output, x = logits(batch), prediction[0][:, 0]
+    plain, moved = (confidence_losses(output, p, batch, FLOAT64) for p in (x, turned(x)))
+    for name in plain:
+        torch.testing.assert_close(moved[name], plain[name], rtol=1e-9, atol=1e-9)
+
+
+def only(batch, example):
+    return Batch({name: t[example : example + 1] for name, t in batch.items()}, batch.fields)
+
+
+def test_confidence_losses_are_the_mean_of_each_examples_losses(batch, prediction):
+    """Examples of few and many atoms count the same, and a rank's share is a share of the mean."""
+    output, x = logits(batch), prediction[0][:, 0]
+    resolved = batch["atom_resolved"].clone()
+    resolved[1, 5:] = False
+    uneven = Batch({**batch, "atom_resolved": resolved}, batch.fields)
+    together = confidence_losses(output, x, uneven, FLOAT64)
+    apart = [
+        confidence_losses(
+            ConfidenceOutput(*(t[b : b + 1] for t in output)),
+            x[b : b + 1],
+            only(uneven, b),
+            FLOAT64,
+        )
+        for b in range(2)
+    ]
+    for name, value in together.items():
+        expected = (apart[0][name] + apart[1][name]) / 2
+        assert apart[0][name] != apart[1][name]
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+
+
+def test_an_example_without_a_usable_resolution_counts_as_zero_in_the_mean(batch, prediction):
+    output, x = logits(batch), prediction[0][:, 0]
+    half = Batch({**batch, "resolution": torch.tensor([2.0, 9.0])}, batch.fields)
+    together = confidence_losses(output, x, half, FLOAT64)
+    first = ConfidenceOutput(*(t[:1] for t in output))
+    alone = confidence_losses(first, x[:1], only(batch, 0), FLOAT64)
+    for name, value in together.items():
+        torch.testing.assert_close(value, alone[name] / 2, rtol=1e-12, atol=0)
+
+
+def test_modified_residues_are_scored_by_plddt_but_are_no_reference(batch, prediction):
+    x, truth = prediction[0][:, 0], batch["atom_position"].double()
+    polymer = Batch({**batch, "molecule": torch.zeros_like(batch["molecule"])}, batch.fields)
+    plain, _ = lddt_of_atoms(x, truth, polymer)
+    element = polymer["element"].clone()
+    element[:, 4] = 6
+    modified = Batch({**polymer, "element": element}, batch.fields)
+    moved = x.clone()
+    moved.scatter_(1, batch["center_atom"][:, 4:5, None].long().expand(-1, 1, 3), 99.0)
+    found, scored = lddt_of_atoms(x, truth, modified)
+    again, _ = lddt_of_atoms(moved, truth, modified)
+    own = torch.arange(x.shape[1]) == batch["center_atom"][:, 4:5]
+    assert not torch.equal(found, plain)
+    assert torch.equal(found[~own], again[~own])
+    assert scored[own].any()
+
+
+@pytest.mark.parametrize("resolution", [0.0, 4.5])
+def test_experiments_that_say_too_little_are_left_out(batch, prediction, resolution):
+    other = Batch({**batch, "resolution": torch.full((2,), resolution)}, batch.fields)
+    found = confidence_losses(logits(batch), prediction[0][:, 0], other, FLOAT64)
+    assert {float(value) for value in found.values()} == {0.0}
