@@ -6,12 +6,12 @@ are wrong cannot. The record of such a run says where it comes from, like every 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.records import provenance
+from refsys.options import values_of
 
 if TYPE_CHECKING:
     from refsys.run_config import RunConfig
@@ -37,15 +37,15 @@ def learning_record(
     """
     steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     passes = [
-        steps[first : first + config.repeat]
-        for first in range(0, len(steps) - config.repeat + 1, config.repeat)
+        steps[first : first + config.data.repeat]
+        for first in range(0, len(steps) - config.data.repeat + 1, config.data.repeat)
     ]
     curve = [_point(one) for one in passes]
     return {
         "schema": SCHEMA,
         "started_at": started.isoformat(timespec="milliseconds"),
         "duration_s": (datetime.now(UTC) - started).total_seconds(),
-        "config": asdict(config),
+        "config": values_of(config) | {"entries": list(config.data.entries)},
         "steps": len(steps),
         "loss": loss,
         "curve": curve,

@@ -1,145 +1,105 @@
-"""AlphaFold 3 whole in training: trunk, rollout, judgement, many noised copies, all losses."""
+"""The full AlphaFold 3 in training: trunk, rollout, confidence head, diffusion samples, losses."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
-import torch
-
-from refsys.batch import ALPHAFOLD3_FIELDS, ATOM_WINDOW, Batch
-from refsys.data.batches.atom_features import LIGAND_BONDS
-from refsys.data.batches.construction import BONDS_PER_TOKEN, ExampleSpec
-from refsys.data.batches.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
-from refsys.precision import precision
-from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
-from refsys.training.step import Training
-from workloads.conventional import CACHED, PREPARED, files_of
+from refsys.batch import ATOM_WINDOW
+from refsys.data.batches.synthetic import ATOMS_PER_TOKEN
+from refsys.data.store.store import Store
+from refsys.options import option
+from refsys.run_config import FULL
+from refsys.training.loading import SYNTHETIC, Batches, Loaded, is_synthetic, load
+from workloads.conventional import CACHED, PATHS, PREPARED, files_of
 from workloads.errors import WorkloadError
-from workloads.host_programs import PATH, ConventionalProgram
-from workloads.structure_training import (
-    AXES,
-    SYNTHETIC,
-    Source,
-    StructureTraining,
-    model_config,
-    spec_options,
-    training_options,
-)
-from workloads.workload import Axis, Config, Setting
+from workloads.host_programs import PATH_HELP, ConventionalProgram
+from workloads.structure_training import StructureCase, StructureTraining
+from workloads.workload import Setting
 
 # Proteins have 8 atoms a token, nucleic acids up to 23; most complexes stay below this.
 _REAL_ATOMS_PER_TOKEN = 12
 
 
-class AlphaFold3Workload(StructureTraining):
-    """Cases of training the whole model."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlphaFold3Case(StructureCase):
+    """Configuration of a case.
+
+    Attributes:
+        path: Pipeline that the batches come through; all but the first are contrasts.
+    """
+
+    path: str = option(PREPARED, PATH_HELP, choices=PATHS)
+
+
+class AlphaFold3Workload(StructureTraining[AlphaFold3Case]):
+    """Cases of training the full model."""
 
     name = "alphafold3"
+    model = FULL
+    configuration = AlphaFold3Case
     device_check = "training step"
     summary = "AlphaFold 3 in training: trunk, diffusion module, confidence head, all losses"
-    axes = (
-        *AXES,
-        Axis(name="samples", default=0, meaning="noised copies; 0 is the preset's own", minimum=0),
-        Axis(
-            name="chunk_samples",
-            default=0,
-            meaning="noised copies denoised at once; 0 is all",
-            minimum=0,
-        ),
-        Axis(
-            name="atoms",
-            default=0,
-            meaning="size of the atom axis; 0 is 8 a token for synthetic inputs, 12 for real ones",
-            minimum=0,
-        ),
-        PATH,
-        Axis(
-            name="stage", default="initial", meaning="weights of the losses", choices=tuple(STAGES)
-        ),
-    )
-
     selections: ClassVar = {
         "exact": ({"preset": "tiny", "precision": "bfloat16", "entry": SYNTHETIC},),
-        "timing": ({"entry": SYNTHETIC, "tokens": 16, "samples": 4},),
+        "timing": ({"entry": SYNTHETIC, "tokens": 16, "samples": 4, "workers": 0},),
         "quick": ({"entry": "8vkf", "tokens": [32, 64]},),
     }
 
-    def configure(self, values: Any) -> Config:
-        """See `Workload`; sizes of 0 become the preset's own."""
+    def configure(self, values: Mapping[str, object]) -> AlphaFold3Case:
+        """See `Workload`; the atom axis has a fixed size, and contrasts run in the step."""
         config = super().configure(values)
-        each = ATOMS_PER_TOKEN if config["entry"] == SYNTHETIC else _REAL_ATOMS_PER_TOKEN
-        atoms = -(-int(config["tokens"]) * each // ATOM_WINDOW) * ATOM_WINDOW
-        if int(config["atoms"]) % ATOM_WINDOW:
+        run, data = config.run, config.run.data
+        per_token = ATOMS_PER_TOKEN if is_synthetic(run) else _REAL_ATOMS_PER_TOKEN
+        atoms = -(-data.tokens * per_token // ATOM_WINDOW) * ATOM_WINDOW
+        if data.atoms % ATOM_WINDOW:
             raise WorkloadError(
-                f"atoms={config['atoms']} is not a multiple of the window, {ATOM_WINDOW}"
+                f"atoms={data.atoms} is not a multiple of the window, {ATOM_WINDOW}"
             )
-        if config["path"] != PREPARED and config["entry"] == SYNTHETIC:
-            raise WorkloadError(f"path={config['path']} parses files; entry={SYNTHETIC} has none")
-        return config | {
-            "samples": config["samples"] or model_config(config).samples,
-            "atoms": config["atoms"] or atoms,
-        }
+        data = replace(data, atoms=data.atoms or atoms)
+        if config.path != PREPARED:
+            if is_synthetic(run) or len(data.entries) > 1:
+                raise WorkloadError(
+                    f"path={config.path} parses the files of one structure; "
+                    f"entry={' '.join(data.entries)} has others"
+                )
+            data = replace(data, workers=0)
+        return replace(config, run=replace(run, data=data))
 
-    def notes(self, config: Config) -> tuple[str, ...]:
+    def notes(self, config: AlphaFold3Case) -> tuple[str, ...]:
         """See `StructureTraining`."""
         return (
             *super().notes(config),
-            f"{config['atoms']} atoms, {model_config(config).templates} templates",
+            f"{config.run.data.atoms} atoms, {config.run.preset.templates} templates",
             "the rollout of 20 steps is not differentiated",
         )
 
-    def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
-        """See `StructureTraining`."""
-        return AlphaFold3Training(
-            model_config(config),
-            precision(str(config["precision"])),
-            stage=STAGES[str(config["stage"])],
-            samples=int(config["samples"]),
-            **training_options(config, seed, device),
-        )
+    def batches(self, config: AlphaFold3Case, setting: Setting) -> Batches:
+        """See `StructureTraining`; a conventional path runs as well, for its time.
 
-    def placeholder(self, config: Config) -> Batch:
-        """See `StructureTraining`."""
-        tokens = int(config["tokens"])
-        return Batch.empty(
-            ALPHAFOLD3_FIELDS,
-            batch=int(config["batch"]),
-            token=tokens,
-            alignment_row=int(config["alignment_rows"]),
-            cycle=int(config["cycles"]),
-            bond=tokens * BONDS_PER_TOKEN,
-            atom=int(config["atoms"]),
-            template=model_config(config).templates,
-            ligand_bond=LIGAND_BONDS,
-        )
-
-    def spec(self, config: Config, setting: Setting) -> ExampleSpec:
-        """See `StructureTraining`."""
-        templates = model_config(config).templates
-        options = spec_options(config, setting)
-        whole = ExampleSpec(**options, whole=True, atoms=int(config["atoms"]), templates=templates)
-        return whole.share(setting.rank, setting.ranks)
-
-    def source(self, config: Config, setting: Setting) -> Source:
-        """See `StructureTraining`; the conventional path is gone besides, for its time.
-
-        What it makes is no batch of this model: its crop and rows are as large, its encoding is
+        Its output is no batch of this model: its crop and rows are as large, its encoding is
         one-hot.
         """
-        source = super().source(config, setting)
-        if config["path"] == PREPARED:
-            return source
-        files, cached = files_of(str(config["entry"])), config["path"] == CACHED
-        sizes = int(config["tokens"]), int(config["alignment_rows"])
-        program = ConventionalProgram(files, *sizes, setting, cached=cached)
+        batches = super().batches(config, setting)
+        if config.path == PREPARED:
+            return batches
+        run = config.run
+        (entry,) = run.data.entries
+        program = ConventionalProgram(
+            files_of(entry),
+            run.data.tokens,
+            run.data.alignment_rows,
+            setting,
+            cached=config.path == CACHED,
+        )
+        assert batches.examples is not None, "a conventional path reads a structure"
+        load_step = partial(_after_conventional, program, partial(load, batches.examples, run))
+        store = Store(setting.store)
+        return Batches(run, store, setting.device, rank=setting.rank, load_step=load_step)
 
-        def batch(step: int) -> Batch:
-            for phase in program.phases:
-                program.run(phase)
-            return source.batch(step)
 
-        return source._replace(batch=batch)
-
-    def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
-        """See `StructureTraining`."""
-        spec = self.spec(config, setting)
-        return lambda step: synthetic_alphafold3_batch(spec, step)
+def _after_conventional(program: ConventionalProgram, load_step: Any, step: int) -> Loaded:
+    for phase in program.phases:
+        program.run(phase)
+    loaded: Loaded = load_step(step)
+    return loaded

@@ -10,15 +10,16 @@ import torch
 from refsys import ops
 from refsys.ops import tuning
 from refsys.ops.backend import BACKENDS
-from workloads.workload import Axis
+from refsys.options import option
+from refsys.run_config import DEFAULT_BACKEND
 
-DEFAULT = "default"
-AXIS = Axis(
-    name="backend",
-    default="reference",
-    meaning="implementation of the operators",
-    choices=(DEFAULT, *BACKENDS),
-)
+
+def backend_option() -> Any:
+    """Declare the implementation of the operators, of programs that call them directly."""
+    choices = (DEFAULT_BACKEND, *BACKENDS)
+    return option("reference", "implementation of the operators", choices=choices)
+
+
 # As Triton reads TRITON_INTERPRET.
 _YES = frozenset({"1", "true", "on", "yes", "y"})
 
@@ -42,14 +43,14 @@ class Backends:
     """Choice of one program, and the calls and fallbacks since it was made."""
 
     def __init__(self, chosen: str) -> None:
-        """`chosen` is a value of `AXIS`; the default is the best for the device."""
+        """Note the calls so far; `chosen` is a backend, or ``default`` for the device's best."""
         self._chosen = chosen
         self._fallbacks_before = ops.fallbacks()
         self._calls_before = self._calls_at_first = ops.calls()
 
     def __call__(self) -> AbstractContextManager[None]:
         """The choice, for the operators that run inside."""
-        return nullcontext() if self._chosen == DEFAULT else ops.use_backend(self._chosen)
+        return nullcontext() if self._chosen == DEFAULT_BACKEND else ops.use_backend(self._chosen)
 
     def implementations(self) -> dict[str, str]:
         """See `workloads.workload.Program`."""

@@ -1,14 +1,16 @@
 """Peak rates that a device reaches in practice: copies, matrix products, exponentials."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from refsys.options import option
 from refsys.precision import PRECISIONS, precision
 from workloads.errors import UnsupportedError
-from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+from workloads.workload import Facts, Program, Setting, Value, Workload
 
 _MIB = 2**20
 # Default size of each quantity; see the axis.
@@ -27,66 +29,61 @@ ROUNDS = 256
 _BLOCK = 1024
 
 
-class CalibrationWorkload(Workload):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationCase:
+    """Configuration of a case."""
+
+    quantity: str = option("copy", "resource that is used", choices=tuple(_SIZES), titled=True)
+    size: int = option(
+        0,
+        "MiB of a copy (both buffers of l2_copy), side of the square matrices of a product, MiB of "
+        "float32 elements of exponentials; 0 is the quantity's own",
+        minimum=0,
+    )
+    precision: str = option(
+        "bfloat16", "dtype table; of matrix products", choices=tuple(PRECISIONS)
+    )
+
+
+class CalibrationWorkload(Workload[CalibrationCase]):
     """Cases of one resource of the device, used as fully as a simple program can."""
 
     name = "device-rates"
     device_check = "device rates"
     summary = "achieved rates of device memory, L2 cache, matrix units and exponentials"
-    axes: ClassVar[tuple[Axis, ...]] = (
-        Axis(
-            name="quantity",
-            default="copy",
-            meaning="resource that is used",
-            choices=tuple(_SIZES),
-            titled=True,
-        ),
-        Axis(
-            name="size",
-            default=0,
-            meaning="MiB of a copy (both buffers of l2_copy), side of the square matrices of a "
-            "product, MiB of float32 elements of exponentials; 0 is the quantity's own",
-            minimum=0,
-        ),
-        Axis(
-            name="precision",
-            default="bfloat16",
-            meaning="dtype table; of matrix products",
-            choices=tuple(PRECISIONS),
-        ),
-    )
+    configuration = CalibrationCase
     selections: ClassVar = {
         "exact": ({"quantity": "product", "size": 1024},),
         "timing": ({"quantity": "product", "size": 512, "precision": "float32"},),
         "quick": (),
     }
 
-    def configure(self, values: Mapping[str, object]) -> Config:
+    def configure(self, values: Mapping[str, object]) -> CalibrationCase:
         """See `Workload`; a size of 0 becomes the quantity's own."""
         config = super().configure(values)
-        return config | {"size": config["size"] or _SIZES[str(config["quantity"])]}
+        return replace(config, size=config.size or _SIZES[config.quantity])
 
-    def labels(self, config: Config) -> dict[str, Value]:
+    def labels(self, config: CalibrationCase) -> dict[str, Value]:
         """See `Workload`; there are no tokens.
 
         A resource and the kind of its rate are named beside what views group by; the work of a
         step is in the outcome.
         """
-        resource, rate = _RESOURCES[str(config["quantity"])]
-        precision_ = str(config["precision"]) if rate == "flops" else ""
+        resource, rate = _RESOURCES[config.quantity]
+        precision_ = config.precision if rate == "flops" else ""
         return {
             "tokens": 0,
-            "series": f"{self.name} {config['quantity']}",
+            "series": f"{self.name} {config.quantity}",
             "variant": precision_,
             "synthetic": True,
             "resource": f"{precision_} {resource}".strip(),
             "rate": rate,
         }
 
-    def facts(self, config: Config) -> Facts:
+    def facts(self, config: CalibrationCase) -> Facts:
         """See `Workload`; bytes are those of device memory, which a copy in the cache has not."""
-        quantity, size = str(config["quantity"]), int(config["size"])
-        arithmetic = precision(str(config["precision"])).activations
+        quantity, size = config.quantity, config.size
+        arithmetic = precision(config.precision).activations
         flops = nbytes = exponentials = 0
         if quantity == "copy":
             nbytes = 2 * size * _MIB
@@ -108,17 +105,17 @@ class CalibrationWorkload(Workload):
             notes=("a resource by itself: no part of a model",),
         )
 
-    def build(self, config: Config, setting: Setting) -> "CalibrationProgram":
+    def build(self, config: CalibrationCase, setting: Setting) -> "CalibrationProgram":
         """See `Workload`.
 
         Raises:
             UnsupportedError: exponentials are asked for where no Triton kernel runs.
         """
-        if config["quantity"] == "exponentials" and setting.device.type != "cuda":
+        if config.quantity == "exponentials" and setting.device.type != "cuda":
             raise UnsupportedError("the rate of exponentials is measured on an accelerator alone")
         return CalibrationProgram(config, setting.device)
 
-    def build_abstract(self, config: Config) -> "CalibrationProgram":
+    def build_abstract(self, config: CalibrationCase) -> "CalibrationProgram":
         """See `Workload`."""
         return CalibrationProgram(config, None)
 
@@ -129,10 +126,10 @@ class CalibrationProgram(Program):
     phases = ("forward",)
     host_phases = ()
 
-    def __init__(self, config: Config, device: torch.device | None) -> None:
-        self._quantity, size = str(config["quantity"]), int(config["size"])
+    def __init__(self, config: CalibrationCase, device: torch.device | None) -> None:
+        self._quantity, size = config.quantity, config.size
         self._is_abstract = device is None
-        table = precision(str(config["precision"]))
+        table = precision(config.precision)
         generator = None if device is None else torch.Generator(device).manual_seed(0)
 
         def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

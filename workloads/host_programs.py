@@ -20,8 +20,6 @@ from refsys.data.store.store import Example
 from refsys.errors import CapacityError
 from refsys.streams import Draw
 from workloads.conventional import (
-    PATHS,
-    PREPARED,
     Alignments,
     Files,
     Token,
@@ -33,14 +31,11 @@ from workloads.conventional import (
     write_cache,
 )
 from workloads.errors import UnsupportedError
-from workloads.workload import Axis, Program, Setting
+from workloads.workload import Program, Setting
 
-PATH = Axis(
-    name="path",
-    default=PREPARED,
-    meaning="prepared records; or files parsed in each step, as objects, into one-hot features in "
-    "float32; or such objects out of a gzip-compressed cache",
-    choices=PATHS,
+PATH_HELP = (
+    "prepared records; or files parsed in each step, as objects, into one-hot features in "
+    "float32; or such objects out of a gzip-compressed cache"
 )
 
 

@@ -1,14 +1,15 @@
 """Single operators at the shapes of MegaFold's own microbenchmarks (its figures 13 to 18)."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from refsys.ops.backend import OPERATORS, Operator
+from refsys.options import option
 from refsys.precision import PRECISIONS, Precision, precision
-from workloads import backends
+from workloads.backends import backend_option
 from workloads.operator_arguments import Argument, Call
-from workloads.operators import OperatorsWorkload
-from workloads.workload import Axis, Config, Value
+from workloads.operators import SingleOperator
+from workloads.workload import Value
 
 # Attention: examples, heads and their width. The others: channels, and what comes out of LayerNorm
 # with a linear layer; the transition widens fourfold.
@@ -44,27 +45,25 @@ _CALLS = {
 }
 
 
-class MicrobenchmarksWorkload(OperatorsWorkload):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MicrobenchmarkCase:
+    """Configuration of a case."""
+
+    operator: str = option(
+        "triangle_attention", "which operator", choices=tuple(sorted(_CALLS)), titled=True
+    )
+    length: int = option(1024, "tokens of attention, else rows", minimum=1)
+    precision: str = option("bfloat16", "dtype table", choices=tuple(PRECISIONS))
+    backend: str = backend_option()
+    backward: bool = option(True, "gradients of all inputs too")
+
+
+class MicrobenchmarksWorkload(SingleOperator[MicrobenchmarkCase]):
     """Cases of three operators over their length: tokens for attention, rows for the others."""
 
     name = "microbenchmarks"
-    device_check = ""
     summary = "three operators at the shapes of MegaFold's microbenchmarks"
-    axes: ClassVar[tuple[Axis, ...]] = (
-        Axis(
-            name="operator",
-            default="triangle_attention",
-            meaning="which operator",
-            choices=tuple(sorted(_CALLS)),
-            titled=True,
-        ),
-        Axis(name="length", default=1024, meaning="tokens of attention, else rows", minimum=1),
-        Axis(
-            name="precision", default="bfloat16", meaning="dtype table", choices=tuple(PRECISIONS)
-        ),
-        backends.AXIS,
-        Axis(name="backward", default=True, meaning="gradients of all inputs too"),
-    )
+    configuration = MicrobenchmarkCase
     # Where a CPU measures, the operators' own cases stand for these, too.
     selections: ClassVar = {
         "exact": ({"operator": sorted(_CALLS)},),
@@ -72,22 +71,18 @@ class MicrobenchmarksWorkload(OperatorsWorkload):
         "quick": (),
     }
 
-    def configure(self, values: Mapping[str, object]) -> Config:
-        """See `Workload`."""
-        return super(OperatorsWorkload, self).configure(values)
+    def parts(self, config: MicrobenchmarkCase) -> tuple[Operator, Call, Precision]:
+        """See `SingleOperator`."""
+        table = precision(config.precision)
+        return OPERATORS[config.operator], _CALLS[config.operator](config.length, table), table
 
-    def parts(self, config: Config) -> tuple[Operator, Call, Precision]:
-        """See `OperatorsWorkload`."""
-        name, table = str(config["operator"]), precision(str(config["precision"]))
-        return OPERATORS[name], _CALLS[name](int(config["length"]), table), table
-
-    def labels(self, config: Config) -> dict[str, Value]:
+    def labels(self, config: MicrobenchmarkCase) -> dict[str, Value]:
         """See `Workload`."""
-        how = [str(config["backend"]), str(config["precision"])]
-        how += ["forward alone"] * (not config["backward"])
+        how = [config.backend, config.precision]
+        how += ["forward alone"] * (not config.backward)
         return {
-            "tokens": config["length"],
-            "series": f"{config['operator']} microbenchmark",
+            "tokens": config.length,
+            "series": f"{config.operator} microbenchmark",
             "variant": ", ".join(how),
             "synthetic": True,
         }

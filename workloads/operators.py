@@ -1,9 +1,11 @@
 """Single operators, forward and backward, at the shapes that AlphaFold 3 calls them with."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,12 +14,13 @@ from refsys import ops
 from refsys.config import PRESETS, preset
 from refsys.ops.backend import OPERATORS, Operator
 from refsys.ops.contract import nbytes
+from refsys.options import option
 from refsys.precision import PRECISIONS, Precision, precision
 from refsys.streams import Draw
 from workloads import backends
-from workloads.backends import Backends
+from workloads.backends import Backends, backend_option
 from workloads.operator_arguments import CALLS, Argument, Call
-from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+from workloads.workload import Facts, Program, Setting, Value, Workload
 
 # Instructions that two logits of attention take of a thread, beside matrix products and loads.
 # Forward: for each, the shift of the exponent, the exponential, the running maximum and sum; for
@@ -30,38 +33,103 @@ for _module in iter_modules(ops.__path__, f"{ops.__name__}."):
     import_module(_module.name)
 
 
-class OperatorsWorkload(Workload):
+class OperatorChoice(Protocol):
+    """Choices that every case of a single operator has."""
+
+    @property
+    def backend(self) -> str:
+        """Implementation of the operator."""
+
+    @property
+    def backward(self) -> bool:
+        """Whether gradients of all inputs are computed too."""
+
+
+Case = TypeVar("Case", bound=OperatorChoice)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorCase:
+    """Configuration of a case."""
+
+    operator: str = option(
+        "triangle_attention", "which operator", choices=tuple(sorted(OPERATORS)), titled=True
+    )
+    preset: str = option("full", "model whose widths it has", choices=tuple(PRESETS), titled=True)
+    tokens: int = option(0, "tokens; 0 is the preset's own", minimum=0)
+    batch: int = option(1, "examples at once", minimum=1)
+    precision: str = option("float32", "dtype table", choices=tuple(PRECISIONS))
+    backend: str = backend_option()
+    backward: bool = option(True, "gradients of all inputs too")
+
+
+class SingleOperator(Workload[Case]):
+    """Cases of one operator: the cost of a step, and the least of any implementation.
+
+    A subclass returns the operator, its call and its dtypes from `parts`.
+    """
+
+    @abstractmethod
+    def parts(self, config: Case) -> tuple[Operator, Call, Precision]:
+        """Return the operator of a case, its call and its dtype table."""
+
+    def facts(self, config: Case) -> Facts:
+        """See `Workload`.
+
+        Backward has twice the products of forward; it reads every input and every output's
+        gradient once, and writes the gradient of every floating-point input once.
+        """
+        operator, call, table = self.parts(config)
+        tensors = [_empty(argument, table, torch.device("meta")) for argument in call.arguments]
+        forward = operator.flops(*tensors, **call.options)
+        bytes_forward = operator.minimum_bytes(*tensors, **call.options)
+        scores = operator.scores(*tensors, **call.options)
+        gradients = nbytes(*(tensor for tensor in tensors if tensor.is_floating_point()))
+        weights = [a.shape for a in call.arguments if a.kind == "weight"]
+        parameters = sum(torch.Size(shape).numel() for shape in weights)
+        both = config.backward
+        return Facts(
+            parameters=parameters,
+            components={operator.name: parameters},
+            forward_flops=forward,
+            forward_flops_by_component={operator.name: forward},
+            step_flops=3 * forward if both else forward,
+            arithmetic=str(table.activations).removeprefix("torch."),
+            minimum_bytes=2 * bytes_forward + gradients if both else bytes_forward,
+            exponentials=2 * scores if both else scores,
+            instructions=scores * (_FORWARD + _BACKWARD * both) // 2,
+            notes=("pointwise work, normalization and softmax are not counted as FLOPs",),
+        )
+
+    def unsupported_reason(self, config: Case, device: torch.device) -> str | None:
+        """See `Workload`."""
+        return backends.unsupported_reason(config.backend, device)
+
+    def build(self, config: Case, setting: Setting) -> "OperatorProgram":
+        """See `Workload`."""
+        operator, call, table = self.parts(config)
+        tensors = [
+            _drawn(argument, table, setting, number)
+            for number, argument in enumerate(call.arguments)
+        ]
+        return OperatorProgram(operator, call, tensors, config)
+
+    def build_abstract(self, config: Case) -> "OperatorProgram":
+        """See `Workload`."""
+        operator, call, table = self.parts(config)
+        tensors = [_empty(argument, table, None) for argument in call.arguments]
+        program = OperatorProgram(operator, call, tensors, config)
+        program.settle()
+        return program
+
+
+class OperatorsWorkload(SingleOperator[OperatorCase]):
     """Cases of one operator: what a step of it costs, beside what any implementation must."""
 
     name = "operators"
     device_check = "single operator"
     summary = "one operator at AlphaFold 3's shapes, forward and backward"
-    axes: ClassVar[tuple[Axis, ...]] = (
-        Axis(
-            name="operator",
-            default="triangle_attention",
-            meaning="which operator",
-            choices=tuple(sorted(OPERATORS)),
-            titled=True,
-        ),
-        Axis(
-            name="preset",
-            default="full",
-            meaning="model whose widths it has",
-            choices=tuple(PRESETS),
-            titled=True,
-        ),
-        Axis(name="tokens", default=0, meaning="tokens; 0 is the preset's own", minimum=0),
-        Axis(name="batch", default=1, meaning="examples at once", minimum=1),
-        Axis(
-            name="precision",
-            default="float32",
-            meaning="dtype table",
-            choices=tuple(PRECISIONS),
-        ),
-        backends.AXIS,
-        Axis(name="backward", default=True, meaning="gradients of all inputs too"),
-    )
+    configuration = OperatorCase
     selections: ClassVar = {
         "exact": ({"operator": sorted(OPERATORS), "preset": "full", "precision": "bfloat16"},),
         "timing": ({"operator": sorted(OPERATORS), "preset": "mini", "tokens": 64},),
@@ -78,78 +146,28 @@ class OperatorsWorkload(Workload):
         ),
     }
 
-    def configure(self, values: Mapping[str, object]) -> Config:
+    def configure(self, values: Mapping[str, object]) -> OperatorCase:
         """See `Workload`; tokens of 0 become the preset's own."""
         config = super().configure(values)
-        return config | {"tokens": config["tokens"] or preset(str(config["preset"])).tokens}
+        return replace(config, tokens=config.tokens or preset(config.preset).tokens)
 
-    def parts(self, config: Config) -> tuple[Operator, Call, Precision]:
-        """The operator of a case, how it is called, and with which dtypes."""
-        name, table = str(config["operator"]), precision(str(config["precision"]))
-        model = preset(str(config["preset"]))
-        call = CALLS[name](model, table, int(config["batch"]), int(config["tokens"]))
+    def parts(self, config: OperatorCase) -> tuple[Operator, Call, Precision]:
+        """See `SingleOperator`."""
+        name, table = config.operator, precision(config.precision)
+        call = CALLS[name](preset(config.preset), table, config.batch, config.tokens)
         return OPERATORS[name], call, table
 
-    def labels(self, config: Config) -> dict[str, Value]:
+    def labels(self, config: OperatorCase) -> dict[str, Value]:
         """See `Workload`."""
-        how = [str(config[name]) for name in ("backend", "precision")]
-        how += [f"batch={config['batch']}"] * (config["batch"] != 1)
-        how += ["forward alone"] * (not config["backward"])
+        how = [config.backend, config.precision]
+        how += [f"batch={config.batch}"] * (config.batch != 1)
+        how += ["forward alone"] * (not config.backward)
         return {
-            "tokens": config["tokens"],
-            "series": f"{config['operator']} {config['preset']}",
+            "tokens": config.tokens,
+            "series": f"{config.operator} {config.preset}",
             "variant": ", ".join(how),
             "synthetic": True,
         }
-
-    def facts(self, config: Config) -> Facts:
-        """See `Workload`.
-
-        Backward has twice the products of forward; it reads every input and every output's
-        gradient once, and writes the gradient of every floating-point input once.
-        """
-        operator, call, table = self.parts(config)
-        tensors = [_empty(argument, table, torch.device("meta")) for argument in call.arguments]
-        forward = operator.flops(*tensors, **call.options)
-        bytes_forward = operator.minimum_bytes(*tensors, **call.options)
-        scores = operator.scores(*tensors, **call.options)
-        gradients = nbytes(*(tensor for tensor in tensors if tensor.is_floating_point()))
-        weights = [a.shape for a in call.arguments if a.kind == "weight"]
-        parameters = sum(torch.Size(shape).numel() for shape in weights)
-        both = bool(config["backward"])
-        return Facts(
-            parameters=parameters,
-            components={operator.name: parameters},
-            forward_flops=forward,
-            forward_flops_by_component={operator.name: forward},
-            step_flops=3 * forward if both else forward,
-            arithmetic=str(table.activations).removeprefix("torch."),
-            minimum_bytes=2 * bytes_forward + gradients if both else bytes_forward,
-            exponentials=2 * scores if both else scores,
-            instructions=scores * (_FORWARD + _BACKWARD * both) // 2,
-            notes=("pointwise work, normalization and softmax are not counted as FLOPs",),
-        )
-
-    def unsupported_reason(self, config: Config, device: torch.device) -> str | None:
-        """See `Workload`."""
-        return backends.unsupported_reason(str(config["backend"]), device)
-
-    def build(self, config: Config, setting: Setting) -> "OperatorProgram":
-        """See `Workload`."""
-        operator, call, table = self.parts(config)
-        tensors = [
-            _drawn(argument, table, setting, number)
-            for number, argument in enumerate(call.arguments)
-        ]
-        return OperatorProgram(operator, call, tensors, config)
-
-    def build_abstract(self, config: Config) -> "OperatorProgram":
-        """See `Workload`."""
-        operator, call, table = self.parts(config)
-        tensors = [_empty(argument, table, None) for argument in call.arguments]
-        program = OperatorProgram(operator, call, tensors, config)
-        program.settle()
-        return program
 
 
 class OperatorProgram(Program):
@@ -159,15 +177,15 @@ class OperatorProgram(Program):
     repeatable = True
 
     def __init__(
-        self, operator: Operator, call: Call, tensors: Sequence[Tensor], config: Config
+        self, operator: Operator, call: Call, tensors: Sequence[Tensor], config: OperatorChoice
     ) -> None:
-        self.phases = ("forward", "backward") if config["backward"] else ("forward",)
+        self.phases = ("forward", "backward") if config.backward else ("forward",)
         self._operator, self._options = operator, call.options
         self._inputs = list(tensors)
-        if config["backward"]:
+        if config.backward:
             for tensor in self._inputs:
                 tensor.requires_grad_(tensor.is_floating_point())
-        self._backends = Backends(str(config["backend"]))
+        self._backends = Backends(config.backend)
         self._outputs: tuple[Tensor, ...] = ()
         self._gradients: tuple[Tensor, ...] = ()
 

@@ -15,13 +15,13 @@ from torch.utils._pytree import tree_leaves
 
 from refsys.ops.rounds import shortened
 from refsys.ops.workspace import Scratch, watch
-from workloads.workload import Config, Workload
+from workloads.workload import C, Workload
 
 # Bookkeeping of fake tensors, which makes none.
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
 
 
-def predicted_peak_bytes(workload: Workload, config: Config) -> int:
+def predicted_peak_bytes(workload: Workload[C], config: C) -> int:
     """The most bytes alive at once in a step of a case, traced with shapes alone."""
     with FakeTensorMode(), shortened():
         program = workload.build_abstract(config)

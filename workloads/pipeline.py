@@ -1,7 +1,7 @@
 """The host's pipeline alone: from prepared records to a batch on the device."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,10 +14,11 @@ from refsys.data.batches.atom_features import LIGAND_BONDS
 from refsys.data.batches.construction import BONDS_PER_TOKEN, ExampleSpec
 from refsys.data.batches.crop import CROPS
 from refsys.data.store.store import Store
-from workloads.conventional import CACHED, COLD, PREPARED, files_of
+from refsys.options import option
+from workloads.conventional import CACHED, COLD, PATHS, PREPARED, files_of
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import (
-    PATH,
+    PATH_HELP,
     ColdPipelineProgram,
     ConventionalProgram,
     HostProgram,
@@ -25,107 +26,85 @@ from workloads.host_programs import (
     PipelineProgram,
 )
 from workloads.structure_training import entry_inputs, open_entry
-from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+from workloads.workload import Facts, Program, Setting, Value, Workload
 
 # Proteins have 8 atoms a token, nucleic acids up to 23.
 _ATOMS_PER_TOKEN = 12
 
 
-class PipelineWorkload(Workload):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineCase:
+    """Configuration of a case."""
+
+    preset: str = option("tiny", "model whose sizes the batch has", choices=tuple(PRESETS))
+    tokens: int = option(0, "crop; 0 is the preset's own", minimum=0)
+    alignment_rows: int = option(0, "MSA depth; 0 is the preset's own", minimum=0)
+    entry: str = option("8vkf", "prepared structure", titled=True)
+    crop: str = option("contiguous", "kind of crop", choices=CROPS)
+    batch: int = option(1, "examples in a step", minimum=1)
+    cycles: int = option(1, "recycling iterations, each with MSA rows of its own", minimum=1)
+    atoms: int = option(0, f"size of the atom axis; 0 is {_ATOMS_PER_TOKEN} a token", minimum=0)
+    path: str = option(
+        PREPARED,
+        f"{PATH_HELP}; or records that are put out of memory before each step",
+        choices=(*PATHS, COLD),
+    )
+    workers: int = option(
+        0,
+        "loader processes that build batches ahead; 0 builds them in the step, in stages",
+        minimum=0,
+    )
+    device_ms: int = option(
+        0,
+        "milliseconds of a device's step, of which a sleep stands in for the device",
+        minimum=0,
+    )
+
+
+class PipelineWorkload(Workload[PipelineCase]):
     """Cases of making batches for the whole model: each step draws, crops and gathers its own."""
 
     name = "pipeline"
     summary = "the host's pipeline: crop, gather, pad, and the move to the device"
-    axes = (
-        Axis(
-            name="preset",
-            default="tiny",
-            meaning="model whose sizes the batch has",
-            choices=tuple(PRESETS),
-        ),
-        Axis(name="tokens", default=0, meaning="crop; 0 is the preset's own", minimum=0),
-        Axis(
-            name="alignment_rows",
-            default=0,
-            meaning="alignment rows; 0 is the preset's own",
-            minimum=0,
-        ),
-        Axis(name="entry", default="8vkf", meaning="prepared structure", titled=True),
-        Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
-        Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
-        Axis(
-            name="cycles",
-            default=1,
-            meaning="recycling iterations, each with alignment rows of its own",
-            minimum=1,
-        ),
-        Axis(
-            name="atoms",
-            default=0,
-            meaning=f"size of the atom axis; 0 is {_ATOMS_PER_TOKEN} a token",
-            minimum=0,
-        ),
-        replace(
-            PATH,
-            meaning=f"{PATH.meaning}; or records that are put out of memory before each step",
-            choices=(*PATH.choices, COLD),
-        ),
-        Axis(
-            name="workers",
-            default=0,
-            meaning="loader processes that make batches ahead; 0 makes them in the step, in stages",
-            minimum=0,
-        ),
-        Axis(
-            name="device_ms",
-            default=0,
-            meaning="milliseconds of a device's step, of which a sleep stands in for the device",
-            minimum=0,
-        ),
-    )
+    configuration = PipelineCase
     data_parallel = True
     selections: ClassVar = {
         "timing": ({"tokens": 64, "alignment_rows": 64, "batch": 4},),
         "quick": ({"tokens": [64, 128]},),
     }
 
-    def configure(self, values: Mapping[str, object]) -> Config:
+    def configure(self, values: Mapping[str, object]) -> PipelineCase:
         """See `Workload`; sizes of 0 become the preset's own."""
         config = super().configure(values)
-        conventional = config["path"] not in {PREPARED, COLD}
-        if conventional and (config["batch"], config["crop"]) != (1, "contiguous"):
-            raise WorkloadError(f"path={config['path']} makes one contiguous crop in a step")
-        if int(config["atoms"]) % ATOM_WINDOW:
-            raise WorkloadError(
-                f"atoms={config['atoms']} is not a multiple of the window, {ATOM_WINDOW}"
-            )
-        model = preset(str(config["preset"]))
-        return config | {
-            "tokens": config["tokens"] or model.tokens,
-            "alignment_rows": config["alignment_rows"] or model.alignment_rows,
-        }
+        conventional = config.path not in {PREPARED, COLD}
+        if conventional and (config.batch, config.crop) != (1, "contiguous"):
+            raise WorkloadError(f"path={config.path} makes one contiguous crop in a step")
+        if config.atoms % ATOM_WINDOW:
+            window = ATOM_WINDOW
+            raise WorkloadError(f"atoms={config.atoms} is not a multiple of the window, {window}")
+        model = preset(config.preset)
+        return replace(
+            config,
+            tokens=config.tokens or model.tokens,
+            alignment_rows=config.alignment_rows or model.alignment_rows,
+        )
 
-    def inputs(self, config: Config, store: Path) -> dict[str, str]:
+    def inputs(self, config: PipelineCase, store: Path) -> dict[str, str]:
         """See `Workload`."""
-        return entry_inputs(str(config["entry"]), store)
+        return entry_inputs(config.entry, store)
 
-    def labels(self, config: Config) -> dict[str, Value]:
+    def labels(self, config: PipelineCase) -> dict[str, Value]:
         """See `Workload`."""
-        usual = self.configure({"preset": config["preset"]})
-        told = {"preset", "tokens", "entry"}
-        others = [
-            f"{axis.name}={config[axis.name]}"
-            for axis in self.axes
-            if axis.name not in told and config[axis.name] != usual[axis.name]
-        ]
+        usual = self.values(self.configure({"preset": config.preset}))
+        others = self.chosen(config, usual, ("preset", "tokens", "entry"), titled=False)
         return {
-            "tokens": config["tokens"],
-            "series": f"{self.name} {config['preset']}",
+            "tokens": config.tokens,
+            "series": f"{self.name} {config.preset}",
             "variant": ", ".join(others),
             "synthetic": False,
         }
 
-    def facts(self, config: Config) -> Facts:
+    def facts(self, config: PipelineCase) -> Facts:
         """See `Workload`: no parameters and no FLOPs; the batch is written once."""
         return Facts(
             parameters=0,
@@ -138,10 +117,10 @@ class PipelineWorkload(Workload):
             notes=("the host reads, crops and gathers; nothing is multiplied",),
         )
 
-    def build(self, config: Config, setting: Setting) -> Program:
+    def build(self, config: PipelineCase, setting: Setting) -> Program:
         """See `Workload`."""
-        example = open_entry(str(config["entry"]), setting.store)
-        tokens, rows = int(config["tokens"]), int(config["alignment_rows"])
+        example = open_entry(config.entry, setting.store)
+        tokens, rows = config.tokens, config.alignment_rows
         if example.tokens < tokens:
             raise UnsupportedError(
                 f"{example.entry} has {example.tokens} tokens, and a crop of {tokens} would "
@@ -150,33 +129,33 @@ class PipelineWorkload(Workload):
         whole = ExampleSpec(
             tokens=tokens,
             alignment_rows=rows,
-            batch=int(config["batch"]) * setting.ranks,
-            crop=str(config["crop"]),
+            batch=config.batch * setting.ranks,
+            crop=config.crop,
             seed=setting.seed,
             whole=True,
-            cycles=int(config["cycles"]),
+            cycles=config.cycles,
             atoms=_atoms(config),
-            templates=preset(str(config["preset"])).templates,
+            templates=preset(config.preset).templates,
         )
         spec = whole.share(setting.rank, setting.ranks)
         example.verify()
         program: HostProgram = PipelineProgram(example, spec, setting.device)
-        if config["path"] == COLD:
+        if config.path == COLD:
             store = Store(setting.store)
             program = ColdPipelineProgram(lambda: store.open(example.entry), spec, setting.device)
-        elif config["path"] != PREPARED:
-            files, cached = files_of(example.entry), config["path"] == CACHED
+        elif config.path != PREPARED:
+            files, cached = files_of(example.entry), config.path == CACHED
             program = ConventionalProgram(files, tokens, rows, setting, cached=cached)
-        workers, seconds = int(config["workers"]), int(config["device_ms"]) / 1e3
+        workers, seconds = config.workers, config.device_ms / 1e3
         return LoaderProgram(program, workers, seconds) if workers or seconds else program
 
-    def build_abstract(self, config: Config) -> "AbstractProgram":
+    def build_abstract(self, config: PipelineCase) -> "AbstractProgram":
         """See `Workload`: the batch itself, whose bytes are what is known without the inputs.
 
         Raises:
             UnsupportedError: a conventional path, which makes its tensors out of objects.
         """
-        if config["path"] not in {PREPARED, COLD}:
+        if config.path not in {PREPARED, COLD}:
             raise UnsupportedError("nothing is known of the conventional path without its files")
         return AbstractProgram(_placeholder(config, None))
 
@@ -198,25 +177,22 @@ class AbstractProgram(Program):
         return {"inputs": list(self._batch.values())}
 
 
-def _atoms(config: Config) -> int:
+def _atoms(config: PipelineCase) -> int:
     """The atom axis, in whole windows."""
-    return (
-        int(config["atoms"])
-        or -(-int(config["tokens"]) * _ATOMS_PER_TOKEN // ATOM_WINDOW) * ATOM_WINDOW
-    )
+    return config.atoms or -(-config.tokens * _ATOMS_PER_TOKEN // ATOM_WINDOW) * ATOM_WINDOW
 
 
-def _placeholder(config: Config, device: torch.device | None) -> Batch:
-    tokens = int(config["tokens"])
+def _placeholder(config: PipelineCase, device: torch.device | None) -> Batch:
+    tokens = config.tokens
     with torch.device(device or torch.get_default_device()):
         return Batch.empty(
             ALPHAFOLD3_FIELDS,
-            batch=int(config["batch"]),
+            batch=config.batch,
             token=tokens,
-            alignment_row=int(config["alignment_rows"]),
-            cycle=int(config["cycles"]),
+            alignment_row=config.alignment_rows,
+            cycle=config.cycles,
             bond=tokens * BONDS_PER_TOKEN,
             atom=_atoms(config),
-            template=preset(str(config["preset"])).templates,
+            template=preset(config.preset).templates,
             ligand_bond=LIGAND_BONDS,
         )

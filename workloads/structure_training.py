@@ -1,178 +1,134 @@
-"""What workloads that train on structures share: axes, facts, program.
+"""Workloads that train a model of the family on structures: configuration, costs and program.
 
-A subclass says which model is trained, on which fields, and where batches come from.
+A case is a `RunConfig`, as `foldperf train` has it, and its program is the trainer of that run. A
+subclass chooses the model and the axes.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from refsys.batch import Batch
-from refsys.config import PRESETS, ModelConfig, preset
-from refsys.data.batches.construction import ExampleSpec
-from refsys.data.batches.crop import CROPS
-from refsys.data.batches.examples import Examples
-from refsys.data.batches.sampling import EPOCHS
-from refsys.data.store.entry_name import RESERVED_ENTRY
+from refsys.config import ModelConfig
 from refsys.data.store.store import Example, Store
-from refsys.errors import CapacityError, DataError
-from refsys.model.chunks import Chunks
+from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.ops.rounds import shortened
-from refsys.parallel.data_parallel import GradientAverage
-from refsys.precision import PRECISIONS, precision
-from refsys.training.step import ForwardPass, Relabel, Training
+from refsys.parallel import mesh
+from refsys.precision import precision
+from refsys.run_config import RunConfig
+from refsys.training.build import (
+    build_abstract_trainer,
+    build_trainer,
+    build_training,
+    placeholder_batch,
+)
+from refsys.training.loading import SYNTHETIC, Batches, is_synthetic
+from refsys.training.step import Training
+from refsys.training.trainer import Trainer
 from workloads import backends
 from workloads.backends import Backends
-from workloads.errors import UnsupportedError
+from workloads.errors import UnsupportedError, WorkloadError
 from workloads.flops import FlopCounter, flops_by_component
-from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+from workloads.workload import Facts, Program, Setting, Value, Workload
 
-SYNTHETIC = RESERVED_ENTRY
 # FLOPs of no component: rigid motions and losses.
 OTHER = "other"
 
-AXES = (
-    Axis(
-        name="preset",
-        default="tiny",
-        meaning="model size",
-        choices=tuple(PRESETS),
-        titled=True,
-    ),
-    Axis(name="tokens", default=0, meaning="crop; 0 is the preset's own", minimum=0),
-    Axis(
-        name="alignment_rows",
-        default=0,
-        meaning="alignment rows; 0 is the preset's own",
-        minimum=0,
-    ),
-    Axis(
-        name="entry",
-        default="8vkf",
-        meaning=f"prepared structure to train on, or {SYNTHETIC}",
-        titled=True,
-    ),
-    Axis(name="crop", default="contiguous", meaning="kind of crop", choices=CROPS),
-    Axis(name="batch", default=1, meaning="examples in a step", minimum=1),
-    Axis(
-        name="precision",
-        default="float32",
-        meaning="dtype table",
-        choices=tuple(PRECISIONS),
-    ),
-    backends.AXIS,
-    Axis(name="checkpointing", default=True, meaning="recompute blocks in backward"),
-    Axis(
-        name="chunk_rows",
-        default=0,
-        meaning="rows at once where intermediates are large; 0 is all",
-        minimum=0,
-    ),
-    Axis(name="dropout", default=True, meaning="dropout as in training"),
-    Axis(
-        name="cycles",
-        default=1,
-        meaning="recycling iterations of a step",
-        minimum=1,
-        maximum=64,
-    ),
-)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StructureCase:
+    """Configuration of a case.
+
+    Attributes:
+        run: Training run that is measured.
+    """
+
+    run: RunConfig = field(default_factory=RunConfig)
 
 
-class StructureTraining(Workload):
-    """Cases of training a model of the family on one structure."""
+Case = TypeVar("Case", bound=StructureCase)
 
+
+class StructureTraining(Workload[Case]):
+    """Cases of training a model of the family on one structure.
+
+    Sizes are fixed: every crop is full, and each step has the same recycling iterations.
+    """
+
+    configuration = StructureCase
+    model: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Value]] = {
+        "crop": "contiguous",
+        "sampling": "epochs",
+        "cycles": 1,
+        "sample_cycles": False,
+        "sample_depth": False,
+        "bucketed": False,
+        "backend": "reference",
+    }
     data_parallel = True
 
-    @abstractmethod
-    def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
-        """The case's model and optimizer, without weights."""
-
-    @abstractmethod
-    def placeholder(self, config: Config) -> Batch:
-        """A batch of the case's shapes, on the default device."""
-
-    @abstractmethod
-    def spec(self, config: Config, setting: Setting) -> ExampleSpec:
-        """What decides the case's batches on this rank."""
-
-    @abstractmethod
-    def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
-        """The synthetic batch of each step on this rank."""
-
-    def inputs(self, config: Config, store: Path) -> dict[str, str]:
+    def inputs(self, config: Case, store: Path) -> dict[str, str]:
         """See `Workload`."""
-        return {} if config["entry"] == SYNTHETIC else entry_inputs(str(config["entry"]), store)
+        run = config.run
+        if is_synthetic(run):
+            return {}
+        return {
+            name: content
+            for entry in run.data.entries
+            for name, content in entry_inputs(entry, store).items()
+        }
 
-    def source(self, config: Config, setting: Setting) -> "Source":
-        """Where batches come from.
-
-        Raises:
-            UnsupportedError: the structure is not there, or cannot fill the case's sizes.
-        """
-        spec = self.spec(config, setting)
-        if config["entry"] == SYNTHETIC:
-            return Source(self.synthetic(config, setting))
-        example = open_entry(str(config["entry"]), setting.store)
-        if example.tokens < spec.tokens:
-            raise UnsupportedError(
-                f"{example.entry} has {example.tokens} tokens, and a crop of {spec.tokens} "
-                f"would measure padding; take a longer structure, or entry={SYNTHETIC}"
-            )
-        examples = Examples(Store(setting.store), [example.entry], spec)
-
-        def batch(step: int) -> Batch:
-            try:
-                return examples[step]
-            except CapacityError as error:
-                raise UnsupportedError(str(error)) from None
-
-        return Source(batch, examples.relabelled if spec.whole else None)
-
-    def notes(self, config: Config) -> tuple[str, ...]:
-        """What the facts assume."""
+    def notes(self, config: Case) -> tuple[str, ...]:
+        """Return the assumptions of the costs."""
         return (
-            f"{config['cycles']} recycling iteration(s), of which the last is differentiated",
+            f"{config.run.model.cycles} recycling iteration(s), of which the last is "
+            "differentiated",
             "pointwise work, normalization and softmax are not counted as FLOPs",
         )
 
-    def configure(self, values: Mapping[str, object]) -> Config:
-        """See `Workload`; sizes of 0 become the preset's own."""
+    def configure(self, values: Mapping[str, object]) -> Case:
+        """See `Workload`; sizes of 0 become those that they stand for."""
         config = super().configure(values)
-        model = model_config(config)
-        return config | {
-            "tokens": config["tokens"] or model.tokens,
-            "alignment_rows": config["alignment_rows"] or model.alignment_rows,
-        }
+        try:
+            is_synthetic(config.run)
+        except ArgumentError as error:
+            raise WorkloadError(str(error)) from None
+        if not config.run.data.entries:
+            raise WorkloadError("entry names no structure")
+        run = config.run.resolved()
+        return replace(config, run=replace(run, model=replace(run.model, model=self.model)))
 
-    def labels(self, config: Config) -> dict[str, Value]:
+    def labels(self, config: Case) -> dict[str, Value]:
         """See `Workload`."""
-        told = {"preset", "tokens", "entry", "backend", "precision"}
+        run, values = config.run, self.values(config)
         # Some defaults follow from these: they must not make a series of every size.
-        usual = self.configure({name: config[name] for name in ("preset", "tokens", "entry")})
-        synthetic = config["entry"] == SYNTHETIC
-        others = [
-            f"{axis.name}={config[axis.name]}"
-            for axis in self.axes
-            if axis.name not in told and config[axis.name] != usual[axis.name]
-        ]
-        parts = (config["backend"], config["precision"], *others, *([SYNTHETIC] * synthetic))
+        determined = {name: values[name] for name in ("preset", "tokens", "entry")}
+        usual = self.values(self.configure(determined))
+        named = (*determined, "backend", "precision")
+        synthetic = is_synthetic(run)
+        parts = (
+            run.backend,
+            run.precision,
+            *self.chosen(config, usual, named, titled=False),
+            *([SYNTHETIC] * synthetic),
+        )
         return {
-            "tokens": config["tokens"],
-            "series": f"{self.name} {config['preset']}",
-            "variant": ", ".join(map(str, parts)),
+            "tokens": run.data.tokens,
+            "series": f"{self.name} {run.model.preset}",
+            "variant": ", ".join(parts),
             "synthetic": synthetic,
         }
 
-    def facts(self, config: Config) -> Facts:
+    def facts(self, config: Case) -> Facts:
         """See `Workload`."""
+        run = config.run
         with torch.device("meta"):
-            training = self.training(config, seed=0)
-            batch = self.placeholder(config)
+            training = self.training(config)
+            batch = placeholder_batch(run)
         components = training.model.components()
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
@@ -184,7 +140,7 @@ class StructureTraining(Workload):
             with torch.no_grad(), shortened(), FlopCounter() as counter:
                 training.differentiated(batch)
             differentiated = counter.total
-        table = precision(str(config["precision"]))
+        table = precision(run.precision)
         # A trained parameter, its average and its two moments are read and written, its gradient
         # is written and read.
         trained = sum(p.numel() for p in training.parameters)
@@ -200,129 +156,96 @@ class StructureTraining(Workload):
             notes=self.notes(config),
         )
 
-    def unsupported_reason(self, config: Config, device: torch.device) -> str | None:
+    def unsupported_reason(self, config: Case, device: torch.device) -> str | None:
         """See `Workload`."""
-        return backends.unsupported_reason(str(config["backend"]), device)
+        return backends.unsupported_reason(config.run.backend, device)
 
-    def build(self, config: Config, setting: Setting) -> "TrainingProgram":
-        """See `Workload`."""
-        source = self.source(config, setting)
-        training = self.training(config, setting.seed, setting.device)
-        training.relabel = source.relabel
+    def training(self, config: Case, device: torch.device | None = None) -> Training:
+        """Return the case's model and optimizer, without weights."""
+        return build_training(config.run, device, self.model_config(config))
+
+    def model_config(self, config: Case) -> ModelConfig:
+        """Return the hyper-parameters of the case's model."""
+        return config.run.preset
+
+    def batches(self, config: Case, setting: Setting) -> Batches:
+        """Return the batches of this rank.
+
+        Raises:
+            UnsupportedError: the structure is not prepared, or is smaller than a crop.
+        """
+        run = config.run
+        for entry in () if is_synthetic(run) else run.data.entries:
+            example = open_entry(entry, setting.store)
+            if example.tokens < run.data.tokens:
+                raise UnsupportedError(
+                    f"{example.entry} has {example.tokens} tokens, and a crop of "
+                    f"{run.data.tokens} would measure padding; take a longer structure, or "
+                    f"entry={SYNTHETIC}"
+                )
+        return Batches(run, Store(setting.store), setting.device, rank=setting.rank)
+
+    def build(self, config: Case, setting: Setting) -> "TrainingProgram":
+        """See `Workload`; the batch of a step has the case's examples for each rank."""
+        case = on_ranks(config, setting)
+        ranks = mesh.join(case.run.parallel, setting.device)
+        batches = self.batches(case, setting)
+        training = self.training(case, setting.device)
         training.initialize()
-        program = TrainingProgram(training, config, source.batch, setting.device)
-        if setting.ranks > 1:
-            program.average_over_ranks()
-        return program
+        return TrainingProgram(build_trainer(case.run, training, batches, ranks))
 
-    def build_abstract(self, config: Config) -> "TrainingProgram":
-        """See `Workload`."""
-        training = self.training(config, seed=0)
-        training.materialize_moments()
-        program = TrainingProgram(training, config, lambda _: self.placeholder(config), None)
+    def build_abstract(self, config: Case) -> "TrainingProgram":
+        """See `Workload`; the phases of the host are left out."""
+        program = TrainingProgram(build_abstract_trainer(config.run, self.training(config)))
         program.run("data")
         apart = program.host_phases
         program.phases = tuple(phase for phase in program.phases if phase not in apart)
         return program
 
 
-class Source(NamedTuple):
-    """Where a case's batches come from.
-
-    Attributes:
-        batch: The batch of a step.
-        relabel: Permutes its labels; None if there is nothing to permute.
-    """
-
-    batch: Callable[[int], Batch]
-    relabel: Relabel | None = None
-
-
 class TrainingProgram(Program):
-    """Training on one device: each step draws its own crop and alignment rows."""
+    """A trainer as a program that is measured: each step has a batch of its own."""
 
-    def __init__(
-        self,
-        training: Training,
-        config: Config,
-        source: Callable[[int], Batch],
-        device: torch.device | None,
-    ) -> None:
-        self.forward_phases = training.forward_phases
-        self.host_phases = ("data", *training.host_phases)
-        self.phases = ("data", *self.forward_phases, "backward", "optimizer")
-        self._training = training
-        self._backends = Backends(str(config["backend"]))
-        self._source = source
-        self._device = device
-        self._step = -1
-        self._batch: Batch | None = None
-        self._pass: ForwardPass | None = None
-        self._loss: Tensor | None = None
-        self._average: GradientAverage | None = None
+    def __init__(self, trainer: Trainer) -> None:
+        self.forward_phases = trainer.forward_phases
+        self.host_phases = trainer.host_phases
+        self.phases = tuple(trainer.phases)
+        self.trainer = trainer
+        self._backends = Backends(trainer.config.backend)
 
     def run(self, phase: str) -> None:
-        """See `Program`."""
-        with self._backends():
-            if phase in self.forward_phases:
-                self._forward(phase)
-            else:
-                getattr(self, f"_{phase}")()
+        """See `Program`.
 
-    def average_over_ranks(self) -> None:
-        """Gives the program a phase that ends with the gradients of all ranks' examples."""
-        self._average = GradientAverage(self._training.parameters)
-        before = self.phases.index("optimizer")
-        self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
-
-    def _data(self) -> None:
-        self._step += 1
-        self._batch = None
-        batch = self._source(self._step)
-        self._batch = batch.to(self._device) if self._device else batch
-
-    def _forward(self, phase: str) -> None:
-        if phase == self.forward_phases[0]:
-            assert self._batch is not None, "the data phase comes first"
-            self._loss = None
-            self._pass = self._training.begin(self._batch, max(self._step, 0))
-        assert self._pass is not None, "the first forward phase comes first"
-        self._pass.run(phase)
-        if phase == self.forward_phases[-1]:
-            self._loss, self._pass = self._pass.loss, None
-
-    def _backward(self) -> None:
-        assert self._loss is not None, "the forward phases come first"
-        self._training.backward(self._loss)
-        self._loss = self._loss.detach()
-
-    def _all_reduce(self) -> None:
-        assert self._average is not None, "one rank has nothing to average"
-        self._average.wait()
-
-    def _optimizer(self) -> None:
-        self._training.update(self._step)
+        Raises:
+            UnsupportedError: no crop of the structure fits the sizes of the case.
+        """
+        try:
+            self.trainer.phases[phase]()
+        except CapacityError as error:
+            raise UnsupportedError(str(error)) from None
 
     @property
     def module(self) -> nn.Module:
         """See `Program`."""
-        return self._training.model
+        return self.trainer.training.model
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
         """See `Program`."""
+        batch, training = self.trainer.batch, self.trainer.training
         return {
-            "parameters": list(self._training.model.parameters()),
-            "optimizer": self._training.optimizer_tensors(),
-            "inputs": list(self._batch.values()) if self._batch else [],
+            "parameters": list(training.model.parameters()),
+            "optimizer": training.optimizer_tensors(),
+            "inputs": list(batch.values()) if batch else [],
         }
 
     def outcome(self) -> dict[str, float]:
         """See `Program`; sizes are those of the last batch without its padding."""
-        if self._loss is None or self._batch is None:
+        loss, batch = self.trainer.loss, self.trainer.batch
+        if loss is None or batch is None:
             return {}
-        rows, tokens = self._batch["alignment_row_mask"], self._batch["token_mask"]
+        rows, tokens = batch["alignment_row_mask"], batch["token_mask"]
         return {
-            "loss": float(self._loss),
+            "loss": float(loss),
             "tokens": float(tokens.sum(1).double().mean()),
             "alignment_rows": float(rows.sum(2).double().mean()),
         }
@@ -336,41 +259,20 @@ class TrainingProgram(Program):
         return self._backends.notes()
 
 
-def model_config(config: Config) -> ModelConfig:
-    """The preset of a case."""
-    return preset(str(config["preset"]))
-
-
-def spec_options(config: Config, setting: Setting) -> dict[str, Any]:
-    """The options of `ExampleSpec` that the shared axes choose, of the batch of all ranks."""
-    return {
-        "tokens": int(config["tokens"]),
-        "alignment_rows": int(config["alignment_rows"]),
-        "batch": int(config["batch"]) * setting.ranks,
-        "crop": str(config["crop"]),
-        "cycles": int(config["cycles"]),
-        "sampling": EPOCHS,
-        "seed": setting.seed,
-    }
-
-
-def training_options(config: Config, seed: int, device: torch.device | None) -> dict[str, Any]:
-    """The options of `Training` that the shared axes choose."""
-    return {
-        "seed": seed,
-        "cycles": int(config["cycles"]),
-        "checkpointing": bool(config["checkpointing"]),
-        # The trunk alone has no samples.
-        "chunks": Chunks(
-            rows=int(config["chunk_rows"]), samples=int(config.get("chunk_samples", 0))
-        ),
-        "dropout": bool(config["dropout"]),
-        "device": device,
-    }
+def on_ranks(config: Case, setting: Setting) -> Case:
+    """Return the case of all ranks together: as many examples as one rank has, for each."""
+    run, ranks = config.run, setting.ranks
+    run = replace(
+        run,
+        seed=setting.seed,
+        data=replace(run.data, batch=run.data.batch * ranks),
+        parallel=replace(run.parallel, data_ranks=ranks),
+    )
+    return replace(config, run=run)
 
 
 def entry_inputs(entry: str, store: Path) -> dict[str, str]:
-    """The records of a prepared structure, by what each is, their checksums compared.
+    """Return the records of a prepared structure by kind, after comparing their checksums.
 
     Raises:
         UnsupportedError: it is not prepared, or damaged.
@@ -384,7 +286,7 @@ def entry_inputs(entry: str, store: Path) -> dict[str, str]:
 
 
 def open_entry(entry: str, store: Path) -> Example:
-    """A prepared structure.
+    """Return a prepared structure.
 
     Raises:
         UnsupportedError: it is not prepared.

@@ -1,6 +1,7 @@
 """The language model in training: what AlphaFold 3 is compared with, at its best and naively."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from refsys.config import PRESETS as ALPHAFOLD3_PRESETS
+from refsys.options import option
 from refsys.precision import PRECISIONS, precision
-from workloads.alphafold3 import AlphaFold3Workload
+from refsys.training.loading import SYNTHETIC
+from workloads.alphafold3 import AlphaFold3Case, AlphaFold3Workload
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.flops import flops_by_component
 from workloads.language_model import matching
@@ -19,75 +22,59 @@ from workloads.language_model.presets import PRESETS, LanguageModelConfig
 from workloads.language_model.program import LanguageModelProgram
 from workloads.language_model.training import LanguageModelTraining, Options, synthetic_text
 from workloads.peak import predicted_peak_bytes
-from workloads.structure_training import SYNTHETIC
-from workloads.workload import Axis, Config, Facts, Setting, Value, Workload
+from workloads.workload import Facts, Setting, Value, Workload
 
 _ALPHAFOLD3 = AlphaFold3Workload()
 _BLOOM = {"preset": "bloom-560m", "precision": "bfloat16", "tokens": 768}
 
 
-class TransformerWorkload(Workload):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerCase:
+    """Configuration of a case."""
+
+    preset: str = option("bloom-tiny", "family and size", choices=tuple(PRESETS), titled=True)
+    tokens: int = option(
+        0,
+        "of the protein compared with, and of a sequence if equal=tokens; 0 is the preset's own",
+        minimum=0,
+    )
+    equal: str = option(
+        matching.TOKENS,
+        "what a sequence has in common with a protein of so many tokens in alphafold3",
+        choices=matching.KINDS,
+    )
+    against: str = option(
+        "",
+        "preset of alphafold3 compared with; nothing is the one of the preset's size",
+        choices=("", *ALPHAFOLD3_PRESETS),
+    )
+    sequence: int = option(
+        0, "tokens of a sequence, which follow from the others; 0 is what they say", minimum=0
+    )
+    batch: int = option(1, "sequences in a step", minimum=1)
+    variant: str = option(
+        FAIR,
+        "fair: fused attention, chunked loss, fused AdamW; naive: the strawman",
+        choices=VARIANTS,
+        titled=True,
+    )
+    precision: str = option("float32", "dtype table", choices=tuple(PRECISIONS))
+    backend: str = option("eager", "whether blocks are compiled", choices=("eager", "compiled"))
+    checkpointing: bool = option(False, "recompute blocks in backward")
+    loss_rows: int = option(
+        0,
+        "tokens whose logits exist at once, if fair; 0 is half of them, at most 256",
+        minimum=0,
+    )
+
+
+class TransformerWorkload(Workload[TransformerCase]):
     """Cases of training a decoder-only transformer on synthetic text."""
 
     name = "transformer"
     summary = "BLOOM-560M, or a Llama of its size, in training: the language model to compare with"
     data_parallel = True
-    axes = (
-        Axis(
-            name="preset",
-            default="bloom-tiny",
-            meaning="family and size",
-            choices=tuple(PRESETS),
-            titled=True,
-        ),
-        Axis(
-            name="tokens",
-            default=0,
-            meaning="of the protein compared with, and of a sequence if equal=tokens; "
-            "0 is the preset's own",
-            minimum=0,
-        ),
-        Axis(
-            name="equal",
-            default=matching.TOKENS,
-            meaning="what a sequence has in common with a protein of so many tokens in alphafold3",
-            choices=matching.KINDS,
-        ),
-        Axis(
-            name="against",
-            default="",
-            meaning="preset of alphafold3 compared with; nothing is the one of the preset's size",
-            choices=("", *ALPHAFOLD3_PRESETS),
-        ),
-        Axis(
-            name="sequence",
-            default=0,
-            meaning="tokens of a sequence, which follow from the others; 0 is what they say",
-            minimum=0,
-        ),
-        Axis(name="batch", default=1, meaning="sequences in a step", minimum=1),
-        Axis(
-            name="variant",
-            default=FAIR,
-            meaning="fair: fused attention, chunked loss, fused AdamW; naive: the strawman",
-            choices=VARIANTS,
-            titled=True,
-        ),
-        Axis(name="precision", default="float32", meaning="dtype table", choices=tuple(PRECISIONS)),
-        Axis(
-            name="backend",
-            default="eager",
-            meaning="whether blocks are compiled",
-            choices=("eager", "compiled"),
-        ),
-        Axis(name="checkpointing", default=False, meaning="recompute blocks in backward"),
-        Axis(
-            name="loss_rows",
-            default=0,
-            meaning="tokens whose logits exist at once, if fair; 0 is half of them, at most 256",
-            minimum=0,
-        ),
-    )
+    configuration = TransformerCase
     selections = {  # noqa: RUF012 (read, never written)
         "exact": (
             {**_BLOOM, "checkpointing": [False, True]},
@@ -98,7 +85,7 @@ class TransformerWorkload(Workload):
         "quick": ({"preset": "bloom-tiny", "tokens": [64, 128]},),
     }
 
-    def configure(self, values: Mapping[str, object]) -> Config:
+    def configure(self, values: Mapping[str, object]) -> TransformerCase:
         """See `Workload`; the length of a sequence follows from the comparison.
 
         Raises:
@@ -106,69 +93,64 @@ class TransformerWorkload(Workload):
         """
         config = super().configure(values)
         model = model_config(config)
-        config["tokens"] = config["tokens"] or model.tokens
-        config["against"] = config["against"] or model.counterpart
-        if config["loss_rows"] and config["variant"] == NAIVE:
+        if config.loss_rows and config.variant == NAIVE:
             raise WorkloadError(
-                f"loss_rows={config['loss_rows']} is for variant=fair; naive has all logits"
+                f"loss_rows={config.loss_rows} is for variant=fair; naive has all logits"
             )
-        asked = config["sequence"]
-        config["sequence"] = self._sequence(config | {"sequence": 0})
-        if asked not in {0, config["sequence"]}:
+        wanted = config.sequence
+        config = replace(
+            config,
+            tokens=config.tokens or model.tokens,
+            against=config.against or model.counterpart,
+            sequence=0,
+        )
+        sequence = self._sequence(config)
+        if wanted not in {0, sequence}:
             raise WorkloadError(
-                f"sequence={asked}, but equal={config['equal']} makes it {config['sequence']}; "
-                "leave it out"
+                f"sequence={wanted}, but equal={config.equal} makes it {sequence}; leave it out"
             )
-        return config
+        return replace(config, sequence=sequence)
 
-    def _sequence(self, config: Config) -> int:
+    def _sequence(self, config: TransformerCase) -> int:
         """The length of a sequence that the comparison asks for."""
-        if config["equal"] == matching.TOKENS:
-            return int(config["tokens"])
+        if config.equal == matching.TOKENS:
+            return config.tokens
         other = counterpart(config)
-        if config["equal"] == matching.FLOPS:
-            flops, batch = model_config(config).step_flops, int(config["batch"])
+        if config.equal == matching.FLOPS:
+            flops, batch = model_config(config).step_flops, config.batch
             target = matching.step_flops(_ALPHAFOLD3, other)
             return matching.sequence_of_flops(lambda tokens: batch * flops(tokens), target)
 
         @cache
         def peak(tokens: int) -> int:
-            return predicted_peak_bytes(self, config | {"sequence": tokens})
+            return predicted_peak_bytes(self, replace(config, sequence=tokens))
 
         limit = matching.peak_bytes(_ALPHAFOLD3, other)
         return matching.kept("sequence", self, config, lambda: matching.longest_within(peak, limit))
 
-    def title(self, config: Config) -> str:
+    def title(self, config: TransformerCase) -> str:
         """See `Workload`; what follows from the rest is not said."""
-        usual = self.configure({"preset": config["preset"], "tokens": config["tokens"]})
-        chosen = [
-            f"{axis.name}={config[axis.name]}"
-            for axis in self.axes
-            if axis.titled or axis.name == "tokens" or config[axis.name] != usual[axis.name]
-        ]
-        return " ".join([self.name, *chosen])
+        determined = {"preset": config.preset, "tokens": config.tokens}
+        usual = self.values(self.configure(determined)) | {"tokens": 0}
+        return " ".join([self.name, *self.chosen(config, usual)])
 
-    def labels(self, config: Config) -> dict[str, Value]:
+    def labels(self, config: TransformerCase) -> dict[str, Value]:
         """See `Workload`."""
-        told = {"preset", "tokens", "variant", "precision", "equal", "against", "sequence"}
-        others = [
-            f"{axis.name}={config[axis.name]}"
-            for axis in self.axes
-            if axis.name not in told and config[axis.name] != axis.default
-        ]
-        variant = "naive (strawman)" if config["variant"] == NAIVE else FAIR
+        named = ("preset", "tokens", "variant", "precision", "equal", "against", "sequence")
+        others = self.chosen(config, {}, named, titled=False)
+        variant = "naive (strawman)" if config.variant == NAIVE else FAIR
         return {
-            "tokens": config["tokens"],
-            "series": f"{self.name} {config['preset']}",
-            "variant": ", ".join([variant, str(config["precision"]), comparison(config), *others]),
+            "tokens": config.tokens,
+            "series": f"{self.name} {config.preset}",
+            "variant": ", ".join([variant, config.precision, comparison(config), *others]),
             "synthetic": True,
         }
 
-    def notes(self, config: Config) -> tuple[str, ...]:
+    def notes(self, config: TransformerCase) -> tuple[str, ...]:
         """What the facts assume."""
         model = model_config(config)
-        blocks, width, tokens = model.blocks, model.width, config["sequence"]
-        naive = config["variant"] == NAIVE
+        blocks, width, tokens = model.blocks, model.width, config.sequence
+        naive = config.variant == NAIVE
         return (
             "a step is 6 N + 12 L d s FLOPs a token, with N parameters in matrix products (the "
             f"tied head, not the embedding's lookup), L={blocks}, d={width}, s={tokens}",
@@ -181,29 +163,29 @@ class TransformerWorkload(Workload):
             *self._residual(config),
         )
 
-    def _residual(self, config: Config) -> tuple[str, ...]:
+    def _residual(self, config: TransformerCase) -> tuple[str, ...]:
         """How near the sequence comes to what it was chosen by."""
-        if config["equal"] == matching.TOKENS:
+        if config.equal == matching.TOKENS:
             return ()
-        chosen = f"{config['sequence']:,} tokens: {comparison(config)} at {config['tokens']} tokens"
-        if config["equal"] == matching.MEMORY:
+        chosen = f"{config.sequence:,} tokens: {comparison(config)} at {config.tokens} tokens"
+        if config.equal == matching.MEMORY:
             return (f"{chosen}, to a multiple of {matching.GRANULE} that fits",)
         target = matching.step_flops(_ALPHAFOLD3, counterpart(config))
-        flops = model_config(config).step_flops(int(config["sequence"])) * int(config["batch"])
+        flops = model_config(config).step_flops(config.sequence) * config.batch
         return (f"{chosen}, off by {100 * (flops / target - 1):+.2g} %",)
 
-    def facts(self, config: Config) -> Facts:
+    def facts(self, config: TransformerCase) -> Facts:
         """See `Workload`; what is counted is the plain computation, whatever the variant."""
         with torch.device("meta"):
             training = self.training(config, variant=NAIVE)
-            text = torch.empty(int(config["batch"]), int(config["sequence"]) + 1, dtype=torch.int64)
+            text = torch.empty(config.batch, config.sequence + 1, dtype=torch.int64)
         components = training.model.components()
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
         }
         with torch.no_grad(), flops_by_component(training.model) as spent:
             training.loss(text)
-        table = precision(str(config["precision"]))
+        table = precision(config.precision)
         parameters, forward = sum(counts.values()), sum(spent.values())
         # A parameter and its two moments are read and written, its gradient is written and read.
         moved = parameters * table.parameters.itemsize * 8
@@ -219,34 +201,34 @@ class TransformerWorkload(Workload):
         )
 
     def training(
-        self, config: Config, device: torch.device | None = None, variant: str = ""
+        self, config: TransformerCase, device: torch.device | None = None, variant: str = ""
     ) -> LanguageModelTraining:
         """The case's model and optimizer, without weights; of another variant if one is given."""
-        tokens = int(config["batch"]) * int(config["sequence"])
+        tokens = config.batch * config.sequence
         options = Options(
-            tokens=int(config["sequence"]),
-            variant=variant or str(config["variant"]),
-            rows=int(config["loss_rows"]) or usual_rows(tokens),
-            checkpointing=bool(config["checkpointing"]),
-            compiled=config["backend"] == "compiled",
+            tokens=config.sequence,
+            variant=variant or config.variant,
+            rows=config.loss_rows or usual_rows(tokens),
+            checkpointing=config.checkpointing,
+            compiled=config.backend == "compiled",
         )
-        table = precision(str(config["precision"]))
+        table = precision(config.precision)
         return LanguageModelTraining(model_config(config), table, options, device=device)
 
-    def build(self, config: Config, setting: Setting) -> "LanguageModelProgram":
+    def build(self, config: TransformerCase, setting: Setting) -> "LanguageModelProgram":
         """See `Workload`."""
-        if setting.device.type == "cuda" and config["variant"] == FAIR:
+        if setting.device.type == "cuda" and config.variant == FAIR:
             _check_triton()
         training = self.training(config, setting.device)
         training.initialize(setting.seed)
-        batch = int(config["batch"])
+        batch = config.batch
 
         def text(step: int) -> Tensor:
             return synthetic_text(
                 setting.seed,
                 step,
                 vocabulary=model_config(config).vocabulary,
-                tokens=int(config["sequence"]),
+                tokens=config.sequence,
                 batch=batch,
                 first=setting.rank * batch,
             ).to(setting.device)
@@ -256,34 +238,41 @@ class TransformerWorkload(Workload):
             program.average_over_ranks()
         return program
 
-    def build_abstract(self, config: Config) -> "LanguageModelProgram":
+    def build_abstract(self, config: TransformerCase) -> "LanguageModelProgram":
         """See `Workload`."""
         training = self.training(config)
         training.materialize_moments()
-        shape = int(config["batch"]), int(config["sequence"]) + 1
+        shape = config.batch, config.sequence + 1
         program = LanguageModelProgram(training, lambda _: torch.zeros(shape, dtype=torch.int64))
         program.run("data")
         program.phases = tuple(p for p in program.phases if p not in program.host_phases)
         return program
 
 
-def model_config(config: Config) -> LanguageModelConfig:
+def model_config(config: TransformerCase) -> LanguageModelConfig:
     """The preset of a case."""
-    return PRESETS[str(config["preset"])]
+    return PRESETS[config.preset]
 
 
-def counterpart(config: Config) -> Config:
+def counterpart(config: TransformerCase) -> AlphaFold3Case:
     """The case of AlphaFold 3 that a case is compared with, its other axes as they usually are."""
-    shared = {name: config[name] for name in ("tokens", "batch", "precision")}
-    return _ALPHAFOLD3.configure(shared | {"preset": config["against"], "entry": SYNTHETIC})
+    return _ALPHAFOLD3.configure(
+        {
+            "tokens": config.tokens,
+            "batch": config.batch,
+            "precision": config.precision,
+            "preset": config.against,
+            "entry": SYNTHETIC,
+        }
+    )
 
 
-def comparison(config: Config) -> str:
+def comparison(config: TransformerCase) -> str:
     """What a case has in common with AlphaFold 3, as labels say it."""
-    if config["equal"] == matching.TOKENS:
+    if config.equal == matching.TOKENS:
         return "equal tokens"
-    name = "FLOPs" if config["equal"] == matching.FLOPS else config["equal"]
-    return f"equal {name} to {_ALPHAFOLD3.name} {config['against']}"
+    name = "FLOPs" if config.equal == matching.FLOPS else config.equal
+    return f"equal {name} to {_ALPHAFOLD3.name} {config.against}"
 
 
 def _check_triton() -> None:

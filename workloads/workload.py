@@ -1,74 +1,24 @@
-"""The contract of a workload: its axes, its exact facts, and the program that it builds."""
+"""Contract of a workload: its configuration, its exact costs, and the program that it builds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from refsys.errors import ArgumentError
+from refsys.options import Option, Value, configured, options_of, values_of
 from workloads.errors import WorkloadError
 
-Value = str | int | float | bool
-Config = dict[str, Value]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Axis:
-    """One thing that a case chooses.
-
-    Attributes:
-        name: Its name in sweeps, records and on the command line.
-        default: Its value where a case says nothing; its type is the axis's type.
-        meaning: One line for people.
-        choices: The values that it may take; any if empty.
-        minimum: The smallest number that it may be.
-        maximum: The largest.
-        titled: Whether a case's title says it even where it is the default.
-    """
-
-    name: str
-    default: Value
-    meaning: str
-    choices: tuple[Value, ...] = ()
-    minimum: int | None = None
-    maximum: int = 2**20
-    titled: bool = False
-
-    def parse(self, value: object) -> Value:
-        """`value` as this axis's type; text is read.
-
-        Raises:
-            WorkloadError: it is of another type, or not among the choices.
-        """
-        kind = type(self.default)
-        parsed = _from_text(value, kind) if isinstance(value, str) else value
-        if kind is float and isinstance(parsed, int) and not isinstance(parsed, bool):
-            parsed = float(parsed)
-        if type(parsed) is not kind:
-            raise WorkloadError(f"{self.name}={value!r} is not of type {kind.__name__}")
-        if self.choices and parsed not in self.choices:
-            raise WorkloadError(
-                f"{self.name}={value!r} does not exist; choose one of "
-                f"{', '.join(map(str, self.choices))}"
-            )
-        if isinstance(parsed, int | float) and not isinstance(parsed, bool):
-            if self.minimum is not None and not parsed >= self.minimum:
-                raise WorkloadError(f"{self.name}={value} is less than {self.minimum}")
-            if not parsed <= self.maximum:
-                raise WorkloadError(f"{self.name}={value!s:.40} is more than {self.maximum}")
-        return parsed
-
-
-def _from_text(text: str, kind: type) -> object:
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    try:
-        return kind(text)
-    except ValueError:
-        return text
+# Configuration of a case: a frozen dataclass whose leaves are declared with `option`.
+C = TypeVar("C")
+# The same where the workload is not known.
+Config: TypeAlias = Any
+# Value of each axis of a case by name, as records and sweeps have it.
+Axes = dict[str, Value]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +74,7 @@ class Program(ABC):
 
     @abstractmethod
     def run(self, phase: str) -> None:
-        """Runs one phase of the current step. Work on an accelerator may still be under way."""
+        """Run one phase of the current step. Work on an accelerator may still be in progress."""
 
     @property
     def module(self) -> nn.Module | None:
@@ -167,17 +117,19 @@ class Setting:
     ranks: int = 1
 
 
-class Workload(ABC):
+class Workload(ABC, Generic[C]):
     """A named family of cases.
 
     Attributes:
-        name: As in sweeps and on the command line.
+        name: Name in sweeps and on the command line.
         summary: One line for people.
-        axes: What a case chooses.
+        configuration: Dataclass of a case; its leaves are the axes (`refsys.options`).
+        defaults: Defaults of this workload, by axis, where they differ from the dataclass's.
+        unused: Leaves of the dataclass that are not axes of this workload.
         data_parallel: Whether several ranks may work on a case, each on examples of its own.
         device_check: Part of a device check that it serves: ``single operator``, ``device rates``
             or ``training step``; empty if none.
-        selections: The cases that stand for it where all workloads are covered, by use. A case is
+        selections: Cases that stand for it where all workloads are covered, by use. A case is
             a table of axes, and a list in it stands for each of its values. The uses are
             ``exact`` (traced with shapes alone, at any size), ``timing`` (a step takes 5 to 300 ms
             of one CPU core) and ``quick`` (measured in seconds on a CPU).
@@ -185,37 +137,54 @@ class Workload(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    axes: ClassVar[tuple[Axis, ...]]
+    configuration: ClassVar[type[Any]]
+    defaults: ClassVar[Mapping[str, Value]] = {}
+    unused: ClassVar[frozenset[str]] = frozenset()
     data_parallel: ClassVar[bool] = False
     device_check: ClassVar[str] = ""
     selections: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
 
+    @property
+    def axes(self) -> tuple[Option, ...]:
+        """Options that a case chooses, in the order of their declaration."""
+        return tuple(
+            replace(leaf, default=self.defaults.get(leaf.name, leaf.default))
+            for leaf in options_of(self.configuration)
+            if leaf.axis and leaf.name not in self.unused
+        )
+
     def selection(self, use: str) -> Sequence[Mapping[str, Any]]:
-        """Its cases for a use; one case, all defaults, where it says nothing."""
+        """Return its cases for a use; one case, all defaults, if none are declared."""
         return self.selections.get(use, ({},))
 
-    def configure(self, values: Mapping[str, object]) -> Config:
-        """The full configuration of a case: every axis, defaults filled in.
+    def configure(self, values: Mapping[str, object]) -> C:
+        """Return the configuration of a case, defaults filled in.
 
         Raises:
             WorkloadError: an axis is unknown, or a value does not fit.
         """
-        axes = {axis.name: axis for axis in self.axes}
+        names = [axis.name for axis in self.axes]
         for name in values:
-            if name not in axes:
+            if name not in names:
                 raise WorkloadError(
-                    f"{self.name} has no axis {name!r}; its axes are {', '.join(axes)}"
+                    f"{self.name} has no axis {name!r}; its axes are {', '.join(names)}"
                 )
-        return {
-            name: axis.parse(values[name]) if name in values else axis.default
-            for name, axis in axes.items()
-        }
+        try:
+            config: C = configured(self.configuration, values, self.defaults)
+        except ArgumentError as error:
+            raise WorkloadError(str(error)) from None
+        return config
+
+    def values(self, config: C) -> Axes:
+        """Return the value of each axis of a case: what `configure` takes."""
+        values = values_of(config)
+        return {axis.name: values[axis.name] for axis in self.axes}
 
     @abstractmethod
-    def facts(self, config: Config) -> Facts:
+    def facts(self, config: C) -> Facts:
         """The exact facts of a case, without allocating it."""
 
-    def unsupported_reason(self, config: Config, device: torch.device) -> str | None:
+    def unsupported_reason(self, config: C, device: torch.device) -> str | None:
         """Return why a case cannot run on a device, as far as that is known without building it.
 
         Args:
@@ -226,7 +195,7 @@ class Workload(ABC):
         return None
 
     @abstractmethod
-    def build(self, config: Config, setting: Setting) -> Program:
+    def build(self, config: C, setting: Setting) -> Program:
         """The case's program.
 
         Raises:
@@ -235,13 +204,13 @@ class Workload(ABC):
         """
 
     @abstractmethod
-    def build_abstract(self, config: Config) -> Program:
+    def build_abstract(self, config: C) -> Program:
         """The program for shapes alone: called, and run, under a fake tensor mode.
 
         It has the phases that compute; inputs are placeholders of the right shapes and dtypes.
         """
 
-    def inputs(self, config: Config, store: Path) -> dict[str, str]:
+    def inputs(self, config: C, store: Path) -> dict[str, str]:
         """The prepared inputs that the case reads: a name for its content by what each is.
 
         Raises:
@@ -250,33 +219,50 @@ class Workload(ABC):
         del config, store
         return {}
 
-    def title(self, config: Config) -> str:
-        """One line for people: what tells the case from its like."""
-        chosen = [
-            f"{axis.name}={config[axis.name]}"
-            for axis in self.axes
-            if axis.titled or config[axis.name] != axis.default
-        ]
-        return " ".join([self.name, *chosen])
+    def title(self, config: C) -> str:
+        """Return one line for people: the axes that tell the case from others."""
+        return " ".join([self.name, *self.chosen(config, {})])
 
-    def labels(self, config: Config) -> dict[str, Value]:
-        """What views of records group by.
+    def labels(self, config: C) -> dict[str, Value]:
+        """Return the labels that views of records group by.
 
         Returns:
             ``tokens``, the problem size; ``series``, what is measured, and ``variant``, how: lines
             of a figure; ``synthetic``, whether the inputs are.
         """
-        others = [
-            f"{axis.name}={config[axis.name]}"
-            for axis in self.axes
-            if axis.name != "tokens" and config[axis.name] != axis.default
-        ]
+        others = self.chosen(config, {}, ("tokens",), titled=False)
         return {
-            "tokens": config.get("tokens", 0),
+            "tokens": self.values(config).get("tokens", 0),
             "series": self.name,
             "variant": ", ".join(others),
             "synthetic": False,
         }
+
+    def chosen(
+        self,
+        config: C,
+        usual: Mapping[str, Value],
+        without: Iterable[str] = (),
+        *,
+        titled: bool = True,
+    ) -> list[str]:
+        """Return ``name=value`` of each axis that is not as usual.
+
+        Args:
+            config: Configuration of the case.
+            usual: Usual values by axis, in place of the defaults.
+            without: Axes that are left out.
+            titled: Whether axes that every title has are named in any case.
+        """
+        values, left_out = self.values(config), set(without)
+        return [
+            f"{axis.name}={values[axis.name]}"
+            for axis in self.axes
+            if axis.name not in left_out
+            and (
+                (titled and axis.titled) or values[axis.name] != usual.get(axis.name, axis.default)
+            )
+        ]
 
 
 @dataclass(frozen=True, slots=True)

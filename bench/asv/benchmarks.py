@@ -19,7 +19,7 @@ from workloads.errors import WorkloadError
 
 # asv's own process reads this file, and has no use for torch.
 if TYPE_CHECKING:
-    from workloads.workload import Catalogue, Config, Workload
+    from workloads.workload import Axes, Catalogue, Workload
 
 # Part of every benchmark: raising it cuts the history, as for a figure that means something else.
 VERSION = "1"
@@ -121,34 +121,33 @@ def description(workload: str, tracked: Tracked) -> str:
     return f"{workload}: {tracked.metric}\n{tracked.meaning}"
 
 
-def cell(
-    workload: "Workload | None", config: "Config", labels: Mapping[str, Any], ranks: int
-) -> Cell:
+def cell(workload: "Workload | None", axes: "Axes", labels: Mapping[str, Any], ranks: int) -> Cell:
     """The parameters of a case: what tells it from others of its workload, its tokens, its ranks.
 
     Args:
         workload: The workload, for what follows from its defaults; without it every axis is named.
-        config: Its axes. One that came later than the record is at its default.
+        axes: Its axes. One that came later than the record is at its default.
         labels: Its labels, for the problem size of a workload without an axis of that name.
         ranks: How many processes worked on it.
     """
-    chosen = _chosen(workload, config) if workload else config
+    chosen = _chosen(workload, axes) if workload else axes
     words = [f"{name}={value}" for name, value in chosen.items() if name != "tokens"]
-    tokens = float(config.get("tokens", labels.get("tokens", 0)))
+    tokens = float(axes.get("tokens", labels.get("tokens", 0)))
     size = int(tokens) if tokens.is_integer() else tokens
     return " ".join(words) or "default", size, ranks
 
 
-def _chosen(workload: "Workload", config: "Config") -> "Config":
+def _chosen(workload: "Workload", axes: "Axes") -> "Axes":
     """The axes from which the others follow, and those that a title says."""
     try:
-        chosen = whole = workload.configure(config)
+        whole = workload.configure(axes)
+        chosen = workload.values(whole)
         for axis in workload.axes:
             less = {name: value for name, value in chosen.items() if name != axis.name}
             if not axis.titled and axis.name != "tokens" and workload.configure(less) == whole:
                 chosen = less
     except WorkloadError:
-        return config  # of a version that had other axes
+        return axes  # of a version that had other axes
     return chosen
 
 

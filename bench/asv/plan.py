@@ -51,7 +51,7 @@ class Plan:
             workload = self.catalogue[case.workload]
             labels = workload.labels(case.config)
             found.setdefault(case.workload, []).append(
-                cell(workload, case.config, labels, case.ranks)
+                cell(workload, case.axes, labels, case.ranks)
             )
         return found
 

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from bench.records.working_tree import ROOT
 _RESULT = "result.json"
 
 
-def measure_elsewhere(check: Any, config: Mapping[str, Any], interpreter: Path) -> Any:
+def measure_elsewhere(check: Any, config: Any, interpreter: Path) -> Any:
     """Measure an operator in a process of another interpreter.
 
     Raises:
@@ -26,6 +25,7 @@ def measure_elsewhere(check: Any, config: Mapping[str, Any], interpreter: Path) 
             has its last line.
     """
     from bench.cgroup import usable_memory_bytes
+    from bench.check_device.operators import SINGLE_OPERATOR
     from bench.check_device.recorder import Measured
     from bench.run.isolation import run_isolated
     from workloads.errors import UnsupportedError
@@ -33,7 +33,7 @@ def measure_elsewhere(check: Any, config: Mapping[str, Any], interpreter: Path) 
     with tempfile.TemporaryDirectory(prefix="foldperf-baseline-") as name:
         folder = Path(name)
         request = {
-            "config": dict(config),
+            "config": check.workload(SINGLE_OPERATOR).values(config),
             "samples": check.sizes.samples,
             "sample_s": check.sizes.sample_s,
             "preset": check.sizes.preset,
@@ -60,6 +60,7 @@ def measure_elsewhere(check: Any, config: Mapping[str, Any], interpreter: Path) 
 def main(folder: str) -> int:
     """Measure the case of a request, in the process of the other interpreter."""
     from bench.check_device.check import Check, Sizes, measured_or_reason
+    from bench.check_device.operators import SINGLE_OPERATOR
     from bench.check_device.timing import time_operator
     from bench.devices import find_device
     from bench.records import provenance
@@ -78,7 +79,8 @@ def main(folder: str) -> int:
         folder=Path(folder),
         store=Path(folder),
     )
-    measured = measured_or_reason(lambda: time_operator(check, request["config"]))
+    config = check.workload(SINGLE_OPERATOR).configure(request["config"])
+    measured = measured_or_reason(lambda: time_operator(check, config))
     result = asdict(measured) | {"software": provenance.software()}
     (Path(folder) / _RESULT).write_text(json.dumps(result), encoding="utf-8")
     return 0

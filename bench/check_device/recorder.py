@@ -14,7 +14,7 @@ from bench.records.record_file import RecordFile
 from bench.run.case_records import machine_identity, new_record
 from bench.run.sweep import digest
 from workloads.catalogue import catalogue
-from workloads.workload import Config
+from workloads.workload import Axes, Config
 
 SWEEP = "check-device"
 
@@ -88,7 +88,7 @@ class Recorder:
 
     def key(self, stage: str, workload: str, config: Config, salt: str = "") -> str:
         """Return what tells a case's record from every other."""
-        return digest([self.identity, self._seed, stage, workload, config, salt])
+        return digest([self.identity, self._seed, stage, workload, axes_of(workload, config), salt])
 
     def get(self, key: str) -> Record | None:
         """Return the record of a key, None if there is none."""
@@ -125,7 +125,7 @@ class Recorder:
         record = new_record(
             sweep=f"{SWEEP}.{stage}",
             key=self.key(stage, workload, config, salt),
-            cell_id=digest([workload, config, 1, self._device["kind"]]),
+            cell_id=digest([workload, axes_of(workload, config), 1, self._device["kind"]]),
             replicate=0,
             started=started,
             seconds=max(0.0, (datetime.now(UTC) - started).total_seconds()),
@@ -142,3 +142,8 @@ class Recorder:
         self._file.append(record)
         self._records[record["key"]] = record
         return record
+
+
+def axes_of(workload: str, config: Config) -> Axes:
+    """Return the value of each axis of a case of a workload of that name."""
+    return catalogue()[workload].values(config)

@@ -1,6 +1,5 @@
 """Times of one operator on the device under test, beside its roofline bound."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from bench.probes.steps import run_step
 from bench.probes.utilization import model_flop_rates
 from bench.records.metrics import Values
 from workloads.errors import UnsupportedError
+from workloads.operators import OperatorCase
 from workloads.workload import Facts, Program
 
 
@@ -37,7 +37,7 @@ def operator_item(
     return Item(title, workload.name, config, partial(time_operator, check, config))
 
 
-def time_operator(check: Check, config: Mapping[str, Any], samples: int | None = None) -> Measured:
+def time_operator(check: Check, config: OperatorCase, samples: int | None = None) -> Measured:
     """Time an operator by graph replay and in eager mode.
 
     Args:
@@ -49,18 +49,18 @@ def time_operator(check: Check, config: Mapping[str, Any], samples: int | None =
         UnsupportedError: it does not run on the backend that the case asks for.
     """
     workload = check.workload(SINGLE_OPERATOR)
-    program = workload.build(dict(config), check.setting())
+    program = workload.build(config, check.setting())
     program.implementations()
     samples = samples or check.sizes.samples
-    values = program_times(check, program, workload.facts(dict(config)), samples)
+    values = program_times(check, program, workload.facts(config), samples)
     notes = program.notes()
-    ran, asked = program.implementations(), str(config["backend"])
-    if ran.get(str(config["operator"])) != asked:
+    ran, asked = program.implementations(), config.backend
+    if ran.get(config.operator) != asked:
         reasons = sorted({fallback["reason"] for fallback in notes.get("fallbacks", ())})
         raise UnsupportedError(f"{asked} does not serve it: {'; '.join(reasons) or 'fell back'}")
     return Measured.of(
         values,
-        facts_as_json(workload.facts(dict(config))),
+        facts_as_json(workload.facts(config)),
         notes=notes | {"implementations": ran, "phases": list(program.phases)},
         protocol={"timed_steps": samples},
     )

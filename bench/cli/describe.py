@@ -28,11 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     as_json = "--json" in arguments.axes
     words = [word for word in arguments.axes if word != "--json"]
     config = workload.configure(options.parse_axes(words))
+    axes = workload.values(config)
     facts = workload.facts(config)
     if as_json:
-        options.print_json({"workload": workload.name, "config": config, **asdict(facts)})
+        options.print_json({"workload": workload.name, "config": axes, **asdict(facts)})
         return 0
-    print(f"{workload.name}: {' '.join(f'{name}={value}' for name, value in config.items())}")
+    print(f"{workload.name}: {' '.join(f'{name}={value}' for name, value in axes.items())}")
     print(f"{'component':<20} {'parameters':>14} {'forward GFLOP':>16}")
     for name, count in facts.components.items():
         flops = facts.forward_flops_by_component.get(name, 0)

@@ -44,8 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.fold import FoldConfig, fold
     from refsys.model.diffusion import SamplerConfig
     from refsys.precision import precision
-    from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+    from refsys.training.alphafold3_step import AlphaFold3Training
     from refsys.training.checkpoint import latest, load_weights
+    from refsys.training.stages import STAGES
 
     try:
         import gemmi  # noqa: F401

@@ -48,9 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.errors import UsageError
     from bench.learning import RECORD, learning_record
     from bench.records.record_file import write_alone
-    from refsys.config import preset
     from refsys.data.store.store import Store
-    from refsys.run_config import RunConfig
+    from refsys.run_config import run_config
     from refsys.training.log import LOG
     from refsys.training.train import train
 
@@ -58,20 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"--steps {arguments.steps}: fewer than two passes over {arguments.draws} draws"
         )
-    model = preset(arguments.preset)
-    config = RunConfig(
+    config = run_config(
         preset=arguments.preset,
-        model="alphafold3",
-        entries=(arguments.entry,),
-        tokens=arguments.tokens or model.tokens,
-        alignment_rows=model.alignment_rows,
+        entry=arguments.entry,
+        tokens=arguments.tokens or 0,
         samples=arguments.samples,
+        cycles=1,
+        workers=0,
         seed=arguments.seed,
         checkpointing=False,
         repeat=arguments.draws,
         learning_rate=arguments.learning_rate,
         warmup_steps=arguments.warmup_steps,
-    )
+    ).resolved()
     started = datetime.now(UTC)
     done = train(
         config,

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name}: {workload.summary}")
         for axis in workload.axes:
             choices = f"  [{', '.join(map(str, axis.choices))}]" if axis.choices else ""
-            print(f"  {axis.name:<16} {axis.meaning} (default {axis.default}){choices}")
+            print(f"  {axis.name:<16} {axis.help} (default {axis.default}){choices}")
     for name, reason in found.broken.items():
         print(f"{name}: cannot be loaded: {reason}")
     for name, sweep in sweeps.items():

@@ -16,6 +16,7 @@ _Source = TypeVar("_Source")
 
 if TYPE_CHECKING:
     from bench.records.record import Record
+    from refsys.options import Option
 
 RESULTS = Path("results")
 _LONGEST_S = 1e9
@@ -53,6 +54,30 @@ def processes(chosen: int | None, most: int) -> int:
         return min(most, usable_cores())
     except OSError:  # a sandbox that does not tell
         return 1
+
+
+def add_option(parser: argparse.ArgumentParser, leaf: "Option") -> None:
+    """Add one leaf of a configuration; the parsed value is None where nothing is chosen."""
+    from refsys.errors import ArgumentError
+
+    def parse(text: str) -> Any:
+        try:
+            return leaf.parse(text)
+        except ArgumentError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    flag = f"--{leaf.field.replace('_', '-')}"
+    default = "" if leaf.default == "" else f" (default: {leaf.default})".replace("%", "%%")
+    if isinstance(leaf.default, bool):
+        parser.add_argument(
+            flag, action=argparse.BooleanOptionalAction, default=None, help=f"{leaf.help}{default}"
+        )
+    elif leaf.many:
+        parser.add_argument(
+            flag, nargs="+", metavar=leaf.name.upper(), help=f"{leaf.help} (default: all prepared)"
+        )
+    else:
+        parser.add_argument(flag, type=parse, metavar="VALUE", help=f"{leaf.help}{default}")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:

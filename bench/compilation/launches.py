@@ -3,22 +3,18 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.compilation.offline import offline, portable, variant
 from bench.compilation.specimens import call_launches
+from refsys.config import ModelConfig
 from refsys.ops.backend import OPERATORS
 from refsys.ops.rounds import shortened
 from refsys.ops.triton_backend import COPY, PRODUCT, Launch, assume_architecture, watch_launches
-from refsys.precision import precision
-from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
-from refsys.training.step import Training
-from workloads.alphafold3 import AlphaFold3Workload
+from refsys.training.loading import SYNTHETIC
+from workloads.alphafold3 import AlphaFold3Case, AlphaFold3Workload
 from workloads.operator_arguments import CALLS
 from workloads.operators import OperatorsWorkload
-from workloads.structure_training import SYNTHETIC, model_config, training_options
-from workloads.workload import Config
 
 # One length of each kind: a multiple of every tile, of 16, of 4, an odd one; and of each kind a
 # longer one, whose sums need no parts.
@@ -32,17 +28,10 @@ _BLOCKS = 2
 class Shallow(AlphaFold3Workload):
     """The whole model with the first blocks of some stacks, which are launched like the others."""
 
-    def training(self, config: Config, seed: int, device: torch.device | None = None) -> Training:
+    def model_config(self, config: AlphaFold3Case) -> ModelConfig:
         """See `AlphaFold3Workload`."""
-        model = model_config(config)
-        blocks = {name: min(_BLOCKS, getattr(model, name)) for name in _STACKS}
-        return AlphaFold3Training(
-            replace(model, **blocks),
-            precision(str(config["precision"])),
-            stage=STAGES[str(config["stage"])],
-            samples=int(config["samples"]),
-            **training_options(config, seed, device),
-        )
+        model = super().model_config(config)
+        return replace(model, **{name: min(_BLOCKS, getattr(model, name)) for name in _STACKS})
 
 
 def step_launches(

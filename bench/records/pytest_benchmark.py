@@ -54,8 +54,8 @@ def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, An
     found = {
         "workload": {
             "name": case.workload,
-            "config": case.config,
-            "config_sha256": digest([case.workload, case.config]),
+            "config": case.axes,
+            "config_sha256": digest([case.workload, case.axes]),
             "labels": workload.labels(case.config),
             "inputs": workload.inputs(case.config, store),
             "source_sha256": provenance.foreign_sha256(type(workload).__module__),

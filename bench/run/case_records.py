@@ -79,7 +79,7 @@ class CaseRecords:
     def cell_id(self, case: Case) -> str:
         """Return the name of workload, axes, ranks and kind of device: no code, no machine."""
         kind = self.placement.descriptions(case)[0]["kind"]
-        return digest([case.workload, case.config, case.ranks, kind])
+        return digest([case.workload, case.axes, case.ranks, kind])
 
     def record(
         self,
@@ -163,7 +163,7 @@ def new_record(
         started: Moment at which the case began.
         seconds: How long it took.
         workload: Its workload.
-        config: Every axis of the workload.
+        config: Configuration of the case.
         inputs: Names of the content of its inputs.
         foreign: Hash of another package's workload; None for ours.
         ranks: How many processes worked on it.
@@ -172,6 +172,7 @@ def new_record(
         protocol: How it was measured.
         result: Status and reason, and those of the other parts that are known.
     """
+    axes = workload.values(config)
     return {
         "schema": SCHEMA,
         "run_id": uuid.uuid4().hex,
@@ -185,8 +186,8 @@ def new_record(
         "duration_s": seconds,
         "workload": {
             "name": workload.name,
-            "config": config,
-            "config_sha256": digest([workload.name, config]),
+            "config": axes,
+            "config_sha256": digest([workload.name, axes]),
             "labels": workload.labels(config),
             "inputs": dict(inputs),
             "source_sha256": foreign,
@@ -212,4 +213,4 @@ def machine_identity(
 
 
 def _config_id(case: Case) -> str:
-    return digest([case.workload, case.config])
+    return digest([case.workload, case.axes])

@@ -1,8 +1,10 @@
 """Position of a case on the axes of a sweep, for comparing it with other cases."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from workloads.workload import Config, Workload
+from refsys.options import Value
+from workloads.workload import Workload
 
 # Axis by which workloads name the implementation that runs.
 BACKEND = "backend"
@@ -39,23 +41,26 @@ class Point(NamedTuple):
         return self._replace(backend="")
 
 
-def point_of(workload: Workload, config: Config, ranks: int, replicate: int = 0) -> Point:
+def point_of(
+    workload: Workload, axes: Mapping[str, Value], ranks: int, replicate: int = 0
+) -> Point:
     """Return the position of a case.
 
     Args:
         workload: Its workload.
-        config: Its axes; what is left out has its default, as in records of earlier versions.
+        axes: Values of its axes. One that is left out has its default, as in records of earlier
+            versions.
         ranks: Number of processes.
         replicate: Number among its like.
     """
     defaults = {axis.name: axis.default for axis in workload.axes}
     usual = {BACKEND: defaults[BACKEND]} if BACKEND in defaults else {}
-    values = defaults | config | usual
-    labels = workload.labels(values)
+    values = defaults | dict(axes) | usual
+    labels = workload.labels(workload.configure(values))
     names = (str(values[name]) for name, value in defaults.items() if isinstance(value, str | bool))
     return Point(
         workload=workload.name,
-        backend=str(config.get(BACKEND, "")),
+        backend=str(axes.get(BACKEND, "")),
         kind=(str(labels.get("series", "")), str(labels.get("variant", "")), " ".join(names)),
         size=float(labels.get("tokens", 0)),
         ranks=ranks,

@@ -224,7 +224,7 @@ class Runner:
         request = {
             "parent": os.getpid(),
             "workload": case.workload,
-            "config": case.config,
+            "config": case.axes,
             "seed": case.seed,
             "device": case.device,
             "store": str(self._store.resolve()),

@@ -49,7 +49,7 @@ class Schedule:
         """
         self._cases, self._durations, self._budget = cases, durations, budget
         self._points = [
-            point_of(catalogue[case.workload], case.config, case.ranks, case.replicate)
+            point_of(catalogue[case.workload], case.axes, case.ranks, case.replicate)
             for case in cases
         ]
         self._protocols = [asdict(case.protocol) for case in cases]

@@ -44,7 +44,7 @@ from bench.errors import UsageError
 from bench.run.measure import Protocol
 from refsys.streams import Draw
 from workloads.errors import WorkloadError
-from workloads.workload import Catalogue, Config, Value, Workload
+from workloads.workload import Axes, Catalogue, Config, Value, Workload
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 _LIMITS = {
@@ -69,7 +69,8 @@ class Case:
     Attributes:
         title: One line for people.
         workload: Its workload's name.
-        config: Every axis of the workload.
+        config: Configuration, of the workload's own type.
+        axes: Value of every axis, as records and requests hold the configuration.
         device: auto, cpu or cuda.
         ranks: Number of processes that work on it together.
         replicate: Its number among its like.
@@ -80,6 +81,7 @@ class Case:
     title: str
     workload: str
     config: Config
+    axes: Axes
     device: str
     ranks: int
     replicate: int
@@ -167,13 +169,14 @@ def _sweep(
         where = f"in [[case]] {number}"
         for workload, config, ranks in _expand(block, where, catalogue, given_ranks):
             own = _changed(protocol, block.get("protocol", {}), where)
-            same = digest([workload.name, config, ranks])
+            same = digest([workload.name, workload.values(config), ranks])
             configured.setdefault(same, (workload, config, ranks, own))
     cases = [
         Case(
             title=_title(workload, config, ranks, replicate),
             workload=workload.name,
             config=config,
+            axes=workload.values(config),
             device=limits["device"],
             ranks=ranks,
             replicate=replicate,

@@ -4,13 +4,15 @@ It grows linearly with tokens where triangle attention grows with their cube.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from refsys.options import option
 from workloads.errors import WorkloadError
-from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
+from workloads.workload import Facts, Program, Setting, Value, Workload
 
 HEADS, WIDTH = 4, 64
 
@@ -35,16 +37,24 @@ class LocalAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(-2)).view_as(x_NC)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalAttentionCase:
+    """Configuration of a case; each field is an axis."""
+
+    tokens: int = option(1024, "tokens", minimum=1)
+    window: int = option(128, "tokens that attend to each other", minimum=1)
+
+
 class LocalAttentionProgram(Program):
     """Training the layer to reproduce its input."""
 
     phases = ("forward", "backward", "optimizer")
     host_phases = ()
 
-    def __init__(self, config: Config, device: torch.device | None) -> None:
+    def __init__(self, config: LocalAttentionCase, device: torch.device | None) -> None:
         with torch.device(device or torch.get_default_device()):
-            self._layer = LocalAttention(int(config["window"]))
-            self._x_NC = torch.ones(int(config["tokens"]), WIDTH)
+            self._layer = LocalAttention(config.window)
+            self._x_NC = torch.ones(config.tokens, WIDTH)
         self._optimizer = torch.optim.SGD(self._layer.parameters(), lr=0.01)
         self._loss: Tensor | None = None
 
@@ -54,7 +64,7 @@ class LocalAttentionProgram(Program):
         return self._layer
 
     def run(self, phase: str) -> None:
-        """One phase; each step is the same."""
+        """Run one phase; each step is the same."""
         if phase == "forward":
             self._loss = (self._layer(self._x_NC) - self._x_NC).square().mean()
         elif phase == "backward":
@@ -65,50 +75,47 @@ class LocalAttentionProgram(Program):
             self._optimizer.zero_grad(set_to_none=True)
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """What lives between steps."""
+        """Return the tensors that live between steps."""
         return {"parameters": list(self._layer.parameters()), "inputs": [self._x_NC]}
 
     def outcome(self) -> dict[str, float]:
-        """What a record keeps of the last step."""
+        """Return the loss of the last step, for the record."""
         return {} if self._loss is None else {"loss": float(self._loss.detach())}
 
 
-class LocalAttentionWorkload(Workload):
+class LocalAttentionWorkload(Workload[LocalAttentionCase]):
     """Cases of one layer at several sizes."""
 
     name = "local-attention"
     summary = "attention within windows, forward and backward"
-    axes = (
-        Axis(name="tokens", default=1024, meaning="tokens", minimum=1),
-        Axis(name="window", default=128, meaning="tokens that attend to each other", minimum=1),
-    )
+    configuration = LocalAttentionCase
     selections: ClassVar = {
         "exact": ({"tokens": 4096},),
         "timing": ({"tokens": 2048},),
         "quick": ({"tokens": [1024, 2048, 4096]},),
     }
 
-    def configure(self, values: Mapping[str, object]) -> Config:
-        """All axes; windows must fill the tokens."""
+    def configure(self, values: Mapping[str, object]) -> LocalAttentionCase:
+        """Return the configuration of a case; windows must fill the tokens."""
         config = super().configure(values)
-        if int(config["tokens"]) % int(config["window"]):
+        if config.tokens % config.window:
             raise WorkloadError(
-                f"tokens={config['tokens']} is not a multiple of window={config['window']}"
+                f"tokens={config.tokens} is not a multiple of window={config.window}"
             )
         return config
 
-    def labels(self, config: Config) -> dict[str, Value]:
-        """Reports draw one line for each window, against tokens."""
+    def labels(self, config: LocalAttentionCase) -> dict[str, Value]:
+        """Return labels: reports plot one line for each window, against tokens."""
         return {
-            "tokens": config["tokens"],
+            "tokens": config.tokens,
             "series": self.name,
-            "variant": f"window={config['window']}",
+            "variant": f"window={config.window}",
             "synthetic": True,
         }
 
-    def facts(self, config: Config) -> Facts:
-        """Two linear layers, and two products within each window."""
-        tokens, window = int(config["tokens"]), int(config["window"])
+    def facts(self, config: LocalAttentionCase) -> Facts:
+        """Return the costs of two linear layers and two products within each window."""
+        tokens, window = config.tokens, config.window
         parameters = 4 * WIDTH * WIDTH + 4 * WIDTH
         linear, attention = 8 * tokens * WIDTH * WIDTH, 4 * tokens * window * WIDTH
         return Facts(
@@ -121,10 +128,10 @@ class LocalAttentionWorkload(Workload):
             minimum_bytes=4 * (4 * parameters + tokens * WIDTH),
         )
 
-    def build(self, config: Config, setting: Setting) -> Program:
-        """On a real device."""
+    def build(self, config: LocalAttentionCase, setting: Setting) -> Program:
+        """Return the program on a real device."""
         return LocalAttentionProgram(config, setting.device)
 
-    def build_abstract(self, config: Config) -> Program:
-        """For shapes alone: called under a fake tensor mode."""
+    def build_abstract(self, config: LocalAttentionCase) -> Program:
+        """Return the program for shapes alone; called under a fake tensor mode."""
         return LocalAttentionProgram(config, None)

@@ -1,19 +1,18 @@
-"""The training step of AlphaFold 3 (section 3.7 and 5 of its supplement).
+"""Training step of AlphaFold 3 (sections 3.7 and 5 of its supplement).
 
-Trunk; a rollout; labels permuted to it, on the host; then judgement of the rollout, many noised
-copies denoised at once, and all losses.
+The phases: trunk; rollout; permutation of the labels to it, on the host; then the confidence head
+on the rollout, all diffusion samples denoised at once, and all losses.
 
 Shape suffixes: B batch, D diffusion samples, A atoms.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
-from refsys.errors import ArgumentError
 from refsys.losses.confidence import confidence_loss, confidence_losses
 from refsys.losses.diffusion import DiffusionLossConfig, diffusion_loss
 from refsys.losses.trunk import distogram_loss
@@ -22,66 +21,12 @@ from refsys.model.augmentation import augmented, noise_levels, unit_noise
 from refsys.model.context import Context
 from refsys.model.diffusion import DiffusionConditioning
 from refsys.precision import Precision
+from refsys.training.stages import Stage
 from refsys.training.step import ForwardPass, Training
-
-# Crops of small presets are multiples of this.
-_CROP_STEP = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """A stage of training.
-
-    Attributes:
-        tokens: Crop of the full model.
-        samples: Noised copies of each example, of the full model.
-        bond: Weight of the ligand bonds in the diffusion loss.
-        pae: Weight of the aligned error in the confidence loss.
-        smooth_lddt: Weight of smooth-LDDT in the diffusion loss.
-        confidence: Weight of the confidence loss.
-        diffusion: Weight of the diffusion loss.
-        distogram: Weight of the distogram loss.
-    """
-
-    tokens: int
-    samples: int
-    bond: float = 0.0
-    pae: float = 0.0
-    smooth_lddt: float = 1.0
-    confidence: float = 1e-4
-    diffusion: float = 4.0
-    distogram: float = 0.03
-
-    def crop(self, model: ModelConfig) -> int:
-        """Crop of a preset: its own in the first stage, longer in the same measure later."""
-        return max(_CROP_STEP, model.tokens * self.tokens // 384 // _CROP_STEP * _CROP_STEP)
-
-    def copies(self, model: ModelConfig) -> int:
-        """Noised copies of each example of a preset."""
-        return max(1, model.samples * self.samples // 48)
-
-
-STAGES = {
-    "initial": Stage(tokens=384, samples=48),
-    "fine_tuning_1": Stage(tokens=640, samples=32, bond=1.0),
-    "fine_tuning_2": Stage(tokens=768, samples=32, bond=1.0),
-    "fine_tuning_3": Stage(tokens=768, samples=32, pae=1.0),
-}
-
-
-def stage(name: str) -> Stage:
-    """The stage of that name.
-
-    Raises:
-        ArgumentError: there is none.
-    """
-    if name not in STAGES:
-        raise ArgumentError(f"stage={name!r} does not exist; choose one of {', '.join(STAGES)}")
-    return STAGES[name]
 
 
 class AlphaFold3Training(Training):
-    """The whole model in training."""
+    """The full model in training."""
 
     forward_phases = ("trunk", "rollout", "permutation", "diffusion")
     host_phases = ("permutation",)
@@ -99,10 +44,10 @@ class AlphaFold3Training(Training):
         """See `Training` for the other options.
 
         Args:
-            config: The preset.
-            precision: The dtype table.
+            config: Hyper-parameters of the model.
+            precision: Dtype table.
             stage: Weights of the losses.
-            samples: Noised copies of each example, which a small preset has fewer of.
+            samples: Diffusion samples of each example.
             **options: See `Training`.
         """
         super().__init__(lambda: AlphaFold3(config, precision), precision, **options)
@@ -114,7 +59,7 @@ class AlphaFold3Training(Training):
         return AlphaFold3Pass(self, batch, step)
 
     def differentiated(self, batch: Batch) -> None:
-        """See `Training`: the last cycle, and no rollout."""
+        """See `Training`; gradients flow through the last recycling iteration, not the rollout."""
         context = self.context(batch, 0)
         state = self.model.trunk(batch, context, 1)
         condition = self.model.condition(state, batch, context)
@@ -128,17 +73,17 @@ class AlphaFold3Training(Training):
         batch: Batch,
         context: Context,
     ) -> Tensor:
-        """The scalar that is minimized; its parts become `losses`.
+        """Return the scalar that is minimized, and store its parts in `losses`.
 
         Args:
-            state: The trunk's.
-            condition: What all samples share.
-            rollout_BA3: The structure that is judged, ångström.
-            batch: With the labels to compare with.
-            context: Layout and the keys of every draw.
+            state: Output of the trunk.
+            condition: Conditioning that all diffusion samples share.
+            rollout_BA3: Structure that the confidence head assesses, ångström.
+            batch: Batch with the permuted labels.
+            context: Layout and RNG keys.
         """
-        judged = self.model.judge(state, rollout_BA3, batch, context)
-        judgement = confidence_losses(judged, rollout_BA3, batch, self.precision)
+        output = self.model.judge(state, rollout_BA3, batch, context)
+        confidence = confidence_losses(output, rollout_BA3, batch, self.precision)
         noised_BDA3, sigma_BD = self.noised(batch, context)
         denoised_BDA3 = context.by_samples(
             self.model.denoise, noised_BDA3, sigma_BD, condition, batch, context, axes=(1, 1)
@@ -148,18 +93,19 @@ class AlphaFold3Training(Training):
         logits = self.model.distogram_logits(state, context)
         distogram = distogram_loss(logits, batch, context.layout, self.precision)
         loss = (
-            self.stage.confidence * confidence_loss(judgement, self.stage.pae)
+            self.stage.confidence * confidence_loss(confidence, self.stage.pae)
             + self.stage.diffusion * diffusion["diffusion"]
             + self.stage.distogram * distogram
         )
-        parts = judgement | diffusion | {"distogram": distogram}
+        parts = confidence | diffusion | {"distogram": distogram}
         self.losses = {name: part.detach() for name, part in parts.items()}
         return loss
 
     def noised(self, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
-        """Noised copies [B, D, A, 3] of the labels, each moved by itself, and their levels [B, D].
+        """Return diffusion samples [B, D, A, 3] of the labels and their noise levels [B, D].
 
-        What was not modelled lies at the label's centre.
+        Each sample has a random rigid motion of its own. Unresolved atoms are at the centre of the
+        label.
         """
         mask_BA, dtype = batch["atom_mask"], self.precision.coordinates
         truth_B1A3 = batch["atom_position"].to(dtype).unsqueeze(1)
@@ -174,10 +120,10 @@ class AlphaFold3Training(Training):
 
 
 class AlphaFold3Pass(ForwardPass):
-    """One forward pass of the whole model.
+    """Forward pass of the full model.
 
     Attributes:
-        rollout_BA3: The structure that the model made of the inputs, once it is there.
+        rollout_BA3: Structure that the model generated, once that phase has run.
     """
 
     def __init__(self, training: AlphaFold3Training, batch: Batch, step: int) -> None:
@@ -187,9 +133,15 @@ class AlphaFold3Pass(ForwardPass):
         self._condition: DiffusionConditioning | None = None
         self.rollout_BA3: Tensor | None = None
 
-    def run(self, phase: str) -> None:
+    @property
+    def phases(self) -> dict[str, Callable[[], None]]:
         """See `ForwardPass`."""
-        getattr(self, f"_{phase}")()
+        return {
+            "trunk": self._trunk,
+            "rollout": self._rollout,
+            "permutation": self._permutation,
+            "diffusion": self._diffusion,
+        }
 
     def _trunk(self) -> None:
         model, context = self._training.model, self._context

@@ -1,12 +1,12 @@
-"""One training step, in the phases that are measured.
+"""A model in training: its forward pass in phases, its gradients and its update.
 
 Nothing in `forward`, `backward` or `update` reads a value back to the host or has a shape that
-depends on data, so that a step can be traced under fake tensors and captured.
+depends on data, so that a step can be traced under fake tensors and captured. Host phases, such as
+label permutation, are separate.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,82 +22,44 @@ from refsys.model.recycling import ComponentModel
 from refsys.model.trunk import Trunk
 from refsys.parallel import Layout, SingleRank
 from refsys.precision import Precision
+from refsys.run_config import OptimizerConfig
 from refsys.streams import recycling_iterations
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OptimizerConfig:
-    """Adam and its schedule, as AlphaFold 3 is trained.
-
-    Attributes:
-        learning_rate: At the end of the warm-up.
-        warmup_steps: Steps of linear warm-up.
-        decay_every: Steps between decays.
-        decay: Factor of each decay.
-        beta_1: Decay of the first moment.
-        beta_2: Decay of the second moment.
-        epsilon: Added to the root of the second moment.
-        clip: Largest global gradient norm.
-        average: Decay of the exponential moving average of the parameters, before its bias
-            correction.
-    """
-
-    learning_rate: float = 1.8e-3
-    warmup_steps: int = 1000
-    decay_every: int = 50_000
-    decay: float = 0.95
-    beta_1: float = 0.9
-    beta_2: float = 0.95
-    epsilon: float = 1e-8
-    clip: float = 10.0
-    average: float = 0.999
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        warmup = min(1.0, (step + 1) / self.warmup_steps)
-        return self.learning_rate * warmup * self.decay ** (step // self.decay_every)
-
-    def average_weight(self, step: int) -> float:
-        """Return the weight of a step's parameters in the average after it, steps counted from 0.
-
-        With decay d, the average after step t is the mean of the parameters after steps 0 to t,
-        weighted by d^t, ..., d, 1: an exponential moving average with the bias correction of Adam,
-        in which the initial weights have no part.
-        """
-        return (1.0 - self.average) / (1.0 - self.average ** (step + 1))
-
-
-# Labels of a batch that lie best on predicted positions [B, A, 3] of a step.
+# Returns a step's batch with the labels that fit predicted positions [B, A, 3] best.
 Relabel = Callable[[Batch, Tensor, int], Batch]
 
 
 class ForwardPass(ABC):
-    """A forward pass in the phases that are measured.
+    """Forward pass of one step, phase by phase.
 
     Attributes:
-        loss: The scalar that is minimized, once all phases have run.
+        loss: Scalar that is minimized, once all phases have run.
     """
 
     loss: Tensor | None = None
 
+    @property
     @abstractmethod
-    def run(self, phase: str) -> None:
-        """Runs a phase; each runs once, in order."""
+    def phases(self) -> dict[str, Callable[[], None]]:
+        """Function of each phase, in order; each is called once.
+
+        They are not stored, since a cycle of references would keep activations alive.
+        """
 
 
 class Training(ABC):
-    """A model, its optimizer, and the phases of a step.
+    """A model, its losses and its optimizer.
 
     Attributes:
         forward_phases: Names of the phases of a forward pass.
-        host_phases: Those of them that wait for the device and work on the host.
-        model: What is trained; it names its components.
-        parameters: Those that are trained.
-        averages: Their bias-corrected exponential moving averages.
-        cycles: Recycling iterations of a step, at most.
+        host_phases: Forward phases that wait for the device and work on the host.
+        model: Model that is trained; it names its components.
+        parameters: Parameters that are trained.
+        averages: Bias-corrected exponential moving averages of the parameters.
+        cycles: Largest number of recycling iterations of a step.
         losses: Every part of the last loss, as scalars on the device.
-        relabel: Permutes labels among what cannot be told apart; they stay if None. For models
-            that predict positions.
+        relabel: Permutes labels among equivalent chains and atoms, for models that predict
+            positions; None leaves them.
     """
 
     relabel: Relabel | None = None
@@ -121,21 +83,21 @@ class Training(ABC):
         layout: Callable[[int], Layout] = SingleRank,
         device: torch.device | None = None,
     ) -> None:
-        """Builds the model; `initialize` gives it its weights.
+        """Build the model; `initialize` sets its weights.
 
         Args:
-            build: Makes the model on the default device.
-            precision: The dtype table.
+            build: Function that builds the model on the default device.
+            precision: Dtype table.
             seed: Seed of initialization, dropout and noise.
             cycles: Recycling iterations of a step.
-            draw_cycles: Whether each step draws its own number of them, from 1 to `cycles`, the
-                same on all ranks.
+            draw_cycles: Whether each step samples its number of recycling iterations, from 1 to
+                `cycles`, the same on all ranks.
             checkpointing: Whether blocks recompute their activations in the backward pass.
             dropout: Whether dropout is on.
-            chunks: How much of a large intermediate is made at once; all of it if None.
+            chunks: Part of a large intermediate that is computed at once; all of it if None.
             optimizer: Adam and its schedule.
-            layout: Makes the layout of a batch from its number of tokens.
-            device: Where it all lives; the default device if None.
+            layout: Function from the number of tokens of a batch to its layout.
+            device: Device of the model; the default device if None.
         """
         self.precision = precision
         self.seed = seed
@@ -172,19 +134,19 @@ class Training(ABC):
             average.copy_(parameter)
 
     def optimizer_tensors(self) -> list[Tensor]:
-        """The averages, and the moments and step counts that exist so far."""
+        """Return the averages, and the moments and step counts that exist so far."""
         values = [value for state in self.optimizer.state.values() for value in state.values()]
         return [*self.averages, *(value for value in values if isinstance(value, Tensor))]
 
     def materialize_moments(self) -> None:
-        """Creates the optimizer's state ahead of the first step: for simulation alone."""
+        """Create the optimizer's state ahead of the first step, for tracing and restoring."""
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def context(self, batch: Batch, step: int) -> Context:
-        """What a forward pass of this step needs beside the batch."""
+        """Return the context of a step's forward pass: layout, RNG keys, memory options."""
         return Context(
             layout=self.layout(batch.sizes["token"]),
             seed=self.seed if self.dropout else None,
@@ -195,34 +157,34 @@ class Training(ABC):
         )
 
     def cycles_of(self, step: int) -> int:
-        """Recycling iterations of a step."""
+        """Return the number of recycling iterations of a step."""
         if not self.draw_cycles:
             return self.cycles
         return recycling_iterations(self.seed, self.cycles, step)
 
     @abstractmethod
     def begin(self, batch: Batch, step: int) -> ForwardPass:
-        """A forward pass of which no phase has run."""
+        """Return a forward pass of which no phase has run."""
 
     def forward(self, batch: Batch, step: int) -> Tensor:
-        """The scalar loss of a batch: all phases but those of the host."""
-        passing = self.begin(batch, step)
-        for phase in self.forward_phases:
-            if phase not in self.host_phases:
-                passing.run(phase)
-        assert passing.loss is not None, "the last phase makes the loss"
-        return passing.loss
+        """Return the scalar loss of a batch, from all phases but those of the host."""
+        forward_pass = self.begin(batch, step)
+        for name, run in forward_pass.phases.items():
+            if name not in self.host_phases:
+                run()
+        assert forward_pass.loss is not None, "the last phase computes the loss"
+        return forward_pass.loss
 
     def is_differentiated(self) -> bool:
-        """Whether gradients flow through all of a forward pass."""
+        """Return whether gradients flow through all of a forward pass."""
         return False
 
     @abstractmethod
     def differentiated(self, batch: Batch) -> None:
-        """The part of a forward pass that gradients flow through: for counting alone."""
+        """Run the part of a forward pass that gradients flow through, for counting alone."""
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of every trained parameter."""
+        """Compute the gradient of every trained parameter."""
         loss.backward()
 
     def update(self, step: int) -> Tensor:
@@ -261,7 +223,7 @@ class TrunkTraining(Training):
         return self.cycles == 1
 
     def differentiated(self, batch: Batch) -> None:
-        """See `Training`: of the cycles, the last."""
+        """See `Training`; gradients flow through the last recycling iteration."""
         self.model(batch, self.context(batch, 0), 1)
 
 
@@ -269,8 +231,11 @@ class _TrunkPass(ForwardPass):
     def __init__(self, training: TrunkTraining, batch: Batch, step: int) -> None:
         self._training, self._batch, self._step = training, batch, step
 
-    def run(self, phase: str) -> None:
-        del phase
+    @property
+    def phases(self) -> dict[str, Callable[[], None]]:
+        return {"forward": self._forward}
+
+    def _forward(self) -> None:
         training, batch = self._training, self._batch
         context = training.context(batch, self._step)
         output = training.model(batch, context, training.cycles_of(self._step))

@@ -1,33 +1,40 @@
-"""The training loop: deterministic, resumable at any step.
+"""Training loop: deterministic, and resumable at any step.
 
 A run is a function of its `RunConfig`. It writes ``log.jsonl``, a line a step, and checkpoints; a
-stopped or killed run goes on from its last checkpoint with the same bits that it would have had.
+stopped or killed run continues from its last checkpoint with the same bits that it would have had.
+With several ranks, started by `torchrun`, the first one writes.
 """
 
 import math
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import asdict
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
 
-from refsys.config import preset
 from refsys.data.store.store import Store
-from refsys.errors import ArgumentError, DivergedError
-from refsys.precision import precision
-from refsys.run_config import TRUNK, WHOLE, RunConfig
-from refsys.training.alphafold3_step import AlphaFold3Training, stage
-from refsys.training.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
-from refsys.training.loading import Loading, batches, examples_of
+from refsys.errors import DivergedError
+from refsys.parallel.mesh import RunRanks, join
+from refsys.run_config import RunConfig
+from refsys.training.build import build_trainer, build_training, initialize
+from refsys.training.checkpoint import CHECKPOINTS, checkpoints, restore, save
+from refsys.training.loading import Batches
 from refsys.training.log import Step, open_log
-from refsys.training.step import OptimizerConfig, Training, TrunkTraining
 from refsys.training.stopwatch import PhaseTimer, phase_timer
+from refsys.training.trainer import Trainer
+
+
+class _Share(NamedTuple):
+    """A rank's part of a step's log line, and whether the rank was asked to stop."""
+
+    drawn: list[str]
+    substituted: list[str]
+    digest: str
+    stop: bool
 
 
 def train(
@@ -36,154 +43,130 @@ def train(
     folder: Path,
     *,
     steps: int,
-    workers: int = 0,
     device: torch.device | None = None,
     checkpoint_every: int = 100,
     on_step: Callable[[Step], None] = lambda step: None,
     on_phase: Callable[[int, str], None] = lambda step, phase: None,
 ) -> int:
-    """Train until `steps` steps are done, going on from what `folder` holds.
+    """Train until `steps` steps are done, continuing from the last checkpoint in `folder`.
 
-    SIGINT and SIGTERM stop it after the step in flight, with a checkpoint.
+    SIGINT and SIGTERM stop it after the step in progress, with a checkpoint.
 
     Args:
-        config: Model, inputs and schedule.
+        config: Model, inputs, schedule and ranks.
         store: Prepared inputs.
-        folder: Log and checkpoints.
+        folder: Folder of the log and the checkpoints, which all ranks share.
         steps: Steps to have done at the end, earlier runs included.
-        workers: Loader processes; 0 loads in this one. It changes no bit of the result.
         device: Device to train on; the CPU if None.
         checkpoint_every: Steps between checkpoints.
-        on_step: Called after each step.
+        on_step: Called on the first rank after each step.
         on_phase: Called before each phase but the loading with the step and the phase's name.
 
     Returns:
         The number of steps that are done.
 
     Raises:
-        ArgumentError: the model or the stage does not exist.
+        ArgumentError: another number of ranks was started than the configuration has, or the
+            examples of a step cannot be divided among them.
         CheckpointError: the folder holds another run, cannot be written, or the checkpoint to start
             from cannot be used.
         DataError: an entry is not prepared.
         DivergedError: a loss or a gradient norm is not finite; checkpoints before it are intact.
     """
-    device = device or torch.device("cpu")
-    training = _training(config, device)
-    examples = examples_of(config, store)
-    if config.model == WHOLE:
-        training.relabel = examples.relabelled
-    run = asdict(config) | {"inputs": examples.records()}
-    found = checkpoints(folder / CHECKPOINTS)
-    done = restore(found[-1], training, run) if found else 0
-    if not found:
-        _initialize(training, config)
-    left = range(done, steps)
+    config, device = config.resolved(), device or torch.device("cpu")
+    ranks = join(config.parallel, device)
+    training = build_training(config, device)
+    previous = checkpoints(folder / CHECKPOINTS)
+    # Another rank may write its first checkpoint as soon as it is past this.
+    ranks.barrier()
+    batches = Batches(config, store, device, rank=ranks.data_rank)
+    records = batches.examples.records() if batches.examples else {}
+    run = config.identity() | {"inputs": records}
+    if previous:
+        done = restore(previous[-1], training, run)
+    else:
+        done = 0
+        initialize(training, config)
+    batches.steps = range(done, steps)
+    trainer = build_trainer(config, training, batches, ranks, done=done)
     timer = phase_timer(device)
-    with (
-        _deterministic(),
-        _stop_signal() as stopped,
-        open_log(folder, done) as write,
-        closing(batches(examples, config, left, workers, device)) as loadings,
-    ):
+    log = open_log(folder, done) if ranks.is_first else nullcontext(lambda step: None)
+    with _deterministic(), _stop_signal() as stopped, log as write, closing(batches):
         saved = done
-        for loading in loadings:
-            draws = config.draws_of(done)
-            examples.remember(draws, loading.loaded.drawn, loading.sent.host)
-            step = _step(training, loading, done, draws, timer, on_phase)
+        while done < steps:
+            step, stop = _step(trainer, ranks, timer, stopped, on_phase)
             _check_finite(step, saved)
             done += 1
             write(step)
-            on_step(step)
-            if done % checkpoint_every == 0 or done == steps or stopped():
-                save(folder / CHECKPOINTS, training, done, run)
+            if ranks.is_first:
+                on_step(step)
+            # Several ranks have agreed; one rank stops for what arrived since.
+            stop = stop or (ranks.count == 1 and stopped())
+            if done % checkpoint_every == 0 or done == steps or stop:
+                if ranks.is_first:
+                    save(folder / CHECKPOINTS, training, done, run)
                 saved = done
-            if stopped():
+            if stop:
                 break
-        if saved != done:
-            save(folder / CHECKPOINTS, training, done, run)
+        ranks.barrier()
     return done
 
 
-def _training(config: RunConfig, device: torch.device) -> Training:
-    model, table = preset(config.preset), precision(config.precision)
-    options: dict[str, Any] = {
-        "seed": config.seed,
-        "cycles": config.cycles,
-        "draw_cycles": True,
-        "checkpointing": config.checkpointing,
-        "optimizer": OptimizerConfig(
-            learning_rate=config.learning_rate, warmup_steps=config.warmup_steps
-        ),
-        "device": device,
-    }
-    if config.model == TRUNK:
-        return TrunkTraining(model, table, **options)
-    if config.model != WHOLE:
-        raise ArgumentError(f"model={config.model!r} does not exist; choose {TRUNK} or {WHOLE}")
-    weights = stage(config.stage)
-    samples = config.samples or weights.copies(model)
-    return AlphaFold3Training(model, table, stage=weights, samples=samples, **options)
-
-
-def _initialize(training: Training, config: RunConfig) -> None:
-    if config.start:
-        load_weights(Path(config.start), training, averaged=False)
-    else:
-        training.initialize()
-
-
 def _step(
-    training: Training,
-    loading: Loading,
-    step: int,
-    draws: int,
+    trainer: Trainer,
+    ranks: RunRanks,
     timer: PhaseTimer,
+    stopped: Callable[[], bool],
     on_phase: Callable[[int, str], None],
-) -> Step:
-    """Run a step; the host waits for the device once, at the end.
+) -> tuple[Step, bool]:
+    """Run a step; return its log line and whether any rank was asked to stop.
 
-    A phase that works on the host (`Training.host_phases`) waits for what it reads, beside that.
+    The host waits for the device once, at the end. A phase of the host waits for what it reads,
+    beside that.
     """
-    loaded, sent, waited = loading
-    batch = sent.arrived()
-
-    def phase(name: str) -> AbstractContextManager[None]:
-        on_phase(step, name)
-        return timer.phase(name)
-
-    passing = training.begin(batch, draws)
-    for name in training.forward_phases:
-        with phase(name):
-            passing.run(name)
-    loss = passing.loss
-    assert loss is not None, "the last phase makes the loss"
-    with phase("backward"):
-        training.backward(loss)
-    with phase("optimizer"):
-        norm = training.update(step)
-        scalars = _on_host(loss, norm, *training.losses.values())
-    # The wait: before it, the scalars may not be there.
+    training = trainer.training
+    scalars = torch.empty(0)
+    for name, run in trainer.phases.items():
+        if name == "data":
+            run()
+            continue
+        on_phase(trainer.step, name)
+        with timer.phase(name):
+            run()
+            if name == "optimizer":
+                # Copying to the host without blocking needs pinned memory as its target.
+                scalars = ranks.mean(trainer.scalars()).to("cpu", non_blocking=True)
+    # The wait: before it, the scalars may not have arrived.
     seconds = timer.read()
-    total, gradient_norm, *parts = scalars.tolist()
-    return Step(
-        step=step,
-        loss=total,
+    loading = trainer.loading
+    assert loading is not None, "the data phase has run"
+    shares = ranks.gathered(_share(trainer, stopped()))
+    loss, gradient_norm, *parts = scalars.tolist()
+    step = Step(
+        step=trainer.step,
+        loss=loss,
         losses=dict(zip(training.losses, parts, strict=True)),
-        cycles=training.cycles_of(draws),
-        drawn=[place.name for place in loaded.drawn],
-        substituted=[reason for place in loaded.drawn for reason in place.substituted],
-        batch=loaded.digest,
+        cycles=training.cycles_of(trainer.sampled_step),
+        drawn=[name for share in shares for name in share.drawn],
+        substituted=[reason for share in shares for reason in share.substituted],
+        batch=" ".join(share.digest for share in shares),
         gradient_norm=gradient_norm,
-        learning_rate=training.schedule.rate(step),
-        seconds={"data": waited} | seconds,
+        learning_rate=training.schedule.rate(trainer.step),
+        seconds={"data": loading.waited} | seconds,
     )
+    return step, any(share.stop for share in shares)
 
 
-def _on_host(*scalars: Tensor) -> Tensor:
-    """Return scalars as one float64 tensor on the host, into which the device may still write."""
-    together = torch.stack([scalar.detach().double() for scalar in scalars])
-    # To the host without blocking is to pinned memory.
-    return together.to("cpu", non_blocking=True)
+def _share(trainer: Trainer, stop: bool) -> _Share:
+    assert trainer.loading is not None, "the data phase has run"
+    loaded = trainer.loading.loaded
+    assert loaded is not None, "a placeholder is traced, not trained on"
+    return _Share(
+        drawn=[example.name for example in loaded.drawn],
+        substituted=[reason for example in loaded.drawn for reason in example.substituted],
+        digest=loaded.digest,
+        stop=stop,
+    )
 
 
 def _check_finite(step: Step, saved: int) -> None:
@@ -198,7 +181,7 @@ def _check_finite(step: Step, saved: int) -> None:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Ask torch for the deterministic form of every operator."""
-    # What cuBLAS needs to be deterministic; read when its first handle is made.
+    # cuBLAS needs it to be deterministic, and reads it when its first handle is created.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     memory = cast(Any, torch.utils.deterministic)
@@ -214,12 +197,12 @@ def _deterministic() -> Iterator[None]:
 
 @contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether SIGINT or SIGTERM has come."""
-    came: list[int] = []
+    """Yield a function that returns whether SIGINT or SIGTERM has arrived."""
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
-        came.append(number)
+        received.append(number)
 
     try:
         before: dict[int, Any] = {
@@ -228,7 +211,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread
         before = {}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

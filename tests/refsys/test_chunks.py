@@ -21,7 +21,8 @@ from refsys.model.alphafold3 import TrunkState
 from refsys.model.chunks import Chunks, in_chunks
 from refsys.parallel import SingleRank
 from refsys.precision import PRECISIONS
-from refsys.training.alphafold3_step import STAGES, AlphaFold3Training, Stage
+from refsys.training.alphafold3_step import AlphaFold3Training
+from refsys.training.stages import STAGES, Stage
 from workloads.catalogue import catalogue
 from workloads.workload import Program, Setting
 

@@ -20,8 +20,9 @@ from refsys.errors import DataError
 from refsys.fold import FoldConfig, expected_lddt, fold, predicted_tm_score
 from refsys.model.diffusion import SamplerConfig
 from refsys.precision import precision
-from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.checkpoint import CHECKPOINTS, save
+from refsys.training.stages import STAGES
 
 CPU = torch.device("cpu")
 FEW = "--steps 4 --samples 3 --cycles 1 --alignment-rows 4 --device cpu"

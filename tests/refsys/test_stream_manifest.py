@@ -11,7 +11,7 @@ from refsys.data.batches.construction import ExampleSpec
 from refsys.data.batches.examples import Examples
 from refsys.data.batches.sampling import EPOCHS
 from refsys.data.batches.synthetic import synthetic_batch
-from refsys.run_config import RunConfig
+from refsys.run_config import run_config
 from refsys.stream_manifest import STREAMS, stream_of
 from refsys.training.train import train
 
@@ -42,7 +42,7 @@ def drawn(store, tmp_path_factory):
         # Orders of epochs are kept: this one no other test has.
         _ = Examples(store, ["8vkf"], replace(spec, sampling=EPOCHS, seed=987))[0]
         synthetic_batch(spec, 0)
-        config = RunConfig(
+        config = run_config(
             preset="tiny", model="alphafold3", entries=("8vkf",), tokens=16, alignment_rows=4
         )
         train(config, store, tmp_path_factory.mktemp("run"), steps=1)

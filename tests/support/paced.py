@@ -13,11 +13,13 @@ SOURCE = '''
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import workloads
 from workloads.errors import UnsupportedError
-from workloads.workload import Axis, Facts, Program, Workload
+from refsys.options import option
+from workloads.workload import Facts, Program, Workload
 
 
 class Paced(Program):
@@ -30,10 +32,15 @@ class Paced(Program):
         time.sleep(self.seconds[phase])
 
 
+@dataclass(frozen=True, kw_only=True)
+class PacedCase:
+    operator: str = option("same", "which", titled=True)
+
+
 class PacedWorkload(Workload):
     name = "paced"
     summary = "sleeps"
-    axes = (Axis(name="operator", default="same", meaning="which", titled=True),)
+    configuration = PacedCase
     selections = {"timing": ({"operator": ["same", "slower", "broken", "nowhere", "new"]},)}
 
     def facts(self, config):
@@ -47,7 +54,7 @@ class PacedWorkload(Workload):
 
     def build(self, config, setting):
         table = json.loads((Path(workloads.__path__[0]) / "pace.json").read_text())
-        found = table.get(config["operator"], "there is no such operator")
+        found = table.get(config.operator, "there is no such operator")
         if found == "die":
             print("I give up", flush=True)
             os._exit(7)

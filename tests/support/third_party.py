@@ -6,12 +6,14 @@ SOURCE = '''
 """Workloads that behave as told."""
 
 import os, signal, sys, time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from workloads.workload import Axis, Facts, Program, Workload
+from refsys.options import option
+from workloads.workload import Facts, Program, Workload
 from workloads.errors import UnsupportedError
 
 
@@ -35,20 +37,23 @@ class Toy(Program):
         return {"loss": float("nan") if self.behaviour == "nan" else 1.5}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToyCase:
+    tokens: int = option(8, "width", minimum=1)
+    behaviour: str = option("good", "behaviour of the program")
+
+
 class ToyWorkload(Workload):
     name = "toy"
     summary = "a layer, or a misbehaviour"
     data_parallel = True
-    axes = (
-        Axis(name="tokens", default=8, meaning="width", minimum=1),
-        Axis(name="behaviour", default="good", meaning="what it does"),
-    )
+    configuration = ToyCase
 
     def labels(self, config):
-        return {"tokens": config["tokens"], "series": "toy", "variant": config["behaviour"]}
+        return {"tokens": config.tokens, "series": "toy", "variant": config.behaviour}
 
     def facts(self, config):
-        n = config["tokens"]
+        n = config.tokens
         return Facts(
             parameters=n * n + n, components={"layer": n * n + n}, forward_flops=2 * n * n,
             forward_flops_by_component={"layer": 2 * n * n}, step_flops=6 * n * n,
@@ -56,10 +61,10 @@ class ToyWorkload(Workload):
         )
 
     def build_abstract(self, config):
-        return Toy(config["tokens"], "good")
+        return Toy(config.tokens, "good")
 
     def build(self, config, setting):
-        behaviour = config["behaviour"]
+        behaviour = config.behaviour
         behaviour, _, rank = behaviour.partition(" on rank ")
         if rank and int(rank) != setting.rank:
             behaviour = "wait for the others"
@@ -105,7 +110,7 @@ class ToyWorkload(Workload):
         elif behaviour in GARBAGE:
             Path(f"{sys.argv[2]}.{setting.rank}").write_text(GARBAGE[behaviour])
             os._exit(0)
-        return Toy(config["tokens"], behaviour)
+        return Toy(config.tokens, behaviour)
 
 
 GARBAGE = {

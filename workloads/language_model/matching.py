@@ -105,7 +105,8 @@ def kept(what: str, workload: Workload, config: Config, compute: Callable[[], in
         config: The case's configuration.
         compute: Makes it.
     """
-    name = json.dumps([what, workload.name, config, torch.__version__, _sources()], sort_keys=True)
+    values = workload.values(config)
+    name = json.dumps([what, workload.name, values, torch.__version__, _sources()], sort_keys=True)
     path = home() / "costs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
     with suppress(OSError, *MALFORMED):
         stored = parse_json(path.read_bytes())["value"]

@@ -31,7 +31,16 @@ class LanguageModelProgram(Program):
 
     def run(self, phase: str) -> None:
         """See `Program`."""
-        getattr(self, f"_{phase}")()
+        self._phases()[phase]()
+
+    def _phases(self) -> dict[str, Callable[[], None]]:
+        return {
+            "data": self._data,
+            "forward": self._forward,
+            "backward": self._backward,
+            "all_reduce": self._all_reduce,
+            "optimizer": self._optimizer,
+        }
 
     def _data(self) -> None:
         self._step += 1

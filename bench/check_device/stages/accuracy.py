@@ -1,6 +1,7 @@
 """Stage ``accuracy``: every operator against float64, and twice for equal bits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from bench.check_device.timing import time_operator
 from bench.records.metrics import Value, as_json
 from refsys.ops.backend import OPERATORS
 from workloads.errors import UnsupportedError
+from workloads.operators import OperatorCase
 
 T = TypeVar("T")
 
@@ -73,8 +75,8 @@ def _item(check: Check, operator: str, tokens: int, *, bits: bool) -> Item:
     return Item(title, workload.name, config, partial(measure, check, config))
 
 
-def _measure_error(check: Check, config: Mapping[str, Any]) -> Measured:
-    operator, backend = OPERATORS[str(config["operator"])], str(config["backend"])
+def _measure_error(check: Check, config: OperatorCase) -> Measured:
+    operator, backend = OPERATORS[config.operator], config.backend
     tensors, options = _arguments(check, config)
     found, precision = _in_first_dtype_served(
         lambda dtype: compare(operator, tensors, options, dtype, backend)
@@ -82,12 +84,12 @@ def _measure_error(check: Check, config: Mapping[str, Any]) -> Measured:
     exact = found.ratio <= ALLOWED
     flags = () if exact else (f"{found.worst} is not as exact as it must be",)
     ratio = Value(found.ratio, f"{_ERROR}; in {precision}", quality="counted", flags=flags)
-    timed = time_operator(check, dict(config) | {"precision": precision}, _SAMPLES)
+    timed = time_operator(check, replace(config, precision=precision), _SAMPLES)
     return _with(timed, {"error_ratio": ratio}, {"worst_result": found.worst, "dtype": precision})
 
 
-def _measure_bits(check: Check, config: Mapping[str, Any]) -> Measured:
-    operator, backend = OPERATORS[str(config["operator"])], str(config["backend"])
+def _measure_bits(check: Check, config: OperatorCase) -> Measured:
+    operator, backend = OPERATORS[config.operator], config.backend
     tensors, options = _arguments(check, config)
     upper = in_float32(options)
 
@@ -98,7 +100,7 @@ def _measure_bits(check: Check, config: Mapping[str, Any]) -> Measured:
         )
 
     numbers, precision = _in_first_dtype_served(differing)
-    timed = time_operator(check, dict(config) | {"precision": precision}, _SAMPLES)
+    timed = time_operator(check, replace(config, precision=precision), _SAMPLES)
     value = Value(numbers, _BITS, n=2, quality="counted")
     return _with(timed, {"differing_numbers": value}, {"dtype": precision})
 
@@ -119,11 +121,11 @@ def _in_first_dtype_served(run: Callable[[torch.dtype], T]) -> tuple[T, str]:
         raise UnsupportedError(str(error)) from None
 
 
-def _arguments(check: Check, config: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def _arguments(check: Check, config: OperatorCase) -> tuple[list[Any], dict[str, Any]]:
     return draw_arguments(
-        str(config["operator"]),
-        str(config["preset"]),
-        int(config["tokens"]),
+        config.operator,
+        config.preset,
+        config.tokens,
         check.device.torch_device,
     )
 

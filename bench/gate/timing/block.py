@@ -144,7 +144,7 @@ def _build(team: Team, case: Case, store: Path, pace: Pace) -> Failed | None:
     """Builds a case in all processes at once; why it cannot be timed, or None."""
     request = {
         "workload": case.workload,
-        "config": case.config,
+        "config": case.axes,
         "device": case.device,
         "store": str(store.resolve()),
         "seed": case.seed,

@@ -11,7 +11,8 @@ from support.trunks import CONFIG, FLOAT64, random_batch, randomize
 from refsys.data.batches.construction import ExampleSpec
 from refsys.data.batches.examples import Examples
 from refsys.data.batches.labels import symmetries_of
-from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+from refsys.training.alphafold3_step import AlphaFold3Training
+from refsys.training.stages import STAGES
 
 
 class Exchanged(Mapping):
@@ -110,7 +111,7 @@ def test_phases_in_turn_are_the_whole_forward_pass(batch):
     passing = made.begin(batch, 4)
     for phase in made.forward_phases:
         assert passing.loss is None
-        passing.run(phase)
+        passing.phases[phase]()
     assert torch.equal(passing.loss, made.forward(batch, 4))
     assert passing.rollout_BA3.shape == batch["atom_position"].shape
 
@@ -127,7 +128,7 @@ def test_labels_are_permuted_to_the_rollout_between_them(batch):
     made.relabel = relabel
     passing = made.begin(batch, 4)
     for phase in made.forward_phases:
-        passing.run(phase)
+        passing.phases[phase]()
     assert calls == [(False, 4)]
     # All labels are shifted alike: every loss is invariant, but for rounding.
     torch.testing.assert_close(passing.loss, plain, rtol=1e-9, atol=0)

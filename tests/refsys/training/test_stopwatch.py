@@ -7,11 +7,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import refsys.training.train
-from refsys.run_config import RunConfig
+from refsys.options import changed
+from refsys.run_config import run_config
 from refsys.training.stopwatch import EventTimer, HostTimer, phase_timer
 from refsys.training.train import train
 
-CONFIG = RunConfig(
+CONFIG = run_config(
+    model="trunk",
     preset="tiny",
     entries=("1ubq", "8vkf"),
     tokens=24,
@@ -152,7 +154,7 @@ def test_a_step_waits_once_and_has_the_same_bits(store, tmp_path, stream, reads,
 @pytest.mark.bits
 def test_the_full_model_waits_for_its_host_phase_alone(store, tmp_path, stream, reads, monkeypatch):
     """The permutation of labels reads the rollout; no other phase reads anything."""
-    config = replace(CONFIG, model="alphafold3", tokens=16, samples=1, crop="spatial")
+    config = changed(CONFIG, model="alphafold3", tokens=16, samples=1, crop="spatial")
     by_phase, timer = {}, EventTimer(CUDA)
 
     def on_phase(step, name):

@@ -1,6 +1,5 @@
 """Training: bit-identical over runs, workers, stops and kills; checkpoints that can be trusted."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -19,15 +18,16 @@ import torch
 from bench.cli import main
 from refsys.data.batches.examples import Examples
 from refsys.errors import CheckpointError, DataError, DivergedError
-from refsys.run_config import RunConfig
+from refsys.options import changed
+from refsys.run_config import OptimizerConfig, run_config
 from refsys.training.checkpoint import checkpoints
-from refsys.training.loading import examples_of, load
+from refsys.training.loading import load, open_examples
 from refsys.training.log import logged
-from refsys.training.step import OptimizerConfig
 from refsys.training.train import train
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIG = RunConfig(
+CONFIG = run_config(
+    model="trunk",
     preset="tiny",
     entries=("1ubq", "8vkf"),
     tokens=24,
@@ -35,6 +35,7 @@ CONFIG = RunConfig(
     learning_rate=5e-3,
     warmup_steps=10,
     cycles=2,
+    workers=0,
 )
 STEPS = 50
 
@@ -67,7 +68,7 @@ def test_it_learns(reference):
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_the_same_bits_again_for_any_number_of_workers(store, tmp_path, reference, workers):
-    train(CONFIG, store, tmp_path, steps=STEPS, workers=workers)
+    train(changed(CONFIG, workers=workers), store, tmp_path, steps=STEPS)
     assert losses(tmp_path) == reference
 
 
@@ -75,7 +76,8 @@ def test_the_same_bits_again_for_any_number_of_workers(store, tmp_path, referenc
 def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
     """Every step is a stop: each of the first twelve by itself, then longer strides."""
     for number, stop in enumerate((*range(1, 13), 20, 33, 34, STEPS)):
-        assert train(CONFIG, store, tmp_path, steps=stop, workers=number % 2) == stop
+        config = changed(CONFIG, workers=number % 2)
+        assert train(config, store, tmp_path, steps=stop) == stop
     assert losses(tmp_path) == reference
 
 
@@ -121,7 +123,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(store, tmp_path, refere
 def run(store, tmp_path_factory):
     """A run of six steps."""
     folder = tmp_path_factory.mktemp("run")
-    train(CONFIG, store, folder, steps=6, workers=1)
+    train(changed(CONFIG, workers=1), store, folder, steps=6)
     return folder
 
 
@@ -132,7 +134,7 @@ class TestReplay:
     )
 
     def test_every_batch_of_the_log_is_made_again(self, run, store):
-        examples = examples_of(CONFIG, store)
+        examples = open_examples(CONFIG, store)
         for step in (5, 0, 3, 1, 2, 4):
             found, line = load(examples, CONFIG, step), logged(run, step)
             assert found.digest == line["batch"] == examples[step].digest()
@@ -140,7 +142,7 @@ class TestReplay:
             assert not line["substituted"]
 
     def test_the_digest_is_of_every_value_and_shape(self, store):
-        batch = examples_of(CONFIG, store)[0]
+        batch = open_examples(CONFIG, store)[0]
         other = batch["deletions"].clone()
         other[0, -1, -1] += 1
         changed = batch.replaced(deletions=other)
@@ -175,8 +177,10 @@ class Sleeping:
     """A device that is at work for 50 ms a step."""
 
     forward_phases = ("forward",)
+    host_phases = ()
     losses: ClassVar = {}
     loss = torch.zeros(())
+    relabel = None
     schedule = SimpleNamespace(rate=lambda step: 1e-3)
 
     def initialize(self):
@@ -186,8 +190,9 @@ class Sleeping:
         assert batch["alignment"].shape[2:] == (1024, 384)
         return self
 
-    def run(self, phase):
-        time.sleep(0.05)
+    @property
+    def phases(self):
+        return {"forward": lambda: time.sleep(0.05)}
 
     def backward(self, loss):
         pass
@@ -201,19 +206,18 @@ class Sleeping:
 
 def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store, tmp_path, monkeypatch):
     """At the crop and depth of training; on shared cores, in one undisturbed window of three."""
-    config = RunConfig(
+    config = run_config(
         preset="full",
-        model="alphafold3",
         entries=("8vkf",),
         tokens=384,
         alignment_rows=1024,
         cycles=4,
         bucketed=False,
     )
-    monkeypatch.setattr("refsys.training.train._training", lambda config, device: Sleeping())
+    monkeypatch.setattr("refsys.training.train.build_training", lambda config, device: Sleeping())
     monkeypatch.setattr("refsys.training.train.save", lambda *arguments: None)
     steps = []
-    train(config, store, tmp_path, steps=66, workers=1, on_step=steps.append)
+    train(config, store, tmp_path, steps=66, on_step=steps.append)
     shares = []
     for first in (6, 26, 46):
         part = [step.seconds for step in steps[first : first + 20]]
@@ -242,7 +246,7 @@ class TestCheckpoints:
         assert [path.name for path in found] == ["step-000000003", "step-000000004"]
 
     def test_another_run_is_refused(self, folder, store):
-        other = dataclasses.replace(CONFIG, seed=1, cycles=1)
+        other = changed(CONFIG, seed=1, cycles=1)
         with pytest.raises(CheckpointError, match="of a run with another cycles, seed"):
             train(other, store, folder, steps=5)
 
@@ -285,7 +289,7 @@ class TestCheckpoints:
 
 
 def test_a_loss_that_is_not_finite_ends_it_in_one_line(store, tmp_path):
-    wild = dataclasses.replace(CONFIG, learning_rate=1e30, warmup_steps=1)
+    wild = changed(CONFIG, learning_rate=1e30, warmup_steps=1)
     with pytest.raises(DivergedError, match=r"step \d+: the .* is (nan|inf); lower"):
         train(wild, store, tmp_path, steps=STEPS, checkpoint_every=1)
     assert all(np.isfinite(losses(tmp_path)))
@@ -299,14 +303,14 @@ def test_damage_while_loading_is_one_line(store, tmp_path, monkeypatch, workers)
 
     monkeypatch.setattr(Examples, "__getitem__", damaged)
     with pytest.raises(DataError) as caught:
-        train(CONFIG, store, tmp_path, steps=2, workers=workers)
+        train(changed(CONFIG, workers=workers), store, tmp_path, steps=2)
     assert str(caught.value) == "atom_position.npy: damaged"
 
 
 def test_a_loader_that_is_killed_is_one_line(store, tmp_path, monkeypatch):
     monkeypatch.setattr(Examples, "__getitem__", lambda self, step: os.kill(os.getpid(), 9))
     with pytest.raises(DataError, match="a loader process ended") as caught:
-        train(CONFIG, store, tmp_path, steps=2, workers=1)
+        train(changed(CONFIG, workers=1), store, tmp_path, steps=2)
     assert "\n" not in str(caught.value)
 
 
@@ -323,7 +327,7 @@ def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
 
 def test_an_entry_that_is_not_prepared_is_named(store, tmp_path):
     with pytest.raises(DataError, match="9zzz is not prepared"):
-        train(dataclasses.replace(CONFIG, entries=("9zzz",)), store, tmp_path, steps=1)
+        train(changed(CONFIG, entry="9zzz"), store, tmp_path, steps=1)
 
 
 def test_the_schedule_warms_up_and_decays():

@@ -1,6 +1,5 @@
 """Training the whole model: the same bits over workers, stops and kills; stages; averages."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -15,17 +14,17 @@ import torch
 from refsys.config import preset
 from refsys.data.store.columns import open_columns, write_columns
 from refsys.errors import ArgumentError, CheckpointError
+from refsys.options import changed, values_of
 from refsys.precision import precision
-from refsys.run_config import RunConfig
-from refsys.training.alphafold3_step import STAGES, AlphaFold3Training
+from refsys.run_config import OptimizerConfig, run_config
+from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.checkpoint import checkpoints, latest, load_weights, save
-from refsys.training.step import OptimizerConfig
+from refsys.training.stages import STAGES
 from refsys.training.train import train
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIG = RunConfig(
+CONFIG = run_config(
     preset="tiny",
-    model="alphafold3",
     entries=("3en2-assembly1", "2q2k"),
     tokens=16,
     alignment_rows=4,
@@ -34,6 +33,7 @@ CONFIG = RunConfig(
     crop="interface",
     learning_rate=5e-3,
     warmup_steps=4,
+    workers=0,
 )
 STEPS = 8
 PHASES = ("trunk", "rollout", "permutation", "diffusion", "backward", "optimizer")
@@ -42,13 +42,13 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from refsys.data.store.store import Store
-from refsys.run_config import RunConfig
+from refsys.run_config import run_config
 from refsys.training.train import train
 step, phase = int(sys.argv[1]), sys.argv[2]
 def die(at, name):
     if (at, name) == (step, phase):
         os.kill(os.getpid(), 9)
-config = RunConfig(**{config!r})
+config = run_config(**{config!r})
 train(config, Store(Path(sys.argv[3])), Path(sys.argv[4]), steps={steps},
       checkpoint_every=1, on_phase=die)
 """
@@ -85,20 +85,21 @@ def test_the_log_has_every_loss_and_the_time_of_every_phase(folder):
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_the_same_bits_for_any_number_of_workers(store, tmp_path, folder, workers):
-    train(CONFIG, store, tmp_path, steps=STEPS, workers=workers)
+    train(changed(CONFIG, workers=workers), store, tmp_path, steps=STEPS)
     assert losses(tmp_path) == losses(folder)
 
 
 @pytest.mark.bits
 def test_the_same_bits_after_stopping_anywhere(store, tmp_path, folder):
     for number, stop in enumerate((1, 2, 5, STEPS)):
-        assert train(CONFIG, store, tmp_path, steps=stop, workers=number % 2) == stop
+        config = changed(CONFIG, workers=number % 2)
+        assert train(config, store, tmp_path, steps=stop) == stop
     assert losses(tmp_path) == losses(folder)
 
 
 @pytest.mark.bits
 def test_the_same_bits_after_a_kill_at_every_phase_boundary(store, tmp_path, folder):
-    script = KILLED.replace("{config!r}", repr(dataclasses.asdict(CONFIG)))
+    script = KILLED.replace("{config!r}", repr(values_of(CONFIG)))
     script = script.replace("{steps}", str(STEPS))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for step, phase in enumerate(PHASES):
@@ -132,7 +133,7 @@ class TestWeights:
 
     def test_a_stage_starts_from_the_weights_of_another(self, store, folder, tmp_path):
         start = str(latest(folder).resolve())
-        config = dataclasses.replace(CONFIG, stage="fine_tuning_1", start=start)
+        config = changed(CONFIG, stage="fine_tuning_1", start=start)
         train(config, store, tmp_path, steps=1)
         training = small_training()
         load_weights(Path(start), training, averaged=False)
@@ -220,14 +221,14 @@ def test_an_unknown_stage_or_model_is_refused(store, tmp_path):
         ({"model": "alphafold9"}, "model='alphafold9' does not exist"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            train(dataclasses.replace(CONFIG, **change), store, tmp_path, steps=1)
+            train(changed(CONFIG, **change), store, tmp_path, steps=1)
     assert not checkpoints(tmp_path / "checkpoints")
 
 
 def test_stages_have_the_papers_sizes():
     full = preset("full")
     assert [stage.crop(full) for stage in STAGES.values()] == [384, 640, 768, 768]
-    assert [stage.copies(full) for stage in STAGES.values()] == [48, 32, 32, 32]
+    assert [stage.samples_of(full) for stage in STAGES.values()] == [48, 32, 32, 32]
     assert STAGES["fine_tuning_1"].crop(preset("tiny")) == 104
 
 

@@ -1,0 +1,115 @@
+"""Building a trainer from the configuration of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refsys.batch import ALPHAFOLD3_FIELDS, TRUNK_FIELDS, Batch
+from refsys.config import ModelConfig
+from refsys.data.batches.atom_features import LIGAND_BONDS
+from refsys.data.batches.construction import BONDS_PER_TOKEN
+from refsys.model.chunks import Chunks
+from refsys.parallel.data_parallel import GradientAverage
+from refsys.parallel.mesh import RunRanks
+from refsys.precision import precision
+from refsys.run_config import FULL, RunConfig
+from refsys.training.alphafold3_step import AlphaFold3Training
+from refsys.training.checkpoint import load_weights
+from refsys.training.loading import Batches, placeholders
+from refsys.training.step import Training, TrunkTraining
+from refsys.training.trainer import Trainer
+
+
+def build_training(
+    config: RunConfig, device: torch.device | None = None, model: ModelConfig | None = None
+) -> Training:
+    """Return the model and optimizer of a run, without weights.
+
+    Args:
+        config: Configuration without sizes of 0.
+        device: Device of the model; the default device if None.
+        model: Hyper-parameters in place of the preset's.
+    """
+    options: dict[str, Any] = {
+        "seed": config.seed,
+        "cycles": config.model.cycles,
+        "draw_cycles": config.model.sample_cycles,
+        "checkpointing": config.memory.checkpointing,
+        "chunks": Chunks(rows=config.memory.chunk_rows, samples=config.memory.chunk_samples),
+        "dropout": config.model.dropout,
+        "optimizer": config.optimizer,
+        "device": device,
+    }
+    model, table = model or config.preset, precision(config.precision)
+    if config.model.model != FULL:
+        return TrunkTraining(model, table, **options)
+    samples = config.model.samples
+    return AlphaFold3Training(model, table, stage=config.stage, samples=samples, **options)
+
+
+def initialize(training: Training, config: RunConfig) -> None:
+    """Set the weights that a run starts from.
+
+    Raises:
+        CheckpointError: the checkpoint to start from cannot be used.
+    """
+    if config.model.start:
+        load_weights(Path(config.model.start), training, averaged=False)
+    else:
+        training.initialize()
+
+
+def build_trainer(
+    config: RunConfig,
+    training: Training,
+    batches: Batches,
+    ranks: RunRanks | None = None,
+    *,
+    done: int = 0,
+) -> Trainer:
+    """Return the trainer of a run on one rank.
+
+    Args:
+        config: Configuration without sizes of 0.
+        training: Model and optimizer, with their weights.
+        batches: Batches of this rank.
+        ranks: Ranks of the run; None for one.
+        done: Steps that were done before.
+    """
+    training.relabel = batches.relabel
+    average = None
+    if ranks is not None and ranks.count > 1:
+        average = GradientAverage(training.parameters, ranks.data_group)
+    return Trainer(config, training, batches, average=average, done=done)
+
+
+def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
+    """Return a trainer whose batches are placeholders, for tracing under fake tensors.
+
+    Args:
+        config: Configuration without sizes of 0, the atom axis included.
+        training: Model and optimizer, built under fake tensors.
+    """
+    training.materialize_moments()
+    return Trainer(config, training, placeholders(lambda: placeholder_batch(config)))
+
+
+def placeholder_batch(config: RunConfig) -> Batch:
+    """Return a batch of a run's shapes, on the default device."""
+    full = config.model.model == FULL
+    tokens = config.data.tokens
+    sizes = {
+        "token": tokens,
+        "alignment_row": config.data.alignment_rows,
+        "cycle": config.model.cycles,
+        "bond": tokens * BONDS_PER_TOKEN,
+    }
+    if full:
+        sizes |= {
+            "atom": config.data.atoms,
+            "template": config.preset.templates,
+            "ligand_bond": LIGAND_BONDS,
+        }
+    fields = ALPHAFOLD3_FIELDS if full else TRUNK_FIELDS
+    return Batch.empty(fields, batch=config.data.batch, **sizes)
