@@ -66,14 +66,14 @@ class ModelOptions:
 class DataOptions:
     """Examples of a step and the sizes of their batch."""
 
+    tokens: int = option(0, "crop; 0 is the stage's for the preset", minimum=0)
+    alignment_rows: int = option(0, "MSA depth; 0 is the preset's own", minimum=0)
     entries: tuple[str, ...] = option(
         ("8vkf",),
         "prepared structures to train on, separated by spaces, or synthetic",
         axis_name="entry",
         titled=True,
     )
-    tokens: int = option(0, "crop; 0 is the stage's for the preset", minimum=0)
-    alignment_rows: int = option(0, "MSA depth; 0 is the preset's own", minimum=0)
     batch: int = option(1, "examples in a step", minimum=1)
     crop: str = option("mixed", "kind of crop", choices=_crops)
     atoms: int = option(0, "size of the atom axis; 0 is as many as the crops need", minimum=0)
