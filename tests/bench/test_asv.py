@@ -124,7 +124,7 @@ class TestCases:
         monkeypatch.setattr(matching, "kept", lambda *_arguments: 1024)
         monkeypatch.setattr(matching, "peak_bytes", lambda *_arguments: 2**30)
         workload = catalogue()[name]
-        usual = workload.configure({})
+        usual = workload.values(workload.configure({}))
         configs = [usual]
         for axis in workload.axes:
             value = usual[axis.name]
@@ -132,7 +132,7 @@ class TestCases:
             others = [value * 2, value + 32] if number else [True, False, "8vkf", *axis.choices]
             for other in others:
                 try:
-                    configs.append(workload.configure({axis.name: other}))
+                    configs.append(workload.values(workload.configure({axis.name: other})))
                 except WorkloadError:
                     continue  # another type of axis, or out of its range
         assert len(configs) > len(workload.axes)
@@ -143,13 +143,15 @@ class TestCases:
 
     def test_what_follows_from_the_size_is_not_another_case(self):
         workload = catalogue()["alphafold3"]
-        small, large = (workload.configure({"tokens": tokens}) for tokens in (32, 96))
+        small, large = (
+            workload.values(workload.configure({"tokens": tokens})) for tokens in (32, 96)
+        )
         assert small["atoms"] != large["atoms"]
         assert cell(workload, small, {}, 1)[0] == cell(workload, large, {}, 1)[0]
 
     def test_an_axis_that_came_later_is_at_its_default(self):
         workload = catalogue()["alphafold3-trunk"]
-        config = workload.configure({"tokens": 32})
+        config = workload.values(workload.configure({"tokens": 32}))
         older = {name: value for name, value in config.items() if name != "dropout"}
         assert cell(workload, older, {}, 1) == cell(workload, config, {}, 1)
 

@@ -22,6 +22,7 @@ from refsys.model.chunks import Chunks, in_chunks
 from refsys.parallel import SingleRank
 from refsys.precision import PRECISIONS
 from refsys.training.alphafold3_step import AlphaFold3Training
+from refsys.training.build import placeholder_batch
 from refsys.training.stages import STAGES, Stage
 from workloads.catalogue import catalogue
 from workloads.workload import Program, Setting
@@ -250,7 +251,7 @@ class Denoising(Program):
         self.training = AlphaFold3Training(
             model, table, stage=stage, samples=samples, chunks=chunks
         )
-        self.batch = ALPHAFOLD3.placeholder(ALPHAFOLD3.configure(axes_of(tokens=24)))
+        self.batch = placeholder_batch(ALPHAFOLD3.configure(axes_of(tokens=24)).run)
         tokens = self.batch.sizes["token"]
         shapes = ((tokens, model.c_s_inputs), (tokens, model.c_s), (tokens, tokens, model.c_z))
         self.state = TrunkState(*(torch.zeros(1, *s, dtype=table.activations) for s in shapes))

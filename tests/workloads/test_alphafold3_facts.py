@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from functools import cache
 
 import pytest
@@ -12,6 +13,7 @@ from refsys.batch import Batch
 from refsys.config import PRESETS
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.precision import PRECISIONS
+from refsys.training.build import placeholder_batch
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import ConventionalProgram
@@ -136,11 +138,18 @@ def test_a_whole_step_of_full_traces_without_the_hardware():
     assert 20 * 2**30 < found.peak.nbytes < 22 * 2**30
 
 
+def first_batches(config, setting, count):
+    """Return the batches of the first steps of a case, on the host."""
+    with closing(WORKLOAD.batches(config, setting)) as batches:
+        return [next(batches).sent.host for _ in range(count)]
+
+
 def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):
     config = WORKLOAD.configure(SYNTHETIC | {"tokens": 24, "batch": 2})
-    source = WORKLOAD.source(config, Setting(device=torch.device("cpu"), store=tmp_path))
-    one, two, other = source.batch(0), source.batch(0), source.batch(1)
-    expected: Batch = WORKLOAD.placeholder(config)
+    setting = Setting(device=torch.device("cpu"), store=tmp_path)
+    one, other = first_batches(config, setting, 2)
+    (two,) = first_batches(config, setting, 1)
+    expected: Batch = placeholder_batch(config.run)
     assert one.sizes == expected.sizes
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["atom_position"], other["atom_position"])
@@ -164,8 +173,8 @@ def test_real_structures_fill_the_placeholders_shapes_and_have_a_permutation(sto
     axes = {"tokens": 32, "alignment_rows": 4, "entry": "3en2-assembly1", "crop": "interface"}
     config = WORKLOAD.configure(axes)
     setting = Setting(device=torch.device("cpu"), store=store.root)
-    source = WORKLOAD.source(config, setting)
-    assert source.batch(0).sizes == WORKLOAD.placeholder(config).sizes
+    (batch,) = first_batches(config, setting, 1)
+    assert batch.sizes == placeholder_batch(config.run).sizes
     program = WORKLOAD.build(config, setting)
     for phase in program.phases:
         program.run(phase)
@@ -185,9 +194,9 @@ def test_host_phases_are_not_traced():
 def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
     axes = {"tokens": 64, "alignment_rows": 2, "entry": "2q2k", "atoms": 32}
     setting = Setting(device=torch.device("cpu"), store=store.root)
-    source = WORKLOAD.source(WORKLOAD.configure(axes), setting)
+    program = WORKLOAD.build(WORKLOAD.configure(axes), setting)
     with pytest.raises(UnsupportedError, match=r"2q2k: \d+ atoms in a crop of 64 tokens; a batch"):
-        source.batch(0)
+        program.run("data")
 
 
 @pytest.mark.parametrize("path", ["conventional", "conventional-cached"])
@@ -202,12 +211,12 @@ def test_the_conventional_path_is_gone_besides_and_the_batch_is_the_same(store, 
             made.append(phase)
 
     monkeypatch.setattr("workloads.alphafold3.ConventionalProgram", Noted)
-    usual = WORKLOAD.source(WORKLOAD.configure(axes), setting)
-    other = WORKLOAD.source(WORKLOAD.configure(axes | {"path": path}), setting)
+    usual = first_batches(WORKLOAD.configure(axes), setting, 2)
+    batches = WORKLOAD.batches(WORKLOAD.configure(axes | {"path": path}), setting)
     made.clear()
-    for step in range(2):
-        one, two = usual.batch(step), other.batch(step)
+    other = [next(batches).sent.host for _ in range(2)]
+    for one, two in zip(usual, other, strict=True):
         assert all(torch.equal(one[name], two[name]) for name in one)
     assert made.count("features") == made.count("to_device") == 2
-    with pytest.raises(WorkloadError, match="entry=synthetic has none"):
+    with pytest.raises(WorkloadError, match="entry=synthetic has others"):
         WORKLOAD.configure({"entry": "synthetic", "path": path})

@@ -74,8 +74,8 @@ def test_step_flops_equal_the_facts(name):
 
 def test_equal_tokens_are_the_usual_comparison():
     config = WORKLOAD.configure({"tokens": 48})
-    assert config["sequence"] == 48
-    assert WORKLOAD.configure(config) == config
+    assert config.sequence == 48
+    assert WORKLOAD.configure(WORKLOAD.values(config)) == config
     assert WORKLOAD.title(config) == "transformer preset=bloom-tiny tokens=48 variant=fair"
     assert WORKLOAD.labels(config)["variant"] == "fair, float32, equal tokens"
     with pytest.raises(WorkloadError, match=r"sequence=50, but equal=tokens makes it 48; leave"):
@@ -94,8 +94,8 @@ def test_equal_flops_are_alphafold3s(cache_folder, monkeypatch):
     case = other.configure({"preset": "tiny", "tokens": 16, "entry": "synthetic"})
     assert counterpart(config) == case
     found = WORKLOAD.facts(config)
-    assert found.step_flops == pytest.approx(target, rel=1 / int(config["sequence"]))
-    assert config["sequence"] > 4 * config["tokens"]
+    assert found.step_flops == pytest.approx(target, rel=1 / config.sequence)
+    assert config.sequence > 4 * config.tokens
     labels = WORKLOAD.labels(config)
     assert labels["tokens"] == 16
     assert labels["variant"] == "fair, float32, equal FLOPs to alphafold3 tiny"
@@ -104,7 +104,7 @@ def test_equal_flops_are_alphafold3s(cache_folder, monkeypatch):
     # Counted once: what was counted is in the cache folder.
     assert len(list(cache_folder.iterdir())) == 1
     assert WORKLOAD.configure({"tokens": 16, "equal": "flops"}) == config
-    assert WORKLOAD.configure(config) == config
+    assert WORKLOAD.configure(WORKLOAD.values(config)) == config
     assert len(counted) == 1
 
 
@@ -114,7 +114,7 @@ def test_equal_memory_is_the_longest_sequence_that_fits(monkeypatch, checkpointi
     monkeypatch.setattr(matching, "peak_bytes", lambda *_: limit)
     axes = {"equal": "memory", "checkpointing": checkpointing}
     config = WORKLOAD.configure(axes)
-    sequence = int(config["sequence"])
+    sequence = config.sequence
 
     def peak(tokens):
         return simulate(WORKLOAD, WORKLOAD.configure({**axes, "equal": "tokens", "tokens": tokens}))

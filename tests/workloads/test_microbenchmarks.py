@@ -45,6 +45,6 @@ def test_the_shipped_sweep_covers_the_lengths_of_the_figures():
     lengths = {}
     for case in sweep.cases:
         if case.workload == WORKLOAD.name:
-            lengths.setdefault(case.config["operator"], set()).add(case.config["length"])
+            lengths.setdefault(case.config.operator, set()).add(case.config.length)
     assert {128, 1024} <= lengths["triangle_attention"]
     assert {60_000, 147_456, 200_000} <= lengths["transition"] & lengths["layer_norm_linear"]

@@ -30,7 +30,7 @@ def test_it_makes_the_batches_that_training_sees(store):
     axes = {"tokens": 32, "entry": "8vkf", "preset": "tiny", "atoms": 384}
     training = catalogue()["alphafold3"]
     setting = Setting(device=torch.device("cpu"), store=store.root)
-    theirs = training.source(training.configure(axes), setting).batch(0)
+    theirs = next(training.batches(training.configure(axes), setting)).sent.host
     for ours, other in zip(batch_of(program(store)), theirs.values(), strict=True):
         assert torch.equal(ours, other)
 

@@ -1,6 +1,7 @@
 """Exact facts of the language model as a workload; its step simulated, and run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,7 +196,7 @@ def test_each_rank_has_text_of_its_own(tmp_path):
 
     halves = [loss(config, rank) for rank in (0, 1)]
     assert halves[0] != halves[1]
-    assert loss(config | {"batch": 4}, 0) == pytest.approx(sum(halves) / 2, rel=1e-5)
+    assert loss(replace(config, batch=4), 0) == pytest.approx(sum(halves) / 2, rel=1e-5)
 
 
 def test_labels_call_a_strawman_one():

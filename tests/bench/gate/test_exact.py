@@ -20,7 +20,7 @@ CASES = read_sweep(comparison.CASES, catalogue()).cases
 (TINY,) = [
     case
     for case in CASES
-    if (case.workload, case.config.get("preset")) == ("alphafold3-trunk", "tiny")
+    if (case.workload, case.axes.get("preset")) == ("alphafold3-trunk", "tiny")
 ]
 
 
@@ -96,7 +96,7 @@ def test_every_preset_is_green_from_the_command_line(foldperf):
     done = foldperf("gate", check=0)
     assert done.stdout.startswith(f"PASS: {len(CASES)} cases")
     assert {case.workload for case in CASES} == set(catalogue().workloads)
-    trunks = [case.config for case in CASES if case.workload == "alphafold3-trunk"]
+    trunks = [case.axes for case in CASES if case.workload == "alphafold3-trunk"]
     assert {config["preset"] for config in trunks} == {"tiny", "mini", "small", "base", "full"}
     assert {config["checkpointing"] for config in trunks} == {True, False}
     assert {config["cycles"] for config in trunks} == {1, 2}

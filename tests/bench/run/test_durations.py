@@ -90,7 +90,8 @@ def test_case_that_failed_early_says_nothing_of_others():
 
 
 def record(**changes):
-    config = catalogue()["transformer"].configure({"preset": "bloom-tiny", "tokens": 64})
+    workload = catalogue()["transformer"]
+    config = workload.values(workload.configure({"preset": "bloom-tiny", "tokens": 64}))
     found = measured(64, workload="transformer")
     found["workload"]["config"] = config
     return found | {"duration_s": 33.0} | changes
@@ -118,7 +119,7 @@ def test_records_of_like_machines_count(tmp_path):
 
 def test_axis_that_a_record_lacks_has_its_default():
     workload = catalogue()["pipeline"]
-    config = workload.configure({"preset": "full"})
+    config = workload.values(workload.configure({"preset": "full"}))
     older = {name: value for name, value in config.items() if name != "cycles"}
     assert point_of(workload, older, 1) == point_of(workload, config, 1)
 

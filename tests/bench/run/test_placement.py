@@ -21,6 +21,7 @@ def case(ranks=1, workload="alphafold3-trunk", device="auto", **axes):
         title=workload,
         workload=workload,
         config=config,
+        axes=catalogue()[workload].values(config),
         device=device,
         ranks=ranks,
         replicate=0,

@@ -13,6 +13,7 @@ from bench.run.sweep import Case
 from workloads.catalogue import catalogue
 
 CATALOGUE = catalogue()
+OPERATORS, PIPELINE = CATALOGUE["operators"], CATALOGUE["pipeline"]
 LIMIT_S = 300.0
 
 
@@ -21,7 +22,8 @@ def cases(sizes, backends=("reference", "compiled")):
         Case(
             title=f"{backend} {size}",
             workload="operators",
-            config=CATALOGUE["operators"].configure({"tokens": size, "backend": backend}),
+            config=(config := OPERATORS.configure({"tokens": size, "backend": backend})),
+            axes=OPERATORS.values(config),
             device="cpu",
             ranks=1,
             replicate=0,
@@ -63,7 +65,7 @@ def test_budget_is_overrun_by_less_than_the_limit_of_a_case(sizes, data, budget_
 def test_budget_is_kept_once_durations_are_known():
     """Cases of a power law: from the third size on no estimate is too low."""
     found = cases([64, 128, 256, 512, 1024], ["reference"])
-    seconds = [case.config["tokens"] / 10 for case in found]
+    seconds = [case.config.tokens / 10 for case in found]
     done, passed = run(found, seconds, 160.0)
     assert passed <= 160.0
     assert len(done) == 4, "64, 128 and 256 still fit beside 1,024"
@@ -96,7 +98,9 @@ def test_description_says_how_many_how_long_and_from_what():
     line = schedule.description("{:.0f} s".format)
     assert line.startswith("3 cases to run, about ")
     assert line.endswith(", estimated from earlier cases on such a machine")
-    other = replace(found[0], workload="pipeline", config=CATALOGUE["pipeline"].configure({}))
+    config = PIPELINE.configure({})
+    axes = PIPELINE.values(config)
+    other = replace(found[0], workload="pipeline", config=config, axes=axes)
     schedule = Schedule([*found, other], CATALOGUE, durations, Budget(60.0, Clock()))
     line = schedule.description("{:.0f} s".format)
     assert "and, for 1 of them, the protocol alone; the most informative first, for 60 s" in line

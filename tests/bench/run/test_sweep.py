@@ -20,7 +20,7 @@ def read(tmp_path):
 
 
 def axes_of(sweep, *names):
-    return sorted(tuple(case.config[name] for name in names) for case in sweep.cases)
+    return sorted(tuple(case.axes[name] for name in names) for case in sweep.cases)
 
 
 def test_product_exclusion_and_defaults(read):
@@ -31,7 +31,7 @@ def test_product_exclusion_and_defaults(read):
     sweep = read(text)
     assert axes_of(sweep, "preset", "tokens") == [("mini", 32), ("tiny", 32), ("tiny", 64)]
     assert axes_of(sweep, "alignment_rows") == [(16,), (16,), (64,)]
-    assert {case.config["entry"] for case in sweep.cases} == {"1ubq"}
+    assert {case.axes["entry"] for case in sweep.cases} == {"1ubq"}
 
 
 def test_the_same_cell_twice_is_one_case(read):
@@ -44,12 +44,12 @@ def test_order_is_a_function_of_the_seed(read):
     text = "[protocol]\nseed = {}\n" + CASE + "axes = {{ tokens = [8, 16, 24, 32, 40, 48] }}\n"
 
     def order(seed):
-        return [case.config["tokens"] for case in read(text.format(seed)).cases]
+        return [case.axes["tokens"] for case in read(text.format(seed)).cases]
 
     assert order(1) == order(1)
     assert order(1) != order(2)
     listed = text.format(1).replace("seed = 1", 'order = "listed"')
-    assert [case.config["tokens"] for case in read(listed).cases] == [8, 16, 24, 32, 40, 48]
+    assert [case.axes["tokens"] for case in read(listed).cases] == [8, 16, 24, 32, 40, 48]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_shipped_sweeps_are_sound_and_found_by_name():
 def test_a_block_may_change_the_protocol_of_its_cases(read):
     text = "[protocol]\ntimed_steps = 3\nwarmup_steps = 1\n" + CASE + "axes = { tokens = 32 }\n"
     text += "protocol = { timed_steps = 50 }\n" + CASE + "axes = { tokens = 64 }\n"
-    found = {case.config["tokens"]: case.protocol for case in read(text).cases}
+    found = {case.axes["tokens"]: case.protocol for case in read(text).cases}
     assert (found[32].timed_steps, found[64].timed_steps) == (50, 3)
     assert found[32].warmup_steps == 1
     with pytest.raises(UsageError, match=r"unknown key 'seed' in \[\[case\]\] 1, protocol"):
