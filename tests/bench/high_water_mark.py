@@ -18,7 +18,7 @@ from workloads.workload import Setting
 
 return_freed_memory(True)
 workload = catalogue()["alphafold3-trunk"]
-config = workload.configure({"preset": "tiny", "tokens": 160, "entry": "synthetic"})
+config = workload.configure({"preset": "tiny", "tokens": 160, "entry": "synthetic", "workers": 0})
 predicted = simulate(workload, config).peak.nbytes
 probe = MemoryProbe(CpuDevice())
 setting = Setting(device=torch.device("cpu"), store=Path(tempfile.gettempdir()))

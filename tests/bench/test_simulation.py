@@ -143,7 +143,7 @@ def test_scratch_outside_an_opaque_operator_is_counted_once():
     assert found.peak.nbytes == 4 * 8 * 4 + 2000
 
 
-SMALL = {"preset": "tiny", "tokens": 40, "entry": "synthetic"}
+SMALL = {"preset": "tiny", "tokens": 40, "entry": "synthetic", "workers": 0}
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])

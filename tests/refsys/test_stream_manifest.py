@@ -43,7 +43,12 @@ def drawn(store, tmp_path_factory):
         _ = Examples(store, ["8vkf"], replace(spec, sampling=EPOCHS, seed=987))[0]
         synthetic_batch(spec, 0)
         config = run_config(
-            preset="tiny", model="alphafold3", entries=("8vkf",), tokens=16, alignment_rows=4
+            preset="tiny",
+            model="alphafold3",
+            entries=("8vkf",),
+            tokens=16,
+            alignment_rows=4,
+            workers=0,
         )
         train(config, store, tmp_path_factory.mktemp("run"), steps=1)
     return names
