@@ -1,4 +1,4 @@
-"""Components of the dictionary, and what a residue consists of."""
+"""Components of the dictionary, and layouts of residues."""
 
 import numpy as np
 import pytest
@@ -16,25 +16,25 @@ LIGANDS = ("HEM", "NAG", "MAN", "ATP", "GOL", "SO4", "LVK", "EPE", "P1W", "MUB",
 
 @pytest.mark.parametrize("name", [*AMINO_ACIDS, *RNA, *DNA, "MSE", *LIGANDS])
 class TestComponent:
-    def test_names_elements_and_places_belong_together(self, name):
-        """Bonded atoms of the conformer are as far apart as bonded atoms are."""
-        found = component(name)
-        assert len(set(found.names)) == len(found.names)
-        assert not set(found.elements.tolist()) & {0, 1}
-        ends = found.positions[found.bonds]
-        assert found.known.all()
+    def test_component_has_distinct_names_and_plausible_bond_lengths(self, name):
+        """Bonded atoms of the reference coordinates are at plausible distances."""
+        definition = component(name)
+        assert len(set(definition.names)) == len(definition.names)
+        assert not set(definition.elements.tolist()) & {0, 1}
+        ends = definition.positions[definition.bonds]
+        assert definition.has_position.all()
         lengths = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
         assert lengths.min() > 1.1
         assert lengths.max() < 2.5
-        assert found.positions.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-4)
+        assert definition.positions.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-4)
 
-    def test_frames_of_a_ligand_are_its_nearest_atoms(self, name):
+    def test_ligand_frames_have_the_nearest_atoms(self, name):
         layout = layout_of(name, "ligand", NOTHING)
-        place = layout.reference.astype(np.float64)
+        positions = layout.reference.astype(np.float64)
         for atom, frame in enumerate(layout.frames):
             order = sorted(
-                (float(np.linalg.norm(place[other] - place[atom])), other)
-                for other in range(len(place))
+                (float(np.linalg.norm(positions[other] - positions[atom])), other)
+                for other in range(len(positions))
                 if other != atom
             )
             assert frame.tolist() == [order[0][1], atom, order[1][1]]
@@ -46,7 +46,7 @@ class TestComponent:
 
 
 @pytest.mark.parametrize("name", [*AMINO_ACIDS, *RNA, *DNA])
-def test_residues_of_a_polymer_are_one_token(name):
+def test_standard_residue_is_one_token(name):
     kind = "protein" if name in AMINO_ACIDS else "rna" if name in RNA else "dna"
     layout = layout_of(name, kind, NOTHING)
     atoms = np.array(layout.names)
@@ -64,14 +64,14 @@ def test_residues_of_a_polymer_are_one_token(name):
     assert atoms[layout.frames[0]].tolist() == frame
 
 
-def test_nucleotides_of_a_hybrid_are_what_they_are():
+def test_molecule_of_hybrid_nucleotide_follows_its_component():
     assert layout_of("A", "dna", NOTHING).molecule == RNA_MOLECULE
     assert layout_of("DA", "rna", NOTHING).molecule == DNA_MOLECULE
     assert layout_of("5CM", "dna", NOTHING).molecule == DNA_MOLECULE
     assert layout_of("ALA", "other", NOTHING).molecule == LIGAND
 
 
-def test_what_chains_leave_no_room_for():
+def test_atoms_replaced_by_chain_bonds_are_left_out():
     alanine, guanosine = component("ALA"), component("G")
     assert left_out(alanine, "protein", first=True, last=False) == {"OXT"}
     assert left_out(alanine, "protein", first=False, last=True) == NOTHING
@@ -80,8 +80,8 @@ def test_what_chains_leave_no_room_for():
     assert left_out(alanine, "ligand", first=False, last=False) == NOTHING
 
 
-def test_what_bonds_drive_off():
-    """A sugar loses the oxygen of its first carbon where that is bonded, and no other."""
+def test_leaving_atoms_follow_the_bonded_atom():
+    """A sugar loses the oxygen of its first carbon only if that carbon is bonded."""
     sugar = component("NAG")
     assert leaving_atoms(sugar, {"C1"}) == {"O1"}
     assert leaving_atoms(sugar, {"O4"}) == NOTHING
@@ -89,7 +89,7 @@ def test_what_bonds_drive_off():
     assert leaving_atoms(component("ALA"), {"C"}) == {"OXT"}
 
 
-def test_atoms_that_are_left_out_take_their_bonds_and_keep_the_places_of_the_rest():
+def test_layout_without_an_atom_loses_only_its_bonds():
     whole, part = (layout_of("NAG", "ligand", without) for without in (NOTHING, frozenset({"O1"})))
     gone = whole.names.index("O1")
     assert part.names == tuple(name for name in whole.names if name != "O1")
@@ -102,11 +102,11 @@ def test_atoms_that_are_left_out_take_their_bonds_and_keep_the_places_of_the_res
     assert not named[1] - named[0]
 
 
-def test_what_the_dictionary_lacks_is_nothing():
+def test_undefined_component_is_none():
     assert component("XX9Z") is None
 
 
-def test_charges_and_elements_are_the_dictionary_s():
+def test_charges_and_elements_equal_the_dictionary():
     heme = component("HEM")
     assert heme.elements[heme.names.index("FE")] == ATOMIC_NUMBERS["FE"]
     phosphate = component("PO4")

@@ -1,4 +1,4 @@
-"""Checks of values before they are narrowed to the width of a column."""
+"""Checks of values against the width of their column."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from refsys.data.store.columns import ATOM_NAME, COMPONENT, narrowed
 from refsys.errors import DataError
 
 
-def test_text_of_every_stored_letter_is_held():
+def test_text_column_stores_every_allowed_letter():
     letters = [chr(code) for code in range(32, 96)]
     assert ATOM_NAME.array(letters).tolist() == [letter.strip("\0").encode() for letter in letters]
     assert COMPONENT.array(["A1ZZZ", "ZN"]).dtype == np.dtype("S5")
@@ -26,7 +26,7 @@ def test_text_of_every_stored_letter_is_held():
         ("C\n", r"has the character '\\n'"),
     ],
 )
-def test_text_that_a_column_cannot_hold_is_refused(text, reason):
+def test_text_beyond_its_column_is_refused(text, reason):
     with pytest.raises(DataError, match=reason) as caught:
         ATOM_NAME.array(["CA", text])
     assert "\n" not in str(caught.value)
@@ -36,7 +36,7 @@ def test_normalized_text_is_upper_case_without_blanks():
     assert [ATOM_NAME.normalized(text) for text in ("Cl1", " CA ", "c 1", "CA")] == [
         *("CL1", "CA", "C 1", "CA")
     ]
-    # The upper case of these is other letters, and of more of them.
+    # The upper case of these is a different number of other letters.
     assert [ATOM_NAME.normalized(text) for text in ("ß", "ı", "ﬁ")] == ["ß", "ı", "ﬁ"]
 
 
