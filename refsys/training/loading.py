@@ -10,8 +10,8 @@ import torch
 from refsys.batch import PackedBatch
 from refsys.config import preset
 from refsys.data.batches.construction import ExampleSpec
-from refsys.data.batches.examples import Drawn, Examples
-from refsys.data.batches.loader import made_ahead
+from refsys.data.batches.examples import Examples, SampledExample
+from refsys.data.batches.loader import prefetch_steps
 from refsys.data.batches.upload import Sent, Upload
 from refsys.data.store.store import Store
 from refsys.run_config import WHOLE, RunConfig
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
     """
 
     batch: PackedBatch
-    drawn: list[Drawn]
+    drawn: list[SampledExample]
     digest: str
 
 
@@ -70,7 +70,7 @@ def load(examples: Examples, config: RunConfig, step: int) -> Loaded:
     """
     draws = config.draws_of(step)
     batch = examples[draws]
-    return Loaded(batch.packed(), examples.drawn(draws), batch.digest())
+    return Loaded(batch.packed(), examples.sampled(draws), batch.digest())
 
 
 def batches(
@@ -94,6 +94,6 @@ def batches(
         return loaded, upload.send(loaded.batch)
 
     start = perf_counter()
-    for loaded, sent in made_ahead(partial(load, examples, config), steps, workers, take=take):
+    for loaded, sent in prefetch_steps(partial(load, examples, config), steps, workers, take=take):
         yield Loading(loaded, sent, perf_counter() - start)
         start = perf_counter()

@@ -23,7 +23,7 @@ from refsys.data.batches.construction import ExampleSpec, example_batch
 from refsys.data.formats.msa import read_msa
 from refsys.data.prepare.entries import Sources, prepare
 from refsys.data.prepare.homology import search_msa
-from refsys.data.prepare.similarity import relate
+from refsys.data.prepare.similarity import find_templates_and_clusters
 from refsys.data.store.store import Store
 from refsys.errors import RefsysError, UnexpectedError
 from refsys.ops.tuning import TuningWarning
@@ -139,7 +139,7 @@ def _json_targets(name: str, files: list[tuple[bytes, Reader]], suffix: str) -> 
 
 def _search(store: Store) -> None:
     """Search for templates and clusters; an unexpected error of an entry is a fault."""
-    for error in relate(store).errors:
+    for error in find_templates_and_clusters(store).errors:
         if isinstance(error, UnexpectedError):
             raise AssertionError(error.details)
         raise error
@@ -215,7 +215,7 @@ def _record_targets(sources, folder: Path) -> list[Target]:
     """Return a target for each file of a prepared entry, read in place in its store."""
     sound, store = Store(folder / "sound"), Store(folder / "altered")
     entry = prepare(sound, Sources(structure=sources["1yjp"].structure.cached)).entry
-    relate(sound)
+    find_templates_and_clusters(sound)
     shutil.copytree(sound.root, store.root)
 
     def read(where: Path) -> Callable[[Path], object]:

@@ -69,7 +69,7 @@ class ExampleSpec:
     bucketed: bool = False
 
     @property
-    def places(self) -> range:
+    def indices(self) -> range:
         """Indices of this rank's examples in the global batch."""
         return range(self.first, self.first + self.batch)
 
@@ -137,14 +137,14 @@ def example_batch(
         CapacityError: the crop has more atoms or bonds than a batch can hold.
         DataError: a record is damaged.
     """
-    construction = Making(example, spec, step, index, focus)
+    construction = BatchConstruction(example, spec, step, index, focus)
     for stage in construction.stages:
         construction.run(stage)
     assert construction.batch is not None, "the last stage sets it"
     return construction.batch
 
 
-class Making:
+class BatchConstruction:
     """Construction of the batch of one example, stage by stage.
 
     Attributes:

@@ -21,7 +21,7 @@ from refsys.errors import CapacityError, DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledExample:
     """Example that was sampled for one index of a batch.
 
     Attributes:
@@ -39,7 +39,7 @@ class _Latest(NamedTuple):
     """The batch that was built or loaded last, and its sampled examples."""
 
     step: int
-    sampled: list[Drawn]
+    sampled: list[SampledExample]
     batch: Batch
 
 
@@ -91,16 +91,16 @@ class Examples:
             CapacityError: no sampled example fits.
             DataError: a record is damaged.
         """
-        sampled_batches = [self._example(step, index) for index in self.spec.places]
+        sampled_batches = [self._example(step, index) for index in self.spec.indices]
         batch = Batch.stacked([batch for _, batch in sampled_batches])
         self._latest = _Latest(step, [sampled for sampled, _ in sampled_batches], batch)
         return batch
 
-    def drawn(self, step: int) -> list[Drawn]:
+    def sampled(self, step: int) -> list[SampledExample]:
         """Return the sampled example at each index of a step's batch."""
         return self._latest_of(step).sampled
 
-    def remember(self, step: int, sampled: list[Drawn], batch: Batch) -> None:
+    def remember(self, step: int, sampled: list[SampledExample], batch: Batch) -> None:
         """Store a batch from another process, so that `relabelled` need not build it again.
 
         Args:
@@ -129,7 +129,7 @@ class Examples:
         host = self._latest_of(step).batch if batch["atom_mask"].device.type != "cpu" else batch
         relabelled: dict[str, list[Tensor]] = {}
         for row, (index, sampled) in enumerate(
-            zip(self.spec.places, self.drawn(step), strict=True)
+            zip(self.spec.indices, self.sampled(step), strict=True)
         ):
             example = self._examples[sampled.choice.example]
             if example.entry not in self._symmetries:
@@ -142,7 +142,7 @@ class Examples:
                 relabelled.setdefault(name, []).append(values)
         return batch.replaced(**{name: torch.stack(values) for name, values in relabelled.items()})
 
-    def _example(self, step: int, index: int) -> tuple[Drawn, Batch]:
+    def _example(self, step: int, index: int) -> tuple[SampledExample, Batch]:
         rejections: list[CapacityError] = []
         for choice in self._sampling.choices(self.spec.seed, step, index):
             example = self._examples[choice.example]
@@ -152,7 +152,7 @@ class Examples:
                 rejections.append(error)
             else:
                 name = _named(example, choice.focus)
-                return Drawn(choice, name, tuple(map(str, rejections))), batch
+                return SampledExample(choice, name, tuple(map(str, rejections))), batch
         raise rejections[0]
 
 

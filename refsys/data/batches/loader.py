@@ -19,7 +19,7 @@ AHEAD = 2
 _POLL_S = 0.1
 
 
-def made_ahead(
+def prefetch_steps(
     make: Callable[[int], T],
     steps: Iterable[int],
     workers: int,
@@ -42,7 +42,7 @@ def made_ahead(
     """
     items = _items(make, steps, workers, errors)
     if workers:
-        yield from prefetched(items, take)
+        yield from prefetch(items, take)
     for item in items:
         yield take(item)
 
@@ -74,7 +74,7 @@ def _items(
         yield item
 
 
-def prefetched(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
+def prefetch(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
     """Yield ``take(item)`` for the items of a source, in order, from a thread up to `AHEAD` ahead.
 
     Exceptions of the source or of `take` are raised here in order. Closing this closes the source.

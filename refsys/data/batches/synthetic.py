@@ -28,7 +28,7 @@ _BACKBONE, _CENTER, _REPRESENTATIVE = (0, 1, 2), 1, 4
 
 def synthetic_batch(spec: ExampleSpec, step: int) -> Batch:
     """Return a batch of the trunk's fields that fills the sizes of `spec`."""
-    return Batch.stacked([_example(spec, step, index) for index in spec.places])
+    return Batch.stacked([_example(spec, step, index) for index in spec.indices])
 
 
 def _example(spec: ExampleSpec, step: int, index: int) -> Batch:
@@ -69,7 +69,7 @@ def _example(spec: ExampleSpec, step: int, index: int) -> Batch:
 
 def synthetic_alphafold3_batch(spec: ExampleSpec, step: int) -> Batch:
     """Return a batch of the full model's fields: also atoms, labels and templates."""
-    return Batch.stacked([_alphafold3_example(spec, step, index) for index in spec.places])
+    return Batch.stacked([_alphafold3_example(spec, step, index) for index in spec.indices])
 
 
 def _alphafold3_example(spec: ExampleSpec, step: int, index: int) -> Batch:

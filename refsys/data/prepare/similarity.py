@@ -32,7 +32,7 @@ _LEAST_COVERAGE = 0.8
 _LARGEST_COPY = 0.95
 
 
-class Related(NamedTuple):
+class SimilarityResult(NamedTuple):
     """Result of a template and cluster search.
 
     Attributes:
@@ -66,7 +66,9 @@ class _Chain(NamedTuple):
     released: date | None
 
 
-def relate(store: Store, entries: Collection[str] | None = None) -> Related:
+def find_templates_and_clusters(
+    store: Store, entries: Collection[str] | None = None
+) -> SimilarityResult:
     """Find the templates and clusters of entries among all entries of a store.
 
     The failure of one entry is recorded in the result's errors, and the search continues.
@@ -106,7 +108,7 @@ def relate(store: Store, entries: Collection[str] | None = None) -> Related:
             errors.append(error)
         except Exception as error:
             errors.append(unexpected_error(f"{columns.path}: {entry}", error))
-    return Related(changed, templates, tuple(builder.repaired), tuple(errors))
+    return SimilarityResult(changed, templates, tuple(builder.repaired), tuple(errors))
 
 
 class _Search(NamedTuple):

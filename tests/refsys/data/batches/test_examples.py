@@ -74,7 +74,7 @@ class TestBatch:
         result = Examples(store, ["1ubq", "8vkf"], spec)
         reasons = {}
         for step in range(24):
-            batch, (sampled,) = result[step], result.drawn(step)
+            batch, (sampled,) = result[step], result.sampled(step)
             assert batch.sizes["atom"] == 352
             if sampled.substituted:
                 reasons[step] = sampled.substituted
@@ -83,7 +83,7 @@ class TestBatch:
         assert all("1ubq: " in reason for (reason,) in reasons.values())
         again = Examples(store, ["1ubq", "8vkf"], spec)
         for step in sorted(reasons, reverse=True):
-            assert again.drawn(step)[0].substituted == reasons[step]
+            assert again.sampled(step)[0].substituted == reasons[step]
             assert same(again[step], result[step])
             positions = result[step]["atom_position"]
             assert same(again.relabelled(result[step], positions, step), result[step])
@@ -92,7 +92,7 @@ class TestBatch:
         spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, crop="contiguous")
         builder, reader = (Examples(store, ["1ubq", "8vkf"], spec) for _ in range(2))
         batch = builder[3]
-        reader.remember(3, builder.drawn(3), batch)
+        reader.remember(3, builder.sampled(3), batch)
         monkeypatch.setattr(reader, "_example", None)
         result = reader.relabelled(batch, batch["atom_position"], 3)
         assert same(result, builder.relabelled(batch, batch["atom_position"], 3))

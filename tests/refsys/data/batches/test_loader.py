@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from refsys.data.batches.loader import AHEAD, made_ahead, prefetched
+from refsys.data.batches.loader import AHEAD, prefetch, prefetch_steps
 from refsys.errors import DataError
 
 
@@ -34,13 +34,13 @@ def no_threads_beside(before):
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 def test_prefetch_steps_yields_in_order_for_any_worker_count(workers):
-    items = made_ahead(square, range(20), workers, take=lambda item: -item)
+    items = prefetch_steps(square, range(20), workers, take=lambda item: -item)
     assert list(items) == [-step * step for step in range(20)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_prefetch_steps_raises_error_of_make_in_order(workers):
-    items = made_ahead(partial(refuse, 4), count(), workers, take=lambda item: item)
+    items = prefetch_steps(partial(refuse, 4), count(), workers, take=lambda item: item)
     assert [next(items) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(DataError, match=r"^step 4 is bad$"):
         next(items)
@@ -48,14 +48,14 @@ def test_prefetch_steps_raises_error_of_make_in_order(workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_prefetch_steps_raises_error_of_take_in_order(workers):
-    items = made_ahead(square, range(9), workers, take=partial(refuse, 4))
+    items = prefetch_steps(square, range(9), workers, take=partial(refuse, 4))
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(DataError, match=r"^step 4 is bad$"):
         next(items)
 
 
 def test_prefetch_steps_reports_a_dead_worker():
-    items = made_ahead(die, range(5), 1, take=lambda item: item)
+    items = prefetch_steps(die, range(5), 1, take=lambda item: item)
     with pytest.raises(DataError, match=r"^a loader process ended: .*exited"):
         list(items)
 
@@ -72,7 +72,7 @@ def source(produced, closed):
 def test_prefetch_is_bounded_and_closes_its_source():
     produced, closed = [], []
     before = set(threading.enumerate())
-    with closing(prefetched(source(produced, closed), square)) as ahead:
+    with closing(prefetch(source(produced, closed), square)) as ahead:
         for step in range(10):
             assert next(ahead) == step * step
             # One more item waits for room in the queue.
@@ -91,12 +91,12 @@ def test_prefetch_runs_ahead_of_the_consumer():
             enough.set()
         return step
 
-    with closing(prefetched(source(produced, closed), take)) as ahead:
+    with closing(prefetch(source(produced, closed), take)) as ahead:
         assert next(ahead) == 0
         assert enough.wait(10)
 
 
 def test_prefetch_thread_ends_with_its_source():
     before = set(threading.enumerate())
-    assert list(prefetched((step for step in range(3)), square)) == [0, 1, 4]
+    assert list(prefetch((step for step in range(3)), square)) == [0, 1, 4]
     assert no_threads_beside(before)

@@ -122,7 +122,7 @@ class TestShares:
             batch = whole[step]
             for rank, share in enumerate(shares):
                 batch_of_rank = share[step]
-                assert share.drawn(step)[0].choice == whole.drawn(step)[rank].choice
+                assert share.sampled(step)[0].choice == whole.sampled(step)[rank].choice
                 assert all(torch.equal(batch_of_rank[name][0], batch[name][rank]) for name in batch)
 
     def test_ranks_of_a_context_group_have_the_same_share(self):

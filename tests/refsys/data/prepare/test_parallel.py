@@ -23,7 +23,7 @@ from refsys.data.prepare import parallel, similarity
 from refsys.data.prepare.entries import Prepared, Sources
 from refsys.data.prepare.folder import folder_contents
 from refsys.data.prepare.parallel import prepare_all
-from refsys.data.prepare.similarity import relate
+from refsys.data.prepare.similarity import find_templates_and_clusters
 from refsys.data.store.store import Store
 from refsys.errors import DataError, UnexpectedError
 
@@ -49,7 +49,7 @@ def whole(folder, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("whole"))
     for _, done in prepare_all(store, folder_contents(folder).sources, 0):
         assert not isinstance(done, Exception), done
-    relate(store)
+    find_templates_and_clusters(store)
     return store
 
 
@@ -167,7 +167,7 @@ class TestProcesses:
     ):
         store = Store(tmp_path)
         assert len(list(prepare_all(store, folder_contents(folder).sources, 2))) == len(ENTRIES)
-        relate(store)
+        find_templates_and_clusters(store)
         assert_same(tmp_path, whole.root)
 
     def test_unusable_structure_does_not_stop_the_others(self, folder, tmp_path, capsys):
@@ -221,7 +221,7 @@ def spawned(pid):
 
 def prepare_here(store, requested):
     list(prepare_all(store, requested, 0))
-    relate(store)
+    find_templates_and_clusters(store)
 
 
 def test_prepare_recovers_from_processes_killed_at_any_moment(folder, whole, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from refsys.data.prepare.similarity import relate
+from refsys.data.prepare.similarity import find_templates_and_clusters
 from refsys.data.store.store import Store
 from refsys.errors import DataError
 
@@ -19,7 +19,7 @@ def related(store, tmp_path_factory):
     root = tmp_path_factory.mktemp("related") / "store"
     shutil.copytree(store.root, root)
     result = Store(root)
-    relate(result)
+    find_templates_and_clusters(result)
     return result
 
 
@@ -129,7 +129,7 @@ class TestClusters:
 class TestStore:
     def test_repeated_search_changes_nothing(self, related):
         assert related.root.joinpath("relations").is_dir()
-        again = relate(related)
+        again = find_templates_and_clusters(related)
         assert (again.changed, again.repaired) == (0, ())
 
     def test_new_entry_gets_templates_and_clusters(self, related, sources, tmp_path):
@@ -158,7 +158,7 @@ class TestStore:
         path.write_text(damage, encoding="utf-8")
         with pytest.raises(DataError, match=r"relations/8vkf\.json: unreadable"):
             Store(root).open("8vkf")
-        assert relate(Store(root)).changed == 1
+        assert find_templates_and_clusters(Store(root)).changed == 1
         assert path.read_bytes() == whole
 
     def test_damaged_hits_record_is_rebuilt(self, related, tmp_path):
@@ -168,11 +168,11 @@ class TestStore:
         content = bytearray(column.read_bytes())
         content[-1] ^= 1
         column.write_bytes(content)
-        (repaired,) = relate(Store(root)).repaired
+        (repaired,) = find_templates_and_clusters(Store(root)).repaired
         assert "target.npy: altered" in repaired
 
     def test_search_in_an_empty_store_changes_nothing(self, tmp_path):
-        assert relate(Store(tmp_path)).changed == 0
+        assert find_templates_and_clusters(Store(tmp_path)).changed == 0
 
     def test_prepare_without_pyhmmer_skips_the_search_with_an_error(
         self, sources, tmp_path, monkeypatch, capsys
