@@ -1,12 +1,8 @@
-"""Records and the store: names, damage, concurrency, and no pickle."""
+"""Store of prepared entries: building, damage, sweeping and concurrency."""
 
-import dataclasses
-import json
 import multiprocessing
-import pickle
 import shutil
 
-import numpy as np
 import pytest
 from support import mmcif as part
 from support.mmcif import mmcif
@@ -15,7 +11,6 @@ from refsys.data.batches.construction import ExampleSpec
 from refsys.data.batches.examples import Examples
 from refsys.data.prepare import entries
 from refsys.data.prepare.entries import Sources, prepare
-from refsys.data.store.columns import FORMAT_VERSION, open_columns, record_name, write_columns
 from refsys.data.store.store import Store
 from refsys.errors import DataError
 from workloads.catalogue import catalogue
@@ -23,98 +18,10 @@ from workloads.errors import UnsupportedError
 
 
 @pytest.fixture
-def record(tmp_path):
-    path = tmp_path / "record"
-    columns = {"a": np.arange(6, dtype=np.int32).reshape(2, 3), "b": np.array([b"CA", b"N"])}
-    write_columns(path, "test", columns, {"source": "here"})
-    return path
-
-
-@pytest.fixture
 def structure(tmp_path):
     path = tmp_path / "test.cif"
     path.write_text(mmcif(), encoding="utf-8")
     return path
-
-
-class TestRecord:
-    def test_written_record_is_read_back(self, record):
-        result = open_columns(record, "test")
-        assert set(result) == {"a", "b"}
-        assert result["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
-        assert result["b"].tolist() == [b"CA", b"N"]
-        assert result.facts == {"source": "here"}
-        assert isinstance(result["a"], np.memmap)
-        result.verify()
-
-    def test_record_name_hashes_kind_and_sources(self):
-        names = {
-            record_name("structure", {"file": "a"}),
-            record_name("structure", {"file": "b"}),
-            record_name("alignment", {"file": "a"}),
-        }
-        assert len(names) == 3
-
-    def test_altered_column_is_detected(self, record):
-        path = record / "a.npy"
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=r"a.npy: altered since it was written"):
-            open_columns(record, "test").verify()
-
-    def test_altered_facts_are_detected(self, record):
-        path = record / "record.json"
-        path.write_text(path.read_text(encoding="utf-8").replace("here", "there"), encoding="utf-8")
-        with pytest.raises(DataError, match=r"record\.json: altered since it was written"):
-            open_columns(record, "test").verify()
-
-    @pytest.mark.parametrize("keep", [0, 10, 130])
-    def test_truncated_column_is_detected(self, record, keep):
-        path = record / "a.npy"
-        path.write_bytes(path.read_bytes()[:keep])
-        with pytest.raises(DataError, match=r"a.npy: (damaged|holds)"):
-            _ = open_columns(record, "test")["a"]
-
-    def test_column_of_another_shape_is_detected(self, record):
-        np.save(record / "a.npy", np.zeros(3))
-        with pytest.raises(DataError, match="not the"):
-            _ = open_columns(record, "test")["a"]
-
-    def test_pickled_column_is_refused(self, record):
-        (record / "a.npy").write_bytes(pickle.dumps([1, 2]))
-        with pytest.raises(DataError, match="damaged"):
-            _ = open_columns(record, "test")["a"]
-        np.save(record / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
-        with pytest.raises(DataError, match="damaged"):
-            _ = open_columns(record, "test")["a"]
-
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"kind": "test"}', "[" * 10**5])
-    def test_unreadable_header_is_refused(self, record, text):
-        (record / "record.json").write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=r"record\.json: unreadable"):
-            open_columns(record, "test")
-
-    def test_record_of_another_kind_or_format_is_refused(self, record):
-        with pytest.raises(DataError, match="a record of kind 'test'"):
-            open_columns(record, "alignment")
-        header = json.loads((record / "record.json").read_text(encoding="utf-8"))
-        header["format"] = FORMAT_VERSION + 1
-        (record / "record.json").write_text(json.dumps(header), encoding="utf-8")
-        with pytest.raises(
-            DataError,
-            match=f"format {FORMAT_VERSION + 1}; expected 'test', format {FORMAT_VERSION}",
-        ):
-            open_columns(record, "test")
-
-    def test_missing_record_and_unwritable_folder_are_refused(self, tmp_path):
-        with pytest.raises(DataError, match="no such record"):
-            open_columns(tmp_path / "none", "test")
-        (tmp_path / "file").write_text("", encoding="utf-8")
-        with pytest.raises(
-            DataError, match=r"cannot write the record: (Not a directory|File exists)"
-        ):
-            write_columns(tmp_path / "file" / "r", "test", {}, {})
 
 
 class TestStore:
@@ -310,64 +217,3 @@ class TestStore:
         assert sum(done.built for done in result) == 2, "one process builds, the others wait"
         Store(tmp_path / "store").open("test").structure.verify()
         assert not list((tmp_path / "store").rglob(".*")), "unfinished files"
-
-
-class TestSources:
-    """Sources of an entry beside its structure, which all determine the names of records."""
-
-    def test_realign_option_is_passed_to_the_reader(self, tmp_path, structure):
-        alignment = tmp_path / "a.a3m"
-        alignment.write_text(">q\nMGMAW\n>1\nMG-AW\n", encoding="utf-8")
-        store = Store(tmp_path / "store")
-        files = Sources(structure=structure, alignments={"A": alignment})
-        with pytest.raises(DataError, match=r"a\.a3m: the query has 5 residues; the chain has 4"):
-            prepare(store, files)
-        prepare(store, dataclasses.replace(files, realign=True))
-        result = store.open("test").alignments[0]["codes"]
-        assert result[:, 0].tolist() == [result[0, 0]] * 2
-
-    def test_unusable_template_is_refused(self, tmp_path, structure):
-        store = Store(tmp_path / "store")
-        for invalid, reason in (
-            ({"B": [(structure, "A")]}, "a template is given for B, but its protein chains are A"),
-            ({"A": [(structure, "B")]}, "template test: no protein chain B; it has A"),
-            ({"A": [(structure, "A")]}, r"template test A: 4 residues in common with the chain"),
-            ({"A": [(tmp_path / "none.cif", "A")]}, r"none\.cif: No such file"),
-        ):
-            with pytest.raises(DataError, match=reason):
-                prepare(store, Sources(structure=structure, templates=invalid))
-
-    def test_given_template_of_a_chain_is_not_shared(self, tmp_path, sources):
-        """Two copies of a chain, each its own template: they lie in different places."""
-        path, store = sources["2q2k"].structure.cached, Store(tmp_path / "store")
-        both = {"B": [(path, "B")], "C": [(path, "C")]}
-        prepare(store, Sources(structure=path, templates=both))
-        example = store.open("2q2k")
-        for number, template in example.templates.items():
-            residues = np.flatnonzero(example.structure["residue_chain"] == number)
-            starts = example.structure["residue_first_atom"][residues]
-            # The first three atoms of a residue are N, Cα and C.
-            atoms = starts[:, None] + np.arange(3)
-            modelled = example.structure["atom_resolved"][atoms].all(axis=1)
-            assert (template["backbone_mask"][0] == modelled).all()
-            expected = example.structure["atom_position"][atoms][modelled]
-            assert (template["backbone"][0, modelled] == expected).all()
-        assert sorted(example.templates) == [1, 2]
-        prepare(store, Sources(structure=path, templates={"C": both["C"]}))
-        names = {record.path.name for record in store.open("2q2k").templates.values()}
-        assert len(names) == 1
-
-    def test_pairing_record_exists_for_distinct_msas_alone(self, tmp_path, structure, sources):
-        store = Store(tmp_path / "store")
-        prepare(store, Sources(structure=structure))
-        assert store.open("test").pairing is None
-        prepare(store, Sources(structure=sources["2q2k"].structure.cached))
-        example = store.open("2q2k")
-        assert len(example.alignments) == 2
-        assert example.pairing is None
-        prepare(store, Sources(structure=sources["1kd8"].structure.cached))
-        example = store.open("1kd8")
-        every = example.pairing.facts["alignments"]
-        assert every == [example.alignments[0].path.name, example.alignments[1].path.name]
-        assert example.pairing["rows"].tolist() == [[0, 0]]
-        assert "pairing" in example.records()
