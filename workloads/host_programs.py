@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from refsys.batch import Batch, PackedBatch
-from refsys.data.batches.construction import ExampleSpec, Making, stages_of
-from refsys.data.batches.loader import made_ahead
+from refsys.data.batches.construction import BatchConstruction, ExampleSpec, stages_of
+from refsys.data.batches.loader import prefetch_steps
 from refsys.data.batches.upload import Upload
 from refsys.data.store.store import Example
 from refsys.errors import CapacityError
@@ -73,7 +73,7 @@ class PipelineProgram(HostProgram):
         self._first, *_ = stages_of(spec)
         self.phases = (*stages_of(spec), "stack", "to_device")
         self._example, self._spec = example, spec
-        self._making: list[Making] = []
+        self._making: list[BatchConstruction] = []
         self._batch: Batch | None = None
 
     def run(self, phase: str) -> None:
@@ -82,7 +82,8 @@ class PipelineProgram(HostProgram):
             self.step += 1
             self._batch = None
             self._making = [
-                Making(self._example, self._spec, self.step, place) for place in self._spec.places
+                BatchConstruction(self._example, self._spec, self.step, place)
+                for place in self._spec.indices
             ]
         if phase == "stack":
             self._batch = Batch.stacked([each.batch for each in self._making if each.batch])
@@ -219,7 +220,7 @@ class LoaderProgram(Program):
     def __init__(self, program: HostProgram, workers: int, device_s: float) -> None:
         self._program, self._device_s = program, device_s
         self._upload = Upload(program.device)
-        self._steps = made_ahead(
+        self._steps = prefetch_steps(
             self._make, count(), workers, take=self._take, errors=UnsupportedError
         )
         self._sent: Callable[[], Mapping[str, Tensor]] = dict

@@ -134,12 +134,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _relate(store: "Store", entries: Collection[str], *, debug: bool, quiet: bool) -> int:
     """Search for templates and clusters, print the outcome, and return how many entries failed."""
-    from refsys.data.prepare.similarity import relate
+    from refsys.data.prepare.similarity import find_templates_and_clusters
     from refsys.errors import RefsysError, unexpected_error
 
     what = "templates and clusters"
     try:
-        related = relate(store, entries)
+        related = find_templates_and_clusters(store, entries)
     except RefsysError as error:
         print(f"foldperf: {what}: {error}", file=sys.stderr)
         return 1

@@ -38,7 +38,7 @@ DNA = ("DA", "DG", "DC", "DT")
 UNKNOWN_BASE = 30
 RESIDUE_CLASSES = 31
 
-# Component name -> class, for the components that are one token.
+# Component name -> class, for components that are a single token.
 RESIDUE_TYPES = MappingProxyType(
     {name: code for code, name in enumerate(AMINO_ACIDS)}
     | {"UNK": UNKNOWN}
@@ -54,7 +54,7 @@ _ILLEGAL = 255
 
 
 def _letters() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """Code of each byte of a protein alignment, as the released model reads it.
+    """Return the residue class of each byte of a protein MSA, as the released model maps it.
 
     B (Asx) is read as aspartate, Z (Glx) as glutamate, U (selenocysteine) as cysteine; J, O and X
     are unknown.
@@ -62,15 +62,15 @@ def _letters() -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
     table = np.full(256, _ILLEGAL, dtype=np.uint8)
     for code, letter in enumerate(AMINO_ACIDS.values()):
         table[ord(letter)] = code
-    for letter, like in zip("BZU", "DEC", strict=True):
-        table[ord(letter)] = table[ord(like)]
+    for letter, equivalent in zip("BZU", "DEC", strict=True):
+        table[ord(letter)] = table[ord(equivalent)]
     for letter in "JOX":
         table[ord(letter)] = UNKNOWN
     table[ord("-")] = GAP
     return table
 
 
-# Byte -> class for aligned columns of a protein alignment; 255 where the byte is not legal.
+# Byte -> class for aligned columns of a protein MSA; 255 for an illegal byte.
 PROTEIN_LETTERS = _letters()
 ILLEGAL_LETTER = _ILLEGAL
 

@@ -10,8 +10,8 @@ import torch
 
 from refsys.batch import Batch, PackedBatch
 from refsys.data.batches.construction import ExampleSpec
-from refsys.data.batches.examples import Drawn, Examples
-from refsys.data.batches.loader import made_ahead
+from refsys.data.batches.examples import Examples, SampledExample
+from refsys.data.batches.loader import prefetch_steps
 from refsys.data.batches.synthetic import synthetic_alphafold3_batch, synthetic_batch
 from refsys.data.batches.upload import Sent, Upload
 from refsys.data.store.entry_name import RESERVED_ENTRY
@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
 
     sampled_step: int
     batch: PackedBatch
-    drawn: list[Drawn]
+    drawn: list[SampledExample]
     digest: str
 
 
@@ -114,7 +114,7 @@ def load(examples: Examples, config: RunConfig, step: int) -> Loaded:
     """
     sampled = config.sampled_step(step)
     batch = examples[sampled]
-    return Loaded(sampled, batch.packed(), examples.drawn(sampled), batch.digest())
+    return Loaded(sampled, batch.packed(), examples.sampled(sampled), batch.digest())
 
 
 def load_step(config: RunConfig, store: Store, rank: int, step: int) -> Loaded:
@@ -236,7 +236,7 @@ def _loadings(
         return loaded, send(loaded.batch)
 
     start = perf_counter()
-    for loaded, sent in made_ahead(load_step, steps, workers, take=take):
+    for loaded, sent in prefetch_steps(load_step, steps, workers, take=take):
         yield Loading(loaded, sent, perf_counter() - start)
         start = perf_counter()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refsys.batch import TRUNK_FIELDS, Batch
-from refsys.data.batches.loader import prefetched
+from refsys.data.batches.loader import prefetch
 from refsys.data.batches.upload import Upload
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
@@ -24,7 +24,7 @@ def test_what_arrives_is_what_was_sent():
     upload = Upload(torch.device("cuda"))
     batches = [batch_of(number).packed() for number in range(len(SIZES))]
     digests = []
-    for sent in prefetched((batch for batch in batches), upload.send):
+    for sent in prefetch((batch for batch in batches), upload.send):
         batch = sent.arrived()
         # Work that is still queued when the next batches are sent.
         busy = torch.randn(2048, 2048, device="cuda")

@@ -1,4 +1,4 @@
-"""mmCIF text as BinaryCIF, by biotite: numbers as numbers, with the encodings that servers use."""
+"""Conversion of mmCIF text to BinaryCIF by biotite, with the encodings that servers use."""
 
 import io
 
@@ -9,14 +9,14 @@ _NUMBERS = {"Cartn_x": np.float64, "Cartn_y": np.float64, "Cartn_z": np.float64,
 
 
 def as_binary(text):
-    """The bytes of a BinaryCIF file."""
-    found = pdbx.BinaryCIFFile()
+    """Return the bytes of a BinaryCIF file."""
+    binary = pdbx.BinaryCIFFile()
     for name, block in pdbx.CIFFile.read(io.StringIO(text)).items():
-        found[name] = pdbx.BinaryCIFBlock(
+        binary[name] = pdbx.BinaryCIFBlock(
             {category: _category(category, columns) for category, columns in block.items()}
         )
     out = io.BytesIO()
-    pdbx.compress(found).write(out)
+    pdbx.compress(binary).write(out)
     return out.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Feeding damaged files to everything that reads one, in a process that is watched."""
+"""Fuzzer of file readers: damaged files, each read in a supervised process."""
 
 import gzip
 import os
@@ -20,10 +20,10 @@ from pyarrow import parquet
 from analysis.errors import AnalysisError
 from bench.errors import BenchError
 from refsys.data.batches.construction import ExampleSpec, example_batch
-from refsys.data.formats.msa import read_alignment
+from refsys.data.formats.msa import read_msa
 from refsys.data.prepare.entries import Sources, prepare
-from refsys.data.prepare.homology import searched
-from refsys.data.prepare.similarity import relate
+from refsys.data.prepare.homology import search_msa
+from refsys.data.prepare.similarity import find_templates_and_clusters
 from refsys.data.store.store import Store
 from refsys.errors import RefsysError, UnexpectedError
 from refsys.ops.tuning import TuningWarning
@@ -31,12 +31,12 @@ from support.binary_cif import as_binary
 from support.mutations import FOREIGN, mutated, mutated_json
 from support.own_json import Reader, other_files, record_files
 
-# One takes a second at most, on a machine of its own: after so long it hangs.
+# Time limit of an input, which takes a second at most on an idle machine: a longer one hangs.
 LONGEST_S = 60.0
 MOST_BYTES = 2 * 2**30
-# Beyond it an allocation fails at once, so that the machine lives to tell.
+# Larger allocations fail at once, so that the machine does not run out of memory.
 _ADDRESS_SPACE = 16 * 2**30
-# What readers of damaged files may raise.
+# Exceptions that readers of damaged files may raise.
 EXPECTED = (RefsysError, BenchError, AnalysisError, TuningWarning)
 _ALIGNMENT_ROWS = 200
 _READ = ("atom_site", "entity", "entity_poly", "entity_poly_seq", "struct_asym")
@@ -45,15 +45,15 @@ _QUERY = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRVGDGTQDNLSGAEKAVQVKVKALPDAQFEVV
 
 @dataclass(frozen=True)
 class Target:
-    """A file that is damaged, and what reads it.
+    """A file to damage, and its reader.
 
     Attributes:
-        name: Of the format.
-        content: Of the sound file.
-        suffix: Of its name.
-        read: Reads a path; its errors are those that the project raises on purpose.
-        wrap: What is done to the content after the damage.
-        damage: Content and the number of the input to damaged content.
+        name: Name of the format.
+        content: Content of the intact file.
+        suffix: Suffix of the file's name.
+        read: Reader of a path; its errors must be those that the project raises on purpose.
+        wrap: Function that is applied to the damaged content.
+        damage: Function from the content and the number of the input to damaged content.
     """
 
     name: str
@@ -66,13 +66,13 @@ class Target:
 
 @dataclass
 class Outcome:
-    """What became of all inputs.
+    """Outcome of all inputs.
 
     Attributes:
-        ended: How many ended in a value and in an error, by target.
-        faults: What must not be: (number of the input, target, what happened).
-        slowest_s: Longest time of an input.
-        largest_bytes: Most memory that the process took while it read one, beyond what it had.
+        ended: Number of inputs that ended in a value or in an error, by target and kind.
+        faults: Faults of readers: (number of the input, target, description).
+        slowest_s: Longest time of an input, seconds.
+        largest_bytes: Largest growth of the process's memory during an input, bytes.
     """
 
     ended: Counter = field(default_factory=Counter)
@@ -82,11 +82,11 @@ class Outcome:
 
 
 def targets(sources, folder: Path) -> list[list[Target]]:
-    """Every kind of file that is read, out of the fetched set; of a record, each of its files.
+    """Return targets of every kind of file that is read; of a record, all of its files.
 
     Args:
         sources: Fetched structures by entry.
-        folder: Where records are made.
+        folder: Folder for the stores of records.
     """
     text = gzip.decompress(sources["1yjp"].structure.cached.read_bytes())
     binary = gzip.decompress(sources["3jqh"].structure.cached.read_bytes())
@@ -98,10 +98,10 @@ def targets(sources, folder: Path) -> list[list[Target]]:
         store = Store(folder / "scratch")
         shutil.rmtree(store.root, ignore_errors=True)
         done = prepare(store, Sources(structure=path))
-        _relate(store)
+        _search(store)
         return batch(store, done.entry)
 
-    made = [
+    readers = [
         Target("mmCIF", text, ".cif", structure),
         Target("mmCIF, compressed", text, ".cif.gz", structure, gzip.compress),
         Target("BinaryCIF", binary, ".bcif", structure),
@@ -114,14 +114,14 @@ def targets(sources, folder: Path) -> list[list[Target]]:
             damage=_foreign_strings,
         ),
         Target("gzip", gzip.compress(text), ".cif.gz", structure),
-        Target("A3M", a3m, ".a3m", read_alignment),
-        Target("Stockholm", stockholm, ".sto", read_alignment),
-        Target("Parquet", _as_parquet(a3m), ".pqt", read_alignment),
-        Target("FASTA", a3m.replace(b"-", b""), ".fasta", lambda path: searched(_QUERY, path)),
+        Target("A3M", a3m, ".a3m", read_msa),
+        Target("Stockholm", stockholm, ".sto", read_msa),
+        Target("Parquet", _as_parquet(a3m), ".pqt", read_msa),
+        Target("FASTA", a3m.replace(b"-", b""), ".fasta", lambda path: search_msa(_QUERY, path)),
     ]
     stored = _record_targets(sources, folder)
     return [
-        *([target] for target in made),
+        *([target] for target in readers),
         stored,
         [
             Target("JSON of the store", target.content, "", target.read, damage=mutated_json)
@@ -137,16 +137,16 @@ def _json_targets(name: str, files: list[tuple[bytes, Reader]], suffix: str) -> 
     return [Target(name, content, suffix, read, damage=mutated_json) for content, read in files]
 
 
-def _relate(store: Store) -> None:
-    """Relates all entries; what goes wrong with one that nobody foresaw is a fault."""
-    for error in relate(store).errors:
+def _search(store: Store) -> None:
+    """Search for templates and clusters; an unexpected error of an entry is a fault."""
+    for error in find_templates_and_clusters(store).errors:
         if isinstance(error, UnexpectedError):
             raise AssertionError(error.details)
         raise error
 
 
 def batch(store: Store, entry: str) -> object:
-    """A batch of an entry, its records verified as training does."""
+    """Return a batch of an entry after verifying its records, as training does."""
     example = store.open(entry)
     example.verify()
     spec = ExampleSpec(tokens=16, alignment_rows=4, whole=True, templates=1)
@@ -154,7 +154,7 @@ def batch(store: Store, entry: str) -> object:
 
 
 def _as_parquet(a3m: bytes) -> bytes:
-    """The same rows in Parquet."""
+    """Return the same rows in Parquet."""
     headers, rows = zip(*(row.split(b"\n", 1) for row in a3m.split(b">")[1:]), strict=True)
     columns = {
         "sequence": [row.replace(b"\n", b"").decode() for row in rows],
@@ -167,7 +167,7 @@ def _as_parquet(a3m: bytes) -> bytes:
 
 
 def _atoms_of(binary: bytes) -> bytes:
-    """The category of atoms alone, so that damage falls on what is decoded."""
+    """Return the category of atoms alone, so that the damage hits encoded columns."""
     (block,) = msgpack.unpackb(binary)["dataBlocks"]
     (atoms,) = (c for c in block["categories"] if c["name"] == "_atom_site")
     return msgpack.packb(atoms)
@@ -182,14 +182,16 @@ def _with_atoms(binary: bytes) -> Callable[[bytes], bytes]:
         except Exception:  # of several unrelated classes
             return damaged
         (block,) = content["dataBlocks"]
-        others = [c for c in block["categories"] if c["name"] != "_atom_site"]
-        return msgpack.packb(content | {"dataBlocks": [block | {"categories": [*others, atoms]}]})
+        categories = [c for c in block["categories"] if c["name"] != "_atom_site"]
+        return msgpack.packb(
+            content | {"dataBlocks": [block | {"categories": [*categories, atoms]}]}
+        )
 
     return wrap
 
 
 def _foreign_strings(binary: bytes, seed: int) -> bytes:
-    """The file with letters of a column of strings replaced by what is no ASCII."""
+    """Replace letters of string columns by non-ASCII ones."""
     draw = random.Random(seed)
     content = msgpack.unpackb(binary)
     (block,) = content["dataBlocks"]
@@ -210,17 +212,17 @@ def _foreign_strings(binary: bytes, seed: int) -> bytes:
 
 
 def _record_targets(sources, folder: Path) -> list[Target]:
-    """Each file of a prepared entry, damaged where it lies."""
+    """Return a target for each file of a prepared entry, read in place in its store."""
     sound, store = Store(folder / "sound"), Store(folder / "altered")
     entry = prepare(sound, Sources(structure=sources["1yjp"].structure.cached)).entry
-    relate(sound)
+    find_templates_and_clusters(sound)
     shutil.copytree(sound.root, store.root)
 
     def read(where: Path) -> Callable[[Path], object]:
         def run(path: Path) -> object:
             shutil.copy(path, store.root / where)
             try:
-                _relate(store)
+                _search(store)
                 return batch(store, entry)
             finally:
                 shutil.copy(sound.root / where, store.root / where)
@@ -236,28 +238,35 @@ def _record_targets(sources, folder: Path) -> list[Target]:
 
 
 def fuzz(
-    wanted: list[list[Target]],
+    kinds: list[list[Target]],
     inputs: range,
     folder: Path,
     done: Callable[[int], None] = lambda number: None,
 ) -> Outcome:
-    """Feeds the inputs of these numbers, each in turn a damaged file of another kind."""
+    """Read the inputs of these numbers, damaged files of the kinds in turn, in a process.
+
+    Args:
+        kinds: Targets by kind of file.
+        inputs: Numbers of the inputs.
+        folder: Folder for the damaged files.
+        done: Callback with the number of each input that was read.
+    """
     outcome, context = Outcome(), get_context("fork")
     number = inputs.start
     while number < inputs.stop:
-        ours, theirs = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=False)
         process = context.Process(
-            target=_feed, args=(wanted, range(number, inputs.stop), folder, theirs)
+            target=_feed, args=(kinds, range(number, inputs.stop), folder, sender)
         )
         process.start()
-        theirs.close()
+        sender.close()
         while number < inputs.stop:
-            target = _target(wanted, number).name
+            target = _target(kinds, number).name
             try:
-                if not ours.poll(LONGEST_S):
+                if not receiver.poll(LONGEST_S):
                     outcome.faults.append((number, target, f"no end within {LONGEST_S:.0f} s"))
                     break
-                kind, message, seconds, nbytes = ours.recv()
+                kind, message, seconds, nbytes = receiver.recv()
             except EOFError:
                 process.join()
                 outcome.faults.append((number, target, f"died with status {process.exitcode}"))
@@ -280,22 +289,22 @@ def fuzz(
     return outcome
 
 
-def _target(wanted: list[list[Target]], number: int) -> Target:
-    turn, kind = divmod(number, len(wanted))
-    return wanted[kind][turn % len(wanted[kind])]
+def _target(kinds: list[list[Target]], number: int) -> Target:
+    turn, kind = divmod(number, len(kinds))
+    return kinds[kind][turn % len(kinds[kind])]
 
 
-def _feed(wanted, numbers, folder, results) -> None:
-    """In a process of its own: reads every input and says how it ended."""
+def _feed(kinds, numbers, folder, results) -> None:
+    """Read every input and send its outcome; runs in a separate process."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
-    # What a library prints of a damaged file is nobody's.
+    # Discard the output of libraries.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number in numbers:
-        target = _target(wanted, number)
+        target = _target(kinds, number)
         path = folder / f"damaged{target.suffix}"
         path.write_bytes(target.wrap(target.damage(target.content, number)))
-        # The high-water mark of the process begins anew.
+        # Reset the high-water mark of the process.
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         before = _high_water_mark()
         start = perf_counter()
@@ -308,7 +317,7 @@ def _feed(wanted, numbers, folder, results) -> None:
         except BaseException:
             kind, message = "fault", traceback.format_exc()
         seconds = perf_counter() - start
-        # The parent's memory, which a fork begins with, is not the reader's.
+        # A fork inherits the parent's memory, which does not count.
         results.send((kind, message, seconds, _high_water_mark() - before))
 
 

@@ -1,4 +1,4 @@
-"""Another reading of mmCIF and BinaryCIF files, by biotite alone: what ours is counted against."""
+"""Independent reader of mmCIF and BinaryCIF files by biotite alone, to compare ours with."""
 
 import gzip
 import io
@@ -19,20 +19,22 @@ LONGEST_BOND = 2.4
 
 
 def counts(path):
-    """Chains, tokens, atoms, resolved atoms, bonds and frames of the asymmetric unit."""
+    """Count chains, tokens, atoms, resolved atoms, bonds and frames of the asymmetric unit."""
     block = block_of(path)
     modelled = modelled_atoms(block)
     leaving, connections = connected(block, modelled)
     total = Counter(bonds=connections)
     for key, (component, polymer, is_first, is_last) in residues_of(block, modelled).items():
-        there = modelled.get(key, {})
-        names, has_conformer, bonds = component_atoms(component, there, block)
-        gone = leaving.get(key, set())
-        gone |= {"OXT"} if "peptide" in polymer and not is_last else set()
-        gone |= {"OP3"} if "nucleotide" in polymer and not is_first else set()
-        names = [name for name in names if name not in gone]
+        modelled_names = modelled.get(key, {})
+        names, has_conformer, bonds = component_atoms(component, modelled_names, block)
+        left_out = leaving.get(key, set())
+        left_out |= {"OXT"} if "peptide" in polymer and not is_last else set()
+        left_out |= {"OP3"} if "nucleotide" in polymer and not is_first else set()
+        names = [name for name in names if name not in left_out]
         total["atoms"] += len(names)
-        total["modelled"] += sum(there[name].occupancy > 0 for name in names if name in there)
+        total["modelled"] += sum(
+            modelled_names[name].occupancy > 0 for name in names if name in modelled_names
+        )
         if polymer and component in STANDARD:
             frame = PROTEIN_FRAME if "peptide" in polymer else NUCLEOTIDE_FRAME
             total["tokens"] += 1
@@ -45,14 +47,14 @@ def counts(path):
 
 
 def residue_names(path):
-    """(chain, component) of each residue of the asymmetric unit."""
+    """Return (chain, component) of each residue of the asymmetric unit."""
     block = block_of(path)
     residues = residues_of(block, modelled_atoms(block))
     return [(chain, component) for (chain, _), (component, *_) in residues.items()]
 
 
 def block_of(path):
-    """The data block that holds atoms."""
+    """Return the data block that has atoms."""
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content
     if ".bcif" in path.suffixes:
@@ -63,7 +65,7 @@ def block_of(path):
 
 
 def table(block, category, *names):
-    """Rows of a category, `?` for a column that it lacks."""
+    """Return the rows of a category, `?` for a column that it lacks."""
     if category not in block:
         return []
     count = block[category].row_count
@@ -75,7 +77,7 @@ def table(block, category, *names):
 
 
 def chains_of(block):
-    """Entity of each chain that is not water."""
+    """Return the entity of each chain that is not water."""
     kinds = dict(table(block, "entity", "id", "type"))
     chains = table(block, "struct_asym", "id", "entity_id")
     return {chain: entity for chain, entity in chains if kinds[entity] != "water"}
@@ -86,7 +88,7 @@ def residue_key(chain, label_number, author_number):
 
 
 def modelled_atoms(block):
-    """By residue and name, the heavy atoms of the first model's best occupied location."""
+    """Return the first model's heavy atoms of the best occupied location, by residue and name."""
     file = pdbx.CIFFile({"x": block})
     atoms = pdbx.get_structure(
         file,
@@ -107,21 +109,21 @@ def modelled_atoms(block):
 def best_location(locations):
     """Return the atoms of the location that has the largest occupied share of its component."""
     shared = locations.pop("", [])
-    chosen = []
+    best = []
     if locations:
         every = [*shared, *(atom for atoms in locations.values() for atom in atoms)]
 
         def share(name):
             component = locations[name][0].res_name
-            own = [atom for atom in shared if atom.res_name == component] + locations[name]
+            location = [atom for atom in shared if atom.res_name == component] + locations[name]
             size = component_size(component, every)
-            return round(sum(float(np.float32(atom.occupancy)) for atom in own) / size, 4)
+            return round(sum(float(np.float32(atom.occupancy)) for atom in location) / size, 4)
 
-        chosen = locations[max(sorted(locations), key=share)]
-        others = {a.res_name for atoms in locations.values() for a in atoms}
-        others -= {chosen[0].res_name}
-        shared = [atom for atom in shared if atom.res_name not in others]
-    return {atom.atom_name: atom for atom in (*shared, *chosen)}
+        best = locations[max(sorted(locations), key=share)]
+        rejected = {a.res_name for atoms in locations.values() for a in atoms}
+        rejected -= {best[0].res_name}
+        shared = [atom for atom in shared if atom.res_name not in rejected]
+    return {atom.atom_name: atom for atom in (*shared, *best)}
 
 
 def component_size(component, atoms):
@@ -134,7 +136,7 @@ def component_size(component, atoms):
 
 
 def residues_of(block, modelled):
-    """(component, type of polymer or nothing, whether first, whether last) of each residue."""
+    """Return (component, type of polymer or "", is first, is last) of each residue."""
     polymers = dict(table(block, "entity_poly", "entity_id", "type"))
     sequences = {}
     for entity, number, component in table(block, "entity_poly_seq", "entity_id", "num", "mon_id"):
@@ -149,18 +151,22 @@ def residues_of(block, modelled):
                 ends = number == "1", number == last
                 residues[chain, number] = (component, polymers[entity], *ends)
         else:
-            own = [key for key in modelled if key[0] == chain]
-            residues |= {key: (component_of[key], "", False, False) for key in own}
+            keys = [key for key in modelled if key[0] == chain]
+            residues |= {key: (component_of[key], "", False, False) for key in keys}
     return residues
 
 
-def component_atoms(component, there, block):
-    """Names, whether a conformer is known, and bonds of a component's heavy atoms."""
+def component_atoms(component, modelled_names, block):
+    """Return names, whether a conformer is known, and bonds of a component's heavy atoms."""
     try:
         whole = info.residue(component, allow_missing_coord=True)
     except KeyError:
         rows = table(block, "chem_comp_bond", "comp_id", "atom_id_1", "atom_id_2")
-        return list(there), False, [(one, two) for own, one, two in rows if own == component]
+        return (
+            list(modelled_names),
+            False,
+            [(one, two) for name, one, two in rows if name == component],
+        )
     heavy = whole[~np.isin(whole.element, ["H", "D"])]
     names = heavy.atom_name.tolist()
     bonds = [(names[one], names[two]) for one, two, _ in heavy.bonds.as_array()]
@@ -168,7 +174,7 @@ def component_atoms(component, there, block):
 
 
 def connected(block, modelled):
-    """Atoms that leave by residue, and how many bonds join residues."""
+    """Return the leaving atoms by residue, and the number of bonds between residues."""
     parts = ("label_asym_id", "label_seq_id", "auth_seq_id", "label_atom_id", "symmetry")
     columns = [f"ptnr{end}_{part}" for end in (1, 2) for part in parts]
     leaving, bonds = {}, set()
@@ -176,8 +182,8 @@ def connected(block, modelled):
         sides = row[: len(parts)], row[len(parts) :]
         ends = tuple((residue_key(*side[:3]), side[3]) for side in sides)
         atoms = [modelled.get(key, {}).get(name) for key, name in ends]
-        moved = {side[4] for side in sides} - NOTHING - {"1_555"}
-        if kind not in COVALENT or moved or None in atoms or ends[0] == ends[1]:
+        operators = {side[4] for side in sides} - NOTHING - {"1_555"}
+        if kind not in COVALENT or operators or None in atoms or ends[0] == ends[1]:
             continue
         for (key, name), atom in zip(ends, atoms, strict=True):
             leaving.setdefault(key, set()).update(leaving_names(atom.res_name, name))
@@ -187,7 +193,7 @@ def connected(block, modelled):
 
 
 def leaving_names(component, name):
-    """What leaves a component when its atom of that name is bonded to another."""
+    """Return the atoms that leave a component when its atom of that name is bonded to another."""
     atoms = info.get_from_ccd("chem_comp_atom", component)
     if atoms is None:
         return set()

@@ -1,4 +1,4 @@
-"""Damage to files: bytes flipped, cut, repeated, inserted, exchanged, numbers and letters changed.
+"""Mutations of files: flipped, cut, repeated and inserted bytes, changed numbers and letters.
 
 `mutated` damages bytes. `mutated_json` damages values of JSON or JSON Lines, so that the file
 is still JSON more often than not.
@@ -24,8 +24,8 @@ _EXTREME = (
     ),
     *(b"-2147483649", b"18446744073709551616", b"0x10", b"1_000", b"?", b".", b"'", b'"', b";\n"),
 )
-# Text that is no ASCII, and bytes that are no text. Some have another length in another case, some
-# are digits or white space to Python and to no format.
+# Non-ASCII text, and bytes that are not text. Some change their length with their case, some are
+# digits or white space to Python and to no format.
 FOREIGN = (
     *("α", "Cα", "é", "ß", "İ", "ﬁ", "µ", "日本", "١", "４２", "½", "²", "−1", "🧬", "e\u0301"),
     *("\u00a0", "\u2028", "\u200b", "\ufeff", "\u0085", "\x0b", "\x1c", "\x7f", "\0", "\U0010ffff"),
@@ -47,7 +47,7 @@ _JUNK = (
         {"a": {"b": []}},
     ),
 )
-# Texts in the place of a value, for what `json.dumps` does not write.
+# Texts that replace a value, which `json.dumps` cannot write.
 _JUNK_TEXTS = (
     *(
         "NaN",
@@ -78,7 +78,7 @@ _MARK = "\x1a"
 
 
 def mutated(content: bytes, seed: int) -> bytes:
-    """`content` with one to four changes: a function of the seed."""
+    """Return `content` with one to four changes, as a function of the seed."""
     source = random.Random(seed)
     damaged = bytearray(content)
     for _ in range(source.choice((1, 1, 2, 4))):
@@ -87,7 +87,7 @@ def mutated(content: bytes, seed: int) -> bytes:
 
 
 def mutated_json(content: bytes, seed: int) -> bytes:
-    """`content`, JSON or JSON Lines, with one or two values or members changed; else `mutated`."""
+    """Return JSON or JSON Lines with one or two values or members changed, or else `mutated`."""
     source = random.Random(seed)
     if source.random() < 0.2:
         return mutated(content, seed)
@@ -107,14 +107,14 @@ def mutated_json(content: bytes, seed: int) -> bytes:
 
 
 def _joined(lines, source) -> bytes:
-    """The lines as a file: now and then with blank lines, other line ends or a byte-order mark."""
+    """Join lines into a file, sometimes with blank lines, other line ends or a byte-order mark."""
     end = source.choice((b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b"\n \t\n"))
     mark = source.choice((b"", b"", b"", b"", b"\xef\xbb\xbf"))
     return mark + end.join(lines) + source.choice((b"\n", b"\n", b"", end))
 
 
 def _change_value(values, index, source) -> tuple[str, str]:
-    """Changes one value or member; returns a mark and the text that is to stand in its place."""
+    """Change one value or member; return a mark and the text that must replace it."""
     path = source.choice(list(_members(values[index])) or [()])
     mark = f"{_MARK}{source.random()}"
     parent, key = values, index
@@ -135,7 +135,7 @@ def _change_value(values, index, source) -> tuple[str, str]:
 
 
 def _members(value, path=()):
-    """The paths of all members inside a value; the first three of each list."""
+    """Yield the paths of all members of a value; of the first three items of a list."""
     members = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list):
         members = enumerate(value[:3])
@@ -144,61 +144,61 @@ def _members(value, path=()):
         yield from _members(member, (*path, key))
 
 
-def _slice(found, source):
-    start = source.randrange(len(found) + 1)
-    return slice(start, min(len(found), start + int(2 ** source.uniform(0, 10))))
+def _slice(content, source):
+    start = source.randrange(len(content) + 1)
+    return slice(start, min(len(content), start + int(2 ** source.uniform(0, 10))))
 
 
-def flip(found, source):
+def flip(content, source):
     for _ in range(source.randint(1, 8)):
-        if found:
-            found[source.randrange(len(found))] ^= 1 << source.randrange(8)
+        if content:
+            content[source.randrange(len(content))] ^= 1 << source.randrange(8)
 
 
-def noise(found, source):
-    where = _slice(found, source)
-    found[where] = source.randbytes(len(found[where]))
+def noise(content, source):
+    where = _slice(content, source)
+    content[where] = source.randbytes(len(content[where]))
 
 
-def cut(found, source):
-    del found[source.randrange(len(found) + 1) :]
+def cut(content, source):
+    del content[source.randrange(len(content) + 1) :]
 
 
-def drop(found, source):
-    del found[_slice(found, source)]
+def drop(content, source):
+    del content[_slice(content, source)]
 
 
-def repeat(found, source):
-    where = _slice(found, source)
-    found[where] = found[where] * source.choice((2, 3, 40))
+def repeat(content, source):
+    where = _slice(content, source)
+    content[where] = content[where] * source.choice((2, 3, 40))
 
 
-def insert(found, source):
-    place = source.randrange(len(found) + 1)
-    found[place:place] = source.randbytes(source.randint(1, 64))
+def insert(content, source):
+    position = source.randrange(len(content) + 1)
+    content[position:position] = source.randbytes(source.randint(1, 64))
 
 
-def exchange(found, source):
-    one, two = found[_slice(found, source)], _slice(found, source)
-    found[two] = one
+def exchange(content, source):
+    one, two = content[_slice(content, source)], _slice(content, source)
+    content[two] = one
 
 
-def extreme(found, source):
-    """A number near a random place, or a byte of it, becomes what no file should have."""
-    place = source.randrange(len(found) + 1)
-    number = _NUMBER.search(found, place)
+def extreme(content, source):
+    """Replace a number near a random position by an extreme value."""
+    position = source.randrange(len(content) + 1)
+    number = _NUMBER.search(content, position)
     if number:
-        found[number.start() : number.end()] = source.choice(_EXTREME)
+        content[number.start() : number.end()] = source.choice(_EXTREME)
 
 
-def foreign(found, source):
-    """A part of a word near a random place becomes what is no ASCII, or no text."""
-    word = _WORD.search(found, source.randrange(len(found) + 1))
+def foreign(content, source):
+    """Replace a part of a word near a random position by non-ASCII text or invalid bytes."""
+    word = _WORD.search(content, source.randrange(len(content) + 1))
     if word:
         start = source.randrange(word.start(), word.end())
         end = source.choice((start, start + 1, word.end()))
         texts = [text.encode() for text in FOREIGN]
-        found[start:end] = source.choice([*texts, *_NO_TEXT])
+        content[start:end] = source.choice([*texts, *_NO_TEXT])
 
 
 _CHANGES = (flip, noise, cut, drop, repeat, insert, exchange, extreme, extreme, foreign, foreign)

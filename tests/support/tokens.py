@@ -1,4 +1,4 @@
-"""Tokens somewhere, as the columns of a structure record that crops read."""
+"""Columns of structure records with tokens at given positions, as crops read them."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ from refsys.data.grid import grid_columns
 
 
 def structure_of(centers, *, chains=None, modelled=None, near=(), interfaces=None):
-    """One atom a token.
+    """Return the columns of a structure with one atom per token.
 
     Args:
-        centers: [token, 3].
-        chains: [token], one chain if None.
-        modelled: Places of tokens with a position, all if None.
-        near: Places of those at an interface.
-        interfaces: Their tokens, by pair of chains.
+        centers: [token, 3] positions, ångström.
+        chains: [token] chain numbers; one chain if None.
+        modelled: Tokens with a position; all if None.
+        near: Tokens at an interface.
+        interfaces: Tokens of each interface, by pair of chains.
     """
     count, interfaces = len(centers), interfaces or {}
     chains = np.zeros(count, np.int32) if chains is None else np.asarray(chains, np.int32)
@@ -34,6 +34,6 @@ def structure_of(centers, *, chains=None, modelled=None, near=(), interfaces=Non
     }
 
 
-def line(count, **known):
-    """Tokens 1 Å from one to the next."""
-    return structure_of(np.arange(count, dtype=np.float32)[:, None] * [[1, 0, 0]], **known)
+def line(count, **options):
+    """Return the columns of tokens in a line, 1 Å apart."""
+    return structure_of(np.arange(count, dtype=np.float32)[:, None] * [[1, 0, 0]], **options)

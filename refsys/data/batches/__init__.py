@@ -1,4 +1,4 @@
 """Batches of a training step: sampling, crop, features, labels, loader processes and upload.
 
-`construction` builds one example from prepared records, `examples` the examples of a step.
+`construction` builds the batch of one example from prepared records, `examples` that of a step.
 """

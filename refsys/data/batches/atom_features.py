@@ -1,4 +1,4 @@
-"""Atoms, labels and templates of a crop: what the whole model reads beside the trunk's fields."""
+"""Atom, label and template features of a crop: the full model's fields beside the trunk's."""
 
 from typing import Any
 
@@ -12,43 +12,43 @@ from refsys.data.vocabulary import GAP
 from refsys.errors import CapacityError
 from refsys.streams import Draw
 
-# Room for bonds between polymers and ligands in a batch.
+# Capacity of a batch for bonds between polymers and ligands.
 LIGAND_BONDS = 64
 _LETTERS = 4
-# A conformer's draw: four numbers make a rotation, three a shift.
+# Random numbers for each conformer: four give a rotation, three a translation, one is unused.
 _RIGID = 8
 
 
-def crop_atoms(example: Example, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of the atoms of the tokens that are kept, ascending."""
+def crop_atoms(example: Example, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows of the atoms of the crop's tokens, ascending."""
     first = example.structure["token_first_atom"].astype(np.int64)
-    counts = first[kept + 1] - first[kept]
+    counts = first[tokens + 1] - first[tokens]
     before = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.repeat(first[kept] - before, counts) + np.arange(counts.sum())
+    return np.repeat(first[tokens] - before, counts) + np.arange(counts.sum())
 
 
-def atom_arrays(example: Example, kept: NDArray[np.int64], draw: Draw) -> dict[str, NDArray[Any]]:
-    """The atom and label fields of a crop, without padding.
+def atom_arrays(example: Example, tokens: NDArray[np.int64], draw: Draw) -> dict[str, NDArray[Any]]:
+    """Return the atom and label fields of a crop, without padding.
 
     Args:
-        example: Its records.
-        kept: The crop's tokens, ascending.
-        draw: The key of the conformers' motions.
+        example: Records of the entry.
+        tokens: [token] numbers of the crop's tokens, ascending.
+        draw: RNG key of the conformers' rigid motions.
 
     Raises:
-        CapacityError: more bonds to ligands than a batch holds.
+        CapacityError: the crop has more bonds to ligands than a batch holds.
     """
     structure = example.structure
-    rows = crop_atoms(example, kept)
+    rows = crop_atoms(example, tokens)
     first = structure["token_first_atom"].astype(np.int64)
-    token = np.repeat(np.arange(len(kept), dtype=np.int32), first[kept + 1] - first[kept])
-    residue = structure["token_residue"][kept][token]
+    token = np.repeat(np.arange(len(tokens), dtype=np.int32), first[tokens + 1] - first[tokens])
+    residue = structure["token_residue"][tokens][token]
     names = structure["atom_name"][rows]
     letters = names.view(np.uint8).reshape(len(rows), _LETTERS)
     return {
         "atom_mask": np.ones(len(rows), np.bool_),
         "atom_token": token,
-        "reference_position": _references(structure, rows, residue, draw),
+        "reference_position": _reference_positions(structure, rows, residue, draw),
         "reference_mask": structure["atom_reference_known"][rows],
         "reference_element": structure["atom_element"][rows],
         "reference_charge": structure["atom_charge"][rows],
@@ -56,72 +56,85 @@ def atom_arrays(example: Example, kept: NDArray[np.int64], draw: Draw) -> dict[s
         "reference_space": residue,
         "atom_position": structure["atom_position"][rows],
         "atom_resolved": structure["atom_resolved"][rows],
-        "atom_slot": (rows - first[kept][token]).astype(np.uint8),
-        "molecule": structure["token_molecule"][kept],
-        "center_atom": _places(structure["token_center"][kept], rows),
-        "representative_atom": _places(structure["token_representative"][kept], rows),
-        "frame_atoms": _whole(_places(structure["token_frame"][kept], rows)),
+        "atom_slot": (rows - first[tokens][token]).astype(np.uint8),
+        "molecule": structure["token_molecule"][tokens],
+        "center_atom": _crop_indices(structure["token_center"][tokens], rows),
+        "representative_atom": _crop_indices(structure["token_representative"][tokens], rows),
+        "frame_atoms": _complete_frames(_crop_indices(structure["token_frame"][tokens], rows)),
         "ligand_bonds": _ligand_bonds(example, rows),
         "resolution": np.asarray(structure.facts["resolution"], np.float32),
     }
 
 
 def template_arrays(
-    example: Example, kept: NDArray[np.int64], count: int, draw: Draw
+    example: Example, tokens: NDArray[np.int64], count: int, draw: Draw
 ) -> dict[str, NDArray[Any]]:
-    """The template fields of a crop: up to `count` templates of each chain, drawn at random.
+    """Return the template fields of a crop: up to `count` random templates of each chain.
 
-    Of a chain's n templates, k are taken without replacement, k the lesser of `count` and a number
-    drawn from 0 to n (AlphaFold 3 supplement, section 2.4).
+    From a chain's n templates, k are sampled without replacement, where k is the lesser of `count`
+    and a number sampled from 0 to n (AlphaFold 3 supplement, section 2.4).
+
+    Args:
+        example: Records of the entry.
+        tokens: [token] numbers of the crop's tokens, ascending.
+        count: Size of the template axis.
+        draw: RNG key of the selection.
     """
     structure = example.structure
-    chains, numbers = structure["token_chain"][kept], structure["token_residue_index"][kept]
+    chains, numbers = structure["token_chain"][tokens], structure["token_residue_index"][tokens]
     arrays = {
         "template_mask": np.zeros(count, np.bool_),
-        "template_residue_type": np.full((count, len(kept)), GAP, np.uint8),
-        "template_pseudo_beta": np.zeros((count, len(kept), 3), np.float32),
-        "template_pseudo_beta_mask": np.zeros((count, len(kept)), np.bool_),
-        "template_backbone": np.zeros((count, len(kept), 3, 3), np.float32),
-        "template_backbone_mask": np.zeros((count, len(kept)), np.bool_),
+        "template_residue_type": np.full((count, len(tokens)), GAP, np.uint8),
+        "template_pseudo_beta": np.zeros((count, len(tokens), 3), np.float32),
+        "template_pseudo_beta_mask": np.zeros((count, len(tokens)), np.bool_),
+        "template_backbone": np.zeros((count, len(tokens), 3, 3), np.float32),
+        "template_backbone_mask": np.zeros((count, len(tokens)), np.bool_),
     }
     for chain, templates in example.templates.items():
-        here = np.flatnonzero(chains == chain)
-        if not len(here):
+        chain_tokens = np.flatnonzero(chains == chain)
+        if not len(chain_tokens):
             continue
-        known = len(templates["residue_type"])
-        own = Draw(draw.seed, f"{draw.stream}/{chain}", draw.step, draw.example)
-        taken = own.permutation(known)[: min(count, own.below(known + 1, known))]
-        arrays["template_mask"][: len(taken)] = True
-        for slot, template in enumerate(taken):
+        available = len(templates["residue_type"])
+        chain_draw = Draw(draw.seed, f"{draw.stream}/{chain}", draw.step, draw.example)
+        selected = chain_draw.permutation(available)[
+            : min(count, chain_draw.below(available + 1, available))
+        ]
+        arrays["template_mask"][: len(selected)] = True
+        for slot, template in enumerate(selected):
             for name, column in templates.items():
-                arrays[f"template_{name}"][slot, here] = column[template][numbers[here] - 1]
+                arrays[f"template_{name}"][slot, chain_tokens] = column[template][
+                    numbers[chain_tokens] - 1
+                ]
     return arrays
 
 
-def _references(
+def _reference_positions(
     structure: Columns, rows: NDArray[np.int64], residue: NDArray[np.int32], draw: Draw
 ) -> NDArray[np.float32]:
-    """A conformer of each residue, drawn for it alone, turned and shifted at random."""
+    """Return reference positions: a random conformer of each residue, under a random motion."""
     table = structure["conformer_position"]
-    residues, own = np.unique(residue, return_inverse=True)
+    residues, residue_row = np.unique(residue, return_inverse=True)
     choice = Draw(draw.seed, f"{draw.stream}/choice", draw.step, draw.example)
     number = choice.integer_rows(residues.astype(np.int64), 4)[:, 0] % len(table)
-    reference = np.asarray(table)[number[own], structure["atom_conformer"][rows]]
-    moved = _moved(reference, residues.astype(np.int64), own, draw)
-    known: NDArray[np.bool_] = structure["atom_reference_known"][rows, None]
-    return moved * known
+    reference = np.asarray(table)[number[residue_row], structure["atom_conformer"][rows]]
+    transformed = _transformed(reference, residues.astype(np.int64), residue_row, draw)
+    has_reference: NDArray[np.bool_] = structure["atom_reference_known"][rows, None]
+    return transformed * has_reference
 
 
-def _moved(
-    reference: NDArray[np.float32], residues: NDArray[np.int64], own: NDArray[np.int64], draw: Draw
+def _transformed(
+    reference: NDArray[np.float32],
+    residues: NDArray[np.int64],
+    residue_row: NDArray[np.int64],
+    draw: Draw,
 ) -> NDArray[np.float32]:
-    """Conformers turned and shifted at random, each residue by itself.
+    """Apply a random rotation and translation to the conformer of each residue.
 
     Args:
-        reference: [atom, 3].
-        residues: Numbers of residues in the structure.
-        own: [atom] the place of its residue among them.
-        draw: What for.
+        reference: [atom, 3] conformer positions, ångström.
+        residues: [residue] numbers of the residues in the structure.
+        residue_row: [atom] index of the atom's residue in `residues`.
+        draw: RNG key of the motions.
     """
     numbers = draw.normal_rows(residues, _RIGID).astype(np.float64)
     w, x, y, z = (numbers[:, :4] / np.linalg.norm(numbers[:, :4], axis=1, keepdims=True)).T
@@ -132,33 +145,43 @@ def _moved(
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     ).transpose(2, 0, 1)
-    moved = np.einsum("axy,ay->ax", rotation[own], reference.astype(np.float64))
-    return (moved + numbers[own, 4:7]).astype(np.float32)
+    rotated = np.einsum("axy,ay->ax", rotation[residue_row], reference.astype(np.float64))
+    return (rotated + numbers[residue_row, 4:7]).astype(np.float32)
 
 
-def _places(wanted: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Where rows are in the crop, −1 if they are not."""
+def _crop_indices(atoms: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the indices of atoms in the crop, −1 for atoms outside it.
+
+    Args:
+        atoms: Rows of the structure, −1 for none.
+        rows: Rows of the crop's atoms, ascending.
+    """
     if not len(rows):
-        return np.full(wanted.shape, -1, np.int32)
-    place = np.searchsorted(rows, wanted)
-    there = (wanted >= 0) & (rows[np.minimum(place, len(rows) - 1)] == wanted)
-    return np.where(there, place, -1).astype(np.int32)
+        return np.full(atoms.shape, -1, np.int32)
+    index = np.searchsorted(rows, atoms)
+    present = (atoms >= 0) & (rows[np.minimum(index, len(rows) - 1)] == atoms)
+    return np.where(present, index, -1).astype(np.int32)
 
 
-def _whole(corners: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Frames of which a corner was cropped away are none."""
+def _complete_frames(corners: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Replace frames that lost a corner to the crop by −1."""
     return np.where((corners >= 0).all(axis=1, keepdims=True), corners, -1).astype(np.int32)
 
 
 def _ligand_bonds(example: Example, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Bonds of the crop between a polymer and a ligand."""
+    """Return the crop's bonds [bond, 2] between a polymer and a ligand, as indices of its atoms.
+
+    Raises:
+        CapacityError: there are more than `LIGAND_BONDS`.
+    """
     structure = example.structure
     bonds = structure["bond_atoms"]
     ligand = structure["token_molecule"][structure["atom_token"][bonds]] == LIGAND
-    places = _places(bonds[ligand[:, 0] != ligand[:, 1]], rows)
-    kept = places[(places >= 0).all(axis=1)]
-    if len(kept) > LIGAND_BONDS:
+    pairs = _crop_indices(bonds[ligand[:, 0] != ligand[:, 1]], rows)
+    complete = pairs[(pairs >= 0).all(axis=1)]
+    if len(complete) > LIGAND_BONDS:
         raise CapacityError(
-            f"{example.entry}: {len(kept)} bonds to ligands in a crop; a batch holds {LIGAND_BONDS}"
+            f"{example.entry}: {len(complete)} bonds to ligands in a crop; "
+            f"a batch holds {LIGAND_BONDS}"
         )
-    return kept
+    return complete

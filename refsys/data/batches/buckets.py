@@ -1,6 +1,6 @@
-"""Sizes that batches are padded to: few, so that what is compiled or captured for one serves again.
+"""Bucket sizes that batches are padded to: few, so that compiled or captured programs are reused.
 
-A short protein in a crop's full size would be padding for the most part; in its bucket it is not.
+Padding a short protein to the full crop size would waste most of the work; its bucket does not.
 """
 
 from collections.abc import Iterator
@@ -9,23 +9,23 @@ from itertools import count
 _ATOMS_PER_TOKEN = (8, 12, 16, 24)
 
 
-def token_bucket(tokens: int, most: int) -> int:
-    """The token axis of a crop: 64, 128, 192, 256, then 1½ and 2 times that, and so on; or `most`.
+def token_bucket(tokens: int, limit: int) -> int:
+    """Return the size of the token axis: 64, 128, 192, 256, 384, 512, 768 and so on, or `limit`.
 
     Args:
-        tokens: Of the crop, at most `most`.
-        most: The largest crop.
+        tokens: Number of tokens of the crop, at most `limit`.
+        limit: Size of the largest crop.
     """
-    return _first(tokens, most, _tokens())
+    return _smallest(tokens, limit, _tokens())
 
 
-def row_bucket(rows: int, most: int) -> int:
-    """The alignment axis: 16, 64, 256 and so on; or `most`."""
-    return _first(rows, most, (16 * 4**power for power in count()))
+def row_bucket(rows: int, limit: int) -> int:
+    """Return the size of the MSA row axis: 16, 64, 256 and so on, or `limit`."""
+    return _smallest(rows, limit, (16 * 4**power for power in count()))
 
 
 def atom_bucket(atoms: int, tokens: int) -> int:
-    """The atom axis: 8, 12, 16 or 24 atoms for each token of the token axis, or more by 8."""
+    """Return the size of the atom axis: 8, 12, 16, 24, 32, 40, ... atoms per padded token."""
     sizes = (*_ATOMS_PER_TOKEN, *range(32, 8 * atoms + 32, 8))
     return next(size * tokens for size in sizes if size * tokens >= atoms)
 
@@ -37,5 +37,5 @@ def _tokens() -> Iterator[int]:
         yield 3 << power - 1
 
 
-def _first(wanted: int, most: int, sizes: Iterator[int]) -> int:
-    return min(most, next(size for size in sizes if size >= wanted))
+def _smallest(size: int, limit: int, sizes: Iterator[int]) -> int:
+    return min(limit, next(bucket for bucket in sizes if bucket >= size))

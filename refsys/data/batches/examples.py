@@ -1,6 +1,6 @@
-"""Batches as a function of the step: what each place of one holds, and what stands in for it.
+"""Batches as a function of the step: sampled examples, and substitutes for those that do not fit.
 
-Everything random is drawn from streams keyed by (seed, step, place in the batch).
+All randomness comes from streams keyed by (seed, step, index in the global batch).
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from refsys.errors import CapacityError, DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a place of a batch holds.
+class SampledExample:
+    """Example that was sampled for one index of a batch.
 
     Attributes:
-        choice: Which example, and which of its chains its crop is about.
-        name: The same for people: the entry, and the names of the chains.
-        substituted: Why each of those that were drawn before it could not be used.
+        choice: Number of the example, and the chains at the centre of its crop.
+        name: Readable form of `choice`: the entry and the names of the chains.
+        substituted: Reason for each example that was sampled earlier and could not be used.
     """
 
     choice: Choice
@@ -36,25 +36,30 @@ class Drawn:
 
 
 class _Latest(NamedTuple):
-    """The batch that was last made or loaded, and what is in it."""
+    """The batch that was built or loaded last, and its sampled examples."""
 
     step: int
-    drawn: list[Drawn]
+    sampled: list[SampledExample]
     batch: Batch
 
 
 class Examples:
     """Batches as a function of the step.
 
-    An example whose crop does not fit a batch's sizes is substituted by the next one of the same
+    An example whose crop does not fit a batch's sizes is replaced by the next one of the same
     stream, so that the substitute is a function of the step as well.
     """
 
     def __init__(self, store: Store, entries: Sequence[str], spec: ExampleSpec) -> None:
-        """Opens the examples.
+        """Open and verify the examples.
+
+        Args:
+            store: The store of prepared entries.
+            entries: Names of the entries.
+            spec: Sizes, sampling and crop of the batches.
 
         Raises:
-            DataError: one of them is not prepared, or is damaged.
+            DataError: there is no entry, or one is not prepared or damaged.
         """
         self.spec = spec
         self._examples = [store.open(entry) for entry in entries]
@@ -67,9 +72,10 @@ class Examples:
         self._latest: _Latest | None = None
 
     def records(self) -> dict[str, dict[str, str]]:
-        """What decides the batches: names of records, which name their content, by entry.
+        """Return the inputs that determine the batches, by entry.
 
-        And clusters, by which chains are weighed.
+        These are the names of its records, which hash their content, and for weighted sampling a
+        digest of the clusters that determine the weights.
         """
         weighed = self.spec.sampling == WEIGHTED
         return {
@@ -79,73 +85,75 @@ class Examples:
         }
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a training step.
+        """Return the batch of a training step.
 
         Raises:
-            CapacityError: no example that is drawn fits.
+            CapacityError: no sampled example fits.
             DataError: a record is damaged.
         """
-        found = [self._example(step, place) for place in self.spec.places]
-        batch = Batch.stacked([batch for _, batch in found])
-        self._latest = _Latest(step, [drawn for drawn, _ in found], batch)
+        sampled_batches = [self._example(step, index) for index in self.spec.indices]
+        batch = Batch.stacked([batch for _, batch in sampled_batches])
+        self._latest = _Latest(step, [sampled for sampled, _ in sampled_batches], batch)
         return batch
 
-    def drawn(self, step: int) -> list[Drawn]:
-        """What each place of a step's batch holds."""
-        return self._made(step).drawn
+    def sampled(self, step: int) -> list[SampledExample]:
+        """Return the sampled example at each index of a step's batch."""
+        return self._latest_of(step).sampled
 
-    def remember(self, step: int, drawn: list[Drawn], batch: Batch) -> None:
-        """Takes a batch that another process made, so that `relabelled` need not make it again.
+    def remember(self, step: int, sampled: list[SampledExample], batch: Batch) -> None:
+        """Store a batch from another process, so that `relabelled` need not build it again.
 
         Args:
-            step: Whose it is.
-            drawn: What each place of it holds.
-            batch: On the host.
+            step: Training step of the batch.
+            sampled: Sampled example at each of its indices.
+            batch: The batch, on the host.
         """
-        self._latest = _Latest(step, drawn, batch)
+        self._latest = _Latest(step, sampled, batch)
 
-    def _made(self, step: int) -> _Latest:
+    def _latest_of(self, step: int) -> _Latest:
         if self._latest is None or self._latest.step != step:
             self[step]
         assert self._latest is not None
         return self._latest
 
     def relabelled(self, batch: Batch, predicted_BA3: Tensor, step: int) -> Batch:
-        """A step's batch with the labels, permuted, that lie best on a prediction.
+        """Return a step's batch with its labels permuted to fit a prediction best.
 
         Args:
-            batch: The step's, on any device.
-            predicted_BA3: Predicted positions, ångström; they are brought to the host.
-            step: Which step.
+            batch: Batch of the step, on any device.
+            predicted_BA3: Predicted positions, ångström; copied to the host.
+            step: Training step.
         """
-        # Positions alone are read back; everything else is known here.
+        # Only positions are copied back: the host has everything else.
         predicted = predicted_BA3.detach().float().cpu().numpy()
-        host = self._made(step).batch if batch["atom_mask"].device.type != "cpu" else batch
-        new: dict[str, list[Tensor]] = {}
-        for row, (place, drawn) in enumerate(zip(self.spec.places, self.drawn(step), strict=True)):
-            example = self._examples[drawn.choice.example]
+        host = self._latest_of(step).batch if batch["atom_mask"].device.type != "cpu" else batch
+        relabelled: dict[str, list[Tensor]] = {}
+        for row, (index, sampled) in enumerate(
+            zip(self.spec.indices, self.sampled(step), strict=True)
+        ):
+            example = self._examples[sampled.choice.example]
             if example.entry not in self._symmetries:
                 self._symmetries[example.entry] = symmetries_of(example.structure)
-            kept = crop_of(example, self.spec, step, place, drawn.choice.focus)
-            rows = crop_atoms(example, kept)
+            tokens = crop_of(example, self.spec, step, index, sampled.choice.focus)
+            rows = crop_atoms(example, tokens)
             symmetries = self._symmetries[example.entry]
             fields = with_labels_of(host, row, rows, predicted[row], symmetries)
             for name, values in fields.items():
-                new.setdefault(name, []).append(values)
-        return batch.replaced(**{name: torch.stack(values) for name, values in new.items()})
+                relabelled.setdefault(name, []).append(values)
+        return batch.replaced(**{name: torch.stack(values) for name, values in relabelled.items()})
 
-    def _example(self, step: int, place: int) -> tuple[Drawn, Batch]:
-        unusable: list[CapacityError] = []
-        for choice in self._sampling.choices(self.spec.seed, step, place):
+    def _example(self, step: int, index: int) -> tuple[SampledExample, Batch]:
+        rejections: list[CapacityError] = []
+        for choice in self._sampling.choices(self.spec.seed, step, index):
             example = self._examples[choice.example]
             try:
-                batch = example_batch(example, self.spec, step, place, choice.focus)
+                batch = example_batch(example, self.spec, step, index, choice.focus)
             except CapacityError as error:
-                unusable.append(error)
+                rejections.append(error)
             else:
                 name = _named(example, choice.focus)
-                return Drawn(choice, name, tuple(map(str, unusable))), batch
-        raise unusable[0]
+                return SampledExample(choice, name, tuple(map(str, rejections))), batch
+        raise rejections[0]
 
 
 def _named(example: Example, focus: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Labels of a crop, permuted among chains and atoms that cannot be told apart."""
+"""Labels of a crop, permuted among equivalent chains and atoms."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from refsys.data.store.columns import Columns
 
 
 def symmetries_of(structure: Columns) -> Symmetries:
-    """What may be exchanged in a structure.
+    """Return the labels of a structure and the permutations that may be applied to them.
 
     Chains are copies of one another if they are of one entity and have the same residues and atoms.
     """
@@ -38,18 +38,18 @@ def symmetries_of(structure: Columns) -> Symmetries:
 
 
 def _chain_groups(structure: Columns) -> NDArray[np.int32]:
-    """A number of each chain, the same for chains of one entity and the same atoms."""
+    """Return a group number for each chain, equal for chains of one entity with the same atoms."""
     groups: dict[tuple[str, bytes, bytes], int] = {}
     chain_of_residue = structure["residue_chain"]
     starts = structure["residue_first_atom"]
-    found = []
+    numbers = []
     for number, chain in enumerate(structure.facts["chains"]):
-        own = np.flatnonzero(chain_of_residue == number)
-        atoms = slice(starts[own[0]], starts[own[-1] + 1]) if len(own) else slice(0)
-        components = structure["residue_component"][own].tobytes()
+        residues = np.flatnonzero(chain_of_residue == number)
+        atoms = slice(starts[residues[0]], starts[residues[-1] + 1]) if len(residues) else slice(0)
+        components = structure["residue_component"][residues].tobytes()
         key = (str(chain["entity"]), components, structure["atom_name"][atoms].tobytes())
-        found.append(groups.setdefault(key, len(groups)))
-    return np.array(found, np.int32)
+        numbers.append(groups.setdefault(key, len(groups)))
+    return np.array(numbers, np.int32)
 
 
 def _symmetry_tables(structure: Columns) -> tuple[NDArray[np.uint16], ...]:
@@ -61,30 +61,30 @@ def _symmetry_tables(structure: Columns) -> tuple[NDArray[np.uint16], ...]:
 
 def with_labels_of(
     batch: Batch,
-    place: int,
+    index: int,
     rows: NDArray[np.int64],
     predicted_A3: NDArray[np.float32],
     symmetries: Symmetries,
 ) -> dict[str, Tensor]:
-    """The label fields of one place of a batch after the best exchange.
+    """Return the label fields of one example of a batch after the best permutation.
 
     Args:
-        batch: On the host.
-        place: Which example of it.
+        batch: The batch, on the host.
+        index: Index of the example in it.
         rows: The crop's atoms as rows of the structure, without padding.
         predicted_A3: Their predicted positions, ångström.
-        symmetries: The structure's.
+        symmetries: Labels and permutations of the structure.
     """
-    taken = permuted_rows(predicted_A3[: len(rows)], rows, symmetries)
-    position = batch["atom_position"][place].clone()
-    resolved = batch["atom_resolved"][place].clone()
-    position[: len(rows)] = torch.from_numpy(np.array(symmetries.position[taken]))
-    resolved[: len(rows)] = torch.from_numpy(np.array(symmetries.resolved[taken]))
-    atom = batch["representative_atom"][place].long()
-    seen = (atom >= 0) & resolved[atom.clamp(min=0)]
+    label_rows = permuted_rows(predicted_A3[: len(rows)], rows, symmetries)
+    position = batch["atom_position"][index].clone()
+    resolved = batch["atom_resolved"][index].clone()
+    position[: len(rows)] = torch.from_numpy(np.array(symmetries.position[label_rows]))
+    resolved[: len(rows)] = torch.from_numpy(np.array(symmetries.resolved[label_rows]))
+    atom = batch["representative_atom"][index].long()
+    has_representative = (atom >= 0) & resolved[atom.clamp(min=0)]
     return {
         "atom_position": position,
         "atom_resolved": resolved,
-        "pseudo_beta": position[atom.clamp(min=0)] * seen.unsqueeze(-1),
-        "pseudo_beta_mask": seen,
+        "pseudo_beta": position[atom.clamp(min=0)] * has_representative.unsqueeze(-1),
+        "pseudo_beta_mask": has_representative,
     }

@@ -1,4 +1,4 @@
-"""Loader processes: what a step needs, made ahead of it, and taken from them ahead of it too."""
+"""Prefetch of training steps: loader processes build batches, a thread takes them ahead of time."""
 
 import signal
 from collections.abc import Callable, Generator, Iterable
@@ -14,12 +14,12 @@ from refsys.errors import DataError, RefsysError
 T = TypeVar("T")
 U = TypeVar("U")
 
-# So many are ready while one is at work: one that comes late does not show at once.
+# Items that are ready ahead of the consumer, so that a late one does not stall it at once.
 AHEAD = 2
 _POLL_S = 0.1
 
 
-def made_ahead(
+def prefetch_steps(
     make: Callable[[int], T],
     steps: Iterable[int],
     workers: int,
@@ -27,63 +27,63 @@ def made_ahead(
     take: Callable[[T], U],
     errors: type[Exception] = RefsysError,
 ) -> Generator[U]:
-    """What `make` makes of each step, in order, for any number of processes; close it at the end.
+    """Yield ``take(make(step))`` in step order, using `workers` processes; close it at the end.
 
     Args:
-        make: A function of the step.
-        steps: Which; there may be no end to them.
-        workers: Processes; 0 makes each in this one, when it is asked for.
-        take: What to do with each here, such as to send it to the device; with processes, a thread
-            does it ahead of time.
-        errors: What `make` raises on purpose, and is raised here.
+        make: Function of the step, called in a worker process.
+        steps: Training steps; may be infinite.
+        workers: Processes; 0 calls `make` in this process, on demand.
+        take: Applied to each item in this process, such as sending it to the device; with worker
+            processes, a thread applies it ahead of time.
+        errors: Exceptions of `make` that are raised here in place of its item.
 
     Raises:
-        DataError: a process ended.
+        DataError: a worker process died.
     """
-    made = _made(make, steps, workers, errors)
+    items = _items(make, steps, workers, errors)
     if workers:
-        yield from prefetched(made, take)
-    for item in made:
+        yield from prefetch(items, take)
+    for item in items:
         yield take(item)
 
 
-def _made(
+def _items(
     make: Callable[[int], T], steps: Iterable[int], workers: int, errors: type[Exception]
 ) -> Generator[T]:
     loader = DataLoader(
-        _Made(make, errors),
+        _StepDataset(make, errors),
         sampler=cast(Any, steps),
         batch_size=None,
         num_workers=workers,
-        collate_fn=cast(Any, _as_it_is),
-        worker_init_fn=_leave_signals_to_parent,
+        collate_fn=cast(Any, _identity),
+        worker_init_fn=_ignore_signals,
     )
     iterator = iter(loader)
     while True:
         try:
-            made = next(iterator)
+            item = next(iterator)
         except StopIteration:
             return
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            # The first line says which and why; what follows is torch's advice.
+            # The first line names the process and the cause; the others are torch's advice.
             raise DataError(f"a loader process ended: {str(error).splitlines()[0]}") from None
-        if isinstance(made, errors):
-            raise made
-        yield made
+        if isinstance(item, errors):
+            raise item
+        yield item
 
 
-def prefetched(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
-    """What `take` makes of each item of a source, in order, in a thread up to `AHEAD` ahead.
+def prefetch(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
+    """Yield ``take(item)`` for the items of a source, in order, from a thread up to `AHEAD` ahead.
 
-    What the source or `take` raises is raised here, in its turn. Closing this closes the source.
+    Exceptions of the source or of `take` are raised here in order. Closing this closes the source.
     """
     ready: Queue[Callable[[], U]] = Queue(AHEAD)
     closed = Event()
 
     def put(item: Callable[[], U]) -> bool:
-        """Whether there was room before nobody wanted more."""
+        """Enqueue an item; return False if the consumer closed before there was room."""
         while not closed.is_set():
             try:
                 ready.put(item, timeout=_POLL_S)
@@ -95,8 +95,7 @@ def prefetched(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
     def fill() -> None:
         try:
             for item in source:
-                taken = take(item)
-                if not put(partial(_returned, taken)):
+                if not put(partial(_returned, take(item))):
                     break
             else:
                 put(partial(_raised, _End()))
@@ -118,7 +117,7 @@ def prefetched(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:
 
 
 class _End(Exception):
-    """There is no more."""
+    """End of the source."""
 
 
 def _returned(value: T) -> T:
@@ -129,8 +128,11 @@ def _raised(error: BaseException) -> Any:
     raise error
 
 
-class _Made(Dataset[Any], Generic[T]):
-    """An error is handed over as a value: raised in a process, it would arrive as a traceback."""
+class _StepDataset(Dataset[Any], Generic[T]):
+    """Dataset of `make` by step.
+
+    An error is returned as a value: raised in a worker, it would arrive as a text with a traceback.
+    """
 
     def __init__(self, make: Callable[[int], T], errors: type[Exception]) -> None:
         self._make, self._errors = make, errors
@@ -142,12 +144,12 @@ class _Made(Dataset[Any], Generic[T]):
             return error
 
 
-def _as_it_is(made: Any) -> Any:
-    return made
+def _identity(item: Any) -> Any:
+    return item
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """A terminal interrupts the whole group; the parent decides when its workers end."""
+def _ignore_signals(worker: int) -> None:
+    """Ignore SIGINT, which a terminal sends to the whole process group: the parent ends workers."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Which example a place of a batch holds, and the chains of it that its crop is about."""
+"""Sampling of the example at each index of a batch, and of the chains at the centre of its crop."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -11,42 +11,48 @@ from refsys.data.store.store import Example
 from refsys.errors import ArgumentError
 from refsys.streams import Draw
 
-# Chains and interfaces by their weights, or each example once an epoch.
+# Chains and interfaces by their weights, or each example once per epoch.
 WEIGHTED, EPOCHS = SAMPLINGS = ("weighted", "epochs")
 
-# So many are drawn for a place before it is given up.
+# Examples that are tried at one index before the batch is given up.
 DRAWS = 16
 
-# AlphaFold 3 supplement, section 2.5.1: what a chain, an interface, and the molecules in it count.
+# Weights of a chain, an interface and their molecules (AlphaFold 3 supplement, section 2.5.1).
 _CHAIN, _INTERFACE = 0.5, 1.0
 _POLYMER, _LIGAND = 3.0, 1.0
 _POLYMERS = frozenset({"protein", "rna", "dna"})
 
 
 class Choice(NamedTuple):
-    """An example by its number, and the chain, or the two that meet, that a crop is about."""
+    """Number of an example, and the chain, or the two chains in contact, at the crop's centre."""
 
     example: int
     focus: tuple[int, ...] = ()
 
 
 class Sampling(Protocol):
-    """Decides what a batch holds."""
+    """Strategy for sampling the examples of a batch."""
 
-    def choices(self, seed: int, step: int, place: int) -> Iterator[Choice]:
-        """What a place of a step's batch holds, then what it holds if that cannot be used."""
+    def choices(self, seed: int, step: int, index: int) -> Iterator[Choice]:
+        """Yield the example at an index of a step's batch, then substitutes if it cannot be used.
+
+        Args:
+            seed: Seed of the streams.
+            step: Training step (RNG key).
+            index: Index in the global batch (RNG key).
+        """
 
 
 def sampling(name: str, examples: Sequence[Example], total: int) -> Sampling:
-    """A way of sampling by its name.
+    """Return a sampling strategy by name.
 
     Args:
         name: One of `SAMPLINGS`.
-        examples: What there is.
-        total: Places of the whole batch.
+        examples: The examples to sample from.
+        total: Size of the global batch.
 
     Raises:
-        ArgumentError: there is no such way.
+        ArgumentError: the name is none of `SAMPLINGS`.
     """
     if name == WEIGHTED:
         return Weighted(examples)
@@ -56,15 +62,15 @@ def sampling(name: str, examples: Sequence[Example], total: int) -> Sampling:
 
 
 class Weighted:
-    """Chains and interfaces, each with a probability proportional to its weight.
+    """Sampling of chains and interfaces, each with a probability proportional to its weight.
 
     The weight is β / n · (3 polymers + ligands), where β is ½ for a chain and 1 for an interface,
-    n the chains or interfaces of the same cluster or pair of clusters among the examples, and
-    polymers and ligands are those of the chain or the two (AlphaFold 3 supplement, section 2.5.1).
+    n is the number of chains or interfaces of the same cluster or pair of clusters, and polymers
+    and ligands count the molecules of the chain or pair (AlphaFold 3 supplement, section 2.5.1).
 
     Attributes:
-        choice: Every chain and interface.
-        weight: [choice] of each.
+        choice: All chains and interfaces of the examples.
+        weight: [choice] float64 weights, not normalized.
     """
 
     def __init__(self, examples: Sequence[Example]) -> None:
@@ -80,15 +86,17 @@ class Weighted:
                 molecules = [_POLYMER if kinds[chain] in _POLYMERS else _LIGAND for chain in focus]
                 counted.append((_CHAIN if len(focus) == 1 else _INTERFACE) * sum(molecules))
         _, cluster, members = np.unique(
-            np.array(["/".join(each) for each in clusters]), return_inverse=True, return_counts=True
+            np.array(["/".join(names) for names in clusters]),
+            return_inverse=True,
+            return_counts=True,
         )
         self.weight: NDArray[np.float64] = np.array(counted) / members[cluster]
         self._cumulative = np.cumsum(self.weight)
 
-    def choices(self, seed: int, step: int, place: int) -> Iterator[Choice]:
+    def choices(self, seed: int, step: int, index: int) -> Iterator[Choice]:
         """See `Sampling`."""
-        found = np.array(Draw(seed, "example", step, place).fractions(DRAWS), np.float64)
-        heights = found * 2.0**-64 * self._cumulative[-1]
+        fractions = np.array(Draw(seed, "example", step, index).fractions(DRAWS), np.float64)
+        heights = fractions * 2.0**-64 * self._cumulative[-1]
         numbers = np.searchsorted(self._cumulative, heights, side="right")
         last = len(self.choice) - 1
         for number in dict.fromkeys(np.minimum(numbers, last).tolist()):
@@ -96,21 +104,21 @@ class Weighted:
 
 
 class Epochs:
-    """Every example once before any comes again, in an order drawn for each epoch.
+    """Sampling of every example once per epoch, in a random order of each epoch.
 
-    A place counts on through the batches: its epoch is what it counts to, divided by how many
-    examples there are.
+    Indices count on from batch to batch: the epoch is the running count divided by the number of
+    examples.
     """
 
     def __init__(self, examples: int, total: int) -> None:
         self._examples, self._total = examples, total
 
-    def choices(self, seed: int, step: int, place: int) -> Iterator[Choice]:
+    def choices(self, seed: int, step: int, index: int) -> Iterator[Choice]:
         """See `Sampling`."""
-        epoch, position = divmod(step * self._total + place, self._examples)
+        epoch, position = divmod(step * self._total + index, self._examples)
         first = int(_order(seed, epoch, self._examples)[position])
-        others = Draw(seed, "example", step, place).fractions(DRAWS)
-        for number in dict.fromkeys([first, *(u * self._examples >> 64 for u in others)]):
+        substitutes = Draw(seed, "example", step, index).fractions(DRAWS)
+        for number in dict.fromkeys([first, *(u * self._examples >> 64 for u in substitutes)]):
             yield Choice(number)
 
 

@@ -1,8 +1,8 @@
-"""Synthetic batches: for shapes that reality does not offer, and for machines without data.
+"""Synthetic batches, for shapes that no real entry has and for machines without data.
 
-One protein chain of random residues along a random walk of 3.8 Å steps, with a random alignment;
-for the whole model also eight atoms around each step, and templates that are noised copies. A
-function of (seed, step) and of the sizes, like everything that is drawn.
+One protein chain of random residues along a random walk of 3.8 Å steps, with a random MSA; for the
+full model also eight atoms around each step, and templates that are the structure with noise. They
+are a function of (seed, step) and of the sizes.
 """
 
 import math
@@ -27,15 +27,15 @@ _BACKBONE, _CENTER, _REPRESENTATIVE = (0, 1, 2), 1, 4
 
 
 def synthetic_batch(spec: ExampleSpec, step: int) -> Batch:
-    """A batch that fills the spec's sizes."""
-    return Batch.stacked([_example(spec, step, place) for place in spec.places])
+    """Return a batch of the trunk's fields that fills the sizes of `spec`."""
+    return Batch.stacked([_example(spec, step, index) for index in spec.indices])
 
 
-def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
+def _example(spec: ExampleSpec, step: int, index: int) -> Batch:
     tokens, rows = spec.tokens, spec.alignment_rows
 
     def draw(name: str) -> Draw:
-        return Draw(spec.seed, f"synthetic/{name}", step, place)
+        return Draw(spec.seed, f"synthetic/{name}", step, index)
 
     shape = spec.cycles, rows, tokens
     codes = (draw("alignment").integers(math.prod(shape)) % 20).astype(np.uint8).reshape(shape)
@@ -44,13 +44,13 @@ def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
     steps = draw("walk").normal(tokens * 3).reshape(tokens, 3)
     steps *= 3.8 / np.linalg.norm(steps, axis=1, keepdims=True)
     frequencies = np.eye(RESIDUE_CLASSES, dtype=np.float32)[codes[0]].mean(axis=0)
-    index = np.arange(tokens, dtype=np.int32)
+    token_index = np.arange(tokens, dtype=np.int32)
     arrays = {
-        "example": np.int64(place),
+        "example": np.int64(index),
         "token_mask": np.ones(tokens, np.bool_),
         "residue_type": codes[0, 0],
-        "residue_index": index + 1,
-        "token_index": index,
+        "residue_index": token_index + 1,
+        "token_index": token_index,
         "asym_id": np.zeros(tokens, np.int32),
         "entity_id": np.zeros(tokens, np.int32),
         "sym_id": np.zeros(tokens, np.int32),
@@ -68,16 +68,16 @@ def _example(spec: ExampleSpec, step: int, place: int) -> Batch:
 
 
 def synthetic_alphafold3_batch(spec: ExampleSpec, step: int) -> Batch:
-    """The same with atoms, labels and templates."""
-    return Batch.stacked([_alphafold3_example(spec, step, place) for place in spec.places])
+    """Return a batch of the full model's fields: also atoms, labels and templates."""
+    return Batch.stacked([_alphafold3_example(spec, step, index) for index in spec.indices])
 
 
-def _alphafold3_example(spec: ExampleSpec, step: int, place: int) -> Batch:
-    trunk, tokens = _example(spec, step, place), spec.tokens
+def _alphafold3_example(spec: ExampleSpec, step: int, index: int) -> Batch:
+    trunk, tokens = _example(spec, step, index), spec.tokens
     atoms, templates = tokens * ATOMS_PER_TOKEN, spec.templates
 
     def normal(name: str, *shape: int) -> NDArray[np.float32]:
-        draw = Draw(spec.seed, f"synthetic/{name}", step, place)
+        draw = Draw(spec.seed, f"synthetic/{name}", step, index)
         return draw.normal(int(np.prod(shape))).reshape(shape)
 
     center = trunk["pseudo_beta"][0].numpy()

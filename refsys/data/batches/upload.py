@@ -1,4 +1,4 @@
-"""The way of a batch to the device: a ring of pinned memory, and a stream beside the work's."""
+"""Asynchronous upload of batches: a ring of pinned buffers and a side stream."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,30 +8,30 @@ from torch import Tensor
 
 from refsys.batch import Batch, PackedBatch
 
-# One is filled while the other is copied from.
+# Pinned buffers: one is filled while the device copies from the other.
 _SLOTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A batch on its way.
+    """A batch whose upload has been started.
 
     Attributes:
-        host: It, on the host.
+        host: The batch on the host.
     """
 
     host: Batch
     _device: Batch
-    _await: Callable[[], None]
+    _wait: Callable[[], None]
 
     def arrived(self) -> Batch:
-        """The batch on the device, which what is launched from now on may use."""
-        self._await()
+        """Return the batch on the device; work launched from now on waits for the copy."""
+        self._wait()
         return self._device
 
 
 class Upload:
-    """Sends batches to a device, in order. To the host itself nothing is copied."""
+    """Uploader of batches to a device, in order. For the CPU nothing is copied."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,13 +40,13 @@ class Upload:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def send(self, packed: PackedBatch) -> Sent:
-        """Begins to send a batch; any one thread may do it, beside the one that works.
+        """Start the upload of a batch; one thread at a time may call this.
 
-        It waits for the batch that was sent `_SLOTS` before, whose pinned memory this one takes.
+        It waits for the upload `_SLOTS` batches earlier, whose pinned buffer this one reuses.
         """
         host = packed.unpacked()
         if self._stream is None:
-            return Sent(host, host, _is_there)
+            return Sent(host, host, _do_nothing)
         slot = self._slots[self._sent % _SLOTS]
         self._sent += 1
         pinned = slot.filled(packed.buffer)
@@ -56,23 +56,23 @@ class Upload:
             copied.record(self._stream)
 
         def wait() -> None:
-            working = torch.cuda.current_stream(self.device)
-            working.wait_event(copied)
-            # Its memory goes back to the side stream's pool, once the work is done with it.
-            buffer.record_stream(working)
+            compute_stream = torch.cuda.current_stream(self.device)
+            compute_stream.wait_event(copied)
+            # The allocator reuses the memory on the side stream once the computation is done.
+            buffer.record_stream(compute_stream)
 
         return Sent(host, replace(packed, buffer=buffer).unpacked(), wait)
 
 
 class _Slot:
-    """Pinned memory, reused once the device has copied from it."""
+    """Pinned buffer, reused once the device has copied from it."""
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0, dtype=torch.uint8)
         self.copied: torch.cuda.Event | None = None
 
     def filled(self, content: Tensor) -> Tensor:
-        """[byte] pinned, with this content."""
+        """Return a pinned tensor [byte] with this content."""
         if self.copied is not None:
             self.copied.synchronize()
         if len(self._buffer) < len(content):
@@ -80,5 +80,5 @@ class _Slot:
         return self._buffer[: len(content)].copy_(content)
 
 
-def _is_there() -> None:
-    """Nothing is to be waited for."""
+def _do_nothing() -> None:
+    """Stand in for the wait where nothing is copied."""

@@ -1,6 +1,6 @@
-"""A3M rows: one text per sequence, without what other tools put beside the residues.
+"""Reader of A3M: one text per sequence, without the annotations of other tools.
 
-Left out are a byte-order mark, the NUL that mmseqs writes behind an alignment, HH-suite's rows of
+It leaves out a byte-order mark, the NUL that mmseqs writes after an MSA, HH-suite's rows of
 secondary structure, and the ``*`` of a stop codon at the end of a sequence.
 """
 
@@ -13,7 +13,7 @@ from refsys.data.formats.compressed import read_text_of
 from refsys.data.formats.file_kind import FASTA
 from refsys.errors import DataError, one_line
 
-# Rows that HH-suite writes before or behind the query: no sequences.
+# Annotation rows, not sequences, that HH-suite writes before or after the query.
 _ANNOTATION = re.compile(rb">[ \t]*((?:ss|sa|aa)_(?:pred|conf|dssp))\b")
 _LOWER = bytes(range(ord("a"), ord("z") + 1))
 _STOP, _GAP = b"*", b"-"
@@ -23,9 +23,9 @@ class A3mRows(NamedTuple):
     """The rows of an A3M file.
 
     Attributes:
-        rows: Text of each: upper case and ``-`` for columns, lower case for insertions.
-        headers: Of each row.
-        lines: Of each row: the line of the file on which its header stands.
+        rows: [row] text: upper case and ``-`` for columns, lower case for insertions.
+        headers: [row] header, with ``>``.
+        lines: [row] line of the file with its header.
         notes: Sentences on what was left out.
     """
 
@@ -38,12 +38,11 @@ class A3mRows(NamedTuple):
 def read_a3m(path: Path) -> A3mRows:
     """Read the rows of an A3M or aligned FASTA file, gzip-compressed if its name ends in ``.gz``.
 
-    A ``.`` stands beside the insertions of other rows and is left out, but in a file without
-    insertions, where it is a gap.
+    A ``.`` pads the insertions of other rows and is left out; in a file without insertions it is a
+    gap.
 
     Raises:
-        DataError: the file is missing, damaged, of another format, has no rows or several
-            alignments.
+        DataError: the file is missing, damaged, of another format, or has no rows or several MSAs.
     """
     text = without_final_nul(read_text_of(path, FASTA, "A3M"))
     rows: list[bytes] = []
@@ -68,7 +67,7 @@ def read_a3m(path: Path) -> A3mRows:
             raise DataError(f"{path}: line {number}: not A3M: expected '>' before any sequence")
         elif b"\0" in stripped:
             raise DataError(
-                f"{path}: line {number}: a NUL byte, which mmseqs writes between alignments; "
+                f"{path}: line {number}: a NUL byte, which mmseqs writes between MSAs; "
                 "split them into files"
             )
         elif stripped:
@@ -82,12 +81,12 @@ def read_a3m(path: Path) -> A3mRows:
     notes = []
     if annotations:
         names = ", ".join(dict.fromkeys(annotations))
-        notes.append(one_line(f"{path.name}: skipped {names}: no sequences, but their annotation"))
+        notes.append(one_line(f"{path.name}: skipped {names}: annotation, not sequences"))
     return A3mRows(without_stops(rows), headers, lines, notes)
 
 
 def without_final_nul(text: bytes) -> bytes:
-    """Return an alignment's text without the NUL that mmseqs writes behind it."""
+    """Return the text of an MSA without the NUL that mmseqs writes after it."""
     end = text.rstrip(b"\0 \t\r\n")
     return end + b"\n" if b"\0" in text[len(end) :] else text
 
@@ -95,7 +94,8 @@ def without_final_nul(text: bytes) -> bytes:
 def without_stops(rows: Sequence[bytes]) -> list[bytes]:
     """Return A3M rows without the ``*`` that ends a sequence.
 
-    Beyond the query's last residue the column goes; within the query's columns it is a gap.
+    After the query's last residue the column is removed; within the query's columns it becomes a
+    gap.
     """
     if not any(_STOP in row for row in rows):
         return list(rows)
@@ -105,19 +105,19 @@ def without_stops(rows: Sequence[bytes]) -> list[bytes]:
 
 
 def _without_stop(row: bytes, width: int, stop_columns: int) -> bytes:
-    """Return a row without its stop.
+    """Return a row without its stop codon.
 
     Args:
         row: A3M text.
-        width: Columns of the query, its stop left out.
-        stop_columns: Columns of the query's stop, 0 where it has none.
+        width: Number of columns of the query, without its stop.
+        stop_columns: Number of columns of the query's stop, 0 if it has none.
     """
     surplus = _width(row) - width
     removable = (_STOP, _GAP) if stop_columns else (_STOP,)
     while surplus > 0 and row.endswith(removable):
         row, surplus = row[:-1], surplus - 1
     if 0 < surplus <= stop_columns:
-        # A residue beside the query's stop is an insertion behind the last column.
+        # A residue aligned with the query's stop is an insertion after the last column.
         row = row[:-surplus] + row[-surplus:].lower()
     sequence = row.rstrip(_GAP)
     if sequence.endswith(_STOP):

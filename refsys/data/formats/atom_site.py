@@ -1,4 +1,4 @@
-"""The `_atom_site` category: heavy atoms of the first model, checked row by row."""
+"""Reader of the `_atom_site` category: heavy atoms of the first model, checked row by row."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -32,11 +32,11 @@ _OPTIONAL_COLUMNS = (
     "pdbx_PDB_model_num",
 )
 _HYDROGEN = 1
-# Beyond these a value is a mistake: no structure is a micrometre wide.
+# Larger values are mistakes: no structure is a micrometre wide.
 _LARGEST_COORDINATE = 1e4
 _LARGEST_CHARGE = 16.0
 _LARGEST_OCCUPANCY = 10.0
-# Alternative locations whose scores differ by less are equally good.
+# Decimals of the scores of alternative locations: smaller differences are ties.
 _SCORE_DIGITS = 4
 
 _LOWER_CASE_NAME = NoteKind("atom name is read in upper case", "atom names are read in upper case")
@@ -50,7 +50,7 @@ class ResidueKey(NamedTuple):
 
     Attributes:
         chain: label_asym_id.
-        position: label_seq_id; else the author's number and insertion code, as in ``auth 100A``.
+        position: label_seq_id, or else the author's number and insertion code, as in ``auth 100A``.
     """
 
     chain: str
@@ -91,8 +91,8 @@ class AtomSite:
         """Read the category.
 
         Args:
-            tables: The file.
-            notes: Where names that are not in upper case are noted.
+            tables: Tables of the file.
+            notes: Collects names that are not in upper case.
 
         Raises:
             DataError: a value is missing or malformed.
@@ -136,7 +136,7 @@ class AtomSite:
         self.first_model = self._first_model(table["pdbx_PDB_model_num"])
 
     def check_entities(self, entity_of: Mapping[str, str]) -> None:
-        """Compare the chain and the entity of each row with those that the file lists.
+        """Check that the chain and entity of each row are those that the file lists.
 
         Args:
             entity_of: Entity of each chain of the file.
@@ -165,12 +165,12 @@ class AtomSite:
     def best_locations(self, rows: list[int]) -> list[int]:
         """Return the rows of one alternative location per residue, ascending.
 
-        Of each residue the location stays whose occupancies sum to the largest share of its
-        component, so that a complete location is better than a few better occupied atoms.
-        Residues of several components at one position compete in the same way.
+        Each residue gets the location whose occupancies sum to the largest share of its component,
+        so that a complete location wins over a few better occupied atoms. Residues of several
+        components at one position compete in the same way.
 
         Args:
-            rows: Candidates.
+            rows: Candidate rows.
 
         Raises:
             DataError: a residue has the same atom twice, or a name that no column holds.
@@ -178,12 +178,14 @@ class AtomSite:
         residues: dict[ResidueKey, list[int]] = {}
         for row in rows:
             residues.setdefault(self.keys[row], []).append(row)
-        best = sorted(row for own in residues.values() for row in self._best_location(own))
+        best = sorted(
+            row for residue_rows in residues.values() for row in self._best_location(residue_rows)
+        )
         self._check_text(best)
         return best
 
     def residue(self, row: int) -> str:
-        """Return what messages call the residue of a row, as in ``NAG B 701``."""
+        """Return the name of a row's residue for messages, as in ``NAG B 701``."""
         return f"{self.components[row]} {self.keys[row]}"
 
     def error(self, row: int, reason: str) -> Exception:
@@ -191,7 +193,7 @@ class AtomSite:
         return self._tables.error(f"_atom_site row {row + 1}: {reason}")
 
     def _first_model(self, models: Column) -> range:
-        """Rows of the first model: models follow one another, each in one piece."""
+        """Return the rows of the first model; the rows of a model must be contiguous."""
         starts = [row for row in range(len(models)) if row == 0 or models[row] != models[row - 1]]
         numbers = [models[row] for row in starts]
         for row, number in zip(starts, numbers, strict=True):
@@ -205,43 +207,50 @@ class AtomSite:
             locations.setdefault(self._locations[row] or "", []).append(row)
         shared = locations.pop("", [])
         if locations:
-            scores = {name: self._score(own, shared, rows) for name, own in locations.items()}
+            scores = {
+                name: self._score(location_rows, shared, rows)
+                for name, location_rows in locations.items()
+            }
             choice = max(sorted(locations), key=scores.__getitem__)
-            chosen = self.components[locations[choice][0]]
-            rivals = {self.components[row] for own in locations.values() for row in own}
-            # What all locations share is left out if it is of another one's component.
+            component_name = self.components[locations[choice][0]]
+            rivals = {
+                self.components[row]
+                for location_rows in locations.values()
+                for row in location_rows
+            }
+            # Atoms without a location are left out if they are of a rejected component.
             shared = [
                 row
                 for row in shared
-                if self.components[row] == chosen or self.components[row] not in rivals
+                if self.components[row] == component_name or self.components[row] not in rivals
             ]
             rows = sorted(shared + locations[choice])
-        seen: set[str] = set()
+        names: set[str] = set()
         for row in rows:
             if self.components[row] != self.components[rows[0]]:
                 first = self.components[rows[0]]
                 raise self.error(row, f"{self.components[row]} in a residue of {first}")
-            if self.names[row] in seen:
+            if self.names[row] in names:
                 numbered = self.numbers[row] or self.author_numbers[row]
                 hint = "" if numbered else "; number the residues of the chain by auth_seq_id"
                 raise self.error(row, f"atom {self.names[row]} occurs twice in its residue{hint}")
-            seen.add(self.names[row])
+            names.add(self.names[row])
         return rows
 
-    def _score(self, own: list[int], shared: list[int], rows: list[int]) -> float:
-        """Return the occupied share of a location's component, with the atoms that all share."""
-        name = self.components[own[0]]
+    def _score(self, location_rows: list[int], shared: list[int], rows: list[int]) -> float:
+        """Return the occupied share of a location's component, shared atoms included."""
+        name = self.components[location_rows[0]]
         definition = component(name)
         if definition is None:
             size = len({self.names[row] for row in rows if self.components[row] == name})
         else:
             size = int((~definition.leaving).sum())
-        atoms = own + [row for row in shared if self.components[row] == name]
+        atoms = location_rows + [row for row in shared if self.components[row] == name]
         occupied = float(self.occupancies[atoms].sum(dtype=np.float64))
         return round(occupied / max(size, 1), _SCORE_DIGITS)
 
     def _check_text(self, rows: list[int]) -> None:
-        """Check the names that are stored, and note those that are read in upper case."""
+        """Check the names to store, and note those that are read in upper case."""
         for row in self._changed(rows, COMPONENT, self._deposited_components, self.components):
             self._notes.add(_LOWER_CASE_COMPONENT, self._deposited_components[row])
         for row in self._changed(rows, ATOM_NAME, self._deposited_names, self.names):
@@ -295,7 +304,7 @@ class AtomSite:
 
 def _atomic_number(symbol: str | None) -> int | None:
     """Return the atomic number of a symbol in any case, None if there is no such element."""
-    # Some letters beyond ASCII have an element's symbol as their upper case.
+    # Some non-ASCII letters have the symbol of an element as their upper case.
     return ATOMIC_NUMBERS.get(symbol.upper()) if symbol and symbol.isascii() else None
 
 

@@ -1,6 +1,6 @@
-"""BinaryCIF: the categories that are read of a structure, as the text format has them.
+"""Reader of BinaryCIF: the categories of a structure, as the text format represents them.
 
-biotite decodes the columns (Sehnal et al., PLOS Comput. Biol. 2020); from there on both formats are
+biotite decodes the columns (Sehnal et al., PLOS Comput. Biol. 2020); after that both formats are
 the same tables of strings.
 """
 
@@ -17,13 +17,13 @@ _CATEGORIES = (
     *("pdbx_struct_assembly", "pdbx_struct_assembly_gen", "pdbx_struct_oper_list"),
     *("pdbx_audit_revision_history", "pdbx_database_status"),
 )
-# Encodings say how much they unpack to; this is ten times the largest structure there is.
+# Limit of the unpacked size that an encoding declares: ten times the largest known structure.
 _MOST_VALUES = 1 << 26
 _INAPPLICABLE, _MISSING = 1, 2
 
 
 def read_binary_cif(path: Path) -> Any:
-    """The gemmi document of a BinaryCIF file, gzip-compressed if its name ends in ``.gz``.
+    """Return the gemmi document of a BinaryCIF file, gzip-compressed if its name ends in ``.gz``.
 
     Raises:
         DataError: the file cannot be read or unpacked.
@@ -48,10 +48,10 @@ def read_binary_cif(path: Path) -> Any:
 
 
 def _declared_sizes(content: Any) -> Iterator[int]:
-    """How many values each encoding of a file unpacks to.
+    """Yield the number of values that each encoding of a file unpacks to.
 
     Raises:
-        ValueError: one that repeats values does not say.
+        ValueError: an encoding that repeats values does not declare its size.
     """
     pending = [content]
     while pending:
@@ -70,9 +70,9 @@ def _declared_sizes(content: Any) -> Iterator[int]:
 def _values(column: Any) -> list[str | bool | None]:
     """Return strings; None where missing, False where inapplicable, as gemmi has it."""
     texts: list[str] = column.data.array.astype(str).tolist()
-    # Some writers have no mask, and the text format's signs among the values.
-    signs: dict[str, bool | None] = {".": False, "?": None}
-    values: list[str | bool | None] = [signs.get(text, text) for text in texts]
+    # Some writers have no mask and use the text format's placeholders as values.
+    placeholders: dict[str, bool | None] = {".": False, "?": None}
+    values: list[str | bool | None] = [placeholders.get(text, text) for text in texts]
     if column.mask is None:
         return values
     masks = column.mask.array.tolist()

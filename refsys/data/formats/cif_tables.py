@@ -1,4 +1,4 @@
-"""An mmCIF or BinaryCIF file as named columns of strings, with errors that name the file."""
+"""Reader of mmCIF and BinaryCIF into named columns of strings, with errors that name the file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +16,20 @@ _LISTED_BLOCKS = 3
 
 
 class CifTables:
-    """The first data block that holds atoms.
+    """Tables of the first data block of a file that has atoms.
 
     Attributes:
         path: The file.
-        name: The data block's.
-        notes: Sentences on data blocks of the file that are not read.
+        name: Name of the data block.
+        notes: Sentences on the data blocks that are ignored.
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads and checks the syntax.
+        """Read a file and check its syntax.
 
         Args:
-            path: BinaryCIF if its name ends in ``.bcif``, else mmCIF; both may be compressed, with
-                ``.gz`` behind.
+            path: BinaryCIF if its name ends in ``.bcif``, else mmCIF; either may be compressed,
+                with ``.gz`` after that.
 
         Raises:
             DataError: the file cannot be read, is not CIF, or holds no atoms.
@@ -39,13 +39,13 @@ class CifTables:
         try:
             document = read_binary_cif(path) if binary else _read_text(path)
             blocks = [block for block in document if _has(block, "atom_site")]
-            # gemmi calls a block without a name by a space.
+            # gemmi names a block without a name by a space.
             names = [block.name.strip() for block in blocks]
             without_atoms = len(document) - len(blocks)
         except DataError:
             raise
         except Exception as error:
-            # Both libraries raise several unrelated classes; gemmi calls the text "data".
+            # Both libraries raise several unrelated classes; gemmi prefixes "data:".
             reason = " ".join(str(error).split()).removeprefix("data:")
             what = "BinaryCIF" if binary else "mmCIF"
             raise self.error(
@@ -66,7 +66,7 @@ class CifTables:
         return (column[0] or "") if column else ""
 
     def error(self, reason: str) -> DataError:
-        """Return an error about this file, in one line whatever names the file has."""
+        """Return an error about this file, in one line even if its names have line breaks."""
         return DataError(f"{self.path}: {' '.join(reason.split())}")
 
     def has(self, category: str) -> bool:
@@ -81,13 +81,13 @@ class CifTables:
         optional: Sequence[str] = (),
         required: bool = True,
     ) -> dict[str, Column]:
-        """Columns of a category, None where a value is unknown or inapplicable.
+        """Return columns of a category, None where a value is unknown or inapplicable.
 
         Args:
             category: Its name without the underscore.
-            names: Columns that it must have.
-            optional: Columns that it may lack; each is then None throughout.
-            required: Whether the category must exist; if not, an absent one gives empty columns.
+            names: Columns that the category must have.
+            optional: Columns that it may lack; a missing one is all None.
+            required: Whether the category must exist; otherwise an absent one gives empty columns.
 
         Raises:
             DataError: a required category is absent, or a present one is not text, is mixed with
@@ -96,9 +96,9 @@ class CifTables:
         try:
             table = self.block.get_mmcif_category(f"_{category}.")
         except (RuntimeError, UnicodeDecodeError) as error:
-            # A loop that mixes categories, or bytes that are no text.
+            # A loop that mixes categories, or bytes that are not text.
             raise self.error(f"_{category}: {' '.join(str(error).split())}") from None
-        # Names of CIF items are compared without case.
+        # Names of CIF items are case-insensitive.
         table = {name.lower(): column for name, column in table.items()}
         if not table:
             if required:
@@ -118,11 +118,11 @@ def _has(block: Any, category: str) -> bool:
 
 
 def _ignored_blocks(names: Sequence[str], without_atoms: int) -> list[str]:
-    """Return a sentence on the data blocks that are not read; nothing if there is no other block.
+    """Return a sentence on the ignored data blocks; an empty list if there are none.
 
     Args:
-        names: Of the data blocks that hold atoms; the first is read.
-        without_atoms: Number of data blocks that hold none.
+        names: Names of the data blocks that have atoms; the first is read.
+        without_atoms: Number of data blocks without atoms.
     """
     ignored = []
     if structures := names[1:]:

@@ -1,8 +1,8 @@
-"""Chemical components: heavy atoms, bonds and a reference conformer of each.
+"""Chemical components: heavy atoms, bonds and reference coordinates of each.
 
-The definitions are those of the Chemical Component Dictionary that biotite ships. The conformer has
-the dictionary's ideal coordinates, or those of a model where an ideal one is missing: computed once
-and by the dictionary's keepers, so that nothing here depends on a conformer generator's luck.
+The definitions come from the Chemical Component Dictionary that biotite ships. The coordinates are
+the dictionary's ideal ones, or those of a model where ideal ones are missing, so that they do not
+depend on a conformer generator.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Component:
         names: Atom names.
         elements: [atom] uint8 atomic numbers.
         charges: [atom] int8 formal charges.
-        positions: [atom, 3] float32 reference conformer, ångström, its centre at 0; 0 where there
-            is none.
-        known: [atom] whether the conformer has the atom.
+        positions: [atom, 3] float32 reference coordinates, ångström, centred at 0; 0 where there
+            are none.
+        has_position: [atom] whether the dictionary has coordinates of the atom.
         leaving: [atom] whether the atom leaves when a neighbour is bonded to another component.
-        bonds: [bond, 2] int32 places of bonded atoms.
+        bonds: [bond, 2] int32 indices of bonded atoms.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Component:
     elements: NDArray[np.uint8]
     charges: NDArray[np.int8]
     positions: NDArray[np.float32]
-    known: NDArray[np.bool_]
+    has_position: NDArray[np.bool_]
     leaving: NDArray[np.bool_]
     bonds: NDArray[np.int32]
 
 
 def dictionary_version() -> str:
-    """What decides the definitions: the version of the package that ships them."""
+    """Return the version of the dictionary: that of the package that ships it."""
     import biotite
 
     return f"biotite {biotite.__version__}"
@@ -53,27 +53,26 @@ def dictionary_version() -> str:
 
 @cache
 def component(name: str) -> Component | None:
-    """The definition of a component, None if the dictionary has none."""
-    # The public name of the dictionary's tables.
+    """Return the definition of a component, None if the dictionary has none."""
     from biotite.structure.info import get_from_ccd
 
     atoms = get_from_ccd("chem_comp_atom", name)
     if atoms is None:
         return None
     symbols = [symbol.upper() for symbol in _text(atoms, "type_symbol")]
-    heavy = [place for place, symbol in enumerate(symbols) if symbol not in {"H", "D"}]
-    names = [_text(atoms, "atom_id")[place] for place in heavy]
-    positions, known = _conformer(atoms, heavy)
+    heavy = [row for row, symbol in enumerate(symbols) if symbol not in {"H", "D"}]
+    names = [_text(atoms, "atom_id")[row] for row in heavy]
+    positions, has_position = _conformer(atoms, heavy)
     charges = [text if text not in _UNKNOWN else "0" for text in _text(atoms, "charge")]
     return Component(
         name=name,
         names=tuple(names),
         elements=narrowed(
-            [ATOMIC_NUMBERS.get(symbols[place], 0) for place in heavy], np.uint8, "atomic number"
+            [ATOMIC_NUMBERS.get(symbols[row], 0) for row in heavy], np.uint8, "atomic number"
         ),
-        charges=narrowed([int(charges[place]) for place in heavy], np.int8, "formal charge"),
+        charges=narrowed([int(charges[row]) for row in heavy], np.int8, "formal charge"),
         positions=positions,
-        known=known,
+        has_position=has_position,
         leaving=np.char.upper(_text(atoms, "pdbx_leaving_atom_flag"))[heavy] == "Y",
         bonds=_bonds(get_from_ccd("chem_comp_bond", name), names),
     )
@@ -93,14 +92,14 @@ def _text(table: Any, column: str) -> list[str]:
 
 
 def _conformer(atoms: Any, heavy: list[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Ideal coordinates if they are complete, else a model's, else what there is of both."""
+    """Return coordinates and a mask: the model's if they are more complete than the ideal ones."""
     ideal = _coordinates(atoms, "pdbx_model_Cartn_{}_ideal")[heavy]
     model = _coordinates(atoms, "model_Cartn_{}")[heavy]
     missing = np.isnan(ideal).any(axis=1)
     best = model if missing.any() and np.isnan(model).sum() < np.isnan(ideal).sum() else ideal
-    known = np.asarray(np.isfinite(best).all(axis=1))
-    centred = best - best[known].mean(axis=0) if known.any() else best
-    return np.where(known[:, None], centred, 0.0).astype(np.float32), known
+    has_position = np.asarray(np.isfinite(best).all(axis=1))
+    centred = best - best[has_position].mean(axis=0) if has_position.any() else best
+    return np.where(has_position[:, None], centred, 0.0).astype(np.float32), has_position
 
 
 def _coordinates(atoms: Any, pattern: str) -> NDArray[np.float64]:
@@ -112,7 +111,7 @@ def _coordinates(atoms: Any, pattern: str) -> NDArray[np.float64]:
 def _bonds(table: Any, names: list[str]) -> NDArray[np.int32]:
     if table is None:
         return np.empty((0, 2), np.int32)
-    place = {name: number for number, name in enumerate(names)}
+    row_of = {name: number for number, name in enumerate(names)}
     ends = zip(_text(table, "atom_id_1"), _text(table, "atom_id_2"), strict=True)
-    pairs = [(place[one], place[two]) for one, two in ends if one in place and two in place]
+    pairs = [(row_of[one], row_of[two]) for one, two in ends if one in row_of and two in row_of]
     return np.array(pairs, np.int32).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Reading files that may be compressed, in bounds, and of the expected format alone."""
+"""Bounded reading of files that may be gzip-compressed, with a check of their format."""
 
 import gzip
 import zlib
@@ -18,7 +18,7 @@ from refsys.data.formats.file_kind import (
 )
 from refsys.errors import DataError
 
-# What a few kilobytes of zeros may not unpack to.
+# Limit of the unpacked size, against a few kilobytes that unpack to fill the memory.
 _MOST_BYTES = 1 << 30
 
 
@@ -37,9 +37,9 @@ def read_bytes(path: Path) -> bytes:
         return packed
     kind = file_kind(packed)
     if kind != GZIP and packed:
-        seen = f"the file is {kind.name}" if kind else "its first bytes are others"
+        contents = f"the file is {kind.name}" if kind else "its first bytes are others"
         remedy = kind.remedy if kind and kind not in READABLE else "remove .gz from its name"
-        raise DataError(f"{path}: not readable: not gzip: {seen}; {remedy}")
+        raise DataError(f"{path}: not readable: not gzip: {contents}; {remedy}")
     try:
         with gzip.open(path) as file:
             content = file.read(_MOST_BYTES + 1)
@@ -69,11 +69,11 @@ def read_text_of(path: Path, expected: FileKind, name: str | None = None) -> byt
 
     Args:
         path: The file, gzip-compressed if its name ends in ``.gz``.
-        expected: Its format. A file of which no format can be told passes: its parser says more.
-        name: Of the format, in messages.
+        expected: Its format. A file of an unrecognized format passes: its parser reports more.
+        name: Name of the format in messages; that of `expected` if None.
 
     Raises:
-        DataError: it cannot be read, or its first bytes are of another format.
+        DataError: the file cannot be read, or its first bytes are of another format.
     """
     content = read_bytes(path)
     check_kind(path, content, expected, name)
@@ -84,10 +84,10 @@ def check_kind(path: Path, content: bytes, expected: FileKind, name: str | None 
     """Refuse content whose first bytes are of another format.
 
     Raises:
-        DataError: they are; it names both formats and the way out.
+        DataError: they are of another format; the message names both formats and a remedy.
     """
     kind = file_kind(content)
-    # Of an MSA without content its reader says what is missing: rows.
+    # The readers of MSAs report missing rows, which says more.
     if kind == EMPTY and expected in {FASTA, STOCKHOLM, PARQUET}:
         return
     if kind and kind != expected:
@@ -98,6 +98,6 @@ def check_kind(path: Path, content: bytes, expected: FileKind, name: str | None 
 
 
 def inner_suffix(path: Path) -> str:
-    """Return the suffix that says what a file holds, in lower case: that before ``.gz``."""
+    """Return the suffix of a file's format in lower case: the one before ``.gz``."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix == ".gz" else suffix

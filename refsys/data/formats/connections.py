@@ -1,4 +1,4 @@
-"""Covalent connections between residues, as `_struct_conn` lists them."""
+"""Reader of covalent connections between residues: the `_struct_conn` category."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from refsys.data.formats.notes import NoteKind, Notes
 from refsys.data.formats.polymers import keyword
 from refsys.data.store.columns import ATOM_NAME, COMPONENT
 
-# Chemical bonds between residues. Disulfides join polymers; metals only coordinate.
+# Types that are chemical bonds between residues; disulfides and metal coordination are not read.
 _COVALENT = frozenset({"covale", "covale_base", "covale_phosphate", "covale_sugar"})
 _NOT_READ = frozenset({"disulf", "hydrog", "metalc", "mismat", "modres", "saltbr"})
 # Symmetry operations that leave an atom where it is.
@@ -54,7 +54,7 @@ class ConnectedResidue(NamedTuple):
 
 
 class _End(NamedTuple):
-    """One end of a connection, with the identifiers that the file gives."""
+    """One end of a connection, with its identifiers in the file."""
 
     chain: str
     number: str | None
@@ -77,15 +77,15 @@ def read_connections(
 ) -> NDArray[np.int32]:
     """Return the pairs of atoms that covalent connections join inside the asymmetric unit.
 
-    An end is the atom of its name in the residue of its label_seq_id, or else of its auth_seq_id
-    and insertion code. Where the file gives neither, or several residues have them, the component
-    decides, if that leaves one residue with such an atom.
+    The residue of an end is found by label_seq_id, or else by auth_seq_id and insertion code. If
+    the file has neither, or several residues have them, it is found by its component, provided
+    that only one such residue has the atom.
 
     Args:
         tables: The file.
         residues: Residues with atoms.
         names: [atom] atom names.
-        notes: Where connections that match no atoms are noted.
+        notes: Collects connections that match no atom, or several.
 
     Returns:
         [bond, 2] int32, atom rows, ascending.
@@ -111,7 +111,7 @@ def read_connections(
 
 
 def _matches(end: _End, residues: list[ConnectedResidue], names: NDArray[np.str_]) -> list[int]:
-    """Return the atom rows that an end may mean."""
+    """Return the rows of the atoms that match an end."""
     if end.number is not None:
         residues = [residue for residue in residues if residue.number == end.number]
     elif end.author_number is not None:

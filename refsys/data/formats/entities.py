@@ -1,4 +1,4 @@
-"""Chains and sequences of a file, as the categories of entities and `_struct_asym` list them."""
+"""Reader of chains and sequences: the categories of entities and `_struct_asym`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ _UNKNOWN_POLYMER = NoteKind(
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One chain of the asymmetric unit, as `_struct_asym` names it.
+    """A chain of the asymmetric unit, as `_struct_asym` names it.
 
     Attributes:
         name: label_asym_id.
         entity: label_entity_id.
         kind: protein, rna, dna, other (a polymer of another type), ligand or water.
         polymer: Type of a polymer in the spelling of the mmCIF dictionary, as in
-            ``polypeptide(L)``; empty if the chain is none.
+            ``polypeptide(L)``; empty for other chains.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Entities(NamedTuple):
 
     Attributes:
         chains: In the file's order, waters among them.
-        sequences: The components that each position of each polymer entity may have.
+        sequences: Components that are allowed at each position, by polymer entity.
     """
 
     chains: list[Chain]
@@ -64,7 +64,7 @@ def read_entities(tables: CifTables, notes: Notes) -> Entities:
 
     Args:
         tables: The file.
-        notes: Where polymers of an unknown type are noted.
+        notes: Collects polymers of an unknown type.
 
     Raises:
         DataError: a category is missing, incomplete or contradicts another.
@@ -86,29 +86,29 @@ def read_entities(tables: CifTables, notes: Notes) -> Entities:
         if types[entity] == "polymer" and entity not in polymer_types:
             raise tables.error(f"_entity: polymer {entity} is not in _entity_poly")
         entity_of[name] = entity
-    wanted = {
+    listed_types = {
         entity: polymer_types[entity]
         for entity in sorted(set(entity_of.values()))
         if entity in polymer_types and types[entity] != "water"
     }
-    sequences = _read_sequences(tables, list(wanted))
+    sequences = _read_sequences(tables, list(listed_types))
     kind_of = component_kinds(tables)
-    known = {
+    known_types = {
         entity: polymer_type(value) or _inferred(entity, value, sequences[entity], kind_of, notes)
-        for entity, value in wanted.items()
+        for entity, value in listed_types.items()
     }
     chains = []
     for name, entity in entity_of.items():
         kind = "water" if types[entity] == "water" else "ligand"
-        polymer = known.get(entity, "")
+        polymer = known_types.get(entity, "")
         chains.append(Chain(name, entity, POLYMER_KINDS.get(polymer, kind), polymer))
     return Entities(chains, sequences)
 
 
 def component_kinds(tables: CifTables) -> Callable[[str], str | None]:
-    """Return a function from a component to the kind of polymers that it links into.
+    """Return a function from a component to the kind of polymer that it links into.
 
-    The dictionary's type of the component decides, or else that of `_chem_comp`.
+    The function uses the type in the dictionary, or else the type in `_chem_comp`.
     """
     table = tables.columns("chem_comp", ["id"], optional=["type"], required=False)
     types: Mapping[str, str | None] = {
@@ -131,7 +131,7 @@ def _inferred(
 
 
 def _read_sequences(tables: CifTables, polymers: list[str]) -> dict[str, list[list[str]]]:
-    """Return the components that each SEQRES position of each polymer entity may have."""
+    """Return the components that are allowed at each SEQRES position, by polymer entity."""
     columns = ["entity_id", "num", "mon_id"]
     table = tables.columns("entity_poly_seq", columns, required=bool(polymers))
     sequences: dict[str, list[list[str]]] = {entity: [] for entity in polymers}
@@ -140,7 +140,7 @@ def _read_sequences(tables: CifTables, polymers: list[str]) -> dict[str, list[li
         sequence = sequences.get(entity or "")
         if sequence is None:
             continue
-        # A position that is listed again has several components.
+        # A position that is listed again allows several components.
         allowed = {str(len(sequence) + 1)} | ({str(len(sequence))} if sequence else set())
         if not component or number not in allowed:
             raise tables.error(f"_entity_poly_seq row {row}: num {number} is out of order")

@@ -1,15 +1,15 @@
-"""Formats by the first bytes of a file, whatever its name says."""
+"""Detection of a file's format by its first bytes, whatever its name."""
 
 import re
 from typing import NamedTuple
 
 
 class FileKind(NamedTuple):
-    """A format that the first bytes of a file show.
+    """A file format.
 
     Attributes:
         name: Completes "the file is ...".
-        remedy: What the user can do where another format is expected.
+        remedy: Advice to the user where another format is expected.
     """
 
     name: str
@@ -37,7 +37,7 @@ _DOWNLOAD = FileKind("the message of a failed download", "download it again")
 _POINTER = FileKind("a Git LFS pointer", "fetch the file itself with 'git lfs pull'")
 
 _UNPACK = "unpack it, or compress it with gzip"
-# Formats that are told by bytes at the start. The longest come first where one begins another.
+# Formats by their first bytes; a signature stands before its own prefixes.
 _SIGNATURES = (
     (b"\xff\xfe\x00\x00", _UTF32),
     (b"\x00\x00\xfe\xff", _UTF32),
@@ -60,7 +60,7 @@ _SIGNATURES = (
 _TAR = FileKind("a tar archive", "unpack it")
 _TAR_MAGIC = slice(257, 262)
 _BOM = b"\xef\xbb\xbf"
-# As far as the first word of a file may lie behind comments.
+# Bytes that are searched for the first word of a text file, which may come after comments.
 HEAD_BYTES = 1 << 16
 _BINARY_HEAD_BYTES = 512
 _COMMENTS = re.compile(rb"(?:[ \t\r\n]+|#[^\r\n]*)*")
@@ -81,10 +81,10 @@ def without_bom(content: bytes) -> bytes:
 
 
 def file_kind(content: bytes) -> FileKind | None:
-    """Return the format that the first bytes show, None where they show none.
+    """Return the format of a file by its first bytes, None if it is not recognized.
 
     Args:
-        content: A file's bytes, or its first 64 KiB.
+        content: Bytes of the file, or its first 64 KiB.
     """
     if not content.strip():
         return EMPTY
@@ -99,7 +99,7 @@ def file_kind(content: bytes) -> FileKind | None:
 
 
 def _msgpack_kind(content: bytes) -> FileKind | None:
-    """Return the format of a MessagePack map by the keys that it begins with."""
+    """Return the format of a MessagePack map by its first keys."""
     head = content[:_BINARY_HEAD_BYTES]
     if not (0x80 <= head[0] <= 0x8F or head[0] in {0xDE, 0xDF}):
         return None
@@ -109,7 +109,7 @@ def _msgpack_kind(content: bytes) -> FileKind | None:
 
 
 def _text_kind(head: bytes) -> FileKind | None:
-    """Return the format of a text by its first word that is no comment."""
+    """Return the format of a text by its first word after comments."""
     if head.startswith(b"# STOCKHOLM"):
         return STOCKHOLM
     comments = _COMMENTS.match(head)

@@ -1,4 +1,4 @@
-"""Chains and sequences of a file that has `_atom_site` alone: those of its residues."""
+"""Chains and sequences of a file without categories of entities, implied by its residues."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,7 +15,7 @@ _BACKBONES = {
     "dna": frozenset({"C1'", "C3'", "C4'"}),
     "rna": frozenset({"C1'", "C3'", "C4'", "O2'"}),
 }
-# A residue that no atom record (ATOM) and no neighbour shows to be of a polymer is a ligand.
+# Fewest linking residues of a polymer without ATOM records; fewer are ligands.
 _FEWEST_LINKED = 2
 
 _GAP = NoteKind(
@@ -30,9 +30,9 @@ class _Residue(NamedTuple):
     Attributes:
         number: label_seq_id, or else auth_seq_id.
         code: Insertion code.
-        rows: Its rows, of all models.
-        components: Its components, in the file's order.
-        kind: Kind of polymers that it links into.
+        rows: Rows of all models.
+        components: Components, in the file's order.
+        kind: Kind of polymer that it links into; None for a ligand.
         is_atom: Whether it has ATOM records.
         is_numbered: Whether it has a label_seq_id.
     """
@@ -52,16 +52,16 @@ class _Residue(NamedTuple):
 
 
 def implied_entities(tables: CifTables, atoms: AtomSite, notes: Notes) -> Entities:
-    """Return the chains and sequences that the residues imply, and renumber `atoms` by them.
+    """Return the chains and sequences that the residues imply, and renumber `atoms` accordingly.
 
-    Residues that link into polymers, by the type of their component or by their backbone, are the
-    chain, in the file's order. Each other residue of such a chain becomes a chain of its own.
+    Residues that link into a polymer, by the type of their component or by their backbone, form the
+    chain, in the file's order. Every other residue of such a chain becomes a chain of its own.
     Chains of equal sequences, and equal ligands, are one entity.
 
     Args:
-        tables: The file.
-        atoms: Its atoms, whose keys become those of the chains.
-        notes: Where it is noted what the file lacks.
+        tables: Tables of the file.
+        atoms: Its atoms; their keys are replaced.
+        notes: Collects what the file lacks.
 
     Raises:
         DataError: a record cannot hold a component.
@@ -89,11 +89,11 @@ def implied_entities(tables: CifTables, atoms: AtomSite, notes: Notes) -> Entiti
 
 
 class _Listing:
-    """Chains and sequences in the making.
+    """Builder of the chains and sequences.
 
     Attributes:
-        chains: Of `add_polymer` and `add_ligand`.
-        sequences: Components of each position by polymer entity.
+        chains: Chains added by `add_polymer` and `add_ligand`.
+        sequences: Components that are allowed at each position, by polymer entity.
     """
 
     def __init__(self, atoms: AtomSite) -> None:
@@ -117,7 +117,7 @@ class _Listing:
         self.chains.append(Chain(name, self._entity("", residues), "ligand"))
         used: set[str] = set()
         for residue in residues:
-            # Residues of one number here differ in their label_seq_id.
+            # Residues of one author number may differ in label_seq_id alone.
             self._renumber(residue, ResidueKey(name, _unused(f"auth {residue.label}", used)))
 
     def _entity(self, polymer: str, residues: list[_Residue]) -> str:
@@ -130,7 +130,7 @@ class _Listing:
 
 
 def _residues(tables: CifTables, atoms: AtomSite) -> dict[str, list[_Residue]]:
-    """Return the residues of each chain that are no water, in the file's order."""
+    """Return the residues of each chain except waters, in the file's order."""
     rows_of: dict[tuple[str, str | None, str | None, str | None], list[int]] = {}
     identifiers = zip(
         atoms.chains, atoms.numbers, atoms.author_numbers, atoms.insertion_codes, strict=True
@@ -167,11 +167,11 @@ def _residues(tables: CifTables, atoms: AtomSite) -> dict[str, list[_Residue]]:
 
 
 def _polymer_residues(residues: list[_Residue]) -> list[_Residue]:
-    """Return the residues of a chain that are its polymer, none if it has no polymer."""
+    """Return the residues of a chain that form its polymer; empty if it has no polymer."""
     linking = [residue for residue in residues if residue.kind]
     if len(linking) < _FEWEST_LINKED and not any(residue.is_atom for residue in linking):
         return []
-    # Caps and other parts of a polymer that link into none are numbered along with it.
+    # Caps and other parts of a polymer that do not link are numbered along with it.
     return [r for r in residues if r.kind or (linking and r.is_atom and r.is_numbered)]
 
 
@@ -183,7 +183,7 @@ def _note_gaps(chain: str, residues: list[_Residue], notes: Notes) -> None:
 
 
 def _unused(name: str, names: set[str]) -> str:
-    """Return a name, with a number behind it if it is used, and mark it as used."""
+    """Return a name, with a number appended if it is in use, and add it to `names`."""
     unused, number = name, 1
     while unused in names:
         number += 1

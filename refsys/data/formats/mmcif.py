@@ -1,9 +1,9 @@
-"""Reading mmCIF into tables: chains, residues, atoms, bonds of the asymmetric unit.
+"""Reader of structures: chains, residues, atoms and bonds of the asymmetric unit.
 
 A structure has the first model's heavy atoms without waters, in one alternative location per
 residue (the most complete and best occupied one). Polymers have every SEQRES residue, modelled or
-not. A file that contradicts itself is refused; what is left out of others is noted. `assembly`
-makes biological assemblies of what is read here.
+not. A file that contradicts itself is refused; omissions are noted.
+`refsys.data.prepare.assembly` builds biological assemblies from the result.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,9 +23,9 @@ from refsys.data.formats.modelled_chains import chains_with_atoms
 from refsys.data.formats.notes import Notes
 from refsys.data.store.columns import ATOM_NAME, COMPONENT
 
-# Beyond it a value is a mistake, ångström.
+# Larger values are mistakes, ångström.
 _LARGEST_RESOLUTION = 1000.0
-# The largest component of the dictionary has 240; searches among a residue's atoms are quadratic.
+# The dictionary's largest component has 240 atoms; the work per residue is quadratic in its atoms.
 _MOST_ATOMS_OF_RESIDUE = 1024
 
 
@@ -34,11 +34,11 @@ class Residue:
     """A SEQRES position of a polymer, or one component of a non-polymer.
 
     Attributes:
-        chain: Index of its chain.
-        number: SEQRES position from 1, or its place in a non-polymer chain from 1.
+        chain: Index of the chain.
+        number: SEQRES position, or the index in a non-polymer chain; both from 1.
         component: Chemical component, as in ``ALA``.
-        atoms: Rows of its atoms in the atom columns.
-        listed: Components that SEQRES has at its position; empty in a non-polymer.
+        atoms: Rows of the residue's atoms in the atom columns.
+        listed: Components that SEQRES lists at the position; empty in a non-polymer.
     """
 
     chain: int
@@ -50,10 +50,10 @@ class Residue:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What a file holds, atoms sorted by residue.
+    """Structure as read from a file, atoms sorted by residue.
 
     Attributes:
-        entry: The data block's name.
+        entry: Name of the data block.
         chains: In the file's order.
         residues: By chain, then by number.
         names: [atom] atom names.
@@ -61,12 +61,12 @@ class Structure:
         charges: [atom] int8 formal charges.
         positions: [atom, 3] float32, ångström.
         resolved: [atom] bool, False for atoms of zero occupancy.
-        connections: [bond, 2] int32 atom rows: covalent bonds between residues, as `_struct_conn`
-            says.
+        connections: [bond, 2] int32 atom rows: covalent bonds between residues, from
+            `_struct_conn`.
         component_bonds: Names of bonded atoms by component, where the file defines them.
-        resolution: Of the experiment, ångström; 0 if it has none.
-        released: Day of its first release, or else of its deposition, as in ``2008-07-15``; empty
-            if the file says neither.
+        resolution: Resolution of the experiment, ångström; 0 if it has none.
+        released: Day of the first release, or else of the deposition, as in ``2008-07-15``; empty
+            if the file has neither.
         entry_id: ``_entry.id``, empty if the file has none.
         notes: Sentences on what was left out or read in an unusual way.
     """
@@ -88,7 +88,7 @@ class Structure:
 
 
 def read_structure(path: Path) -> Structure:
-    """Read an mmCIF or BinaryCIF file, see `CifTables`.
+    """Read the asymmetric unit of an mmCIF or BinaryCIF file, see `CifTables`.
 
     Raises:
         DataError: the file is missing, damaged, incomplete or contradicts itself.
@@ -177,10 +177,10 @@ def _check_chains(tables: CifTables, chains: list[Chain]) -> None:
 def _expected_residues(
     chain: Chain, sequences: Mapping[str, list[list[str]]], keys: list[ResidueKey]
 ) -> Iterator[tuple[ResidueKey, int, list[str]]]:
-    """Yield (key, number, allowed components) of each residue; any if none is listed.
+    """Yield (key, number, allowed components) of each residue; an empty list allows any.
 
     Args:
-        chain: Its chain.
+        chain: The chain.
         sequences: Components of each position by polymer entity.
         keys: Residues of the chain that have atoms.
     """
@@ -213,7 +213,7 @@ def _read_component_bonds(tables: CifTables) -> dict[str, tuple[tuple[str, str],
 
 
 def _read_resolution(tables: CifTables) -> float:
-    """The first number that a diffraction or microscopy category gives, 0 if none does."""
+    """Return the first valid resolution of a diffraction or microscopy category, 0 if none."""
     sources = (("refine", "ls_d_res_high"), ("em_3d_reconstruction", "resolution"))
     for category, name in sources:
         for value in tables.columns(category, [], optional=[name], required=False)[name]:
@@ -227,7 +227,7 @@ def _read_resolution(tables: CifTables) -> float:
 
 
 def _read_released(tables: CifTables) -> str:
-    """The earliest day of the first of these categories that has any."""
+    """Return the earliest day of the revision history, or else the deposition; empty if neither."""
     sources = (
         ("pdbx_audit_revision_history", "revision_date"),
         ("pdbx_database_status", "recvd_initial_deposition_date"),

@@ -1,4 +1,4 @@
-"""Chains of which a structure has heavy atoms, and notes on residues that have none."""
+"""Selection of the chains with heavy atoms, and notes on residues without any."""
 
 from collections.abc import Collection
 
@@ -28,16 +28,16 @@ def chains_with_atoms(
     modelled: Collection[ResidueKey],
     notes: Notes,
 ) -> list[Chain]:
-    """Return the chains that have heavy atoms in the first model and are no water.
+    """Return the chains, without waters, that have heavy atoms in the first model.
 
     Args:
-        tables: The file.
-        chains: Of the file.
-        atoms: Of the file.
+        tables: Tables of the file.
+        chains: Chains of the file.
+        atoms: Atoms of the file.
         modelled: Residues with heavy atoms in the first model.
-        notes: Where residues are noted that are left out: those of hydrogen or deuterium alone and
-            those of later models, of ligands and of polymers that have no other residue; and what
-            a water entity has beside water.
+        notes: Collects residues that are left out: non-water residues of water entities, and
+            residues of hydrogen or deuterium alone or of later models alone, if they are ligands
+            or of a polymer without any other residue.
 
     Raises:
         DataError: a chain has no atoms at all, or no chain has heavy atoms.
@@ -58,7 +58,7 @@ def chains_with_atoms(
         if kind == "water":
             notes.add(_NO_WATER, atoms.residue(row))
         elif kind == "ligand" or key.chain in empty:
-            # A residue of the first model without heavy atoms has others.
+            # A residue of the first model without heavy atoms has hydrogen or deuterium.
             in_first_model = row in atoms.first_model
             notes.add(_HYDROGEN if in_first_model else _LATER_MODEL, atoms.residue(row))
     for chain in chains:

@@ -1,4 +1,4 @@
-"""Alignments: A3M, Stockholm or Parquet to rows of residue classes, deletions and species."""
+"""Reader of MSAs: A3M, Stockholm or Parquet to rows of residue classes, deletions and species."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,62 +32,62 @@ FORMATS = {
 _PARQUET_COLUMNS = ("sequence", "pairing_key", "comment")
 
 
-class Alignment(NamedTuple):
-    """An alignment that was read.
+class Msa(NamedTuple):
+    """An MSA as read from a file.
 
     Attributes:
-        columns: Of its record, see `alignment_columns`.
-        notes: Sentences on what the file holds and the record does not.
+        columns: Columns of its record, see `msa_columns`.
+        notes: Sentences on what the file has and the record lacks.
     """
 
     columns: dict[str, NDArray[Any]]
     notes: tuple[str, ...]
 
 
-def read_alignment(
+def read_msa(
     path: Path,
     query: str | None = None,
     *,
     realign: bool = False,
     alternatives: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, NDArray[Any]]:
-    """Read an alignment as the columns of its record: those of `read_alignment_file`."""
-    return read_alignment_file(path, query, realign=realign, alternatives=alternatives).columns
+    """Read an MSA and return the columns of its record, see `read_msa_file`."""
+    return read_msa_file(path, query, realign=realign, alternatives=alternatives).columns
 
 
-def read_alignment_file(
+def read_msa_file(
     path: Path,
     query: str | None = None,
     *,
     realign: bool = False,
     alternatives: Mapping[int, str] = MappingProxyType({}),
-) -> Alignment:
-    """Read an alignment of the format that the file's name tells, see `FORMATS`.
+) -> Msa:
+    """Read an MSA in the format that the suffix of the file names, see `FORMATS`.
 
     A3M and Stockholm are gzip-compressed if the name ends in ``.gz``; species are read from the
     headers, see `species_number`. The first row of a Stockholm file is the query, and columns in
     which it has a gap are insertions. Parquet has a row's A3M text in ``sequence``, its header in
-    ``comment``, and in ``pairing_key`` the name of its species, empty where the row is not to be
+    ``comment``, and its species in ``pairing_key``, which is empty for a row that must not be
     paired. A ``*`` that ends a row is left out.
 
-    Of rows that differ in their insertions and species alone, the first is kept, with the species
-    of all.
+    Rows that differ only in their insertions and species are merged into the first of them, with
+    the species of all.
 
     Args:
         path: The file. Its first row is the query.
-        query: The sequence that the first row must be, X matching anything; the record has this
+        query: Sequence that the first row must match, X matching anything; the record has this
             sequence as its first row.
-        realign: Put a file whose query is another onto `query`, see `onto_query`.
-        alternatives: Letters that the first row may have instead of the query's, by index: those
-            of the other components at a position of several.
+        realign: Whether to realign the MSA of another query onto `query`, see `onto_query`.
+        alternatives: Letters that the first row may have in place of the query's, by index: the
+            other components that SEQRES lists at the position.
 
     Raises:
         DataError: the file is missing, damaged, empty, ragged, of another format, or of another
-            sequence; or a package that reading or realigning it needs is missing.
+            sequence; or a package to read or realign it is missing.
     """
     text = _READERS.get(FORMATS.get(inner_suffix(path), "A3M"), _read_a3m)(path)
     letters, deletions = _split(path, text)
-    _check_letters(path, letters, text.place)
+    _check_letters(path, letters, text.location)
     species = text.species
     if query is not None:
         first_row = letters[0].tobytes().decode("ascii")
@@ -103,36 +103,37 @@ def read_alignment_file(
                 raise DataError(f"{path}: {error}") from None
             species = np.insert(species, 0, UNKNOWN_SPECIES)
         else:
-            # The file may have an X for a residue that the chain names, a letter for its X, or an
-            # alternative.
+            # The file may have an X for a residue of the chain, a residue for its X, or an
+            # alternative component.
             letters = letters.copy()
             letters[0] = np.frombuffer(query.encode("ascii"), np.uint8)
-    return Alignment(_distinct(letters, deletions, species), text.notes)
+    return Msa(_distinct(letters, deletions, species), text.notes)
 
 
 def query_only(query: str) -> dict[str, NDArray[Any]]:
-    """The alignment of a sequence that has no other row."""
+    """Return the columns of an MSA that has the query alone."""
     codes = PROTEIN_LETTERS[np.frombuffer(query.encode("ascii"), np.uint8)][None]
-    return alignment_columns(codes, np.zeros_like(codes), np.array([UNKNOWN_SPECIES], np.int32))
+    return msa_columns(codes, np.zeros_like(codes), np.array([UNKNOWN_SPECIES], np.int32))
 
 
-def alignment_columns(
+def msa_columns(
     codes: NDArray[np.uint8],
     deletions: NDArray[np.uint8],
     species: NDArray[np.int32],
     further_species: NDArray[np.int32] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """The columns of an alignment record.
+    """Return the columns of an MSA record.
 
     Args:
         codes: [row, column] residue classes; row 0 is the query.
-        deletions: [row, column] residues of the row that fall before the column, at most 255.
+        deletions: [row, column] residues of the row that are inserted before the column, at most
+            255.
         species: [row] number of the species, −1 where unknown.
-        further_species: [occurrence, (row, species)] other species that have the very same row.
+        further_species: [occurrence, (row, species)] other species that have the same row.
 
     Returns:
-        ``codes``, ``deletions``, ``species`` and ``further_species`` as given, ``profile``
-        [column, class] float32 frequencies, and ``deletion_mean`` [column] float32.
+        The four arguments unchanged, ``profile`` [column, class] float32 frequencies, and
+        ``deletion_mean`` [column] float32.
     """
     columns = codes.shape[1]
     cells = np.arange(columns) * RESIDUE_CLASSES + codes
@@ -151,20 +152,20 @@ def alignment_columns(
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """The rows of a file.
+    """Rows of a file.
 
     Attributes:
-        letters: A3M text of all rows, end to end.
+        letters: A3M text of all rows, concatenated.
         lengths: [row] number of letters.
         species: [row] number of the species.
-        place: Name of a row's place in the file, for messages.
+        location: Function from a row to its location in the file for messages, as in ``line 3``.
         notes: Sentences on what was left out.
     """
 
     letters: NDArray[np.uint8]
     lengths: NDArray[np.int64]
     species: NDArray[np.int32]
-    place: Callable[[int], str]
+    location: Callable[[int], str]
     notes: tuple[str, ...] = ()
 
 
@@ -180,12 +181,12 @@ def _read_a3m(path: Path) -> _Text:
 
 
 def _read_stockholm(path: Path) -> _Text:
-    found = read_stockholm(path)
+    msa = read_stockholm(path)
     return _Text(
-        found.letters,
-        found.lengths,
-        np.fromiter(map(species_number, found.headers), np.int32, len(found.headers)),
-        lambda row: f"line {found.lines[row]}",
+        msa.letters,
+        msa.lengths,
+        np.fromiter(map(species_number, msa.headers), np.int32, len(msa.headers)),
+        lambda row: f"line {msa.lines[row]}",
     )
 
 
@@ -233,7 +234,7 @@ _READERS = {"A3M": _read_a3m, "Stockholm": _read_stockholm, "Parquet": _read_par
 
 
 def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Splits aligned letters from insertions (lower case), which become deletion counts."""
+    """Split aligned letters from insertions (lower case), which become deletion counts."""
     inserted = (text.letters >= ord("a")) & (text.letters <= ord("z"))
     at = np.flatnonzero(inserted)
     starts = np.cumsum(text.lengths) - text.lengths
@@ -244,7 +245,7 @@ def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8
             "; it is in lower case, which A3M has for insertions: write it in upper case"
         )
         raise DataError(
-            f"{path}: {text.place(0)}: the query has no aligned column"
+            f"{path}: {text.location(0)}: the query has no aligned column"
             f"{in_lower_case if insertions[0] else ''}"
         )
     ragged = np.flatnonzero(width != width[0])
@@ -252,13 +253,13 @@ def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8
         row = int(ragged[0])
         lower_case = insertions[row] and f" and {insertions[row]} insertions, in lower case"
         raise DataError(
-            f"{path}: {text.place(row)}: {width[row]} aligned columns{lower_case or ''}; "
+            f"{path}: {text.location(row)}: {width[row]} aligned columns{lower_case or ''}; "
             f"the query has {width[0]}"
         )
     shape = (len(width), int(width[0]))
     letters = text.letters[~inserted].reshape(shape)
-    # The cell after an insertion has as many before it as there are aligned letters. Past the last
-    # column it is another row's.
+    # The cell after an insertion is the number of aligned letters before it. After the last column
+    # of a row that cell belongs to the next row.
     cell = at - np.arange(len(at))
     cell = cell[cell < np.repeat(np.cumsum(width), insertions)]
     cells, counts = np.unique(cell, return_counts=True)
@@ -267,46 +268,50 @@ def _split(path: Path, text: _Text) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return letters, deletions.reshape(shape)
 
 
-def _check_letters(path: Path, letters: NDArray[np.uint8], place: Callable[[int], str]) -> None:
+def _check_letters(path: Path, letters: NDArray[np.uint8], location: Callable[[int], str]) -> None:
     illegal = PROTEIN_LETTERS[letters] == ILLEGAL_LETTER
     if illegal.any():
         row, column = divmod(int(np.argmax(illegal)), letters.shape[1])
         raise DataError(
-            f"{path}: {place(row)}: {chr(letters[row, column])!r} in column {column + 1} is "
+            f"{path}: {location(row)}: {chr(letters[row, column])!r} in column {column + 1} is "
             "not a residue or a gap"
         )
     if (letters[0] == _GAP_LETTER).any():
         column = int(np.argmax(letters[0] == _GAP_LETTER))
-        raise DataError(f"{path}: {place(0)}: the query has a gap in column {column + 1}")
+        raise DataError(f"{path}: {location(0)}: the query has a gap in column {column + 1}")
 
 
 def _difference(first_row: str, query: str, alternatives: Mapping[int, str]) -> str | None:
-    """Return a sentence on where a file's query is not the chain's sequence, None if nowhere."""
+    """Return a sentence on the first difference of a file's query and the chain, None if none."""
     if len(first_row) != len(query):
         return f"the query has {len(first_row)} residues; the chain has {len(query)}"
     for index, (letter, listed) in enumerate(zip(first_row, query, strict=True)):
         if letter != listed and "X" not in {letter, listed}:
-            others = alternatives.get(index, "")
-            if letter not in others:
-                known = " or ".join([listed, *others])
-                return f"the query has {letter} in column {index + 1}; the chain has {known}"
+            substitutes = alternatives.get(index, "")
+            if letter not in substitutes:
+                expected = " or ".join([listed, *substitutes])
+                return f"the query has {letter} in column {index + 1}; the chain has {expected}"
     return None
 
 
 def _distinct(
     letters: NDArray[np.uint8], deletions: NDArray[np.uint8], species: NDArray[np.int32]
 ) -> dict[str, NDArray[Any]]:
-    """The record of the rows that no earlier row repeats, with the species of all that do."""
-    seen: dict[bytes, int] = {}
+    """Return the columns of the distinct rows, each with the species of all its repetitions."""
+    number_of: dict[bytes, int] = {}
     texts = letters.view(f"S{letters.shape[1]}")[:, 0].tolist()
-    number = np.fromiter((seen.setdefault(text, len(seen)) for text in texts), np.int64, len(texts))
-    kept = np.unique(number, return_index=True)[1]
-    known = np.flatnonzero(species >= 0)
-    pairs = np.stack([number[known], species[known]], axis=1)
-    pairs, at = np.unique(pairs, axis=0, return_index=True)
-    order = np.lexsort([at, pairs[:, 0]])
-    named, first = np.unique(pairs[order, 0], return_index=True)
-    leading = np.full(len(kept), UNKNOWN_SPECIES, np.int32)
-    leading[named] = pairs[order[first], 1]
+    number = np.fromiter(
+        (number_of.setdefault(text, len(number_of)) for text in texts), np.int64, len(texts)
+    )
+    first_rows = np.unique(number, return_index=True)[1]
+    with_species = np.flatnonzero(species >= 0)
+    pairs = np.stack([number[with_species], species[with_species]], axis=1)
+    pairs, first_occurrence = np.unique(pairs, axis=0, return_index=True)
+    order = np.lexsort([first_occurrence, pairs[:, 0]])
+    rows_with_species, first = np.unique(pairs[order, 0], return_index=True)
+    leading = np.full(len(first_rows), UNKNOWN_SPECIES, np.int32)
+    leading[rows_with_species] = pairs[order[first], 1]
     further = np.delete(pairs, order[first], axis=0).astype(np.int32)
-    return alignment_columns(PROTEIN_LETTERS[letters[kept]], deletions[kept], leading, further)
+    return msa_columns(
+        PROTEIN_LETTERS[letters[first_rows]], deletions[first_rows], leading, further
+    )

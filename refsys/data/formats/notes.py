@@ -1,4 +1,4 @@
-"""Notes on a file: how many of a kind were left out or read in an unusual way, and the first."""
+"""Notes on a file: items left out or read in an unusual way, counted by kind, with an example."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class NoteKind(NamedTuple):
 
 
 class Notes:
-    """Instances by kind, counted; each kind becomes one sentence."""
+    """Collection of notes, counted by kind; each kind becomes one sentence."""
 
     def __init__(self) -> None:
         self._sentences: list[str] = []
@@ -27,11 +27,11 @@ class Notes:
         self._sentences.append(sentence)
 
     def add(self, kind: NoteKind, instance: str) -> None:
-        """Count an instance; one of the same text is counted once."""
+        """Count an instance; equal texts count once."""
         self._instances.setdefault(kind, {})[" ".join(instance.split())] = None
 
     def sentences(self) -> tuple[str, ...]:
-        """Return one sentence a kind, as in ``2 connections match no atom, first: A 4 NZ``."""
+        """Return one sentence per kind, as in ``2 connections match no atom, first: A 4 NZ``."""
         counted = [
             f"{len(instances)} {kind.one if len(instances) == 1 else kind.several}, "
             f"first: {next(iter(instances))}"

@@ -1,4 +1,4 @@
-"""Types of polymers and of their components: enumerations of mmCIF, compared without case."""
+"""Types of polymers and components: mmCIF enumerations, compared without case."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ POLYMER_KINDS = MappingProxyType(
         OTHER: "other",
     }
 )
-# Components that are water, also where their entity is of another type.
+# Components that are water, whatever the type of their entity.
 WATERS = frozenset({"HOH", "DOD"})
 
 
@@ -38,18 +38,18 @@ _POLYMER_TYPES = {keyword(name): name for name in POLYMER_KINDS}
 
 
 def polymer_type(value: str | None) -> str | None:
-    """Return the dictionary's spelling of an `_entity_poly.type`, None if it has no such type."""
+    """Return the dictionary's spelling of an `_entity_poly.type`, None if it is unknown."""
     return _POLYMER_TYPES.get(keyword(value))
 
 
 def polymer_kind(component_type: str | None) -> str | None:
-    """Return the kind of polymers that a component links into: protein, rna or dna.
+    """Return the kind of polymer that a component links into: protein, rna or dna.
 
     Args:
         component_type: A `_chem_comp.type`.
 
     Returns:
-        None for a component that links into none, as most ligands do.
+        The kind; None for a component that links into no polymer, such as most ligands.
     """
     text = keyword(component_type)
     if "link" not in text and "termin" not in text:
@@ -63,8 +63,9 @@ def inferred_type(components: Iterable[str], kind_of: Callable[[str], str | None
     """Return the polymer type that most components of a sequence link into.
 
     Args:
-        components: Of the sequence.
-        kind_of: Kind of polymers that a component links into, see `polymer_kind`.
+        components: Components of the sequence.
+        kind_of: Function from a component to the kind of polymer that it links into, see
+            `polymer_kind`.
     """
     kinds = Counter(kind for component in components if (kind := kind_of(component)))
     if not kinds:

@@ -1,4 +1,4 @@
-"""Stockholm alignments: rows laid onto the query's columns, as A3M writes them."""
+"""Reader of Stockholm MSAs, as A3M text: columns of the query, insertions in lower case."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,18 +17,18 @@ _GAPS = np.isin(np.arange(256), np.frombuffer(_GAP_BYTES, np.uint8))
 _UPPER = np.array([ord(chr(code).upper()) if code < 128 else code for code in range(256)], np.uint8)
 _LOWER = np.array([ord(chr(code).lower()) if code < 128 else code for code in range(256)], np.uint8)
 _GAP_LETTER = ord("-")
-# What `#=GS` lines say of a row that its species may be read from, and how a header has it.
+# Features of `#=GS` lines that may name the species -> their prefix in a header.
 _DESCRIPTIONS = {b"DE": b" ", b"OS": b" OS=", b"OX": b" OX="}
 
 
 class StockholmRows(NamedTuple):
-    """An alignment's rows as A3M text.
+    """Rows of an MSA as A3M text.
 
     Attributes:
-        letters: All rows end to end; insertions in lower case.
-        lengths: [row] of them.
-        headers: Of each row: its name and description.
-        lines: Of each row: the line of the file on which it begins.
+        letters: All rows, concatenated; insertions in lower case.
+        lengths: [row] number of letters.
+        headers: [row] name and description.
+        lines: [row] line of the file where the row begins.
     """
 
     letters: NDArray[np.uint8]
@@ -38,15 +38,15 @@ class StockholmRows(NamedTuple):
 
 
 def read_stockholm(path: Path) -> StockholmRows:
-    """Read the alignment of a Stockholm file, gzip-compressed if its name ends in ``.gz``.
+    """Read the MSA of a Stockholm file, gzip-compressed if its name ends in ``.gz``.
 
     Columns in which the first row, the query, has a gap are insertions.
 
     Raises:
-        DataError: the file is missing, damaged, truncated, ragged, or has more than one alignment.
+        DataError: the file is missing, damaged, truncated, ragged, or has more than one MSA.
     """
     text = without_final_nul(read_text_of(path, STOCKHOLM))
-    rows, lines, described = _read(path, text)
+    rows, lines, descriptions = _read(path, text)
     width = len(next(iter(rows.values())))
     for name, row in rows.items():
         if len(row) != width:
@@ -58,11 +58,11 @@ def read_stockholm(path: Path) -> StockholmRows:
     gap = _GAPS[letters]
     aligned = ~gap[0]
     text_letters = np.where(aligned, np.where(gap, _GAP_LETTER, _UPPER[letters]), _LOWER[letters])
-    kept = aligned | ~gap
+    is_letter = aligned | ~gap
     return StockholmRows(
-        text_letters[kept],
-        np.count_nonzero(kept, axis=1),
-        [name + described.get(name, b"") for name in rows],
+        text_letters[is_letter],
+        np.count_nonzero(is_letter, axis=1),
+        [name + descriptions.get(name, b"") for name in rows],
         list(lines.values()),
     )
 
@@ -76,10 +76,10 @@ def _without_stop(row: bytearray) -> bytes:
 def _read(
     path: Path, text: bytes
 ) -> tuple[dict[bytes, bytearray], dict[bytes, int], dict[bytes, bytes]]:
-    """Rows, the line on which each begins, and what is said of it, by name."""
+    """Return the rows, the line where each begins, and its description, by name."""
     rows: dict[bytes, bytearray] = {}
     lines: dict[bytes, int] = {}
-    described: dict[bytes, bytes] = {}
+    descriptions: dict[bytes, bytes] = {}
     started = ended = False
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split(None, 3)
@@ -90,17 +90,17 @@ def _read(
                 raise DataError(f"{path}: line {number}: not Stockholm: expected '# STOCKHOLM 1.0'")
             started = True
         elif ended:
-            raise DataError(f"{path}: line {number}: more than one alignment")
+            raise DataError(f"{path}: line {number}: more than one MSA; split them into files")
         elif words[0] == _END:
             ended = True
         elif words[0] == b"#=GS" and len(words) == 4 and words[2] in _DESCRIPTIONS:
-            said = _DESCRIPTIONS[words[2]] + words[3].rstrip()
-            described[words[1]] = described.get(words[1], b"") + said
+            description = _DESCRIPTIONS[words[2]] + words[3].rstrip()
+            descriptions[words[1]] = descriptions.get(words[1], b"") + description
         elif not line.startswith(b"#"):
             if len(words) != 2:
-                raise DataError(f"{path}: line {number}: not a name and a piece of its row")
+                raise DataError(f"{path}: line {number}: expected a name and a part of its row")
             lines.setdefault(words[0], number)
             rows.setdefault(words[0], bytearray()).extend(words[1])
     if not rows or not ended:
         raise DataError(f"{path}: {'no end' if rows else 'no rows'}: empty or truncated")
-    return rows, lines, described
+    return rows, lines, descriptions

@@ -1,4 +1,4 @@
-"""Writing a predicted structure as mmCIF, with gemmi."""
+"""Writer of predicted structures as mmCIF, with gemmi."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from refsys.data.store.columns import Columns
 from refsys.errors import DataError
 from refsys.files import write_atomically
 
-# mmCIF's types of polymers -> gemmi's.
+# Polymer type in mmCIF -> in gemmi.
 _POLYMERS = {
     "polypeptide(L)": "PeptideL",
     "polypeptide(D)": "PeptideD",
@@ -32,11 +32,11 @@ def write_mmcif(
     positions: NDArray[np.float32],
     plddt: NDArray[np.float32],
 ) -> None:
-    """Writes one model; its chains are named as the input's label_asym_id.
+    """Write one model; its chains have the label_asym_id of the input.
 
     Args:
-        path: The file.
-        structure: The structure record: chains, residues, names.
+        path: The file to write.
+        structure: Structure record of the input: chains, residues, names.
         rows: [atom] rows of the record, ascending.
         positions: [atom, 3] ångström.
         plddt: [atom] confidence, 0 to 100, written as B factor.
@@ -51,9 +51,9 @@ def write_mmcif(
     starts = structure["residue_first_atom"]
     for residue, number in enumerate(structure["residue_chain"]):
         first, last = np.searchsorted(rows, starts[residue : residue + 2])
-        here = slice(first, last)
+        atoms = slice(first, last)
         built[number].add_residue(
-            _residue(structure, residue, rows[here], positions[here], plddt[here])
+            _residue(structure, residue, rows[atoms], positions[atoms], plddt[atoms])
         )
     model = gemmi.Model(1)
     for chain in built:
@@ -64,7 +64,7 @@ def write_mmcif(
     for name in dict.fromkeys(chain["entity"] for chain in chains):
         document.entities.append(_entity(structure, name))
     text = document.make_mmcif_document()
-    # gemmi writes these names without quotes, which some need.
+    # gemmi does not quote these names, and some need quotes.
     names = {"id": [c["name"] for c in chains], "entity_id": [c["entity"] for c in chains]}
     text.sole_block().set_mmcif_category("_struct_asym.", names)
     _add_bonds(text.sole_block(), structure, rows)
@@ -77,8 +77,8 @@ def write_mmcif(
 def _add_bonds(block: Any, structure: Columns, rows: NDArray[np.int64]) -> None:
     """Add the bonds between residues, and those inside components of several tokens.
 
-    A reader knows from the former which atoms have left, and from the latter the chemistry of
-    components that no dictionary defines.
+    The former tell a reader which leaving atoms are absent, the latter the chemistry of components
+    that no dictionary defines.
     """
     chains = structure.facts["chains"]
     owner = np.repeat(
@@ -130,15 +130,15 @@ def _residue(
 
     chain = structure.facts["chains"][structure["residue_chain"][residue]]
     polymer = bool(chain["polymer"])
-    made = gemmi.Residue()
-    made.name = structure["residue_component"][residue].decode()
-    made.seqid = gemmi.SeqId(int(structure["residue_number"][residue]), " ")
-    made.subchain = chain["name"]
-    made.entity_id = chain["entity"]
-    made.entity_type = gemmi.EntityType.Polymer if polymer else gemmi.EntityType.NonPolymer
-    made.het_flag = "A" if polymer else "H"
+    result = gemmi.Residue()
+    result.name = structure["residue_component"][residue].decode()
+    result.seqid = gemmi.SeqId(int(structure["residue_number"][residue]), " ")
+    result.subchain = chain["name"]
+    result.entity_id = chain["entity"]
+    result.entity_type = gemmi.EntityType.Polymer if polymer else gemmi.EntityType.NonPolymer
+    result.het_flag = "A" if polymer else "H"
     if polymer:
-        made.label_seq = int(structure["residue_number"][residue])
+        result.label_seq = int(structure["residue_number"][residue])
     for row, position, confidence in zip(rows, positions.tolist(), plddt.tolist(), strict=True):
         atom = gemmi.Atom()
         atom.name = structure["atom_name"][row].decode()
@@ -146,23 +146,23 @@ def _residue(
         atom.charge = int(structure["atom_charge"][row])
         atom.pos = gemmi.Position(*position)
         atom.b_iso = confidence
-        made.add_atom(atom)
-    return made
+        result.add_atom(atom)
+    return result
 
 
 def _entity(structure: Columns, name: str) -> Any:
     import gemmi
 
     chains = structure.facts["chains"]
-    own = [number for number, chain in enumerate(chains) if chain["entity"] == name]
-    polymer = chains[own[0]]["polymer"]
-    made = gemmi.Entity(name)
-    made.subchains = [chains[number]["name"] for number in own]
-    made.entity_type = gemmi.EntityType.NonPolymer
+    chain_numbers = [number for number, chain in enumerate(chains) if chain["entity"] == name]
+    polymer = chains[chain_numbers[0]]["polymer"]
+    entity = gemmi.Entity(name)
+    entity.subchains = [chains[number]["name"] for number in chain_numbers]
+    entity.entity_type = gemmi.EntityType.NonPolymer
     if polymer:
-        made.entity_type = gemmi.EntityType.Polymer
-        made.polymer_type = getattr(gemmi.PolymerType, _POLYMERS[polymer])
-        residues = structure["residue_chain"] == own[0]
+        entity.entity_type = gemmi.EntityType.Polymer
+        entity.polymer_type = getattr(gemmi.PolymerType, _POLYMERS[polymer])
+        residues = structure["residue_chain"] == chain_numbers[0]
         components = structure["residue_component"][residues]
-        made.full_sequence = [component.decode() for component in components]
-    return made
+        entity.full_sequence = [component.decode() for component in components]
+    return entity

@@ -1,5 +1,5 @@
-"""Preparation of entries, done once: `entries` for one, `parallel` for many, `fetch` for downloads.
+"""Building of entries from files: `entries` for one, `parallel` for many, `fetch` for downloads.
 
 `structure_record`, `msa_pairing`, `templates` and `homology` compute the records of an entry;
-`similarity` relates the entries of a store by sequence (template candidates and clusters).
+`similarity` searches all entries of a store for templates and clusters of similar chains.
 """

@@ -1,4 +1,4 @@
-"""Biological assemblies: copies of the asymmetric unit's chains, moved as the file says."""
+"""Biological assemblies: copies of the asymmetric unit's chains, moved by the file's operators."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,29 +12,29 @@ from refsys.data.formats.cif_tables import CifTables
 from refsys.data.formats.entities import Chain
 from refsys.data.formats.mmcif import Residue, Structure
 
-# More atoms than this are not one example of anything.
+# Largest assembly that is accepted as an entry.
 _MOST_ATOMS = 4_000_000
-# Beyond it a coordinate is a mistake, ångström.
+# Larger coordinates are mistakes, ångström.
 _LARGEST_COORDINATE = 1e5
 
 
 def assembled(structure: Structure, path: Path, name: str) -> Structure:
-    """Return the assembly of that name.
+    """Return a biological assembly of a structure.
 
-    A chain's first copy keeps its name; the others are numbered, as in ``A-2``, past names that
-    the file has. Bonds between residues are kept between chains that one operator moves together.
+    The first copy of a chain keeps its name; others are numbered, as in ``A-2``, skipping names
+    that the file has. A bond between residues is copied where one operator moves both its ends.
 
     Args:
         structure: The asymmetric unit of the file.
         path: The file.
-        name: As `_pdbx_struct_assembly` has it, as in ``1``.
+        name: Identifier in `_pdbx_struct_assembly`, as in ``1``.
 
     Raises:
-        DataError: the file has no such assembly, or it names no chain that was read, has too many
-            atoms, or moves one too far.
+        DataError: the file has no such assembly, or the assembly has none of the chains, has too
+            many atoms, or moves one too far.
     """
     tables = CifTables(path)
-    number = {chain.name: place for place, chain in enumerate(structure.chains)}
+    number = {chain.name: index for index, chain in enumerate(structure.chains)}
     copies = [
         (number[chain], operator, matrix, shift)
         for chain, operator, matrix, shift in _copies(tables, name)
@@ -55,28 +55,29 @@ def assembled(structure: Structure, path: Path, name: str) -> Structure:
     rows: list[NDArray[np.int64]] = []
     positions: list[NDArray[np.float32]] = []
     first_row: dict[tuple[int, bytes], int] = {}
-    seen: dict[int, Iterator[int]] = {}
-    placed = 0
+    copy_numbers: dict[int, Iterator[int]] = {}
+    next_row = 0
     for chain, operator, matrix, shift in copies:
-        old, own = structure.chains[chain], atoms_of[chain]
-        numbers = seen.setdefault(chain, count(1))
+        source, chain_rows = structure.chains[chain], atoms_of[chain]
+        numbers = copy_numbers.setdefault(chain, count(1))
         copy = next(numbers)
-        while copy > 1 and f"{old.name}-{copy}" in number:
+        while copy > 1 and f"{source.name}-{copy}" in number:
             copy = next(numbers)
-        first_row[chain, operator] = placed
-        offset = placed - (int(own[0]) if len(own) else 0)
+        first_row[chain, operator] = next_row
+        offset = next_row - (int(chain_rows[0]) if len(chain_rows) else 0)
         for residue in residues_of.get(chain, []):
             atoms = range(residue.atoms.start + offset, residue.atoms.stop + offset)
             residues.append(replace(residue, chain=len(chains), atoms=atoms))
-        chains.append(replace(old, name=old.name if copy == 1 else f"{old.name}-{copy}"))
-        rows.append(own)
-        moved = structure.positions[own].astype(np.float64) @ matrix.T + shift
-        if not (np.abs(moved) <= _LARGEST_COORDINATE).all():
+        chains.append(replace(source, name=source.name if copy == 1 else f"{source.name}-{copy}"))
+        rows.append(chain_rows)
+        transformed = structure.positions[chain_rows].astype(np.float64) @ matrix.T + shift
+        if not (np.abs(transformed) <= _LARGEST_COORDINATE).all():
             raise tables.error(
-                f"assembly {name} moves atoms of chain {old.name} beyond {_LARGEST_COORDINATE:g} Å"
+                f"assembly {name} moves atoms of chain {source.name} beyond "
+                f"{_LARGEST_COORDINATE:g} Å"
             )
-        positions.append(moved.astype(np.float32))
-        placed += len(own)
+        positions.append(transformed.astype(np.float32))
+        next_row += len(chain_rows)
     order = np.concatenate(rows)
     return replace(
         structure,
@@ -92,19 +93,19 @@ def assembled(structure: Structure, path: Path, name: str) -> Structure:
 
 
 def _rows_of_chains(structure: Structure) -> list[NDArray[np.int64]]:
-    """The atom rows of each chain; they stand together."""
+    """Return the atom rows of each chain; they are contiguous."""
     rows: list[list[int]] = [[] for _ in structure.chains]
     for residue in structure.residues:
         rows[residue.chain].extend(residue.atoms)
-    return [np.array(own, np.int64) for own in rows]
+    return [np.array(chain_rows, np.int64) for chain_rows in rows]
 
 
 def _copies(
     tables: CifTables, name: str
 ) -> Iterator[tuple[str, bytes, NDArray[np.float64], NDArray[np.float64]]]:
-    """(chain, operator, rotation, shift) of each copy, in the file's order.
+    """Yield (chain, operator, rotation, translation) of each copy, in the file's order.
 
-    Equal motions are one operator, whatever the generators that have them are called.
+    Equal motions are one operator, whichever generator has them.
     """
     import gemmi
 
@@ -128,10 +129,10 @@ def _connections(
     atoms_of: list[NDArray[np.int64]],
     first_row: dict[tuple[int, bytes], int],
 ) -> NDArray[np.int32]:
-    """Bonds of the copies, where one operator moves both ends."""
+    """Return the bonds [bond, 2] of the copies, where one operator moves both ends."""
     chain_of = np.empty(len(structure.names), np.int64)
-    for chain, own in enumerate(atoms_of):
-        chain_of[own] = chain
+    for chain, chain_rows in enumerate(atoms_of):
+        chain_of[chain_rows] = chain
     operators = dict.fromkeys(operator for _, operator in first_row)
     bonds = []
     for one, two in structure.connections:

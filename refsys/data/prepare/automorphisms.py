@@ -1,8 +1,8 @@
-"""Relabelings of a chemical component that chemistry cannot tell apart.
+"""Automorphisms of a chemical component: relabelings that leave its chemistry unchanged.
 
-Two carboxylate oxygens, or the two sides of a phenyl ring, have different names and the same
-surroundings. They are found when a structure is prepared; `refsys.data.batches.label_permutation`
-chooses among them.
+Two carboxylate oxygens, or the two sides of a phenyl ring, have different names and equivalent
+surroundings. Automorphisms are searched when a structure is prepared;
+`refsys.data.batches.label_permutation` chooses among them.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from refsys.data.store.columns import narrowed
 
-# Relabelings that are kept: a ligand with many rotors has more, and only its first are tried.
+# Most automorphisms that are stored; a ligand with many rotors has more, and the others are lost.
 LARGEST_COUNT = 256
-# Pairs of atoms that the search looks at: some seconds, and then it keeps what it has.
+# Pairs of atoms that the search compares before it stops with its results so far: some seconds.
 _LARGEST_EFFORT = 200_000
-# |Triple product| of unit bonds above which a centre is no plane: 0 in one, 0.77 in a tetrahedron.
+# |Triple product| of unit bonds above which a centre is chiral: 0 if planar, 0.77 if tetrahedral.
 _PLANAR = 0.2
 
 # Centre and three of its neighbours -> the sign of their triple product, 0 close to a plane.
@@ -29,35 +29,35 @@ def component_automorphisms(
     elements: NDArray[np.uint8],
     bonds: NDArray[np.integer[Any]],
     positions: NDArray[np.floating[Any]],
-    known: NDArray[np.bool_],
+    has_position: NDArray[np.bool_],
 ) -> NDArray[np.uint16]:
-    """The relabelings of atoms that keep elements, bonds and handedness.
+    """Return the relabelings of atoms that preserve elements, bonds and handedness.
 
-    Bonds are bonds of any order: forms in resonance are one. Handedness is kept where the reference
-    conformer has one: if three neighbours of an atom are clearly not in a plane with it, then their
-    images turn around its image in the same direction, or are close to a plane. Where an atom with
-    three or more neighbours, or one of these, is not known, all of them stay in place.
+    Bond orders are ignored, so that resonance forms are equal. Handedness is that of the reference
+    conformer: if three neighbours of an atom are clearly not in a plane with it, their images must
+    turn around its image in the same direction, or be close to a plane. If an atom with three or
+    more neighbours, or one of these neighbours, has no position, all of them are fixed.
 
     Args:
         elements: [atom] atomic numbers.
-        bonds: [bond, 2] places of bonded atoms.
-        positions: [atom, 3] reference conformer; of any unit.
-        known: [atom] whether the conformer has the atom.
+        bonds: [bond, 2] indices of bonded atoms.
+        positions: [atom, 3] reference conformer, in any unit.
+        has_position: [atom] whether the conformer has the atom.
 
     Returns:
         [permutation, atom]: in row p, atom i takes the label of atom p[i]. Rows ascend, so that the
-        first is the identity. At most `LARGEST_COUNT`, which then are no group.
+        first is the identity. At most `LARGEST_COUNT` rows, which need not form a group then.
     """
     import networkx  # type: ignore[import-untyped]
 
     count = len(elements)
-    # Atoms are numbers here: the order in which the search meets them depends on no hash seed.
+    # Nodes are integers, so that the order of the search does not depend on the hash seed.
     graph = networkx.Graph()
     graph.add_nodes_from((atom, {"atom": atom}) for atom in range(count))
     graph.add_edges_from(np.asarray(bonds).reshape(-1, 2).tolist())
     neighbours = [sorted(graph[atom]) for atom in range(count)]
-    colors = _colors(elements, neighbours, known)
-    keeps_handedness = _handedness_test(_handedness(neighbours, positions, known), count)
+    colors = _colors(elements, neighbours, has_position)
+    keeps_handedness = _handedness_test(_handedness(neighbours, positions, has_position), count)
     effort = 0
 
     def may_match(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
@@ -68,24 +68,27 @@ def component_automorphisms(
         return keeps_handedness(matcher.core_1, one["atom"], other["atom"])
 
     matcher = networkx.algorithms.isomorphism.GraphMatcher(graph, graph, node_match=may_match)
-    found = [
+    automorphisms = [
         [mapping[atom] for atom in range(count)]
         for mapping in islice(matcher.isomorphisms_iter(), LARGEST_COUNT)
     ]
     matcher.reset_recursion_limit()
-    rows = narrowed([list(range(count)), *found], np.uint16, "atom of a residue")
+    rows = narrowed([list(range(count)), *automorphisms], np.uint16, "atom of a residue")
     return np.unique(rows, axis=0)[:LARGEST_COUNT]
 
 
 def _colors(
-    elements: NDArray[np.uint8], neighbours: list[list[int]], known: NDArray[np.bool_]
+    elements: NDArray[np.uint8], neighbours: list[list[int]], has_position: NDArray[np.bool_]
 ) -> list[int]:
-    """Atoms of different colours are not exchanged: the element, or one of its own if pinned."""
+    """Return the colour of each atom: its element, or a unique one if it is fixed.
+
+    Atoms of different colours are not exchanged.
+    """
     colors = elements.tolist()
     for center, around in enumerate(neighbours):
-        place = [center, *around]
-        if len(around) >= 3 and not known[place].all():
-            for atom in place:
+        atoms = [center, *around]
+        if len(around) >= 3 and not has_position[atoms].all():
+            for atom in atoms:
                 colors[atom] = -1 - atom
     return colors
 
@@ -93,39 +96,41 @@ def _colors(
 def _handedness(
     neighbours: list[list[int]],
     positions: NDArray[np.floating[Any]],
-    known: NDArray[np.bool_],
+    has_position: NDArray[np.bool_],
 ) -> _Handedness:
-    """In every order of every three neighbours."""
-    places = [
+    """Return the handedness of each centre, for every ordered triple of its neighbours."""
+    centers = [
         (center, *three)
         for center, around in enumerate(neighbours)
-        if known[[center, *around]].all()
+        if has_position[[center, *around]].all()
         for three in permutations(around, 3)
     ]
-    rows = np.array(places, np.int64).reshape(-1, 4)
+    rows = np.array(centers, np.int64).reshape(-1, 4)
     points = np.asarray(positions, np.float64)[rows]
     offsets = points[:, 1:] - points[:, :1]
     lengths = np.linalg.norm(offsets, axis=-1, keepdims=True)
     triple = np.linalg.det(offsets / np.maximum(lengths, np.finfo(np.float64).tiny))
     signs = np.where(np.abs(triple) > _PLANAR, np.sign(triple), 0).astype(int)
-    return dict(zip(places, signs.tolist(), strict=True))
+    return dict(zip(centers, signs.tolist(), strict=True))
 
 
 def _handedness_test(
     handedness: _Handedness, count: int
 ) -> Callable[[Mapping[int, int], int, int], bool]:
-    """A test whether a partial relabeling with one more pair inverts nothing that is complete."""
+    """Return a test that one more pair of a partial relabeling inverts no complete centre."""
     handed: list[list[tuple[int, int, int, int]]] = [[] for _ in range(count)]
-    for place, sign in handedness.items():
-        # The other orders of the three say the same.
-        if sign and place[1] < place[2] < place[3]:
-            for atom in place:
-                handed[atom].append(place)
+    for neighbourhood, sign in handedness.items():
+        # The other orders of the three neighbours are equivalent.
+        if sign and neighbourhood[1] < neighbourhood[2] < neighbourhood[3]:
+            for atom in neighbourhood:
+                handed[atom].append(neighbourhood)
 
     def test(image: Mapping[int, int], atom: int, onto: int) -> bool:
-        for place in handed[atom]:
-            center, one, two, three = (onto if a == atom else image.get(a, -1) for a in place)
-            if handedness[place] * handedness.get((center, one, two, three), 0) < 0:
+        for neighbourhood in handed[atom]:
+            center, one, two, three = (
+                onto if a == atom else image.get(a, -1) for a in neighbourhood
+            )
+            if handedness[neighbourhood] * handedness.get((center, one, two, three), 0) < 0:
                 return False
         return True
 

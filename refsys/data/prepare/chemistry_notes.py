@@ -35,8 +35,8 @@ def chemistry_notes(structure: Structure, columns: Mapping[str, NDArray[Any]]) -
     """Return sentences on components without chemistry, and on atoms and bonds without a row.
 
     Args:
-        structure: What the file holds.
-        columns: The columns of its record.
+        structure: Structure as read from the file.
+        columns: Columns of its record.
     """
     notes = Notes()
     _note_components(structure, notes)
@@ -51,7 +51,7 @@ def chemistry_notes(structure: Structure, columns: Mapping[str, NDArray[Any]]) -
 
 
 def _note_components(structure: Structure, notes: Notes) -> None:
-    """Note each component once that has several atoms and no bonds, or no conformer."""
+    """Note each component that has several atoms and no bonds, or no conformer."""
     atoms_of: dict[str, int] = {}
     for residue in structure.residues:
         count = len(residue.atoms)
@@ -64,7 +64,7 @@ def _note_components(structure: Structure, notes: Notes) -> None:
             continue
         if len(definition.names) > 1 and not len(definition.bonds):
             notes.add(_NO_BONDS, name)
-        if not definition.known.all():
+        if not definition.has_position.all():
             notes.add(_NO_CONFORMER, name)
 
 
@@ -83,7 +83,7 @@ def _rows(structure: Structure, columns: Mapping[str, NDArray[Any]]) -> NDArray[
 
 
 def _atom(structure: Structure, atom: int) -> str:
-    """Return what a note calls an atom, as in ``B 1 NAG C1``."""
+    """Return the name of an atom in notes, as in ``B 1 NAG C1``."""
     residue = next(residue for residue in structure.residues if atom in residue.atoms)
     chain = structure.chains[residue.chain].name
     return f"{chain} {residue.number} {residue.component} {structure.names[atom]}"

@@ -1,4 +1,4 @@
-"""Reference conformers of chemical components: several of each, made by RDKit."""
+"""Reference conformers of chemical components, embedded by RDKit."""
 
 import hashlib
 from functools import cache
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from refsys.data.formats.components import Component, component
 from refsys.errors import DataError
 
-# Of each component; a batch draws which one a residue has.
+# Conformers per component; a batch samples one for each residue.
 CONFORMERS = 4
-# Larger components have the dictionary's coordinates: embedding takes minutes, and may crash.
+# Larger components use the dictionary's coordinates: embedding takes minutes, and may crash.
 _MOST_ATOMS = 200
-# Attempts at an embedding, and seconds for all of a component's. The attempts end first on any
-# usual machine, so that what comes out does not depend on its speed.
+# Attempts per embedding, and seconds for all embeddings of a component. The attempts end first on
+# any usual machine, so that the result does not depend on its speed.
 _ATTEMPTS = 10
 _SECONDS = 60
-# A bond that differs by more from the dictionary's is none, ångström: the force field does not know
-# most metals.
+# Largest difference of a bond length from the dictionary's, ångström: the force field lacks most
+# metals, and embeds them at wrong distances.
 _LARGEST_STRAIN = 0.25
 
 
 def conformer_version() -> str:
-    """What decides the conformers beside the dictionary."""
+    """Return the version of the conformer generator."""
     import rdkit
 
     return f"rdkit {rdkit.__version__}"
@@ -32,16 +32,16 @@ def conformer_version() -> str:
 
 @cache
 def conformers(name: str) -> NDArray[np.float32]:
-    """The conformers of a component that the dictionary defines.
+    """Return the conformers of a component that the dictionary defines.
 
-    Embedded by ETKDGv3, with the handedness of the dictionary's coordinates, which stand in for
-    what cannot be embedded: most that has metals in it, or is too large.
+    ETKDGv3 embeds them with the handedness of the dictionary's coordinates. A component that cannot
+    be embedded (most with metals, and large ones) gets those coordinates instead.
 
     Args:
-        name: The component.
+        name: Name of the component.
 
     Returns:
-        [conformer, heavy atom, 3] ångström, each with its centre at 0.
+        [conformer, heavy atom, 3] ångström, each centred at 0.
 
     Raises:
         DataError: RDKit is missing.
@@ -49,14 +49,18 @@ def conformers(name: str) -> NDArray[np.float32]:
     definition = component(name)
     assert definition is not None, f"{name} has no definition"
     ideal = np.repeat(definition.positions[None], CONFORMERS, axis=0)
-    if not 1 < len(definition.names) <= _MOST_ATOMS or not definition.known.all():
+    if not 1 < len(definition.names) <= _MOST_ATOMS or not definition.has_position.all():
         return ideal
-    found = _embedded(definition)
-    return ideal if found is None else (found - found.mean(axis=1, keepdims=True))
+    embedded = _embedded(definition)
+    return ideal if embedded is None else (embedded - embedded.mean(axis=1, keepdims=True))
 
 
 def _embedded(definition: Component) -> NDArray[np.float32] | None:
-    """[conformer, heavy atom, 3] of RDKit, None where it finds fewer than are wanted."""
+    """Return RDKit's conformers [conformer, heavy atom, 3], None if there are too few or strained.
+
+    Raises:
+        DataError: RDKit is missing.
+    """
     try:
         from rdkit import Chem, rdBase
         from rdkit.Chem import rdDistGeom
@@ -66,10 +70,10 @@ def _embedded(definition: Component) -> NDArray[np.float32] | None:
     from biotite.structure.info import residue
 
     atoms = residue(definition.name)
-    place = {atom: row for row, atom in enumerate(atoms.atom_name.tolist())}
-    if not all(atom in place for atom in definition.names):
+    row_of = {atom: row for row, atom in enumerate(atoms.atom_name.tolist())}
+    if not all(atom in row_of for atom in definition.names):
         return None
-    rows = [place[atom] for atom in definition.names]
+    rows = [row_of[atom] for atom in definition.names]
     parameters: Any = rdDistGeom.ETKDGv3()
     parameters.randomSeed = _seed(definition.name)
     parameters.maxIterations = _ATTEMPTS
@@ -78,7 +82,7 @@ def _embedded(definition: Component) -> NDArray[np.float32] | None:
         try:
             molecule = to_mol(atoms)
             Chem.SanitizeMol(molecule)
-            # Names tell apart what chemistry alone does not, such as the two methyls of leucine.
+            # Isotopes distinguish equivalent atoms by name, such as the two methyls of leucine.
             for number in rows:
                 molecule.GetAtomWithIdx(number).SetIsotope(number + 1)
             Chem.AssignStereochemistryFrom3D(molecule)
@@ -87,14 +91,14 @@ def _embedded(definition: Component) -> NDArray[np.float32] | None:
             return None
     if len(numbers) < CONFORMERS:
         return None
-    found = [molecule.GetConformer(number).GetPositions()[rows] for number in numbers]
-    positions = np.array(found, np.float32)
+    coordinates = [molecule.GetConformer(number).GetPositions()[rows] for number in numbers]
+    positions = np.array(coordinates, np.float32)
     strain = np.abs(_lengths(positions, definition) - _lengths(definition.positions, definition))
     return None if (strain > _LARGEST_STRAIN).any() else positions
 
 
 def _lengths(positions: NDArray[np.float32], definition: Component) -> NDArray[np.float32]:
-    """[..., bond] ångström."""
+    """Return bond lengths [..., bond], ångström."""
     ends = positions[..., definition.bonds, :]
     lengths: NDArray[np.float32] = np.linalg.norm(ends[..., 0, :] - ends[..., 1, :], axis=-1)
     return lengths

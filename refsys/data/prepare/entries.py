@@ -1,4 +1,4 @@
-"""Preparing: from files to the records of an entry, done once and ahead of time."""
+"""Preparation of one entry: from its files to its records in the store."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,8 @@ from refsys.data.store.store import Record, Store
 from refsys.errors import DataError, one_line
 
 _DATA = Path(__file__).parents[1]
-# The modules that decide what a record of each kind holds: their text is part of its name.
-_MAKERS: dict[str, dict[str, tuple[str, ...]]] = {
+# Modules that determine the content of each kind of record: a hash of their text is in its name.
+_SOURCE_MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     "structure": {
         "": ("grid", "vocabulary"),
         "formats": (
@@ -41,21 +41,21 @@ _MAKERS: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sources:
-    """The files that an entry is made from.
+    """Input files and options of an entry.
 
     Attributes:
-        structure: An mmCIF or BinaryCIF file.
-        name: Of the entry. None takes that of the data block, or that of the file where the block's
-            cannot name an entry.
+        structure: mmCIF or BinaryCIF file.
+        name: Name of the entry. None uses that of the data block, or that of the file if the
+            block's cannot name an entry.
         assembly: Name of a biological assembly, None for the asymmetric unit.
-        alignments: Alignment file by chain name (label_asym_id). Protein chains without one, and
-            whose sequence no other chain brings one for, get their sequence alone.
-        realign: Whether an alignment may be a close homolog's, to be laid onto the chain.
-        templates: By chain name, mmCIF files and the names of the chains in them.
-        as_deposited: Whether selenomethionines and the names of arginines' nitrogens stay those of
-            the file, see `refsys.data.prepare.standardization`.
-        database: FASTA in which protein chains without an alignment are searched for; None leaves
-            them with their sequence alone.
+        alignments: MSA file by chain name (label_asym_id). Chains of the same sequence share it; a
+            protein chain without one gets its sequence alone.
+        realign: Whether to realign the MSA of a close homolog onto the chain.
+        templates: mmCIF files and names of chains in them, by chain name.
+        as_deposited: Whether to keep selenomethionines and the names of arginines' nitrogens, see
+            `refsys.data.prepare.standardization`.
+        database: FASTA file to search for protein chains without an MSA; None leaves them with
+            their sequence alone.
     """
 
     structure: Path
@@ -70,18 +70,17 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What preparing an entry did.
+    """Summary of the preparation of an entry.
 
     Attributes:
-        entry: Its name.
-        tokens: Its size.
-        built: Records that were made; 0 if all were there.
+        entry: Name of the entry.
+        tokens: Number of tokens.
+        built: Number of records that were built; 0 if all were in the store.
         dropped: Modelled atoms that do not belong to their residue and were left out.
-        replaced: The other source file that the entry was made from before.
-        repaired: What was wrong with each record that was there and had to be made again.
-        identity: The file's own names where they are not the entry's: of its data block, and
-            ``_entry.id``.
-        notes: Sentences on what the files hold and the records do not.
+        replaced: Source file of an earlier entry of the same name, if it was another file.
+        repaired: Damage of each record that had to be built again.
+        identity: Names of the data block and of ``_entry.id`` that differ from the entry's.
+        notes: Sentences on what the files have and the records lack.
     """
 
     entry: str
@@ -95,19 +94,19 @@ class Prepared:
 
 
 def prepare(store: Store, sources: Sources) -> Prepared:
-    """Build the records of one structure, unless intact ones are there already.
+    """Build the records of one structure that the store lacks, and write its manifest.
 
     Raises:
-        DataError: a file cannot be used, an alignment or a template names a chain that is not a
-            protein, or the store cannot be written.
+        DataError: a file cannot be used, an MSA or a template names a chain that is not a protein,
+            or the store cannot be written.
     """
-    maker = _EntryMaker(store, sources)
-    name = maker.structure(sources.structure, sources.assembly, sources.name)
+    builder = _EntryBuilder(store, sources)
+    name = builder.structure(sources.structure, sources.assembly, sources.name)
     structure = store.record("structure", name)
     entry: str = structure.facts["entry"]
-    alignments = maker.alignments(structure)
-    pairing = maker.pairing(alignments)
-    templates = maker.templates(structure)
+    alignments = builder.alignments(structure)
+    pairing = builder.pairing(alignments)
+    templates = builder.templates(structure)
     digest = _digest(sources.structure)
     before = store.source(entry)
     store.write_manifest(
@@ -124,43 +123,43 @@ def prepare(store: Store, sources: Sources) -> Prepared:
     return Prepared(
         entry=entry,
         tokens=len(structure["token_residue_type"]),
-        built=maker.built,
+        built=builder.built,
         dropped=int(structure.facts["dropped_atoms"]),
         replaced=before[0] if before and before[1] != digest else None,
-        repaired=tuple(maker.repaired),
+        repaired=tuple(builder.repaired),
         identity=_identity(structure.facts),
-        notes=(*structure.facts["notes"], *_alignment_notes(store, alignments)),
+        notes=(*structure.facts["notes"], *_msa_notes(store, alignments)),
     )
 
 
 def _identity(facts: Mapping[str, Any]) -> str:
-    """Return the names that a file has for itself, where they are not the entry's."""
+    """Return the names inside a file that differ from the entry's, as text."""
     entry, assembly = facts["entry"], facts["assembly"]
     if assembly is not None:
         entry = entry.removesuffix(f"-assembly{assembly.lower()}")
-    names = {"data block": facts["block"], "_entry.id": facts["entry_id"]}
-    others = [
+    name_of = {"data block": facts["block"], "_entry.id": facts["entry_id"]}
+    names = [
         f"{what} {name or '(without a name)'}"
-        for what, name in names.items()
+        for what, name in name_of.items()
         if name.lower() != entry and (name or what == "data block")
     ]
-    if len(others) == 2 and facts["block"] == facts["entry_id"]:
-        others = others[:1]
-    return one_line(", ".join(others))
+    if len(names) == 2 and facts["block"] == facts["entry_id"]:
+        names = names[:1]
+    return one_line(", ".join(names))
 
 
-def _alignment_notes(store: Store, alignments: Mapping[str, str]) -> list[str]:
-    """Return the notes of the distinct alignments of an entry."""
+def _msa_notes(store: Store, alignments: Mapping[str, str]) -> list[str]:
+    """Return the notes of the distinct MSAs of an entry."""
     records = [store.record("alignment", name) for name in dict.fromkeys(alignments.values())]
     return list(dict.fromkeys(note for record in records for note in record.facts["notes"]))
 
 
-class Maker:
-    """Makes records and counts them.
+class RecordBuilder:
+    """Builder of the records that a store lacks.
 
     Attributes:
-        built: How many had to be made.
-        repaired: What was wrong with each that was there and had to be made again.
+        built: Number of records built so far.
+        repaired: Damage of each record that had to be built again.
     """
 
     def __init__(self, store: Store) -> None:
@@ -169,20 +168,25 @@ class Maker:
         self.repaired: list[str] = []
 
     def record(self, kind: str, determined: Mapping[str, Any], build: Callable[[], Record]) -> str:
-        """Name of the record that its sources and the code determine, made if need be.
+        """Build a record unless the store has it, and return its name.
+
+        Args:
+            kind: Kind of the record.
+            determined: JSON value of everything that determines the record, except the code.
+            build: Function that returns the record.
 
         Raises:
-            DataError: it cannot be built or written.
+            DataError: the record cannot be built or written.
         """
-        name = record_name(kind, {**determined, "makers": _makers_digest(kind)})
-        made = self._store.ensure(kind, name, build)
-        self.built += made.built
-        self.repaired += [made.damage] if made.damage else []
+        name = record_name(kind, {**determined, "makers": _sources_digest(kind)})
+        result = self._store.ensure(kind, name, build)
+        self.built += result.built
+        self.repaired += [result.damage] if result.damage else []
         return name
 
 
-class _EntryMaker(Maker):
-    """Makes the records of one entry."""
+class _EntryBuilder(RecordBuilder):
+    """Builder of the records of one entry."""
 
     def __init__(self, store: Store, sources: Sources) -> None:
         super().__init__(store)
@@ -193,12 +197,12 @@ class _EntryMaker(Maker):
         return _digest(self._sources.database) if self._sources.database else None
 
     def structure(self, path: Path, assembly: str | None, entry: str | None = None) -> str:
-        """Name of the structure record.
+        """Build the structure record and return its name.
 
         Args:
-            path: The file.
-            assembly: A biological assembly, None for the asymmetric unit.
-            entry: The entry's name, None for that which the file gives.
+            path: The mmCIF or BinaryCIF file.
+            assembly: Name of a biological assembly, None for the asymmetric unit.
+            entry: Name of the entry, None for the name in the file.
         """
         from refsys.data.formats.components import dictionary_version
         from refsys.data.prepare.conformers import conformer_version
@@ -220,20 +224,20 @@ class _EntryMaker(Maker):
         return self.record("structure", determined, build)
 
     def alignments(self, structure: Columns) -> dict[str, str]:
-        """Names of the alignment records by chain number."""
-        given = self._sources.alignments
-        proteins = self._proteins(structure, given, "an alignment")
-        by_sequence = _by_sequence(given, proteins)
+        """Build the MSA records and return their names by chain number."""
+        files = self._sources.alignments
+        proteins = self._proteins(structure, files, "an MSA")
+        by_sequence = _by_sequence(files, proteins)
         return {
-            str(number): self._alignment(
-                chain, given.get(chain["name"], by_sequence.get(chain["sequence"]))
+            str(number): self._msa(
+                chain, files.get(chain["name"], by_sequence.get(chain["sequence"]))
             )
             for number, chain in enumerate(structure.facts["chains"])
             if chain["name"] in proteins
         }
 
     def pairing(self, alignments: Mapping[str, str]) -> str | None:
-        """Name of the record that pairs the distinct alignments, None for fewer than two."""
+        """Build the record of paired MSA rows and return its name, None for fewer than two MSAs."""
         from refsys.data.prepare.msa_pairing import paired_rows
 
         distinct = list(dict.fromkeys(alignments.values()))
@@ -247,18 +251,18 @@ class _EntryMaker(Maker):
         return self.record("pairing", {"alignments": distinct}, build)
 
     def templates(self, structure: Columns) -> dict[str, str]:
-        """Names of the template records by chain number."""
-        given = self._sources.templates
-        by_sequence = _by_sequence(given, self._proteins(structure, given, "a template"))
+        """Build the template records and return their names by chain number."""
+        files = self._sources.templates
+        by_sequence = _by_sequence(files, self._proteins(structure, files, "a template"))
         records = {}
         for number, chain in enumerate(structure.facts["chains"]):
-            templates = given.get(chain["name"], by_sequence.get(chain["sequence"]))
+            templates = files.get(chain["name"], by_sequence.get(chain["sequence"]))
             if templates:
                 records[str(number)] = self._templates(chain["sequence"], templates)
         return records
 
-    def _alignment(self, chain: Mapping[str, Any], file: Path | None) -> str:
-        from refsys.data.formats.msa import Alignment, query_only, read_alignment_file
+    def _msa(self, chain: Mapping[str, Any], file: Path | None) -> str:
+        from refsys.data.formats.msa import Msa, query_only, read_msa_file
 
         sequence: str = chain["sequence"]
         alternatives = {int(index): letters for index, letters in chain["alternatives"].items()}
@@ -273,22 +277,22 @@ class _EntryMaker(Maker):
         }
 
         def build() -> Record:
-            alignment = (
-                read_alignment_file(file, sequence, realign=realign, alternatives=alternatives)
+            msa = (
+                read_msa_file(file, sequence, realign=realign, alternatives=alternatives)
                 if file
-                else Alignment(query_only(sequence), ())
+                else Msa(query_only(sequence), ())
             )
-            return alignment.columns, {
+            return msa.columns, {
                 "sequence": sequence,
                 "source": file.name if file else "query only",
-                "rows": len(alignment.columns["codes"]),
-                "notes": list(alignment.notes),
+                "rows": len(msa.columns["codes"]),
+                "notes": list(msa.notes),
             }
 
         return self.record("alignment", determined, build)
 
     def _searched(self, sequence: str, database: Path) -> str:
-        from refsys.data.prepare.homology import search_version, searched
+        from refsys.data.prepare.homology import search_msa, search_version
 
         determined = {
             "sequence": sequence,
@@ -297,7 +301,7 @@ class _EntryMaker(Maker):
         }
 
         def build() -> Record:
-            columns = searched(sequence, database)
+            columns = search_msa(sequence, database)
             facts = {"sequence": sequence, "source": database.name}
             return columns, facts | {"rows": len(columns["codes"]), "notes": []}
 
@@ -315,24 +319,28 @@ class _EntryMaker(Maker):
 
         return self.record("templates", {"sequence": sequence, "templates": parts}, build)
 
-    def _proteins(self, structure: Columns, given: Mapping[str, Any], what: str) -> dict[str, str]:
-        """The sequence of each protein chain by its name; what is given must be for these."""
+    def _proteins(self, structure: Columns, files: Mapping[str, Any], noun: str) -> dict[str, str]:
+        """Return the sequence of each protein chain by its name.
+
+        Raises:
+            DataError: a file is given for a chain that is not a protein.
+        """
         chains: list[dict[str, str]] = structure.facts["chains"]
         proteins = {c["name"]: c["sequence"] for c in chains if c["kind"] == "protein"}
-        if unknown := sorted(set(given) - set(proteins)):
+        if unknown := sorted(set(files) - set(proteins)):
             raise DataError(
-                f"{self._sources.structure}: {what} is given for {', '.join(unknown)}, but its "
+                f"{self._sources.structure}: {noun} is given for {', '.join(unknown)}, but its "
                 f"protein chains are {', '.join(proteins) or 'none'}"
             )
         return proteins
 
 
-def _by_sequence(given: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[str, Any]:
-    """What is given for the first chain of each sequence."""
-    found: dict[str, Any] = {}
-    for chain, files in given.items():
-        found.setdefault(proteins[chain], files)
-    return found
+def _by_sequence(files: Mapping[str, Any], proteins: Mapping[str, str]) -> dict[str, Any]:
+    """Return the files of the first chain of each sequence."""
+    first_of: dict[str, Any] = {}
+    for chain, value in files.items():
+        first_of.setdefault(proteins[chain], value)
+    return first_of
 
 
 def _digest(path: Path) -> str:
@@ -344,10 +352,10 @@ def _digest(path: Path) -> str:
 
 
 @cache
-def _makers_digest(kind: str) -> str:
+def _sources_digest(kind: str) -> str:
     files = [
         _DATA / room / f"{module}.py"
-        for room, modules in _MAKERS[kind].items()
+        for room, modules in _SOURCE_MODULES[kind].items()
         for module in modules
     ]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

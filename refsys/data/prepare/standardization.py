@@ -1,7 +1,7 @@
-"""Structures as AlphaFold 3 reads them (section 2.1 of its supplement).
+"""Standardization of residues as in AlphaFold 3 (section 2.1 of its supplement).
 
-Selenomethionine, a methionine for phasing, is read as methionine. The two terminal nitrogens of
-arginine, whose names depositors exchange, are named by their distance to CD.
+Selenomethionine, used for phasing, is read as methionine. The two terminal nitrogens of arginine,
+whose names depositors exchange, are named by their distance to CD.
 """
 
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ from refsys.data.vocabulary import ATOMIC_NUMBERS
 
 @dataclass(frozen=True, slots=True)
 class Standardized:
-    """A structure after its residues were standardized.
+    """A structure with standardized residues.
 
     Attributes:
-        structure: With methionines for selenomethionines, and arginines ordered.
+        structure: The structure, with methionines for selenomethionines, and ordered arginines.
         selenomethionines: Number of residues that became methionine, modelled or not.
         arginines: Number of residues whose NH1 and NH2 were exchanged.
     """
@@ -31,11 +31,11 @@ class Standardized:
 def standardized(structure: Structure) -> Standardized:
     """Read selenomethionine (MSE) as methionine (MET), and name arginine's NH1 the nearer to CD.
 
-    An SE becomes SD, of sulphur. Positions, the order of the atoms and connections stay, so that a
-    connection to an atom is one to the same atom under its new name.
+    SE becomes SD, a sulphur. Positions, the order of atoms and connections do not change, so that a
+    connection stays with its atom under the new name.
 
     Args:
-        structure: As it was read, in the names of the file.
+        structure: Structure as read from the file.
     """
     names, elements = structure.names.copy(), structure.elements.copy()
     residues = list(structure.residues)
@@ -56,7 +56,7 @@ def standardized(structure: Structure) -> Standardized:
 
 
 def _name_sulphur(names: NDArray[np.str_], elements: NDArray[np.uint8]) -> None:
-    """Make the selenium of one residue its sulphur, unless it has that as well; in place."""
+    """Rename the selenium of a residue to its sulphur in place, unless it has a sulphur as well."""
     if "SD" in names:
         return
     selenium = names == "SE"

@@ -1,4 +1,4 @@
-"""Record of a structure: its columns, and facts on the file, its names and its chains."""
+"""Structure record: its columns, and facts on the file, its names and its chains."""
 
 from pathlib import Path
 
@@ -26,9 +26,9 @@ def structure_record(
     Args:
         path: An mmCIF or BinaryCIF file.
         assembly: Name of a biological assembly; the asymmetric unit if None.
-        name: Name of the entry, without its assembly. None: that of the data block, or of the file
-            where the block has no name that can be an entry's.
-        as_deposited: Keep selenomethionine and the names of arginine's nitrogens as in the file.
+        name: Name of the entry, without its assembly. None uses that of the data block, or that of
+            the file if the block's cannot name an entry.
+        as_deposited: Whether to keep selenomethionine and the names of arginine's nitrogens.
 
     Raises:
         DataError: the file cannot be used, or has no such assembly.

@@ -1,4 +1,4 @@
-"""Templates: known structures of like sequences, laid onto the residues of a chain."""
+"""Templates: known structures of similar sequences, aligned to the residues of a chain."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from refsys.data.store.columns import Columns
 from refsys.data.vocabulary import GAP
 from refsys.errors import DataError
 
-# Fewer residues in common than this say nothing.
+# Fewest aligned residues of a template.
 _FEWEST_RESIDUES = 10
 _BACKBONE = (b"N", b"CA", b"C")
 
@@ -17,10 +17,10 @@ _BACKBONE = (b"N", b"CA", b"C")
 def template_columns(
     sequence: str, templates: list[tuple[Columns, str]]
 ) -> dict[str, NDArray[Any]]:
-    """The columns of a template record.
+    """Return the columns of a template record.
 
     Args:
-        sequence: Of the chain that is to be predicted, one letter per residue.
+        sequence: Sequence of the chain to predict, one letter per residue.
         templates: Structure records, and the name of a protein chain in each.
 
     Returns:
@@ -28,7 +28,7 @@ def template_columns(
         residue; ``pseudo_beta`` and ``backbone`` (N, Cα, C), ångström, with their masks.
 
     Raises:
-        DataError: a structure has no such protein chain, or it is too unlike the sequence.
+        DataError: a structure has no such protein chain, or too few of its residues are aligned.
     """
     parts = [_template(sequence, structure, chain) for structure, chain in templates]
     empty = _empty(len(sequence))
@@ -40,36 +40,40 @@ def template_columns(
 
 def _template(sequence: str, structure: Columns, chain: str) -> dict[str, NDArray[Any]]:
     chains = structure.facts["chains"]
-    found = [number for number, c in enumerate(chains) if c["name"] == chain]
-    if not found or chains[found[0]]["kind"] != "protein":
+    numbers = [number for number, c in enumerate(chains) if c["name"] == chain]
+    if not numbers or chains[numbers[0]]["kind"] != "protein":
         names = ", ".join(c["name"] for c in chains if c["kind"] == "protein")
         raise DataError(
             f"template {structure.facts['entry']}: no protein chain {chain}; it has {names or '-'}"
         )
-    ours, theirs = _common(sequence, chains[found[0]]["sequence"])
-    first = int(np.flatnonzero(structure["residue_chain"] == found[0])[0])
-    token = np.searchsorted(structure["token_residue"], first + theirs)
-    # A residue of several tokens is a modified one, which says nothing of a standard residue.
-    whole = structure["token_element"][token] == 0
-    ours, theirs, token = ours[whole], theirs[whole], token[whole]
-    if len(ours) < _FEWEST_RESIDUES:
+    chain_residues, template_residues = _aligned_residues(sequence, chains[numbers[0]]["sequence"])
+    first = int(np.flatnonzero(structure["residue_chain"] == numbers[0])[0])
+    token = np.searchsorted(structure["token_residue"], first + template_residues)
+    # A residue of several tokens is a modified one, which has no residue class.
+    is_standard = structure["token_element"][token] == 0
+    chain_residues, template_residues, token = (
+        chain_residues[is_standard],
+        template_residues[is_standard],
+        token[is_standard],
+    )
+    if len(chain_residues) < _FEWEST_RESIDUES:
         raise DataError(
-            f"template {structure.facts['entry']} {chain}: {len(ours)} residues in common with "
-            f"the chain; a template has at least {_FEWEST_RESIDUES}"
+            f"template {structure.facts['entry']} {chain}: {len(chain_residues)} residues in "
+            f"common with the chain; a template has at least {_FEWEST_RESIDUES}"
         )
-    backbone_rows = _backbone_rows(structure, first + theirs)
+    backbone_rows = _backbone_rows(structure, first + template_residues)
     representative = structure["token_representative"][token]
     columns = _empty(len(sequence))
-    columns["residue_type"][ours] = structure["token_residue_type"][token]
-    columns["pseudo_beta"][ours], seen = _positions(structure, representative)
-    columns["pseudo_beta_mask"][ours] = seen
-    columns["backbone"][ours], seen = _positions(structure, backbone_rows)
-    columns["backbone_mask"][ours] = seen.all(axis=1)
+    columns["residue_type"][chain_residues] = structure["token_residue_type"][token]
+    columns["pseudo_beta"][chain_residues], modelled = _positions(structure, representative)
+    columns["pseudo_beta_mask"][chain_residues] = modelled
+    columns["backbone"][chain_residues], modelled = _positions(structure, backbone_rows)
+    columns["backbone_mask"][chain_residues] = modelled.all(axis=1)
     return columns
 
 
 def _empty(length: int) -> dict[str, NDArray[Any]]:
-    """The columns of a template that has nothing."""
+    """Return the columns of a template without residues."""
     return {
         "residue_type": np.full(length, GAP, np.uint8),
         "pseudo_beta": np.zeros((length, 3), np.float32),
@@ -79,39 +83,39 @@ def _empty(length: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _common(ours: str, theirs: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places in both sequences of the residues that a global alignment puts together."""
+def _aligned_residues(sequence: str, template: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices in both sequences of the residues that a global alignment pairs."""
     import gemmi
 
     scoring = gemmi.AlignmentScoring("b")
     result = gemmi.align_string_sequences(
-        gemmi.expand_one_letter_sequence(ours, gemmi.ResidueKind.AA),
-        gemmi.expand_one_letter_sequence(theirs, gemmi.ResidueKind.AA),
+        gemmi.expand_one_letter_sequence(sequence, gemmi.ResidueKind.AA),
+        gemmi.expand_one_letter_sequence(template, gemmi.ResidueKind.AA),
         [],
         scoring,
     )
-    one = np.frombuffer(result.add_gaps(ours, 1).encode(), np.uint8) != ord("-")
-    two = np.frombuffer(result.add_gaps(theirs, 2).encode(), np.uint8) != ord("-")
+    one = np.frombuffer(result.add_gaps(sequence, 1).encode(), np.uint8) != ord("-")
+    two = np.frombuffer(result.add_gaps(template, 2).encode(), np.uint8) != ord("-")
     both = one & two
     return np.cumsum(one)[both] - 1, np.cumsum(two)[both] - 1
 
 
 def _backbone_rows(structure: Columns, residues: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[residue, 3] rows of N, Cα and C, −1 where a residue has no such atom."""
+    """Return the rows [residue, 3] of N, Cα and C, −1 where a residue has no such atom."""
     rows = np.full((len(residues), 3), -1, np.int64)
     starts = structure["residue_first_atom"]
-    for place, residue in enumerate(residues):
+    for index, residue in enumerate(residues):
         names = structure["atom_name"][starts[residue] : starts[residue + 1]].tolist()
         for corner, name in enumerate(_BACKBONE):
             if name in names:
-                rows[place, corner] = starts[residue] + names.index(name)
+                rows[index, corner] = starts[residue] + names.index(name)
     return rows
 
 
 def _positions(
     structure: Columns, rows: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Positions of atoms, 0 where they were not modelled, and whether they were."""
-    kept = np.maximum(rows, 0)
-    seen = (rows >= 0) & structure["atom_resolved"][kept]
-    return np.where(seen[..., None], structure["atom_position"][kept], np.float32(0)), seen
+    """Return the positions of atoms, 0 where they were not modelled, and a mask."""
+    atoms = np.maximum(rows, 0)
+    modelled = (rows >= 0) & structure["atom_resolved"][atoms]
+    return np.where(modelled[..., None], structure["atom_position"][atoms], np.float32(0)), modelled

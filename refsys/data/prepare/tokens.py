@@ -1,7 +1,7 @@
-"""Structures as columns: atoms that should be there, tokens, residues, bonds.
+"""Columns of a structure: its atoms, tokens, residues and bonds.
 
-Every atom that a residue has by its chemistry is a row, modelled or not; what was modelled without
-belonging there (a terminal oxygen inside a chain, say) is left out and counted.
+Every atom that a residue has by its chemistry is a row, modelled or not; modelled atoms that do not
+belong to their residue (such as a terminal oxygen inside a chain) are left out and counted.
 """
 
 import hashlib
@@ -29,29 +29,29 @@ from refsys.data.prepare.residue_layout import (
 from refsys.data.store.columns import ATOM_NAME, COMPONENT, narrowed
 from refsys.data.vocabulary import AMINO_ACIDS
 
-# A connection that is longer than this is not a bond, ångström.
+# A longer connection is not a bond, ångström.
 _LONGEST_BOND = 2.4
 
 
 def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
-    """The columns of a structure record.
+    """Return the columns of a structure record.
 
     Returns:
         ``residue_*``, one row per residue: chain, number, component (5 bytes), first atom (one
         more entry), symmetry (row of ``symmetry_sizes``, −1 for none).
         ``token_*``, one row per token: residue, first atom (one more entry), residue type, residue
         index, chain, entity, copy number, element (0 unless the token is an atom), molecule,
-        centre, representative and frame atoms (rows, −1 for none). ``modelled_token``: those
-        whose centre was modelled.
+        centre, representative and frame atoms (rows, −1 for none).
+        ``modelled_token``: tokens whose centre was modelled.
         ``chain_first_token``, one entry per chain and one more.
         ``atom_*``, one row per atom: token, element, charge, name (4 bytes), position, whether it
-        was modelled, its row among the conformers and whether they have it.
-        ``conformer_position`` [conformer, row, 3]: the reference conformers of each layout of a
-        residue, end to end.
+        was modelled, its row in the conformers and whether they have it.
+        ``conformer_position`` [conformer, row, 3]: reference conformers of each layout of a
+        residue, concatenated.
         ``bond_atoms``: pairs of atom rows of different tokens.
-        ``symmetry_sizes`` [symmetry, 2] and ``symmetry_places``: permutations and atoms of each
-        table of exchangeable atoms, and the tables end to end.
-        What `grid_columns` and `interface_columns` say.
+        ``symmetry_sizes`` [symmetry, 2] and ``symmetry_places``: numbers of permutations and of
+        atoms of each table of automorphisms, and the tables, concatenated.
+        The columns of `grid_columns` and `interface_columns`.
     """
     bonded = _bonded_names(structure)
     layouts = _layouts(structure, bonded)
@@ -62,8 +62,8 @@ def structure_columns(structure: Structure) -> dict[str, NDArray[Any]]:
     columns |= _residue_columns(structure, layouts, first_atom, bonded)
     columns["bond_atoms"] = _bonds(structure, layouts, first_atom, row_of)
     center = columns["token_center"]
-    there = (center >= 0) & columns["atom_resolved"][np.maximum(center, 0)]
-    modelled = np.flatnonzero(there)
+    center_modelled = (center >= 0) & columns["atom_resolved"][np.maximum(center, 0)]
+    modelled = np.flatnonzero(center_modelled)
     columns["modelled_token"] = modelled.astype(np.int32)
     columns |= grid_columns(columns["atom_position"][center[modelled]], modelled)
     return columns | interface_columns(columns, modelled)
@@ -75,7 +75,7 @@ def dropped_atoms(structure: Structure, columns: dict[str, NDArray[Any]]) -> int
 
 
 def chain_sequence(structure: Structure, chain: int) -> str:
-    """One letter per SEQRES residue of a protein chain, X where it is not a standard amino acid."""
+    """Return one letter per SEQRES residue of a protein chain, X for non-standard amino acids."""
     return "".join(
         AMINO_ACIDS.get(residue.component, "X")
         for residue in structure.residues
@@ -84,11 +84,11 @@ def chain_sequence(structure: Structure, chain: int) -> str:
 
 
 def chain_alternatives(structure: Structure, chain: int) -> dict[str, str]:
-    """Return the letters of the other components that residues of a protein chain are listed as.
+    """Return the letters of alternative components at SEQRES positions of a protein chain.
 
     Returns:
         By index of the residue in the chain, as text: one letter for each standard amino acid that
-        its SEQRES position lists beside the component that the structure has.
+        its SEQRES position lists beside the component of the structure.
     """
     residues = [residue for residue in structure.residues if residue.chain == chain]
     letters = {
@@ -104,17 +104,17 @@ def chain_alternatives(structure: Structure, chain: int) -> dict[str, str]:
 
 
 def chain_contents(structure: Structure, chain: int) -> str:
-    """What tells a chain from others that are no copies of it: its kind and its components."""
+    """Return a digest of a chain's kind and components, which copies of the chain share."""
     components = [residue.component for residue in structure.residues if residue.chain == chain]
     text = " ".join([structure.chains[chain].kind, *components])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _layouts(structure: Structure, bonded: Mapping[int, list[str]]) -> list[ResidueLayout]:
-    """The layout of each residue."""
+    """Return the layout of each residue."""
     chains = [residue.chain for residue in structure.residues]
-    found = []
-    for place, residue in enumerate(structure.residues):
+    layouts = []
+    for index, residue in enumerate(structure.residues):
         chain = structure.chains[residue.chain]
         kind = chain.kind
         definition = component(residue.component)
@@ -123,46 +123,46 @@ def _layouts(structure: Structure, bonded: Mapping[int, list[str]]) -> list[Resi
             names = tuple(str(name) for name in structure.names[rows])
             elements, charges = structure.elements[rows], structure.charges[rows]
             bonds = structure.component_bonds
-            found.append(
+            layouts.append(
                 layout_as_modelled(residue.component, kind, names, elements, charges, bonds)
             )
             continue
-        first = place == 0 or chains[place - 1] != residue.chain
-        last = place == len(chains) - 1 or chains[place + 1] != residue.chain
+        first = index == 0 or chains[index - 1] != residue.chain
+        last = index == len(chains) - 1 or chains[index + 1] != residue.chain
         last = last and chain.polymer != CYCLIC_PEPTIDE
         without = left_out(definition, kind, first=first, last=last)
-        without |= leaving_atoms(definition, bonded.get(place, ()))
-        found.append(layout_of(residue.component, kind, without))
-    return found
+        without |= leaving_atoms(definition, bonded.get(index, ()))
+        layouts.append(layout_of(residue.component, kind, without))
+    return layouts
 
 
 def _bonded_names(structure: Structure) -> dict[int, list[str]]:
-    """Names of the atoms by which each residue is joined to others."""
+    """Return the names of the atoms that bond each residue to others, by residue."""
     starts = np.array([residue.atoms.start for residue in structure.residues])
     stops = np.array([residue.atoms.stop for residue in structure.residues])
     names: dict[int, list[str]] = {}
     for row in np.unique(structure.connections):
-        # Residues without atoms start where their successor does.
-        place = int(np.flatnonzero((starts <= row) & (row < stops))[0])
-        names.setdefault(place, []).append(str(structure.names[row]))
+        # A residue without atoms starts where the next one does.
+        residue = int(np.flatnonzero((starts <= row) & (row < stops))[0])
+        names.setdefault(residue, []).append(str(structure.names[row]))
     return names
 
 
 def _matched(
     structure: Structure, layouts: list[ResidueLayout], first_atom: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row of each modelled atom of the file, −1 if it has none; and the reverse."""
+    """Return the row of each modelled atom of the file, and the reverse; −1 for none."""
     row_of = np.full(len(structure.names), ABSENT, np.int64)
     names = structure.names.tolist()
     for residue, layout, first in zip(structure.residues, layouts, first_atom[:-1], strict=True):
-        place = dict(zip(layout.names, range(len(layout.names)), strict=True))
+        index_of = dict(zip(layout.names, range(len(layout.names)), strict=True))
         for atom in residue.atoms:
-            here = place.get(names[atom], ABSENT)
-            if here >= 0:
-                row_of[atom] = first + here
+            index = index_of.get(names[atom], ABSENT)
+            if index >= 0:
+                row_of[atom] = first + index
     modelled = np.full(int(first_atom[-1]), ABSENT, np.int64)
-    kept = np.flatnonzero(row_of >= 0)
-    modelled[row_of[kept]] = kept
+    atoms_with_row = np.flatnonzero(row_of >= 0)
+    modelled[row_of[atoms_with_row]] = atoms_with_row
     return row_of, modelled
 
 
@@ -185,7 +185,7 @@ def _atom_columns(
 
 
 def _conformer_columns(layouts: list[ResidueLayout]) -> dict[str, NDArray[Any]]:
-    """Conformers of each layout once, and where each atom's are."""
+    """Return the conformers of each distinct layout, and the row of each atom in them."""
     distinct = list({id(layout): layout for layout in layouts}.values())
     firsts = _starts([len(layout.names) for layout in distinct])
     first_of = {id(layout): first for layout, first in zip(distinct, firsts, strict=False)}
@@ -213,7 +213,7 @@ def _token_columns(
     chain = np.array([r.chain for r in structure.residues], np.int32)[residue]
     token_first = rows([layout.first_atoms for layout in layouts])
     per_token = np.diff(np.append(token_first, first_atom[-1]))
-    # Batches number the atoms of a token by bytes.
+    # Batches number the atoms of a token in a byte.
     narrowed(per_token, np.uint8, "number of atoms of a token")
     return {
         "token_residue": residue,
@@ -245,28 +245,28 @@ def _residue_columns(
     first_atom: NDArray[np.int32],
     bonded: Mapping[int, list[str]],
 ) -> dict[str, NDArray[Any]]:
-    tables: dict[tuple[int, tuple[str, ...]], int] = {}
-    places: list[NDArray[np.uint16]] = []
+    table_of: dict[tuple[int, tuple[str, ...]], int] = {}
+    tables: list[NDArray[np.uint16]] = []
     symmetry = []
     for residue, layout in enumerate(layouts):
-        # What holds on to another residue is told apart by that.
-        held = tuple(name for name in bonded.get(residue, ()) if name in layout.names)
-        key = id(layout), held
-        if key not in tables:
-            fixed = [layout.names.index(name) for name in held]
+        # An atom that is bonded to another residue is not equivalent to others.
+        bonded_names = tuple(name for name in bonded.get(residue, ()) if name in layout.names)
+        key = id(layout), bonded_names
+        if key not in table_of:
+            fixed = [layout.names.index(name) for name in bonded_names]
             table = layout.automorphisms
             table = table[(table[:, fixed] == np.array(fixed, int)).all(axis=1)]
-            tables[key] = len(places) if len(table) > 1 else ABSENT
-            places += [table] if len(table) > 1 else []
-        symmetry.append(tables[key])
+            table_of[key] = len(tables) if len(table) > 1 else ABSENT
+            tables += [table] if len(table) > 1 else []
+        symmetry.append(table_of[key])
     return {
         "residue_chain": np.array([r.chain for r in structure.residues], np.int32),
         "residue_number": np.array([r.number for r in structure.residues], np.int32),
         "residue_component": COMPONENT.array([r.component for r in structure.residues]),
         "residue_first_atom": first_atom,
         "residue_symmetry": np.array(symmetry, np.int32),
-        "symmetry_sizes": np.array([table.shape for table in places], np.int32).reshape(-1, 2),
-        "symmetry_places": _joined([table.reshape(-1) for table in places], np.uint16),
+        "symmetry_sizes": np.array([table.shape for table in tables], np.int32).reshape(-1, 2),
+        "symmetry_places": _joined([table.reshape(-1) for table in tables], np.uint16),
     }
 
 
@@ -276,9 +276,9 @@ def _bonds(
     first_atom: NDArray[np.int32],
     row_of: NDArray[np.int64],
 ) -> NDArray[np.int32]:
-    """Bonds inside components of several tokens, and between residues where near enough.
+    """Return bonds inside components of several tokens, and between residues that are near enough.
 
-    Distances are the file's, also of atoms that count as not resolved.
+    Distances use the positions in the file, even of atoms that count as not resolved.
     """
     inside = [
         layout.bonds + first
@@ -295,7 +295,7 @@ def _bonds(
 
 
 def _chain_numbers(chains: tuple[Chain, ...]) -> list[tuple[int, int, int]]:
-    """(chain, entity, copy) of each chain; entities and copies count from 0 as they appear."""
+    """Return (chain, entity, copy) of each chain, numbered from 0 in order of appearance."""
     entities: dict[str, int] = {}
     copies: dict[str, int] = {}
     numbers = []
@@ -307,12 +307,12 @@ def _chain_numbers(chains: tuple[Chain, ...]) -> list[tuple[int, int, int]]:
 
 
 def _starts(counts: list[int]) -> NDArray[np.int32]:
-    """Where each of several runs starts, and where the last ends."""
+    """Return the start of each run, and the end of the last."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
 def _joined(parts: list[Any], dtype: Any, *shape: int) -> NDArray[Any]:
-    """Return arrays end to end, also if there are none.
+    """Concatenate arrays, of which there may be none.
 
     Raises:
         DataError: an integer is beyond the limits of the dtype.

@@ -1,9 +1,9 @@
-"""The on-disk record: a folder of NumPy columns, read through memory maps.
+"""On-disk record: a folder of NumPy columns, read through memory maps.
 
-``<name>/<column>.npy`` holds one array each and ``<name>/record.json`` names the kind, the format
-version, facts about the record, and each column's dtype, shape and checksum. There is no
-pickle anywhere. A record's name hashes everything that determines it, so that a changed source,
-configuration or format is another record.
+``<name>/<column>.npy`` holds one array each and ``<name>/record.json`` the kind, the format
+version, facts about the record, and each column's dtype, shape and checksum. Nothing is pickled. A
+record's name hashes everything that determines it, so that changing its source, configuration or
+format changes its name.
 """
 
 import hashlib
@@ -20,23 +20,23 @@ from refsys.errors import DataError
 from refsys.files import new_folder, parse_json, write_json
 
 FORMAT_VERSION = 5
-# Raised by JSON of another form than expected.
+# Exceptions that JSON of an unexpected form raises.
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 _HEADER = "record.json"
 
 
 def record_name(kind: str, sources: Mapping[str, Any]) -> str:
-    """The name of the record that `sources` determine: 20 hexadecimal digits of SHA-256."""
+    """Return the name of the record that `sources` determine: 20 hexadecimal digits of SHA-256."""
     text = json.dumps([kind, FORMAT_VERSION, sources], sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True)
 class FixedText:
-    """Text column of fixed width: blank to underscore (ASCII 32 to 95), of which names are made.
+    """Text column of fixed width, of the characters from blank to underscore (ASCII 32 to 95).
 
     Attributes:
-        noun: A value of the column, as in ``atom name``.
+        noun: Name of a value in messages, as in ``atom name``.
         width: Largest number of characters.
     """
 
@@ -44,14 +44,14 @@ class FixedText:
     width: int
 
     def normalized(self, text: str) -> str:
-        """Return a value without blanks around it and in upper case.
+        """Return a value in upper case, without blanks around it.
 
-        Text that is not ASCII is returned as it is: `fault` refuses it.
+        Text that is not ASCII is returned unchanged: `fault` refuses it.
         """
         return text.strip(" ").upper() if text.isascii() else text
 
     def fault(self, text: str) -> str | None:
-        """Return why the column cannot hold a value, None if it can."""
+        """Return the reason why the column cannot hold a value, None if it can."""
         if wrong := [letter for letter in text if not " " <= letter <= "_"]:
             return (
                 f"{self.noun} {text!r:.40} has the character {wrong[0]!r}; rename it with "
@@ -81,12 +81,12 @@ COMPONENT = FixedText("component", 5)
 
 
 def narrowed(values: Any, dtype: type[np.integer[Any]], noun: str) -> NDArray[Any]:
-    """Return integers in a dtype that may be smaller than theirs.
+    """Convert integers to a dtype that may be narrower.
 
     Args:
         values: Array or sequence of integers.
         dtype: Integer type of the column.
-        noun: A value, as in ``formal charge``.
+        noun: Name of a value in messages, as in ``formal charge``.
 
     Raises:
         DataError: a value is beyond the limits of the dtype.
@@ -100,7 +100,7 @@ def narrowed(values: Any, dtype: type[np.integer[Any]], noun: str) -> NDArray[An
 
 
 class Columns(Mapping[str, NDArray[Any]]):
-    """An open record: read-only memory maps by column name, and what `record.json` says."""
+    """An open record: read-only memory maps by column name, and the facts in `record.json`."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
@@ -142,10 +142,10 @@ class Columns(Mapping[str, NDArray[Any]]):
         return array
 
     def verify(self) -> None:
-        """Reads every column and compares its checksum, and that of the facts.
+        """Read every column and compare its checksum, and that of the facts.
 
         Raises:
-            DataError: a column is missing, truncated or altered, or the facts are.
+            DataError: a column is missing, truncated or altered, or the facts are altered.
         """
         self.verify_facts()
         for name, declared in self._declared.items():
@@ -155,10 +155,10 @@ class Columns(Mapping[str, NDArray[Any]]):
                 )
 
     def verify_facts(self) -> None:
-        """Compares the checksum of the facts alone.
+        """Compare the checksum of the facts alone.
 
         Raises:
-            DataError: they are altered.
+            DataError: the facts are altered.
         """
         if _facts_checksum(self.facts) != self._facts_sha256:
             raise DataError(
@@ -169,11 +169,11 @@ class Columns(Mapping[str, NDArray[Any]]):
 def write_columns(
     path: Path, kind: str, columns: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
 ) -> None:
-    """Writes a record, whole or not at all.
+    """Write a record atomically.
 
     Args:
-        path: The folder it becomes.
-        kind: What it holds.
+        path: Folder of the record.
+        kind: Kind of the record.
         columns: Arrays of fixed-size dtypes.
         facts: JSON values: provenance and small numbers.
 
@@ -200,28 +200,28 @@ def write_columns(
                 }
             write_json(folder / _HEADER, header)
     except OSError as error:
-        # NumPy says only how many bytes it was short of.
+        # NumPy's error has no errno, only the number of missing bytes.
         reason = error.strerror or f"{error}; is the disk full?"
         raise DataError(f"{path}: cannot write the record: {reason}") from error
 
 
 def open_columns(path: Path, kind: str) -> Columns:
-    """Opens a record; its columns are mapped when first used.
+    """Open a record; its columns are mapped when first used.
 
     Raises:
-        DataError: it is missing, unreadable, of another kind or of another format version.
+        DataError: the record is missing, unreadable, of another kind or of another format version.
     """
     try:
         header = parse_json((path / _HEADER).read_bytes())
         columns = Columns(path, header)
-        found = (header["kind"], header["format"])
+        identity = (header["kind"], header["format"])
     except FileNotFoundError:
         raise DataError(f"{path}: no such record") from None
     except (OSError, *MALFORMED) as error:
         raise DataError(f"{path / _HEADER}: unreadable ({error}); delete {path}") from error
-    if found != (kind, FORMAT_VERSION):
+    if identity != (kind, FORMAT_VERSION):
         raise DataError(
-            f"{path}: a record of kind {found[0]!r}, format {found[1]!r}; "
+            f"{path}: a record of kind {identity[0]!r}, format {identity[1]!r}; "
             f"expected {kind!r}, format {FORMAT_VERSION}"
         )
     return columns

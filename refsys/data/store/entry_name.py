@@ -1,6 +1,6 @@
-"""Names of entries: from a file's name, or from the data block of a file that stands alone.
+"""Names of entries, from the name of a file or of a data block.
 
-An entry's name is a file in the store and a word on the command line.
+An entry's name is a file name in the store and a word on the command line.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ _LONGEST = 64
 _ENTRY = re.compile(rf"[a-z0-9][a-z0-9_.-]{{0,{_LONGEST - 1}}}")
 _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
 _DIGEST_DIGITS = 8
-# Room before the digest of a name that is too long or says too little.
+# Characters before the digest of a name that is too long or has no usable characters.
 _LONGEST_STEM = _LONGEST - 1 - _DIGEST_DIGITS
 
 
@@ -24,10 +24,10 @@ def is_entry_name(name: str) -> bool:
 
 
 def check_entry(path: Path, name: str) -> str:
-    """Return the name that an entry gets from another, in lower case.
+    """Return a name in lower case if it can name an entry.
 
     Raises:
-        DataError: an entry cannot have it.
+        DataError: it cannot.
     """
     entry = name.lower()
     if not is_entry_name(entry):
@@ -39,7 +39,7 @@ def check_entry(path: Path, name: str) -> str:
 
 
 def file_entry(path: Path) -> str:
-    """Return the entry that a file's name gives: its stem, in lower case.
+    """Return the name of a file's entry: the file's stem, in lower case.
 
     Each run of spaces and of other ASCII characters that an entry cannot have becomes ``-``. A name
     of other letters, or one that is too long or reserved, ends in eight digits of its hash, so that
@@ -55,7 +55,7 @@ def file_entry(path: Path) -> str:
 
 
 def file_stem(path: Path) -> str:
-    """Return the name of a file without the suffixes that say its format."""
+    """Return the name of a file without the suffixes of its format and compression."""
     name = path.name
     if name.lower().endswith(".gz"):
         name = name[: -len(".gz")]

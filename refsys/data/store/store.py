@@ -1,13 +1,14 @@
-"""The store: prepared records on disk, and one small manifest for each example.
+"""Store of prepared entries: records on disk, and a small manifest for each entry.
 
 ::
 
-    <root>/records/<kind>/<name>/     columns, see `columns`
-    <root>/examples/<entry>.json      which records make up an example, and where they came from
-    <root>/relations/<entry>.json     what the other examples are to it: templates, clusters
-    <root>/lock                       held, a byte for each record, by who builds it
+    <root>/records/<kind>/<name>/     columns, see `refsys.data.store.columns`
+    <root>/examples/<entry>.json      names of the entry's records, and their source file
+    <root>/relations/<entry>.json     templates among the other entries, and clusters of chains
+    <root>/lock                       lock file, one byte per path, locked by the builder
 
-A store is plain files: copy it to another machine and measure there. `preparation` fills it.
+A store is plain files: copy it to another machine and measure there. `refsys.data.prepare` fills
+it.
 """
 
 import fcntl
@@ -37,12 +38,12 @@ class Example:
     """The open records of one entry.
 
     Attributes:
-        entry: Its name.
-        structure: The structure record.
-        alignments: Alignment record by chain number.
+        entry: Name of the entry.
+        structure: Structure record.
+        alignments: MSA record by chain number.
         templates: Template record by chain number, for chains that have templates.
-        pairing: Which rows of the distinct alignments are of one species; None with one alignment.
-        clusters: [chain] what tells chains of like sequence or content together.
+        pairing: Record of the paired rows of the distinct MSAs; None for a single MSA.
+        clusters: [chain] name of its cluster of similar chains.
     """
 
     entry: str
@@ -54,41 +55,41 @@ class Example:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the whole structure has."""
+        """Number of tokens of the whole structure."""
         return len(self.structure["token_residue_type"])
 
     def verify(self) -> None:
-        """Reads every record and compares its checksums.
+        """Read every record and compare its checksums.
 
         Raises:
-            DataError: one is damaged.
+            DataError: a record is damaged.
         """
         for columns in self._columns().values():
             columns.verify()
 
     def records(self) -> dict[str, str]:
-        """Names of the records, which say what they were made from, by what they are."""
-        return {what: columns.path.name for what, columns in self._columns().items()}
+        """Return the names of the records, which hash their sources, by role."""
+        return {role: columns.path.name for role, columns in self._columns().items()}
 
     def files(self) -> list[Path]:
-        """Every file of its records."""
+        """Return all files of the records."""
         return [path for c in self._columns().values() for path in sorted(c.path.iterdir())]
 
     def _columns(self) -> dict[str, Columns]:
-        """Every record by what it is."""
-        found = {"structure": self.structure}
-        found |= {f"alignment {chain}": c for chain, c in sorted(self.alignments.items())}
-        found |= {f"templates {chain}": c for chain, c in sorted(self.templates.items())}
-        return found if self.pairing is None else found | {"pairing": self.pairing}
+        """Return the records by role, as in ``alignment 0``."""
+        by_name = {"structure": self.structure}
+        by_name |= {f"alignment {chain}": c for chain, c in sorted(self.alignments.items())}
+        by_name |= {f"templates {chain}": c for chain, c in sorted(self.templates.items())}
+        return by_name if self.pairing is None else by_name | {"pairing": self.pairing}
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What became of a record that was asked for.
+class EnsureResult:
+    """Result of `Store.ensure`.
 
     Attributes:
-        built: Whether it had to be built.
-        damage: What was wrong with the one that stood there.
+        built: Whether the record had to be built.
+        damage: Damage of the record that it replaced, None if there was none.
     """
 
     built: bool
@@ -96,21 +97,22 @@ class Made:
 
 
 class Store:
-    """A folder of prepared examples. Any number of processes may read and build at once."""
+    """A folder of prepared entries. Any number of processes may read and build at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def entries(self) -> list[str]:
-        """Names of the prepared examples, sorted."""
+        """Return the names of the prepared entries, sorted."""
         return sorted(path.stem for path in (self.root / "examples").glob("*.json"))
 
     def open(self, entry: str) -> Example:
-        """Opens an example.
+        """Open an entry.
+
+        Checksums are not compared, see `Example.verify`.
 
         Raises:
-            DataError: it was not prepared, or a record cannot be read. Contents are not compared
-                with their checksums: see `Example.verify`.
+            DataError: the entry is not prepared, or a record cannot be read.
         """
         if not is_entry_name(entry):
             raise DataError(f"{self.root}: {entry!r} is not the name of an entry")
@@ -124,7 +126,7 @@ class Store:
             )
             pairing = manifest["pairing"]
             columns = self.record("structure", structure)
-            own = [short_digest(chain["contents"]) for chain in columns.facts["chains"]]
+            own_clusters = [short_digest(chain["contents"]) for chain in columns.facts["chains"]]
         except FileNotFoundError:
             have = ", ".join(self.entries()) or "nothing"
             raise DataError(
@@ -132,43 +134,46 @@ class Store:
             ) from None
         except (OSError, *MALFORMED) as error:
             raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
-        found, clusters = self._relations_of(entry, structure, own)
+        search_templates, clusters = self._relations_of(entry, structure, own_clusters)
         return Example(
             entry,
             columns,
             {chain: self.record("alignment", name) for chain, name in alignments.items()},
-            {chain: self.record("templates", n) for chain, n in (found | templates).items()},
+            {
+                chain: self.record("templates", n)
+                for chain, n in (search_templates | templates).items()
+            },
             self.record("pairing", str(pairing)) if pairing else None,
             clusters,
         )
 
     def structures(self) -> dict[str, Columns]:
-        """The structure record of every entry that can be read, by entry."""
-        found = {}
+        """Return the structure record of every readable entry, by entry."""
+        structures = {}
         for entry in self.entries():
             try:
                 manifest = parse_json(self._manifest(entry).read_bytes())
                 columns = self.record("structure", str(manifest["structure"]))
                 columns.verify_facts()
-                found[entry] = columns
+                structures[entry] = columns
             except (OSError, DataError, *MALFORMED):
-                # Preparing the entry again will say why.
+                # The next preparation of the entry reports the damage.
                 continue
-        return found
+        return structures
 
     def record(self, kind: str, name: str) -> Columns:
-        """Opens a record.
+        """Open a record.
 
         Raises:
-            DataError: it is not there, or cannot be read.
+            DataError: the record is missing, or cannot be read.
         """
         return open_columns(self._path(kind, name), kind)
 
-    def ensure(self, kind: str, name: str, build: Callable[[], Record]) -> Made:
-        """Builds a record unless an intact one is there; of several processes, one builds it.
+    def ensure(self, kind: str, name: str, build: Callable[[], Record]) -> EnsureResult:
+        """Build a record unless the store has it intact; of several processes, one builds it.
 
         Raises:
-            DataError: it cannot be built or written.
+            DataError: the record cannot be built or written.
         """
         path, damage = self._path(kind, name), None
         with self._held(path):
@@ -179,23 +184,24 @@ class Store:
                     damage = str(error).partition(";")[0]
                     _remove(path)
                 else:
-                    return Made(built=False)
+                    return EnsureResult(built=False)
             columns, facts = build()
             write_columns(path, kind, columns, facts)
-        return Made(built=True, damage=damage)
+        return EnsureResult(built=True, damage=damage)
 
     def sweep(self) -> int:
-        """Removes what processes left unfinished that were killed; returns how many pieces.
+        """Remove unfinished files of killed processes, but not of living ones.
 
-        What a living process is building stays.
+        Returns:
+            Number of removed files and folders.
         """
-        left = [
+        unfinished = [
             *(self.root / "records").glob("*/.*.*.*"),
             *(self.root / "examples").glob(".*.*.*.*"),
             *(self.root / "relations").glob(".*.*.*.*"),
         ]
         removed = 0
-        for path in left:
+        for path in unfinished:
             # `.NAME.PROCESS.DIGITS`, see `refsys.files`.
             name = path.name[1:].rsplit(".", 2)[0]
             with self._held(path.with_name(name), wait=False) as held:
@@ -206,11 +212,14 @@ class Store:
 
     @contextmanager
     def _held(self, path: Path, *, wait: bool = True) -> Iterator[bool]:
-        """Inside the block nobody else builds what becomes `path`. Blocks may not be nested.
+        """Lock a path of the store against other builders; blocks must not be nested.
 
         Args:
-            path: In the store.
-            wait: Whether to wait for others; if not, the block is told whether it holds the lock.
+            path: Path in the store that the block builds.
+            wait: Whether to wait for the lock.
+
+        Yields:
+            Whether the block holds the lock; always True with `wait`.
         """
         lock = self.root / _LOCK
         try:
@@ -218,12 +227,12 @@ class Store:
             file = lock.open("ab")
         except OSError as error:
             raise DataError(f"{lock}: {error.strerror}") from None
-        # One byte of one file stands for each path: locks of processes that die are released.
+        # Each path is a byte of one file: the system releases the locks of processes that die.
         digest = hashlib.sha256(str(path.relative_to(self.root)).encode()).digest()
-        place = int.from_bytes(digest[:4], "big")
+        offset = int.from_bytes(digest[:4], "big")
         with file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, offset)
             except BlockingIOError:
                 yield False
             except OSError as error:
@@ -232,7 +241,7 @@ class Store:
                 yield True
 
     def source(self, entry: str) -> tuple[str, str] | None:
-        """Name and hash of the file that an entry was made from, if there is one."""
+        """Return the name and SHA-256 of an entry's source file, None if there is no such entry."""
         try:
             manifest = parse_json(self._manifest(entry).read_bytes())
             return str(manifest["source"]), str(manifest["source_sha256"])
@@ -240,7 +249,7 @@ class Store:
             return None
 
     def write_manifest(self, entry: str, manifest: Mapping[str, Any]) -> None:
-        """Says which records make up an entry.
+        """Write the manifest of an entry, which names its records.
 
         Raises:
             DataError: the store cannot be written.
@@ -253,12 +262,15 @@ class Store:
             raise DataError(f"{self.root / 'examples'}: {error.strerror}") from None
 
     def write_relations(self, entry: str, relations: Mapping[str, Any]) -> bool:
-        """Says what an entry is to the others; returns whether that is news.
+        """Write the relations of an entry to the others.
 
         Args:
-            entry: Which.
-            relations: ``structure``, the record of which it is said; ``templates``, names of the
-                records by chain number; ``clusters``, the cluster of each chain.
+            entry: Name of the entry.
+            relations: ``structure``, the structure record that they are of; ``templates``, names of
+                template records by chain number; ``clusters``, the cluster of each chain.
+
+        Returns:
+            Whether they changed.
 
         Raises:
             DataError: the store cannot be written.
@@ -274,23 +286,24 @@ class Store:
         return True
 
     def _relations_of(
-        self, entry: str, structure: str, own: list[str]
+        self, entry: str, structure: str, own_clusters: list[str]
     ) -> tuple[dict[int, str], list[str]]:
-        """Template records by chain, and clusters, as they were found when it had this structure.
+        """Return the template records by chain, and the clusters, of an entry.
 
-        If it was another, there are no templates, and each chain is a cluster of its own.
+        If they are of another structure record, or missing, there are no templates, and the
+        clusters are `own_clusters`.
         """
         path = self._relations(entry)
         try:
             relations = parse_json(path.read_bytes())
             if relations["structure"] != structure:
-                return {}, own
+                return {}, own_clusters
             templates = {int(chain): str(name) for chain, name in relations["templates"].items()}
             clusters = [str(cluster) for cluster in relations["clusters"]]
-            if len(clusters) != len(own):
-                raise ValueError(f"{len(clusters)} clusters of {len(own)} chains")
+            if len(clusters) != len(own_clusters):
+                raise ValueError(f"{len(clusters)} clusters of {len(own_clusters)} chains")
         except FileNotFoundError:
-            return {}, own
+            return {}, own_clusters
         except (OSError, *MALFORMED) as error:
             raise DataError(f"{path}: unreadable ({error}); run 'foldperf prepare' again") from None
         return templates, clusters
@@ -306,12 +319,12 @@ class Store:
 
 
 def short_digest(text: str) -> str:
-    """12 hexadecimal digits of SHA-256."""
+    """Return 12 hexadecimal digits of SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _remove(path: Path) -> None:
-    """Removes what stands where a record should."""
+    """Remove a damaged record, or a file in its place."""
     try:
         if path.is_dir():
             shutil.rmtree(path)

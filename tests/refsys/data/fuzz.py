@@ -1,6 +1,6 @@
-"""Damaged files, many thousands of them, fed to everything that reads one.
+"""Fuzzing of all file readers with thousands of damaged files.
 
-The suite feeds the first thousand. All of them, into a record::
+The test suite reads the first thousand. All of them, into a record::
 
     python tests/refsys/data/fuzz.py --out results/recorded/fuzz.json
 """
@@ -32,7 +32,7 @@ _READERS = ("biotite", "gemmi", "msgpack", "numpy", "pyarrow", "pyhmmer", "rdkit
 
 
 def main():
-    """Read the inputs; 0 if all went well, 1 if a reader is at fault, 2 if there are no inputs."""
+    """Read the inputs; return 0 without faults, 1 if a reader is at fault, 2 without inputs."""
     with GuardedOutput() as output:
         return output.settled(run())
 
@@ -43,11 +43,11 @@ def run():
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--out", type=Path, help="the record (default: printed)")
     arguments = parser.parse_args()
-    found = packages(package_cache())
-    if missing := [package.name for package in found if not package.is_cached()]:
+    listed = packages(package_cache())
+    if missing := [package.name for package in listed if not package.is_cached()]:
         print(f"{', '.join(missing)} not in the cache; run 'foldperf fetch --all'", file=sys.stderr)
         return 2
-    sources = {source.entry: source for package in found for source in package.sources}
+    sources = {source.entry: source for package in listed for source in package.sources}
     inputs = range(arguments.first, arguments.first + arguments.inputs)
     every = max(1, len(inputs) // _LINES)
     with tempfile.TemporaryDirectory() as folder, Progress(_LINES, "reading") as progress:

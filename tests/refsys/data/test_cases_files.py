@@ -1,4 +1,4 @@
-"""Small files that other tools wrote or downloads left, each with the outcome that it must have."""
+"""Small files of other tools and failed downloads, each with its expected outcome."""
 
 import gzip
 import shutil
@@ -60,8 +60,7 @@ def letters(sequence):
         ("aln_star_end", ""),
         (
             "aln_hhsuite_ss",
-            "foldperf: q.cif: in_A.a3m: skipped ss_pred, ss_conf: no sequences, but their "
-            "annotation\n",
+            "foldperf: q.cif: in_A.a3m: skipped ss_pred, ss_conf: annotation, not sequences\n",
         ),
     ],
 )
@@ -76,7 +75,7 @@ def test_msa_of_another_tool_is_read_as_its_two_sequences(prepare, case, note):
     assert store.open(entry).alignments[0]["codes"].tolist() == [letters(QUERY), letters(HIT)]
 
 
-def test_msa_with_its_query_in_lower_case_is_refused_by_that_name(prepare):
+def test_msa_with_a_lower_case_query_is_refused(prepare):
     files = CASES / "aln_lower_query"
     status, store, _, errors = prepare(files / "q.cif", "--alignment", f"A={files / 'in_A.a3m'}")
     assert status == 2
@@ -101,7 +100,7 @@ def test_structure_with_a_byte_order_mark_is_read(prepare):
         ("gz_named_cif", "gzip-compressed; add .gz to its name, or unpack it"),
     ],
 )
-def test_structure_of_another_format_is_refused_by_its_name(prepare, case, kind):
+def test_structure_of_another_format_is_refused(prepare, case, kind):
     status, store, _, errors = prepare("--from", CASES / case)
     assert status == 2
     path = CASES / case / "in.cif"
@@ -110,7 +109,7 @@ def test_structure_of_another_format_is_refused_by_its_name(prepare, case, kind)
     assert not store.entries()
 
 
-def test_files_that_share_a_data_block_are_entries_of_their_own(prepare):
+def test_files_that_share_a_data_block_are_separate_entries(prepare):
     status, store, out, errors = prepare("--from", CASES / "folder_same_block", "--workers", 0)
     assert (status, errors) == (0, "")
     assert store.entries() == ["p0", "p1", "p2"]
@@ -130,10 +129,10 @@ def test_structure_that_cannot_be_stored_does_not_stop_the_others_of_its_folder(
     assert store.entries() == ["a", "c"]
 
 
-def test_compressed_files_whatever_their_suffixes_case_are_read(prepare, folder):
+def test_compressed_files_are_read_for_any_case_of_their_suffixes(prepare, folder):
     text = mmcif().encode()
-    mine = folder({"One.CIF.GZ": gzip.compress(text), "two.mmCIF": b"\xef\xbb\xbf" + text})
-    status, store, _, errors = prepare("--from", mine, "--workers", 0)
+    inputs = folder({"One.CIF.GZ": gzip.compress(text), "two.mmCIF": b"\xef\xbb\xbf" + text})
+    status, store, _, errors = prepare("--from", inputs, "--workers", 0)
     assert (status, errors) == (0, "")
     assert store.entries() == ["one", "two"]
 
@@ -157,17 +156,17 @@ def test_compressed_files_whatever_their_suffixes_case_are_read(prepare, folder)
     ],
 )
 def test_other_data_blocks_of_a_file_are_reported(prepare, folder, blocks, note):
-    mine = folder({"x.cif": "".join(blocks)})
+    inputs = folder({"x.cif": "".join(blocks)})
     for _ in range(2):
-        status, store, _, errors = prepare("--from", mine)
+        status, store, _, errors = prepare("--from", inputs)
         assert (status, errors) == (0, f"foldperf: x.cif: {note}\n")
     (entry,) = store.entries()
     assert store.open(entry).structure.facts["notes"] == [note]
 
 
-def test_names_inside_a_file_are_printed_where_they_are_not_the_entrys(prepare, folder):
+def test_names_inside_a_file_are_printed_when_they_differ_from_the_entry(prepare, folder):
     entry_id = "_entry.id 9XYZ\n"
-    mine = folder(
+    inputs = folder(
         {
             "test.cif": mmcif(),
             "a.cif": mmcif(header=f"data_9XYZ\n{entry_id}"),
@@ -176,7 +175,7 @@ def test_names_inside_a_file_are_printed_where_they_are_not_the_entrys(prepare, 
             "c.cif": mmcif(header="data_\n"),
         }
     )
-    _, store, out, _ = prepare("--from", mine, "--workers", 0)
+    _, store, out, _ = prepare("--from", inputs, "--workers", 0)
     lines = dict(line.partition("] ")[2].split(": ", 1) for line in out.splitlines()[:5])
     identity = {entry: text.partition("built; ")[2] for entry, text in lines.items()}
     assert identity == {
@@ -189,9 +188,9 @@ def test_names_inside_a_file_are_printed_where_they_are_not_the_entrys(prepare, 
     assert store.open("b").structure.facts["entry_id"] == "9XYZ"
 
 
-def test_file_alone_keeps_the_name_of_its_data_block(prepare, folder):
-    mine = folder({"p0.cif": mmcif()})
-    status, store, out, _ = prepare(mine / "p0.cif")
+def test_single_file_is_named_by_its_data_block(prepare, folder):
+    inputs = folder({"p0.cif": mmcif()})
+    status, store, out, _ = prepare(inputs / "p0.cif")
     assert status == 0
     assert out.startswith("test: ")
     assert store.entries() == ["test"]
@@ -206,7 +205,7 @@ FIVE_BROKEN = {
 }
 
 
-def test_five_broken_files_of_fifty_are_five_lines_and_the_others_are_prepared(prepare, folder):
+def test_broken_files_are_one_line_each_beside_the_prepared_ones(prepare, folder):
     sound = {f"s{number}.cif": f"# {number}\n{mmcif()}" for number in range(45)}
     status, store, out, errors = prepare("--from", folder(sound | FIVE_BROKEN), "--workers", 0)
     assert status == 2
@@ -218,20 +217,20 @@ def test_five_broken_files_of_fifty_are_five_lines_and_the_others_are_prepared(p
         assert f"{name}: not prepared" in out
 
 
-def test_misplaced_alignment_of_a_folder_is_named_and_the_structures_are_prepared(prepare, folder):
-    mine = folder({"x.cif": mmcif(), "y_A.a3m": ">q\nMGXA\n"})
-    status, store, _, errors = prepare("--from", mine)
+def test_misplaced_msa_of_a_folder_is_reported_beside_the_prepared_ones(prepare, folder):
+    inputs = folder({"x.cif": mmcif(), "y_A.a3m": ">q\nMGXA\n"})
+    status, store, _, errors = prepare("--from", inputs)
     assert status == 2
     assert errors == (
-        f"foldperf: {mine / 'y_A.a3m'}: not used: no structure is called y; expected NAME_CHAIN\n"
+        f"foldperf: {inputs / 'y_A.a3m'}: not used: no structure is called y; expected NAME_CHAIN\n"
     )
     assert store.entries() == ["x"]
 
 
-def test_file_names_of_any_bytes_are_prepared_and_printed(prepare, folder):
-    mine = folder({"x.cif": mmcif(), "α β.cif": f"# 2\n{mmcif()}", "two\nlines.cif": "data_\n"})
-    shutil.copy(mine / "x.cif", bytes(mine) + b"/\xff.cif")
-    status, store, out, errors = prepare("--from", mine, "--workers", 0)
+def test_files_with_names_of_any_bytes_are_prepared_and_printed(prepare, folder):
+    inputs = folder({"x.cif": mmcif(), "α β.cif": f"# 2\n{mmcif()}", "two\nlines.cif": "data_\n"})
+    shutil.copy(inputs / "x.cif", bytes(inputs) + b"/\xff.cif")
+    status, store, out, errors = prepare("--from", inputs, "--workers", 0)
     assert status == 2
     assert len(store.entries()) == 3
     assert errors.count("\n") == 1
@@ -239,16 +238,16 @@ def test_file_names_of_any_bytes_are_prepared_and_printed(prepare, folder):
     out.encode("utf-8")
 
 
-def test_msa_of_another_component_of_a_position_with_several_is_accepted(prepare, folder):
+def test_msa_of_an_alternative_component_is_accepted(prepare, folder):
     sequence = SEQUENCE.replace("1 2 GLY\n", "1 2 GLY\n1 2 SER\n1 2 SEP\n")
     text = mmcif(sequence=sequence)
-    mine = folder(
+    inputs = folder(
         {"x.cif": text, "x_A.a3m": ">q\nMSXA\n>1\nMSXA\n", "y.cif": text, "y_A.a3m": ">q\nMTXA\n"}
     )
-    status, store, _, errors = prepare("--from", mine, "--workers", 0)
+    status, store, _, errors = prepare("--from", inputs, "--workers", 0)
     assert status == 2
     assert errors == (
-        f"foldperf: {mine / 'y_A.a3m'}: the query has T in column 2; the chain has G or S\n"
+        f"foldperf: {inputs / 'y_A.a3m'}: the query has T in column 2; the chain has G or S\n"
     )
     (entry,) = store.entries()
     example = store.open(entry)

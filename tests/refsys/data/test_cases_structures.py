@@ -78,7 +78,7 @@ def path_of(case):
 
 @pytest.fixture
 def record(tmp_path):
-    """Prepares a case and opens its structure record."""
+    """Return a function that prepares a case and opens its structure record."""
 
     def record(case):
         store = Store(tmp_path)
@@ -92,7 +92,7 @@ def names(structure, rows):
 
 
 @pytest.mark.parametrize("case", PREPARED)
-def test_case_is_prepared_and_says_what_it_lacks(case, tmp_path, capsys):
+def test_case_is_prepared_with_notes_on_omissions(case, tmp_path, capsys):
     entry, tokens, notes = PREPARED[case]
     path = path_of(case)
     for state in ("2 records built", "unchanged"):
@@ -118,7 +118,7 @@ def test_case_is_refused_by_the_name_of_the_atom(case, tmp_path, capsys):
         "polytype_upper",
     ],
 )
-def test_case_is_one_protein_of_twelve_residues(case, record):
+def test_case_has_one_protein_of_twelve_residues(case, record):
     structure = record(case)
     (chain,) = structure.facts["chains"]
     assert (chain["name"], chain["kind"], chain["sequence"]) == ("A", "protein", SEQUENCE)
@@ -131,7 +131,7 @@ def test_cyclic_peptide_has_no_terminal_oxygen(record):
     assert structure.facts["dropped_atoms"] == 1
 
 
-def test_location_of_one_atom_loses_to_a_whole_residue(record):
+def test_location_of_one_atom_loses_to_a_complete_residue(record):
     structure = record("altloc_best_lacks")
     first, last = structure["residue_first_atom"][3:5]
     assert names(structure, slice(first, last)) == [
@@ -141,22 +141,22 @@ def test_location_of_one_atom_loses_to_a_whole_residue(record):
     assert structure["atom_position"][last - 1].tolist() == pytest.approx([6.639, -0.1, -0.332])
 
 
-def test_lower_case_atom_names_have_the_letters_of_their_upper_case(record):
+def test_lower_case_atom_names_are_stored_in_upper_case(record):
     structure = record("lowercase_atom_names/in4")
     assert names(structure, slice(-3, None)) == ["C1", "CABZ", "BR2"]
 
 
-def test_glycan_has_one_bond_between_sugars_and_loses_the_oxygen_that_leaves(record):
+def test_glycan_has_one_bond_between_sugars_and_no_leaving_oxygen(record):
     structure = record("glycan")
     starts = structure["residue_first_atom"]
-    one, two = (names(structure, slice(*starts[place : place + 2])) for place in (12, 13))
+    one, two = (names(structure, slice(*starts[index : index + 2])) for index in (12, 13))
     assert set(one) - set(two) == {"O1"}
     owner = np.searchsorted(starts, structure["bond_atoms"], side="right") - 1
     between = structure["bond_atoms"][owner[:, 0] != owner[:, 1]]
     assert [names(structure, pair) for pair in between] == [["O4", "C1"]]
 
 
-def test_unknown_component_is_tokens_by_atom_without_conformer(record):
+def test_unknown_component_has_one_token_per_atom_and_no_conformer(record):
     structure = record("unknown_ccd5")
     assert structure["residue_component"][-1] == b"A1ZZZ"
     assert names(structure, slice(-4, None)) == ["C0", "C1", "C2", "C3"]

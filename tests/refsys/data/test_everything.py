@@ -1,4 +1,4 @@
-"""Every structure of the set: it is prepared, and makes sound batches of every kind of crop."""
+"""Every structure of the package set: consistent records, and valid batches of every crop."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ from refsys.data.prepare.fetch import PACKAGES, packages
 from refsys.data.vocabulary import GAP
 
 SPEC = {"tokens": 384, "alignment_rows": 16, "whole": True, "templates": 2}
-# Guanosine at the start of a chain has the most atoms of all tokens.
+# Most atoms of a token: guanosine at the start of a chain.
 MOST_ATOMS = 24
 KINDS = ("contiguous", "spatial", "interface")
 ENTRIES = [
@@ -27,7 +27,7 @@ def arrays(batch):
     return {name: tensor[0].numpy() for name, tensor in batch.items()}
 
 
-def test_it_is_all_there(everything):
+def test_store_of_all_packages_has_every_entry_and_token(everything):
     assert everything.entries() == sorted(ENTRIES)
     assert len(set(ENTRIES)) == len(ENTRIES) == 88 + 3
     every = [everything.open(entry).structure for entry in everything.entries()]
@@ -38,34 +38,36 @@ def test_it_is_all_there(everything):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_columns_say_the_same_thing_twice(everything, entry):
-    """Tokens, residues and chains own their atoms in one order; what is far is not bonded."""
-    found = everything.open(entry).structure
-    atoms, tokens = len(found["atom_token"]), len(found["token_residue"])
-    first, residue_first = found["token_first_atom"], found["residue_first_atom"]
+def test_structure_columns_are_consistent(everything, entry):
+    """Tokens, residues and chains are consistent, and bonded atoms are near one another."""
+    columns = everything.open(entry).structure
+    atoms, tokens = len(columns["atom_token"]), len(columns["token_residue"])
+    first, residue_first = columns["token_first_atom"], columns["residue_first_atom"]
     assert first[0] == residue_first[0] == 0
     assert first[-1] == residue_first[-1] == atoms
-    assert (np.repeat(np.arange(tokens), np.diff(first)) == found["atom_token"]).all()
+    assert (np.repeat(np.arange(tokens), np.diff(first)) == columns["atom_token"]).all()
     owner = np.repeat(np.arange(len(residue_first) - 1), np.diff(residue_first))
-    assert (found["token_residue"][found["atom_token"]] == owner).all()
-    assert (found["residue_chain"][found["token_residue"]] == found["token_chain"]).all()
-    assert (np.diff(found["token_chain"]) >= 0).all()
-    named = np.stack([owner, found["atom_name"].astype("S4").view(">u4")], axis=1)
+    assert (columns["token_residue"][columns["atom_token"]] == owner).all()
+    assert (columns["residue_chain"][columns["token_residue"]] == columns["token_chain"]).all()
+    assert (np.diff(columns["token_chain"]) >= 0).all()
+    named = np.stack([owner, columns["atom_name"].astype("S4").view(">u4")], axis=1)
     assert len(np.unique(named, axis=0)) == atoms
-    assert not found["atom_position"][~found["atom_resolved"]].any()
-    unknown = found["atom_conformer"][~found["atom_reference_known"]]
-    assert not found["conformer_position"][:, unknown].any()
-    ends = found["bond_atoms"]
-    assert (found["atom_token"][ends[:, 0]] != found["atom_token"][ends[:, 1]]).all()
-    seen = ends[found["atom_resolved"][ends].all(axis=1)]
-    lengths = np.linalg.norm(np.diff(found["atom_position"][seen], axis=1)[:, 0], axis=1)
-    # Low resolution strains bonds; an exchanged name would make them twice as long.
+    assert not columns["atom_position"][~columns["atom_resolved"]].any()
+    unknown = columns["atom_conformer"][~columns["atom_reference_known"]]
+    assert not columns["conformer_position"][:, unknown].any()
+    ends = columns["bond_atoms"]
+    assert (columns["atom_token"][ends[:, 0]] != columns["atom_token"][ends[:, 1]]).all()
+    resolved_bonds = ends[columns["atom_resolved"][ends].all(axis=1)]
+    lengths = np.linalg.norm(
+        np.diff(columns["atom_position"][resolved_bonds], axis=1)[:, 0], axis=1
+    )
+    # Low resolution strains bonds; exchanged names would double their length.
     assert (lengths < 3.0).all()
     assert (lengths > 0.7).all()
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_relabelings_keep_elements(everything, entry):
+def test_automorphisms_and_chain_copies_preserve_elements(everything, entry):
     symmetries = symmetries_of(everything.open(entry).structure)
     elements = everything.open(entry).structure["atom_element"]
     first = np.searchsorted(symmetries.residue_of_atom, np.arange(len(symmetries.residue_symmetry)))
@@ -73,21 +75,21 @@ def test_relabelings_keep_elements(everything, entry):
         assert len(table) > 1
         assert (table[0] == np.arange(table.shape[1])).all()
         assert (np.sort(table, axis=1) == table[0]).all()
-        own = first[symmetries.residue_symmetry == number]
-        assert len(own)
-        kinds = elements[own[0] + np.arange(table.shape[1])]
+        first_atoms = first[symmetries.residue_symmetry == number]
+        assert len(first_atoms)
+        kinds = elements[first_atoms[0] + np.arange(table.shape[1])]
         assert (kinds[table] == kinds).all()
     groups = [np.flatnonzero(symmetries.chain_group == g) for g in set(symmetries.chain_group)]
     sizes = np.bincount(symmetries.chain_of_atom, minlength=len(symmetries.chain_group))
     starts = np.concatenate([[0], np.cumsum(sizes)])
     for chain, *copies in groups:
-        here = elements[starts[chain] : starts[chain + 1]]
+        elements_of_chain = elements[starts[chain] : starts[chain + 1]]
         for copy in copies:
-            assert (elements[starts[copy] : starts[copy + 1]] == here).all()
+            assert (elements[starts[copy] : starts[copy + 1]] == elements_of_chain).all()
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_batches_are_sound(everything, entry):
+def test_batches_satisfy_invariants(everything, entry):
     example = everything.open(entry)
     for kind in KINDS:
         for step in range(3):
@@ -96,10 +98,10 @@ def test_batches_are_sound(everything, entry):
 
 
 def check(b, example):
-    """What must hold of any batch of the whole model."""
+    """Check the invariants of a batch of the full model."""
     check_padding(b)
     check_atoms(b, example)
-    check_places(b)
+    check_atom_indices(b)
     check_bonds(b)
     check_rows(b)
 
@@ -118,16 +120,16 @@ def check_padding(b):
 
 
 def check_atoms(b, example):
-    """Tokens are there with all their atoms, one after another."""
+    """Check that tokens have all their atoms, in order."""
     tokens, token = int(b["token_mask"].sum()), b["atom_token"][b["atom_mask"]]
     assert (np.diff(token) >= 0).all()
     assert token[0] >= 0
     assert token[-1] < tokens
     assert (b["atom_token"][~b["atom_mask"]] == -1).all()
-    kept = b["token_index"][:tokens]
-    assert (np.diff(kept) > 0).all()
+    tokens_of_crop = b["token_index"][:tokens]
+    assert (np.diff(tokens_of_crop) > 0).all()
     counts = np.bincount(token, minlength=tokens)
-    assert (counts == np.diff(example.structure["token_first_atom"])[kept]).all()
+    assert (counts == np.diff(example.structure["token_first_atom"])[tokens_of_crop]).all()
     slots = np.arange(len(token)) - (np.cumsum(counts) - counts)[token]
     assert (b["atom_slot"][b["atom_mask"]] == slots).all()
     assert slots.max() < MOST_ATOMS
@@ -137,27 +139,27 @@ def check_atoms(b, example):
     assert not b["reference_position"][~b["reference_mask"]].any()
 
 
-def check_places(b):
-    """Centres, representatives and frames are atoms of their own token, or of its residue."""
+def check_atom_indices(b):
+    """Check that centres, representatives and frames are atoms of their token or residue."""
     tokens, token = int(b["token_mask"].sum()), b["atom_token"]
     counts = np.bincount(token[b["atom_mask"]], minlength=tokens)
     for name in ("center_atom", "representative_atom"):
-        place = b[name][:tokens]
-        assert ((place >= 0) == (counts > 0)).all()
-        assert (token[place[place >= 0]] == np.flatnonzero(place >= 0)).all()
+        atoms = b[name][:tokens]
+        assert ((atoms >= 0) == (counts > 0)).all()
+        assert (token[atoms[atoms >= 0]] == np.flatnonzero(atoms >= 0)).all()
     frames = b["frame_atoms"][:tokens]
-    there = (frames >= 0).all(axis=1)
-    assert (there == (frames >= 0).any(axis=1)).all()
-    assert (token[frames[there, 1]] == np.flatnonzero(there)).all()
-    standard = there & (b["element"][:tokens] == 0)
+    has_frame = (frames >= 0).all(axis=1)
+    assert (has_frame == (frames >= 0).any(axis=1)).all()
+    assert (token[frames[has_frame, 1]] == np.flatnonzero(has_frame)).all()
+    standard = has_frame & (b["element"][:tokens] == 0)
     assert (token[frames[standard]] == np.flatnonzero(standard)[:, None]).all()
-    space = b["reference_space"][frames[there]]
+    space = b["reference_space"][frames[has_frame]]
     assert (space == space[:, :1]).all()
-    assert (np.diff(np.sort(frames[there], axis=1), axis=1) > 0).all()
-    atom, seen = b["representative_atom"], b["pseudo_beta_mask"]
-    assert (seen == ((atom >= 0) & b["atom_resolved"][atom])).all()
-    assert (b["pseudo_beta"][seen] == b["atom_position"][atom[seen]]).all()
-    assert not b["pseudo_beta"][~seen].any()
+    assert (np.diff(np.sort(frames[has_frame], axis=1), axis=1) > 0).all()
+    atom, has_position = b["representative_atom"], b["pseudo_beta_mask"]
+    assert (has_position == ((atom >= 0) & b["atom_resolved"][atom])).all()
+    assert (b["pseudo_beta"][has_position] == b["atom_position"][atom[has_position]]).all()
+    assert not b["pseudo_beta"][~has_position].any()
 
 
 def check_bonds(b):
@@ -175,7 +177,7 @@ def check_bonds(b):
 
 
 def check_rows(b):
-    """Alignments and templates."""
+    """Check MSA rows and templates."""
     tokens, rows = int(b["token_mask"].sum()), int(b["alignment_row_mask"][0].sum())
     assert b["alignment_row_mask"][0][:rows].all()
     assert (b["alignment"][0, 0, :tokens] == b["residue_type"][:tokens]).all()
@@ -188,38 +190,40 @@ def check_rows(b):
 
 
 class TestAssemblies:
-    def test_hemoglobin_of_the_earthworm_is_the_largest(self, everything):
+    def test_earthworm_hemoglobin_assembly_has_twelve_copies(self, everything):
         one, all_of_it = everything.open("2gtl"), everything.open("2gtl-assembly1")
         assert all_of_it.tokens == 12 * one.tokens == 35_568
 
-    def test_a_dimer_is_twice_its_chain(self, everything):
+    def test_dimer_assembly_has_twice_the_tokens_of_its_chain(self, everything):
         one, two = everything.open("3en2"), everything.open("3en2-assembly1")
         assert two.tokens == 2 * one.tokens
         for name in ("bond_atoms", "atom_token", "residue_chain"):
             assert len(two.structure[name]) == 2 * len(one.structure[name])
 
     @pytest.mark.parametrize("entry", ["3en2", "2hyy", "2gtl"])
-    def test_chains_are_copied_without_a_strain(self, everything, entry):
+    def test_assembly_chains_are_rigid_copies(self, everything, entry):
         one, whole = (everything.open(name).structure for name in (entry, f"{entry}-assembly1"))
         place_of = {chain["name"]: number for number, chain in enumerate(one.facts["chains"])}
         original = atoms_by_chain(one)
         copies = atoms_by_chain(whole)
-        seen = Counter()
+        copies_of = Counter()
         for number, chain in enumerate(whole.facts["chains"]):
             name = chain["name"].split("-")[0]
-            seen[name] += 1
-            assert chain["name"] == (name if seen[name] == 1 else f"{name}-{seen[name]}")
-            here, there = copies[number], original[place_of[name]]
+            copies_of[name] += 1
+            assert chain["name"] == (name if copies_of[name] == 1 else f"{name}-{copies_of[name]}")
+            copy_atoms, chain_atoms = copies[number], original[place_of[name]]
             for column in ("atom_name", "atom_element", "atom_resolved"):
-                assert (whole[column][here] == one[column][there]).all()
+                assert (whole[column][copy_atoms] == one[column][chain_atoms]).all()
             copied, first = (
                 record["conformer_position"][:, record["atom_conformer"][atoms]]
-                for record, atoms in ((whole, here), (one, there))
+                for record, atoms in ((whole, copy_atoms), (one, chain_atoms))
             )
             assert (copied == first).all()
-            some = np.flatnonzero(whole["atom_resolved"][here])[:: max(1, len(here) // 150)]
-            apart = distances(whole["atom_position"][here[some]])
-            assert np.allclose(apart, distances(one["atom_position"][there[some]]), atol=2e-3)
+            some = np.flatnonzero(whole["atom_resolved"][copy_atoms])[
+                :: max(1, len(copy_atoms) // 150)
+            ]
+            apart = distances(whole["atom_position"][copy_atoms[some]])
+            assert np.allclose(apart, distances(one["atom_position"][chain_atoms[some]]), atol=2e-3)
 
 
 def atoms_by_chain(structure):

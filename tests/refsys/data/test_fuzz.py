@@ -1,4 +1,4 @@
-"""Damaged files end in a value or a line; the harness sees what does not."""
+"""Damaged files give a value or a one-line error; the fuzzer reports other outcomes."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from refsys.errors import DataError
 INPUTS = 1_000
 
 
-def test_damaged_files_end_in_a_value_or_a_line(sources, tmp_path):
+def test_damaged_files_give_a_value_or_a_one_line_error(sources, tmp_path):
     kinds = targets(sources, tmp_path)
     outcome = fuzz(kinds, range(INPUTS), tmp_path)
     assert not outcome.faults, outcome.faults[0][2]
@@ -25,11 +25,11 @@ def test_damaged_files_end_in_a_value_or_a_line(sources, tmp_path):
     assert values >= {"mmCIF", "A3M", "Stockholm", "record"}
 
 
-def test_damage_is_a_function_of_its_number():
+def test_mutation_is_a_function_of_its_seed():
     content = bytes(range(256)) * 4
-    found = [mutated(content, seed) for seed in range(200)]
-    assert found == [mutated(content, seed) for seed in range(200)]
-    assert len(set(found)) > 180
+    mutations = [mutated(content, seed) for seed in range(200)]
+    assert mutations == [mutated(content, seed) for seed in range(200)]
+    assert len(set(mutations)) > 180
     assert all(isinstance(mutated(b"", seed), bytes) for seed in range(50))
 
 
@@ -63,7 +63,7 @@ def chatter(path):
         (chatter, ""),
     ],
 )
-def test_the_harness_sees_what_must_not_be(tmp_path, monkeypatch, read, fault):
+def test_fuzzer_reports_faults_of_readers(tmp_path, monkeypatch, read, fault):
     monkeypatch.setattr("support.fuzzing.LONGEST_S", 3.0 if read is hang else 60.0)
     sound = [Target("sound", b"a", ".x", Path.read_bytes)]
     outcome = fuzz([sound, [Target("bad", b"a", ".x", read)]], range(3), tmp_path)

@@ -1,4 +1,4 @@
-"""The grid finds what asking every token finds."""
+"""Nearest tokens by the grid equal those of a full scan."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from refsys.data.grid import grid_columns, nearest
 
 
-def asked(positions, tokens, place, count):
-    distances = np.square(positions - place).sum(axis=1)
+def full_scan(positions, tokens, point, count):
+    distances = np.square(positions - point).sum(axis=1)
     order = np.lexsort([tokens, distances])
     return np.sort(tokens[order[:count]])
 
@@ -20,46 +20,46 @@ def asked(positions, tokens, place, count):
     st.sampled_from([0.0, 1.0, 20.0, 3000.0]),
     st.integers(0, 100),
 )
-def test_the_nearest_are_those_of_all(known, count, wide, seed):
+def test_nearest_equals_full_scan(count_modelled, count, wide, seed):
     random = np.random.default_rng(seed)
-    positions = (wide * random.normal(size=(known, 3))).astype(np.float32)
-    tokens = np.sort(random.choice(2 * known, known, replace=False))
-    place = positions[random.integers(known)]
-    found = nearest(grid_columns(positions, tokens), place, count)
-    assert found.tolist() == asked(positions, tokens, place, count).tolist()
+    positions = (wide * random.normal(size=(count_modelled, 3))).astype(np.float32)
+    tokens = np.sort(random.choice(2 * count_modelled, count_modelled, replace=False))
+    point = positions[random.integers(count_modelled)]
+    result = nearest(grid_columns(positions, tokens), point, count)
+    assert result.tolist() == full_scan(positions, tokens, point, count).tolist()
 
 
 @pytest.mark.parametrize("count", [20, 100, 200, 300, 500, 900, 1500])
-def test_what_is_outside_the_box_may_be_nearer_than_its_corners(count):
-    """Evenly filled space: a box holds twice as many as the sphere in it."""
+def test_nearest_equals_full_scan_in_uniformly_filled_space(count):
+    """In evenly filled space a box has twice as many tokens as its inscribed sphere."""
     random = np.random.default_rng(count)
     positions = random.uniform(0, 100, size=(5000, 3)).astype(np.float32)
     grid = grid_columns(positions, np.arange(5000))
-    for place in positions[:: 5000 // 20]:
-        found = nearest(grid, place, count)
-        assert found.tolist() == asked(positions, np.arange(5000), place, count).tolist()
+    for point in positions[:: 5000 // 20]:
+        result = nearest(grid, point, count)
+        assert result.tolist() == full_scan(positions, np.arange(5000), point, count).tolist()
 
 
-def test_nothing_has_no_nearest():
+def test_nearest_of_empty_grid_is_empty():
     grid = grid_columns(np.empty((0, 3), np.float32), np.empty(0, np.int64))
     assert not len(nearest(grid, np.zeros(3, np.float32), 5))
 
 
-def test_two_clusters_far_apart_are_one_structure():
+def test_nearest_finds_tokens_of_a_distant_cluster():
     random = np.random.default_rng(0)
     positions = random.normal(size=(200, 3)).astype(np.float32)
     positions[100:] += 19_000
-    found = nearest(grid_columns(positions, np.arange(200)), positions[3], 150)
-    assert set(range(100)) < set(found.tolist())
-    assert len(found) == 150
+    result = nearest(grid_columns(positions, np.arange(200)), positions[3], 150)
+    assert set(range(100)) < set(result.tolist())
+    assert len(result) == 150
 
 
 @pytest.mark.parametrize("entry", ["8vkf", "3en2-assembly1", "5vht"])
-def test_a_record_has_the_modelled_tokens_in_it(store, entry):
+def test_grid_of_record_has_the_modelled_tokens(store, entry):
     structure = store.open(entry).structure
     center = structure["token_center"]
-    there = (center >= 0) & structure["atom_resolved"][np.maximum(center, 0)]
-    modelled = np.flatnonzero(there)
+    center_modelled = (center >= 0) & structure["atom_resolved"][np.maximum(center, 0)]
+    modelled = np.flatnonzero(center_modelled)
     assert structure["modelled_token"].tolist() == modelled.tolist()
     assert np.sort(structure["grid_token"]).tolist() == modelled.tolist()
     assert (

@@ -1,4 +1,4 @@
-"""Atoms of a crop: conformers that are moved and not bent, keyed by what they are for."""
+"""Atom features of a crop: conformers under rigid motions, keyed by residue, step and index."""
 
 import numpy as np
 import pytest
@@ -17,47 +17,47 @@ ENTRIES = ("1ubq", "8vkf", "2q2k", "3en2-assembly1")
 SPEC = {"tokens": 96, "alignment_rows": 1, "whole": True}
 
 
-def batch_of(store, entry, step=0, place=0, **changes):
-    """A place's fields of atoms, without padding, and these atoms as rows of the structure."""
+def batch_of(store, entry, step=0, index=0, **changes):
+    """Return the atom fields of a batch without padding, and the rows of its atoms."""
     example, spec = store.open(entry), ExampleSpec(**(SPEC | changes))
-    batch = example_batch(example, spec, step, place)
-    rows = crop_atoms(example, crop_of(example, spec, step, place))
+    batch = example_batch(example, spec, step, index)
+    rows = crop_atoms(example, crop_of(example, spec, step, index))
     names = [field.name for field in batch.fields if field.axes[:1] == ("atom",)]
     return {name: batch[name][0, : len(rows)].numpy() for name in names}, rows
 
 
 def conformers(batch):
-    """The atoms of each conformer that has any."""
+    """Yield the residue and the atoms of each conformer."""
     for space in np.unique(batch["reference_space"]):
         yield space, np.flatnonzero((batch["reference_space"] == space) & batch["reference_mask"])
 
 
 def references(store, entry, rows):
-    """[conformer, atom, 3]."""
+    """Return the conformers [conformer, atom, 3] of the record."""
     structure = store.open(entry).structure
     return structure["conformer_position"][:, structure["atom_conformer"][rows]].astype(np.float64)
 
 
-def drawn(several, moved):
-    """The conformer that was moved: the one with its distances."""
-    wrong = [np.abs(distances(one) - distances(moved)).max() for one in several]
+def sampled_conformer(several, transformed):
+    """Return the conformer with the distances of the moved one."""
+    wrong = [np.abs(distances(one) - distances(transformed)).max() for one in several]
     return several[np.argmin(wrong)]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 class TestConformers:
-    def test_motions_are_rigid_and_no_reflection(self, store, entry):
+    def test_conformer_motions_are_rigid_without_reflection(self, store, entry):
         batch, rows = batch_of(store, entry)
         several = references(store, entry, rows)
         for _, atoms in conformers(batch):
-            moved = batch["reference_position"][atoms].astype(np.float64)
-            own = drawn(several[:, atoms], moved)
-            assert np.allclose(distances(moved), distances(own), atol=1e-4)
+            transformed = batch["reference_position"][atoms].astype(np.float64)
+            conformer = sampled_conformer(several[:, atoms], transformed)
+            assert np.allclose(distances(transformed), distances(conformer), atol=1e-4)
             if len(atoms) > 3:
-                volumes = [np.linalg.det((x - x[0])[1:4]) for x in (moved, own)]
+                volumes = [np.linalg.det((x - x[0])[1:4]) for x in (transformed, conformer)]
                 assert np.allclose(*volumes, atol=1e-3)
 
-    def test_they_move_apart_and_anew_in_every_step_place_and_seed(self, store, entry):
+    def test_conformer_motions_differ_between_residues_steps_indices_and_seeds(self, store, entry):
         batch, rows = batch_of(store, entry, tokens=500)
         shift = {}
         for space, atoms in conformers(batch):
@@ -67,20 +67,20 @@ class TestConformers:
         for other in ({"step": 1}, {"place": 1}, {"seed": 1}):
             again, same = batch_of(store, entry, tokens=500, **other)
             assert (same == rows).all()
-            known = batch["reference_mask"]
-            one, two = (b["reference_position"][known] for b in (batch, again))
+            has_reference = batch["reference_mask"]
+            one, two = (b["reference_position"][has_reference] for b in (batch, again))
             assert (np.linalg.norm(one - two, axis=1) > 1e-6).mean() > 0.99
 
-    def test_a_residue_moves_in_the_same_way_whatever_else_is_in_the_crop(self, store, entry):
+    def test_conformer_motion_of_residue_is_independent_of_crop(self, store, entry):
         whole, every = batch_of(store, entry, step=7, tokens=500)
         for crop in ("contiguous", "spatial", "interface"):
             part, rows = batch_of(store, entry, step=7, crop=crop, tokens=40)
-            here = np.searchsorted(every, rows)
+            positions = np.searchsorted(every, rows)
             for name in ("reference_position", "reference_mask", "reference_space", "atom_slot"):
-                assert (part[name] == whole[name][here]).all(), name
+                assert (part[name] == whole[name][positions]).all(), name
 
 
-def test_the_motions_are_spread_as_they_should_be(store):
+def test_conformer_motions_are_uniform_rotations_and_normal_shifts(store):
     """Directions are uniform on the sphere; shifts are standard normal."""
     turned, shifts = [], []
     for step in range(4):
@@ -88,8 +88,8 @@ def test_the_motions_are_spread_as_they_should_be(store):
         several = references(store, "8vkf", rows)
         for _, atoms in conformers(batch):
             if len(atoms) > 3:
-                moved = batch["reference_position"][atoms]
-                motion = fit(drawn(several[:, atoms], moved), moved)
+                transformed = batch["reference_position"][atoms]
+                motion = fit(sampled_conformer(several[:, atoms], transformed), transformed)
                 turned.append(motion[0][:, 0])
                 shifts.append(motion[1])
     turned, shifts = np.array(turned), np.array(shifts)
@@ -99,41 +99,41 @@ def test_the_motions_are_spread_as_they_should_be(store):
     assert shifts.var(axis=0) == pytest.approx([1] * 3, abs=0.15)
 
 
-def test_names_elements_and_labels_are_the_records(store):
+def test_atom_fields_equal_the_record(store):
     batch, rows = batch_of(store, "8vkf", tokens=500)
     structure = store.open("8vkf").structure
     letters = batch["reference_name"].astype(int) + 32
     names = ["".join(map(chr, row)).rstrip() for row in letters]
     assert names == [name.decode() for name in structure["atom_name"][rows].tolist()]
-    for ours, theirs in (
+    for field, column in (
         ("reference_element", "atom_element"),
         ("reference_charge", "atom_charge"),
         ("atom_position", "atom_position"),
         ("atom_resolved", "atom_resolved"),
     ):
-        assert (batch[ours] == structure[theirs][rows]).all(), ours
+        assert (batch[field] == structure[column][rows]).all(), field
 
 
-def test_frames_with_a_corner_outside_the_crop_are_none(store):
-    """Of heme's atoms, tokens of their own, a crop holds some; their frames are whole or none."""
+def test_frames_with_a_corner_outside_the_crop_are_absent(store):
+    """Crops have some of heme's atoms, which are tokens; their frames are complete or absent."""
     example = store.open("8vkf")
     structure, lost = example.structure, 0
     for step in range(12):
         spec = ExampleSpec(**SPEC, crop="contiguous")
-        kept = crop_of(example, spec, step, 0)
+        tokens = crop_of(example, spec, step, 0)
         batch = example_batch(example, spec, step)
-        rows = crop_atoms(example, kept)
-        frames = batch["frame_atoms"][0].numpy()[: len(kept)]
-        wanted = structure["token_frame"][kept]
-        inside = np.isin(wanted, rows).all(axis=1)
+        rows = crop_atoms(example, tokens)
+        frames = batch["frame_atoms"][0].numpy()[: len(tokens)]
+        expected = structure["token_frame"][tokens]
+        inside = np.isin(expected, rows).all(axis=1)
         assert ((frames >= 0).all(axis=1) == inside).all()
-        assert (rows[frames[inside]] == wanted[inside]).all()
-        lost += int(((wanted >= 0).all(axis=1) & ~inside).sum())
+        assert (rows[frames[inside]] == expected[inside]).all()
+        lost += int(((expected >= 0).all(axis=1) & ~inside).sum())
     assert lost
 
 
-def test_a_crop_without_an_atom_is_a_batch_of_masks(tmp_path):
-    """The last position of a chain is a component of which nothing is known."""
+def test_crop_without_atoms_gives_a_fully_masked_batch(tmp_path):
+    """The last position of the chain is an undefined component without atoms."""
     path, store = tmp_path / "x.cif", Store(tmp_path / "store")
     path.write_text(mmcif(sequence=part.SEQUENCE.replace("1 4 ALA", "1 4 XX9Z")), encoding="utf-8")
     prepare(store, Sources(structure=path))
@@ -151,7 +151,7 @@ def test_a_crop_without_an_atom_is_a_batch_of_masks(tmp_path):
     assert empty
 
 
-def test_bonds_to_ligands_are_those_of_the_record(everything):
+def test_ligand_bonds_equal_those_of_the_record(everything):
     example = everything.open("19hc")
     structure = example.structure
     bonds = structure["bond_atoms"]
@@ -160,19 +160,19 @@ def test_bonds_to_ligands_are_those_of_the_record(everything):
     for step in range(6):
         spec = ExampleSpec(**SPEC, crop="spatial")
         rows = crop_atoms(example, crop_of(example, spec, step, 0))
-        found = example_batch(example, spec, step)["ligand_bonds"][0].numpy()
-        found = rows[found[(found >= 0).all(axis=1)]].tolist()
-        assert found == bonds[np.isin(bonds, rows).all(axis=1)].tolist()
+        pairs = example_batch(example, spec, step)["ligand_bonds"][0].numpy()
+        pairs = rows[pairs[(pairs >= 0).all(axis=1)]].tolist()
+        assert pairs == bonds[np.isin(bonds, rows).all(axis=1)].tolist()
 
 
 def distances(points):
     return np.linalg.norm(points[:, None].astype(np.float64) - points, axis=-1)
 
 
-def fit(reference, moved):
-    """Rotation and shift with moved = rotation @ reference + shift (Kabsch)."""
-    centers = reference.mean(axis=0), moved.mean(axis=0)
-    left, _, right = np.linalg.svd((reference - centers[0]).T @ (moved - centers[1]))
-    flip = np.diag([1, 1, np.sign(np.linalg.det(left @ right))])
-    rotation = right.T @ flip @ left.T
+def fit(reference, transformed):
+    """Return rotation and shift with moved = rotation @ reference + shift (Kabsch)."""
+    centers = reference.mean(axis=0), transformed.mean(axis=0)
+    u, _, v = np.linalg.svd((reference - centers[0]).T @ (transformed - centers[1]))
+    flip = np.diag([1, 1, np.sign(np.linalg.det(u @ v))])
+    rotation = v.T @ flip @ u.T
     return rotation, centers[1] - rotation @ centers[0]

@@ -1,4 +1,4 @@
-"""Buckets: what is padded to them fits, wastes little, and has few sizes."""
+"""Buckets fit their content, waste little, and have few sizes."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from refsys.data.batches.examples import Examples
 
 
 @given(st.integers(1, 5000), st.integers(0, 5000))
-def test_tokens_fit_and_a_third_at_most_is_padding(tokens, more):
+def test_token_bucket_fits_with_at_most_a_third_of_padding(tokens, more):
     most = tokens + more
     size = token_bucket(tokens, most)
     assert tokens <= size <= most
@@ -22,26 +22,26 @@ def test_tokens_fit_and_a_third_at_most_is_padding(tokens, more):
 
 
 @given(st.integers(1, 20_000), st.integers(0, 20_000))
-def test_rows_fit_and_are_at_most_four_times_as_many(rows, more):
+def test_row_bucket_fits_and_is_less_than_four_times_as_large(rows, more):
     size = row_bucket(rows, rows + more)
     assert rows <= size <= max(16, 4 * rows - 1)
 
 
 @given(st.integers(1, 50_000), st.integers(1, 1000))
-def test_atoms_fit(atoms, tokens):
+def test_atom_bucket_fits_the_atoms(atoms, tokens):
     size = atom_bucket(atoms, tokens)
     assert size % tokens == 0
     assert atoms <= size <= max(8 * tokens, 2 * atoms, atoms + 8 * tokens)
 
 
-def test_there_are_few_sizes():
+def test_buckets_have_few_sizes():
     assert len({token_bucket(tokens, 768) for tokens in range(1, 769)}) == 7
     assert len({row_bucket(rows, 1024) for rows in range(1, 1025)}) == 4
     assert [token_bucket(tokens, 768) for tokens in (1, 65, 300, 700)] == [64, 128, 384, 768]
 
 
 @pytest.mark.parametrize("entry", ["1ubq", "8vkf", "2q2k"])
-def test_a_bucketed_batch_is_the_other_without_some_of_its_padding(store, entry):
+def test_bucketed_batch_equals_unbucketed_batch_with_less_padding(store, entry):
     sizes = {"tokens": 400, "alignment_rows": 300, "whole": True, "crop": "contiguous"}
     for step in range(3):
         small, large = (

@@ -1,4 +1,4 @@
-"""Crops and batches: budgets, distributions, independence of how they are made."""
+"""Batches as a function of the step: sizes, fields, substitutes, independence of workers."""
 
 import dataclasses
 import hashlib
@@ -36,7 +36,7 @@ def examples(store):
 
 
 class TestBatch:
-    def test_sizes_are_static_and_the_rest_is_masked(self, examples):
+    def test_batch_has_static_sizes_and_masked_padding(self, examples):
         for step in range(12):
             batch = examples[step]
             assert batch.sizes == {
@@ -50,7 +50,7 @@ class TestBatch:
             assert batch["token_mask"][0, :real].all()
             assert not batch["pseudo_beta_mask"][0, real:].any()
 
-    def test_a_batch_is_a_function_of_the_step(self, examples, store):
+    def test_batch_is_a_function_of_the_step(self, examples, store):
         again = Examples(store, ENTRIES, examples.spec)
         for step in (7, 0, 3):
             assert same(examples[step], again[step])
@@ -58,7 +58,7 @@ class TestBatch:
 
     @pytest.mark.parametrize("workers", [1, 2, 4])
     @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
-    def test_workers_change_nothing(self, examples, workers):
+    def test_batches_are_independent_of_worker_count(self, examples, workers):
         loader = DataLoader(
             Steps(examples), sampler=range(3, 11), batch_size=None, num_workers=workers,
             collate_fn=identity,
@@ -66,38 +66,38 @@ class TestBatch:
         for step, batch in zip(range(3, 11), loader, strict=True):
             assert same(batch, examples[step])
 
-    def test_what_does_not_fit_is_substituted_by_a_function_of_the_step(self, store):
-        """All crops of 1ubq have more atoms than there is room for, none of 8vkf has."""
+    def test_substitute_of_example_that_does_not_fit_is_a_function_of_the_step(self, store):
+        """All crops of 1ubq have more atoms than the batch holds, no crop of 8vkf has."""
         spec = ExampleSpec(
             tokens=48, alignment_rows=8, whole=True, atoms=352, crop="contiguous", sampling="epochs"
         )
-        found = Examples(store, ["1ubq", "8vkf"], spec)
+        result = Examples(store, ["1ubq", "8vkf"], spec)
         reasons = {}
         for step in range(24):
-            batch, (drawn,) = found[step], found.drawn(step)
+            batch, (sampled,) = result[step], result.sampled(step)
             assert batch.sizes["atom"] == 352
-            if drawn.substituted:
-                reasons[step] = drawn.substituted
-                assert drawn.name == "8vkf"
+            if sampled.substituted:
+                reasons[step] = sampled.substituted
+                assert sampled.name == "8vkf"
         assert 5 < len(reasons) < 20
         assert all("1ubq: " in reason for (reason,) in reasons.values())
         again = Examples(store, ["1ubq", "8vkf"], spec)
         for step in sorted(reasons, reverse=True):
-            assert again.drawn(step)[0].substituted == reasons[step]
-            assert same(again[step], found[step])
-            positions = found[step]["atom_position"]
-            assert same(again.relabelled(found[step], positions, step), found[step])
+            assert again.sampled(step)[0].substituted == reasons[step]
+            assert same(again[step], result[step])
+            positions = result[step]["atom_position"]
+            assert same(again.relabelled(result[step], positions, step), result[step])
 
-    def test_a_batch_of_another_process_is_not_made_again(self, store, monkeypatch):
+    def test_relabelled_reuses_the_batch_of_another_process(self, store, monkeypatch):
         spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, crop="contiguous")
-        theirs, ours = (Examples(store, ["1ubq", "8vkf"], spec) for _ in range(2))
-        batch = theirs[3]
-        ours.remember(3, theirs.drawn(3), batch)
-        monkeypatch.setattr(ours, "_example", None)
-        found = ours.relabelled(batch, batch["atom_position"], 3)
-        assert same(found, theirs.relabelled(batch, batch["atom_position"], 3))
+        builder, reader = (Examples(store, ["1ubq", "8vkf"], spec) for _ in range(2))
+        batch = builder[3]
+        reader.remember(3, builder.sampled(3), batch)
+        monkeypatch.setattr(reader, "_example", None)
+        result = reader.relabelled(batch, batch["atom_position"], 3)
+        assert same(result, builder.relabelled(batch, batch["atom_position"], 3))
 
-    def test_without_a_substitute_the_reason_is_said(self, store):
+    def test_batch_without_a_fitting_example_is_refused_with_the_reason(self, store):
         spec = ExampleSpec(tokens=48, alignment_rows=8, whole=True, atoms=32)
         with pytest.raises(CapacityError, match=r"1ubq: \d+ atoms in a crop of 48 tokens"):
             Examples(store, ["1ubq"], spec)[0]
@@ -106,7 +106,7 @@ class TestBatch:
         ("whole", "names", "golden"),
         [(False, TRUNK_INTEGERS, "b65dd36938c259eb"), (True, ATOM_INTEGERS, "5d2855e02b852dfd")],
     )
-    def test_integer_fields_are_golden(self, store, whole, names, golden):
+    def test_integer_fields_have_golden_digest(self, store, whole, names, golden):
         spec = ExampleSpec(tokens=96, alignment_rows=32, whole=whole)
         examples, digest = Examples(store, ENTRIES, spec), hashlib.sha256()
         for step in range(20):
@@ -115,7 +115,7 @@ class TestBatch:
                 digest.update(batch[name].numpy().tobytes())
         assert digest.hexdigest()[:16] == golden
 
-    def test_the_whole_model_s_fields_are_added_to_the_trunk_s(self, store):
+    def test_full_model_batch_extends_the_trunk_batch(self, store):
         sizes = {"tokens": 96, "alignment_rows": 32}
         trunk = Examples(store, ENTRIES, ExampleSpec(**sizes))
         whole = Examples(store, ENTRIES, ExampleSpec(**sizes, whole=True, templates=3))
@@ -125,7 +125,7 @@ class TestBatch:
             assert large.sizes["template"] == 3
             assert large.sizes["atom"] % ATOM_STEP == 0
 
-    def test_the_atom_axis_can_be_fixed(self, store):
+    def test_atom_axis_has_configured_size(self, store):
         spec = ExampleSpec(tokens=64, alignment_rows=1, whole=True, atoms=1024)
         assert Examples(store, ["1ubq"], spec)[0].sizes["atom"] == 1024
         small = dataclasses.replace(spec, atoms=32)
@@ -134,8 +134,8 @@ class TestBatch:
         ):
             _ = Examples(store, ["1ubq"], small)[0]
 
-    def test_columns_come_from_the_right_places(self, store):
-        """Of 8vkf: each kept token's class, alignment column and atom, read off the records."""
+    def test_batch_fields_equal_the_records_of_8vkf(self, store):
+        """Compare residue class, MSA column and atom of each token of a crop with the records."""
         spec = ExampleSpec(tokens=128, alignment_rows=64, crop="contiguous")
         example = store.open("8vkf")
         batch = Examples(store, ["8vkf"], spec)[5]
@@ -145,23 +145,23 @@ class TestBatch:
         protein = (batch["asym_id"][0] == 0).numpy()
         places = batch["residue_index"][0].numpy()[protein] - 1
         assert (batch["alignment"][0, 0, 0].numpy()[protein] == alignment["codes"][0, places]).all()
-        drawn = batch["alignment"][0, 0, 1:].numpy()[:, protein]
-        known = {bytes(row) for row in np.ascontiguousarray(alignment["codes"][1:, places])}
-        assert all(bytes(np.ascontiguousarray(row)) in known for row in drawn)
+        sampled = batch["alignment"][0, 0, 1:].numpy()[:, protein]
+        available = {bytes(row) for row in np.ascontiguousarray(alignment["codes"][1:, places])}
+        assert all(bytes(np.ascontiguousarray(row)) in available for row in sampled)
         assert np.allclose(batch["profile"][0].numpy()[protein], alignment["profile"][places])
         atoms = ~protein & batch["token_mask"][0].numpy()
         assert (batch["alignment"][0, 0, 1:].numpy()[:, atoms] == GAP).all()
         for token in range(0, 128, 17):
             whole = int(batch["token_index"][0, token])
             atom = structure["token_representative"][whole]
-            seen = bool(batch["pseudo_beta_mask"][0, token])
-            assert seen == (atom >= 0 and structure["atom_resolved"][atom])
-            if seen:
+            is_resolved = bool(batch["pseudo_beta_mask"][0, token])
+            assert is_resolved == (atom >= 0 and structure["atom_resolved"][atom])
+            if is_resolved:
                 expected = structure["atom_position"][atom]
                 assert (batch["pseudo_beta"][0, token].numpy() == expected).all()
 
-    def test_bonds_are_those_of_the_ligand(self, store):
-        """Heme: 43 heavy atoms; every bond joins tokens whose atoms are within bonding distance."""
+    def test_token_bonds_of_heme_have_bond_lengths(self, store):
+        """Heme has 43 heavy atoms; every bond joins tokens within bonding distance."""
         spec = ExampleSpec(tokens=468, alignment_rows=1, crop="spatial")
         batch = Examples(store, ["8vkf"], spec)[0]
         bonds = batch["bonds"][0][(batch["bonds"][0] >= 0).all(1)].long()
@@ -170,18 +170,18 @@ class TestBatch:
         ends = batch["pseudo_beta"][0][bonds]
         assert ((ends[:, 0] - ends[:, 1]).norm(dim=-1) < 2.6).all()
 
-    def test_places_of_a_batch_are_drawn_apart(self, store):
+    def test_indices_of_a_batch_have_different_crops(self, store):
         spec = ExampleSpec(tokens=64, alignment_rows=8, batch=3)
         batch = Examples(store, ["8vkf"], spec)[1]
         assert batch["example"].tolist() == [0, 1, 2]
         assert not torch.equal(batch["token_index"][0], batch["token_index"][1])
 
-    def test_too_many_bonds_are_an_error(self, store, monkeypatch):
+    def test_crop_with_too_many_bonds_is_refused(self, store, monkeypatch):
         monkeypatch.setattr("refsys.data.batches.construction.BONDS_PER_TOKEN", 0)
         with pytest.raises(DataError, match="bonds in a crop of 468 tokens; a batch holds 0"):
             _ = Examples(store, ["8vkf"], ExampleSpec(tokens=468, alignment_rows=1))[0]
 
-    def test_too_many_bonds_to_ligands_are_an_error(self, sources, tmp_path, monkeypatch):
+    def test_crop_with_too_many_ligand_bonds_is_refused(self, sources, tmp_path, monkeypatch):
         store = Store(tmp_path)
         prepare(store, Sources(structure=sources["19hc"].structure.cached))
         monkeypatch.setattr("refsys.data.batches.atom_features.LIGAND_BONDS", 35)
@@ -191,19 +191,19 @@ class TestBatch:
         ):
             _ = Examples(store, ["19hc"], spec)[0]
 
-    def test_no_examples_is_an_error(self, store):
+    def test_examples_without_entries_are_refused(self, store):
         with pytest.raises(DataError, match="no examples to train on"):
             Examples(store, [], ExampleSpec(tokens=8, alignment_rows=1))
 
     @pytest.mark.parametrize(
         "wrong", [{"tokens": 0}, {"batch": 0}, {"crop": "square"}, {"atoms": 33}]
     )
-    def test_a_wrong_spec_is_named(self, wrong):
+    def test_invalid_spec_is_refused_by_field_name(self, wrong):
         with pytest.raises(ArgumentError, match=next(iter(wrong))):
             ExampleSpec(**{"tokens": 8, "alignment_rows": 1, **wrong})
 
 
-def test_synthetic_batches_fill_their_sizes_and_walk():
+def test_synthetic_batch_fills_its_sizes_and_is_a_random_walk():
     batch = synthetic_batch(ExampleSpec(tokens=50, alignment_rows=7, batch=2), step=3)
     assert batch["token_mask"].all()
     steps = batch["pseudo_beta"].diff(dim=1).norm(dim=-1)

@@ -1,4 +1,4 @@
-"""Exchanging labels: what is exchanged is found, against every assignment, and its laws."""
+"""Permutation of labels: recovery of exchanges, comparison with brute force, and invariances."""
 
 from dataclasses import replace
 from itertools import permutations, product
@@ -20,13 +20,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def symmetries(*groups, seed=0, lost=0.0, residues=6):
-    """A structure of so many copies of so many chains, in a random order and at random places.
+    """Return a structure of copies of chains, in random order and at random positions.
 
     Args:
-        groups: Copies of each chain; one that is negative has that many copies of a lone atom.
-        seed: Of everything random.
-        lost: Which part of the atoms is not resolved.
-        residues: In a chain.
+        groups: Number of copies of each chain; a negative number counts copies of a lone atom.
+        seed: Seed of everything random.
+        lost: Fraction of the atoms that is not resolved.
+        residues: Number of residues of a chain.
     """
     rng = np.random.default_rng(seed)
     kinds = {
@@ -76,14 +76,14 @@ def all_rows(structure):
 
 
 def exchanged(structure, rows, images):
-    """The rows once each chain is replaced by its image."""
+    """Return the rows after replacing each chain by its image."""
     begins = starts(structure)
     chains = structure.chain_of_atom[rows]
     return rows - begins[chains] + begins[np.array(images)[chains]]
 
 
 def random_images(structure, rng):
-    """A random exchange of copies."""
+    """Return a random permutation of the copies."""
     images = np.arange(len(structure.chain_group))
     for group in np.unique(structure.chain_group):
         members = np.flatnonzero(structure.chain_group == group)
@@ -92,14 +92,14 @@ def random_images(structure, rng):
 
 
 def swapped(structure, rows, rng):
-    """The rows once half of the whole residues with a symmetry have their second labels."""
+    """Return the rows after exchanging atoms in half of the complete symmetric residues."""
     rows = rows.copy()
     for residue in np.unique(structure.residue_of_atom[rows]):
-        here = np.flatnonzero(structure.residue_of_atom[rows] == residue)
+        atoms = np.flatnonzero(structure.residue_of_atom[rows] == residue)
         number = structure.residue_symmetry[residue]
-        whole = len(here) == (structure.residue_of_atom == residue).sum()
+        whole = len(atoms) == (structure.residue_of_atom == residue).sum()
         if number >= 0 and whole and rng.random() < 0.5:
-            rows[here] = rows[here][TABLES[number][1]]
+            rows[atoms] = rows[atoms][TABLES[number][1]]
     return rows
 
 
@@ -109,14 +109,14 @@ def moved(positions, seed=0):
 
 
 def crop(structure, rng, share=0.6):
-    """Whole and cut residues of all chains."""
+    """Return rows of complete and cut residues of all chains."""
     edges = np.flatnonzero(rng.random(len(structure.chain_of_atom)) < 0.1)
     runs = np.searchsorted(edges, all_rows(structure))
     return np.flatnonzero(rng.random(len(edges) + 1)[runs] < share)
 
 
 def noisy_crop(copies, noise, lost, seed):
-    """A structure, a crop of it, and a prediction of the crop in which copies are exchanged."""
+    """Return a structure, a crop of it, and a prediction of it with exchanged copies."""
     rng = np.random.default_rng(seed)
     structure = symmetries(*copies, seed=seed, lost=lost, residues=12)
     rows = crop(structure, rng)
@@ -125,21 +125,24 @@ def noisy_crop(copies, noise, lost, seed):
 
 
 def score(predicted, labels, structure):
-    """Mean squared distance of resolved centre atoms, chain by chain all atoms if there is none."""
-    chosen = []
+    """Return the mean squared distance of the points that the permutation compares.
+
+    These are the resolved centre atoms of each chain, or all its resolved atoms without any.
+    """
+    points = []
     for chain in np.unique(structure.chain_of_atom[labels]):
-        here = np.flatnonzero(structure.chain_of_atom[labels] == chain)
-        here = here[structure.resolved[labels[here]]]
-        centers = here[structure.center[labels[here]]]
-        chosen.extend(centers if len(centers) else here)
-    if not chosen:
+        atoms = np.flatnonzero(structure.chain_of_atom[labels] == chain)
+        atoms = atoms[structure.resolved[labels[atoms]]]
+        centers = atoms[structure.center[labels[atoms]]]
+        points.extend(centers if len(centers) else atoms)
+    if not points:
         return np.inf
-    x, y = predicted[chosen], structure.position[labels[chosen]].astype(float)
+    x, y = predicted[points], structure.position[labels[points]].astype(float)
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    if len(chosen) == 1:
+    if len(points) == 1:
         return 0.0
     _, distance = Rotation.align_vectors(x, y)
-    return distance**2 / len(chosen)
+    return distance**2 / len(points)
 
 
 def without_residue_swaps(structure):
@@ -151,17 +154,17 @@ COPIES = [(2,), (3,), (4,), (1, 2), (2, 2), (3, 2), (4, 4), (2, -4), (1, -3, 3)]
 
 @pytest.mark.parametrize("copies", COPIES, ids=str)
 @pytest.mark.parametrize("lost", [0.0, 0.3])
-def test_a_prediction_like_its_label_exchanges_nothing(copies, lost):
+def test_labels_stay_for_a_prediction_equal_to_them(copies, lost):
     structure = symmetries(*copies, lost=lost)
     rows = all_rows(structure)
-    found = permuted_rows(moved(structure.position), rows, structure)
-    np.testing.assert_array_equal(found, rows)
+    result = permuted_rows(moved(structure.position), rows, structure)
+    np.testing.assert_array_equal(result, rows)
 
 
 @pytest.mark.parametrize("copies", COPIES, ids=str)
 @pytest.mark.parametrize("part", ["whole", "crop"])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_was_exchanged_is_found(copies, part, seed):
+def test_permutation_recovers_exchanged_chains_and_atoms(copies, part, seed):
     rng = np.random.default_rng(seed)
     structure = symmetries(*copies, seed=seed, residues=12)
     rows = all_rows(structure) if part == "whole" else crop(structure, rng)
@@ -171,26 +174,26 @@ def test_what_was_exchanged_is_found(copies, part, seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_unresolved_atoms_hide_no_exchange_and_their_values_do_not_matter(seed):
+def test_permutation_ignores_positions_of_unresolved_atoms(seed):
     rng = np.random.default_rng(seed)
     structure = symmetries(3, 2, -2, seed=seed, residues=12)
     images = random_images(structure, rng)
     labels = swapped(structure, exchanged(structure, all_rows(structure), images), rng)
     predicted = moved(structure.position[labels], seed) + 0.1 * rng.normal(size=(len(labels), 3))
-    # Not the lone atoms: without them nobody could say which is which.
+    # Lone atoms stay resolved: an exchange of unresolved ones cannot be recovered.
     resolved = (rng.random(len(labels)) > 0.3) | ~structure.polymer[structure.chain_of_atom]
-    found = []
+    results = []
     for value in (np.nan, 0.0, 1e30):
         position = np.where(resolved[:, None], structure.position, value)
-        known = replace(structure, resolved=resolved, position=position)
-        found.append(permuted_rows(predicted, all_rows(structure), known))
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
-    # Where a residue's labels differ, they are of the right chain and stand for unresolved atoms.
+        altered = replace(structure, resolved=resolved, position=position)
+        results.append(permuted_rows(predicted, all_rows(structure), altered))
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    # Labels that differ are of the right chain and of unresolved atoms.
     chain = structure.chain_of_atom
-    np.testing.assert_array_equal(chain[found[0]], chain[labels])
-    error = np.linalg.norm(structure.position[found[0]] - structure.position[labels], axis=1)
-    assert not error[resolved[found[0]] & resolved[labels]].any()
+    np.testing.assert_array_equal(chain[results[0]], chain[labels])
+    error = np.linalg.norm(structure.position[results[0]] - structure.position[labels], axis=1)
+    assert not error[resolved[results[0]] & resolved[labels]].any()
 
 
 @pytest.mark.filterwarnings("ignore:Optimal rotation is not uniquely")
@@ -201,13 +204,13 @@ def test_unresolved_atoms_hide_no_exchange_and_their_values_do_not_matter(seed):
     st.sampled_from([0.0, 0.4]),
     SEEDS,
 )
-def test_against_every_assignment(copies, noise, lost, seed):
+def test_permutation_score_is_bounded_by_brute_force(copies, noise, lost, seed):
     rng = np.random.default_rng(seed)
     structure = without_residue_swaps(symmetries(*copies, seed=seed, lost=lost))
     rows = all_rows(structure)
     labels = exchanged(structure, rows, random_images(structure, rng))
     predicted = moved(structure.position[labels], seed) + noise * rng.normal(size=(len(rows), 3))
-    found = score(predicted, permuted_rows(predicted, rows, structure), structure)
+    result = score(predicted, permuted_rows(predicted, rows, structure), structure)
     groups = structure.chain_group
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     every = []
@@ -216,89 +219,89 @@ def test_against_every_assignment(copies, noise, lost, seed):
         for chains, order in zip(members, orders, strict=True):
             images[chains] = order
         every.append(score(predicted, exchanged(structure, rows, images), structure))
-    assert found >= min(every) - 1e-6
-    assert found <= score(predicted, rows, structure) + 1e-6
+    assert result >= min(every) - 1e-6
+    assert result <= score(predicted, rows, structure) + 1e-6
     if noise < 1 and not lost:
-        assert found == pytest.approx(min(every), abs=1e-6)
+        assert result == pytest.approx(min(every), abs=1e-6)
 
 
 @settings(max_examples=60)
 @given(st.sampled_from(COPIES), st.sampled_from([0.1, 30.0]), st.sampled_from([0.0, 0.5]), SEEDS)
-def test_motion_of_the_prediction_changes_nothing(copies, noise, lost, seed):
+def test_permutation_is_invariant_to_rigid_motion(copies, noise, lost, seed):
     structure, rows, predicted = noisy_crop(copies, noise, lost, seed)
-    found = permuted_rows(predicted, rows, structure)
-    np.testing.assert_array_equal(permuted_rows(moved(predicted, seed), rows, structure), found)
+    result = permuted_rows(predicted, rows, structure)
+    np.testing.assert_array_equal(permuted_rows(moved(predicted, seed), rows, structure), result)
 
 
 @settings(max_examples=60)
 @given(st.sampled_from(COPIES), st.sampled_from([0.1, 30.0]), st.sampled_from([0.0, 0.9]), SEEDS)
-def test_the_result_is_a_valid_relabeling(copies, noise, lost, seed):
+def test_permutation_is_a_valid_relabeling(copies, noise, lost, seed):
     structure, rows, predicted = noisy_crop(copies, noise, lost, seed)
-    found = permuted_rows(predicted, rows, structure)
-    assert len(np.unique(found)) == len(rows)
-    old, new = structure.chain_of_atom[rows], structure.chain_of_atom[found]
+    result = permuted_rows(predicted, rows, structure)
+    assert len(np.unique(result)) == len(rows)
+    old, new = structure.chain_of_atom[rows], structure.chain_of_atom[result]
     np.testing.assert_array_equal(structure.chain_group[old], structure.chain_group[new])
     assert len({*zip(old.tolist(), new.tolist(), strict=True)}) == len(np.unique(old))
-    # One atom of a chain is another only in a whole residue, and then as its table says.
+    # Atoms are exchanged only in complete residues, by a row of their table.
     begins = starts(structure)
-    old, new = rows - begins[old], found - begins[new]
+    old, new = rows - begins[old], result - begins[new]
     residues = structure.residue_of_atom[rows]
     for residue in np.unique(residues):
-        here = residues == residue
+        in_residue = residues == residue
         number = structure.residue_symmetry[residue]
-        whole = here.sum() == (structure.residue_of_atom == residue).sum()
-        table = TABLES[number] if whole and number >= 0 else np.arange(here.sum())[None]
-        assert (old[here][table] == new[here]).all(axis=1).any()
+        whole = in_residue.sum() == (structure.residue_of_atom == residue).sum()
+        table = TABLES[number] if whole and number >= 0 else np.arange(in_residue.sum())[None]
+        assert (old[in_residue][table] == new[in_residue]).all(axis=1).any()
 
 
 @settings(max_examples=60)
 @given(st.sampled_from([0.3, 3.0]), st.sampled_from([0.0, 0.5]), SEEDS)
-def test_each_residue_has_the_best_of_its_relabelings(noise, lost, seed):
+def test_atom_permutation_minimizes_the_error_of_each_residue(noise, lost, seed):
     rng = np.random.default_rng(seed)
     structure = symmetries(1, seed=seed, lost=lost)
     rows = all_rows(structure)
     labels = swapped(structure, rows, rng)
     predicted = moved(structure.position[labels], seed) + noise * rng.normal(size=(len(rows), 3))
-    found = permuted_rows(predicted, rows, structure)
-    known = structure.resolved
+    result = permuted_rows(predicted, rows, structure)
+    resolved = structure.resolved
     position = structure.position.astype(float)
-    middle, onto = position[known].mean(axis=0), predicted[known].mean(axis=0)
-    turn, _ = Rotation.align_vectors(predicted[known] - onto, position[known] - middle)
+    middle, onto = position[resolved].mean(axis=0), predicted[resolved].mean(axis=0)
+    turn, _ = Rotation.align_vectors(predicted[resolved] - onto, position[resolved] - middle)
     aligned = turn.apply(position - middle) + onto
 
     def errors(residue_rows, residue_labels):
         return (
             np.square(predicted[residue_rows] - aligned[residue_labels]).sum(axis=1)
-            @ known[residue_labels]
+            @ resolved[residue_labels]
         )
 
     for residue, number in enumerate(structure.residue_symmetry):
-        here = rows[structure.residue_of_atom == residue]
-        every = [errors(here, here[row]) for row in TABLES[number]] if number >= 0 else [0.0]
-        expected = here[TABLES[number][np.argmin(np.round(every, 6))]] if number >= 0 else here
-        assert found[here].tolist() == expected.tolist()
+        atoms = rows[structure.residue_of_atom == residue]
+        every = [errors(atoms, atoms[row]) for row in TABLES[number]] if number >= 0 else [0.0]
+        expected = atoms[TABLES[number][np.argmin(np.round(every, 6))]] if number >= 0 else atoms
+        assert result[atoms].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("copies", [(-6,), (-4, -3), (-2, -2, -2)], ids=str)
 @pytest.mark.parametrize("seed", range(5))
-def test_turns_that_an_anchor_leaves_open_are_not_left_to_rounding(copies, seed):
-    """Of lone atoms alone, no pair says how the others lie."""
+def test_permutation_of_lone_atoms_is_independent_of_rounding(copies, seed):
+    """A single pair of lone atoms does not determine a rotation."""
     rng = np.random.default_rng(seed)
     structure = symmetries(*copies, seed=seed)
     rows = all_rows(structure)
     labels = exchanged(structure, rows, random_images(structure, rng))
     predicted = structure.position[labels] + 5 * rng.normal(size=(len(rows), 3))
-    found = permuted_rows(predicted, rows, structure)
-    assert score(predicted, found, structure) <= score(predicted, rows, structure) + 1e-6
+    result = permuted_rows(predicted, rows, structure)
+    assert score(predicted, result, structure) <= score(predicted, rows, structure) + 1e-6
     for motion in range(5):
         again = permuted_rows(moved(predicted, motion), rows, structure)
-        np.testing.assert_array_equal(again, found)
+        np.testing.assert_array_equal(again, result)
 
 
 @pytest.mark.parametrize("order", [2, 3, 5])
 @pytest.mark.parametrize("seed", range(5))
-def test_an_exchange_that_improves_nothing_is_not_made(order, seed):
-    """In a ring of copies those that follow one another are no better than those before."""
+def test_labels_stay_when_an_exchange_improves_nothing(order, seed):
+    """Rotating the labels around a ring of copies does not improve the fit."""
     rng = np.random.default_rng(seed)
     structure = without_residue_swaps(symmetries(order, seed=seed))
     size = len(structure.chain_of_atom) // order
@@ -306,14 +309,14 @@ def test_an_exchange_that_improves_nothing_is_not_made(order, seed):
     position = np.concatenate([turn.apply(structure.position[:size]) for turn in turns])
     ring = replace(structure, position=position)
     predicted = moved(position, seed) + rng.normal(size=position.shape)
-    found = permuted_rows(predicted, all_rows(ring), ring)
-    np.testing.assert_array_equal(found, all_rows(ring))
+    result = permuted_rows(predicted, all_rows(ring), ring)
+    np.testing.assert_array_equal(result, all_rows(ring))
 
 
 @pytest.mark.parametrize("copies", [(2,), (3, 2), (1, 4), (4, -3)], ids=str)
 @pytest.mark.parametrize("seed", range(5))
-def test_names_of_copies_decide_nothing(copies, seed):
-    """The structure's copies change names: labels are at the same places as before."""
+def test_permutation_is_independent_of_the_order_of_copies(copies, seed):
+    """Renaming the copies of the structure does not change the positions of the labels."""
     structure, rows, predicted = noisy_crop(copies, 0.5, 0.2, seed)
     rng = np.random.default_rng(seed + 1)
     names = exchanged(structure, all_rows(structure), random_images(structure, rng))
@@ -334,45 +337,45 @@ def test_chains_without_centres_are_compared_by_their_other_atoms():
     )
     labels = exchanged(structure, all_rows(structure), random_images(structure, rng))
     assert (labels != all_rows(structure)).any()
-    found = permuted_rows(structure.position[labels], all_rows(structure), structure)
-    np.testing.assert_array_equal(found, labels)
+    result = permuted_rows(structure.position[labels], all_rows(structure), structure)
+    np.testing.assert_array_equal(result, labels)
 
 
 def test_chains_without_common_atoms_are_compared_by_their_centroids():
-    """Of two copies the crop has a part that is resolved in neither, of a third one that is."""
+    """The crop's part of the chain is resolved in one of the three copies alone."""
     structure = symmetries(1, 3, residues=12, seed=3)
     copies = np.flatnonzero(structure.chain_group == 1)
     chain = structure.chain_of_atom
-    place = all_rows(structure) - starts(structure)[chain]
-    start = place < 20
+    atom_of_chain = all_rows(structure) - starts(structure)[chain]
+    start = atom_of_chain < 20
     resolved = ~(start & np.isin(chain, copies[1:]))
     rows = np.flatnonzero(start | (structure.chain_group[chain] == 0))
     images = np.arange(4)
     images[copies] = np.roll(copies, 1)
     labels = exchanged(structure, rows, images)
-    found = permuted_rows(
+    result = permuted_rows(
         moved(structure.position[labels]), rows, replace(structure, resolved=resolved)
     )
-    np.testing.assert_array_equal(chain[found], chain[labels])
+    np.testing.assert_array_equal(chain[result], chain[labels])
 
 
-def test_copies_of_which_nothing_is_known_keep_their_labels():
+def test_unresolved_copies_keep_their_labels():
     structure = symmetries(5, residues=12)
     chain = structure.chain_of_atom
     resolved = np.isin(chain, [0, 1])
     labels = exchanged(structure, all_rows(structure), [1, 0, 2, 3, 4])
     predicted = moved(structure.position[labels])
-    found = permuted_rows(predicted, all_rows(structure), replace(structure, resolved=resolved))
-    np.testing.assert_array_equal(chain[found], chain[labels])
+    result = permuted_rows(predicted, all_rows(structure), replace(structure, resolved=resolved))
+    np.testing.assert_array_equal(chain[result], chain[labels])
 
 
 @pytest.mark.parametrize("why", ["ligand", "few tokens", "more copies"])
 @pytest.mark.parametrize("seed", range(8))
-def test_the_anchor_is_the_polymer_that_can_be_relied_on(why, seed):
-    """The other chains are where they should be, but turned the wrong way."""
+def test_anchor_is_the_most_reliable_polymer(why, seed):
+    """The chains that are no anchors are rotated about their own centres."""
     rng = np.random.default_rng(seed)
-    others, copies = (3, 2) if why == "more copies" else (1, 2)
-    structure = symmetries(others, copies, residues=12, seed=seed)
+    other_copies, copies = (3, 2) if why == "more copies" else (1, 2)
+    structure = symmetries(other_copies, copies, residues=12, seed=seed)
     chain, group = structure.chain_of_atom, structure.chain_group
     images = np.arange(len(group))
     anchors = np.flatnonzero(group == 1)
@@ -387,16 +390,16 @@ def test_the_anchor_is_the_polymer_that_can_be_relied_on(why, seed):
     labels = exchanged(structure, rows, images)
     predicted = structure.position[labels].astype(float)
     for other in np.flatnonzero(group == 0):
-        here = chain[labels] == other
-        middle = predicted[here].mean(axis=0)
+        in_chain = chain[labels] == other
+        middle = predicted[in_chain].mean(axis=0)
         turn = Rotation.from_rotvec(3 * unit(rng, 1)[0])
-        predicted[here] = turn.apply(predicted[here] - middle) + middle
-    found = permuted_rows(predicted, rows, structure)
-    np.testing.assert_array_equal(chain[found], chain[labels])
+        predicted[in_chain] = turn.apply(predicted[in_chain] - middle) + middle
+    result = permuted_rows(predicted, rows, structure)
+    np.testing.assert_array_equal(chain[result], chain[labels])
 
 
-def test_a_mirror_image_is_told_from_an_exchange():
-    """Two ions on either side of a flat chain: turning it over would bring a lone one across."""
+def test_permutation_distinguishes_mirror_images():
+    """Two ions lie on either side of a flat chain, which a reflection would exchange."""
     flat = np.array([[0, 0, 0], [4, 0, 0], [4, 7, 0], [9, 9, 0], [1, 2, 3], [1, 2, -3.0]])
     structure = Symmetries(
         chain_of_atom=np.array([0, 0, 0, 0, 1, 2], np.int32),
@@ -409,16 +412,16 @@ def test_a_mirror_image_is_told_from_an_exchange():
         residue_symmetry=np.full(6, -1, np.int32),
         symmetries=(),
     )
-    found = permuted_rows(moved(flat * [1, 1, -1]), np.arange(6), structure)
-    assert found.tolist() == [0, 1, 2, 3, 5, 4]
+    result = permuted_rows(moved(flat * [1, 1, -1]), np.arange(6), structure)
+    assert result.tolist() == [0, 1, 2, 3, 5, 4]
 
 
-@pytest.mark.parametrize("kept", [[], [0], [3, 9], list(range(10, 30))], ids=len)
+@pytest.mark.parametrize("crop_rows", [[], [0], [3, 9], list(range(10, 30))], ids=len)
 @pytest.mark.parametrize("resolved", ["none", "one", "two", "first chain", "not the first", "all"])
 @pytest.mark.parametrize("prediction", ["zero", "line", "random", "huge", "nan"])
-def test_degenerate_inputs_have_a_valid_answer(kept, resolved, prediction):
+def test_permutation_of_degenerate_inputs_is_valid(crop_rows, resolved, prediction):
     structure = symmetries(3, -2)
-    rows = np.array(kept or all_rows(structure), np.int64)
+    rows = np.array(crop_rows or all_rows(structure), np.int64)
     count = len(structure.chain_of_atom)
     mask = {
         "none": np.zeros(count, bool),
@@ -437,15 +440,15 @@ def test_degenerate_inputs_have_a_valid_answer(kept, resolved, prediction):
     }[prediction]
     structure = replace(structure, resolved=mask)
     with np.errstate(divide="raise", over="raise", invalid="raise"):
-        found = permuted_rows(predicted.astype(np.float32), rows, structure)
-    assert len(np.unique(found)) == len(rows)
+        result = permuted_rows(predicted.astype(np.float32), rows, structure)
+    assert len(np.unique(result)) == len(rows)
     groups = structure.chain_group[structure.chain_of_atom]
-    np.testing.assert_array_equal(groups[found], groups[rows])
+    np.testing.assert_array_equal(groups[result], groups[rows])
     if prediction == "nan" or resolved == "none":
-        np.testing.assert_array_equal(found, rows)
+        np.testing.assert_array_equal(result, rows)
 
 
-def test_an_empty_crop_stays_empty():
+def test_permutation_of_empty_crop_is_empty():
     assert permuted_rows(np.empty((0, 3)), np.empty(0, np.int64), symmetries(2)).shape == (0,)
 
 
@@ -459,7 +462,7 @@ def test_an_empty_crop_stays_empty():
         ({"symmetries": (np.array([[0, 1]]),)}, "residue 0 has 1 atoms, its symmetries are of 2"),
     ],
 )
-def test_what_contradicts_itself_is_refused(change, message):
+def test_inconsistent_symmetries_are_refused(change, message):
     two = Symmetries(
         chain_of_atom=np.array([0, 1], np.int32),
         residue_of_atom=np.array([0, 1], np.int32),

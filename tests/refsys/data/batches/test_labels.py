@@ -1,4 +1,4 @@
-"""Labels of a batch follow the prediction among what cannot be told apart, and else stay."""
+"""Labels of a batch follow the prediction among equivalent chains and atoms, and only those."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from refsys.data.prepare.entries import Sources, prepare
 from refsys.data.store.store import Store
 
 LABELS = ("atom_position", "atom_resolved", "pseudo_beta", "pseudo_beta_mask")
-# Complexes whose chains stand several times in the asymmetric unit: of two, and of two kinds.
+# Complexes with several copies of one or two chains in the asymmetric unit.
 COPIES = ("2q2k", "5vht", "1kd8", "1ngx", "3kpr", "8ufz", "7gj7")
 
 
@@ -25,7 +25,7 @@ def whole_of(store, entry, **changes):
 
 
 @pytest.mark.parametrize("entry", ["1ubq", "8vkf", "2q2k", "19hc", "5lwx", "3kpr", "8ufz", "6yfy"])
-def test_a_prediction_like_its_label_changes_nothing(everything, entry):
+def test_relabelled_batch_is_unchanged_for_a_prediction_equal_to_its_labels(everything, entry):
     examples = whole_of(everything, entry, tokens=384, batch=2)
     for step in range(3):
         batch = examples[step]
@@ -33,7 +33,7 @@ def test_a_prediction_like_its_label_changes_nothing(everything, entry):
         assert all(torch.equal(batch[name], again[name]) for name in batch)
 
 
-def test_nor_does_one_of_another_place_and_pose(everything):
+def test_relabelled_batch_is_unchanged_for_a_moved_prediction(everything):
     turn = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     examples = whole_of(everything, "2q2k")
     batch = examples[0]
@@ -42,7 +42,7 @@ def test_nor_does_one_of_another_place_and_pose(everything):
 
 
 def pairs_of_copies(structure):
-    """Chains that are copies of one another, the first of them and another one."""
+    """Yield pairs of polymer chains that are copies: the first copy and another one."""
     groups = symmetries_of(structure).chain_group
     for number, group in enumerate(groups.tolist()):
         first = groups.tolist().index(group)
@@ -51,8 +51,8 @@ def pairs_of_copies(structure):
 
 
 @pytest.mark.parametrize("entry", COPIES)
-def test_labels_follow_copies_that_are_exchanged(everything, entry):
-    """Each kind's first two copies trade places in the prediction; their labels trade too."""
+def test_labels_follow_exchanged_chain_copies(everything, entry):
+    """Exchanging the first two copies of each chain in the prediction exchanges their labels."""
     examples = whole_of(everything, entry)
     structure, batch = everything.open(entry).structure, examples[0]
     chain = structure["token_chain"][structure["atom_token"]]
@@ -61,8 +61,10 @@ def test_labels_follow_copies_that_are_exchanged(everything, entry):
     for one, other in pairs_of_copies(structure):
         if one not in exchanged:
             exchanged[one] = other
-            here, there = (np.flatnonzero(chain == number) for number in (one, other))
-            order[here], order[there] = there, here
+            rows_of_one, rows_of_other = (
+                np.flatnonzero(chain == number) for number in (one, other)
+            )
+            order[rows_of_one], order[rows_of_other] = rows_of_other, rows_of_one
     assert exchanged
     atoms, order = len(chain), torch.from_numpy(order)
     predicted = batch["atom_position"].clone()
@@ -73,21 +75,24 @@ def test_labels_follow_copies_that_are_exchanged(everything, entry):
         expected[0, :atoms] = expected[0, order]
         assert torch.equal(again[name], expected), name
     assert not torch.equal(again["atom_position"], batch["atom_position"])
-    place = batch["representative_atom"][0].long()
-    seen = (place >= 0) & again["atom_resolved"][0][place]
-    assert torch.equal(again["pseudo_beta_mask"][0], seen)
-    assert torch.equal(again["pseudo_beta"][0][seen], again["atom_position"][0][place[seen]])
-    rest = set(batch) - set(LABELS)
-    assert all(torch.equal(batch[name], again[name]) for name in rest)
+    atom = batch["representative_atom"][0].long()
+    has_representative = (atom >= 0) & again["atom_resolved"][0][atom]
+    assert torch.equal(again["pseudo_beta_mask"][0], has_representative)
+    assert torch.equal(
+        again["pseudo_beta"][0][has_representative],
+        again["atom_position"][0][atom[has_representative]],
+    )
+    unchanged = set(batch) - set(LABELS)
+    assert all(torch.equal(batch[name], again[name]) for name in unchanged)
 
 
-def test_a_crop_takes_the_label_of_a_chain_outside_it(everything):
-    """A crop inside one of two copies, predicted where the other is."""
+def test_crop_takes_the_label_of_a_copy_outside_it(everything):
+    """The crop is inside one of two copies and predicted at the position of the other."""
     examples = whole_of(everything, "5vht", tokens=16, crop="spatial")
     structure = everything.open("5vht").structure
     chain = structure["token_chain"][structure["atom_token"]]
     first = [int(np.flatnonzero(chain == number)[0]) for number in (0, 1)]
-    found = 0
+    crops = 0
     for step in range(20):
         batch = examples[step]
         tokens = batch["token_index"][0][batch["token_mask"][0]].long().numpy()
@@ -96,18 +101,18 @@ def test_a_crop_takes_the_label_of_a_chain_outside_it(everything):
         starts = structure["token_first_atom"]
         rows = np.concatenate([np.arange(starts[t], starts[t + 1]) for t in tokens])
         other = rows - first[0] + first[1]
-        # One chain alone says nothing of where it is; the two differ in shape.
+        # A single chain is compared by its shape alone, and the two copies differ in shape.
         predicted = batch["atom_position"].clone()
         predicted[0, : len(rows)] = torch.from_numpy(structure["atom_position"][other])
         again = examples.relabelled(batch, predicted, step)["atom_position"][0, : len(rows)]
         both = structure["atom_resolved"][rows] & structure["atom_resolved"][other]
         assert np.array_equal(again[both].numpy(), structure["atom_position"][other[both]])
-        found += 1
-    assert found
+        crops += 1
+    assert crops
 
 
-def test_atoms_that_chemistry_cannot_tell_apart_follow_too(everything):
-    """A phenylalanine whose sides are exchanged in the prediction."""
+def test_labels_follow_exchanged_equivalent_atoms(everything):
+    """The sides of a phenylalanine ring are exchanged in the prediction."""
     examples = whole_of(everything, "1ubq")
     structure, batch = everything.open("1ubq").structure, examples[0]
     residue = int(np.flatnonzero(structure["residue_component"] == b"PHE")[0])
@@ -115,15 +120,15 @@ def test_atoms_that_chemistry_cannot_tell_apart_follow_too(everything):
     names = structure["atom_name"][start : start + 11].tolist()
     order = torch.arange(batch["atom_mask"].shape[1])
     for one, other in ((b"CD1", b"CD2"), (b"CE1", b"CE2")):
-        here, there = (start + names.index(name) for name in (one, other))
-        order[[here, there]] = order[[there, here]]
+        rows_of_one, rows_of_other = (start + names.index(name) for name in (one, other))
+        order[[rows_of_one, rows_of_other]] = order[[rows_of_other, rows_of_one]]
     predicted = batch["atom_position"][:, order]
     again = examples.relabelled(batch, predicted, 0)
     assert torch.equal(again["atom_position"], predicted)
 
 
-def test_chains_of_one_entity_and_the_same_atoms_are_copies(tmp_path):
-    """An alternative component, or a bond to something else, makes another molecule of one."""
+def test_chain_groups_have_one_entity_and_the_same_atoms(tmp_path):
+    """An alternative component, or a bond to another molecule, makes a chain different."""
     chains = part.CHAINS.replace("A 1\n", "A 1\nD 1\nE 1\nF 1\n")
     sequence = part.SEQUENCE.replace("1 2 GLY", "1 2 GLY\n1 2 SER")
     first = "ATOM 1 C CA . {} {} 1 {} {} 1.0 0.0 0.0 1.0 ? 1"
@@ -153,8 +158,8 @@ def test_chains_of_one_entity_and_the_same_atoms_are_copies(tmp_path):
     assert symmetries.polymer.tolist() == [True] * 4 + [False]
 
 
-def test_an_atom_that_holds_on_to_another_residue_is_told_apart(everything):
-    """Whatever is predicted, an atom at the end of a bond between residues stays such a one."""
+def test_atoms_bonded_to_another_residue_are_not_exchanged(everything):
+    """An atom that bonds its residue to another takes labels of such atoms alone."""
     structure = everything.open("19hc").structure
     symmetries = symmetries_of(structure)
     residue = symmetries.residue_of_atom
@@ -163,8 +168,8 @@ def test_an_atom_that_holds_on_to_another_residue_is_told_apart(everything):
     assert len(held)
     rows = np.arange(len(residue))
     predicted = np.random.default_rng(0).normal(size=(len(rows), 3)) * 30
-    taken = permuted_rows(predicted, rows, symmetries)
+    label_rows = permuted_rows(predicted, rows, symmetries)
     first = np.searchsorted(residue, residue)
     slot = rows - first
-    assert (slot[taken] != slot).any()
-    assert (slot[taken[held]] == slot[held]).all()
+    assert (slot[label_rows] != slot).any()
+    assert (slot[label_rows[held]] == slot[held]).all()

@@ -1,4 +1,4 @@
-"""Made ahead: the same, in order, for any number of processes; errors in their turn."""
+"""Prefetch: the same items in order for any number of processes, and errors in order."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from refsys.data.batches.loader import AHEAD, made_ahead, prefetched
+from refsys.data.batches.loader import AHEAD, prefetch, prefetch_steps
 from refsys.errors import DataError
 
 
@@ -33,57 +33,57 @@ def no_threads_beside(before):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
-def test_it_is_made_and_taken_in_order(workers):
-    made = made_ahead(square, range(20), workers, take=lambda item: -item)
-    assert list(made) == [-step * step for step in range(20)]
+def test_prefetch_steps_yields_in_order_for_any_worker_count(workers):
+    items = prefetch_steps(square, range(20), workers, take=lambda item: -item)
+    assert list(items) == [-step * step for step in range(20)]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_what_cannot_be_made_says_so_in_its_turn(workers):
-    made = made_ahead(partial(refuse, 4), count(), workers, take=lambda item: item)
-    assert [next(made) for _ in range(4)] == [0, 1, 2, 3]
+def test_prefetch_steps_raises_error_of_make_in_order(workers):
+    items = prefetch_steps(partial(refuse, 4), count(), workers, take=lambda item: item)
+    assert [next(items) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(DataError, match=r"^step 4 is bad$"):
-        next(made)
+        next(items)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_cannot_be_taken_says_so_in_its_turn(workers):
-    made = made_ahead(square, range(9), workers, take=partial(refuse, 4))
-    assert [next(made), next(made)] == [0, 1]
+def test_prefetch_steps_raises_error_of_take_in_order(workers):
+    items = prefetch_steps(square, range(9), workers, take=partial(refuse, 4))
+    assert [next(items), next(items)] == [0, 1]
     with pytest.raises(DataError, match=r"^step 4 is bad$"):
-        next(made)
+        next(items)
 
 
-def test_a_process_that_dies_is_named():
-    made = made_ahead(die, range(5), 1, take=lambda item: item)
+def test_prefetch_steps_reports_a_dead_worker():
+    items = prefetch_steps(die, range(5), 1, take=lambda item: item)
     with pytest.raises(DataError, match=r"^a loader process ended: .*exited"):
-        list(made)
+        list(items)
 
 
-def source(given, closed):
+def source(produced, closed):
     try:
         for step in count():
-            given.append(step)
+            produced.append(step)
             yield step
     finally:
         closed.append(threading.current_thread())
 
 
-def test_no_more_is_taken_than_there_is_room_for():
-    given, closed = [], []
+def test_prefetch_is_bounded_and_closes_its_source():
+    produced, closed = [], []
     before = set(threading.enumerate())
-    with closing(prefetched(source(given, closed), square)) as ahead:
+    with closing(prefetch(source(produced, closed), square)) as ahead:
         for step in range(10):
             assert next(ahead) == step * step
-            # One more waits for room.
-            assert len(given) <= step + 2 + AHEAD
+            # One more item waits for room in the queue.
+            assert len(produced) <= step + 2 + AHEAD
     assert closed
     assert closed[0] not in before
     assert no_threads_beside(before)
 
 
-def test_it_is_ahead_while_a_step_is_at_work():
-    given, closed = [], []
+def test_prefetch_runs_ahead_of_the_consumer():
+    produced, closed = [], []
     enough = threading.Event()
 
     def take(step):
@@ -91,12 +91,12 @@ def test_it_is_ahead_while_a_step_is_at_work():
             enough.set()
         return step
 
-    with closing(prefetched(source(given, closed), take)) as ahead:
+    with closing(prefetch(source(produced, closed), take)) as ahead:
         assert next(ahead) == 0
         assert enough.wait(10)
 
 
-def test_an_end_ends_the_thread():
+def test_prefetch_thread_ends_with_its_source():
     before = set(threading.enumerate())
-    assert list(prefetched((step for step in range(3)), square)) == [0, 1, 4]
+    assert list(prefetch((step for step in range(3)), square)) == [0, 1, 4]
     assert no_threads_beside(before)

@@ -1,9 +1,9 @@
-"""A3M as other tools write it: what is left out, and what is refused by name."""
+"""A3M of other tools: additions that are left out, and files that are refused."""
 
 import numpy as np
 import pytest
 
-from refsys.data.formats.msa import read_alignment, read_alignment_file
+from refsys.data.formats.msa import read_msa, read_msa_file
 from refsys.data.vocabulary import PROTEIN_LETTERS
 from refsys.errors import DataError
 
@@ -15,7 +15,7 @@ def read(tmp_path):
     def read(text, query=None, name="x.a3m", **more):
         path = tmp_path / name
         path.write_bytes(text)
-        return read_alignment_file(path, query, **more)
+        return read_msa_file(path, query, **more)
 
     return read
 
@@ -52,7 +52,7 @@ def test_msa_is_read_without_the_additions_of_other_tools(read, text, expected):
 
 def test_annotation_rows_are_noted_and_nothing_else_is(read):
     text = b">ss_pred\nCCHH\n>ss_conf\n9999\n>q\nMKVL\n>ss_pred\nCCHH\n"
-    note = "x.a3m: skipped ss_pred, ss_conf: no sequences, but their annotation"
+    note = "x.a3m: skipped ss_pred, ss_conf: annotation, not sequences"
     assert read(text).notes == (note,)
     assert read(PLAIN.replace(b"a", b"A")).notes == ()
 
@@ -98,7 +98,7 @@ def test_stockholm_and_parquet_lose_the_same(read, tmp_path):
     assert rows(read(text, "MKVL", "x.sto")) == ["MKVL", "M-VL", "MAV-"]
     columns = {"sequence": ["MKVL*", "M-gVL*"], "pairing_key": ["", ""], "comment": ["", ""]}
     parquet.write_table(pa.table(columns), tmp_path / "x.pqt")
-    assert read_alignment(tmp_path / "x.pqt", "MKVL")["codes"].shape == (2, 4)
+    assert read_msa(tmp_path / "x.pqt", "MKVL")["codes"].shape == (2, 4)
 
 
 class TestAlternatives:
@@ -108,9 +108,9 @@ class TestAlternatives:
 
     def test_record_is_that_of_the_chains_own_sequence(self, read):
         other = read(b">q\nMSVL\n>1\nMSVL\n>2\nMKVL\n", "MKVL", alternatives={1: "S"})
-        own = read(b">q\nMKVL\n>1\nMSVL\n>2\nMKVL\n", "MKVL", alternatives={1: "S"})
-        assert set(own.columns) == set(other.columns)
-        for name, column in own.columns.items():
+        expected = read(b">q\nMKVL\n>1\nMSVL\n>2\nMKVL\n", "MKVL", alternatives={1: "S"})
+        assert set(expected.columns) == set(other.columns)
+        for name, column in expected.columns.items():
             assert np.array_equal(column, other.columns[name]), name
 
     def test_component_that_is_not_listed_there_is_refused(self, read):

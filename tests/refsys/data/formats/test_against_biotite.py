@@ -1,4 +1,4 @@
-"""Our reading of mmCIF, biotite's, and a table of numbers: all three are the same."""
+"""Counts of our mmCIF reader equal those of biotite and a pinned table."""
 
 import pytest
 from support.independent import counts, residue_names
@@ -28,11 +28,11 @@ PINNED = {
 
 @pytest.mark.parametrize("entry", PINNED)
 @pytest.mark.filterwarnings("ignore:The coordinates are missing")
-def test_both_readings_count_the_same(sources, entry):
+def test_counts_and_residues_equal_those_of_biotite(sources, entry):
     path = sources[entry].structure.cached
     structure = read_structure(path)
     columns = structure_columns(structure)
-    ours = (
+    result = (
         len(structure.chains),
         len(columns["token_residue_type"]),
         len(columns["atom_token"]),
@@ -40,9 +40,9 @@ def test_both_readings_count_the_same(sources, entry):
         len(columns["bond_atoms"]),
         int((columns["token_frame"] >= 0).all(axis=1).sum()),
     )
-    theirs = counts(path)
-    assert ours == PINNED[entry]
-    assert tuple(theirs[what] for what in WHAT) == PINNED[entry]
+    biotite_counts = counts(path)
+    assert result == PINNED[entry]
+    assert tuple(biotite_counts[what] for what in WHAT) == PINNED[entry]
     names = [structure.chains[number].name for number in columns["residue_chain"].tolist()]
     components = columns["residue_component"].astype(str).tolist()
     assert list(zip(names, components, strict=True)) == residue_names(path)

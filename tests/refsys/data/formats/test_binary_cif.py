@@ -1,4 +1,4 @@
-"""BinaryCIF in: the same structure as the text, and what is refused."""
+"""BinaryCIF gives the same structure as the text format; unusable files are refused."""
 
 import dataclasses
 import gzip
@@ -29,27 +29,27 @@ def read(tmp_path):
     return read
 
 
-def assert_equal(found, expected):
+def assert_equal(result, expected):
     for field in dataclasses.fields(expected):
-        one, two = getattr(found, field.name), getattr(expected, field.name)
+        one, two = getattr(result, field.name), getattr(expected, field.name)
         same = np.array_equal(one, two) if isinstance(two, np.ndarray) else one == two
         assert same, field.name
 
 
 @pytest.mark.parametrize("entry", ["1ubq", "2q2k", "8vkf", "6yfy"])
-def test_both_formats_are_the_same_structure(read, sources, entry, tmp_path):
+def test_binary_cif_equals_text_mmcif(read, sources, entry, tmp_path):
     path = sources[entry].structure.cached
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     expected = read_structure(path)
-    found = read(as_binary(text.decode()))
-    assert_equal(found, expected)
+    result = read(as_binary(text.decode()))
+    assert_equal(result, expected)
     assert_equal(
-        assembled(found, tmp_path / "x.bcif", "1"),
+        assembled(result, tmp_path / "x.bcif", "1"),
         assembled(expected, path, "1"),
     )
 
 
-def test_compressed_and_in_capitals(read, binary, tmp_path):
+def test_suffixes_are_read_compressed_and_in_any_case(read, binary, tmp_path):
     path = tmp_path / "text.cif"
     path.write_text(mmcif(), encoding="utf-8")
     assert_equal(read(gzip.compress(binary), "x.BCIF.GZ".lower()), read_structure(path))
@@ -63,8 +63,8 @@ def changed(binary, change):
 
 
 def column_of(block, category, name):
-    (found,) = (c for c in block["categories"] if c["name"].lstrip("_") == category)
-    (column,) = (c for c in found["columns"] if c["name"] == name)
+    (result,) = (c for c in block["categories"] if c["name"].lstrip("_") == category)
+    (column,) = (c for c in result["columns"] if c["name"] == name)
     return column
 
 
@@ -74,7 +74,7 @@ def without_masks(block):
             column["mask"] = None
 
 
-def test_signs_of_the_text_format_are_no_values_without_a_mask(read, binary):
+def test_placeholders_are_absent_values_without_a_mask(read, binary):
     assert_equal(read(changed(binary, without_masks)), read(binary))
 
 
@@ -109,7 +109,7 @@ def short(block):
         "a short column": (lambda binary: changed(binary, short), "."),
     }.values(),
 )
-def test_what_is_refused(read, binary, content, reason):
+def test_unusable_binary_cif_is_refused_in_one_line(read, binary, content, reason):
     with pytest.raises(DataError, match=reason) as caught:
         read(content(binary))
     assert "\n" not in str(caught.value)

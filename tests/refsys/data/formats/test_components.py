@@ -1,112 +1,33 @@
-"""Components of the dictionary, and what a residue consists of."""
+"""Components of the dictionary."""
 
 import numpy as np
 import pytest
 
-from refsys.batch import DNA as DNA_MOLECULE
-from refsys.batch import LIGAND, PROTEIN
-from refsys.batch import RNA as RNA_MOLECULE
 from refsys.data.formats.components import component
-from refsys.data.prepare.residue_layout import layout_of, leaving_atoms, left_out
-from refsys.data.vocabulary import AMINO_ACIDS, ATOMIC_NUMBERS, DNA, PURINES, RNA
+from refsys.data.vocabulary import AMINO_ACIDS, ATOMIC_NUMBERS, DNA, RNA
 
-NOTHING = frozenset()
 LIGANDS = ("HEM", "NAG", "MAN", "ATP", "GOL", "SO4", "LVK", "EPE", "P1W", "MUB", "STI")
 
 
 @pytest.mark.parametrize("name", [*AMINO_ACIDS, *RNA, *DNA, "MSE", *LIGANDS])
-class TestComponent:
-    def test_names_elements_and_places_belong_together(self, name):
-        """Bonded atoms of the conformer are as far apart as bonded atoms are."""
-        found = component(name)
-        assert len(set(found.names)) == len(found.names)
-        assert not set(found.elements.tolist()) & {0, 1}
-        ends = found.positions[found.bonds]
-        assert found.known.all()
-        lengths = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
-        assert lengths.min() > 1.1
-        assert lengths.max() < 2.5
-        assert found.positions.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-4)
-
-    def test_frames_of_a_ligand_are_its_nearest_atoms(self, name):
-        layout = layout_of(name, "ligand", NOTHING)
-        place = layout.reference.astype(np.float64)
-        for atom, frame in enumerate(layout.frames):
-            order = sorted(
-                (float(np.linalg.norm(place[other] - place[atom])), other)
-                for other in range(len(place))
-                if other != atom
-            )
-            assert frame.tolist() == [order[0][1], atom, order[1][1]]
-        assert layout.molecule == LIGAND
-        assert layout.token_elements.tolist() == layout.elements.tolist()
-        assert {tuple(pair) for pair in layout.bonds} == {
-            tuple(pair) for pair in component(name).bonds
-        }
+def test_component_has_distinct_names_and_plausible_bond_lengths(name):
+    """Bonded atoms of the reference coordinates are at plausible distances."""
+    definition = component(name)
+    assert len(set(definition.names)) == len(definition.names)
+    assert not set(definition.elements.tolist()) & {0, 1}
+    ends = definition.positions[definition.bonds]
+    assert definition.has_position.all()
+    lengths = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)
+    assert lengths.min() > 1.1
+    assert lengths.max() < 2.5
+    assert definition.positions.mean(axis=0) == pytest.approx([0, 0, 0], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [*AMINO_ACIDS, *RNA, *DNA])
-def test_residues_of_a_polymer_are_one_token(name):
-    kind = "protein" if name in AMINO_ACIDS else "rna" if name in RNA else "dna"
-    layout = layout_of(name, kind, NOTHING)
-    atoms = np.array(layout.names)
-    assert layout.molecule == {"protein": PROTEIN, "rna": RNA_MOLECULE, "dna": DNA_MOLECULE}[kind]
-    assert len(layout.first_atoms) == 1
-    assert not len(layout.bonds)
-    if kind == "protein":
-        center, frame = "CA", ["N", "CA", "C"]
-        representative = "CA" if name == "GLY" else "CB"
-    else:
-        center, frame = "C1'", ["C1'", "C3'", "C4'"]
-        representative = "C4" if name in PURINES else "C2"
-    assert atoms[layout.centers].tolist() == [center]
-    assert atoms[layout.representatives].tolist() == [representative]
-    assert atoms[layout.frames[0]].tolist() == frame
-
-
-def test_nucleotides_of_a_hybrid_are_what_they_are():
-    assert layout_of("A", "dna", NOTHING).molecule == RNA_MOLECULE
-    assert layout_of("DA", "rna", NOTHING).molecule == DNA_MOLECULE
-    assert layout_of("5CM", "dna", NOTHING).molecule == DNA_MOLECULE
-    assert layout_of("ALA", "other", NOTHING).molecule == LIGAND
-
-
-def test_what_chains_leave_no_room_for():
-    alanine, guanosine = component("ALA"), component("G")
-    assert left_out(alanine, "protein", first=True, last=False) == {"OXT"}
-    assert left_out(alanine, "protein", first=False, last=True) == NOTHING
-    assert left_out(guanosine, "rna", first=False, last=True) == {"OP3"}
-    assert left_out(guanosine, "rna", first=True, last=False) == NOTHING
-    assert left_out(alanine, "ligand", first=False, last=False) == NOTHING
-
-
-def test_what_bonds_drive_off():
-    """A sugar loses the oxygen of its first carbon where that is bonded, and no other."""
-    sugar = component("NAG")
-    assert leaving_atoms(sugar, {"C1"}) == {"O1"}
-    assert leaving_atoms(sugar, {"O4"}) == NOTHING
-    assert leaving_atoms(sugar, {"C1", "O1"}) == NOTHING
-    assert leaving_atoms(component("ALA"), {"C"}) == {"OXT"}
-
-
-def test_atoms_that_are_left_out_take_their_bonds_and_keep_the_places_of_the_rest():
-    whole, part = (layout_of("NAG", "ligand", without) for without in (NOTHING, frozenset({"O1"})))
-    gone = whole.names.index("O1")
-    assert part.names == tuple(name for name in whole.names if name != "O1")
-    assert (part.reference == np.delete(whole.reference, gone, axis=0)).all()
-    named = [
-        {frozenset((layout.names[a], layout.names[b])) for a, b in layout.bonds}
-        for layout in (whole, part)
-    ]
-    assert named[0] - named[1] == {frozenset(("C1", "O1"))}
-    assert not named[1] - named[0]
-
-
-def test_what_the_dictionary_lacks_is_nothing():
+def test_undefined_component_is_none():
     assert component("XX9Z") is None
 
 
-def test_charges_and_elements_are_the_dictionary_s():
+def test_charges_and_elements_equal_the_dictionary():
     heme = component("HEM")
     assert heme.elements[heme.names.index("FE")] == ATOMIC_NUMBERS["FE"]
     phosphate = component("PO4")

@@ -1,4 +1,4 @@
-"""Connections between residues: the identifiers by which they find atoms, and notes on others."""
+"""Connections between residues: matching by identifiers, and notes on unmatched ones."""
 
 import pytest
 from support import mmcif as part
@@ -11,13 +11,13 @@ from refsys.data.prepare.tokens import structure_columns
 COLUMNS = (*part.ATOM_COLUMNS[:10], "pdbx_PDB_ins_code", *part.ATOM_COLUMNS[10:])
 
 
-def atom(component, name, number, code="?", place=9.0):
-    """A row of an atom of chain B."""
-    return f"HETATM 9 C {name} . {component} B 2 . {number} {code} {place} 0.0 0.0 1.0 ? 1"
+def atom(component, name, number, code="?", x=9.0):
+    """Return a row of an atom of chain B."""
+    return f"HETATM 9 C {name} . {component} B 2 . {number} {code} {x} 0.0 0.0 1.0 ? 1"
 
 
 def rows(*ligands):
-    """The protein and these atoms."""
+    """Return mmCIF text with the protein and these atoms."""
     protein = []
     for row in part.ATOM_ROWS[:8]:
         fields = row.split()
@@ -26,7 +26,7 @@ def rows(*ligands):
 
 
 def connection(**values):
-    """A connection of SE in residue 3 of chain A to an atom of chain B."""
+    """Return a connection of SE in residue 3 of chain A to an atom of chain B."""
     first = {"label_asym_id": "A", "label_seq_id": "3", "label_atom_id": "SE"}
     items = {"conn_type_id": values.pop("kind", "covale")}
     items |= {f"ptnr1_{name}": value for name, value in first.items()}
@@ -129,7 +129,7 @@ def test_connection_type_is_compared_without_case(read, kind):
 
 
 @pytest.mark.parametrize("kind", ["metalc", "DISULF", "hydrog"])
-def test_connection_that_is_no_covalent_bond_is_left_out_without_a_note(read, kind):
+def test_connection_that_is_not_covalent_is_left_out_without_a_note(read, kind):
     structure = read(connection(kind=kind, label_atom_id="C1", auth_seq_id="1"), NAG)
     assert not len(structure.connections)
     assert not structure.notes
@@ -146,9 +146,9 @@ def test_connection_to_another_copy_is_left_out(read, symmetry, count):
 
 
 def test_connection_that_is_too_long_for_a_bond_is_noted(read):
-    far, near = (atom("NAG", "C1", 1, place=place) for place in (99.0, 8.5))
+    distant, near = (atom("NAG", "C1", 1, x=x) for x in (99.0, 8.5))
     text = connection(label_atom_id="C1", auth_seq_id="1")
-    structure = read(text, far)
+    structure = read(text, distant)
     assert chemistry_notes(structure, structure_columns(structure)) == (
         "1 connection is too long for a bond, or of an atom that is left out, "
         "first: A 3 MSE SE - B 1 NAG C1",

@@ -1,4 +1,4 @@
-"""Chains and polymers by what they mean: listed in any case, inferred, or implied by residues."""
+"""Chains and polymers: listed in any case, inferred, or implied by residues."""
 
 import pytest
 from support import mmcif as part
@@ -29,23 +29,23 @@ def read(tmp_path):
 
 
 def atoms_alone(*rows, connections=""):
-    """A file of these atoms and nothing else; see `row`."""
+    """Return mmCIF text with these atoms and no other category; see `row`."""
     columns = {"atom_columns": COLUMNS, "bonds": "", "connections": connections}
     return mmcif(atoms=rows, **LISTED, **columns)
 
 
 def row(component, number, *, name="CA", group="ATOM", chain="A", author=None, code="?", model=1):
-    """An atom whose element is its name's first letter; a number of None is inapplicable."""
+    """Return a row of an atom; its element is its first letter, and None is inapplicable."""
     author = number if author is None else author
-    place = f"{3.0 * int(author if author != '?' else 0)} {len(name)}.0 0.0"
+    x = f"{3.0 * int(author if author != '?' else 0)} {len(name)}.0 0.0"
     return (
         f"{group} 1 {name[0]} {name} . {component} {chain} ? {number or '.'} {author} {code} "
-        f"{place} 1.0 ? {model}"
+        f"{x} 1.0 ? {model}"
     )
 
 
 def contents(structure):
-    """(name, kind, components) of each chain."""
+    """Return (name, kind, components) of each chain."""
     return [
         (chain.name, chain.kind, [r.component for r in structure.residues if r.chain == number])
         for number, chain in enumerate(structure.chains)
@@ -75,7 +75,7 @@ class TestTypes:
             (None, None),
         ],
     )
-    def test_component_types_say_what_a_component_links_into(self, text, kind):
+    def test_component_type_determines_the_polymer_kind(self, text, kind):
         assert polymer_kind(text) == kind
 
     def test_inferred_type_is_that_of_most_components(self):
@@ -106,10 +106,10 @@ class TestListed:
     def test_polymer_of_an_unknown_type_is_read_by_its_components(self, read, name):
         structure = read(mmcif(entity_poly=part.ENTITY_POLY.replace("'polypeptide(L)'", name)))
         assert structure.chains[0].polymer == "polypeptide(L)"
-        shown = "no type" if name == "?" else name
+        reported = "no type" if name == "?" else name
         assert structure.notes == (
             "1 polymer has an unknown type and is read by its components, "
-            f"first: entity 1 ({shown}) as polypeptide(L)",
+            f"first: entity 1 ({reported}) as polypeptide(L)",
         )
 
     def test_polymer_of_kind_other_has_a_terminal_oxygen_at_its_end_alone(self, read):
@@ -140,19 +140,19 @@ class TestListed:
 class TestImplied:
     PEPTIDE = (row("MET", 1), row("GLY", 2), row("ALA", 3))
 
-    def test_residues_are_the_sequence_and_that_is_noted(self, read):
+    def test_residues_imply_the_sequence_with_a_note(self, read):
         structure = read(atoms_alone(*self.PEPTIDE))
         assert contents(structure) == [("A", "protein", ["MET", "GLY", "ALA"])]
         assert structure.notes == (LACKS,)
 
-    def test_both_formats_imply_the_same(self, read):
+    def test_text_and_binary_formats_imply_the_same_entities(self, read):
         text = atoms_alone(*self.PEPTIDE, row("ZN", None, name="ZN", group="HETATM", author=9))
         text = text.replace(" Z ZN ", " ZN ZN ")
         one, two = read(text), read(as_binary(text), "x.bcif")
         assert contents(one) == contents(two)
         assert one.notes == two.notes == (LACKS,)
 
-    def test_ligands_and_waters_of_a_polymer_s_chain_leave_it(self, read):
+    def test_ligands_and_waters_of_a_polymer_chain_become_other_chains(self, read):
         heme, water = (
             row("HEM", None, name="NA", group="HETATM", author=10),
             row("HOH", None, name="O", group="HETATM", author=11),
@@ -165,12 +165,12 @@ class TestImplied:
         ]
         assert len({chain.entity for chain in structure.chains}) == 2
 
-    def test_modified_residues_are_of_the_polymer_whatever_their_record(self, read):
+    def test_modified_residues_belong_to_the_polymer_for_any_record_type(self, read):
         modified = row("MSE", None, group="HETATM", author=2)
         structure = read(atoms_alone(self.PEPTIDE[0], modified, self.PEPTIDE[2]))
         assert contents(structure) == [("A", "protein", ["MET", "MSE", "ALA"])]
 
-    def test_unknown_component_with_a_backbone_is_of_the_polymer(self, read):
+    def test_unknown_component_with_a_backbone_belongs_to_the_polymer(self, read):
         residue = [row("XX9Z", 2, name=name) for name in ("N", "CA", "C")]
         structure = read(atoms_alone(self.PEPTIDE[0], *residue, self.PEPTIDE[2]))
         assert contents(structure) == [("A", "protein", ["MET", "XX9Z", "ALA"])]
@@ -192,16 +192,16 @@ class TestImplied:
     )
     def test_kind_of_a_chain_is_that_of_its_components(self, read, components, kind):
         group = "HETATM" if kind == "ligand" else "ATOM"
-        rows = [row(name, place, name="C1", group=group) for place, name in enumerate(components)]
+        rows = [row(name, number, name="C1", group=group) for number, name in enumerate(components)]
         assert contents(read(atoms_alone(*rows))) == [("A", kind, list(components))]
 
-    def test_insertion_codes_tell_residues_apart(self, read):
+    def test_residues_differ_by_insertion_code(self, read):
         rows = (row("MET", 1), row("GLY", 1, code="A"), row("ALA", 2))
         structure = read(atoms_alone(*rows))
         assert contents(structure) == [("A", "protein", ["MET", "GLY", "ALA"])]
         assert structure.notes == (LACKS,)
 
-    def test_gaps_of_the_numbering_are_noted(self, read):
+    def test_gaps_in_the_numbering_are_noted(self, read):
         structure = read(atoms_alone(row("MET", 1), row("GLY", 2), row("ALA", 7)))
         assert structure.notes[1:] == (
             "1 gap in the numbering of a polymer is not filled, first: A 2 - A 7",
@@ -224,7 +224,7 @@ class TestImplied:
         structure = read(atoms_alone(*self.PEPTIDE, ligand, connections=connection))
         assert structure.connections.tolist() == [[1, 3]]
 
-    def test_ligands_of_one_number_are_told_apart(self, read):
+    def test_ligands_of_one_number_are_distinct_residues(self, read):
         ligands = [row("ZN", number, group="HETATM", author=9) for number in (1, 2)]
         assert contents(read(atoms_alone(*ligands))) == [("A", "ligand", ["ZN", "ZN"])]
 

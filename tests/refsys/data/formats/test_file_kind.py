@@ -13,7 +13,7 @@ from support.mmcif import mmcif
 
 from refsys.data.formats.cif_tables import CifTables
 from refsys.data.formats.file_kind import BINARY_CIF, FASTA, MMCIF, STOCKHOLM, file_kind
-from refsys.data.formats.msa import read_alignment
+from refsys.data.formats.msa import read_msa
 from refsys.errors import DataError
 
 TEXT = mmcif().encode()
@@ -80,7 +80,7 @@ def test_file_of_another_format_is_refused_by_its_name(tmp_path, name, kind):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        CifTables(path) if "cif" in name else read_alignment(path)
+        CifTables(path) if "cif" in name else read_msa(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -102,7 +102,7 @@ def test_file_of_another_format_is_refused_by_its_name(tmp_path, name, kind):
         (b"\x81", None),
     ],
 )
-def test_kind_is_that_of_the_first_word(content, kind):
+def test_file_kind_follows_the_first_word(content, kind):
     assert file_kind(content) == kind
 
 
@@ -140,11 +140,9 @@ def test_kind_is_that_of_the_first_word(content, kind):
         ("x.cif", TEXT[:300] + b"\0" + TEXT[300:], "not readable as mmCIF: line 26: a NUL byte"),
     ],
 )
-def test_file_that_its_name_does_not_fit_is_refused_with_the_way_out(
-    tmp_path, name, content, message
-):
+def test_file_with_a_wrong_suffix_is_refused_with_a_remedy(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        CifTables(path) if "cif" in name else read_alignment(path)
+        CifTables(path) if "cif" in name else read_msa(path)
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""mmCIF in: what is kept, and what is refused, in one line that names the place."""
+"""Reader of mmCIF: content of the structure, and one-line refusals that name the location."""
 
 import gzip
 
@@ -24,28 +24,28 @@ def read(tmp_path):
 
 
 class TestKept:
-    def test_heavy_atoms_of_the_first_model_without_water(self, read):
-        found = read(mmcif())
-        assert found.names.tolist() == ["N", "CA", "CB", "CA", "CA", "SE", "ZN"]
-        assert [chain.name for chain in found.chains] == ["A", "B"]
-        assert [chain.kind for chain in found.chains] == ["protein", "ligand"]
-        assert found.charges.tolist() == [0, 0, 0, 0, 0, 0, 2]
+    def test_structure_has_heavy_atoms_of_the_first_model_without_water(self, read):
+        structure = read(mmcif())
+        assert structure.names.tolist() == ["N", "CA", "CB", "CA", "CA", "SE", "ZN"]
+        assert [chain.name for chain in structure.chains] == ["A", "B"]
+        assert [chain.kind for chain in structure.chains] == ["protein", "ligand"]
+        assert structure.charges.tolist() == [0, 0, 0, 0, 0, 0, 2]
 
-    def test_the_better_occupied_location(self, read):
+    def test_alternative_location_is_the_better_occupied(self, read):
         assert read(mmcif()).positions[2].tolist() == [2.0, 1.5, 0.0]
         assert read(changed(2, " 0.4 ", " 0.7 ")).positions[2].tolist() == [2.0, 1.0, 0.0]
 
-    def test_every_residue_of_the_sequence_modelled_or_not(self, read):
-        found = read(mmcif())
-        polymer = [r for r in found.residues if r.chain == 0]
+    def test_polymer_has_every_residue_of_the_sequence(self, read):
+        structure = read(mmcif())
+        polymer = [r for r in structure.residues if r.chain == 0]
         assert [r.component for r in polymer] == ["MET", "GLY", "MSE", "ALA"]
         assert [len(r.atoms) for r in polymer] == [3, 1, 2, 0]
-        assert chain_sequence(found, 0) == "MGXA"
+        assert chain_sequence(structure, 0) == "MGXA"
 
-    def test_covalent_connections_and_bonds_of_components(self, read):
-        found = read(mmcif())
-        assert [found.names[pair].tolist() for pair in found.connections] == [["SE", "ZN"]]
-        assert found.component_bonds == {
+    def test_structure_has_covalent_connections_and_component_bonds(self, read):
+        structure = read(mmcif())
+        assert [structure.names[pair].tolist() for pair in structure.connections] == [["SE", "ZN"]]
+        assert structure.component_bonds == {
             "MSE": (("CA", "SE"),),
             "MET": (("N", "CA"), ("CA", "CB")),
         }
@@ -65,10 +65,10 @@ class TestKept:
             ("_exptl.method 'SOLUTION NMR'", 0.0),
         ],
     )
-    def test_the_resolution_is_that_of_the_experiment_or_none(self, read, text, resolution):
+    def test_resolution_is_that_of_the_experiment_or_zero(self, read, text, resolution):
         assert read(f"{mmcif()}{text}\n").resolution == resolution
 
-    def test_of_two_components_at_one_position_the_better_occupied(self, read):
+    def test_position_of_two_components_has_the_better_occupied(self, read):
         sequence = part.SEQUENCE.replace("1 2 GLY", "1 2 GLY\n1 2 SER")
         rows = (*part.ATOM_ROWS[:5], *part.ATOM_ROWS[6:])
         rows = (
@@ -77,11 +77,11 @@ class TestKept:
             "ATOM 6 C CA B SER A 1 2 2 5.0 1.0 0.0 0.7 ? 1",
             *rows[5:],
         )
-        found = read(mmcif(sequence=sequence, atoms=rows))
-        assert found.residues[1].component == "SER"
-        assert len(found.residues[1].atoms) == 1
+        structure = read(mmcif(sequence=sequence, atoms=rows))
+        assert structure.residues[1].component == "SER"
+        assert len(structure.residues[1].atoms) == 1
 
-    def test_gzip(self, read):
+    def test_compressed_mmcif_is_read(self, read):
         assert len(read(gzip.compress(mmcif().encode()), "x.cif.gz").names) == 7
 
 
@@ -89,7 +89,7 @@ FIRST_MODEL = part.ATOM_ROWS[:10]
 
 
 def changed(row, old, new):
-    """The atoms with one row altered."""
+    """Return mmCIF text with one row of atoms altered."""
     rows = list(part.ATOM_ROWS)
     assert old in rows[row]
     rows[row] = rows[row].replace(old, new)
@@ -194,7 +194,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_that_cannot_be_used_is_refused_in_one_line(read, name):
+def test_unusable_mmcif_is_refused_in_one_line(read, name):
     text, message = REFUSED[name]
     with pytest.raises(DataError) as caught:
         read(text)
@@ -203,7 +203,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(read, name):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_a_damaged_gzip(tmp_path, read):
+def test_missing_file_and_damaged_gzip_are_refused(tmp_path, read):
     with pytest.raises(DataError, match=r"none\.cif"):
         read_structure(tmp_path / "none.cif")
     with pytest.raises(DataError, match=r"x\.cif\.gz"):
@@ -212,23 +212,23 @@ def test_a_missing_file_and_a_damaged_gzip(tmp_path, read):
 
 @given(data=st.data())
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
-def test_whatever_is_done_to_a_real_file_ends_in_a_value_or_a_line(sources, tmp_path, data):
-    """Cuts, repeated lines and bytes turned to noise, at drawn places."""
+def test_mutated_mmcif_gives_a_value_or_a_one_line_error(sources, tmp_path, data):
+    """Cut the file, repeat lines and replace bytes at random positions."""
     text = bytearray(sources["1ubq"].structure.cached.read_bytes())
     start = text.index(b"_entity.id")
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(start, len(text) - 1))
+        offset = data.draw(st.integers(start, len(text) - 1))
         length = data.draw(st.integers(1, 400))
         what = data.draw(st.sampled_from(("cut", "drop", "noise", "repeat")))
         if what == "cut":
-            del text[place:]
+            del text[offset:]
             text += b"\n" * (start + 2)
         elif what == "drop":
-            del text[place : place + length]
+            del text[offset : offset + length]
         elif what == "repeat":
-            text[place:place] = text[place : place + length]
+            text[offset:offset] = text[offset : offset + length]
         else:
-            text[place : place + 4] = data.draw(st.binary(min_size=4, max_size=4))
+            text[offset : offset + 4] = data.draw(st.binary(min_size=4, max_size=4))
     path = tmp_path / "fuzzed.cif"
     path.write_bytes(text)
     reason = ""

@@ -90,10 +90,10 @@ class TestWater:
 
 
 def location(name, label, occupancy, component="SER"):
-    """An atom of an alternative location of residue 2, whose place tells the location."""
-    place = ord(label) if label != "." else 0
+    """Return a row of an atom of residue 2, whose position identifies its location."""
+    x = ord(label) if label != "." else 0
     return (
-        f"ATOM 6 {name[0]} {name} {label} {component} A 1 2 2 {place}.0 {len(name)}.0 0.0 "
+        f"ATOM 6 {name[0]} {name} {label} {component} A 1 2 2 {x}.0 {len(name)}.0 0.0 "
         f"{occupancy} ? 1"
     )
 

@@ -1,4 +1,4 @@
-"""A3M, Stockholm and Parquet in: rows, deletions, profiles, species, and what is refused."""
+"""Readers of A3M and Parquet: rows, deletions, profiles, species, and refusals."""
 
 import gzip
 import sys
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from refsys.data.formats.msa import query_only, read_alignment
+from refsys.data.formats.msa import query_only, read_msa
 from refsys.data.vocabulary import AMINO_ACIDS, GAP, PROTEIN_LETTERS, UNKNOWN
 from refsys.errors import DataError
 
@@ -22,7 +22,7 @@ def read(tmp_path):
     def read(text, query=None, name="x.a3m"):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_alignment(path, query)
+        return read_msa(path, query)
 
     return read
 
@@ -31,32 +31,32 @@ def codes(row):
     return PROTEIN_LETTERS[np.frombuffer(row.encode(), np.uint8)].tolist()
 
 
-def test_rows_and_deletions(read):
-    found = read("#a comment\n>q\nMKV\n>1 x\nM-V\n>2\naaMk\nAcV\n\n>3\nMKVgg\n")
-    assert found["codes"].tolist() == [codes("MKV"), codes("M-V"), codes("MAV")]
-    assert found["deletions"].tolist() == [[0, 0, 0], [0, 0, 0], [2, 1, 1]]
+def test_a3m_has_expected_rows_and_deletions(read):
+    result = read("#a comment\n>q\nMKV\n>1 x\nM-V\n>2\naaMk\nAcV\n\n>3\nMKVgg\n")
+    assert result["codes"].tolist() == [codes("MKV"), codes("M-V"), codes("MAV")]
+    assert result["deletions"].tolist() == [[0, 0, 0], [0, 0, 0], [2, 1, 1]]
 
 
-def test_repeated_rows_are_dropped_and_order_is_kept(read):
-    found = read(">q\nMKV\n>1\nM-V\n>2\nM-aV\n>3\nMKV\n>4\nMAV\n")
-    assert found["codes"].tolist() == [codes("MKV"), codes("M-V"), codes("MAV")]
+def test_repeated_rows_are_dropped_in_order(read):
+    result = read(">q\nMKV\n>1\nM-V\n>2\nM-aV\n>3\nMKV\n>4\nMAV\n")
+    assert result["codes"].tolist() == [codes("MKV"), codes("M-V"), codes("MAV")]
 
 
-def test_profile_and_deletion_mean(read):
-    found = read(">q\nMK\n>1\nM-\n>2\naAK\n>3\nMW\n")
-    assert found["profile"].sum(axis=1).tolist() == [1, 1]
-    assert found["profile"][0, codes("M")[0]] == 0.75
-    assert found["profile"][1, GAP] == 0.25
-    assert found["deletion_mean"].tolist() == [0.25, 0]
+def test_profile_and_deletion_mean_are_averages_over_rows(read):
+    result = read(">q\nMK\n>1\nM-\n>2\naAK\n>3\nMW\n")
+    assert result["profile"].sum(axis=1).tolist() == [1, 1]
+    assert result["profile"][0, codes("M")[0]] == 0.75
+    assert result["profile"][1, GAP] == 0.25
+    assert result["deletion_mean"].tolist() == [0.25, 0]
 
 
-def test_rare_letters_are_read_as_the_released_model_does_and_deletions_saturate(read):
-    found = read(">q\nXBZJOU\n>1\n" + "a" * 300 + "AAAAAA\n")
-    assert found["codes"][0].tolist() == [UNKNOWN, *codes("DE"), UNKNOWN, UNKNOWN, *codes("C")]
-    assert found["deletions"][1, 0] == 255
+def test_rare_letters_map_as_in_the_released_model_and_deletions_saturate(read):
+    result = read(">q\nXBZJOU\n>1\n" + "a" * 300 + "AAAAAA\n")
+    assert result["codes"][0].tolist() == [UNKNOWN, *codes("DE"), UNKNOWN, UNKNOWN, *codes("C")]
+    assert result["deletions"][1, 0] == 255
 
 
-def test_gzip_and_query(read):
+def test_compressed_a3m_and_unknown_residues_match_the_query(read):
     assert len(read(gzip.compress(b">q\nMKV\n"), "MKV", "x.a3m.gz")["codes"]) == 1
     assert len(read(">q\nMKV\n", "MXV")["codes"]) == 1
     assert query_only("MXV")["codes"].tolist() == [codes("MXV")]
@@ -64,9 +64,9 @@ def test_gzip_and_query(read):
 
 @pytest.mark.parametrize(("first", "chain"), [("MXV", "MKV"), ("MKV", "MXV"), ("MUV", "MXV")])
 def test_first_row_is_the_chains_own_sequence_where_either_has_an_x(read, first, chain):
-    found = read(f">q\n{first}\n>1\n{first}\n>2\n{chain}\n>3\nMA-\n", chain)
-    assert found["codes"].tolist() == [codes(chain), codes(first), codes("MA-")]
-    assert found["profile"][1, codes(chain)[1]] == pytest.approx(1 / 3)
+    result = read(f">q\n{first}\n>1\n{first}\n>2\n{chain}\n>3\nMA-\n", chain)
+    assert result["codes"].tolist() == [codes(chain), codes(first), codes("MA-")]
+    assert result["profile"][1, codes(chain)[1]] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -86,16 +86,16 @@ def test_first_row_is_the_chains_own_sequence_where_either_has_an_x(read, first,
         (">q\nMKV\n", "MAV", "the query has K in column 2; the chain has A"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(read, text, query, message):
+def test_unusable_a3m_is_refused_in_one_line(read, text, query, message):
     with pytest.raises(DataError, match=message) as caught:
         read(text, query)
     assert "x.a3m" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_and_truncated_files(read, tmp_path):
+def test_missing_and_truncated_files_are_refused(read, tmp_path):
     with pytest.raises(DataError, match="not readable"):
-        read_alignment(tmp_path / "none.a3m")
+        read_msa(tmp_path / "none.a3m")
     with pytest.raises(DataError, match="not readable"):
         read(gzip.compress(b">q\n" + b"MKV" * 400)[:-12], name="x.a3m.gz")
     with pytest.raises(DataError, match="not readable"):
@@ -116,22 +116,22 @@ rows = st.integers(1, 12).flatmap(
 
 
 @given(rows)
-def test_a_written_alignment_is_read_back(tmp_path_factory, drawn):
-    query = [("", "A" if letter == "-" else letter) for _, letter in drawn[0]]
-    seen = []
-    for row in (tuple(query), *map(tuple, drawn[1:])):
+def test_written_a3m_is_read_back(tmp_path_factory, generated):
+    query = [("", "A" if letter == "-" else letter) for _, letter in generated[0]]
+    distinct_rows = []
+    for row in (tuple(query), *map(tuple, generated[1:])):
         letters = [letter for _, letter in row]
-        if letters not in [[letter for _, letter in other] for other in seen]:
-            seen.append([(len(inserted), letter) for inserted, letter in row])
+        if letters not in [[letter for _, letter in other] for other in distinct_rows]:
+            distinct_rows.append([(len(inserted), letter) for inserted, letter in row])
     text = "".join(
         f">{number}\n{''.join(inserted + letter for inserted, letter in row)}\n"
-        for number, row in enumerate((query, *drawn[1:]))
+        for number, row in enumerate((query, *generated[1:]))
     )
     path = tmp_path_factory.mktemp("a3m") / "x.a3m"
     path.write_text(text, encoding="utf-8")
-    found = read_alignment(path)
-    assert found["codes"].tolist() == [codes("".join(x for _, x in row)) for row in seen]
-    assert found["deletions"].tolist() == [[n for n, _ in row] for row in seen]
+    result = read_msa(path)
+    assert result["codes"].tolist() == [codes("".join(x for _, x in row)) for row in distinct_rows]
+    assert result["deletions"].tolist() == [[n for n, _ in row] for row in distinct_rows]
 
 
 headers = st.sampled_from(["OX=1", "OX=9606", "OX=9598", "OX=9598 GN=B2M", "no species"])
@@ -148,8 +148,8 @@ def write_parquet(tmp_path):
 
 
 @given(rows, st.data())
-def test_parquet_holds_what_a3m_does(tmp_path_factory, drawn, data):
-    texts = ["".join(inserted + letter for inserted, letter in row) for row in drawn]
+def test_parquet_equals_a3m(tmp_path_factory, generated, data):
+    texts = ["".join(inserted + letter for inserted, letter in row) for row in generated]
     texts[0] = texts[0].replace("-", "A")
     comments = [f"{number} {data.draw(headers)}" for number in range(len(texts))]
     folder = tmp_path_factory.mktemp("both")
@@ -160,15 +160,15 @@ def test_parquet_holds_what_a3m_does(tmp_path_factory, drawn, data):
     keys = ["" if "no species" in comment else "Somebody" for comment in comments]
     table = pa.table({"sequence": texts, "pairing_key": keys, "comment": comments, "other": texts})
     parquet.write_table(table, folder / "x.pqt")
-    ours, theirs = read_alignment(folder / "x.a3m"), read_alignment(folder / "x.pqt")
-    assert ours.keys() == theirs.keys()
-    for name, column in ours.items():
-        np.testing.assert_array_equal(theirs[name], column)
+    a3m, parquet_record = read_msa(folder / "x.a3m"), read_msa(folder / "x.pqt")
+    assert a3m.keys() == parquet_record.keys()
+    for name, column in a3m.items():
+        np.testing.assert_array_equal(parquet_record[name], column)
 
 
 @given(rows, st.data())
-def test_a_row_keeps_the_species_of_every_row_that_repeats_it(tmp_path_factory, drawn, data):
-    letters = ["".join(letter for _, letter in row) for row in drawn * 2]
+def test_row_has_the_species_of_all_its_repetitions(tmp_path_factory, generated, data):
+    letters = ["".join(letter for _, letter in row) for row in generated * 2]
     letters[0] = letters[0].replace("-", "A")
     species = data.draw(st.lists(st.integers(3, 6), min_size=len(letters), max_size=len(letters)))
     path = tmp_path_factory.mktemp("species") / "x.a3m"
@@ -176,34 +176,37 @@ def test_a_row_keeps_the_species_of_every_row_that_repeats_it(tmp_path_factory, 
         "".join(f">x OX={s}\n{row}\n" for s, row in zip(species, letters, strict=True)),
         encoding="utf-8",
     )
-    found = read_alignment(path)
+    result = read_msa(path)
     distinct = list(dict.fromkeys(letters))
     first = {row: s for s, row in reversed(list(zip(species, letters, strict=True)))}
-    assert found["species"].tolist() == [first[row] for row in distinct]
-    pairs = [*enumerate(found["species"].tolist()), *map(tuple, found["further_species"].tolist())]
+    assert result["species"].tolist() == [first[row] for row in distinct]
+    pairs = [
+        *enumerate(result["species"].tolist()),
+        *map(tuple, result["further_species"].tolist()),
+    ]
     assert len(set(pairs)) == len(pairs)
-    wanted = {(distinct.index(row), s) for s, row in zip(species, letters, strict=True)}
-    assert set(pairs) == wanted
+    expected = {(distinct.index(row), s) for s, row in zip(species, letters, strict=True)}
+    assert set(pairs) == expected
 
 
-def test_a_copy_that_nobody_knows_the_species_of_says_nothing(read):
-    found = read(">q\nMK\n>1\nMK\n>2 OX=9606\nMK\n>3 OX=9598\nMK\n>4\nMA\n")
-    assert found["species"].tolist() == [9606, -1]
-    assert found["further_species"].tolist() == [[0, 9598]]
-    assert {found[name].dtype for name in ("species", "further_species")} == {np.dtype(np.int32)}
+def test_repetition_without_species_adds_none(read):
+    result = read(">q\nMK\n>1\nMK\n>2 OX=9606\nMK\n>3 OX=9598\nMK\n>4\nMA\n")
+    assert result["species"].tolist() == [9606, -1]
+    assert result["further_species"].tolist() == [[0, 9598]]
+    assert {result[name].dtype for name in ("species", "further_species")} == {np.dtype(np.int32)}
     assert query_only("MK")["species"].tolist() == [-1]
     assert query_only("MK")["further_species"].shape == (0, 2)
 
 
-def test_parquet_names_species_in_words_or_numbers_and_leaves_some_out(write_parquet):
-    found = read_alignment(
+def test_parquet_species_are_names_numbers_or_absent(write_parquet):
+    result = read_msa(
         write_parquet(
             sequence=["MKV", "MKA", "MKC", "MKD", "MKE"],
             pairing_key=["", "Homo sapiens", "homo  sapiens", "9606", ""],
             comment=["q", "1", "2 OS=Homo", "3", "UniRef90_X n=1 TaxID=9606"],
         )
     )
-    species = found["species"].tolist()
+    species = result["species"].tolist()
     assert species[0] == species[4] == -1
     assert species[1] == species[2] > 2**30
     assert species[3] == 9606
@@ -222,18 +225,18 @@ def test_parquet_names_species_in_words_or_numbers_and_leaves_some_out(write_par
         ({"sequence": [["M"], ["K"]]}, "not readable"),
     ],
 )
-def test_parquet_that_cannot_be_used_is_refused_in_one_line(write_parquet, columns, message):
+def test_unusable_parquet_is_refused_in_one_line(write_parquet, columns, message):
     if len(columns) == 1:
         rows = len(columns["sequence"])
         columns = columns | {"pairing_key": ["x"] * rows, "comment": [""] * rows}
     path = write_parquet(**columns)
     with pytest.raises(DataError, match=message) as caught:
-        read_alignment(path)
+        read_msa(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_parquet_is_refused_or_read_and_never_raises_anything_else(write_parquet):
+def test_damaged_parquet_gives_a_value_or_a_one_line_error(write_parquet):
     path = write_parquet(sequence=["MKV", "MK-"], pairing_key=["", "9606"], comment=["q", "1"])
     whole = path.read_bytes()
     draw = np.random.default_rng(0)
@@ -241,32 +244,32 @@ def test_damaged_parquet_is_refused_or_read_and_never_raises_anything_else(write
     for length in range(0, len(whole), 37):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match="not readable"):
-            read_alignment(path)
+            read_msa(path)
     for _ in range(400):
         content = bytearray(whole)
         content[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
         path.write_bytes(content)
         try:
-            read_alignment(path)
+            read_msa(path)
         except DataError as error:
             refused.append(str(error))
     assert refused
     assert not any("\n" in text for text in refused)
     with pytest.raises(DataError, match="not readable: No such file"):
-        read_alignment(path.with_name("none.pqt"))
+        read_msa(path.with_name("none.pqt"))
 
 
-def test_without_pyarrow_parquet_is_refused_by_name_and_a3m_is_read(monkeypatch, write_parquet):
+def test_parquet_needs_pyarrow_and_a3m_does_not(monkeypatch, write_parquet):
     path = write_parquet(sequence=["MKV"], pairing_key=[""], comment=["q"])
     for name in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DataError, match=r"needs pyarrow: pip install 'foldperf\[data\]'"):
-        read_alignment(path)
+        read_msa(path)
     path.with_suffix(".a3m").write_text(">q\nMKV\n", encoding="utf-8")
-    assert len(read_alignment(path.with_suffix(".a3m"))["codes"]) == 1
+    assert len(read_msa(path.with_suffix(".a3m"))["codes"]) == 1
 
 
-def test_the_real_alignment(sources, store):
+def test_record_of_real_a3m_equals_a_plain_reading(sources, store):
     alignment = store.open("8vkf").alignments[0]
     assert alignment["codes"].shape == (10_000, 410)
     lines = sources["8vkf"].alignments["A"].cached.read_text(encoding="utf-8").split("\n>")
@@ -282,74 +285,3 @@ def test_the_real_alignment(sources, store):
                 counts.append(pending)
                 pending = 0
         assert alignment["deletions"][number].tolist() == counts
-
-
-STOCKHOLM = """# STOCKHOLM 1.0
-#=GF ID made up
-#=GS tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2 DE [subseq from] ParR OS=Staphylococcus equorum OX=246432
-#=GS other OS Homo sapiens
-
-query                               M.K-V
-tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2  m-K-V
-other                               -GrAg
-#=GR other PP                       .9999
-#=GC RF                             x.x.x
-
-query                               A
-tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2  .
-other                               c
-//
-"""
-
-
-class TestStockholm:
-    def test_it_is_the_a3m_of_the_query(self, read):
-        a3m = (
-            ">query\nMKVA\n>tr|A0A0K0ME10|A0A0K0ME10_9STAP/1-2 OX=246432\nMKV-\n"
-            ">other OS=Homo sapiens\n-gRaGC\n"
-        )
-        found, expected = read(STOCKHOLM, "MKVA", "x.sto"), read(a3m, "MKVA")
-        assert set(found) == set(expected)
-        for name, column in expected.items():
-            assert np.array_equal(found[name], column), name
-
-    def test_compressed(self, read):
-        text = gzip.compress(STOCKHOLM.encode())
-        assert len(read(text, "MKVA", "x.sto.gz")["codes"]) == 3
-
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        {
-            "": "no rows: empty or truncated",
-            ">q\nMKV\n": "not readable as Stockholm: the file is FASTA or A3M",
-            "q MKV\n": "line 1: not Stockholm",
-            "# STOCKHOLM 1.0\n//\n": "no rows",
-            "# STOCKHOLM 1.0\nq MKV\n": "no end: empty or truncated",
-            "# STOCKHOLM 1.0\nq MKV\nr MK\n//\n": "line 3: 2 columns; the query has 3",
-            "# STOCKHOLM 1.0\nq MKV\nr M K\n//\n": "line 3: not a name and a piece of its row",
-            "# STOCKHOLM 1.0\nq MKV\nr M1V\n//\n": "line 3: '1' in column 2",
-            "# STOCKHOLM 1.0\nq ...\nr MKV\n//\n": "the query has no aligned column",
-            "# STOCKHOLM 1.0\nq MK\n//\n# STOCKHOLM 1.0\nq MK\n//\n": "line 4: more than one",
-        }.items(),
-    )
-    def test_what_is_refused(self, read, text, reason):
-        with pytest.raises(DataError, match=reason):
-            read(text, name="x.sto")
-
-    def test_a_real_one(self, sources):
-        """jackhmmer's hits of UniProt for 2q2k: the same rows as a reading line by line."""
-        path = sources["2q2k"].alignments["B"].cached
-        found = read_alignment(
-            path, "MGSSHHHHHHSSGLVPGSHMDKKETKHLLKIKKEDYPQIFDFLENVPRGTKTAHIREALRRYIEEIGENP"
-        )
-        lines = [
-            line.split()
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line[:1] not in "#/"
-        ]
-        rows = list(dict.fromkeys(line[1] for line in lines if line))
-        assert found["codes"].tolist() == [codes(row) for row in rows]
-        assert len(rows) == 4
-        species = {*found["species"].tolist(), *found["further_species"][:, 1].tolist()}
-        assert {1280, 1295, 1667172} < species
-        assert found["species"][0] == -1

@@ -1,4 +1,4 @@
-"""Realigning: every residue of every row stays in its place in the row, or is refused."""
+"""Realignment preserves the order of residues in every row, or is refused."""
 
 import sys
 
@@ -7,13 +7,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from refsys.data.formats.msa import read_alignment
+from refsys.data.formats.msa import read_msa
 from refsys.data.formats.realign import onto_query
 from refsys.data.vocabulary import AMINO_ACIDS, GAP
 from refsys.errors import DataError
 
 LETTERS = "".join(AMINO_ACIDS.values())
-# An end that is aligned to itself whatever comes before it.
+# Suffix that is aligned to itself whatever precedes it.
 ANCHOR = "WCWHWCWH"
 ANCHORED = "MKVLSTWCWHMKVLW"
 
@@ -27,7 +27,7 @@ def text(row):
 
 
 def residues(letters, deletions):
-    """All residues of a row up to the last column, '?' for those that are counted alone."""
+    """Return the residues of a row up to the last column, '?' for deletions."""
     return "".join(
         "?" * count + letter.replace("-", "")
         for letter, count in zip(text(letters), deletions.tolist(), strict=True)
@@ -36,7 +36,7 @@ def residues(letters, deletions):
 
 @st.composite
 def homologs(draw):
-    """An alignment, and a chain that differs from its query by edits."""
+    """Generate an MSA, and a chain that differs from its query by edits."""
     query = draw(st.text(LETTERS, min_size=24, max_size=40))
     chain = list(query)
     for _ in range(draw(st.integers(0, 4))):
@@ -54,56 +54,56 @@ def homologs(draw):
 
 
 @given(homologs())
-def test_residues_stay_in_their_place_in_the_row(drawn):
-    letters, deletions, chain = drawn
+def test_realignment_preserves_the_order_of_residues(homologs_of_chain):
+    letters, deletions, chain = homologs_of_chain
     try:
-        found, counts = onto_query(letters, deletions, chain)
+        realigned, counts = onto_query(letters, deletions, chain)
     except DataError:
         assume(False)
-    assert found.shape == counts.shape == (len(letters) + 1, len(chain))
-    assert text(found[0]) == chain
+    assert realigned.shape == counts.shape == (len(letters) + 1, len(chain))
+    assert text(realigned[0]) == chain
     assert not counts[0].any()
     for row in range(len(letters)):
         before = residues(letters[row], deletions[row])
-        after = residues(found[row + 1], counts[row + 1])
+        after = residues(realigned[row + 1], counts[row + 1])
         assert len(before) == len(after)
         assert all(now in {"?", was} for was, now in zip(before, after, strict=True))
 
 
 @given(homologs())
-def test_a_chain_of_substitutions_takes_the_columns_as_they_are(drawn):
-    letters, deletions, _ = drawn
+def test_realignment_onto_substitutions_keeps_all_columns(homologs_of_chain):
+    letters, deletions, _ = homologs_of_chain
     chain = text(letters[0])
     chain = chain[:5] + ("A" if chain[5] != "A" else "G") + chain[6:]
-    found, counts = onto_query(letters, deletions, chain)
-    np.testing.assert_array_equal(found, np.insert(letters, 0, array([chain])[0], axis=0))
+    realigned, counts = onto_query(letters, deletions, chain)
+    np.testing.assert_array_equal(realigned, np.insert(letters, 0, array([chain])[0], axis=0))
     np.testing.assert_array_equal(counts[1:], deletions)
 
 
-def test_lost_columns_are_counted_before_the_next_and_saturate():
+def test_removed_columns_become_saturating_deletions():
     letters = array(["MKVDDDDLSTWCWH", "MKVDD--LSTWCWH", "-------LSTWCWH"])
     deletions = np.zeros(letters.shape, np.uint8)
     deletions[1, 4], deletions[1, 7], deletions[2, 7] = 3, 2, 254
-    found, counts = onto_query(letters, deletions, "MKVLSTWCWH")
-    assert [text(row) for row in found] == ["MKVLSTWCWH"] * 3 + ["---LSTWCWH"]
+    realigned, counts = onto_query(letters, deletions, "MKVLSTWCWH")
+    assert [text(row) for row in realigned] == ["MKVLSTWCWH"] * 3 + ["---LSTWCWH"]
     assert counts[:, 3].tolist() == [0, 4, 7, 254]
     deletions[1, 7] = 252
     assert onto_query(letters, deletions, "MKVLSTWCWH")[1][2, 3] == 255
 
 
-def test_residues_without_a_column_are_gaps_and_ends_count_nowhere():
+def test_residues_without_a_column_are_gaps_and_trailing_columns_are_dropped():
     letters = array(["GGGMKVLSTWCWHYY"])
     deletions = np.zeros(letters.shape, np.uint8)
-    found, counts = onto_query(letters, deletions, "MKVLEEESTWCWH")
-    assert text(found[1]) == "MKVL---STWCWH"
+    realigned, counts = onto_query(letters, deletions, "MKVLEEESTWCWH")
+    assert text(realigned[1]) == "MKVL---STWCWH"
     assert counts[1].tolist() == [3] + [0] * 12
     counts = onto_query(array(["MKVLSTWCWHMKVLDDW"]), np.zeros((1, 17), np.uint8), ANCHORED)[1]
     assert counts[1].tolist() == [0] * 14 + [2]
-    found, counts = onto_query(array(["MKVLSTWCWHYYY"]), deletions[:, :13], "MKVLSTWCWH")
-    assert (text(found[1]), counts.any()) == ("MKVLSTWCWH", False)
+    realigned, counts = onto_query(array(["MKVLSTWCWHYYY"]), deletions[:, :13], "MKVLSTWCWH")
+    assert (text(realigned[1]), counts.any()) == ("MKVLSTWCWH", False)
 
 
-def test_seven_of_ten_residues_are_enough_and_unknown_ones_do_not_count():
+def test_realignment_needs_seventy_percent_of_known_residues():
     query = "MKVLSTWCWHMKVLSTWCWH"
     letters = array([query])
     other = {"K": "G", "V": "G", "L": "G", "S": "W"}
@@ -123,14 +123,14 @@ def test_seven_of_ten_residues_are_enough_and_unknown_ones_do_not_count():
         onto_query(letters, np.zeros_like(letters), "X" * 10 + "G" * 10)
 
 
-def test_two_alleles_that_differ_by_substitutions_alone_are_aligned_without_gaps():
-    """Of HLA heavy chains, where the counting of equal letters alone would rather have gaps."""
+def test_alleles_that_differ_by_substitutions_are_aligned_without_gaps():
+    """HLA heavy chains, which an alignment by identity alone would align with gaps."""
     letters = array(
         ["ASPRGEPRAPWVEQEGPEYWDRETQKYKRQAQTDRVSLRNLRGYYNQSEAGSHTLQWMFGCDLGPDGRLLRGYDQSAYDG"]
     )
     chain = "TSPRKEPRAPWIEQEGPEYWDRETQISKTNTQTYRENLRTALRYYNQSEAGSHIIQRMYGCDVGPDGRLLRGYDQYAYDG"
-    found, _ = onto_query(letters, np.zeros_like(letters), chain)
-    np.testing.assert_array_equal(found[1:], letters)
+    realigned, _ = onto_query(letters, np.zeros_like(letters), chain)
+    np.testing.assert_array_equal(realigned[1:], letters)
 
 
 class TestOfAFile:
@@ -143,33 +143,33 @@ class TestOfAFile:
         return path
 
     @pytest.mark.parametrize("query", [None, "MKVLSTWCWH", "MXVLSTWCWH"])
-    def test_file_that_fits_is_read_as_without_realigning(self, path, query):
-        plain, realigned = read_alignment(path, query), read_alignment(path, query, realign=True)
+    def test_realign_option_changes_nothing_for_a_matching_query(self, path, query):
+        plain, realigned = read_msa(path, query), read_msa(path, query, realign=True)
         for name, column in plain.items():
             np.testing.assert_array_equal(realigned[name], column)
 
-    def test_the_chain_is_row_0_and_the_files_query_row_1(self, path):
-        found = read_alignment(path, "MKGLSTWCWHV", realign=True)
-        assert found["codes"].shape == (4, 11)
-        assert found["codes"][1:, -1].tolist() == [GAP] * 3
-        assert found["species"].tolist() == [-1, 9606, 3, 4]
-        assert found["deletions"][2].tolist() == [0, 0, 0, 1] + [0] * 7
+    def test_chain_is_row_0_and_query_of_the_file_row_1(self, path):
+        realigned = read_msa(path, "MKGLSTWCWHV", realign=True)
+        assert realigned["codes"].shape == (4, 11)
+        assert realigned["codes"][1:, -1].tolist() == [GAP] * 3
+        assert realigned["species"].tolist() == [-1, 9606, 3, 4]
+        assert realigned["deletions"][2].tolist() == [0, 0, 0, 1] + [0] * 7
 
-    def test_rows_that_come_to_be_the_chains_are_one_with_it(self, path):
-        found = read_alignment(path, "MKGLSTWCWH", realign=True)
-        assert found["codes"].shape == (3, 10)
-        assert found["species"].tolist() == [4, 9606, 3]
-        found = read_alignment(path, "MKVLSTWCW", realign=True)
-        assert found["species"].tolist() == [9606, 3, 4]
+    def test_rows_equal_to_the_chain_are_merged_into_it(self, path):
+        realigned = read_msa(path, "MKGLSTWCWH", realign=True)
+        assert realigned["codes"].shape == (3, 10)
+        assert realigned["species"].tolist() == [4, 9606, 3]
+        realigned = read_msa(path, "MKVLSTWCW", realign=True)
+        assert realigned["species"].tolist() == [9606, 3, 4]
 
-    def test_that_is_too_far_is_refused_by_name_and_so_is_one_that_needs_realigning(self, path):
+    def test_dissimilar_query_and_query_without_realign_option_are_refused(self, path):
         with pytest.raises(DataError, match=r"x.a3m: the query has \d of the chain's 10 known"):
-            read_alignment(path, "GGGGGGGGGG", realign=True)
+            read_msa(path, "GGGGGGGGGG", realign=True)
         with pytest.raises(DataError, match=r"x.a3m: the query has 10 residues; the chain has 9"):
-            read_alignment(path, "MKVLSTWCW")
+            read_msa(path, "MKVLSTWCW")
 
-    def test_realigning_needs_gemmi_and_reading_does_not(self, path, monkeypatch):
+    def test_realignment_needs_gemmi_and_reading_does_not(self, path, monkeypatch):
         monkeypatch.setitem(sys.modules, "gemmi", None)
         with pytest.raises(DataError, match=r"x.a3m: .*pip install 'foldperf\[data\]'"):
-            read_alignment(path, "MKVLSTWCW", realign=True)
-        assert len(read_alignment(path, "MKVLSTWCWH", realign=True)["codes"]) == 3
+            read_msa(path, "MKVLSTWCW", realign=True)
+        assert len(read_msa(path, "MKVLSTWCWH", realign=True)["codes"]) == 3

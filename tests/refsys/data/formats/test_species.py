@@ -1,4 +1,4 @@
-"""Species of rows: what headers of real files say, and numbers that agree between files."""
+"""Species of rows: numbers from headers of real files, equal in all files."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ UNIREF = (
 
 
 def named(name):
-    """The number that a name has, worked out here."""
+    """Return the number of a name, computed independently."""
     bits = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big")
     return 2**30 + bits % 2**30
 
@@ -45,7 +45,7 @@ def named(name):
         (b">x Tax=9606", 9606),
     ],
 )
-def test_headers_that_name_a_species(header, number):
+def test_header_with_a_species_has_its_number(header, number):
     assert species_number(header) == number
 
 
@@ -67,11 +67,11 @@ def test_headers_that_name_a_species(header, number):
         b">x OS= OX=0",
     ],
 )
-def test_headers_that_name_none(header):
+def test_header_without_a_species_has_no_number(header):
     assert species_number(header) == -1
 
 
-def test_numbers_are_the_same_in_every_file_and_version():
+def test_species_numbers_have_golden_values():
     assert species_number(b"x", b"Homo sapiens") == 1_806_524_377
     spellings = {b"Homo sapiens", b" homo  Sapiens", b"HOMO\tSAPIENS"}
     assert {species_number(b"x", name) for name in spellings} == {1_806_524_377}
@@ -80,12 +80,12 @@ def test_numbers_are_the_same_in_every_file_and_version():
 
 
 @given(st.binary(max_size=60), st.binary(max_size=12))
-def test_any_bytes_have_a_number_that_an_int32_holds(header, name):
+def test_species_number_of_any_bytes_fits_int32(header, name):
     assert -1 <= species_number(header, name) < 2**31
 
 
 @given(st.integers(3, 10**9 - 1), st.sampled_from([b"OX", b"TaxID", b"TaxId"]))
-def test_an_identifier_is_its_own_number(taxon, key):
+def test_taxonomy_identifier_is_its_own_number(taxon, key):
     wider = {2157, 2759, 10239, 12908, 28384, 32644, 131567}
     expected = -1 if taxon in wider else taxon
     assert species_number(b">x %s=%d y=1" % (key, taxon)) == expected

@@ -1,4 +1,4 @@
-"""Written files are prepared again with the same atoms, names, chains, bonds and kinds."""
+"""Written files are prepared to the same atoms, names, chains, bonds and kinds."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ KINDS = ("name", "entity", "kind", "polymer", "sequence")
 
 @pytest.fixture
 def round_trip(tmp_path):
-    """Prepares a file, writes all its atoms, and prepares what was written."""
+    """Return a function that prepares a file, writes all its atoms, and prepares the result."""
 
     def round_trip(path):
         one = Store(tmp_path / "one")
@@ -55,13 +55,13 @@ def assert_equal(before, after):
         *("lowercase_atom_names/in4", "unknown_ccd5/in"),
     ],
 )
-def test_written_case_is_prepared_again(round_trip, case):
+def test_written_case_is_prepared_to_the_same_record(round_trip, case):
     assert_equal(*round_trip(CASES / f"{case}.cif"))
 
 
 @pytest.mark.parametrize("entry", ["5lwx", "10sb", "2q2k"])
-def test_written_structure_is_prepared_again(round_trip, sources, entry):
-    """Glycans; modified residues and components without a definition; modified nucleotides."""
+def test_written_structure_is_prepared_to_the_same_record(round_trip, sources, entry):
+    """Entries with glycans, modified residues, undefined components and modified nucleotides."""
     assert_equal(*round_trip(sources[entry].structure.cached))
 
 
@@ -69,7 +69,7 @@ def test_written_structure_is_prepared_again(round_trip, sources, entry):
     "name",
     ["A B", "A'", '"', "A'B\"", "#1", "_x", "$a", "[a]", ";x", "data_x", "loop_", "é", ".", "?"],
 )
-def test_names_that_need_quotes_are_written_with_them(round_trip, tmp_path, name):
+def test_chain_and_entity_names_are_quoted_when_necessary(round_trip, tmp_path, name):
     """Names of a chain and of its entity."""
     path, quoted = tmp_path / "x.cif", f"\n;{name}\n;\n"
     text = mmcif(
@@ -85,7 +85,7 @@ def test_names_that_need_quotes_are_written_with_them(round_trip, tmp_path, name
 
 
 @pytest.mark.parametrize("name", ["C 1", "O5'", "H5''", 'A"', "#1", "_1", "?", ".", "C1*"])
-def test_atom_names_that_need_quotes_are_written_with_them(round_trip, tmp_path, name):
+def test_atom_names_are_quoted_when_necessary(round_trip, tmp_path, name):
     path = tmp_path / "x.cif"
     row = f"HETATM 9 C\n;{name}\n;\n. XX9Z B 2 . 101 4.0 4.0 4.0 1.0 0 1"
     path.write_text(mmcif(atoms=(*part.ATOM_ROWS[:8], row), connections=""), encoding="utf-8")

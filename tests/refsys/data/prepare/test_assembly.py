@@ -1,4 +1,4 @@
-"""Biological assemblies: which chains, where, and which bonds between them."""
+"""Biological assemblies: their chains, positions and bonds."""
 
 import numpy as np
 import pytest
@@ -40,13 +40,13 @@ OPERATORS = table(
 
 
 def assemblies(**generators):
-    """Categories of assemblies by name: (operators, chains) of each generator."""
+    """Return the categories of assemblies, given (operators, chains) of each generator by name."""
     details = dict.fromkeys(DETAILS, "?")
     listed = [{"id": name.lstrip("_")} | details for name in generators]
     rows = [
         {"assembly_id": name.lstrip("_"), "oper_expression": which, "asym_id_list": chains}
-        for name, own in generators.items()
-        for which, chains in own
+        for name, generators_of_name in generators.items()
+        for which, chains in generators_of_name
     ]
     return (
         table("pdbx_struct_assembly", *listed)
@@ -67,52 +67,52 @@ def build(tmp_path):
 
 
 def chain_rows(structure, number):
-    own = [residue.atoms for residue in structure.residues if residue.chain == number]
-    return [row for atoms in own for row in atoms]
+    parts = [residue.atoms for residue in structure.residues if residue.chain == number]
+    return [row for atoms in parts for row in atoms]
 
 
-def test_the_identity_alone_is_the_asymmetric_unit(build):
-    structure, found = build(_1=[("1", "A,B,C")])
-    assert found.chains == structure.chains
-    assert found.residues == structure.residues
-    assert (found.positions == structure.positions).all()
-    assert (found.connections == structure.connections).all()
+def test_identity_assembly_is_the_asymmetric_unit(build):
+    structure, built = build(_1=[("1", "A,B,C")])
+    assert built.chains == structure.chains
+    assert built.residues == structure.residues
+    assert (built.positions == structure.positions).all()
+    assert (built.connections == structure.connections).all()
 
 
-def test_copies_are_the_chains_moved_as_the_operators_say(build):
-    structure, found = build(_1=[("1,2", "A,B,C")])
-    assert [chain.name for chain in found.chains] == ["A", "B", "A-2", "B-2"]
-    assert [chain.entity for chain in found.chains] == ["1", "2", "1", "2"]
+def test_copies_are_chains_moved_by_the_operators(build):
+    structure, built = build(_1=[("1,2", "A,B,C")])
+    assert [chain.name for chain in built.chains] == ["A", "B", "A-2", "B-2"]
+    assert [chain.entity for chain in built.chains] == ["1", "2", "1", "2"]
     for number in range(4):
-        here, there = chain_rows(found, number), chain_rows(structure, number % 2)
+        copied, original = chain_rows(built, number), chain_rows(structure, number % 2)
         for column in ("names", "elements", "charges"):
-            assert (getattr(found, column)[here] == getattr(structure, column)[there]).all()
-        expected = structure.positions[there]
+            assert (getattr(built, column)[copied] == getattr(structure, column)[original]).all()
+        expected = structure.positions[original]
         if number > 1:
-            expected = np.array([TURN @ place + SHIFT for place in expected.tolist()])
-        assert found.positions[here] == pytest.approx(expected, abs=1e-5)
-    assert [r.component for r in found.residues] == 2 * [r.component for r in structure.residues]
-    rows = [row for residue in found.residues for row in residue.atoms]
-    assert rows == list(range(len(found.names)))
+            expected = np.array([TURN @ position + SHIFT for position in expected.tolist()])
+        assert built.positions[copied] == pytest.approx(expected, abs=1e-5)
+    assert [r.component for r in built.residues] == 2 * [r.component for r in structure.residues]
+    rows = [row for residue in built.residues for row in residue.atoms]
+    assert rows == list(range(len(built.names)))
 
 
-def test_bonds_are_copied_with_chains_that_move_together(build):
-    _, found = build(_1=[("1,2", "A,B")])
-    assert found.names[found.connections].tolist() == [["SE", "ZN"]] * 2
-    first, second = found.connections.tolist()
-    assert [row + len(found.names) // 2 for row in first] == second
-    # The zinc of one place and the protein of another are not bonded.
+def test_bonds_are_copied_when_one_operator_moves_both_ends(build):
+    _, built = build(_1=[("1,2", "A,B")])
+    assert built.names[built.connections].tolist() == [["SE", "ZN"]] * 2
+    first, second = built.connections.tolist()
+    assert [row + len(built.names) // 2 for row in first] == second
+    # A zinc and a protein that different operators move are not bonded.
     _, apart = build(_1=[("1", "A"), ("2", "B")])
     assert not len(apart.connections)
 
 
-def test_generators_that_have_the_same_motion_move_together(build):
-    _, found = build(_1=[("2", "A"), ("2", "B")])
-    assert len(found.connections) == 1
-    assert [chain.name for chain in found.chains] == ["A", "B"]
+def test_equal_motions_of_generators_are_one_operator(build):
+    _, built = build(_1=[("2", "A"), ("2", "B")])
+    assert len(built.connections) == 1
+    assert [chain.name for chain in built.chains] == ["A", "B"]
 
 
-def test_copies_take_names_that_the_file_does_not_have(tmp_path):
+def test_names_of_copies_skip_names_in_the_file(tmp_path):
     path = tmp_path / "x.cif"
     text = mmcif(
         chains=part.CHAINS.replace("B 2", "A-2 2"),
@@ -125,7 +125,7 @@ def test_copies_take_names_that_the_file_does_not_have(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["1e30", "nan", "2e5"])
-def test_an_operator_that_moves_atoms_too_far_is_refused(tmp_path, value):
+def test_operator_beyond_the_coordinate_limit_is_refused(tmp_path, value):
     path = tmp_path / "x.cif"
     path.write_text(
         mmcif() + assemblies(_1=[("2", "A,B")]).replace("10.0", value), encoding="utf-8"
@@ -141,27 +141,27 @@ def test_an_operator_that_moves_atoms_too_far_is_refused(tmp_path, value):
         ("1", {"_1": [("1", "C")]}, "assembly 1 has none of the chains"),
     ],
 )
-def test_what_cannot_be_built_is_refused_in_one_line(build, name, generators, message):
+def test_unusable_assembly_is_refused_in_one_line(build, name, generators, message):
     with pytest.raises(DataError, match=message) as caught:
         build(name, **generators)
     assert "x.cif" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_more_atoms_than_anything_has_are_refused(build, monkeypatch):
+def test_assembly_with_too_many_atoms_is_refused(build, monkeypatch):
     monkeypatch.setattr(assembly, "_MOST_ATOMS", 13)
     with pytest.raises(DataError, match="assembly 1 has 14 atoms; 13 at most"):
         build(_1=[("1,2", "A,B")])
 
 
-def test_a_file_without_assemblies_says_so(tmp_path):
+def test_file_without_assemblies_is_refused(tmp_path):
     path = tmp_path / "x.cif"
     path.write_text(mmcif(), encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.cif: no assembly 1; the file has none"):
         prepare(Store(tmp_path / "store"), Sources(structure=path, assembly="1"))
 
 
-def test_an_assembly_is_an_entry_of_its_own(tmp_path):
+def test_assembly_is_a_separate_entry(tmp_path):
     path, store = tmp_path / "x.cif", Store(tmp_path / "store")
     path.write_text(mmcif() + assemblies(_1=[("1,2", "A,B")]), encoding="utf-8")
     assert prepare(store, Sources(structure=path)).entry == "test"

@@ -1,4 +1,4 @@
-"""Relabelings of components: which there are, against all permutations, and their laws."""
+"""Automorphisms of components: known cases, comparison with brute force, and invariances."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
@@ -18,28 +18,28 @@ TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
 
 @dataclass(frozen=True)
 class Parts:
-    """What a component is made of; atoms are elements by the first letters of their names."""
+    """Parts of a component; the first letter of an atom's name is its element."""
 
     names: tuple[str, ...]
     bonds: np.ndarray
     positions: np.ndarray
 
-    def relabelings(self, known=None):
+    def relabelings(self, has_position=None):
         elements = np.array([NUMBERS[name[0]] for name in self.names], np.uint8)
-        if known is None:
-            known = np.ones(len(self.names), bool)
-        return component_automorphisms(elements, self.bonds, self.positions, known)
+        if has_position is None:
+            has_position = np.ones(len(self.names), bool)
+        return component_automorphisms(elements, self.bonds, self.positions, has_position)
 
-    def moved(self, known=None):
-        """Names of the atoms that are not in place in every relabeling."""
-        rows = self.relabelings(known)
+    def moved(self, has_position=None):
+        """Return the names of the atoms that some automorphism moves."""
+        rows = self.relabelings(has_position)
         return {self.names[atom] for atom in np.flatnonzero((rows != rows[0]).any(axis=0))}
 
     def ordered(self, order):
-        """The same component with its atoms in another order."""
-        place = np.argsort(order)
+        """Return the same component with its atoms in another order."""
+        index_of = np.argsort(order)
         names = tuple(self.names[atom] for atom in order)
-        return Parts(names, place[self.bonds], self.positions[order])
+        return Parts(names, index_of[self.bonds], self.positions[order])
 
 
 def parts(bonds, **positions):
@@ -118,7 +118,7 @@ ALL = {
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "moved"),
+    ("name", "count", "changed"),
     [
         ("asp", 2, {"OD1", "OD2"}),
         ("leu", 1, set()),
@@ -131,29 +131,29 @@ ALL = {
         ("ions", 2, {"ZN1", "ZN2"}),
     ],
 )
-def test_what_chemistry_cannot_tell_apart(name, count, moved):
+def test_equivalent_atoms_are_exchanged(name, count, changed):
     assert len(ALL[name].relabelings()) == count
-    assert ALL[name].moved() == moved
+    assert ALL[name].moved() == changed
 
 
 @pytest.mark.parametrize("component", ALL.values(), ids=ALL)
-def test_relabelings_are_a_group_in_ascending_order(component):
+def test_automorphisms_form_a_group_in_ascending_order(component):
     rows = component.relabelings()
     assert rows.dtype == np.uint16
     assert rows[0].tolist() == list(range(len(component.names)))
-    found = [tuple(row) for row in rows.tolist()]
-    assert found == sorted(set(found))
-    assert {tuple(one[other]) for one in rows for other in rows.astype(int)} == set(found)
+    rows_found = [tuple(row) for row in rows.tolist()]
+    assert rows_found == sorted(set(rows_found))
+    assert {tuple(one[other]) for one in rows for other in rows.astype(int)} == set(rows_found)
 
 
 @pytest.mark.parametrize("component", ALL.values(), ids=ALL)
-def test_rigid_motion_mirror_unit_and_order_of_atoms_decide_nothing(component):
+def test_automorphisms_are_invariant_to_motion_mirror_scale_and_atom_order(component):
     rng = np.random.default_rng(0)
     expected = component.relabelings()
     turn = 10 * Rotation.random(random_state=1).as_matrix()
     for linear in (turn, -turn):
-        moved = replace(component, positions=component.positions @ linear + 5)
-        np.testing.assert_array_equal(moved.relabelings(), expected)
+        changed = replace(component, positions=component.positions @ linear + 5)
+        np.testing.assert_array_equal(changed.relabelings(), expected)
     order = rng.permutation(len(component.names))
     reordered = np.argsort(order)[expected.astype(int)[:, order]]
     assert {*map(tuple, component.ordered(order).relabelings().tolist())} == {
@@ -167,20 +167,20 @@ def test_rigid_motion_mirror_unit_and_order_of_atoms_decide_nothing(component):
     st.sets(st.sampled_from(list(combinations(range(6), 2))), min_size=3),
     st.integers(0, 2**32 - 1),
 )
-def test_all_permutations_that_keep_everything_are_found(letters, pairs, seed):
+def test_automorphisms_equal_brute_force(letters, pairs, seed):
     count = len(letters)
     bonds = [pair for pair in pairs if max(pair) < count]
     positions = np.random.default_rng(seed).normal(size=(count, 3))
     component = Parts(tuple(letters), np.array(bonds, int).reshape(-1, 2), positions)
-    found = {tuple(row) for row in component.relabelings().tolist()}
+    rows_found = {tuple(row) for row in component.relabelings().tolist()}
     every = permutations(range(count))
     expected = {row for row in every if keeps(row, letters, bonds, positions)}
-    assert found <= expected
-    assert len(found) == min(len(expected), LARGEST_COUNT)
+    assert rows_found <= expected
+    assert len(rows_found) == min(len(expected), LARGEST_COUNT)
 
 
 def keeps(row, letters, bonds, positions):
-    """The definition, one permutation at a time."""
+    """Return whether a permutation is an automorphism by definition."""
     bonded = {frozenset(bond) for bond in bonds}
     if any(letters[atom] != letters[image] for atom, image in enumerate(row)):
         return False
@@ -195,36 +195,44 @@ def keeps(row, letters, bonds, positions):
     for center in range(len(row)):
         around = [atom for atom in range(len(row)) if frozenset((center, atom)) in bonded]
         for three in combinations(around, 3):
-            here, there = triple(center, three), triple(row[center], [row[a] for a in three])
-            if min(abs(here), abs(there)) > 0.2 and here * there < 0:
+            handedness, image_handedness = (
+                triple(center, three),
+                triple(row[center], [row[a] for a in three]),
+            )
+            if (
+                min(abs(handedness), abs(image_handedness)) > 0.2
+                and handedness * image_handedness < 0
+            ):
                 return False
     return True
 
 
-def test_atoms_around_an_unknown_one_stay_in_place():
+def test_atoms_around_one_without_position_are_fixed():
     for component, lost in ((LEU, "CD2"), (ASP, "OD1"), (ASP, "CB"), (NEOPENTANE, "C4")):
-        known = np.array([name != lost for name in component.names])
-        moved = replace(component, positions=np.where(known[:, None], component.positions, np.nan))
-        assert moved.moved(known) == set()
-    # Two neighbours have no handedness to know of; the other end of the residue does not matter.
+        has_position = np.array([name != lost for name in component.names])
+        changed = replace(
+            component, positions=np.where(has_position[:, None], component.positions, np.nan)
+        )
+        assert changed.moved(has_position) == set()
+    # Two neighbours have no handedness; distant atoms do not matter.
     nothing = np.zeros(6, bool)
     assert len(replace(BENZENE, positions=np.full((6, 3), np.nan)).relabelings(nothing)) == 12
     assert ASP.moved(np.array([name != "O" for name in ASP.names])) == {"OD1", "OD2"}
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_next_to_nothing_has_the_identity_alone(count):
+def test_component_of_at_most_one_atom_has_the_identity_alone(count):
     lone = Parts(("ZN",) * count, np.empty((0, 2), int), np.zeros((count, 3)))
     assert lone.relabelings().tolist() == [list(range(count))]
 
 
-def test_repeated_bonds_are_one():
+def test_repeated_bonds_change_nothing():
     twice = replace(ASP, bonds=np.concatenate([ASP.bonds, ASP.bonds[:, ::-1]]))
     np.testing.assert_array_equal(twice.relabelings(), ASP.relabelings())
 
 
 @pytest.mark.parametrize("arms", [2, 20])
-def test_of_very_many_a_fixed_number_is_kept(arms):
+def test_number_of_automorphisms_is_limited(arms):
     """Neopentane's twelve for each of many molecules that can also be exchanged."""
     count = 5 * arms
     bonds = np.concatenate([STAR + 5 * arm for arm in range(arms)])
@@ -237,7 +245,7 @@ def test_of_very_many_a_fixed_number_is_kept(arms):
     assert len(np.unique(rows, axis=0)) == LARGEST_COUNT
 
 
-def test_a_search_that_is_cut_short_keeps_what_it_has(monkeypatch):
+def test_search_beyond_its_effort_returns_partial_results(monkeypatch):
     whole = {tuple(row) for row in BENZENE.relabelings().tolist()}
     sizes = []
     for effort in (0, 30, 60, 1000):

@@ -1,4 +1,4 @@
-"""Fetching: pins are checked, and what fails says so."""
+"""Fetch of packages: pins are checked, and failures are reported."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ def archive():
 
 @pytest.fixture
 def pip(monkeypatch, archive):
-    """Stands in for pip: leaves the archive, or fails as told."""
+    """Return a stand-in for pip, which writes the archive or fails on request."""
     calls = []
 
     def run(command, **options):
@@ -67,52 +67,52 @@ def pip(monkeypatch, archive):
     return run
 
 
-def test_fetched_once_and_by_pin(tmp_path, archive, pip):
-    wanted = listing(tmp_path, archive)
-    assert [downloaded for _, downloaded in fetch(wanted)] == [True]
-    assert wanted[0].sources[0].structure.cached.read_bytes() == CIF
-    assert [downloaded for _, downloaded in fetch(wanted)] == [False]
+def test_package_is_fetched_once_by_its_pin(tmp_path, archive, pip):
+    requested = listing(tmp_path, archive)
+    assert [downloaded for _, downloaded in fetch(requested)] == [True]
+    assert requested[0].sources[0].structure.cached.read_bytes() == CIF
+    assert [downloaded for _, downloaded in fetch(requested)] == [False]
     (command,) = pip.calls
     assert "some-proteins==1.0" in command
     assert "--no-deps" in command
 
 
-def test_an_altered_file_of_the_cache_is_fetched_again(tmp_path, archive, pip):
-    wanted = listing(tmp_path, archive)
-    list(fetch(wanted))
-    wanted[0].sources[0].structure.cached.write_bytes(b"other")
-    assert [downloaded for _, downloaded in fetch(wanted)] == [True]
+def test_altered_file_in_the_cache_is_fetched_again(tmp_path, archive, pip):
+    requested = listing(tmp_path, archive)
+    list(fetch(requested))
+    requested[0].sources[0].structure.cached.write_bytes(b"other")
+    assert [downloaded for _, downloaded in fetch(requested)] == [True]
 
 
-def test_another_archive_than_pinned_is_refused(tmp_path, archive, pip):
+def test_archive_with_a_wrong_checksum_is_refused(tmp_path, archive, pip):
     with pytest.raises(DataError, match="the archive's SHA-256 is"):
         list(fetch(listing(tmp_path, archive, archive_sha="0" * 64)))
 
 
-def test_another_member_than_pinned_is_refused(tmp_path, archive, pip):
+def test_member_with_a_wrong_checksum_is_refused(tmp_path, archive, pip):
     with pytest.raises(DataError, match=r"data/x\.cif is not the pinned file"):
         list(fetch(listing(tmp_path, archive, member_sha="0" * 64)))
 
 
-def test_pip_s_reason_is_passed_on_in_one_line(tmp_path, archive, pip):
+def test_failed_download_reports_the_reason_of_pip_in_one_line(tmp_path, archive, pip):
     pip.fails.append("no route to the index")
     with pytest.raises(DataError) as caught:
         list(fetch(listing(tmp_path, archive)))
     assert str(caught.value).endswith("cannot be downloaded: ERROR: no route to the index")
 
 
-def test_an_unwritable_cache_is_one_line(tmp_path, archive, pip):
+def test_unwritable_cache_is_refused(tmp_path, archive, pip):
     (tmp_path / "cache").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="Not a directory"):
         list(fetch(listing(tmp_path, archive)))
 
 
 class TestSources:
-    """What the listing says of an entry becomes what is prepared, as far as it is there."""
+    """Sources of the listed entries, as far as their files are in the cache."""
 
     @pytest.fixture
     def listed(self, tmp_path):
-        """Two packages: `x` has its alignment in the other, and a template there."""
+        """Return two packages; the entry `x` has its MSA and a template in the other package."""
         digest = hashlib.sha256(CIF).hexdigest()
         package = 'version = "1"\nlicence = "MIT"\nsha256 = ""\n'
         path = tmp_path / "packages.toml"
@@ -159,13 +159,13 @@ sha256 = "{digest}"
             member.cached.parent.mkdir(parents=True, exist_ok=True)
             member.cached.write_bytes(CIF)
 
-    def test_files_belong_to_the_package_that_has_them_once(self, listed):
+    def test_member_belongs_to_the_package_that_has_it(self, listed):
         one, two = listed
         assert [member.path for member in one.members] == ["a/x.cif"]
         assert sorted(member.path for member in two.members) == ["b/y.cif", "m/x.a3m"]
         assert (one.core, two.core) == (True, False)
 
-    def test_everything_there_is_prepared_with_all_that_belongs_to_it(self, listed):
+    def test_sources_have_the_msas_and_templates_in_the_cache(self, listed):
         for package in listed:
             self.cache(package)
         x, y, alignment = (
@@ -186,21 +186,21 @@ sha256 = "{digest}"
         expected.append(Sources(structure=y, alignments={"C": alignment}))
         assert list(prepared_sources(listed)) == expected
 
-    def test_a_package_that_is_not_there_leaves_its_part_out(self, listed):
+    def test_sources_lack_the_files_of_a_package_that_is_not_cached(self, listed):
         self.cache(listed[0])
         x = listed[0].members[0].cached
         names = (None, "1", "2")
         expected = [Sources(structure=x, assembly=name, realign=True) for name in names]
         assert list(prepared_sources(listed)) == expected
 
-    def test_nothing_is_taken_from_a_package_of_which_a_file_was_altered(self, listed):
+    def test_sources_lack_the_files_of_an_altered_package(self, listed):
         for package in listed:
             self.cache(package)
         listed[1].members[0].cached.write_bytes(b"other")
         assert len(list(prepared_sources(listed))) == 3
 
 
-def test_the_listing_is_sound(tmp_path):
+def test_package_listing_is_consistent(tmp_path):
     listed = packages(tmp_path, PACKAGES)
     entries = [source.entry for package in listed for source in package.sources]
     assert len(set(entries)) == len(entries) == 88

@@ -1,4 +1,4 @@
-"""Sequence search: what is found is aligned, with its species; and what cannot be searched."""
+"""Sequence search: hits are aligned, with their species; unusable databases are refused."""
 
 import gzip
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from refsys.data.prepare.homology import hits_among, searched
+from refsys.data.prepare.homology import hits_among, search_msa
 from refsys.data.store.store import Store
 from refsys.data.vocabulary import GAP, PROTEIN_LETTERS
 from refsys.errors import DataError
 
 UBIQUITIN = "MQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGKQLEDGRTLSDYNIQKESTLHLVLRLRGG"
-# The same with two residues more in its middle and another first one, and without its beginning.
+# Ubiquitin with two residues inserted and the first replaced, and without its beginning.
 MUTANT = "L" + UBIQUITIN[1:]
 LONGER = MUTANT[:40] + "GS" + MUTANT[40:]
 SHORTER = UBIQUITIN[20:]
@@ -38,29 +38,29 @@ def classes(sequence):
     return PROTEIN_LETTERS[np.frombuffer(sequence.encode(), np.uint8)].tolist()
 
 
-def test_homologs_are_aligned_and_others_left_out(database):
-    found = searched(UBIQUITIN, database)
-    assert found["codes"].shape == (3, 76)
-    assert found["codes"][0].tolist() == classes(UBIQUITIN)
-    assert found["codes"][1, 1:].tolist() == classes(MUTANT)[1:]
-    # Its two further residues are insertions.
-    assert found["deletions"][1].sum() == 2
-    assert found["deletions"][1, 38:42].sum() == 2
-    assert found["codes"][2].tolist() == [GAP] * 20 + classes(SHORTER)
-    assert found["species"].tolist() == [-1, 9606, 10090]
+def test_search_aligns_homologs_alone(database):
+    result = search_msa(UBIQUITIN, database)
+    assert result["codes"].shape == (3, 76)
+    assert result["codes"][0].tolist() == classes(UBIQUITIN)
+    assert result["codes"][1, 1:].tolist() == classes(MUTANT)[1:]
+    # The two inserted residues are deletions of the query.
+    assert result["deletions"][1].sum() == 2
+    assert result["deletions"][1, 38:42].sum() == 2
+    assert result["codes"][2].tolist() == [GAP] * 20 + classes(SHORTER)
+    assert result["species"].tolist() == [-1, 9606, 10090]
 
 
-def test_compressed_is_the_same(database, tmp_path):
+def test_search_in_compressed_database_is_the_same(database, tmp_path):
     path = tmp_path / "same.fasta.gz"
     path.write_bytes(gzip.compress(FASTA.encode()))
-    one, two = (searched(UBIQUITIN, each) for each in (database, path))
+    one, two = (search_msa(UBIQUITIN, file) for file in (database, path))
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize("sequence", ["A", "AAAA", "X" * 30, "MKTWYV" * 20])
-def test_what_finds_nothing_has_itself_alone(database, sequence):
-    found = searched(sequence, database)
-    assert found["codes"].tolist() == [classes(sequence)]
+def test_search_without_hits_has_the_query_alone(database, sequence):
+    result = search_msa(sequence, database)
+    assert result["codes"].tolist() == [classes(sequence)]
 
 
 @pytest.mark.parametrize(
@@ -73,22 +73,22 @@ def test_what_finds_nothing_has_itself_alone(database, sequence):
         (None, "No such file"),
     ],
 )
-def test_what_is_no_database_is_refused(tmp_path, content, reason):
+def test_unusable_database_is_refused_in_one_line(tmp_path, content, reason):
     path = tmp_path / "bad.fasta"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=reason) as error:
-        searched(UBIQUITIN, path)
+        search_msa(UBIQUITIN, path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
 
 
-def test_hits_count_what_stands_beside_one_another():
+def test_hits_count_identical_and_aligned_residues():
     sequences = [UBIQUITIN, LONGER, SHORTER, OTHER]
-    found = hits_among(sequences)
+    result = hits_among(sequences)
     rows = {
         (int(query), int(target)): (int(identical), int(aligned))
-        for query, target, identical, aligned in zip(*found, strict=True)
+        for query, target, identical, aligned in zip(*result, strict=True)
     }
     assert rows[0, 0] == (76, 76)
     assert rows[0, 1][0] == 75
@@ -102,7 +102,7 @@ class TestPrepare:
         path = str(sources[entry].structure.cached)
         return main(["prepare", path, "--store", str(store), *options])
 
-    def test_chains_without_an_alignment_are_searched_for(self, sources, tmp_path, database):
+    def test_prepare_searches_chains_without_an_msa(self, sources, tmp_path, database):
         store = tmp_path / "store"
         options = ["--database", str(database)]
         assert self.prepare(sources, store, *options) == 0
@@ -110,7 +110,7 @@ class TestPrepare:
         assert alignment.facts["source"] == "sequences.fasta"
         assert len(alignment["codes"]) == 3
 
-    def test_again_nothing_is_built_unless_the_sequences_change(
+    def test_prepare_searches_again_only_when_the_database_changes(
         self, sources, tmp_path, database, capsys
     ):
         store = tmp_path / "store"
@@ -123,14 +123,14 @@ class TestPrepare:
         assert "1 records built" in capsys.readouterr().out
         assert len(Store(store).open("1ubq").alignments[0]["codes"]) == 2
 
-    def test_an_alignment_that_is_given_is_taken(self, sources, tmp_path, database):
+    def test_prepare_prefers_a_given_msa_to_the_search(self, sources, tmp_path, database):
         file = sources["2q2k"].alignments["B"].cached
         options = ["--database", str(database), "--alignment", f"B={file}"]
         assert self.prepare(sources, tmp_path, *options, entry="2q2k") == 0
         names = {a.facts["source"] for a in Store(tmp_path).open("2q2k").alignments.values()}
         assert names == {file.name}
 
-    def test_without_sequences_it_says_where_they_come_from(
+    def test_prepare_without_a_database_reports_where_to_get_it(
         self, sources, tmp_path, monkeypatch, capsys
     ):
         path = str(sources["1ubq"].structure.cached)
@@ -140,7 +140,7 @@ class TestPrepare:
             capsys.readouterr().err
         )
 
-    def test_in_the_human_proteome_ubiquitin_has_many(self, sources, tmp_path):
+    def test_search_of_ubiquitin_in_the_human_proteome_has_many_hits(self, sources, tmp_path):
         assert self.prepare(sources, tmp_path, "--search") == 0
         alignment = Store(tmp_path).open("1ubq").alignments[0]
         assert len(alignment["codes"]) > 40

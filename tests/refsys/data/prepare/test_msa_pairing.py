@@ -1,4 +1,4 @@
-"""Pairing by species: equality with a twin in plain Python, symmetry, caps, and real alignments."""
+"""MSA pairing by species: equality with plain Python, symmetry, limits, and real MSAs."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refsys.data.formats.mmcif import read_structure
-from refsys.data.formats.msa import read_alignment
+from refsys.data.formats.msa import read_msa
 from refsys.data.prepare.msa_pairing import PAIRED_ROWS, ROWS_PER_SPECIES, paired_rows
 from refsys.data.prepare.tokens import chain_sequence
 
 
 @st.composite
 def alignments(draw, least=1, most=4):
-    """Few columns, classes and species, so that ties, repeats and shared rows abound."""
+    """Generate MSAs of few columns, classes and species, so that ties are common."""
 
     def alignment():
         width, depth = draw(st.integers(1, 3)), draw(st.integers(1, 9))
@@ -48,7 +48,7 @@ def twin(given_alignments, per_species, most):
         for rows in by_species.values():
             rows.sort(key=lambda row: (-identity(alignment, row), row))
         ranked.append(by_species)
-    found = []
+    result = []
     for species in set().union(*ranked):
         having = [rows[species] for rows in ranked if species in rows]
         if len(having) < 2:
@@ -58,41 +58,41 @@ def twin(given_alignments, per_species, most):
             total = sum(
                 identity(a, row) for a, row in zip(given_alignments, pair, strict=True) if row >= 0
             )
-            found.append((-len(having), -total, species, rank, pair))
-    wanted = [[0] * len(given_alignments)]
-    for *_, pair in sorted(found):
-        if pair not in wanted and max(pair) > 0:
-            wanted.append(pair)
-    return wanted[:most]
+            result.append((-len(having), -total, species, rank, pair))
+    expected = [[0] * len(given_alignments)]
+    for *_, pair in sorted(result):
+        if pair not in expected and max(pair) > 0:
+            expected.append(pair)
+    return expected[:most]
 
 
 @given(alignments(), st.integers(1, 4), st.integers(1, 12))
-def test_equals_plain_python(drawn, per_species, most):
-    found = paired_rows(drawn, per_species=per_species, most=most)
-    assert found.dtype == np.int32
-    assert found.tolist() == twin(drawn, per_species, most)
+def test_paired_rows_equal_plain_python(msas, per_species, most):
+    result = paired_rows(msas, per_species=per_species, limit=most)
+    assert result.dtype == np.int32
+    assert result.tolist() == twin(msas, per_species, most)
 
 
 @given(alignments(least=2), st.randoms(use_true_random=False))
-def test_the_order_of_alignments_is_the_order_of_columns(drawn, random):
-    order = list(range(len(drawn)))
+def test_columns_of_paired_rows_follow_the_order_of_msas(msas, random):
+    order = list(range(len(msas)))
     random.shuffle(order)
-    found = paired_rows([drawn[place] for place in order])
-    np.testing.assert_array_equal(found, paired_rows(drawn)[:, order])
+    result = paired_rows([msas[index] for index in order])
+    np.testing.assert_array_equal(result, paired_rows(msas)[:, order])
 
 
 @given(alignments(least=2), alignments(most=1))
-def test_an_alignment_without_species_adds_a_column_alone(drawn, other):
+def test_msa_without_species_adds_an_unpaired_column(msas, other):
     other[0]["species"][:] = -1
     other[0]["further_species"] = np.zeros((0, 2), np.int32)
-    found, alone = paired_rows([*drawn, *other]), paired_rows(drawn)
-    np.testing.assert_array_equal(found[:, :-1], alone)
-    assert found[0, -1] == 0
-    assert (found[1:, -1] == -1).all()
+    result, alone = paired_rows([*msas, *other]), paired_rows(msas)
+    np.testing.assert_array_equal(result[:, :-1], alone)
+    assert result[0, -1] == 0
+    assert (result[1:, -1] == -1).all()
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_there_is_nothing_to_pair_in_one_alignment(number):
+def test_paired_rows_of_fewer_than_two_msas_are_the_queries(number):
     one = {
         "codes": np.zeros((3, 2), np.uint8),
         "species": np.array([1, 1, 2], np.int32),
@@ -101,7 +101,7 @@ def test_there_is_nothing_to_pair_in_one_alignment(number):
     assert paired_rows([one] * number).tolist() == [[0] * number]
 
 
-def test_the_caps_of_a_species_and_of_all():
+def test_paired_rows_are_limited_per_species_and_in_total():
     def deep(species, rows):
         numbers = np.repeat(np.arange(species, dtype=np.int32), rows)
         codes = np.arange(len(numbers) + 1, dtype=np.int64)[:, None] >> np.arange(0, 24, 8) & 255
@@ -114,48 +114,48 @@ def test_the_caps_of_a_species_and_of_all():
     assert len(paired_rows([deep(1, 700), deep(1, 800)])) == ROWS_PER_SPECIES + 1
     assert len(paired_rows([deep(1, 700), deep(1, 300)])) == 300 + 1
     assert len(paired_rows([deep(20, 500), deep(20, 450)])) == PAIRED_ROWS
-    assert len(paired_rows([deep(20, 500), deep(20, 450)], most=10**6)) == 20 * 450 + 1
+    assert len(paired_rows([deep(20, 500), deep(20, 450)], limit=10**6)) == 20 * 450 + 1
 
 
 @pytest.fixture(scope="module")
 def records(sources):
-    """HLA-A*02 and β2-microglobulin of 3PWP, with the alignments of close homologs."""
+    """Return the records of HLA-A*02 and β2-microglobulin of 3PWP, with MSAs of close homologs."""
     source = sources["3pwp"]
     chains = read_structure(source.structure.cached)
     files = [source.alignments[chain].cached for chain in "AB"]
     return [
-        read_alignment(path, chain_sequence(chains, number), realign=True)
+        read_msa(path, chain_sequence(chains, number), realign=True)
         for number, path in enumerate(files)
     ]
 
 
-def test_rows_of_real_homologs_are_on_the_chains(records):
+def test_real_homologs_are_realigned_onto_the_chains(records):
     assert [record["codes"].shape for record in records] == [(72_026, 275), (13_084, 100)]
     heavy, light = (record["codes"] for record in records)
-    # 86 % and 99 %: the files' queries stand in row 1.
+    # Identities of 86 % and 99 %: row 1 is the query of the file.
     assert (heavy[0] == heavy[1]).sum() == 235
     assert (light[0] == light[1]).sum() == 99
 
 
-def test_real_pairs_are_of_one_species_and_many(records):
+def test_real_paired_rows_share_a_species(records):
     species_of = []
     for record in records:
-        found = [{number} - {-1} for number in record["species"].tolist()]
+        result = [{number} - {-1} for number in record["species"].tolist()]
         for row, number in record["further_species"].tolist():
-            found[row].add(number)
-        species_of.append(found)
+            result[row].add(number)
+        species_of.append(result)
     paired = paired_rows(records)
     assert paired.shape == (PAIRED_ROWS, 2)
     assert paired[0].tolist() == [0, 0]
     assert len(np.unique(paired, axis=0)) == PAIRED_ROWS
     shared = [species_of[0][a] & species_of[1][b] for a, b in paired[1:].tolist()]
     assert all(shared)
-    everyone = [set().union(*found) for found in species_of]
+    everyone = [set().union(*result) for result in species_of]
     assert [len(numbers) for numbers in everyone] == [1259, 1054]
     assert len(everyone[0] & everyone[1]) == 869
-    # The least like the queries are what the cap leaves out; without it, no species is.
+    # The limit leaves out the rows least similar to the queries; without it no species is lost.
     assert len(set().union(*shared)) > 600
-    every = paired_rows(records, most=10**6)[1:].tolist()
+    every = paired_rows(records, limit=10**6)[1:].tolist()
     assert len(every) > PAIRED_ROWS
     shared = [species_of[0][a] & species_of[1][b] for a, b in every]
     assert set().union(*shared) == everyone[0] & everyone[1]

@@ -1,4 +1,4 @@
-"""Preparing many: in processes, out of a folder, killed at any moment."""
+"""Preparation of many structures: in processes, from a folder, killed at any moment."""
 
 import filecmp
 import os
@@ -23,9 +23,9 @@ from refsys.data.prepare import parallel, similarity
 from refsys.data.prepare.entries import Prepared, Sources
 from refsys.data.prepare.folder import folder_contents
 from refsys.data.prepare.parallel import prepare_all
-from refsys.data.prepare.similarity import relate
+from refsys.data.prepare.similarity import find_templates_and_clusters
 from refsys.data.store.store import Store
-from refsys.errors import DataError, UnexpectedError
+from refsys.errors import UnexpectedError
 
 ROOT = Path(__file__).resolve().parents[4]
 ENTRIES = ("1ubq", "2q2k", "1kd8")
@@ -33,7 +33,7 @@ ENTRIES = ("1ubq", "2q2k", "1kd8")
 
 @pytest.fixture(scope="module")
 def folder(sources, tmp_path_factory):
-    """Structures of the core set with an alignment, as a user would have them."""
+    """Return a folder of structures of the core set with an MSA, as a user would have it."""
     folder = tmp_path_factory.mktemp("mine")
     for entry in ENTRIES:
         path = sources[entry].structure.cached
@@ -45,11 +45,11 @@ def folder(sources, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder, tmp_path_factory):
-    """A store of the folder that nothing happened to."""
+    """Return a store of the folder that was prepared without a fault."""
     store = Store(tmp_path_factory.mktemp("whole"))
     for _, done in prepare_all(store, folder_contents(folder).sources, 0):
         assert not isinstance(done, Exception), done
-    relate(store)
+    find_templates_and_clusters(store)
     return store
 
 
@@ -66,120 +66,48 @@ def start(folder, store, workers=1):
 
 
 def assert_same(one, two):
-    """Both stores have the same files with the same bytes, and nothing half-written."""
-    found = [
+    """Check that both stores have the same files with the same bytes."""
+    files = [
         sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
         for store in (one, two)
     ]
-    assert found[0] == found[1]
-    assert filecmp.cmpfiles(one, two, found[0], shallow=False)[1:] == ([], [])
+    assert files[0] == files[1]
+    assert filecmp.cmpfiles(one, two, files[0], shallow=False)[1:] == ([], [])
 
 
-class TestFolder:
-    def test_structures_and_their_alignments(self, folder):
-        found = {s.structure.name.partition(".")[0]: s for s in folder_contents(folder).sources}
-        assert sorted(found) == sorted(ENTRIES)
-        assert found["2q2k"].alignments == {"B": folder / "2q2k_B.sto"}
-        assert not found["1ubq"].alignments
+def test_folder_contents_are_structures_with_their_msas(folder):
+    files = {s.structure.name.partition(".")[0]: s for s in folder_contents(folder).sources}
+    assert sorted(files) == sorted(ENTRIES)
+    assert files["2q2k"].alignments == {"B": folder / "2q2k_B.sto"}
+    assert not files["1ubq"].alignments
 
-    def test_names_may_have_dots_and_underscores(self, tmp_path):
-        for name in ("my_x.1.cif.gz", "my_x.1_A.a3m.gz", "b.BCIF", ".hidden.cif", "notes.txt"):
-            (tmp_path / name).write_text("", encoding="utf-8")
-        (tmp_path / "folder.cif").mkdir()
-        one, two = folder_contents(tmp_path).sources
-        assert one.structure.name == "b.BCIF"
-        assert two.alignments == {"A": tmp_path / "my_x.1_A.a3m.gz"}
 
-    @pytest.mark.parametrize("names", [(), ("notes.txt",), ("x.pdb", "x_A.a3m")])
-    def test_folder_without_a_structure_is_refused(self, tmp_path, names):
-        for name in names:
-            (tmp_path / name).write_text("", encoding="utf-8")
-        with pytest.raises(DataError, match="no structure: no file ends in"):
-            folder_contents(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("names", "entries", "reason"),
-        [
-            (
-                ("a.cif", "a.bcif.gz"),
-                ["a"],
-                r"/a\.cif: not prepared: a\.bcif\.gz is the entry a al",
-            ),
-            (("A.cif", "a.cif"), ["a"], r"/a\.cif: not prepared: A\.cif is the entry a already"),
-            (
-                ("a b.cif", "a-b.cif"),
-                ["a-b"],
-                r"/a-b\.cif: not prepared: a b\.cif is the entry a-b",
-            ),
-            (
-                ("a.cif", "b_A.a3m"),
-                ["a"],
-                r"/b_A\.a3m: not used: no structure is called b; expected",
-            ),
-            (("a.cif", "a.a3m"), ["a"], r"/a\.a3m: not used: no structure is called a; expected"),
-            (("a.cif", "a_.a3m"), ["a"], r"/a_\.a3m: not used: no structure is called a; expected"),
-            (
-                ("a.cif", "a_A.a3m", "a_A.sto"),
-                ["a"],
-                r"/a_A\.sto: not used: a_A\.a3m is of the same chain; remove one of them",
-            ),
-            (("A.cif", "a.cif", "a_B.a3m"), ["a"], r"/a_B\.a3m: not used: its structure a\.cif is"),
-        ],
-    )
-    def test_file_that_fits_no_entry_is_an_error_and_the_others_are_prepared(
-        self, tmp_path, names, entries, reason
-    ):
-        for name in names:
-            (tmp_path / name).write_text("", encoding="utf-8")
-        contents = folder_contents(tmp_path)
-        assert [sources.name for sources in contents.sources] == entries
-        assert re.search(reason, str(contents.errors[-1]))
-        assert len(contents.errors) == (2 if names[0] == "A.cif" and len(names) == 3 else 1)
-
-    def test_alignment_belongs_to_the_longest_name_with_or_without_its_case(self, tmp_path):
-        for name in ("a.cif", "a_b.cif", "a_b_c_d.a3m", "A_x_1.a3m", "a_b.a3m"):
-            (tmp_path / name).write_text("", encoding="utf-8")
-        contents = folder_contents(tmp_path)
-        given = {sources.name: dict(sources.alignments) for sources in contents.sources}
-        assert given == {
-            "a": {"x_1": tmp_path / "A_x_1.a3m", "b": tmp_path / "a_b.a3m"},
-            "a_b": {"c_d": tmp_path / "a_b_c_d.a3m"},
-        }
-        assert not contents.errors
-
-    def test_link_to_a_missing_structure_is_one_of_the_structures(self, tmp_path):
-        (tmp_path / "gone.cif").symlink_to(tmp_path / "nowhere.cif")
-        os.mkfifo(tmp_path / "pipe.cif")
-        assert [s.name for s in folder_contents(tmp_path).sources] == ["gone"]
-
-    def test_a_folder_that_is_not_there(self, tmp_path):
-        with pytest.raises(DataError, match="none: No such file"):
-            folder_contents(tmp_path / "none")
-
-    def test_it_takes_the_place_of_a_structure(self, folder, capsys):
-        assert main(["prepare", "x.cif", "--from", str(folder)]) == 2
-        assert capsys.readouterr().err == "foldperf: --from takes the place of a structure\n"
+def test_from_option_excludes_a_structure_argument(folder, capsys):
+    assert main(["prepare", "x.cif", "--from", str(folder)]) == 2
+    assert capsys.readouterr().err == "foldperf: --from takes the place of a structure\n"
 
 
 class TestProcesses:
-    def test_their_number_changes_nothing(self, folder, whole, tmp_path):
+    def test_prepared_store_is_independent_of_the_number_of_processes(
+        self, folder, whole, tmp_path
+    ):
         store = Store(tmp_path)
         assert len(list(prepare_all(store, folder_contents(folder).sources, 2))) == len(ENTRIES)
-        relate(store)
+        find_templates_and_clusters(store)
         assert_same(tmp_path, whole.root)
 
-    def test_one_that_cannot_be_used_does_not_stop_the_others(self, folder, tmp_path, capsys):
-        mine = tmp_path / "mine"
-        shutil.copytree(folder, mine)
-        (mine / "bad.cif").write_text("data_bad\n", encoding="utf-8")
-        assert main(["prepare", "--from", str(mine), "--store", str(tmp_path / "store")]) == 2
+    def test_unusable_structure_does_not_stop_the_others(self, folder, tmp_path, capsys):
+        inputs = tmp_path / "mine"
+        shutil.copytree(folder, inputs)
+        (inputs / "bad.cif").write_text("data_bad\n", encoding="utf-8")
+        assert main(["prepare", "--from", str(inputs), "--store", str(tmp_path / "store")]) == 2
         said = capsys.readouterr()
         assert said.err.count("\n") == 1
         assert "bad.cif: no _atom_site category" in said.err
         assert "bad.cif: not prepared" in said.out
         assert Store(tmp_path / "store").entries() == sorted(ENTRIES)
 
-    def test_repairs_are_said(self, folder, whole, tmp_path, capsys):
+    def test_prepare_reports_repaired_records(self, folder, whole, tmp_path, capsys):
         store = tmp_path / "store"
         shutil.copytree(whole.root, store)
         column = next((store / "records" / "structure").rglob("atom_position.npy"))
@@ -191,8 +119,8 @@ class TestProcesses:
         assert said.err == f"foldperf: repaired: {column}: altered since it was written\n"
         assert_same(store, whole.root)
 
-    def test_a_process_that_dies_fails_no_other(self, folder, whole, tmp_path):
-        """Whatever is killed is tried again alone."""
+    def test_dead_process_affects_no_other_structure(self, folder, whole, tmp_path):
+        """The structure of a killed process is retried alone."""
         with start(folder, tmp_path, workers=2) as running:
             while not (children := spawned(running.pid)):
                 assert running.poll() is None
@@ -204,8 +132,8 @@ class TestProcesses:
 
 
 def spawned(pid):
-    """The workers of a process."""
-    found = []
+    """Return the process numbers of the workers of a process."""
+    children = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
@@ -213,21 +141,21 @@ def spawned(pid):
         except OSError:
             continue
         if parent == pid and b"spawn_main" in line:
-            found.append(int(path.name))
-    return found
+            children.append(int(path.name))
+    return children
 
 
-def prepare_here(store, wanted):
-    list(prepare_all(store, wanted, 0))
-    relate(store)
+def prepare_here(store, requested):
+    list(prepare_all(store, requested, 0))
+    find_templates_and_clusters(store)
 
 
-def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
-    """Three at once on one store, twenty times, killed as they begin to write or a little later."""
+def test_prepare_recovers_from_processes_killed_at_any_moment(folder, whole, tmp_path):
+    """Kill three processes on one store, twenty times, when they start to write or a bit later."""
     moments, unfinished = random.Random(7), 0
     for _ in range(20):
         shutil.rmtree(tmp_path / "records", ignore_errors=True)
-        # Forked, they need not import everything anew.
+        # Forked processes need not import everything again.
         arguments = (Store(tmp_path), folder_contents(folder).sources)
         fork = get_context("fork")
         running = [fork.Process(target=prepare_here, args=arguments) for _ in range(3)]
@@ -248,17 +176,17 @@ def test_killed_at_any_moment_the_next_run_ends_right(folder, whole, tmp_path):
     assert_same(tmp_path, whole.root)
 
 
-def prepare_on_a_full_disk(store, wanted, said):
-    """A limit on file sizes fails like a full disk: the write is refused."""
+def prepare_on_a_full_disk(store, requested, said):
+    """Prepare with a limit on file sizes, which fails like a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
-    said.put([str(done) for _, done in prepare_all(store, wanted, 0)])
+    said.put([str(done) for _, done in prepare_all(store, requested, 0)])
 
 
-def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, tmp_path):
+def test_prepare_reports_a_full_disk_and_recovers(folder, whole, tmp_path):
     fork, store = get_context("fork"), Store(tmp_path)
     said = fork.Queue()
-    wanted = folder_contents(folder).sources
-    process = fork.Process(target=prepare_on_a_full_disk, args=(store, wanted, said))
+    requested = folder_contents(folder).sources
+    process = fork.Process(target=prepare_on_a_full_disk, args=(store, requested, said))
     process.start()
     lines = said.get(timeout=HANG_S)
     process.join()
@@ -273,14 +201,14 @@ def test_a_full_disk_is_a_line_each_and_the_next_run_ends_right(folder, whole, t
     assert_same(tmp_path, whole.root)
 
 
-def test_a_structure_alone_needs_no_process(tmp_path):
+def test_single_structure_is_prepared_without_a_process(tmp_path):
     path = tmp_path / "x.cif"
     path.write_text(mmcif(), encoding="utf-8")
     ((_, done),) = prepare_all(Store(tmp_path / "store"), [Sources(structure=path)], 4)
     assert done.entry == "test"
 
 
-# What a reader raises by its file's name, and the line of it.
+# Exception that the reader raises, and its line, by the name of the file.
 FAULTS = {
     "memory": (MemoryError(), "not enough memory to read it"),
     "recursion": (RecursionError("maximum recursion depth"), "nested too deeply to be read"),
@@ -292,10 +220,10 @@ FAULTS = {
 
 
 class TestIsolation:
-    """Whatever happens on one file, the others are prepared."""
+    """Failures of one file do not affect the others."""
 
     @pytest.fixture
-    def wanted(self, tmp_path):
+    def requested(self, tmp_path):
         names = (*FAULTS, "killed", "one", "two", "three")
         return [Sources(structure=tmp_path / f"{name}.cif") for name in names]
 
@@ -321,24 +249,26 @@ class TestIsolation:
         for name in ("one", "two", "three"):
             assert outcomes[name] == Prepared(entry=name, tokens=1, built=1)
 
-    def test_exception_of_any_class_is_an_error_of_its_file(self, tmp_path, wanted):
-        sound = [sources for sources in wanted if sources.structure.stem != "killed"]
+    def test_exception_of_any_class_is_an_error_of_its_file(self, tmp_path, requested):
+        sound = [sources for sources in requested if sources.structure.stem != "killed"]
         results = prepare_all(Store(tmp_path / "store"), sound, 0)
         self.assert_isolated({sources.structure.stem: outcome for sources, outcome in results})
 
     @pytest.mark.parametrize("workers", [1, 3])
-    def test_killed_process_is_an_error_of_its_file(self, tmp_path, wanted, monkeypatch, workers):
-        # Forked, the processes have the replaced function.
+    def test_killed_process_is_an_error_of_its_file(
+        self, tmp_path, requested, monkeypatch, workers
+    ):
+        # Forked processes inherit the replaced function.
         monkeypatch.setattr(processes, "get_context", lambda method: get_context("fork"))
-        results = list(prepare_all(Store(tmp_path / "store"), wanted, workers))
+        results = list(prepare_all(Store(tmp_path / "store"), requested, workers))
         outcomes = {sources.structure.stem: outcome for sources, outcome in results}
-        assert len(results) == len(outcomes) == len(wanted)
+        assert len(results) == len(outcomes) == len(requested)
         assert str(outcomes["killed"]).endswith(
             "/killed.cif: the process that prepared it was killed; is there too little memory?"
         )
         self.assert_isolated(outcomes)
 
-    def test_traceback_of_a_file_is_shown_under_debug_alone(self, tmp_path, capsys):
+    def test_traceback_is_printed_only_with_debug(self, tmp_path, capsys):
         for name in ("letters", "one"):
             (tmp_path / f"{name}.cif").write_text("", encoding="utf-8")
         command = ["prepare", "--from", str(tmp_path), "--workers", "0"]
@@ -351,20 +281,22 @@ class TestIsolation:
         assert trace == "Traceback (most recent call last):"
 
 
-def test_entry_whose_relations_fail_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    mine = tmp_path / "mine"
-    mine.mkdir()
+def test_failed_template_search_of_one_entry_does_not_stop_the_others(
+    tmp_path, monkeypatch, capsys
+):
+    inputs = tmp_path / "mine"
+    inputs.mkdir()
     for name in ("a", "b", "c"):
-        (mine / f"{name}.cif").write_text(f"# {name}\n{mmcif()}", encoding="utf-8")
+        (inputs / f"{name}.cif").write_text(f"# {name}\n{mmcif()}", encoding="utf-8")
     search = similarity._relations
 
-    def relations(maker, store, columns, found):
+    def relations(builder, store, columns, results):
         if columns.facts["entry"] == "b":
             raise IndexError("out of range")
-        return search(maker, store, columns, found)
+        return search(builder, store, columns, results)
 
     monkeypatch.setattr(similarity, "_relations", relations)
-    command = ["prepare", "--from", str(mine), "--workers", "0"]
+    command = ["prepare", "--from", str(inputs), "--workers", "0"]
     assert main([*command, "--store", str(tmp_path / "store")]) == 2
     assert re.search(r"/structure/\w+: b: IndexError: out of range\n$", capsys.readouterr().err)
     related = [path.stem for path in (tmp_path / "store" / "relations").iterdir()]

@@ -1,4 +1,4 @@
-"""What entries are to one another: templates that are older, clusters of like chains."""
+"""Template search and clustering: templates are older, clusters have similar chains."""
 
 import json
 import shutil
@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from refsys.data.prepare.similarity import relate
+from refsys.data.prepare.similarity import find_templates_and_clusters
 from refsys.data.store.store import Store
 from refsys.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def related(store, tmp_path_factory):
-    """The core packages' store, related."""
+    """Return a store of the core packages after the search."""
     root = tmp_path_factory.mktemp("related") / "store"
     shutil.copytree(store.root, root)
-    found = Store(root)
-    relate(found)
-    return found
+    result = Store(root)
+    find_templates_and_clusters(result)
+    return result
 
 
 def identity(one, two):
-    """Of a global alignment, over the shorter sequence."""
+    """Return the identity of a global alignment, relative to the shorter sequence."""
     import gemmi
 
     letters = [gemmi.expand_one_letter_sequence(s, gemmi.ResidueKind.AA) for s in (one, two)]
@@ -39,8 +39,8 @@ def proteins(example):
 
 
 class TestTemplates:
-    def test_they_are_older_and_of_other_entries(self, everything):
-        found = 0
+    def test_templates_are_older_and_of_other_entries(self, everything):
+        count = 0
         for entry in everything.entries():
             example = everything.open(entry)
             for chain, templates in example.templates.items():
@@ -49,13 +49,13 @@ class TestTemplates:
                 assert entry.partition("-")[0] not in {source for source, _ in sources}
                 released = date.fromisoformat(example.structure.facts["released"])
                 for source, _ in sources:
-                    theirs = everything.open(source).structure.facts["released"]
-                    given = (entry.partition("-")[0], source) == ("2hyy", "1y57")
-                    assert given or (released - date.fromisoformat(theirs)).days >= 60
-                found += 1
+                    template_released = everything.open(source).structure.facts["released"]
+                    is_given = (entry.partition("-")[0], source) == ("2hyy", "1y57")
+                    assert is_given or (released - date.fromisoformat(template_released)).days >= 60
+                count += 1
                 sequence = example.structure.facts["chains"][chain]["sequence"]
                 assert templates["residue_type"].shape[1] == len(sequence)
-        assert found > 40
+        assert count > 40
 
     @pytest.mark.parametrize(
         ("entry", "expected"),
@@ -67,31 +67,31 @@ class TestTemplates:
             ("3pwp", "1bd2 D"),  # T-cell receptors
         ],
     )
-    def test_homologs_are_found(self, everything, entry, expected):
+    def test_templates_include_known_homologs(self, everything, entry, expected):
         templates = everything.open(entry).templates.values()
-        assert expected in {text for found in templates for text in found.facts["templates"]}
+        assert expected in {text for record in templates for text in record.facts["templates"]}
 
-    def test_an_assembly_has_those_of_its_chains_and_is_none(self, everything):
+    def test_assembly_has_the_templates_of_its_chains_and_is_no_template(self, everything):
         unit, whole = (everything.open(name) for name in ("2hyy", "2hyy-assembly1"))
         assert whole.templates[0].path == unit.templates[0].path
         for entry in everything.entries():
             for templates in everything.open(entry).templates.values():
                 assert not any("assembly" in text for text in templates.facts["templates"])
 
-    def test_given_ones_take_the_place_of_found_ones(self, sources, tmp_path):
+    def test_given_templates_replace_those_of_the_search(self, sources, tmp_path):
         root = tmp_path / "store"
         for entry in ("1atp", "1y57"):
             path = str(sources[entry].structure.cached)
             assert main(["prepare", path, "--store", str(root)]) == 0
         assert Store(root).open("1y57").templates[0].facts["templates"] == ["1atp A"]
-        given = ["--template", f"A={sources['1ubq'].structure.cached}:A"]
+        options = ["--template", f"A={sources['1ubq'].structure.cached}:A"]
         path = str(sources["1y57"].structure.cached)
-        assert main(["prepare", path, *given, "--store", str(root)]) == 0
+        assert main(["prepare", path, *options, "--store", str(root)]) == 0
         assert Store(root).open("1y57").templates[0].facts["templates"] == ["1ubq A"]
 
 
 class TestClusters:
-    def test_copies_and_homologs_are_together_and_others_apart(self, everything):
+    def test_clusters_group_similar_sequences(self, everything):
         cluster_of = {}
         for entry in everything.entries():
             example = everything.open(entry)
@@ -111,7 +111,7 @@ class TestClusters:
             if long and names[one] == names[two]:
                 assert identity(sequences[one], sequences[two]) > 0.25
 
-    def test_ligands_are_together_by_content(self, everything):
+    def test_ligands_of_equal_content_share_a_cluster(self, everything):
         heme = {
             example.clusters[number]
             for entry in ("8vkf", "2gtl")
@@ -127,19 +127,19 @@ class TestClusters:
 
 
 class TestStore:
-    def test_again_nothing_changes(self, related):
+    def test_repeated_search_changes_nothing(self, related):
         assert related.root.joinpath("relations").is_dir()
-        again = relate(related)
+        again = find_templates_and_clusters(related)
         assert (again.changed, again.repaired) == (0, ())
 
-    def test_a_new_entry_is_related_to_the_others(self, related, sources, tmp_path):
+    def test_new_entry_gets_templates_and_clusters(self, related, sources, tmp_path):
         root = tmp_path / "store"
         shutil.copytree(related.root, root)
         path = str(sources["7bqu"].structure.cached)
         assert main(["prepare", path, "--store", str(root)]) == 0
         assert (root / "relations" / "7bqu.json").exists()
 
-    def test_what_was_said_of_another_structure_is_forgotten(self, related, tmp_path):
+    def test_relations_of_another_structure_record_are_ignored(self, related, tmp_path):
         root = tmp_path / "store"
         shutil.copytree(related.root, root)
         path = root / "relations" / "8vkf.json"
@@ -150,7 +150,7 @@ class TestStore:
         assert "x" not in Store(root).open("8vkf").clusters
 
     @pytest.mark.parametrize("damage", ["", "{", "[]", "null", "{}"])
-    def test_a_damaged_file_is_named_and_made_again(self, related, tmp_path, damage):
+    def test_damaged_relations_are_reported_and_rebuilt(self, related, tmp_path, damage):
         root = tmp_path / "store"
         shutil.copytree(related.root, root)
         path = root / "relations" / "8vkf.json"
@@ -158,23 +158,23 @@ class TestStore:
         path.write_text(damage, encoding="utf-8")
         with pytest.raises(DataError, match=r"relations/8vkf\.json: unreadable"):
             Store(root).open("8vkf")
-        assert relate(Store(root)).changed == 1
+        assert find_templates_and_clusters(Store(root)).changed == 1
         assert path.read_bytes() == whole
 
-    def test_a_damaged_record_is_made_again(self, related, tmp_path):
+    def test_damaged_hits_record_is_rebuilt(self, related, tmp_path):
         root = tmp_path / "store"
         shutil.copytree(related.root, root)
         column = next((root / "records" / "hits").rglob("target.npy"))
         content = bytearray(column.read_bytes())
         content[-1] ^= 1
         column.write_bytes(content)
-        (repaired,) = relate(Store(root)).repaired
+        (repaired,) = find_templates_and_clusters(Store(root)).repaired
         assert "target.npy: altered" in repaired
 
-    def test_an_empty_store_is_related(self, tmp_path):
-        assert relate(Store(tmp_path)).changed == 0
+    def test_search_in_an_empty_store_changes_nothing(self, tmp_path):
+        assert find_templates_and_clusters(Store(tmp_path)).changed == 0
 
-    def test_without_pyhmmer_entries_are_prepared_and_it_says_so(
+    def test_prepare_without_pyhmmer_skips_the_search_with_an_error(
         self, sources, tmp_path, monkeypatch, capsys
     ):
         monkeypatch.setitem(__import__("sys").modules, "pyhmmer", None)

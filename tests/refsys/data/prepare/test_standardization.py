@@ -1,4 +1,4 @@
-"""Selenomethionine read as methionine, arginines ordered, zero occupancy, bonds between tokens."""
+"""Standardization of selenomethionine and arginine, zero occupancy, bonds between tokens."""
 
 import shlex
 
@@ -18,7 +18,7 @@ from refsys.data.store.store import Store
 from refsys.data.vocabulary import RESIDUE_TYPES
 
 MET = ["N", "CA", "C", "O", "CB", "CG", "SD", "CE"]
-# Arginine's guanidinium group in a plane; the first nitrogen is the nearer one to CD.
+# Positions of arginine's nitrogens: the first is nearer to CD.
 NEAR, FAR = "2.0 1.5 0.0", "2.0 -1.5 0.0"
 
 
@@ -43,14 +43,14 @@ def written(tmp_path):
 
 @pytest.fixture(scope="module")
 def selenomethionines(store, sources, tmp_path_factory):
-    """The entry 3en2 as it is prepared, and as deposited."""
+    """Return the entry 3en2 in its standardized form, and as deposited."""
     other = Store(tmp_path_factory.mktemp("as-deposited"))
     prepare(other, Sources(structure=sources["3en2"].structure.cached, as_deposited=True))
     return store.open("3en2"), other.open("3en2")
 
 
 class TestSelenomethionine:
-    def test_its_selenium_becomes_the_sulphur_of_methionine(self, written):
+    def test_selenium_becomes_the_sulphur_of_methionine(self, written):
         read = read_structure(written())
         changes = standardized(read)
         assert changes.selenomethionines == 1
@@ -68,19 +68,19 @@ class TestSelenomethionine:
         ]
         assert dropped_atoms(structure, columns) == 0
 
-    def test_a_bond_to_its_selenium_is_one_to_its_sulphur(self, written):
+    def test_bond_to_selenium_becomes_a_bond_to_sulphur(self, written):
         atoms = [row.replace("4.0 4.0 4.0", "8.5 5.0 0.0") for row in part.ATOM_ROWS]
         columns = structure_columns(standardized(read_structure(written(atoms=atoms))).structure)
         ends = [[columns["atom_name"][row] for row in pair] for pair in columns["bond_atoms"]]
         assert ends == [[b"SD", b"ZN"]]
 
-    def test_the_reading_itself_is_unchanged(self, written):
+    def test_standardization_leaves_its_input_unchanged(self, written):
         read = read_structure(written())
         before = read.names.copy()
         standardized(read)
         assert (read.names == before).all()
 
-    def test_3en2_has_methionines_with_sulphur(self, selenomethionines):
+    def test_record_of_3en2_has_methionines_with_sulphur(self, selenomethionines):
         example, deposited = selenomethionines
         structure, original = example.structure, deposited.structure
         modified = np.flatnonzero(original["residue_component"] == b"MSE")
@@ -101,7 +101,7 @@ class TestSelenomethionine:
             assert (structure["atom_token"][first:end] == token).all()
             assert structure["token_residue_type"][token] == RESIDUE_TYPES["MET"]
 
-    def test_standardization_is_recorded_and_changes_the_records_name(self, selenomethionines):
+    def test_standardization_is_in_the_facts_and_the_name_of_the_record(self, selenomethionines):
         example, deposited = selenomethionines
         facts, original = example.structure.facts, deposited.structure.facts
         assert (facts["as_deposited"], original["as_deposited"]) == (False, True)
@@ -109,7 +109,7 @@ class TestSelenomethionine:
         assert original["reordered_arginines"] == 0
         assert example.records()["structure"] != deposited.records()["structure"]
 
-    def test_the_command_line_keeps_what_was_deposited_if_asked(self, written, tmp_path):
+    def test_option_as_deposited_keeps_selenomethionine(self, written, tmp_path):
         path, store = written(), Store(tmp_path / "store")
         for option, tokens in (("", 5), ("--as-deposited", 12), ("", 5)):
             command = f"prepare {path} --store {store.root} {option}"
@@ -118,10 +118,14 @@ class TestSelenomethionine:
 
 
 def arginine(nh1, nh2):
-    """The file's rows, with glycine replaced by an arginine."""
+    """Return parts of the file with its glycine replaced by an arginine."""
     row = "ATOM 6 {} {} . ARG A 1 2 2 {} 1.0 ? 1"
     rows = [row.format("C", "CA", "5.0 0.0 0.0"), row.format("C", "CD", "0.0 1.0 0.0")]
-    rows += [row.format("N", name, place) for name, place in (("NH1", nh1), ("NH2", nh2)) if place]
+    rows += [
+        row.format("N", name, position)
+        for name, position in (("NH1", nh1), ("NH2", nh2))
+        if position
+    ]
     return {
         "atoms": (*part.ATOM_ROWS[:5], *rows, *part.ATOM_ROWS[6:]),
         "sequence": part.SEQUENCE.replace("1 2 GLY", "1 2 ARG"),
@@ -130,7 +134,7 @@ def arginine(nh1, nh2):
 
 class TestArginine:
     @pytest.mark.parametrize(("nh1", "nh2", "exchanged"), [(NEAR, FAR, 0), (FAR, NEAR, 1)])
-    def test_the_first_nitrogen_is_the_nearer_one_to_cd(self, written, nh1, nh2, exchanged):
+    def test_nh1_is_the_nitrogen_nearer_to_cd(self, written, nh1, nh2, exchanged):
         changes = standardized(read_structure(written(**arginine(nh1, nh2))))
         assert changes.arginines == exchanged
         columns = structure_columns(changes.structure)
@@ -139,18 +143,16 @@ class TestArginine:
         assert places[names.index("NH1")].tolist() == [float(x) for x in NEAR.split()]
         assert places[names.index("NH2")].tolist() == [float(x) for x in FAR.split()]
 
-    def test_equally_near_nitrogens_and_incomplete_residues_stay(self, written):
+    def test_arginine_with_equal_distances_or_missing_atoms_is_unchanged(self, written):
         for nh1, nh2 in ((NEAR, NEAR), (FAR, None), (None, NEAR)):
             read = read_structure(written(**arginine(nh1, nh2)))
             changes = standardized(read)
             assert changes.arginines == 0
-            others = read.names != "SE"
-            assert (changes.structure.names[others] == read.names[others]).all()
+            not_selenium = read.names != "SE"
+            assert (changes.structure.names[not_selenium] == read.names[not_selenium]).all()
 
     @pytest.mark.parametrize("entry", ["3en2", "8vkf", "2q2k", "5vht"])
-    def test_arginines_of_real_entries_are_ordered_and_nothing_else_changes(
-        self, store, sources, entry
-    ):
+    def test_standardization_of_real_arginines_only_reorders_nitrogens(self, store, sources, entry):
         structure = store.open(entry).structure
         original = structure_columns(read_structure(sources[entry].structure.cached))
         residues = np.flatnonzero(structure["residue_component"] == b"ARG")
@@ -160,11 +162,11 @@ class TestArginine:
             names = names_of(structure, residue)
             rows = [first + names.index(name) for name in ("CD", "NH1", "NH2")]
             before = original["residue_first_atom"][residue] + np.arange(end - first)
-            place, old = structure["atom_position"], original["atom_position"][before]
+            positions, old = structure["atom_position"], original["atom_position"][before]
             if structure["atom_resolved"][rows].all():
-                cd, nh1, nh2 = place[rows].astype(np.float64)
+                cd, nh1, nh2 = positions[rows].astype(np.float64)
                 assert np.linalg.norm(nh1 - cd) <= np.linalg.norm(nh2 - cd)
-            changed = np.flatnonzero((place[first:end] != old).any(axis=1)).tolist()
+            changed = np.flatnonzero((positions[first:end] != old).any(axis=1)).tolist()
             assert changed in ([], [names.index("NH1"), names.index("NH2")])
             exchanged += bool(changed)
         assert structure.facts["reordered_arginines"] == exchanged
@@ -177,7 +179,7 @@ class TestZeroOccupancy:
             for number, row in enumerate(part.ATOM_ROWS)
         ]
 
-    def test_its_atoms_are_there_and_not_resolved(self, written):
+    def test_atoms_of_zero_occupancy_are_present_and_unresolved(self, written):
         structure = read_structure(written(atoms=self.unoccupied(1, 5)))
         plain = structure_columns(read_structure(written()))
         columns = structure_columns(structure)
@@ -188,7 +190,7 @@ class TestZeroOccupancy:
         assert dropped_atoms(structure, columns) == 0
         assert set(plain["modelled_token"]) - set(columns["modelled_token"]) == {0, 1}
 
-    def test_a_ligand_of_it_keeps_its_token_and_its_bonds(self, written):
+    def test_ligand_of_zero_occupancy_has_its_token_and_bonds(self, written):
         atoms = self.unoccupied(8)
         atoms[8] = atoms[8].replace("4.0 4.0 4.0 1.0 2", "8.5 5.0 0.0 0.0 2")
         columns = structure_columns(read_structure(written(atoms=atoms)))
@@ -197,14 +199,14 @@ class TestZeroOccupancy:
         ends = [[columns["atom_name"][row] for row in pair] for pair in columns["bond_atoms"]]
         assert [b"SE", b"ZN"] in ends
 
-    def test_a_location_of_it_is_not_preferred_to_an_occupied_one(self, written):
+    def test_location_of_zero_occupancy_loses_to_an_occupied_one(self, written):
         atoms = [row.replace("0.6 ? 1", "0.0 ? 1") for row in part.ATOM_ROWS]
         columns = structure_columns(read_structure(written(atoms=atoms)))
         beta = names_of(columns, 0).index("CB")
         assert columns["atom_position"][beta].tolist() == [2.0, 1.0, 0.0]
         assert columns["atom_resolved"][beta]
 
-    def test_a_structure_of_nothing_else_is_a_batch_without_labels(self, written, tmp_path):
+    def test_structure_of_zero_occupancy_gives_a_batch_without_labels(self, written, tmp_path):
         atoms = [row.replace(" 1.0 ", " 0.0 ").replace("0.6 ?", "0.0 ?") for row in part.ATOM_ROWS]
         atoms = [row.replace("0.4 ?", "0.0 ?") for row in atoms]
         store = Store(tmp_path / "store")
@@ -213,14 +215,14 @@ class TestZeroOccupancy:
         assert not batch["atom_resolved"].any()
         assert not batch["pseudo_beta_mask"].any()
 
-    def test_real_entries_lose_no_atom_but_those(self, sources):
+    def test_atoms_of_8vkf_are_all_resolved(self, sources):
         structure = read_structure(sources["8vkf"].structure.cached)
         assert len(structure.resolved) == len(structure.names)
         assert structure.resolved.all()
 
 
 def token_bonds(example):
-    """Pairs of token numbers that a whole batch says are bonded."""
+    """Return the pairs of bonded tokens in an uncropped batch."""
     bonds = example_batch(example, spec(example.tokens), step=0)["bonds"][0].numpy()
     return {tuple(pair) for pair in bonds[(bonds >= 0).all(axis=1)].tolist()}
 
@@ -231,10 +233,8 @@ class TestTokenBonds:
         prepare(store, Sources(structure=path, as_deposited=True))
         return store.open("test")
 
-    def test_peptide_bonds_of_modified_residues_are_none_but_those_inside_them_are(
-        self, written, tmp_path
-    ):
-        """A modified residue between two others, in a file that lists its peptide bonds."""
+    def test_token_bonds_exclude_peptide_bonds_of_modified_residues(self, written, tmp_path):
+        """The file lists the peptide bonds of a modified residue between two others."""
         rows = [line for line in part.CONNECTIONS.splitlines() if line.startswith(("loop", "_"))]
         rows += [
             "c1 covale A 2 C 1_555 A 3 N ? 1_555",
@@ -249,8 +249,8 @@ class TestTokenBonds:
             atom.format("C", "C", "MSE", 3, "9.0 0.0 0.0"),
             atom.format("N", "N", "ALA", 4, "10.0 0.0 0.0"),
         ]
-        moved = part.ATOM_ROWS[8].replace("4.0 4.0 4.0", "8.5 5.0 0.0")
-        atoms = (*part.ATOM_ROWS[:6], near[0], *part.ATOM_ROWS[6:8], *near[1:], moved)
+        zinc = part.ATOM_ROWS[8].replace("4.0 4.0 4.0", "8.5 5.0 0.0")
+        atoms = (*part.ATOM_ROWS[:6], near[0], *part.ATOM_ROWS[6:8], *near[1:], zinc)
         path = written(atoms=atoms, connections="\n".join(rows))
         example = self.prepared(tmp_path, path)
         structure = example.structure
@@ -261,7 +261,7 @@ class TestTokenBonds:
         assert len(bonds) == 7 + 1
 
     @pytest.mark.parametrize("entry", ["2q2k", "8vkf", "3en2"])
-    def test_bonds_of_real_entries_are_inside_residues_or_to_ligands(
+    def test_token_bonds_of_real_entries_are_inside_residues_or_to_ligands(
         self, store, selenomethionines, entry
     ):
         example = selenomethionines[1] if entry == "3en2" else store.open(entry)

@@ -1,4 +1,4 @@
-"""Structures as columns: every atom that chemistry gives, the tokens they make, their bonds."""
+"""Columns of structures: every atom by chemistry, tokens and bonds."""
 
 from itertools import pairwise
 
@@ -33,7 +33,7 @@ def names(columns, rows):
 
 
 def moved(row, old, new):
-    """The atoms with one row altered."""
+    """Return the rows of atoms with one row altered."""
     assert old in part.ATOM_ROWS[row]
     return (
         *part.ATOM_ROWS[:row],
@@ -42,7 +42,7 @@ def moved(row, old, new):
     )
 
 
-def test_every_heavy_atom_is_there_modelled_or_not(read):
+def test_structure_has_every_heavy_atom_modelled_or_not(read):
     structure, columns = read()
     assert names(columns, slice(None)) == [*MET, *GLY, *MSE, *ALA, "ZN"]
     resolved = columns["atom_resolved"]
@@ -52,7 +52,7 @@ def test_every_heavy_atom_is_there_modelled_or_not(read):
     assert dropped_atoms(structure, columns) == 0
 
 
-def test_standard_residues_are_one_token_and_the_rest_one_an_atom(read):
+def test_standard_residues_are_one_token_and_others_one_per_atom(read):
     _, columns = read()
     met, gly, ala = (RESIDUE_TYPES[name] for name in ("MET", "GLY", "ALA"))
     assert columns["token_residue_type"].tolist() == [met, gly, *[UNKNOWN] * 8, ala, UNKNOWN]
@@ -65,7 +65,7 @@ def test_standard_residues_are_one_token_and_the_rest_one_an_atom(read):
     assert np.diff(columns["residue_first_atom"]).tolist() == [8, 4, 8, 6, 1]
 
 
-def test_centre_representative_and_frame(read):
+def test_tokens_have_their_centre_representative_and_frame(read):
     _, columns = read()
     residues = [0, 1, 10]
     assert names(columns, columns["token_center"][residues]) == ["CA"] * 3
@@ -75,11 +75,11 @@ def test_centre_representative_and_frame(read):
     for column in (columns["token_center"], columns["token_representative"]):
         assert column[atoms].tolist() == columns["token_first_atom"][atoms].tolist()
     assert (columns["token_frame"][2:10, 1] == columns["token_first_atom"][2:10]).all()
-    # One atom is no frame.
+    # A single atom has no frame.
     assert columns["token_frame"][11].tolist() == [-1, -1, -1]
 
 
-def test_what_a_residue_does_not_have_is_left_out_and_counted(read):
+def test_atoms_foreign_to_their_residue_are_left_out_and_counted(read):
     oxygen = "ATOM 6 O OXT . GLY A 1 2 2 6.0 0.0 0.0 1.0 ? 1"
     structure, columns = read(atoms=(*part.ATOM_ROWS[:6], oxygen, *part.ATOM_ROWS[6:]))
     assert dropped_atoms(structure, columns) == 1
@@ -90,21 +90,21 @@ def test_what_a_residue_does_not_have_is_left_out_and_counted(read):
     assert names(columns, columns["atom_resolved"])[-2:] == ["OXT", "ZN"]
 
 
-def test_bonds_join_atoms_that_are_tokens_and_residues_that_are_near(read):
-    """Selenomethionine is seven bonds; zinc is bonded to it where it is near."""
-    _, far = read()
-    inside = [set(pair) for pair in np.array(MSE)[far["bond_atoms"] - 12].tolist()]
+def test_bonds_join_atom_tokens_and_near_residues(read):
+    """Selenomethionine has seven bonds, and one to the zinc if that is near."""
+    _, distant = read()
+    inside = [set(pair) for pair in np.array(MSE)[distant["bond_atoms"] - 12].tolist()]
     chain = ["N", "CA", "CB", "CG", "SE", "CE"]
-    wanted = [*pairwise(chain), ("CA", "C"), ("C", "O")]
-    assert sorted(map(sorted, inside)) == sorted(map(sorted, wanted))
+    expected = [*pairwise(chain), ("CA", "C"), ("C", "O")]
+    assert sorted(map(sorted, inside)) == sorted(map(sorted, expected))
     _, near = read(atoms=moved(8, "4.0 4.0 4.0", "8.5 5.0 0.0"))
-    ends = near["bond_atoms"][~(near["bond_atoms"][:, None] == far["bond_atoms"]).all(2).any(1)]
+    ends = near["bond_atoms"][~(near["bond_atoms"][:, None] == distant["bond_atoms"]).all(2).any(1)]
     assert names(near, ends[0]) == ["SE", "ZN"]
     assert len(near["bond_atoms"]) == 7 + 1
 
 
-def test_a_bond_between_residues_drives_off_what_leaves(read):
-    """A peptide bond that closes a ring takes the oxygen at the end."""
+def test_bond_between_residues_removes_leaving_atoms(read):
+    """A peptide bond that closes a ring removes the terminal oxygen."""
     connection = "c1 covale A 4 C 1_555 A 1 N ? 1_555"
     rows = [line for line in part.CONNECTIONS.splitlines() if not line.startswith(("c", "#"))]
     carbon = "ATOM 8 C C . ALA A 1 4 4 0.0 1.3 0.0 1.0 ? 1"
@@ -124,7 +124,7 @@ def test_copies_of_an_entity_are_numbered(read):
     assert columns["token_symmetry"].tolist()[-2:] == [0, 1]
 
 
-def test_a_component_without_a_definition_is_what_the_file_has_of_it(read):
+def test_undefined_component_has_the_atoms_of_the_file(read):
     _, columns = read(
         sequence=part.SEQUENCE.replace("MSE", "XX9Z"),
         bonds=part.BONDS.replace("MSE", "XX9Z"),
@@ -137,18 +137,18 @@ def test_a_component_without_a_definition_is_what_the_file_has_of_it(read):
     assert (columns["token_frame"][2:4] == -1).all()
 
 
-def test_a_position_of_which_nothing_is_known_is_a_token_without_atoms(read):
+def test_undefined_unmodelled_position_is_a_token_without_atoms(read):
     sequence = part.SEQUENCE.replace("1 4 ALA", "1 4 XX9Z")
     _, columns = read(sequence=sequence)
     assert columns["token_residue_type"][10] == UNKNOWN
     assert columns["token_first_atom"][10] == columns["token_first_atom"][11]
     places = ("token_center", "token_representative", "token_frame")
-    assert all((columns[place][10] == -1).all() for place in places)
+    assert all((columns[column][10] == -1).all() for column in places)
 
 
-def test_the_interface_is_what_is_near_another_chain(read):
+def test_interface_tokens_are_near_another_chain(read):
     _, columns = read()
-    # Zinc is within 7 Å of each modelled centre. Alanine has none, nor most of selenomethionine.
+    # Zinc is within 7 Å of each modelled centre, which alanine and part of the MSE lack.
     center = columns["token_center"]
     modelled = (center >= 0) & columns["atom_resolved"][center]
     assert columns["token_interface"].tolist() == modelled.tolist()
@@ -156,19 +156,19 @@ def test_the_interface_is_what_is_near_another_chain(read):
     assert not apart["token_interface"].any()
 
 
-def test_distances_are_the_published_ones():
+def test_interface_distances_equal_the_published_ones():
     assert (INTERFACE_DISTANCE, CONTACT_DISTANCE) == (15, 5)
 
 
 @pytest.mark.parametrize("entry", ["2q2k", "5lwx", "1kd8"])
-def test_the_interface_of_real_chains_is_what_is_nearer_than_fifteen_angstrom(sources, entry):
+def test_interface_of_real_chains_equals_brute_force(sources, entry):
     columns = structure_columns(read_structure(sources[entry].structure.cached))
     center = columns["token_center"]
-    place = columns["atom_position"][center].astype(np.float64)
-    seen = columns["atom_resolved"][center]
-    near = np.linalg.norm(place[:, None] - place, axis=-1) <= INTERFACE_DISTANCE
+    position = columns["atom_position"][center].astype(np.float64)
+    resolved_centers = columns["atom_resolved"][center]
+    near = np.linalg.norm(position[:, None] - position, axis=-1) <= INTERFACE_DISTANCE
     near &= columns["token_chain"][:, None] != columns["token_chain"]
-    near &= seen[:, None] & seen
+    near &= resolved_centers[:, None] & resolved_centers
     assert (columns["token_interface"] == near.any(axis=1)).all()
     assert 0 < columns["token_interface"].sum() < len(center)
     chain = columns["token_chain"]
@@ -177,22 +177,24 @@ def test_the_interface_of_real_chains_is_what_is_nearer_than_fifteen_angstrom(so
     pairs = []
     for one in range(chain.max() + 1):
         for two in range(one + 1, chain.max() + 1):
-            ours, theirs = (atoms[chain[owner[resolved]] == number] for number in (one, two))
-            distance = np.linalg.norm(ours[:, None] - theirs, axis=-1)
+            one_atoms, two_atoms = (
+                atoms[chain[owner[resolved]] == number] for number in (one, two)
+            )
+            distance = np.linalg.norm(one_atoms[:, None] - two_atoms, axis=-1)
             pairs += [[one, two]] if distance.min() <= CONTACT_DISTANCE else []
     assert columns["interface_chains"].tolist() == pairs
     for number, (one, two) in enumerate(pairs):
         first, end = columns["interface_first"][number : number + 2]
         at = np.zeros(len(center), bool)
-        for ours, theirs in ((one, two), (two, one)):
-            at |= (chain == ours) & near[:, chain == theirs].any(axis=1)
+        for first_chain, second_chain in ((one, two), (two, one)):
+            at |= (chain == first_chain) & near[:, chain == second_chain].any(axis=1)
         assert columns["interface_token"][first:end].tolist() == np.flatnonzero(at).tolist()
 
 
 class TestNucleotides:
-    def test_they_have_their_own_atoms(self, sources):
+    def test_nucleotides_have_their_centre_representative_and_frame(self, sources):
         columns = structure_columns(read_structure(sources["2q2k"].structure.cached))
-        # Two of the twenty are modified, and tokenized by atom.
+        # Two of the twenty nucleotides are modified, and have one token per atom.
         dna = (columns["token_chain"] == 0) & (columns["token_element"] == 0)
         assert dna.sum() == 18
         assert set(columns["token_residue_type"][dna]) <= {26, 27, 28, 29}
@@ -203,7 +205,7 @@ class TestNucleotides:
         assert (columns["token_molecule"][columns["token_chain"] == 0] == DNA).all()
 
     @pytest.mark.parametrize("entry", ["2q2k", "4fxd", "3cz3"])
-    def test_only_the_first_has_a_third_oxygen_on_its_phosphate(self, sources, entry):
+    def test_only_the_first_nucleotide_has_a_third_phosphate_oxygen(self, sources, entry):
         structure = read_structure(sources[entry].structure.cached)
         columns = structure_columns(structure)
         third = np.flatnonzero(columns["atom_name"] == b"OP3")
@@ -213,10 +215,10 @@ class TestNucleotides:
         assert set(kinds) <= {"dna", "rna"}
         assert len(kinds) == sum(chain.kind in {"dna", "rna"} for chain in structure.chains)
 
-    def test_molecules_of_a_structure_with_all_four(self, sources):
+    def test_molecule_types_follow_the_chain_kinds(self, sources):
         columns = structure_columns(read_structure(sources["4fxd"].structure.cached))
         kinds = {"protein": PROTEIN, "rna": RNA, "dna": DNA}
         chains = read_structure(sources["4fxd"].structure.cached).chains
-        wanted = np.array([kinds[chain.kind] for chain in chains])
-        assert (columns["token_molecule"] == wanted[columns["token_chain"]]).all()
-        assert set(wanted.tolist()) == {PROTEIN, RNA, DNA}
+        expected = np.array([kinds[chain.kind] for chain in chains])
+        assert (columns["token_molecule"] == expected[columns["token_chain"]]).all()
+        assert set(expected.tolist()) == {PROTEIN, RNA, DNA}

@@ -1,4 +1,4 @@
-"""The manifest of records is what records hold, and the page shows it."""
+"""Records and their documentation match the manifest of records."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "pipeline.md"
 
 
 def records_of(store, entry):
-    """Every record of an entry, by its kind."""
+    """Yield the kind and the columns of every record of an entry."""
     example = store.open(entry)
     yield "structure", example.structure
     yield from (("alignment", record) for record in example.alignments.values())
@@ -24,10 +24,10 @@ def records_of(store, entry):
 
 
 @pytest.mark.parametrize("entry", ["3pwp", "8vkf", "2hyy-assembly1", "1yjp", "6zu5"])
-def test_records_hold_what_it_says(everything, entry):
-    seen = set()
+def test_records_match_the_manifest(everything, entry):
+    kinds = set()
     for kind, record in records_of(everything, entry):
-        seen.add(kind)
+        kinds.add(kind)
         columns = {column.name: column for column in RECORDS[kind]}
         assert sorted(record) == [column.name for column in RECORDS[kind]]
         sizes = {}
@@ -39,18 +39,18 @@ def test_records_hold_what_it_says(everything, entry):
                 assert sizes.setdefault(counted, size - int(more or 0)) == size - int(more or 0)
         assert sizes.get("xyz", 3) == sizes.get("corner", 3) == 3
         assert sizes.get("end", 2) == 2
-    assert seen >= {"structure", "hits"}
+    assert kinds >= {"structure", "hits"}
 
 
-def test_the_page_shows_it():
-    shown = re.findall(
+def test_documented_columns_match_the_manifest():
+    documented = re.findall(
         r"^\| (\w+) \| `(\w+)` \| (\w+) \| ([^|]+) \| ([^|]+) \|$",
         PAGE.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    wanted = [
-        (kind, column.name, column.dtype, ", ".join(column.axes), column.says)
+    expected = [
+        (kind, column.name, column.dtype, ", ".join(column.axes), column.meaning)
         for kind, columns in RECORDS.items()
         for column in columns
     ]
-    assert shown == wanted
+    assert documented == expected
