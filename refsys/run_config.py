@@ -1,37 +1,37 @@
-"""What a training run computes."""
+"""Configuration of a training run."""
 
 from dataclasses import dataclass
 
 from refsys.training.step import OptimizerConfig
 
-# What can be trained.
+# Models that can be trained: the trunk alone, or AlphaFold 3 in full.
 TRUNK, WHOLE = MODELS = ("trunk", "alphafold3")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Everything that decides what a run computes.
+    """All options that determine the result of a run.
 
     Attributes:
         preset: Model size.
         model: ``trunk`` or ``alphafold3``.
-        stage: Stage of training of the whole model: weights of its losses.
-        samples: Noised copies of each example, of the whole model; 0 is the stage's own.
-        start: Checkpoint whose weights the run starts from; random ones if empty.
+        stage: Training stage of the full model, which sets the weights of its losses.
+        samples: Diffusion samples of each example (full model); 0 takes the default of the stage.
+        start: Checkpoint of the initial weights; random weights if empty.
         precision: Dtype table.
         entries: Prepared structures to train on.
-        tokens: Crop.
-        alignment_rows: Alignment rows.
+        tokens: Crop size, tokens.
+        alignment_rows: MSA depth, rows.
         batch: Examples in a step.
-        sampling: How examples are drawn, see `refsys.data.batches.sampling.SAMPLINGS`.
+        sampling: Sampling of examples, see `refsys.data.batches.sampling.SAMPLINGS`.
         crop: Kind of crop.
-        cycles: Recycling iterations of a step, at most: each step draws from 1 to this.
-        seed: Seed of everything random.
+        cycles: Maximum of recycling iterations: each step samples their number from 1 to this.
+        seed: Seed of all random streams.
         bucketed: Whether batches of small examples are smaller, see `refsys.data.batches.buckets`.
         checkpointing: Whether blocks recompute their activations.
-        repeat: Draws to go through again and again: step s has the crop, the noise and all other
-            draws of step s modulo this; 0 is new ones for ever.
-        learning_rate: At the end of the warm-up.
+        repeat: Period of the random draws: step s has the crop, the noise and all other draws of
+            step s modulo this; 0 never repeats.
+        learning_rate: Learning rate at the end of the warm-up.
         warmup_steps: Steps of linear warm-up.
     """
 
@@ -56,5 +56,5 @@ class RunConfig:
     warmup_steps: int = OptimizerConfig().warmup_steps
 
     def draws_of(self, step: int) -> int:
-        """The step whose draws a step has."""
+        """Return the step whose random draws `step` uses."""
         return step % self.repeat if self.repeat else step

@@ -31,7 +31,9 @@ def test_padding_fills_with_the_declared_value_and_keeps_the_rest():
         assert (rest == field.padding).all(), field.name
     with pytest.raises(ArgumentError, match="cannot pad axis token to 8: it is 9"):
         batch.padded(token=8)
-    with pytest.raises(ArgumentError, match="cannot pad axis atom to 8: it is no such axis"):
+    with pytest.raises(
+        ArgumentError, match="cannot pad axis atom: the batch has the axes batch, token"
+    ):
         batch.padded(atom=8)
 
 
