@@ -159,7 +159,7 @@ def test_chunks_change_no_gradient_of_a_slab(trunk, batch):
 class CountedMoves(SingleRank):
     """Counts what would be exchanges if there were several ranks, as one of which it passes."""
 
-    is_whole = False
+    is_unsharded = False
 
     def __init__(self, tokens):
         super().__init__(tokens)

@@ -122,7 +122,7 @@ def test_no_atom_is_read_beyond_48_either_way():
 
     def window(q, c):
         with torch.no_grad():
-            return module(q, module.steer(AtomConditioning(c, p)), mask, this)[:, :, 96:128]
+            return module(q, module.condition(AtomConditioning(c, p)), mask, this)[:, :, 96:128]
 
     plain = window(q, c)
     # Not one number for all channels: LayerNorm takes that away again, but for its rounding.
@@ -284,12 +284,12 @@ def test_adaptive_layers_are_what_the_formulas_say():
     signal = standard(c) * norm.norm_condition.weight
     scale = signal @ norm.linear_scale.weight.T + norm.linear_scale.bias
     expected = scale.sigmoid() * standard(a) + signal @ norm.linear_shift.weight.T
-    torch.testing.assert_close(norm(a, norm.steer(c)), expected)
-    x = transition.norm(a, transition.norm.steer(c)) @ transition.linear_in.weight.T
+    torch.testing.assert_close(norm(a, norm.condition(c)), expected)
+    x = transition.norm(a, transition.norm.condition(c)) @ transition.linear_in.weight.T
     hidden = x[..., :12] * x[..., :12].sigmoid() * x[..., 12:]
     gate = (c @ transition.gate.linear.weight.T + transition.gate.linear.bias).sigmoid()
     expected = a + gate * (hidden @ transition.linear_out.weight.T)
-    torch.testing.assert_close(transition(a, transition.steer(c)), expected)
+    torch.testing.assert_close(transition(a, transition.condition(c)), expected)
 
 
 class TestSampler:
