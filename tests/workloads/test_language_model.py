@@ -68,7 +68,7 @@ def by_hand(q, k, v):
 
 def test_plain_alibi_is_its_definition():
     inputs = [x.detach() for x in queries_keys_values(BLOOM, 7)]
-    found = Alibi(BLOOM, DOUBLE, 7).by(MATERIALIZED)(*inputs)
+    found = Alibi(BLOOM, DOUBLE, 7).attend_with(MATERIALIZED)(*inputs)
     torch.testing.assert_close(found, by_hand(*inputs), rtol=1e-12, atol=1e-12)
 
 
@@ -79,8 +79,8 @@ def test_fused_alibi_is_the_plain_one(monkeypatch, rows):
     alibi, inputs = Alibi(BLOOM, DOUBLE, TOKENS), queries_keys_values(BLOOM)
     assert alibi_flash._rows(inputs[0], alibi.slopes_H) == rows
     for one, other in zip(
-        gradients(alibi.by(FLASH_ON_CPU), inputs),
-        gradients(alibi.by(MATERIALIZED), inputs),
+        gradients(alibi.attend_with(FLASH_ON_CPU), inputs),
+        gradients(alibi.attend_with(MATERIALIZED), inputs),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
@@ -100,16 +100,20 @@ def test_the_accelerators_alibi_is_the_plain_one():
     alibi = Alibi(BLOOM, PRECISIONS["float32"], 130)
     mask = causal_blocks(130, torch.device("cpu"))
     found = flex_attention(*inputs, score_mod=alibi.score, block_mask=mask)
-    torch.testing.assert_close(found, alibi.by(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6)
-    dense = alibi.by(attention.DENSE_BIAS)(*inputs)
-    torch.testing.assert_close(dense, alibi.by(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(
+        found, alibi.attend_with(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6
+    )
+    dense = alibi.attend_with(attention.DENSE_BIAS)(*inputs)
+    torch.testing.assert_close(
+        dense, alibi.attend_with(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6
+    )
 
 
 def test_fused_rotary_is_the_plain_one():
     rotary, inputs = Rotary(LLAMA, DOUBLE, TOKENS), queries_keys_values(LLAMA)
     for one, other in zip(
-        gradients(rotary.by(FLASH_ON_CPU), inputs),
-        gradients(rotary.by(MATERIALIZED), inputs),
+        gradients(rotary.attend_with(FLASH_ON_CPU), inputs),
+        gradients(rotary.attend_with(MATERIALIZED), inputs),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
@@ -119,7 +123,7 @@ def test_rotary_products_depend_on_distance_alone():
     """And turning changes no length, by a quarter neither."""
     rotary = Rotary(LLAMA, DOUBLE, TOKENS)
     q, k, _ = queries_keys_values(LLAMA, 1)
-    turned_q, turned_k = (rotary.turned(x.expand(-1, -1, TOKENS, -1)) for x in (q, k))
+    turned_q, turned_k = (rotary.rotated(x.expand(-1, -1, TOKENS, -1)) for x in (q, k))
     products = turned_q @ turned_k.transpose(-1, -2)
     for distance in (-20, -1, 0, 3):
         along = products.diagonal(distance, -2, -1)
@@ -133,9 +137,9 @@ def test_a_token_knows_nothing_of_later_ones():
     for positions in (Alibi(BLOOM, DOUBLE, TOKENS), Rotary(LLAMA, DOUBLE, TOKENS)):
         q, k, v = (x.detach() for x in queries_keys_values(BLOOM))
         for way in (FLASH_ON_CPU, MATERIALIZED):
-            before = positions.by(way)(q, k, v)
+            before = positions.attend_with(way)(q, k, v)
             changed = [torch.cat([x[:, :, :20], x[:, :, 20:] + 1.0], dim=2) for x in (q, k, v)]
-            after = positions.by(way)(*changed)
+            after = positions.attend_with(way)(*changed)
             torch.testing.assert_close(before[:, :, :20], after[:, :, :20], rtol=1e-12, atol=0)
             assert not torch.allclose(before[:, :, 20:], after[:, :, 20:])
 
@@ -168,7 +172,7 @@ def test_chunks_are_differentiated_once():
     hidden, weight, targets = head_inputs()
     loss = chunked_cross_entropy(hidden, weight, targets, losses=torch.float64, rows=4)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated once"):
+    with pytest.raises(RuntimeError, match="differentiated only once"):
         loss.backward()
 
 
