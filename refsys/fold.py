@@ -115,7 +115,7 @@ def fold(
     on_stage("confidence")
     plddt, ptm = [], []
     for sample in range(config.samples):
-        confidence = model.judge(state, positions_BDA3[:, sample], batch, context)
+        confidence = model.predict_confidence(state, positions_BDA3[:, sample], batch, context)
         plddt.append(expected_lddt(of_atoms(confidence.plddt_BRMK, batch))[0])
         ptm.append(predicted_tm_score(confidence.pae_BRNK, batch["token_mask"])[0])
     rows = crop_atoms(example, np.arange(example.tokens))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from refsys.training.step import OptimizerConfig
 
 # Models that can be trained: the trunk alone, or AlphaFold 3 in full.
-TRUNK, WHOLE = MODELS = ("trunk", "alphafold3")
+TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -136,7 +136,9 @@ class TransformerWorkload(Workload):
             return predicted_peak_bytes(self, config | {"sequence": tokens})
 
         limit = matching.peak_bytes(_ALPHAFOLD3, other)
-        return matching.kept("sequence", self, config, lambda: matching.longest_within(peak, limit))
+        return matching.cached(
+            "sequence", self, config, lambda: matching.longest_within(peak, limit)
+        )
 
     def title(self, config: Config) -> str:
         """See `Workload`; what follows from the rest is not said."""

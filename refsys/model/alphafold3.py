@@ -1,6 +1,6 @@
 """AlphaFold 3 (Algorithm 1): input embedder, trunk, diffusion module and heads.
 
-A training step calls `trunk`, `rollout`, `judge` and `denoise` separately, because the
+A training step calls `trunk`, `rollout`, `predict_confidence` and `denoise` separately, because the
 labels are permuted between these calls.
 
 Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, C pair channels, W single width, I
@@ -150,7 +150,7 @@ class AlphaFold3(RecyclingTrunk):
 
         return sample(denoise, mask_BA, noise_SBDA3, augment, sampler)
 
-    def judge(
+    def predict_confidence(
         self, state: TrunkState, positions_BA3: Tensor, batch: Batch, context: Context
     ) -> ConfidenceOutput:
         """Return the confidence logits of a structure (Algorithm 31)."""

@@ -137,7 +137,7 @@ class AlphaFold3Training(Training):
             batch: With the labels to compare with.
             context: Layout and the keys of every draw.
         """
-        judged = self.model.judge(state, rollout_BA3, batch, context)
+        judged = self.model.predict_confidence(state, rollout_BA3, batch, context)
         judgement = confidence_losses(judged, rollout_BA3, batch, self.precision)
         noised_BDA3, sigma_BD = self.noised(batch, context)
         denoised_BDA3 = context.by_samples(

@@ -14,7 +14,7 @@ from refsys.data.batches.examples import Drawn, Examples
 from refsys.data.batches.loader import made_ahead
 from refsys.data.batches.upload import Sent, Upload
 from refsys.data.store.store import Store
-from refsys.run_config import WHOLE, RunConfig
+from refsys.run_config import FULL, RunConfig
 
 
 class Loaded(NamedTuple):
@@ -52,7 +52,7 @@ def examples_of(config: RunConfig, store: Store) -> Examples:
         sampling=config.sampling,
         crop=config.crop,
         seed=config.seed,
-        whole=config.model == WHOLE,
+        whole=config.model == FULL,
         cycles=config.cycles,
         draw_cycles=True,
         draw_depth=True,

@@ -21,7 +21,7 @@ from refsys.config import preset
 from refsys.data.store.store import Store
 from refsys.errors import ArgumentError, DivergedError
 from refsys.precision import precision
-from refsys.run_config import TRUNK, WHOLE, RunConfig
+from refsys.run_config import FULL, TRUNK, RunConfig
 from refsys.training.alphafold3_step import AlphaFold3Training, stage
 from refsys.training.checkpoint import CHECKPOINTS, checkpoints, load_weights, restore, save
 from refsys.training.loading import Loading, batches, examples_of
@@ -70,7 +70,7 @@ def train(
     device = device or torch.device("cpu")
     training = _training(config, device)
     examples = examples_of(config, store)
-    if config.model == WHOLE:
+    if config.model == FULL:
         training.relabel = examples.relabelled
     run = asdict(config) | {"inputs": examples.records()}
     found = checkpoints(folder / CHECKPOINTS)
@@ -118,8 +118,8 @@ def _training(config: RunConfig, device: torch.device) -> Training:
     }
     if config.model == TRUNK:
         return TrunkTraining(model, table, **options)
-    if config.model != WHOLE:
-        raise ArgumentError(f"model={config.model!r} does not exist; choose {TRUNK} or {WHOLE}")
+    if config.model != FULL:
+        raise ArgumentError(f"model={config.model!r} does not exist; choose {TRUNK} or {FULL}")
     weights = stage(config.stage)
     samples = config.samples or weights.copies(model)
     return AlphaFold3Training(model, table, stage=weights, samples=samples, **options)

@@ -54,7 +54,7 @@ def run(model, batch, cycles=2, **options):
     state = model.trunk(batch, this, cycles)
     condition = model.condition(state, batch, this)
     rollout = model.rollout(condition, batch, this, seed=5, sampler=SHORT)
-    judged = model.judge(state, rollout[:, 0], batch, this)
+    judged = model.predict_confidence(state, rollout[:, 0], batch, this)
     mask = batch["atom_mask"]
     truth = batch["atom_position"].double().unsqueeze(1).expand(-1, 2, -1, -1)
     sigma = noise_levels(this, mask, 2, seed=5).double()
@@ -125,7 +125,7 @@ def test_the_rollout_and_the_judgement_pass_no_gradient_to_the_trunk(model, batc
     rollout = model.rollout(condition, batch, this, seed=1, sampler=SHORT)
     assert not rollout.requires_grad
     model.zero_grad()
-    sum(t.sum() for t in model.judge(state, rollout[:, 0], batch, this)).backward()
+    sum(t.sum() for t in model.predict_confidence(state, rollout[:, 0], batch, this)).backward()
     touched = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
     assert touched == {"confidence"}
 

@@ -148,7 +148,7 @@ def test_a_cost_is_kept_by_case_and_computed_where_nothing_can_be_kept(tmp_path,
     made = []
 
     def cost(config=config, what="cost"):
-        return matching.kept(what, WORKLOAD, config, lambda: made.append(1) or len(made))
+        return matching.cached(what, WORKLOAD, config, lambda: made.append(1) or len(made))
 
     assert [cost(), cost()] == [1, 1]
     assert cost(what="other") == 2

@@ -31,12 +31,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def step_flops(workload: Workload, config: Config) -> int:
     """Return the model FLOPs of a step of a case."""
-    return kept("step_flops", workload, config, lambda: workload.facts(config).step_flops)
+    return cached("step_flops", workload, config, lambda: workload.facts(config).step_flops)
 
 
 def peak_bytes(workload: Workload, config: Config) -> int:
     """Return the predicted peak memory of a step of a case, bytes."""
-    return kept("peak_bytes", workload, config, lambda: predicted_peak_bytes(workload, config))
+    return cached("peak_bytes", workload, config, lambda: predicted_peak_bytes(workload, config))
 
 
 def sequence_of_flops(flops: Callable[[int], int], target: int) -> int:
@@ -98,7 +98,7 @@ def _interpolated(peak: Callable[[int], int], limit: int, fits: int, fails: int)
     return min(max(crossing, fits + 1), fails - 1)
 
 
-def kept(quantity: str, workload: Workload, config: Config, compute: Callable[[], int]) -> int:
+def cached(quantity: str, workload: Workload, config: Config, compute: Callable[[], int]) -> int:
     """Return a quantity that depends only on a case and the source files, from the disk cache.
 
     Args:
