@@ -1,4 +1,4 @@
-"""Reference system: everything that trains, and nothing that measures.
+"""Reference system: model, operators, data pipeline, losses and training, without measuring code.
 
 It imports no other package of the project. ``model`` is AlphaFold 3 in readable PyTorch, ``ops``
 the fused operators that it calls, ``parallel`` the layouts of the pair representation over ranks,

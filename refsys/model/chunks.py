@@ -31,7 +31,7 @@ class Chunks:
         for field in fields(self):
             if getattr(self, field.name) < 0:
                 raise ArgumentError(
-                    f"{field.name}={getattr(self, field.name)} is less than 0, which is all at once"
+                    f"{field.name}={getattr(self, field.name)} is negative; 0 takes all at once"
                 )
 
 

@@ -51,8 +51,8 @@ def copy_kernel_weights(root: nn.Module, x: Tensor) -> None:
 
     Does nothing if the Triton kernels are not used for tensors like `x`.
     """
-    asked = asked_for_all() or ("triton" if x.is_cuda else "reference")
-    if asked != "triton" or why_not_triton(x):
+    backend = asked_for_all() or ("triton" if x.is_cuda else "reference")
+    if backend != "triton" or why_not_triton(x):
         return
     modules = (module for module in root.modules() if isinstance(module, KernelModule))
     matrices = {id(p): p for module in modules for p in module.parameters() if p.dim() == 2}

@@ -69,7 +69,7 @@ class TestTheirTerms:
         return softmax_of(logits, v).transpose(2, 3)
 
     @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed", "trifast", "turbopairformer"])
-    def test_are_met(self, tensors, name, monkeypatch):
+    def test_adapters_match_the_documented_interface(self, tensors, name, monkeypatch):
         module = SimpleNamespace(
             triangle_attention=self.trifast if name == "trifast" else self.cuequivariance,
             DS4Sci_EvoformerAttention=self.deepspeed,
@@ -80,7 +80,7 @@ class TestTheirTerms:
         torch.testing.assert_close(getattr(peers, name)(*tensors, softmax=F64), expected)
 
 
-def test_flex_attention_is_given_bias_and_mask_of_each_row(tensors, monkeypatch):
+def test_flex_attention_receives_bias_and_mask_of_each_row(tensors, monkeypatch):
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr(peers, "_flex", lambda: flex_attention)
@@ -89,12 +89,12 @@ def test_flex_attention_is_given_bias_and_mask_of_each_row(tensors, monkeypatch)
     torch.testing.assert_close(found, OPERATOR.reference(*single, softmax=torch.float32))
 
 
-def test_sdpa_is_as_exact_as_plain_pytorch(tensors):
+def test_sdpa_is_as_accurate_as_plain_pytorch(tensors):
     assert_exact(OPERATOR, tensors, {"softmax": F64}, torch.float32, backend="sdpa")
 
 
 @pytest.mark.bits
-def test_what_is_not_there_is_named_and_counted(tensors):
+def test_missing_baselines_fall_back_with_a_reason(tensors):
     before = ops.fallbacks()
     expected = OPERATOR.reference(*tensors, softmax=F64)
     for peer in ("cuequivariance", "trifast", "deepspeed"):
@@ -110,7 +110,7 @@ def test_what_is_not_there_is_named_and_counted(tensors):
     assert Fallback("triangle_attention", "flex", "it does not run on a cpu") in ops.fallbacks()
 
 
-def test_shapes_that_a_peer_does_not_take_are_named(monkeypatch):
+def test_unsupported_shapes_are_reported_with_a_reason(monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda _name: True)
 
     def why_not(name, rows, queries, keys, width):
@@ -128,7 +128,7 @@ def test_shapes_that_a_peer_does_not_take_are_named(monkeypatch):
         assert why_not(name, 64, 32, 64, 32) == "there are not as many queries as keys"
 
 
-def test_a_peer_is_never_a_default():
+def test_baselines_are_never_selected_by_default():
     """On an accelerator that only they can use."""
 
     def attend(*_arguments, **_options):
@@ -145,7 +145,7 @@ def test_a_peer_is_never_a_default():
         del OPERATORS["one"]
 
 
-def test_what_may_differ_the_next_time_is_said(monkeypatch):
+def test_notes_report_nondeterministic_backends(monkeypatch):
     assert ops.is_deterministic("triangle_attention", "sdpa")
     assert ops.is_deterministic("triangle_attention", "reference")
     backends = Backends("flex")

@@ -28,7 +28,7 @@ def taken(weight, dtype=HALF):
     return found, bool(seen)
 
 
-def test_all_are_copied_in_one_launch_and_found_again(weight):
+def test_prepare_copies_all_weights_in_one_launch(weight):
     seen, half = [], nn.Parameter(torch.randn(2, 2, dtype=HALF))
     with watch_launches(seen.append):
         prepare([weight, half, nn.Parameter(torch.randn(5))], HALF)
@@ -40,14 +40,14 @@ def test_all_are_copied_in_one_launch_and_found_again(weight):
     assert taken(half)[0] is half
 
 
-def test_without_a_copy_of_its_dtype_a_kernel_copies_for_itself(weight):
+def test_in_dtype_copies_when_no_copy_of_that_dtype_exists(weight):
     assert taken(weight)[1]
     prepare([weight], HALF)
     assert taken(weight, torch.float16)[1]
     assert not taken(weight, torch.float32)[1]
 
 
-def test_a_changed_weight_is_copied_again_into_the_same_place(weight):
+def test_prepare_updates_the_copy_of_a_changed_weight_in_place(weight):
     prepare([weight], HALF)
     first, _ = taken(weight)
     with torch.no_grad():
@@ -59,14 +59,14 @@ def test_a_changed_weight_is_copied_again_into_the_same_place(weight):
     assert not copied
 
 
-def test_what_bypasses_the_count_of_changes_is_seen_by_the_next_preparation(weight):
+def test_prepare_copies_changes_that_bypass_the_version_counter(weight):
     prepare([weight], HALF)
     weight.data.zero_()
     prepare([weight], HALF)
     assert not taken(weight)[1]
 
 
-def test_a_moved_weight_leaves_its_copy_behind(weight):
+def test_copy_is_not_used_for_a_weight_with_new_storage(weight):
     prepare([weight], HALF)
     former = weight.detach()
     weight.data = torch.randn(3, 4)
@@ -74,7 +74,7 @@ def test_a_moved_weight_leaves_its_copy_behind(weight):
     assert taken(former)[1], "its place is no longer its own"
 
 
-def test_a_copy_lives_as_long_as_its_weight(weight):
+def test_copy_is_released_with_its_weight(weight):
     before = len(weight_copies._copies)
     mine = nn.Parameter(torch.randn(3, 4))
     prepare([weight, mine], HALF)
@@ -84,7 +84,7 @@ def test_a_copy_lives_as_long_as_its_weight(weight):
     assert len(weight_copies._copies) == before + 1
 
 
-def test_a_recomputed_block_finds_it(weight):
+def test_recomputed_block_uses_the_copy(weight):
     """Whose saved tensors are aliases."""
 
     class Product(torch.autograd.Function):
