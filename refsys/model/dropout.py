@@ -17,7 +17,7 @@ from refsys.streams import Draw
 
 
 class SharedDropout(nn.Module):
-    """Dropout site: add an update to its residual, masked by a mask that all rows share."""
+    """Dropout site: add an update to its residual, dropped by a mask that all rows share."""
 
     def __init__(self, rate: float, channels: int, *, local: bool) -> None:
         """Create an unnumbered site; `DropoutMasks` numbers it.

@@ -29,7 +29,7 @@ class Layout(ABC):
 
     @property
     def is_unsharded(self) -> bool:
-        """True if this rank owns all tokens."""
+        """Return True if this rank owns all tokens."""
         return self.stop - self.start == self.tokens
 
     def local(self, x: Tensor, axis: int) -> Tensor:
