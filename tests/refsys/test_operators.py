@@ -1,4 +1,4 @@
-"""Every operator: its naive meaning, its FLOP formula, its gradients, its checks, its backends."""
+"""All operators: naive formulas, FLOP formulas, gradients, argument checks, backends."""
 
 import itertools
 import math
@@ -130,7 +130,7 @@ ARGUMENTS = {
         {"softmax": F64},
     ),
 }
-# Arguments that are not differentiated: a label.
+# Arguments without a gradient: labels.
 FIXED = {"smooth_lddt": (1, 3)}
 PUBLIC = {
     "layer_norm": layer_norm,
@@ -283,20 +283,20 @@ class TestBackends:
     operator = OPERATORS["transition"]
     tensor = torch.zeros(1)
 
-    def chosen(self, explicit=None):
+    def selected(self, explicit=None):
         return self.operator.choose(explicit, self.tensor)
 
     def test_backend_selection_follows_the_order_of_precedence(self, monkeypatch):
-        assert self.chosen() == "reference"
+        assert self.selected() == "reference"
         monkeypatch.setenv("FOLDPERF_BACKEND", "transition=compiled,layer_norm=reference")
-        assert self.chosen() == "compiled"
+        assert self.selected() == "compiled"
         with ops.use_backend("reference"):
-            assert self.chosen() == "reference"
+            assert self.selected() == "reference"
             with ops.use_backend(transition="compiled"):
-                assert self.chosen() == "compiled"
-                assert self.chosen("reference") == "reference"
+                assert self.selected() == "compiled"
+                assert self.selected("reference") == "reference"
                 with ops.use_backend("reference"):
-                    assert self.chosen() == "reference"
+                    assert self.selected() == "reference"
 
     def test_unavailable_backend_falls_back_and_is_counted(self):
         before = ops.fallbacks()
@@ -309,16 +309,16 @@ class TestBackends:
     def test_backend_selection_raises_for_a_wrong_environment_variable(self, monkeypatch, text):
         monkeypatch.setenv("FOLDPERF_BACKEND", text)
         with pytest.raises(ArgumentError, match="does not exist"):
-            self.chosen()
+            self.selected()
 
     def test_operator_uses_its_own_kernels_or_falls_back(self, monkeypatch):
-        """They are asked with all arguments, and what no one brings falls back."""
+        """Kernels receive all arguments; backends that the operator lacks fall back."""
         monkeypatch.setattr(backend, "OPERATORS", {})
         monkeypatch.setattr(backend, "BACKENDS", ("reference", "compiled", "kernel", "other"))
-        way = Implementation(
+        kernel = Implementation(
             lambda x, *, wide: x + wide, lambda x, *, wide: None if wide else "too narrow"
         )
-        operator = Operator("sum", lambda x, *, wide: -x, None, None, kernels={"kernel": way})
+        operator = Operator("sum", lambda x, *, wide: -x, None, None, kernels={"kernel": kernel})
         one = torch.ones(1)
         assert operator(one, wide=2, backend="kernel") == 3
         assert list(operator.implementations) == ["kernel", "compiled"]
@@ -339,8 +339,8 @@ class TestBackends:
         (x, *weights), _ = ARGUMENTS["transition"]
         inputs = [t.float().requires_grad_() for t in (x, *weights)]
         results = []
-        for way in ("reference", "reference", "compiled", "compiled"):
-            out = transition(*inputs, statistics=torch.float32, backend=way)
+        for name in ("reference", "reference", "compiled", "compiled"):
+            out = transition(*inputs, statistics=torch.float32, backend=name)
             results.append((out, *torch.autograd.grad(out.sum(), inputs)))
         for reference, again, compiled, repeated in zip(*results, strict=True):
             assert torch.equal(reference, again)

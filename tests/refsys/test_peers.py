@@ -1,4 +1,4 @@
-"""Triangle attention on what others have made: given what they take, and what they give."""
+"""Triangle attention with the kernels of other libraries (baselines): adapters and reasons."""
 
 from types import SimpleNamespace
 
@@ -39,8 +39,8 @@ def softmax_of(logits, values):
     return logits.softmax(-1) @ values
 
 
-class TestTheirTerms:
-    """Each as its documentation has it, written here from that."""
+class TestAdapters:
+    """Adapters against fakes that follow the documentation of each library."""
 
     def cuequivariance(self, q, k, v, bias, mask):
         assert bias.shape == (B, 1, H, N, N)
@@ -49,11 +49,11 @@ class TestTheirTerms:
         return softmax_of(logits.masked_fill(~mask, -1e9), v)
 
     def deepspeed(self, q, k, v, biases):
-        kept, bias = biases
-        assert kept.shape == (B, R, 1, 1, N)
+        mask_bias, bias = biases
+        assert mask_bias.shape == (B, R, 1, 1, N)
         assert bias.shape == (B, 1, H, N, N)
         q, k, v = (t.transpose(2, 3) for t in (q, k, v))
-        return softmax_of(q @ k.transpose(-1, -2) * D**-0.5 + kept + bias, v).transpose(2, 3)
+        return softmax_of(q @ k.transpose(-1, -2) * D**-0.5 + mask_bias + bias, v).transpose(2, 3)
 
     def trifast(self, q, k, v, bias, mask):
         assert q.shape == (B, H, R, N, D)
@@ -99,7 +99,7 @@ def test_missing_baselines_fall_back_with_a_reason(tensors):
     expected = OPERATOR.reference(*tensors, softmax=F64)
     for peer in ("cuequivariance", "trifast", "deepspeed"):
         assert torch.equal(triangle_attention(*tensors, softmax=F64, backend=peer), expected)
-    reasons = {each.backend: each.reason for each in ops.fallbacks() - before}
+    reasons = {f.backend: f.reason for f in ops.fallbacks() - before}
     assert reasons == {
         "cuequivariance": "cuequivariance_torch is not installed",
         "trifast": "trifast is not installed",
@@ -129,7 +129,7 @@ def test_unsupported_shapes_are_reported_with_a_reason(monkeypatch):
 
 
 def test_baselines_are_never_selected_by_default():
-    """On an accelerator that only they can use."""
+    """On an accelerator that only the baselines support."""
 
     def attend(*_arguments, **_options):
         raise AssertionError

@@ -1,4 +1,4 @@
-"""Rounds that cost the same: run in full, or counted."""
+"""Loops whose rounds cost the same: run in full, or once with a repeat count."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Choices and watchers reach every thread, as kernels of a backward pass on an accelerator do."""
+"""Scoped values and watchers apply in all threads, including those of autograd."""
 
 from threading import Thread
 
@@ -10,11 +10,11 @@ from refsys.ops.workspace import watch, workspace
 
 
 def in_a_thread(call):
-    found = []
-    thread = Thread(target=lambda: found.append(call()))
+    results = []
+    thread = Thread(target=lambda: results.append(call()))
     thread.start()
     thread.join()
-    return found[0]
+    return results[0]
 
 
 def test_other_threads_see_the_value_in_force():
