@@ -1,8 +1,8 @@
-"""Batches that declare themselves: each field names its axes, its dtype and its padding.
+"""Batches with declared fields: each field names its axes, its dtype and its padding value.
 
 Padding, collation, device transfer and permutation follow from the declaration, so that a new field
-needs one line here and none elsewhere. Categories travel as small integers; the model expands them
-on the device.
+needs one line here and none elsewhere. Categorical features are stored as small integers, which the
+model expands on the device.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ class Field:
     """One field of an example.
 
     Attributes:
-        name: Its name.
-        axes: Named axes, in order, without the batch axis. A name bound in `FIXED_AXES` has that
-            size; every other name is an axis of the batch, padded and measured.
-        dtype: Its dtype.
-        padding: The value of padded entries.
-        meaning: One line for people.
-        places_of: The axis whose places its values are, if they are; negative ones are no place.
+        name: Name in the batch.
+        axes: Named axes, in order, without the batch axis. A name in `FIXED_AXES` has the size
+            stated there; every other axis takes its size from the batch and can be padded.
+        dtype: Dtype of the tensor.
+        padding: Value of padded entries.
+        meaning: One-line description.
+        index_of: Axis that the values index, if they are indices; negative values index nothing.
     """
 
     name: str
@@ -35,23 +35,23 @@ class Field:
     dtype: torch.dtype
     padding: float
     meaning: str
-    places_of: str = ""
+    index_of: str = ""
 
 
-# Query atoms of a window of the sequence-local attention (AlphaFold 3, Algorithm 7): the atom axis
-# is a multiple of it.
+# Query atoms of a window of the sequence-local attention (AlphaFold 3, Algorithm 7). The atom axis
+# is padded to a multiple of it.
 ATOM_WINDOW = 32
 
 FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31, "letter": 4, "corner": 3}
 
 TRUNK_FIELDS: tuple[Field, ...] = (
-    Field("example", (), torch.int64, 0, "place in the global batch, a key of its draws"),
+    Field("example", (), torch.int64, 0, "index in the global batch (RNG key)"),
     Field("token_mask", ("token",), torch.bool, False, "False where padded"),
     Field("residue_type", ("token",), torch.uint8, 20, "residue class; unknown for atom tokens"),
     Field("residue_index", ("token",), torch.int32, 0, "residue number in its chain, from 1"),
     Field("token_index", ("token",), torch.int32, 0, "token number in the whole structure"),
     Field("asym_id", ("token",), torch.int32, -1, "chain number"),
-    Field("entity_id", ("token",), torch.int32, -1, "number of the distinct molecule"),
+    Field("entity_id", ("token",), torch.int32, -1, "index of the distinct molecule"),
     Field("sym_id", ("token",), torch.int32, 0, "number of the chain among copies of its entity"),
     Field("element", ("token",), torch.uint8, 0, "atomic number of an atom token, else 0"),
     Field("profile", ("token", "residue_class"), torch.float32, 0, "class frequencies"),
@@ -61,7 +61,7 @@ TRUNK_FIELDS: tuple[Field, ...] = (
         ("cycle", "alignment_row", "token"),
         torch.uint8,
         21,
-        "residue class of each row of each recycling iteration",
+        "residue class in each MSA row of each recycling iteration",
     ),
     Field(
         "deletions",
@@ -79,30 +79,30 @@ TRUNK_FIELDS: tuple[Field, ...] = (
         torch.int32,
         -1,
         "pairs of bonded tokens; −1 where padded",
-        places_of="token",
+        index_of="token",
     ),
     Field("pseudo_beta", ("token", "xyz"), torch.float32, 0, "representative atom, ångström"),
-    Field("pseudo_beta_mask", ("token",), torch.bool, False, "whether that atom was modelled"),
+    Field("pseudo_beta_mask", ("token",), torch.bool, False, "whether that atom is resolved"),
 )
 
 ATOM_FIELDS: tuple[Field, ...] = (
     Field("atom_mask", ("atom",), torch.bool, False, "False where padded"),
     Field(
-        "atom_token", ("atom",), torch.int32, -1, "the atom's token, ascending", places_of="token"
+        "atom_token", ("atom",), torch.int32, -1, "token of the atom, ascending", index_of="token"
     ),
-    Field("reference_position", ("atom", "xyz"), torch.float32, 0, "in its conformer, ångström"),
+    Field("reference_position", ("atom", "xyz"), torch.float32, 0, "conformer position, ångström"),
     Field("reference_mask", ("atom",), torch.bool, False, "whether the conformer has the atom"),
     Field("reference_element", ("atom",), torch.uint8, 0, "atomic number"),
     Field("reference_charge", ("atom",), torch.int8, 0, "formal charge"),
-    Field("reference_name", ("atom", "letter"), torch.uint8, 0, "letters less 32; 0 is a blank"),
-    Field("reference_space", ("atom",), torch.int32, -1, "number of its conformer"),
+    Field("reference_name", ("atom", "letter"), torch.uint8, 0, "character code − 32; 0 is blank"),
+    Field("reference_space", ("atom",), torch.int32, -1, "index of its conformer"),
 )
 
 TEMPLATE_FIELDS: tuple[Field, ...] = (
-    Field("template_mask", ("template",), torch.bool, False, "False where there is none"),
+    Field("template_mask", ("template",), torch.bool, False, "False for an empty slot"),
     Field("template_residue_type", ("template", "token"), torch.uint8, 21, "residue class; gap"),
     Field("template_pseudo_beta", ("template", "token", "xyz"), torch.float32, 0, "ångström"),
-    Field("template_pseudo_beta_mask", ("template", "token"), torch.bool, False, "if modelled"),
+    Field("template_pseudo_beta_mask", ("template", "token"), torch.bool, False, "if resolved"),
     Field(
         "template_backbone",
         ("template", "token", "corner", "xyz"),
@@ -110,29 +110,29 @@ TEMPLATE_FIELDS: tuple[Field, ...] = (
         0,
         "N, Cα and C, ångström",
     ),
-    Field("template_backbone_mask", ("template", "token"), torch.bool, False, "all three there"),
+    Field("template_backbone_mask", ("template", "token"), torch.bool, False, "if resolved"),
 )
 LABEL_FIELDS: tuple[Field, ...] = (
-    Field("atom_position", ("atom", "xyz"), torch.float32, 0, "as modelled, ångström"),
-    Field("atom_resolved", ("atom",), torch.bool, False, "whether it was modelled"),
-    Field("atom_slot", ("atom",), torch.uint8, 0, "number of the atom in its token"),
+    Field("atom_position", ("atom", "xyz"), torch.float32, 0, "experimental position, ångström"),
+    Field("atom_resolved", ("atom",), torch.bool, False, "whether the atom is resolved"),
+    Field("atom_slot", ("atom",), torch.uint8, 0, "index of the atom in its token"),
     Field("molecule", ("token",), torch.uint8, 0, "protein, RNA, DNA or ligand"),
-    Field("center_atom", ("token",), torch.int32, -1, "its centre; −1 if none", places_of="atom"),
+    Field("center_atom", ("token",), torch.int32, -1, "centre atom; −1 if none", index_of="atom"),
     Field(
         "representative_atom",
         ("token",),
         torch.int32,
         -1,
-        "what distances are told by; −1 if none",
-        places_of="atom",
+        "atom that distances are measured from; −1 if none",
+        index_of="atom",
     ),
     Field(
         "frame_atoms",
         ("token", "corner"),
         torch.int32,
         -1,
-        "its frame; −1 if none",
-        places_of="atom",
+        "atoms of the token's frame; −1 if none",
+        index_of="atom",
     ),
     Field(
         "ligand_bonds",
@@ -140,7 +140,7 @@ LABEL_FIELDS: tuple[Field, ...] = (
         torch.int32,
         -1,
         "bonds between polymers and ligands; −1 where padded",
-        places_of="atom",
+        index_of="atom",
     ),
     Field("resolution", (), torch.float32, 0, "of the experiment, ångström; 0 if unknown"),
 )
@@ -151,12 +151,12 @@ PROTEIN, RNA, DNA, LIGAND = range(4)
 
 
 class Batch(Mapping[str, Tensor]):
-    """Tensors [batch, *axes], one for each field, whose axis sizes agree."""
+    """Mapping of field names to tensors [batch, *axes] whose axis sizes agree."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], fields: Sequence[Field] = TRUNK_FIELDS
     ) -> None:
-        """Checks the tensors against their declaration.
+        """Check the tensors against their declarations.
 
         Raises:
             ArgumentError: a field is missing or unknown, or has the wrong dtype or shape.
@@ -195,57 +195,61 @@ class Batch(Mapping[str, Tensor]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all fields together."""
+        """Total bytes of all fields."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.values())
 
     def digests(self) -> dict[str, str]:
-        """16 hexadecimal digits of SHA-256 of each field: its dtype, shape and bytes."""
-        found = {}
+        """Return 16 hexadecimal digits of SHA-256 over each field's dtype, shape and bytes."""
+        digests = {}
         for name, tensor in self.items():
-            hashed = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
-            hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-            found[name] = hashed.hexdigest()[:16]
-        return found
+            digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digests[name] = digest.hexdigest()[:16]
+        return digests
 
     def digest(self) -> str:
-        """16 hexadecimal digits of SHA-256 of all fields."""
+        """Return 16 hexadecimal digits of SHA-256 over all fields."""
         return hashlib.sha256(" ".join(self.digests().values()).encode()).hexdigest()[:16]
 
     def to(self, device: torch.device) -> "Batch":
-        """A copy on `device`; asynchronous from pinned memory."""
+        """Return a copy on `device`; the transfer from pinned memory is asynchronous."""
         return Batch(
             {name: tensor.to(device, non_blocking=True) for name, tensor in self.items()},
             self.fields,
         )
 
     def packed(self) -> "PackedBatch":
-        """A copy in one piece of memory, which goes through processes and to devices at once."""
+        """Return a copy in one contiguous buffer, which is sent in a single transfer."""
         shapes = tuple(tuple(tensor.shape) for tensor in self.values())
-        places, size = _places(self.fields, shapes)
+        slices, size = _slices(self.fields, shapes)
         buffer = torch.zeros(size, dtype=torch.uint8)
-        for place, tensor in zip(places, self.values(), strict=True):
-            buffer[place].copy_(tensor.contiguous().flatten().view(torch.uint8))
+        for piece, tensor in zip(slices, self.values(), strict=True):
+            buffer[piece].copy_(tensor.contiguous().flatten().view(torch.uint8))
         return PackedBatch(buffer, self.fields, shapes)
 
     def replaced(self, **tensors: Tensor) -> "Batch":
-        """A copy with other values of the named fields, brought to this one's device.
+        """Return a copy with new values of the named fields, moved to this batch's device.
 
         Raises:
             ArgumentError: a field is unknown, or a value has another dtype or shape.
         """
-        moved = {name: tensor.to(self["example"].device) for name, tensor in tensors.items()}
-        return Batch({**self, **moved}, self.fields)
+        device = self["example"].device
+        on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return Batch({**self, **on_device}, self.fields)
 
     def padded(self, **sizes: int) -> "Batch":
-        """A copy with the named axes padded at their ends.
+        """Return a copy with the named axes padded at their ends.
 
         Raises:
             ArgumentError: an axis is unknown or already longer.
         """
         for axis, size in sizes.items():
-            if size < self.sizes.get(axis, size + 1):
-                have = self.sizes.get(axis, "no such axis")
-                raise ArgumentError(f"cannot pad axis {axis} to {size}: it is {have}")
+            if axis not in self.sizes:
+                raise ArgumentError(
+                    f"cannot pad axis {axis}: the batch has the axes {', '.join(self.sizes)}"
+                )
+            if size < self.sizes[axis]:
+                raise ArgumentError(f"cannot pad axis {axis} to {size}: it is {self.sizes[axis]}")
 
         def pad(field: Field) -> Tensor:
             tensor = self[field.name]
@@ -261,14 +265,14 @@ class Batch(Mapping[str, Tensor]):
         return Batch({field.name: pad(field) for field in self.fields}, self.fields)
 
     def permuted_tokens(self, order: Tensor) -> "Batch":
-        """A copy whose token k is this one's token order[k]."""
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order))
+        """Return a copy whose token k is token order[k] of this batch."""
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order))
 
         def permute(field: Field) -> Tensor:
             tensor = self[field.name]
-            if field.places_of == "token":
-                return torch.where(tensor < 0, tensor, place[tensor.long()].to(tensor.dtype))
+            if field.index_of == "token":
+                return torch.where(tensor < 0, tensor, inverse[tensor.long()].to(tensor.dtype))
             for axis, name in enumerate(field.axes, start=1):
                 if name == "token":
                     tensor = tensor.index_select(axis, order)
@@ -278,7 +282,7 @@ class Batch(Mapping[str, Tensor]):
 
     @classmethod
     def empty(cls, fields: Sequence[Field] = TRUNK_FIELDS, batch: int = 1, **sizes: int) -> "Batch":
-        """A batch of padding with these axis sizes: what simulation traces."""
+        """Return a batch of padding with the axis sizes `sizes`, for tracing without data."""
         return cls(
             {
                 field.name: torch.full(
@@ -293,10 +297,10 @@ class Batch(Mapping[str, Tensor]):
 
     @classmethod
     def stacked(cls, examples: "Sequence[Batch]") -> "Batch":
-        """One batch of several, each axis padded to the longest.
+        """Return the concatenation of several batches, each axis padded to the longest.
 
         Raises:
-            ArgumentError: there are none.
+            ArgumentError: `examples` is empty.
         """
         if not examples:
             raise ArgumentError("a batch needs at least one example")
@@ -311,12 +315,12 @@ class Batch(Mapping[str, Tensor]):
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """A batch's bytes, field after field.
+    """Bytes of a batch, field after field.
 
     Attributes:
         buffer: [byte] uint8.
-        fields: What is in it.
-        shapes: Of each field.
+        fields: Fields in the buffer, in order.
+        shapes: Shape of each field.
     """
 
     buffer: Tensor
@@ -324,24 +328,24 @@ class PackedBatch:
     shapes: tuple[tuple[int, ...], ...]
 
     def unpacked(self) -> Batch:
-        """The batch, whose tensors are views of the buffer."""
-        places, _ = _places(self.fields, self.shapes)
+        """Return the batch, whose tensors are views of the buffer."""
+        slices, _ = _slices(self.fields, self.shapes)
         tensors = {
-            field.name: self.buffer[place].view(field.dtype).view(shape)
-            for field, place, shape in zip(self.fields, places, self.shapes, strict=True)
+            field.name: self.buffer[piece].view(field.dtype).view(shape)
+            for field, piece, shape in zip(self.fields, slices, self.shapes, strict=True)
         }
         return Batch(tensors, self.fields)
 
 
-# Every field begins where any dtype may.
+# Every field starts at a multiple of this many bytes, an alignment that suits every dtype.
 _ALIGNMENT = 64
 
 
-def _places(fields: Sequence[Field], shapes: Sequence[tuple[int, ...]]) -> tuple[list[slice], int]:
-    """The bytes of each field, and how many there are in all."""
-    places, end = [], 0
+def _slices(fields: Sequence[Field], shapes: Sequence[tuple[int, ...]]) -> tuple[list[slice], int]:
+    """Return the byte range of each field in the buffer, and the size of the buffer."""
+    slices, end = [], 0
     for field, shape in zip(fields, shapes, strict=True):
         start = -(-end // _ALIGNMENT) * _ALIGNMENT
         end = start + math.prod(shape) * field.dtype.itemsize
-        places.append(slice(start, end))
-    return places, end
+        slices.append(slice(start, end))
+    return slices, end

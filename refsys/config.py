@@ -1,6 +1,6 @@
-"""Model presets: exact hyper-parameters, nothing else.
+"""Model presets: tables of hyper-parameters.
 
-``full`` is the released AlphaFold 3; the smaller ones keep its proportions so that every code
+``full`` is the released AlphaFold 3. The smaller presets keep its proportions, so that every code
 path runs on a laptop (``tiny``), a workstation or one modest GPU.
 """
 
@@ -16,7 +16,7 @@ class ModelConfig:
     Attributes:
         c_s: Width of the single representation.
         c_z: Width of the pair representation.
-        c_m: Width of the alignment (MSA) representation.
+        c_m: Width of the MSA representation.
         pairformer_blocks: Blocks of Algorithm 17.
         msa_blocks: Blocks of Algorithm 8.
         single_heads: Heads of attention with pair bias (Algorithm 24).
@@ -25,12 +25,12 @@ class ModelConfig:
         pair_weighted_heads: Heads of pair-weighted averaging (Algorithm 10).
         transition_factor: Widening of the transitions (Algorithm 11).
         pair_dropout: Rate of the row- and column-shared dropout of pair updates.
-        msa_dropout: Rate of the row-shared dropout of alignment updates.
+        msa_dropout: Rate of the row-shared dropout of MSA updates.
         distogram_bins: Bins of the distogram head.
         max_relative_residue: Clip of the residue and token offsets (Algorithm 3).
         max_relative_chain: Clip of the chain offset (Algorithm 3).
-        tokens: Crop that the preset is meant to train on.
-        alignment_rows: Alignment rows that the preset is meant to train on.
+        tokens: Crop size that the preset is meant to train on, tokens.
+        alignment_rows: MSA depth that the preset is meant to train on, rows.
         c_t: Width of the template embedder (Algorithm 16).
         c_atom: Width of the atom single representation.
         c_atompair: Width of the atom pair representation.
@@ -40,8 +40,8 @@ class ModelConfig:
         atom_blocks: Blocks of each atom transformer (Algorithm 7).
         token_blocks: Blocks of the diffusion transformer (Algorithm 23).
         token_heads: Heads of the diffusion transformer.
-        samples: Noised copies of each example in a training step.
-        fourier_features: Features of the noise level (Algorithm 22).
+        samples: Diffusion samples of each example in a training step.
+        fourier_features: Fourier features of the noise level (Algorithm 22).
         atom_heads: Heads of the atom transformers.
         templates: Templates of each chain.
     """
@@ -199,10 +199,10 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """Returns the preset of that name.
+    """Return the preset called `name`.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: no preset has that name.
     """
     try:
         return PRESETS[name]

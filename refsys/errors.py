@@ -1,13 +1,13 @@
-"""The errors that the reference system raises on purpose."""
+"""Exceptions that the reference system raises deliberately."""
 
 import traceback
 
-# Characters of an unexpected error's line.
+# Limit of the message of an `UnexpectedError`, characters.
 _LONGEST_MESSAGE = 500
 
 
 class RefsysError(Exception):
-    """Base of the family. The message is one line that names the thing and the way out."""
+    """Base class. The message is one line that states what is wrong and the way out."""
 
 
 class ArgumentError(RefsysError, ValueError):
@@ -19,14 +19,14 @@ class DataError(RefsysError):
 
 
 class DivergedError(RefsysError):
-    """Training has come to a loss or a gradient that is not finite."""
+    """Training diverged: a loss, a gradient or a position is not finite."""
 
 
 class UnexpectedError(DataError):
-    """A file on which its reader failed in a way that it does not foresee.
+    """An input file on which its reader raised an exception that it does not handle.
 
     Attributes:
-        details: The traceback, empty where there is none.
+        details: Traceback of that exception; empty if unknown.
     """
 
     def __init__(self, message: str, details: str = "") -> None:
@@ -35,7 +35,7 @@ class UnexpectedError(DataError):
 
 
 class CapacityError(DataError):
-    """An example does not fit a batch's sizes."""
+    """An example does not fit the sizes of a batch."""
 
 
 class CheckpointError(RefsysError):
@@ -43,11 +43,11 @@ class CheckpointError(RefsysError):
 
 
 class HomeError(RefsysError):
-    """No folder for downloads and prepared inputs can be told."""
+    """The folder for downloads and prepared inputs cannot be determined."""
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line that any terminal prints.
+    """Return `text` as one line that any terminal can print.
 
     White space becomes single spaces; control characters, and bytes of a file name that are not
     UTF-8, become escapes.
@@ -60,11 +60,11 @@ def one_line(text: str) -> str:
 
 
 def unexpected_error(subject: object, error: BaseException) -> UnexpectedError:
-    """Return the named error of a file for an exception that its reader does not foresee.
+    """Return an `UnexpectedError` that names a file and the exception its reader raised.
 
     Args:
-        subject: The file, with which the message starts.
-        error: The exception, which becomes one line. Its traceback is kept in ``details``.
+        subject: The file; the message starts with it.
+        error: The exception; its message becomes one line, its traceback ``details``.
     """
     if isinstance(error, MemoryError):
         reason = "not enough memory to read it"

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the whole new content or none of it."""
+"""Atomic file writes and strict JSON: a reader sees the complete new content or none of it."""
 
 import json
 import math
@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Digits of the largest integer that a file of ours may hold: FLOPs have twenty at most.
+# Most characters of an integer in a JSON file of this project; FLOP counts have at most twenty.
 _LONGEST_INT = 24
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces the file at `path`: written beside it, flushed to disk, then renamed."""
+    """Replace the file at `path`: write a temporary file beside it, flush it to disk, rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON atomically; NaN and infinity are refused."""
+    """Write strict JSON atomically; NaN and infinity raise ValueError."""
     write_atomically(path, json_bytes(value))
 
 
@@ -39,9 +39,9 @@ def parse_json(content: bytes) -> Any:
     """Return the value of strict JSON in UTF-8.
 
     Raises:
-        ValueError: it is not JSON, or holds what no file of ours does: NaN, infinity or a number
-            beyond the range of float64, an integer of more than 24 digits, a key twice in one
-            object, half of a surrogate pair, or nesting beyond the interpreter's limit.
+        ValueError: the content is not JSON, or holds a value that this project never writes: NaN,
+            infinity, a number beyond the range of float64, an integer of more than 24 digits, a
+            duplicate key, half of a surrogate pair, or nesting beyond the interpreter's limit.
     """
     try:
         value = json.loads(
@@ -54,7 +54,7 @@ def parse_json(content: bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if b"\\u" in content:
-        # Half of a surrogate pair is no text: it can neither be printed nor written.
+        # Half of a surrogate pair cannot be encoded: it could be neither printed nor written.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
@@ -63,8 +63,8 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r:.80} stands twice in one object")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{duplicate!r:.80} stands twice in one object")
     return table
 
 
@@ -86,16 +86,16 @@ def _parse_int(text: str) -> int:
 
 
 def json_bytes(value: Any) -> bytes:
-    """What `write_json` writes."""
+    """Return the bytes that `write_json` writes."""
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes `path` when the block ends well.
+    """Yield an empty folder that is renamed to `path` when the block ends without an exception.
 
-    If `path` came into being meanwhile, it is kept and the new one dropped: folders that are named
-    by their content are equal.
+    If `path` was created in the meantime, it stays and the new folder is discarded: folders that
+    are named by their content are equal.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)

@@ -1,4 +1,4 @@
-"""Sampling structures from the model with the published sampler (Algorithm 18).
+"""Structure prediction: samples from the model with the published sampler (Algorithm 18).
 
 Shape suffixes: B batch (one), D samples, A atoms, N tokens, K bins.
 """
@@ -21,20 +21,20 @@ from refsys.model.context import Context
 from refsys.model.diffusion import SamplerConfig
 from refsys.parallel import SingleRank
 
-# Constants of the TM-score (Zhang and Skolnick 2004).
+# Least number of tokens in the scale of the TM-score (Zhang and Skolnick 2004).
 _FEWEST_TOKENS = 19
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoldConfig:
-    """How structures are sampled.
+    """Options of sampling.
 
     Attributes:
-        samples: How many.
+        samples: Number of structures.
         cycles: Recycling iterations.
-        alignment_rows: Alignment rows.
-        seed: Seed of everything random.
-        sampler: The schedule of noise levels.
+        alignment_rows: MSA depth, rows.
+        seed: Seed of all random streams.
+        sampler: Schedule of noise levels.
     """
 
     samples: int = 5
@@ -46,10 +46,10 @@ class FoldConfig:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Sampled structures of one example, samples in the order in which they were drawn.
+    """Predicted structures of one example, in the order of sampling.
 
     Attributes:
-        rows: [A] atoms of the structure record.
+        rows: [A] row of each atom in the structure record.
         positions: [D, A, 3] float32, ångström.
         plddt: [D, A] float32, predicted lDDT, 0 to 100.
         ptm: [D] float32, predicted TM-score, 0 to 1.
@@ -69,18 +69,18 @@ def fold(
     device: torch.device,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Folded:
-    """Samples structures of a whole example.
+    """Sample structures of an uncropped example.
 
     Args:
-        model: With weights, on `device`.
-        example: Its records.
-        config: How.
-        device: Where.
+        model: Initialized model on `device`.
+        example: Records of the example.
+        config: Options of sampling.
+        device: Device that computes.
         on_stage: Called before each stage with its name: trunk, sampling, confidence.
 
     Raises:
         DataError: a record is damaged.
-        DivergedError: the model gives positions that are not finite.
+        DivergedError: the model returns positions that are not finite.
     """
     spec = ExampleSpec(
         tokens=example.tokens,
@@ -115,9 +115,9 @@ def fold(
     on_stage("confidence")
     plddt, ptm = [], []
     for sample in range(config.samples):
-        judged = model.judge(state, positions_BDA3[:, sample], batch, context)
-        plddt.append(expected_lddt(of_atoms(judged.plddt_BRMK, batch))[0])
-        ptm.append(predicted_tm_score(judged.pae_BRNK, batch["token_mask"])[0])
+        confidence = model.predict_confidence(state, positions_BDA3[:, sample], batch, context)
+        plddt.append(expected_lddt(of_atoms(confidence.plddt_BRMK, batch))[0])
+        ptm.append(predicted_tm_score(confidence.pae_BRNK, batch["token_mask"])[0])
     rows = crop_atoms(example, np.arange(example.tokens))
     return Folded(
         rows,
@@ -128,18 +128,18 @@ def fold(
 
 
 def expected_lddt(logits: Tensor) -> Tensor:
-    """[…] predicted lDDT, 0 to 100, of logits […, K] over equal bins of 0 to 1."""
+    """Return predicted lDDT […], 0 to 100, from logits […, K] over equal bins of 0 to 1."""
     count = logits.shape[-1]
     centers = (torch.arange(count, device=logits.device) + 0.5) * (100.0 / count)
     return (logits.float().softmax(-1) * centers).sum(-1)
 
 
 def predicted_tm_score(logits_BNNK: Tensor, mask_BN: Tensor) -> Tensor:
-    """[B]: the best of all frames' expected TM-scores (AlphaFold 3 supplement, section 5.9.1).
+    """Return pTM [B], the largest expected TM-score over frames (supplement, section 5.9.1).
 
     Args:
-        logits_BNNK: Over equal bins of the error of token j in token i's frame.
-        mask_BN: Which tokens there are.
+        logits_BNNK: Logits over equal bins of the error of token j in the frame of token i.
+        mask_BN: False for padded tokens.
     """
     count = logits_BNNK.shape[-1]
     width = LARGEST_ERROR / count
@@ -148,5 +148,5 @@ def predicted_tm_score(logits_BNNK: Tensor, mask_BN: Tensor) -> Tensor:
     scale_B = 1.24 * (tokens_B.clamp(min=_FEWEST_TOKENS) - 15.0) ** (1.0 / 3.0) - 1.8
     score_BK = 1.0 / (1.0 + (error_K / scale_B.unsqueeze(1)).square())
     score_BNN = torch.einsum("bijk,bk->bij", logits_BNNK.float().softmax(-1), score_BK)
-    of_frame_BN = (score_BNN * mask_BN.unsqueeze(1)).sum(-1) / tokens_B.clamp(min=1).unsqueeze(1)
-    return (of_frame_BN * mask_BN).amax(-1)
+    frame_score_BN = (score_BNN * mask_BN.unsqueeze(1)).sum(-1) / tokens_B.clamp(min=1).unsqueeze(1)
+    return (frame_score_BN * mask_BN).amax(-1)

@@ -1,4 +1,4 @@
-"""Rigid motions: alignment, frames, random rotations. Nothing here waits for the device.
+"""Rigid motions: alignment, frames, rotations. No function synchronizes with the device.
 
 Shape suffixes: A atoms, N tokens.
 """
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Squarings of a 4 × 4 matrix: eigenvalues that differ by a part in 10¹² are told apart.
+# Squarings of a 4 × 4 matrix: enough to separate eigenvalues that differ by one part in 10¹².
 _SQUARINGS = 40
 
 
 def quaternion_to_rotation(q: Tensor) -> Tensor:
-    """[..., 4] quaternions (w, x, y, z), of any length but zero → [..., 3, 3] rotations."""
+    """Convert [..., 4] quaternions (w, x, y, z) of any non-zero length to [..., 3, 3] rotations."""
     w, x, y, z = (q / q.norm(dim=-1, keepdim=True)).unbind(-1)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -25,16 +25,17 @@ def quaternion_to_rotation(q: Tensor) -> Tensor:
 
 
 def best_rotation(covariance: Tensor) -> Tensor:
-    """The rotation R that maximizes trace(R · covariance), never a reflection.
+    """Return the rotation R that maximizes trace(R · covariance), never a reflection.
 
-    Horn's quaternion: the top eigenvector of a symmetric 4 × 4 matrix, by repeated squaring of the
-    matrix. The library's decompositions would make the host wait for the device.
+    Horn's method: the quaternion is the top eigenvector of a symmetric 4 × 4 matrix, found by
+    repeated squaring of the matrix. The decompositions of `torch.linalg` would synchronize the host
+    with the device.
 
     Args:
-        covariance: [..., 3, 3], Σ y xᵀ of the points y that are turned onto the points x, rows y.
+        covariance: [..., 3, 3], Σ y xᵀ over points y that are rotated onto points x; rows are y.
 
     Returns:
-        [..., 3, 3]; some rotation where the best one is not unique.
+        [..., 3, 3]; any one of the best rotations if there are several.
     """
     s = covariance
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in s.unbind(-2))
@@ -46,33 +47,33 @@ def best_rotation(covariance: Tensor) -> Tensor:
     )
     matrix = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
     one = torch.eye(4, dtype=s.dtype, device=s.device)
-    # No eigenvalue is larger than the Frobenius norm: shifted by it, none is negative.
+    # No eigenvalue exceeds the Frobenius norm in magnitude: adding it makes all non-negative.
     size = matrix.square().sum((-1, -2), keepdim=True).sqrt()
     power = matrix / size.clamp(min=torch.finfo(s.dtype).tiny) + one
     for _ in range(_SQUARINGS):
         power = power @ power
         power = power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    # What is left is v vᵀ; its longest column is v.
-    place = power.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]
-    column = power.gather(-1, place.expand(*power.shape[:-1], 1)).squeeze(-1)
+    # The power converges to v vᵀ; the column with the largest diagonal entry is v up to scale.
+    largest = power.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]
+    column = power.gather(-1, largest.expand(*power.shape[:-1], 1)).squeeze(-1)
     return quaternion_to_rotation(column)
 
 
 def weighted_mean(x_A3: Tensor, weight_A: Tensor) -> Tensor:
-    """[..., 1, 3]: the mean of points [..., A, 3] by weights [..., A]; zero if all are zero."""
+    """Return the weighted mean [..., 1, 3] of points [..., A, 3]; zero if all weights are zero."""
     total = weight_A.sum(-1, keepdim=True).clamp(min=torch.finfo(weight_A.dtype).tiny)
     return ((weight_A / total).unsqueeze(-1) * x_A3).sum(-2, keepdim=True)
 
 
 @torch.no_grad()
 def aligned(x_A3: Tensor, onto_A3: Tensor, weight_A: Tensor, dtype: torch.dtype) -> Tensor:
-    """Algorithm 28: `x` moved rigidly so that it lies best on `onto`. Passes no gradient.
+    """Return `x` rigidly aligned to `onto` (Algorithm 28), without gradient.
 
     Args:
-        x_A3: [..., A, 3] points to move.
-        onto_A3: [..., A, 3] points to meet, in the same order.
-        weight_A: [..., A] weights, at least zero.
-        dtype: What the motion is computed in.
+        x_A3: [..., A, 3] points to align.
+        onto_A3: [..., A, 3] target points, in the same order.
+        weight_A: [..., A] non-negative weights.
+        dtype: Dtype of the computation.
 
     Returns:
         [..., A, 3] in the dtype of `x`.
@@ -85,9 +86,9 @@ def aligned(x_A3: Tensor, onto_A3: Tensor, weight_A: Tensor, dtype: torch.dtype)
 
 
 def frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
-    """Origins and Gram-Schmidt axes of three atoms each (AlphaFold 2, Algorithm 21).
+    """Return origins and Gram-Schmidt axes of triples of atoms (AlphaFold 2, Algorithm 21).
 
-    Templates are described in these frames, as in the released code.
+    Templates use these frames, as in the released code.
 
     Args:
         atoms_N33: [..., 3 atoms, 3]; the middle one is the origin, the third gives the x axis.
@@ -97,15 +98,15 @@ def frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
     """
     a, origin, c = atoms_N33.unbind(-2)
     x = _unit(c - origin)
-    away = a - origin
-    y = _unit(away - (x * away).sum(-1, keepdim=True) * x)
+    bond = a - origin
+    y = _unit(bond - (x * bond).sum(-1, keepdim=True) * x)
     return origin, torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
 
 
 def bisector_frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
-    """Origins and axes of three atoms each, from the sum and the difference of their unit bonds.
+    """Return origins and axes of triples of atoms, from the sum and difference of unit bonds.
 
-    The aligned error is measured in these frames (AlphaFold 3, Algorithm 29).
+    The aligned error uses these frames (AlphaFold 3, Algorithm 29).
 
     Args:
         atoms_N33: [..., 3 atoms, 3]; the middle one is the origin, the first axis bisects the
@@ -121,7 +122,7 @@ def bisector_frames(atoms_N33: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def are_collinear(atoms_N33: Tensor, degrees: float = 25.0) -> Tensor:
-    """[...] bool: whether three atoms are too nearly in line to make a frame."""
+    """Return [...] bool, True where three atoms are too close to a line to define a frame."""
     a, origin, c = atoms_N33.unbind(-2)
     cosine = (_unit(a - origin) * _unit(c - origin)).sum(-1).abs()
     return cosine > math.cos(math.radians(degrees))

@@ -1,4 +1,4 @@
-"""Folders of files that are not the project's own: downloads and prepared inputs."""
+"""Folders for downloads, caches and prepared inputs."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,8 @@ def home() -> Path:
     Raises:
         HomeError: no variable names a folder, and the user has no home.
     """
-    if chosen := os.environ.get("FOLDPERF_HOME"):
-        return Path(chosen)
+    if folder := os.environ.get("FOLDPERF_HOME"):
+        return Path(folder)
     if cache := os.environ.get("XDG_CACHE_HOME"):
         return Path(cache) / "foldperf"
     try:
@@ -26,7 +26,7 @@ def home() -> Path:
 
 
 def default_store() -> Path:
-    """Return ``$FOLDPERF_STORE``, else ``store`` in the home: the prepared inputs.
+    """Return the folder of prepared inputs: ``$FOLDPERF_STORE``, else ``store`` in `home()`.
 
     Raises:
         HomeError: no variable names a folder, and the user has no home.

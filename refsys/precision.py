@@ -1,7 +1,7 @@
-"""Precision is a table, not a mode: which dtype each kind of number has, on every device.
+"""Precision policy: a table of the dtype of each kind of number, the same on every device.
 
-There is no autocast. Modules take a `Precision` and cast explicitly, so that what a CPU counts
-is what a GPU runs.
+There is no autocast. Modules take a `Precision` and cast explicitly, so that operations counted on
+a CPU are those that a GPU runs.
 """
 
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from refsys.errors import ArgumentError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Precision:
-    """The dtype of each kind of number.
+    """Dtype of each kind of number.
 
     Attributes:
-        name: What the table is called in sweeps and records.
+        name: Name of the table in sweeps and records.
         parameters: Master weights and optimizer state.
-        activations: What flows between operators; weights are cast to it where they are used.
+        activations: Tensors between operators; weights are cast to this dtype where they are used.
         features: Functions of input features, such as arcsinh(charge), before they are cast to
             the dtype of activations.
         norm_statistics: Mean, variance and normalization inside LayerNorm.
         softmax: Attention logits, their maximum and their sum.
-        accumulation: Sums over alignment rows, tokens and ranks.
+        accumulation: Sums over MSA rows, tokens and ranks.
         coordinates: Atom positions and distances.
         noise_levels: Diffusion noise levels and their embedding.
-        losses: Everything from the logits of a head to the scalar loss.
+        losses: Loss computation, from the logits of a head to the scalar.
         alignments: Rigid alignment of structures.
     """
 
@@ -64,10 +64,10 @@ PRECISIONS: dict[str, Precision] = {
 
 
 def precision(name: str) -> Precision:
-    """Returns the table of that name.
+    """Return the table called `name`.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: no table has that name.
     """
     try:
         return PRECISIONS[name]

@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them, and pools of processes."""
+"""Child processes that end with their parent, and pools of processes."""
 
 import ctypes
 import os
@@ -13,13 +13,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when the one that started it ends, however it ends."""
+    """Ask the kernel to kill this process when its parent `parent` ends, for whatever reason."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         return
     if os.getppid() != parent:
-        sys.exit("the process that asked for this one is gone")
+        sys.exit("the parent process has ended")
 
 
 def run_ranks(ranks: int, command: Sequence[str]) -> int:
@@ -51,11 +51,12 @@ def run_ranks(ranks: int, command: Sequence[str]) -> int:
 
 
 class ProcessPool(ProcessPoolExecutor):
-    """Pool of spawned processes, all of which are started with the first task.
+    """Pool of spawned processes, all started with the first task.
 
-    The library starts each with the task that needs it, while a thread already watches those
-    before. If one dies in that moment, the thread neither ends the next one nor stops waiting for
-    it (CPython starts forked processes first, because of the same race).
+    The standard library starts each process with the task that needs it, while a thread already
+    monitors the earlier ones. If one of them dies at that moment, the thread neither terminates the
+    new process nor stops waiting for it. (For forked processes CPython avoids the same race by
+    starting all of them first.)
     """
 
     def __init__(
@@ -64,6 +65,6 @@ class ProcessPool(ProcessPoolExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        """Prepare a pool of so many processes; `initializer` is called in each."""
+        """Create a pool of `workers` processes, each of which calls `initializer` first."""
         super().__init__(workers, get_context("spawn"), initializer, initargs)
         self._safe_to_dynamically_spawn_children = False

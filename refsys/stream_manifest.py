@@ -1,4 +1,4 @@
-"""The manifest of the streams: every draw that is made, what keys it and what it decides."""
+"""Manifest of the random streams: the key and the purpose of every draw."""
 
 import re
 from functools import cache
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Stream(NamedTuple):
-    """A stream, or several that differ in a part of their name.
+    """One stream, or a family of streams that differ in a part of their name.
 
     Attributes:
-        name: As `Draw` has it; ``<part>`` stands for anything.
-        key: What keys it beside the seed, its own name and the index.
-        decides: What its draws decide.
+        name: Name as passed to `Draw`; ``<part>`` matches any text.
+        key: Key words of the stream beside the seed, the name and the global index.
+        decides: Purpose of its draws.
     """
 
     name: str
@@ -22,68 +22,70 @@ class Stream(NamedTuple):
 STREAMS = (
     Stream(
         "example",
-        "step, place",
-        "which chain or interface a place of a batch holds, or which entry; and its substitutes",
+        "step, example",
+        "chain, interface or entry of an example of the batch, and its substitutes",
     ),
-    Stream("epoch", "epoch", "the order of the entries, where each comes once an epoch"),
-    Stream("crop/kind", "step, place", "the kind of crop, where kinds are mixed"),
-    Stream("crop/order", "step, place", "the order in which chains get their run of tokens"),
-    Stream("crop/size", "step, place", "how long each chain's run is"),
-    Stream("crop/offset", "step, place", "where each chain's run begins"),
-    Stream("crop/middle", "step, place", "the token that a spatial or interface crop is near to"),
+    Stream("epoch", "epoch", "order of the entries in an epoch"),
+    Stream("crop/kind", "step, example", "kind of crop, if kinds are mixed"),
+    Stream(
+        "crop/order", "step, example", "order in which chains are given their segment of tokens"
+    ),
+    Stream("crop/size", "step, example", "length of each chain's segment"),
+    Stream("crop/offset", "step, example", "start of each chain's segment"),
+    Stream("crop/middle", "step, example", "centre token of a spatial or interface crop"),
     Stream(
         "rows/<cycle>/depth",
-        "step, place",
-        "how many alignment rows a recycling iteration has in training",
+        "step, example",
+        "MSA depth of a recycling iteration in training",
     ),
-    Stream("rows/<cycle>/paired", "step, place", "which paired rows it has, in which order"),
+    Stream("rows/<cycle>/paired", "step, example", "paired MSA rows and their order"),
     Stream(
         "rows/<cycle>/<chain>",
-        "step, place",
-        "which others, of the alignment that this chain is the first to have",
+        "step, example",
+        "unpaired rows from the MSA of which this is the first chain",
     ),
-    Stream("templates/<chain>", "step, place", "which templates, and how many"),
+    Stream("templates/<chain>", "step, example", "templates and their number"),
     Stream(
         "conformer",
-        "step, place",
-        "how each residue's conformer lies, index 8 r on for residue r of the structure",
+        "step, example",
+        "orientation of each residue's conformer, from index 8 r for residue r of the structure",
     ),
     Stream(
         "conformer/choice",
-        "step, place",
-        "which conformer each residue has, index 4 r for residue r of the structure",
+        "step, example",
+        "conformer of each residue, index 4 r for residue r of the structure",
     ),
-    Stream("cycles", "step", "how many recycling iterations a step has"),
+    Stream("cycles", "step", "number of recycling iterations of a step"),
     Stream(
         "dropout/<channels>/<rate>/<cycle>",
-        "step, place",
+        "step, example",
         "dropout masks, row r of the table for site r",
     ),
-    Stream("initialization/<parameter>", "nothing else", "initial weights"),
-    Stream("noise level", "step, place", "the noise levels of a training step's samples"),
-    Stream("training/noise", "step, place", "the noise of atoms, index 2³⁰ d on for sample d"),
-    Stream("training/augmentation", "step, place", "the rigid motions of the noised copies"),
+    Stream("initialization/<parameter>", "none", "initial weights"),
+    Stream("noise level", "step, example", "noise levels of the diffusion samples in training"),
+    Stream("training/noise", "step, example", "noise of atoms, from index 2³⁰ d for sample d"),
+    Stream("training/augmentation", "step, example", "rigid motions of the diffusion samples"),
     Stream(
         "rollout/noise",
-        "step, place",
-        "noise in sampling, index 2⁴⁴ t + 2³⁰ d on for sampling step t, sample d",
+        "step, example",
+        "noise in sampling, from index 2⁴⁴ t + 2³⁰ d for sampling step t and sample d",
     ),
-    Stream("rollout/augmentation", "step, place", "rigid motions in sampling, index 2⁴⁴ t on"),
-    Stream("fourier/<part>", "seed 0", "the noise level's embedding, constants of the model"),
-    Stream("synthetic/<field>", "step, place", "synthetic inputs"),
-    Stream("sweep order", "nothing else", "the order of a sweep's cases"),
-    Stream("timing gate cases", "nothing else", "in which order the timing gate takes its cases"),
-    Stream("timing gate turns", "case", "whose turn it is in a round of the timing gate"),
-    Stream("operator argument", "argument", "the inputs of a single operator that is measured"),
-    Stream("conventional", "step", "crop and rows of the conventional pipeline"),
+    Stream("rollout/augmentation", "step, example", "rigid motions in sampling, from index 2⁴⁴ t"),
+    Stream("fourier/<part>", "seed 0", "constants of the noise level's embedding"),
+    Stream("synthetic/<field>", "step, example", "synthetic inputs"),
+    Stream("sweep order", "none", "order of the cases of a sweep"),
+    Stream("timing gate cases", "none", "order of the cases of the timing gate"),
+    Stream("timing gate turns", "case", "order of base and change in a round of the timing gate"),
+    Stream("operator argument", "argument", "inputs of a measured operator"),
+    Stream("conventional", "step", "crop and MSA rows of the conventional pipeline"),
 )
 
 
 def stream_of(name: str) -> Stream:
-    """The entry of the manifest that a stream's name belongs to.
+    """Return the manifest entry of the stream called `name`.
 
     Raises:
-        KeyError: there is none.
+        KeyError: no entry matches.
     """
     for stream in STREAMS:
         if _pattern(stream.name).fullmatch(name):

@@ -1,6 +1,6 @@
-"""Keyed random streams: every draw is a function of what it is for.
+"""Keyed random streams: every draw is a function of its purpose.
 
-A draw is named by (seed, stream, step, example, global index) and computed from that name by the
+A draw is keyed by (seed, stream, step, example, global index) and computed from that key by the
 counter-based generator Philox 4×32-10 (Salmon et al., SC11). There is no state, so draws do not
 depend on worker count, resume point, padding or number of ranks. The same code runs on NumPy
 arrays and on torch tensors of any device: integers and uniforms are bit-equal everywhere, normals
@@ -31,10 +31,10 @@ Word = Any
 
 
 def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, ...]:
-    """Philox 4×32-10 on 32-bit words held in int64 (products wrap modulo 2⁶⁴, which is exact).
+    """Compute Philox 4×32-10 on 32-bit words in int64 (products wrap modulo 2⁶⁴, which is exact).
 
     Args:
-        counter: Four words that broadcast against one another.
+        counter: Four words, of shapes that broadcast together.
         key: Two words.
 
     Returns:
@@ -56,17 +56,23 @@ def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tupl
 
 @lru_cache(maxsize=4096)
 def stream_key(seed: int, stream: str) -> tuple[int, int]:
-    """The two key words of a stream: the first 64 bits of BLAKE2b over seed and name."""
+    """Return the two key words of a stream: the first 64 bits of BLAKE2b over seed and name."""
     digest = hashlib.blake2b(f"{seed}\0{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One named draw.
+    """One keyed random draw.
 
-    On a device, `step` may be a 0-dimensional int64 tensor, and `example` a [batch, 1] one, which
-    makes every result [batch, count].
+    On a device, `step` may be a 0-dimensional int64 tensor, and `example` an int64 tensor
+    [batch, 1], which makes every result [batch, count].
+
+    Attributes:
+        seed: Seed of the run.
+        stream: Name of the stream, listed in `refsys.stream_manifest`.
+        step: Training step (RNG key).
+        example: Index in the global batch (RNG key).
     """
 
     seed: int
@@ -80,31 +86,31 @@ class Draw:
         return philox(counter, stream_key(self.seed, self.stream))
 
     def integers(self, count: int, start: int = 0) -> NDArray[np.uint32]:
-        """uint32 for the global indices [start, start + count), on the host."""
+        """Return uint32 integers of the global indices [start, start + count), on the host."""
         first, last = start // 4, -(-(start + count) // 4)
         words = self._words(np.arange(first, last, dtype=np.int64))
         flat = np.stack(np.broadcast_arrays(*words), axis=-1).reshape(-1)
         return flat[start - 4 * first :][:count].astype(np.uint32)
 
     def integers_on(self, device: torch.device, count: int, start: int = 0) -> Tensor:
-        """The same integers as int64 in [0, 2³²), computed on `device`."""
+        """Return the result of `integers` as int64 in [0, 2³²), computed on `device`."""
         first, last = start // 4, -(-(start + count) // 4)
         words = self._words(torch.arange(first, last, dtype=torch.int64, device=device))
         flat = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)
         return flat[..., start - 4 * first :][..., :count]
 
     def uniform(self, count: int, start: int = 0) -> NDArray[np.float32]:
-        """float32 in [0, 1): the top 24 bits of each integer times 2⁻²⁴."""
+        """Return float32 in [0, 1): the top 24 bits of each integer times 2⁻²⁴."""
         return (self.integers(count, start) >> np.uint32(8)).astype(np.float32) * np.float32(
             2.0**-24
         )
 
     def uniform_on(self, device: torch.device, count: int, start: int = 0) -> Tensor:
-        """The same uniforms, computed on `device`."""
+        """Return the result of `uniform`, computed on `device`."""
         return (self.integers_on(device, count, start) >> 8).to(torch.float32) * 2.0**-24
 
     def uniform_table_on(self, device: torch.device, rows: int, count: int) -> Tensor:
-        """Many uniform draws at once: row r holds the indices from r · 2³⁴ on.
+        """Return a table of uniforms; row r holds the indices from r · 2³⁴.
 
         Returns:
             [rows, count], or [rows, batch, count] if `example` is a [batch, 1] tensor.
@@ -113,7 +119,7 @@ class Draw:
         return (self._table_on(blocks, count) >> 8).to(torch.float32) * 2.0**-24
 
     def normal(self, count: int, start: int = 0) -> NDArray[np.float32]:
-        """Standard normals by Box-Muller in float64, rounded to float32.
+        """Return standard normals by Box-Muller in float64, rounded to float32.
 
         Indices 2j and 2j + 1 are the cosine and the sine of integers 2j and 2j + 1.
         """
@@ -122,13 +128,13 @@ class Draw:
         return _box_muller(words)[start - first :][:count]
 
     def normal_on(self, device: torch.device, count: int, start: int = 0) -> Tensor:
-        """The same normals, computed on `device`."""
+        """Return the result of `normal`, computed on `device`."""
         first = start // 2 * 2
         words = self.integers_on(device, 2 * -(-(start + count - first) // 2), first)
         return _box_muller_on(words)[..., start - first :][..., :count]
 
     def normal_table_on(self, starts: Tensor, count: int) -> Tensor:
-        """Many normal draws at once: a row holds the indices from its start on, a multiple of four.
+        """Return a table of normals; a row holds the indices from its start, a multiple of four.
 
         Returns:
             [..., count] for starts [...]; [..., batch, count] if `example` is a [batch, 1] tensor.
@@ -136,7 +142,7 @@ class Draw:
         return _box_muller_on(self._table_on(starts >> 2, count + count % 2))[..., :count]
 
     def _table_on(self, first_blocks: Tensor, count: int) -> Tensor:
-        """Integers as `normal_table_on` has normals, each row from the start of a block on."""
+        """Return a table of integers; a row starts at the first index of its block."""
         blocks = torch.arange(-(-count // 4), dtype=torch.int64, device=first_blocks.device)
         table = first_blocks.unsqueeze(-1) + blocks
         if isinstance(self.example, Tensor) and self.example.dim():
@@ -145,44 +151,46 @@ class Draw:
         return words.flatten(-2)[..., :count]
 
     def normal_rows(self, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
-        """[row, width] standard normals: row r holds indices r · width on; width divides by 4.
+        """Return the normals [row, width] of chosen rows of a table, without computing the others.
 
-        What `normal` gives at those indices, without drawing those between.
+        Args:
+            rows: Row numbers; row r holds the indices from r · width.
+            width: Row width, a multiple of 4.
         """
         return _box_muller(self.integer_rows(rows, width).astype(np.float64))
 
     def integer_rows(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-        """[row, width] integers in [0, 2³²), at the indices that `normal_rows` has."""
+        """Return the integers [row, width], in [0, 2³²), at the indices of `normal_rows`."""
         blocks = (rows[:, None] * (width // 4) + np.arange(width // 4)).astype(np.int64)
         words = np.stack(np.broadcast_arrays(*self._words(blocks)), axis=-1)
         return words.reshape(len(rows), width)
 
     def permutation(self, count: int) -> NDArray[np.int64]:
-        """A uniformly random order of range(count): the stable sort of `count` integers."""
+        """Return a uniform permutation of range(count): the stable argsort of `count` integers."""
         return np.argsort(self.integers(count), kind="stable")
 
     def sample(self, count: int, most: int) -> NDArray[np.int64]:
-        """The first `most` places of `permutation`, without sorting the rest."""
+        """Return the first `most` elements of `permutation(count)`, without a full sort."""
         if most >= count:
             return self.permutation(count)
-        # An integer and its place in one number: what is stable needs no stable sort.
+        # Integer and index in one number: ties resolve as in a stable sort.
         keys = self.integers(count).astype(np.int64) << 31 | np.arange(count)
         return np.sort(np.partition(keys, most)[:most]) & 0x7FFFFFFF
 
     def below(self, bound: int, number: int = 0) -> int:
-        """The number-th integer in [0, bound), by the multiply-shift map of a 64-bit draw."""
-        (found,) = self.fractions(1, number)
-        return (found * int(bound)) >> 64
+        """Return integer `number` of the stream, in [0, bound), by the multiply-shift map."""
+        (fraction,) = self.fractions(1, number)
+        return (fraction * int(bound)) >> 64
 
     def fractions(self, count: int, first: int = 0) -> list[int]:
-        """64-bit draws u from the first-th on; the one in [0, bound) is u · bound // 2⁶⁴."""
+        """Return 64-bit integers u from number `first` on; u · bound // 2⁶⁴ is in [0, bound)."""
         words = self.integers(2 * count, 2 * first).astype(np.uint64)
-        found: list[int] = (words[1::2] << np.uint64(32) | words[0::2]).tolist()
-        return found
+        fractions: list[int] = (words[1::2] << np.uint64(32) | words[0::2]).tolist()
+        return fractions
 
 
 def _box_muller(words: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Normals of pairs of integers along the last axis."""
+    """Return normals from pairs of integers along the last axis."""
     u = (words + 0.5) * 2.0**-32
     radius, angle = np.sqrt(-2.0 * np.log(u[..., 0::2])), 2.0 * math.pi * u[..., 1::2]
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
@@ -190,7 +198,7 @@ def _box_muller(words: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _box_muller_on(words: Tensor) -> Tensor:
-    """The same of torch's tensors."""
+    """Return the result of `_box_muller` for torch tensors."""
     u = (words.to(torch.float64) + 0.5) * 2.0**-32
     radius = torch.sqrt(-2.0 * torch.log(u[..., 0::2]))
     angle = 2.0 * math.pi * u[..., 1::2]
@@ -199,5 +207,5 @@ def _box_muller_on(words: Tensor) -> Tensor:
 
 
 def recycling_iterations(seed: int, most: int, step: int) -> int:
-    """Return the number of recycling iterations of a step, 1 to `most`: equal on all ranks."""
+    """Return the number of recycling iterations of a step, 1 to `most`, equal on all ranks."""
     return 1 + Draw(seed, "cycles", step).below(most)

@@ -126,7 +126,9 @@ class TransformerWorkload(Workload[TransformerCase]):
             return predicted_peak_bytes(self, replace(config, sequence=tokens))
 
         limit = matching.peak_bytes(_ALPHAFOLD3, other)
-        return matching.kept("sequence", self, config, lambda: matching.longest_within(peak, limit))
+        return matching.cached(
+            "sequence", self, config, lambda: matching.longest_within(peak, limit)
+        )
 
     def title(self, config: TransformerCase) -> str:
         """See `Workload`; what follows from the rest is not said."""

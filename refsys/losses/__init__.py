@@ -1,1 +1,1 @@
-"""Losses: the trunk's distogram, the diffusion module's and the confidence head's."""
+"""Losses of the trunk (distogram), the diffusion module and the confidence head."""

@@ -1,9 +1,9 @@
 """Losses of the confidence head (section 4.3 of the AlphaFold 3 supplement).
 
-Each compares logits with the rollout's errors. A loss is the mean over examples of each example's
-mean, so that it does not depend on how examples are shared out among ranks. An example without a
-valid entry counts as zero: by multiplication, never skipped, so that every rank runs the same
-graph.
+Each loss compares logits with the errors of the rollout. It is the mean over examples of each
+example's mean, so that it does not depend on the distribution of examples over ranks. An example
+without a valid entry counts as zero: it is multiplied by zero, not skipped, so that every rank runs
+the same graph.
 
 Shape suffixes: B batch, A atoms, N tokens, M atoms of a token, K bins.
 """
@@ -21,9 +21,9 @@ from refsys.model.confidence import PAE_BINS, PDE_BINS, PLDDT_BINS, ConfidenceOu
 from refsys.ops.smooth_lddt.reference import THRESHOLDS
 from refsys.precision import Precision
 
-# Range of the error bins, ångström; the last is open.
+# Range of the error bins, ångström; the last bin is open.
 LARGEST_ERROR = 32.0
-# Resolutions of the experiments that confidence is trained on, ångström.
+# Range of experimental resolutions that the confidence head is trained on, ångström.
 BEST_RESOLUTION, WORST_RESOLUTION = 0.1, 4.0
 
 
@@ -33,8 +33,8 @@ def confidence_losses(
     """Return the losses ``plddt``, ``pae``, ``pde`` and ``resolved``, each a scalar.
 
     Args:
-        output: The head's logits, all rows.
-        rollout_BA3: The sampled structure that the head judged, ångström.
+        output: Logits of the confidence head, all rows.
+        rollout_BA3: Sampled structure that the logits refer to, ångström.
         batch: Labels.
         precision: Dtypes.
     """
@@ -69,12 +69,12 @@ def confidence_losses(
 
 
 def confidence_loss(losses: Mapping[str, Tensor], pae: float) -> Tensor:
-    """Return the weighted sum; `pae` is the aligned error's weight, 0 except in the last stage."""
+    """Return the weighted sum; `pae` is the weight of the PAE loss, 0 except in the last stage."""
     return losses["plddt"] + losses["pde"] + losses["resolved"] + pae * losses["pae"]
 
 
 def of_atoms(logits_BNMK: Tensor, batch: Batch) -> Tensor:
-    """[B, A, K]: logits of each atom, by its token and its number in the token."""
+    """Return logits [B, A, K] of each atom, by its token and its index in the token."""
     slot_BA = batch["atom_token"].clamp(min=0).long() * logits_BNMK.shape[2]
     slot_BA = slot_BA + batch["atom_slot"].long()
     index = slot_BA.unsqueeze(-1).expand(-1, -1, logits_BNMK.shape[-1])
@@ -82,7 +82,7 @@ def of_atoms(logits_BNMK: Tensor, batch: Batch) -> Tensor:
 
 
 def _bins(values: Tensor, largest: float, count: int) -> Tensor:
-    """Number of each value's bin: equal bins from zero, the last one open."""
+    """Return the bin of each value: equal bins from zero, the last one open."""
     return (values * (count / largest)).long().clamp(0, count - 1)
 
 
@@ -100,7 +100,7 @@ def _cross_entropy(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def token_atom_positions(x_BA3: Tensor, atom_BN: Tensor) -> Tensor:
-    """[B, N, 3]: positions of one atom of each token; the first atom's where there is none."""
+    """Return positions [B, N, 3] of one atom of each token; atom 0 where the index is −1."""
     return x_BA3.gather(1, atom_BN.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, 3))
 
 
@@ -109,11 +109,14 @@ def _is_resolved(batch: Batch, atom_BN: Tensor) -> Tensor:
 
 
 def lddt_of_atoms(x_BA3: Tensor, truth_BA3: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """[B, A] lDDT of each atom (section 4.3.1), and whether it has any distance to score.
+    """Return the lDDT of each atom (section 4.3.1), and whether it has any distance to score.
 
     Distances are to the centre atoms (Cα, C1′) of standard residues, at most 15 Å in the label, or
-    30 Å to a nucleotide. Modified residues and ligands are scored, but nothing is scored against
-    them.
+    30 Å to a nucleotide. Modified residues and ligands are scored, but are no reference for other
+    atoms.
+
+    Returns:
+        lDDT [B, A], 0 to 1, and a mask [B, A] bool.
     """
     atom_BN = batch["center_atom"]
     molecule_BN = batch["molecule"]
@@ -130,10 +133,8 @@ def lddt_of_atoms(x_BA3: Tensor, truth_BA3: Tensor, batch: Batch) -> tuple[Tenso
         )
 
     truth_BAN = distances(truth_BA3)
-    itself_BAN = (
-        torch.arange(x_BA3.shape[1], device=x_BA3.device)[None, :, None] == atom_BN[:, None]
-    )
-    near_BAN = (truth_BAN < radius_BN.unsqueeze(1)) & reference_BN.unsqueeze(1) & ~itself_BAN
+    self_BAN = torch.arange(x_BA3.shape[1], device=x_BA3.device)[None, :, None] == atom_BN[:, None]
+    near_BAN = (truth_BAN < radius_BN.unsqueeze(1)) & reference_BN.unsqueeze(1) & ~self_BAN
     error_BAN = (distances(x_BA3) - truth_BAN).abs()
     score_BAN = torch.stack([error_BAN < t for t in THRESHOLDS]).to(x_BA3.dtype).mean(0)
     count_BA = near_BAN.sum(-1)
@@ -141,7 +142,7 @@ def lddt_of_atoms(x_BA3: Tensor, truth_BA3: Tensor, batch: Batch) -> tuple[Tenso
 
 
 def aligned_errors(x_BA3: Tensor, truth_BA3: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """[B, N, N] error of token j in token i's frame, and whether it is known (Algorithm 30)."""
+    """Return the error [B, N, N] of token j in the frame of token i, and its mask (Alg. 30)."""
     atoms_BN3, representative_BN = batch["frame_atoms"], batch["representative_atom"]
 
     def in_frames(position_BA3: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,13 +162,13 @@ def aligned_errors(x_BA3: Tensor, truth_BA3: Tensor, batch: Batch) -> tuple[Tens
 
 
 def distance_errors(x_BA3: Tensor, truth_BA3: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """[B, N, N] error of each distance of representative atoms, and whether it is known."""
+    """Return the error [B, N, N] of distances between representative atoms, and its mask."""
     atom_BN = batch["representative_atom"]
 
     def distances(position_BA3: Tensor) -> Tensor:
         p_BN3 = token_atom_positions(position_BA3, atom_BN)
         return (p_BN3.unsqueeze(2) - p_BN3.unsqueeze(1)).square().sum(-1).sqrt()
 
-    known_BN = _is_resolved(batch, atom_BN)
+    resolved_BN = _is_resolved(batch, atom_BN)
     error_BNN = (distances(x_BA3) - distances(truth_BA3)).abs()
-    return error_BNN, known_BN.unsqueeze(2) & known_BN.unsqueeze(1)
+    return error_BNN, resolved_BN.unsqueeze(2) & resolved_BN.unsqueeze(1)

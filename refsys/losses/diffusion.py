@@ -1,7 +1,7 @@
 """Losses of denoised positions (section 3.7.1 of the AlphaFold 3 supplement).
 
-None of them holds a tensor of samples × atoms²: smooth-LDDT goes through the pairs block by block,
-recomputing each in the backward pass.
+None of them materializes a tensor of samples × atoms²: smooth-LDDT processes the pairs in blocks,
+which it recomputes in the backward pass.
 
 Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, E ligand bonds, Q a block of atoms.
 """
@@ -20,18 +20,18 @@ from refsys.precision import Precision
 
 NUCLEOTIDE_WEIGHT = 5.0
 LIGAND_WEIGHT = 10.0
-# Reach of a local distance, ångström: of nucleotides, and of everything else.
+# Cutoff of local distances, ångström: to nucleotides, and to all other atoms.
 NUCLEOTIDE_RADIUS, RADIUS = 30.0, 15.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionLossConfig:
-    """How the three parts are weighed.
+    """Weights of the three terms.
 
     Attributes:
-        bond: α of the ligand bonds: 0 at first, 1 in fine-tuning.
+        bond: Weight α of the ligand-bond loss: 0 in initial training, 1 in fine-tuning.
         smooth_lddt: Weight of smooth-LDDT.
-        block: Atoms of a block of smooth-LDDT's pairs.
+        block: Atoms in a block of the pairs of smooth-LDDT.
     """
 
     bond: float = 0.0
@@ -40,12 +40,12 @@ class DiffusionLossConfig:
 
 
 def of_atoms_token(values_BN: Tensor, batch: Batch) -> Tensor:
-    """[B, A]: each atom's token's value."""
+    """Return the token values [B, N] broadcast to the atoms, [B, A]."""
     return values_BN.gather(1, batch["atom_token"].clamp(min=0).long())
 
 
 def atom_weights(batch: Batch, dtype: torch.dtype) -> Tensor:
-    """[B, A]: 1 for proteins, 6 for nucleotides, 11 for ligands, 0 where nothing was modelled."""
+    """Return weights [B, A]: 1 for proteins, 6 for nucleotides, 11 for ligands, 0 if unresolved."""
     molecule_BA = of_atoms_token(batch["molecule"], batch)
     weight_BA = torch.ones_like(molecule_BA, dtype=dtype)
     nucleotide_BA = (molecule_BA == DNA) | (molecule_BA == RNA)
@@ -62,17 +62,18 @@ def diffusion_loss(
     config: DiffusionLossConfig,
     precision: Precision,
 ) -> dict[str, Tensor]:
-    """The parts of the loss, each a scalar: means over examples and samples.
+    """Return the terms of the diffusion loss, each a scalar mean over examples and samples.
 
     Args:
-        denoised_BDA3: What the model makes of noised positions.
-        sigma_BD: Their noise levels, ångström.
-        batch: Labels; `atom_position` is compared after an alignment of its own for each sample.
+        denoised_BDA3: Denoised positions, ångström.
+        sigma_BD: Noise levels of the samples, ångström.
+        batch: Labels; `atom_position` is aligned to each sample before the comparison.
         config: Weights.
         precision: Dtypes.
 
     Returns:
-        ``mse`` and ``bond``, weighed by noise level, ``smooth_lddt``, and their sum, ``diffusion``.
+        ``mse`` and ``bond``, weighted by noise level, ``smooth_lddt``, and the weighted sum
+        ``diffusion``.
     """
     x_BDA3 = denoised_BDA3.to(precision.losses)
     weight_BA = atom_weights(batch, precision.losses)
@@ -99,41 +100,42 @@ def diffusion_loss(
 def mean_squared_error(
     x_BDA3: Tensor, target_BDA3: Tensor, weight_BA: Tensor, batch: Batch
 ) -> Tensor:
-    """[B, D]: a third of the mean over modelled atoms of w ‖x − target‖²."""
+    """Return [B, D], one third of the mean over resolved atoms of w ‖x − target‖²."""
     square_BDA = (x_BDA3 - target_BDA3.to(x_BDA3.dtype)).square().sum(-1)
     count_B = batch["atom_resolved"].sum(-1).clamp(min=1)
     return (square_BDA * weight_BA.unsqueeze(1)).sum(-1) / (3.0 * count_B.unsqueeze(1))
 
 
 def bond_error(x_BDA3: Tensor, batch: Batch) -> Tensor:
-    """[B, D]: mean over ligand bonds of the squared difference of lengths."""
+    """Return [B, D], the mean over ligand bonds of the squared error in length."""
     ends_BE2 = batch["ligand_bonds"]
     resolved_BA = batch["atom_resolved"]
-    one_BE, two_BE = ends_BE2.clamp(min=0).long().unbind(-1)
+    first_BE, second_BE = ends_BE2.clamp(min=0).long().unbind(-1)
     valid_BE = (ends_BE2 >= 0).all(-1)
-    valid_BE = valid_BE & resolved_BA.gather(1, one_BE) & resolved_BA.gather(1, two_BE)
+    valid_BE = valid_BE & resolved_BA.gather(1, first_BE) & resolved_BA.gather(1, second_BE)
     truth_B1A3 = batch["atom_position"].to(x_BDA3.dtype).unsqueeze(1)
-    difference_BDE = _lengths(x_BDA3, one_BE, two_BE) - _lengths(truth_B1A3, one_BE, two_BE)
+    difference_BDE = _lengths(x_BDA3, first_BE, second_BE)
+    difference_BDE = difference_BDE - _lengths(truth_B1A3, first_BE, second_BE)
     count_B1 = valid_BE.sum(-1, keepdim=True).clamp(min=1)
     return (difference_BDE.square() * valid_BE.unsqueeze(1)).sum(-1) / count_B1
 
 
-def _lengths(x_BDA3: Tensor, one_BE: Tensor, two_BE: Tensor) -> Tensor:
-    """[B, D, E]."""
+def _lengths(x_BDA3: Tensor, first_BE: Tensor, second_BE: Tensor) -> Tensor:
+    """Return bond lengths [B, D, E]."""
 
-    def of(end_BE: Tensor) -> Tensor:
+    def positions(end_BE: Tensor) -> Tensor:
         index = end_BE[:, None, :, None].expand(-1, x_BDA3.shape[1], -1, 3)
         return x_BDA3.gather(2, index)
 
-    return norm(of(one_BE) - of(two_BE))
+    return norm(positions(first_BE) - positions(second_BE))
 
 
 def local_score(x_BDA3: Tensor, batch: Batch, block: int) -> Tensor:
-    """[B, D]: smooth-LDDT against the label, nucleotides looking farther than all else.
+    """Return smooth-LDDT [B, D] against the label, with a larger cutoff for nucleotides.
 
     Args:
-        x_BDA3: Positions.
-        batch: `atom_position` and what was modelled.
+        x_BDA3: Predicted positions, ångström.
+        batch: Labels: `atom_position` and `atom_resolved`.
         block: See `refsys.ops.smooth_lddt`.
     """
     molecule_BA = of_atoms_token(batch["molecule"], batch)

@@ -1,8 +1,8 @@
-"""Losses of the trunk. Each gives the same scalar on every rank.
+"""Losses of the trunk, each the same scalar on every rank.
 
 A loss is the mean over examples of each example's mean, like the confidence losses. An example
-without a valid entry counts as zero: by multiplication, never skipped, so that every rank runs the
-same graph.
+without a valid entry counts as zero: it is multiplied by zero, not skipped, so that every rank runs
+the same graph.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, K bins.
 """
@@ -16,15 +16,15 @@ from refsys.model.trunk import TrunkOutput
 from refsys.parallel import Layout
 from refsys.precision import Precision
 
-# Edges of the distogram's first and last bin, ångström.
+# First and last edge between bins of the distogram, ångström.
 FIRST_EDGE = 2.3125
 LAST_EDGE = 21.6875
-# Weight of the resolved head beside the distogram (AlphaFold 2 supplement, section 1.9).
+# Weight of the resolved head relative to the distogram (AlphaFold 2 supplement, section 1.9).
 RESOLVED_WEIGHT = 0.01
 
 
 def trunk_loss(output: TrunkOutput, batch: Batch, layout: Layout, precision: Precision) -> Tensor:
-    """The scalar that training the trunk alone minimizes."""
+    """Return the scalar loss for training the trunk alone."""
     distogram = distogram_loss(output.distogram_BRNK, batch, layout, precision)
     resolved = resolved_loss(output.resolved_BR2, batch, layout, precision)
     return distogram + RESOLVED_WEIGHT * resolved
@@ -33,12 +33,12 @@ def trunk_loss(output: TrunkOutput, batch: Batch, layout: Layout, precision: Pre
 def distogram_loss(
     logits_BRNK: Tensor, batch: Batch, layout: Layout, precision: Precision
 ) -> Tensor:
-    """Return the mean cross-entropy of binned representative-atom distances over modelled pairs.
+    """Return the mean cross-entropy of binned representative-atom distances over resolved pairs.
 
     Args:
-        logits_BRNK: This rank's rows.
-        batch: Whole on every rank; `pseudo_beta` and its mask are the labels.
-        layout: Which rows are owned.
+        logits_BRNK: Logits of this rank's rows.
+        batch: Replicated on every rank; `pseudo_beta` and its mask are the labels.
+        layout: Owned rows.
         precision: Dtypes of distances and loss.
 
     Returns:
@@ -46,8 +46,8 @@ def distogram_loss(
     """
     positions_BN3 = batch["pseudo_beta"].to(precision.coordinates)
     mask_BN = batch["pseudo_beta_mask"]
-    own_BR3 = layout.local(positions_BN3, axis=1)
-    distances_BRN = (own_BR3.unsqueeze(2) - positions_BN3.unsqueeze(1)).square().sum(-1).sqrt()
+    local_BR3 = layout.local(positions_BN3, axis=1)
+    distances_BRN = (local_BR3.unsqueeze(2) - positions_BN3.unsqueeze(1)).square().sum(-1).sqrt()
     edges = torch.linspace(
         FIRST_EDGE,
         LAST_EDGE,
@@ -64,7 +64,7 @@ def distogram_loss(
 
 
 def resolved_loss(logits_BR2: Tensor, batch: Batch, layout: Layout, precision: Precision) -> Tensor:
-    """Return the mean cross-entropy of the representative atoms' being modelled, per real token."""
+    """Return the mean cross-entropy of resolved representative atoms over unpadded tokens."""
     target_BR = layout.local(batch["pseudo_beta_mask"], axis=1).long()
     errors_BR = F.cross_entropy(
         logits_BR2.to(precision.losses).transpose(1, 2), target_BR, reduction="none"

@@ -1,6 +1,6 @@
 """AlphaFold 3 in readable PyTorch, one file per module of the paper.
 
-Modules are written once for any number of ranks: a forward call gets a `Context`, whose layout
-says which tokens are local and moves the rest. Names and algorithm numbers are the supplement's
-(Abramson et al., Nature 2024).
+Modules are written once for any number of ranks: a forward call receives a `Context`, whose layout
+defines the local tokens and the exchanges with other ranks. Names and algorithm numbers are those
+of the supplement (Abramson et al., Nature 2024).
 """

@@ -1,7 +1,7 @@
 """AlphaFold 3 (Algorithm 1): input embedder, trunk, diffusion module and heads.
 
-The training step is in pieces, since labels are permuted between them: `trunk`, `rollout`,
-`denoise`, `judge`.
+A training step calls `trunk`, `rollout`, `predict_confidence` and `denoise` separately, because the
+labels are permuted between these calls.
 
 Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, C pair channels, W single width, I
 width of the input single representation, K bins.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.atom_attention import AtomAttentionEncoder
-from refsys.model.augmentation import moved, random_motions, unit_noises
+from refsys.model.augmentation import apply_motions, random_motions, unit_noises
 from refsys.model.confidence import ConfidenceHead, ConfidenceOutput
 from refsys.model.context import Context
 from refsys.model.diffusion import DiffusionConditioning, DiffusionModule, SamplerConfig, sample
@@ -26,12 +26,12 @@ from refsys.model.recycling import RecyclingTrunk, pair_mask
 from refsys.model.template import TemplateEmbedder, template_features
 from refsys.precision import Precision
 
-# The rollout of a training step: a structure good enough to be judged.
+# Short schedule of the rollout in training, whose structures train the confidence head.
 ROLLOUT = SamplerConfig(steps=20)
 
 
 class InputFeatureEmbedder(nn.Module):
-    """Algorithm 2: what atoms say of their token, residue type, profile and deletion mean."""
+    """Algorithm 2: atom features pooled to tokens, residue type, profile and deletion mean."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class InputFeatureEmbedder(nn.Module):
         self.dtype = precision.activations
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
-        """[B, N, I]."""
+        """Return the input single representation [B, N, I]."""
         tokens_BNW = self.atom_encoder(batch, context)
         classes = torch.arange(RESIDUE_CLASSES, device=tokens_BNW.device)
         parts = (
@@ -52,7 +52,7 @@ class InputFeatureEmbedder(nn.Module):
 
 
 class TrunkState(NamedTuple):
-    """What the trunk leaves to the diffusion module and the heads."""
+    """Output of the trunk, the input of the diffusion module and the heads."""
 
     s_inputs_BNI: Tensor
     s_BNW: Tensor
@@ -60,7 +60,7 @@ class TrunkState(NamedTuple):
 
 
 class AlphaFold3(RecyclingTrunk):
-    """The whole model, on one rank."""
+    """Full model, on one rank."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__(config, precision)
@@ -72,7 +72,7 @@ class AlphaFold3(RecyclingTrunk):
         self.number_dropout()
 
     def components(self) -> dict[str, nn.ModuleList]:
-        """The parts whose parameters are counted apart."""
+        """Return the components by which parameters are counted."""
         parts: dict[str, list[nn.Module]] = {
             "input_atom_encoder": [self.input_embedder],
             "trunk_glue": self.glue(),
@@ -86,22 +86,22 @@ class AlphaFold3(RecyclingTrunk):
         return {name: nn.ModuleList(modules) for name, modules in parts.items()}
 
     def templates(self, z_BRNC: Tensor, batch: Batch, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The pair slab with what templates say added."""
+        """Return the pair slab with the template embedding added."""
         features = template_features(batch, self.precision)
         return z_BRNC + self.template_embedder(z_BRNC, features, mask_BRN, context)
 
     def trunk(self, batch: Batch, context: Context, cycles: int) -> TrunkState:
-        """Embeds the inputs and recycles; only the last cycle is differentiated."""
+        """Embed the inputs and run `cycles` recycling iterations; only the last has a gradient."""
         s_inputs_BNI = self.input_embedder(batch, context)
         s_BNW, z_BNNC = self.recycle(s_inputs_BNI, batch, context, cycles)
         return TrunkState(s_inputs_BNI, s_BNW, z_BNNC)
 
     def condition(self, state: TrunkState, batch: Batch, context: Context) -> DiffusionConditioning:
-        """What all samples and all sampling steps share."""
+        """Return the conditioning that all samples and sampling steps share."""
         return self.diffusion.condition(*state, batch, context)
 
     def distogram_logits(self, state: TrunkState, context: Context) -> Tensor:
-        """[B, N, N, K]."""
+        """Return logits [B, N, N, K] over distance bins."""
         return self.distogram(state.z_BNNC, context)
 
     def denoise(
@@ -112,7 +112,7 @@ class AlphaFold3(RecyclingTrunk):
         batch: Batch,
         context: Context,
     ) -> Tensor:
-        """Algorithm 20: denoised positions [B, D, A, 3]."""
+        """Return denoised positions [B, D, A, 3] (Algorithm 20)."""
         return self.diffusion(noised_BDA3, sigma_BD, condition, batch, context)
 
     @torch.no_grad()
@@ -126,34 +126,34 @@ class AlphaFold3(RecyclingTrunk):
         samples: int = 1,
         sampler: SamplerConfig = ROLLOUT,
     ) -> Tensor:
-        """Algorithm 18: positions [B, D, A, 3] drawn from the model, without gradient.
+        """Sample positions [B, D, A, 3] from the model, without gradient (Algorithm 18).
 
         Args:
             condition: From `condition`.
             batch: Atom features.
-            context: Layout and the keys of every draw.
+            context: Layout and RNG keys.
             seed: Seed of the noise.
-            samples: D.
-            sampler: The schedule.
+            samples: D, the number of diffusion samples.
+            sampler: Schedule of noise levels.
         """
-        quiet = replace(context, checkpointing=False, masks=None)
+        inference = replace(context, checkpointing=False, masks=None)
         mask_BA, rounds = batch["atom_mask"], sampler.steps + 1
-        noise_SBDA3 = unit_noises(quiet, mask_BA, samples, seed, "rollout/noise", rounds)
+        noise_SBDA3 = unit_noises(inference, mask_BA, samples, seed, "rollout/noise", rounds)
         noise_SBDA3 = noise_SBDA3.to(self.precision.coordinates)
-        motions = random_motions(quiet, noise_SBDA3[0], seed, "rollout/augmentation", rounds)
+        motions = random_motions(inference, noise_SBDA3[0], seed, "rollout/augmentation", rounds)
 
         def augment(x_BDA3: Tensor, step: int) -> Tensor:
-            return moved(x_BDA3, mask_BA, motions[step])
+            return apply_motions(x_BDA3, mask_BA, motions[step])
 
         def denoise(noised_BDA3: Tensor, sigma_BD: Tensor) -> Tensor:
-            return self.denoise(noised_BDA3, sigma_BD, condition, batch, quiet)
+            return self.denoise(noised_BDA3, sigma_BD, condition, batch, inference)
 
         return sample(denoise, mask_BA, noise_SBDA3, augment, sampler)
 
-    def judge(
+    def predict_confidence(
         self, state: TrunkState, positions_BA3: Tensor, batch: Batch, context: Context
     ) -> ConfidenceOutput:
-        """Algorithm 31: what the trunk makes of a structure."""
+        """Return the confidence logits of a structure (Algorithm 31)."""
         atom_BN = batch["representative_atom"].clamp(min=0).long()
         representative_BN3 = positions_BA3.gather(1, atom_BN.unsqueeze(-1).expand(-1, -1, 3))
         return self.confidence(

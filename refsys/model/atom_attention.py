@@ -1,15 +1,14 @@
 """Attention among atoms, in windows along the sequence (Algorithms 5, 6 and 7).
 
-Atoms are in sequence order and padded to a multiple of 32. Each window of 32 atoms attends to the
-128 atoms around its middle, 48 beyond either end; at the sequence's ends the window is cut short by
-masking, so that nothing reads further than 48 atoms away.
+Atoms are in sequence order and padded to a multiple of 32. Each window of 32 query atoms attends to
+128 key atoms with the same centre, 48 beyond either end. Keys beyond the ends of the sequence are
+masked, so that no atom attends further than 48 atoms beyond its window.
 
-What does not depend on the noise (the atoms' conditioning, its pairs, the pair biases) has one
-sample where activations have many.
+Tensors that do not depend on the noise (the conditioning of atoms and atom pairs, the pair biases)
+have one sample, which broadcasts over the samples of the activations.
 
-Shape suffixes: B batch, D diffusion samples (one for what they share), A atoms, W windows, Q the 32
-queries and K the 128 keys of a window, C atom width, P atom pair width, T token width, H heads, N
-tokens.
+Shape suffixes: B batch, D diffusion samples (one if shared), A atoms, W windows, Q the 32 queries
+and K the 128 keys of a window, C atom width, P atom pair width, T token width, H heads, N tokens.
 """
 
 from typing import NamedTuple, cast
@@ -23,8 +22,8 @@ from refsys.config import ModelConfig
 from refsys.model.conditioning import (
     AdaptiveLayerNorm,
     ConditionedTransition,
-    Steering,
-    TransitionSteering,
+    NormConditioning,
+    TransitionConditioning,
     ZeroGate,
 )
 from refsys.model.context import Context
@@ -44,40 +43,40 @@ REFERENCE_WIDTH = 3 + 1 + ELEMENTS + 1 + NAME_LETTERS * NAME_KINDS
 
 
 def query_windows(x: Tensor, axis: int) -> Tensor:
-    """[…, A, …] → […, W, Q, …]."""
+    """Split the atom axis into windows of queries: […, A, …] → […, W, Q, …]."""
     return x.unflatten(axis, (-1, ATOM_WINDOW))
 
 
 def key_windows(x: Tensor, axis: int, layout: Layout) -> Tensor:
-    """[…, A, …] → […, W, K, …]: the atoms around each window; zero or False beyond the ends."""
+    """Return the keys of each window, […, A, …] → […, W, K, …]; zero or False beyond the ends."""
     windows = layout.halo(x, axis, HALO).unfold(axis, KEYS, ATOM_WINDOW)
     return windows.movedim(-1, axis + 1)
 
 
 class AtomConditioning(NamedTuple):
-    """What steers atoms.
+    """Conditioning of the atom transformers.
 
     Attributes:
-        single_B1AC: Of each atom.
-        pair_BWQKP: Of each query and key.
+        single_B1AC: Conditioning of each atom.
+        pair_BWQKP: Conditioning of each query and key.
     """
 
     single_B1AC: Tensor
     pair_BWQKP: Tensor
 
 
-class AtomBlockSteering(NamedTuple):
-    """What the conditioning makes of one block, the same for all samples and noise levels."""
+class AtomBlockConditioning(NamedTuple):
+    """Conditioning of one block, shared by all samples and noise levels."""
 
-    queries: Steering
-    keys: Steering
+    queries: NormConditioning
+    keys: NormConditioning
     gate_B1AC: Tensor
-    transition: TransitionSteering
+    transition: TransitionConditioning
     bias_BWHQK: Tensor
 
 
 class AtomTransformerBlock(nn.Module):
-    """One block of Algorithm 7; queries and keys have an adaptive norm each."""
+    """One block of Algorithm 7, with separate adaptive norms of queries and keys."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -93,47 +92,49 @@ class AtomTransformerBlock(nn.Module):
         self.transition = ConditionedTransition(width, width, precision)
         self.softmax = precision.softmax
 
-    def steer(self, condition_B1AC: Tensor, bias_BWHQK: Tensor) -> AtomBlockSteering:
-        """What the conditioning says to this block."""
-        return AtomBlockSteering(
-            self.norm_q.steer(condition_B1AC),
-            self.norm_k.steer(condition_B1AC),
+    def condition(self, condition_B1AC: Tensor, bias_BWHQK: Tensor) -> AtomBlockConditioning:
+        """Compute the conditioning of this block."""
+        return AtomBlockConditioning(
+            self.norm_q.condition(condition_B1AC),
+            self.norm_k.condition(condition_B1AC),
             self.gate(condition_B1AC),
-            self.transition.steer(condition_B1AC),
+            self.transition.condition(condition_B1AC),
             bias_BWHQK,
         )
 
     def forward(
         self,
         q_BDAC: Tensor,
-        steering: AtomBlockSteering,
+        conditioning: AtomBlockConditioning,
         mask_BWK: Tensor,
         context: Context,
     ) -> Tensor:
-        """The updated atoms of every sample."""
-        x_BDAC = self.norm_q(q_BDAC, steering.queries)
-        k_BDAC, v_BDAC = self.linear_kv(self.norm_k(q_BDAC, steering.keys)).chunk(2, dim=-1)
+        """Return the updated atoms of every sample."""
+        x_BDAC = self.norm_q(q_BDAC, conditioning.queries)
+        k_BDAC, v_BDAC = self.linear_kv(self.norm_k(q_BDAC, conditioning.keys)).chunk(2, dim=-1)
         queries = self._by_window(query_windows(self.linear_q(x_BDAC), axis=2))
         keys = self._by_window(key_windows(k_BDAC, 2, context.layout))
         values = self._by_window(key_windows(v_BDAC, 2, context.layout))
         samples = q_BDAC.shape[1]
         mask = mask_BWK.flatten(0, 1).unsqueeze(1).expand(-1, samples, -1)
-        # A window is an example of the operator, its samples the rows that share a bias.
+        # To the operator, a window is an example and its samples are the rows that share a bias.
         out = triangle_attention(
-            queries, keys, values, steering.bias_BWHQK.flatten(0, 1), mask, softmax=self.softmax
+            queries, keys, values, conditioning.bias_BWHQK.flatten(0, 1), mask, softmax=self.softmax
         )
         out_BWDQC = out.flatten(-2).unflatten(0, (q_BDAC.shape[0], -1))
         out_BDAC = out_BWDQC.movedim(2, 1).flatten(2, 3)
         update_BDAC = self.linear_out(out_BDAC * torch.sigmoid(self.linear_gate(x_BDAC)))
-        return self.transition(q_BDAC + steering.gate_B1AC * update_BDAC, steering.transition)
+        return self.transition(
+            q_BDAC + conditioning.gate_B1AC * update_BDAC, conditioning.transition
+        )
 
     def _by_window(self, x_BDWQC: Tensor) -> Tensor:
-        """[B · W, D, Q, H, C / H]."""
+        """Reshape to the layout of the operator, [B · W, D, Q, H, C / H]."""
         return x_BDWQC.movedim(2, 1).flatten(0, 1).unflatten(-1, (self.heads, -1))
 
 
 class AtomTransformer(nn.Module):
-    """Algorithm 7. One LayerNorm of the atom pairs serves all blocks, as released."""
+    """Algorithm 7. All blocks share one LayerNorm of the atom pairs, as in the released code."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -142,32 +143,32 @@ class AtomTransformer(nn.Module):
         self.linear_bias = Linear(config.c_atompair, blocks * heads, precision=precision)
         self.blocks = nn.ModuleList(AtomTransformerBlock(config, precision) for _ in range(blocks))
 
-    def steer(self, condition: AtomConditioning) -> tuple[AtomBlockSteering, ...]:
-        """What the conditioning says to every block: once for all samples and noise levels."""
+    def condition(self, condition: AtomConditioning) -> tuple[AtomBlockConditioning, ...]:
+        """Compute the conditioning of every block, once for all samples and noise levels."""
         biases_BWQKE = self.linear_bias(condition.pair_BWQKP, norm=self.norm_pair)
         biases_LBWHQK = biases_BWQKE.unflatten(-1, (len(self.blocks), -1)).permute(4, 0, 1, 5, 2, 3)
         pairs = zip(self.blocks, biases_LBWHQK.unbind(0), strict=True)
         return tuple(
-            cast(AtomTransformerBlock, block).steer(condition.single_B1AC, bias)
+            cast(AtomTransformerBlock, block).condition(condition.single_B1AC, bias)
             for block, bias in pairs
         )
 
     def forward(
         self,
         q_BDAC: Tensor,
-        steering: tuple[AtomBlockSteering, ...],
+        conditioning: tuple[AtomBlockConditioning, ...],
         atom_mask_BA: Tensor,
         context: Context,
     ) -> Tensor:
-        """The updated atoms of every sample."""
+        """Return the updated atoms of every sample."""
         mask_BWK = key_windows(atom_mask_BA, 1, context.layout)
-        for block, own in zip(self.blocks, steering, strict=True):
-            q_BDAC = context.run(block, q_BDAC, own, mask_BWK)
+        for block, block_conditioning in zip(self.blocks, conditioning, strict=True):
+            q_BDAC = context.run(block, q_BDAC, block_conditioning, mask_BWK)
         return q_BDAC
 
 
 class AtomReferenceEmbedding(nn.Module):
-    """Lines 1 to 6 of Algorithm 5: what the reference conformers say of atoms and their pairs."""
+    """Lines 1 to 6 of Algorithm 5: reference conformer features of atoms and atom pairs."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -181,7 +182,7 @@ class AtomReferenceEmbedding(nn.Module):
         self.dtype = precision.activations
 
     def single(self, batch: Batch) -> Tensor:
-        """[B, A, C]; zero for atoms that the reference conformer lacks, and for padding."""
+        """Return [B, A, C]; zero for atoms missing from the reference conformer and for padding."""
         look, scaled, dtype = self.linear.lookup, self.linear.scaled, self.dtype
         position_BA3 = batch["reference_position"]
         c_BAC = scaled(position_BA3[..., 0], 0, dtype)
@@ -197,7 +198,7 @@ class AtomReferenceEmbedding(nn.Module):
         return c_BAC * batch["reference_mask"].unsqueeze(-1)
 
     def pair(self, batch: Batch, layout: Layout) -> Tensor:
-        """[B, W, Q, K, P]: zero between atoms of different conformers."""
+        """Return [B, W, Q, K, P]; zero between atoms of different conformers."""
         position_BA3 = batch["reference_position"].to(self.coordinates)
         offset_BWQK3 = query_windows(position_BA3, 1).unsqueeze(3) - key_windows(
             position_BA3, 1, layout
@@ -208,15 +209,15 @@ class AtomReferenceEmbedding(nn.Module):
         ).unsqueeze(2)
         valid_BWQK = valid_BWQK & query_windows(mask_BA, 1).unsqueeze(3)
         valid_BWQK = valid_BWQK & key_windows(mask_BA, 1, layout).unsqueeze(2)
-        nearness_BWQK = 1.0 / (1.0 + offset_BWQK3.square().sum(-1))
+        inverse_BWQK = 1.0 / (1.0 + offset_BWQK3.square().sum(-1))
         p_BWQKP = self.linear_offset(offset_BWQK3.to(self.dtype))
-        p_BWQKP = p_BWQKP + self.linear_distance.scaled(nearness_BWQK, 0, self.dtype)
+        p_BWQKP = p_BWQKP + self.linear_distance.scaled(inverse_BWQK, 0, self.dtype)
         p_BWQKP = p_BWQKP + self.linear_valid.scaled(valid_BWQK, 0, self.dtype)
         return p_BWQKP * valid_BWQK.unsqueeze(-1)
 
 
 class AtomPairMixer(nn.Module):
-    """Lines 11 to 13 of Algorithm 5: the atoms' conditioning enters the pairs, then a small MLP."""
+    """Lines 11 to 13 of Algorithm 5: add the atom conditioning to the pairs, then an MLP."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -228,7 +229,7 @@ class AtomPairMixer(nn.Module):
         )
 
     def forward(self, c_BAC: Tensor, p_BWQKP: Tensor, layout: Layout) -> Tensor:
-        """[B, W, Q, K, P]."""
+        """Return the updated pairs [B, W, Q, K, P]."""
         row_BAP, column_BAP = self.linear_ends(F.relu(c_BAC)).chunk(2, dim=-1)
         p_BWQKP = p_BWQKP + query_windows(row_BAP, 1).unsqueeze(3)
         p_BWQKP = p_BWQKP + key_windows(column_BAP, 1, layout).unsqueeze(2)
@@ -239,7 +240,7 @@ class AtomPairMixer(nn.Module):
 
 
 class TokenSums(nn.Module):
-    """Line 16 of Algorithm 5: a token is the mean of its atoms, projected and rectified."""
+    """Line 16 of Algorithm 5: mean over the atoms of a token, after projection and ReLU."""
 
     def __init__(self, c_atom: int, c_token: int, precision: Precision) -> None:
         super().__init__()
@@ -247,34 +248,34 @@ class TokenSums(nn.Module):
         self.accumulation = precision.accumulation
 
     def forward(self, q_BDAC: Tensor, batch: Batch) -> Tensor:
-        """[B, D, N, T]; zero for tokens without atoms."""
-        kept_BA1 = batch["atom_mask"].unsqueeze(-1)
-        values_BDAT = F.relu(self.linear(q_BDAC)) * kept_BA1.unsqueeze(1)
+        """Return tokens [B, D, N, T]; zero for tokens without atoms."""
+        mask_BA1 = batch["atom_mask"].unsqueeze(-1)
+        values_BDAT = F.relu(self.linear(q_BDAC)) * mask_BA1.unsqueeze(1)
         tokens = batch.sizes["token"]
         sums = sum_by_token(values_BDAT.to(self.accumulation), batch["atom_token"], tokens)
         counts = sum_by_token(
-            kept_BA1.to(self.accumulation).unsqueeze(1), batch["atom_token"], tokens
+            mask_BA1.to(self.accumulation).unsqueeze(1), batch["atom_token"], tokens
         )
         return (sums / counts.clamp(min=1.0)).to(q_BDAC.dtype)
 
 
 def sum_by_token(x_BDAC: Tensor, token_BA: Tensor, tokens: int) -> Tensor:
-    """[B, D, A, C] → [B, D, N, C]: sums over each token's atoms; token −1 is left out."""
-    # One spare token takes what belongs to none.
-    place_BA = torch.where(token_BA < 0, tokens, token_BA).long()
-    index = place_BA[:, None, :, None].expand_as(x_BDAC)
+    """Sum over the atoms of each token, [B, D, A, C] → [B, D, N, C], ignoring token −1."""
+    # Atoms without a token are added to one spare token, which is cut off.
+    target_BA = torch.where(token_BA < 0, tokens, token_BA).long()
+    index = target_BA[:, None, :, None].expand_as(x_BDAC)
     out = x_BDAC.new_zeros(*x_BDAC.shape[:2], tokens + 1, x_BDAC.shape[-1])
     return out.scatter_add(2, index, x_BDAC)[:, :, :tokens]
 
 
 def of_tokens(x_BDNC: Tensor, token_BA: Tensor) -> Tensor:
-    """[B, D, N, C] → [B, D, A, C]: each atom's token; token −1 gives the first one's."""
+    """Broadcast tokens to atoms, [B, D, N, C] → [B, D, A, C]; token −1 reads token 0."""
     index = token_BA.clamp(min=0).long()[:, None, :, None]
     return x_BDNC.gather(2, index.expand(-1, x_BDNC.shape[1], -1, x_BDNC.shape[-1]))
 
 
 class AtomAttentionEncoder(nn.Module):
-    """Algorithm 5 without noise or trunk: what the input embedder makes of reference conformers."""
+    """Algorithm 5 without noise or trunk, as used by the input embedder."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -284,18 +285,18 @@ class AtomAttentionEncoder(nn.Module):
         self.token_sums = TokenSums(config.c_atom, config.c_s, precision)
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
-        """[B, N, T]."""
+        """Return token activations [B, N, T]."""
         c_BAC = self.reference.single(batch)
         p_BWQKP = self.reference.pair(batch, context.layout)
         p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, context.layout)
         condition = AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
-        steering = self.transformer.steer(condition)
-        q_B1AC = self.transformer(condition.single_B1AC, steering, batch["atom_mask"], context)
+        conditioning = self.transformer.condition(condition)
+        q_B1AC = self.transformer(condition.single_B1AC, conditioning, batch["atom_mask"], context)
         return self.token_sums(q_B1AC, batch).squeeze(1)
 
 
 class DiffusionAtomEncoder(nn.Module):
-    """Algorithm 5 in the diffusion module: the trunk conditions the atoms, noise moves them."""
+    """Algorithm 5 in the diffusion module, with trunk conditioning and noised positions."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -315,12 +316,12 @@ class DiffusionAtomEncoder(nn.Module):
     ) -> AtomConditioning:
         """Return the conditioning of atoms and atom pairs, the same for all samples.
 
-        The conditioning of single atoms is the initial atom representation as well: the released
-        code starts from the sum of the reference embedding and the projected trunk single.
+        The conditioning of single atoms is also the initial atom representation, as in the released
+        code: the sum of the reference embedding and the projected trunk single.
 
         Args:
-            s_BNS: The trunk's single representation.
-            z_BNNC: The pair conditioning.
+            s_BNS: Single representation of the trunk.
+            z_BNNC: Pair conditioning.
             batch: Atom features.
             context: Layout.
         """
@@ -339,7 +340,7 @@ class DiffusionAtomEncoder(nn.Module):
 
     @staticmethod
     def _token_pairs(z_BNNP: Tensor, token_BA: Tensor, layout: Layout) -> Tensor:
-        """[B, W, Q, K, P]: the pair of each query's and key's token."""
+        """Return [B, W, Q, K, P], the token pair of each query and key."""
         tokens = z_BNNP.shape[2]
         rows = query_windows(token_BA, 1).clamp(min=0).long().unsqueeze(3)
         columns = key_windows(token_BA, 1, layout).clamp(min=0).long().unsqueeze(2)
@@ -350,20 +351,20 @@ class DiffusionAtomEncoder(nn.Module):
     def forward(
         self,
         initial_B1AC: Tensor,
-        steering: tuple[AtomBlockSteering, ...],
+        conditioning: tuple[AtomBlockConditioning, ...],
         position_BDA3: Tensor,
         batch: Batch,
         context: Context,
     ) -> tuple[Tensor, Tensor]:
-        """Tokens [B, D, N, T] and atoms [B, D, A, C], of noised positions of unit variance."""
-        moved_BDAC = self.linear_position(position_BDA3.to(initial_B1AC.dtype))
-        q_BDAC = initial_B1AC + moved_BDAC * batch["atom_mask"][:, None, :, None]
-        q_BDAC = self.transformer(q_BDAC, steering, batch["atom_mask"], context)
+        """Return tokens [B, D, N, T] and atoms [B, D, A, C]; positions have unit variance."""
+        embedded_BDAC = self.linear_position(position_BDA3.to(initial_B1AC.dtype))
+        q_BDAC = initial_B1AC + embedded_BDAC * batch["atom_mask"][:, None, :, None]
+        q_BDAC = self.transformer(q_BDAC, conditioning, batch["atom_mask"], context)
         return self.token_sums(q_BDAC, batch), q_BDAC
 
 
 class AtomAttentionDecoder(nn.Module):
-    """Algorithm 6: tokens return to their atoms, which attend once more and become moves."""
+    """Algorithm 6: broadcast tokens to atoms, atom transformer, position updates."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -376,11 +377,11 @@ class AtomAttentionDecoder(nn.Module):
         self,
         a_BDNT: Tensor,
         q_BDAC: Tensor,
-        steering: tuple[AtomBlockSteering, ...],
+        conditioning: tuple[AtomBlockConditioning, ...],
         batch: Batch,
         context: Context,
     ) -> Tensor:
-        """[B, D, A, 3]."""
+        """Return position updates [B, D, A, 3]."""
         q_BDAC = q_BDAC + of_tokens(self.linear_token(a_BDNT), batch["atom_token"])
-        q_BDAC = self.transformer(q_BDAC, steering, batch["atom_mask"], context)
+        q_BDAC = self.transformer(q_BDAC, conditioning, batch["atom_mask"], context)
         return self.linear_out(q_BDAC, norm=self.norm)

@@ -17,7 +17,7 @@ from refsys.precision import Precision
 
 
 class AttentionPairBias(KernelModule):
-    """Tokens attend to all tokens, biased by their row of the pair representation."""
+    """Attention of tokens to all tokens, with a bias from the rows of the pair representation."""
 
     def __init__(self, c_s: int, c_z: int, heads: int, precision: Precision) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class AttentionPairBias(KernelModule):
     def forward(
         self, s_BRS: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context
     ) -> Tensor:
-        """The owned tokens' single representation with the update added."""
-        if context.layout.is_whole and not context.cuts_rows(z_BRNC.shape[1]):
+        """Return the single representation of the owned tokens with the update added."""
+        if context.layout.is_unsharded and not context.splits_rows(z_BRNC.shape[1]):
             return attention_pair_bias(
                 s_BRS,
                 z_BRNC,

@@ -1,4 +1,4 @@
-"""Large intermediates a part at a time, each part computed again where the gradient needs it."""
+"""Chunked computation of large intermediates, each chunk recomputed in the backward pass."""
 
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -14,14 +14,14 @@ from refsys.errors import ArgumentError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunks:
-    """How much is processed at once where intermediates are large; 0 is all of it.
+    """Chunk sizes for operations with large intermediates; 0 processes the axis at once.
 
-    A size that the axis does not exceed is all of it, too. Sizes change no draw, and results by
-    rounding alone.
+    So does a size that is at least as large as the axis. Chunk sizes do not affect random draws;
+    they affect results only by rounding.
 
     Attributes:
-        rows: Rows of the pair slab; alignment rows where there are no pairs.
-        samples: Noised copies that the diffusion module denoises in training.
+        rows: Rows of the pair slab; MSA rows in operations on the MSA.
+        samples: Diffusion samples that the diffusion module denoises at once in training.
     """
 
     rows: int = 0
@@ -31,7 +31,7 @@ class Chunks:
         for field in fields(self):
             if getattr(self, field.name) < 0:
                 raise ArgumentError(
-                    f"{field.name}={getattr(self, field.name)} is less than 0, which is all at once"
+                    f"{field.name}={getattr(self, field.name)} is negative; 0 takes all at once"
                 )
 
 
@@ -39,51 +39,53 @@ ALL_AT_ONCE = Chunks()
 
 
 def recomputed(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, whose intermediates are not kept but made again in the backward pass.
+    """Return `function(*args)`; its intermediates are recomputed in the backward pass.
 
     Randomness is keyed, so that no generator state has to be saved for the recomputation. On an
-    accelerator that runs in a thread of autograd's, to which the backends chosen in this one are
-    carried.
+    accelerator the recomputation runs in a thread of autograd, which receives the selection of
+    backends that is in force in the calling thread.
 
     Args:
-        function: Makes the same of the same arguments each time.
-        *args: Its arguments. Within a recomputed block a tensor has to be an argument itself: one
-            inside another argument, or bound to `function`, would be kept alive.
+        function: Deterministic function of its arguments.
+        *args: Arguments. Within a recomputed block, pass every tensor as an argument of its own: a
+            tensor inside another argument, or bound to `function`, would stay in memory.
     """
     if not torch.is_grad_enabled():
         return function(*args)
-    choices = copy_context()
+    scope = copy_context()
 
-    def as_chosen(*inputs: Any) -> Any:
-        return choices.copy().run(function, *inputs)
+    def in_scope(*inputs: Any) -> Any:
+        return scope.copy().run(function, *inputs)
 
     return torch.utils.checkpoint.checkpoint(
-        as_chosen, *args, use_reentrant=False, preserve_rng_state=False
+        in_scope, *args, use_reentrant=False, preserve_rng_state=False
     )
 
 
 def in_chunks(
     function: Callable[..., Any], size: int, *args: Any, axes: Sequence[int], out: int
 ) -> Any:
-    """`function(*args)` of `size` positions at a time, the results concatenated.
+    """Return `function(*args)`, computed for `size` positions at a time and concatenated.
 
-    Each part is recomputed in the backward pass by itself, within recomputed blocks too: such a
-    block keeps what it makes until it is differentiated. A function that exchanges data with other
-    ranks needs the same number of parts on each: samples may, rows must not.
+    Each chunk is recomputed separately in the backward pass, also within recomputed blocks, since
+    the recomputation of a block saves its intermediates until the block is differentiated. A
+    function that exchanges data with other ranks needs the same number of chunks on every rank.
+    That holds for chunks of samples, but not for chunks of rows.
 
     Args:
-        function: Local to each position. Returns a tensor or a tuple of tensors.
-        size: Positions at once; with 0, or no fewer than there are, `function` is simply called.
-        *args: Its arguments, as for `recomputed`; the first ones are cut.
-        axes: The axis of those first arguments that holds the positions.
-        out: The axis of every result that does.
+        function: Function that is local to each position; returns a tensor or a tuple of tensors.
+        size: Positions per chunk. If it is 0 or at least the size of the axis, `function` is called
+            once, without recomputation.
+        *args: Arguments, as for `recomputed`. The first ones are split.
+        axes: Axis of the positions in each of the arguments that are split.
+        out: Axis of the positions in every result.
     """
-    cut, whole = args[: len(axes)], args[len(axes) :]
-    if not 0 < size < cut[0].shape[axes[0]]:
+    split, unsplit = args[: len(axes)], args[len(axes) :]
+    if not 0 < size < split[0].shape[axes[0]]:
         return function(*args)
-    # Split and not narrowed: the gradient of all parts is one concatenation.
-    parts = zip(*(x.split(size, axis) for x, axis in zip(cut, axes, strict=True)), strict=True)
-    found = [recomputed(function, *part, *whole) for part in parts]
-    if isinstance(found[0], Tensor):
-        return torch.cat(found, dim=out)
-    return tuple(torch.cat(results, dim=out) for results in zip(*found, strict=True))
+    # Tensor.split rather than narrow: the gradient of all chunks is then one concatenation.
+    parts = zip(*(x.split(size, axis) for x, axis in zip(split, axes, strict=True)), strict=True)
+    results = [recomputed(function, *part, *unsplit) for part in parts]
+    if isinstance(results[0], Tensor):
+        return torch.cat(results, dim=out)
+    return tuple(torch.cat(chunks, dim=out) for chunks in zip(*results, strict=True))

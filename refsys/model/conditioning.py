@@ -1,7 +1,7 @@
-"""Layers that a conditioning signal steers (Algorithms 25 and 26).
+"""Layers with adaptive conditioning (Algorithms 25 and 26).
 
-The signal broadcasts: what does not depend on the noise has one sample where activations have many,
-and is computed once for all of them.
+The conditioning broadcasts over samples: if it does not depend on the noise it has one sample, and
+is computed once for all samples of the activations.
 
 Shape suffixes: B batch, D diffusion samples, R rows, C channels.
 """
@@ -17,16 +17,16 @@ from refsys.ops.adaptive_layer_norm import adaptive_layer_norm
 from refsys.ops.conditioned_transition import conditioned_transition
 from refsys.precision import Precision
 
-# sigmoid(-2) = 0.12: an update begins small.
+# sigmoid(-2) = 0.12: updates are small at initialization.
 _CLOSED = -2.0
 
 
-class Steering(NamedTuple):
-    """What a condition makes of an adaptive norm: computed once where the condition is shared.
+class NormConditioning(NamedTuple):
+    """Conditioning of an adaptive LayerNorm.
 
     Attributes:
-        scale: Logits.
-        shift: What is added.
+        scale: Logits of the scale.
+        shift: Offset.
     """
 
     scale: Tensor
@@ -45,18 +45,18 @@ class AdaptiveLayerNorm(nn.Module):
         self.linear_shift = Linear(condition_width, width, initializer=zeros, precision=precision)
         self.statistics = precision.norm_statistics
 
-    def steer(self, condition: Tensor) -> Steering:
-        """What [..., condition_width] says."""
+    def condition(self, condition: Tensor) -> NormConditioning:
+        """Compute scale logits and shift [..., width] from a condition [..., condition_width]."""
         c = self.norm_condition(condition)
-        return Steering(self.linear_scale(c), self.linear_shift(c))
+        return NormConditioning(self.linear_scale(c), self.linear_shift(c))
 
-    def forward(self, a_BDRC: Tensor, steering: Steering) -> Tensor:
-        """[B, D, R, C]; the steering has one sample or all of them."""
-        return adaptive_layer_norm(a_BDRC, *steering, statistics=self.statistics)
+    def forward(self, a_BDRC: Tensor, conditioning: NormConditioning) -> Tensor:
+        """Return [B, D, R, C]; the conditioning has one sample or D."""
+        return adaptive_layer_norm(a_BDRC, *conditioning, statistics=self.statistics)
 
 
 class ZeroGate(nn.Module):
-    """AdaLN-Zero: sigmoid(Linear(condition)) closes an update unless the condition opens it."""
+    """AdaLN-Zero gate sigmoid(Linear(condition)), nearly closed at initialization."""
 
     def __init__(self, condition_width: int, width: int, precision: Precision) -> None:
         super().__init__()
@@ -70,18 +70,23 @@ class ZeroGate(nn.Module):
         )
 
     def forward(self, condition: Tensor) -> Tensor:
-        """What the update is multiplied with."""
+        """Return the factor of the update."""
         return torch.sigmoid(self.logits(condition))
 
     def logits(self, condition: Tensor) -> Tensor:
-        """Its logits."""
+        """Return the logits of the gate."""
         return self.linear(condition)
 
 
-class TransitionSteering(NamedTuple):
-    """What a condition makes of a conditioned transition; the gate is one of logits."""
+class TransitionConditioning(NamedTuple):
+    """Conditioning of a conditioned transition.
 
-    norm: Steering
+    Attributes:
+        norm: Conditioning of the adaptive LayerNorm.
+        gate: Logits of the output gate.
+    """
+
+    norm: NormConditioning
     gate: Tensor
 
 
@@ -92,24 +97,27 @@ class ConditionedTransition(nn.Module):
         self, condition_width: int, width: int, precision: Precision, factor: int = 2
     ) -> None:
         super().__init__()
-        wide = factor * width
+        hidden = factor * width
         self.norm = AdaptiveLayerNorm(condition_width, width, precision)
         self.linear_in = Linear(
-            width, 2 * wide, initializer=stacked((wide, he), (wide, lecun)), precision=precision
+            width,
+            2 * hidden,
+            initializer=stacked((hidden, he), (hidden, lecun)),
+            precision=precision,
         )
-        self.linear_out = Linear(wide, width, precision=precision)
+        self.linear_out = Linear(hidden, width, precision=precision)
         self.gate = ZeroGate(condition_width, width, precision)
 
-    def steer(self, condition: Tensor) -> TransitionSteering:
-        """What [..., condition_width] says."""
-        return TransitionSteering(self.norm.steer(condition), self.gate.logits(condition))
+    def condition(self, condition: Tensor) -> TransitionConditioning:
+        """Compute the conditioning from a condition [..., condition_width]."""
+        return TransitionConditioning(self.norm.condition(condition), self.gate.logits(condition))
 
-    def forward(self, a_BDRC: Tensor, steering: TransitionSteering) -> Tensor:
-        """[B, D, R, C], the residual included; the steering has one sample or all of them."""
+    def forward(self, a_BDRC: Tensor, conditioning: TransitionConditioning) -> Tensor:
+        """Return [B, D, R, C] with the residual; the conditioning has one sample or D."""
         return conditioned_transition(
             a_BDRC,
-            *steering.norm,
-            steering.gate,
+            *conditioning.norm,
+            conditioning.gate,
             self.linear_in.weight,
             self.linear_out.weight,
             statistics=self.norm.statistics,

@@ -1,4 +1,4 @@
-"""The confidence head (Algorithm 31): how good a structure is, told from the trunk alone.
+"""Confidence head (Algorithm 31): predicted errors of a structure.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, S single width, C pair channels, I width of
 the input single representation, M atoms of a token, K bins.
@@ -24,7 +24,7 @@ FIRST_EDGE, LAST_EDGE, DISTANCE_BINS = 3.25, 50.75, 39
 
 
 class ConfidenceOutput(NamedTuple):
-    """Logits of the owned rows."""
+    """Confidence logits of the owned rows."""
 
     plddt_BRMK: Tensor
     pae_BRNK: Tensor
@@ -33,7 +33,7 @@ class ConfidenceOutput(NamedTuple):
 
 
 class ConfidenceHead(nn.Module):
-    """Algorithm 31. Its inputs are detached: it judges the trunk and does not change it."""
+    """Algorithm 31. The inputs are detached, so that its losses do not train the trunk."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class ConfidenceHead(nn.Module):
         self.linear_i = Linear(c_i, c_z, precision=precision)
         self.linear_j = Linear(c_i, c_z, precision=precision)
         self.linear_distance = OneHotLinear(DISTANCE_BINS, c_z, precision=precision)
-        # It judges, and is not trained to be robust.
-        still = replace(config, pair_dropout=0.0)
+        # No dropout in the confidence head.
+        without_dropout = replace(config, pair_dropout=0.0)
         self.blocks = nn.ModuleList(
-            PairformerBlock(still, precision) for _ in range(config.confidence_blocks)
+            PairformerBlock(without_dropout, precision) for _ in range(config.confidence_blocks)
         )
         self.norm_pae = LayerNorm(c_z, precision)
         self.linear_pae = Linear(c_z, PAE_BINS, initializer=zeros, precision=precision)
@@ -70,7 +70,7 @@ class ConfidenceHead(nn.Module):
         mask_BRN: Tensor,
         context: Context,
     ) -> ConfidenceOutput:
-        """Logits of the structure whose representative atoms are given, ångström."""
+        """Return the logits of the structure with representative atoms at these positions (Å)."""
         layout = context.layout
         s_inputs_BRI, s_BRS, z_BRNC = (t.detach() for t in (s_inputs_BRI, s_BRS, z_BRNC))
         column_BNC = layout.gather_tokens(self.linear_j(s_inputs_BRI), axis=1)
@@ -84,7 +84,7 @@ class ConfidenceHead(nn.Module):
         return ConfidenceOutput(
             plddt_BRE.unflatten(-1, (ATOMS_PER_TOKEN, PLDDT_BINS)),
             pae_BRNK,
-            # The error of a distance is the same both ways.
+            # The error of a distance is symmetric in the two tokens.
             pde_BRNK + layout.rows_to_columns(pde_BRNK),
             resolved_BRE.unflatten(-1, (ATOMS_PER_TOKEN, 2)),
         )
@@ -94,13 +94,13 @@ class ConfidenceHead(nn.Module):
         return pde_BRNK, self.linear_pae(z_BRNC, norm=self.norm_pae)
 
     def _distances(self, position_BN3: Tensor, dtype: torch.dtype, context: Context) -> Tensor:
-        """[B, R, N, C]; below the first edge there is no bin."""
+        """Embed binned distances, [B, R, N, C]; zero below the first edge."""
         position_BN3 = position_BN3.to(self.coordinates)
-        own_BR3 = context.layout.local(position_BN3, axis=1)
-        distance_BRN = (own_BR3.unsqueeze(2) - position_BN3.unsqueeze(1)).square().sum(-1).sqrt()
+        local_BR3 = context.layout.local(position_BN3, axis=1)
+        distance_BRN = (local_BR3.unsqueeze(2) - position_BN3.unsqueeze(1)).square().sum(-1).sqrt()
         edges = torch.linspace(
-            FIRST_EDGE, LAST_EDGE, DISTANCE_BINS, dtype=self.coordinates, device=own_BR3.device
+            FIRST_EDGE, LAST_EDGE, DISTANCE_BINS, dtype=self.coordinates, device=local_BR3.device
         )
         bins_BRN = torch.bucketize(distance_BRN, edges, right=True) - 1
-        found = self.linear_distance.lookup(bins_BRN.clamp(min=0), 0, dtype)
-        return found * (bins_BRN >= 0).unsqueeze(-1)
+        embedded = self.linear_distance.lookup(bins_BRN.clamp(min=0), 0, dtype)
+        return embedded * (bins_BRN >= 0).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""What a forward call needs beside its tensors: layout, randomness, how memory is saved."""
+"""Execution context of a forward call: layout, randomness and memory savings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from refsys.parallel import Layout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """One forward call.
+    """Execution context of one forward call.
 
     Attributes:
-        layout: Which tokens are local, and how to reach the others.
-        seed: Seed of the dropout streams; None runs without dropout.
-        step: Training step, a key of every draw; an int or a 0-dimensional int64 tensor.
-        example: [batch, 1] int64, the examples' identities.
-        cycle: Recycling iteration, a key of every draw.
-        masks: Dropout masks by site, once drawn.
+        layout: Local tokens, and the exchanges with other ranks.
+        seed: Seed of the dropout streams; None disables dropout.
+        step: Training step (RNG key), an int or a 0-dimensional int64 tensor.
+        example: [batch, 1] int64, indices in the global batch (RNG key).
+        cycle: Recycling iteration (RNG key).
+        masks: Dropout masks by site; None before they are sampled, or without dropout.
         checkpointing: Whether blocks recompute their activations in the backward pass.
-        chunks: How much of a large intermediate is made at once.
+        chunks: Chunk sizes of large intermediates.
     """
 
     layout: Layout
@@ -35,26 +35,26 @@ class Context:
     chunks: Chunks = ALL_AT_ONCE
 
     def run(self, block: Callable[..., Any], *args: Any) -> Any:
-        """Calls `block(*args, self)`, recomputing it in the backward pass if checkpointing."""
+        """Return `block(*args, self)`; recompute it in the backward pass if checkpointing."""
         if not self.checkpointing:
             return block(*args, self)
         return recomputed(block, *args, self)
 
-    def cuts_rows(self, rows: int) -> bool:
-        """Whether `by_rows` takes so many rows in more than one part.
+    def splits_rows(self, rows: int) -> bool:
+        """Return True if `by_rows` processes `rows` rows in more than one chunk.
 
-        Ranks may have different answers: what they exchange must not depend on it.
+        The result may differ between ranks, so exchanges must not depend on it.
         """
         return 0 < self.chunks.rows < rows
 
     def by_rows(
         self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
     ) -> Any:
-        """`function(*args)`, some rows at a time: see `in_chunks`."""
+        """Return `function(*args)`, computed in chunks of rows: see `in_chunks`."""
         return in_chunks(function, self.chunks.rows, *args, axes=axes, out=out)
 
     def by_samples(
         self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
     ) -> Any:
-        """`function(*args)`, some diffusion samples at a time: see `in_chunks`."""
+        """Return `function(*args)`, computed in chunks of diffusion samples: see `in_chunks`."""
         return in_chunks(function, self.chunks.samples, *args, axes=axes, out=out)

@@ -1,7 +1,7 @@
-"""The diffusion module (Algorithms 18 to 20).
+"""Diffusion module and sampler (Algorithms 18 to 20).
 
-What no noise touches (the pair conditioning, the atoms' conditioning, all pair biases) is a
-`DiffusionConditioning`, computed once and read by every sample and every sampling step.
+Tensors that do not depend on the noise (the pair conditioning, the conditioning of atoms, all pair
+biases) form a `DiffusionConditioning`, computed once and used by all samples and sampling steps.
 
 Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, S single width (in front: sampling
 steps), C pair channels, I width of the input single representation.
@@ -18,7 +18,7 @@ from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.atom_attention import (
     AtomAttentionDecoder,
-    AtomBlockSteering,
+    AtomBlockConditioning,
     DiffusionAtomEncoder,
 )
 from refsys.model.context import Context
@@ -30,27 +30,27 @@ from refsys.precision import Precision
 
 
 class DiffusionConditioning(NamedTuple):
-    """What all samples and all sampling steps share.
+    """Conditioning that all samples and sampling steps share.
 
     Attributes:
-        single_B1NS: The trunk's half of the single conditioning.
+        single_B1NS: Noise-independent part of the single conditioning.
         fourier_2F: Frequencies and phases of the noise level's embedding.
         biases_LBHNN: Pair biases of every block of the token transformer.
         initial_B1AC: Atom representation before the noised positions are added.
-        encoder: What steers the atom encoder's blocks.
-        decoder: What steers the atom decoder's.
+        encoder: Conditioning of the blocks of the atom encoder.
+        decoder: Conditioning of the blocks of the atom decoder.
     """
 
     single_B1NS: Tensor
     fourier_2F: Tensor
     biases_LBHNN: Tensor
     initial_B1AC: Tensor
-    encoder: tuple[AtomBlockSteering, ...]
-    decoder: tuple[AtomBlockSteering, ...]
+    encoder: tuple[AtomBlockConditioning, ...]
+    decoder: tuple[AtomBlockConditioning, ...]
 
 
 class DiffusionModule(nn.Module):
-    """Algorithm 20: noised positions in, denoised positions out."""
+    """Algorithm 20: denoiser from noised to denoised positions."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class DiffusionModule(nn.Module):
         self.precision = precision
 
     def components(self) -> dict[str, list[nn.Module]]:
-        """The parts whose parameters are counted apart."""
+        """Return the components by which parameters are counted."""
         return {
             "diffusion_conditioning": [self.pair_conditioning, self.single_conditioning],
             "diffusion_atom_encoder": [self.atom_encoder],
@@ -77,7 +77,7 @@ class DiffusionModule(nn.Module):
     def condition(
         self, s_inputs_BNI: Tensor, s_BNS: Tensor, z_BNNC: Tensor, batch: Batch, context: Context
     ) -> DiffusionConditioning:
-        """Everything that no noise touches."""
+        """Compute the conditioning, which does not depend on the noise."""
         z_BNNC = context.run(self._pairs, z_BNNC, batch)
         atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
         return DiffusionConditioning(
@@ -85,8 +85,8 @@ class DiffusionModule(nn.Module):
             self.single_conditioning.fourier.constants(s_BNS.device),
             self.transformer.biases(z_BNNC, context),
             atoms.single_B1AC,
-            self.atom_encoder.transformer.steer(atoms),
-            self.atom_decoder.transformer.steer(atoms),
+            self.atom_encoder.transformer.condition(atoms),
+            self.atom_decoder.transformer.condition(atoms),
         )
 
     def _pairs(self, z_BNNC: Tensor, batch: Batch, context: Context) -> Tensor:
@@ -100,12 +100,12 @@ class DiffusionModule(nn.Module):
         batch: Batch,
         context: Context,
     ) -> Tensor:
-        """Denoised positions [B, D, A, 3], in the dtype of coordinates.
+        """Return denoised positions [B, D, A, 3], in the dtype of coordinates.
 
         Args:
             noised_BDA3: Positions with noise, ångström.
-            sigma_BD: Its standard deviation, ångström.
-            condition: From `condition`; it broadcasts over samples.
+            sigma_BD: Standard deviation of the noise, ångström.
+            condition: From `condition`; broadcasts over samples.
             batch: Atom features and masks.
             context: Layout and checkpointing.
         """
@@ -122,24 +122,24 @@ class DiffusionModule(nn.Module):
         update_BDA3 = self.atom_decoder(
             self.norm_a(a_BDNT), q_BDAC, condition.decoder, batch, context
         ).to(self.precision.coordinates)
-        kept = (SIGMA_DATA**2 / variance_BD)[..., None, None] * noised_BDA3
-        moved = (sigma_BD * SIGMA_DATA / variance_BD.sqrt())[..., None, None] * update_BDA3
-        return (kept + moved) * batch["atom_mask"][:, None, :, None]
+        skip_BDA3 = (SIGMA_DATA**2 / variance_BD)[..., None, None] * noised_BDA3
+        output_BDA3 = (sigma_BD * SIGMA_DATA / variance_BD.sqrt())[..., None, None] * update_BDA3
+        return (skip_BDA3 + output_BDA3) * batch["atom_mask"][:, None, :, None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerConfig:
-    """Algorithm 18 as published.
+    """Parameters of Algorithm 18; the defaults are the published ones.
 
     Attributes:
-        steps: Noise levels after the first.
-        sigma_max: First noise level over SIGMA_DATA.
-        sigma_min: Last one over SIGMA_DATA.
+        steps: Number of sampling steps; there are `steps` + 1 noise levels.
+        sigma_max: First noise level, in units of SIGMA_DATA.
+        sigma_min: Last noise level, in units of SIGMA_DATA.
         rho: Exponent of the schedule.
-        gamma: How much noise is added back before each step.
-        gamma_min: Noise levels below it get none back.
-        noise_scale: Factor of what is added.
-        step_scale: Factor of each move.
+        gamma: Relative increase of the noise level before each step.
+        gamma_min: Noise level, ångström, up to which no noise is added.
+        noise_scale: Factor of the added noise.
+        step_scale: Factor of each step.
     """
 
     steps: int = 200
@@ -152,7 +152,7 @@ class SamplerConfig:
     step_scale: float = 1.5
 
     def levels(self) -> list[float]:
-        """The noise levels, ångström, largest first: `steps` + 1 of them."""
+        """Return the `steps` + 1 noise levels, ångström, largest first."""
         first, last = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         return [
             SIGMA_DATA * (first + step / self.steps * (last - first)) ** self.rho
@@ -167,14 +167,14 @@ def sample(
     augment: Callable[[Tensor, int], Tensor],
     config: SamplerConfig,
 ) -> Tensor:
-    """Algorithm 18: positions [B, D, A, 3] drawn from the model.
+    """Sample positions [B, D, A, 3] from the model (Algorithm 18).
 
     Args:
         denoise: Maps noised positions and noise levels [B, D] to denoised positions.
-        mask_BA: Which atoms there are.
+        mask_BA: False for padded atoms.
         noise_SBDA3: Unit normals, for the start and for each step.
-        augment: Algorithm 19: centres, turns and shifts positions, for a step.
-        config: The schedule.
+        augment: Centres, rotates and translates positions for a step (Algorithm 19).
+        config: Schedule.
     """
     levels = config.levels()
     x_BDA3 = levels[0] * noise_SBDA3[0]

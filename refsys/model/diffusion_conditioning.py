@@ -1,6 +1,6 @@
-"""Diffusion conditioning (Algorithms 21 and 22): what the denoiser knows beside the positions.
+"""Diffusion conditioning from the trunk and the noise level (Algorithms 21 and 22).
 
-The pair half does not depend on the noise, and is computed once for all samples.
+The pair conditioning does not depend on the noise, and is computed once for all samples.
 
 Shape suffixes: B batch, D diffusion samples, R owned tokens, N all tokens, C pair channels, S
 single width, I width of the input single representation, W both widths, F Fourier features.
@@ -20,14 +20,14 @@ from refsys.model.transition import Transition
 from refsys.precision import Precision
 from refsys.streams import Draw
 
-# Standard deviation of atom positions, ångström: what noise levels are measured against.
+# Standard deviation of atom positions, ångström, the scale of noise levels.
 SIGMA_DATA = 16.0
 _TRANSITIONS = 2
 _FACTOR = 2
 
 
 class PairConditioning(nn.Module):
-    """Lines 1 to 5 of Algorithm 21: the trunk's pairs and the relative positions."""
+    """Lines 1 to 5 of Algorithm 21: pair representation and relative positions."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class PairConditioning(nn.Module):
         )
 
     def forward(self, z_BRNC: Tensor, batch: Batch, context: Context) -> Tensor:
-        """[B, R, N, C]."""
+        """Return the pair conditioning [B, R, N, C]."""
         codes = relative_position(self.config, batch, context.layout)
         return context.by_rows(self._condition, z_BRNC, *codes, axes=(1, 1, 1, 1, 1))
 
@@ -56,8 +56,8 @@ class PairConditioning(nn.Module):
         chain_bins = 2 * self.config.max_relative_chain + 2
 
         def expand(codes_BRN: Tensor, width: int) -> Tensor:
-            places = torch.arange(width, device=codes_BRN.device)
-            return (codes_BRN.unsqueeze(-1) == places).to(dtype)
+            classes = torch.arange(width, device=codes_BRN.device)
+            return (codes_BRN.unsqueeze(-1) == classes).to(dtype)
 
         return [
             expand(codes.residue_BRN, bins),
@@ -68,7 +68,7 @@ class PairConditioning(nn.Module):
 
 
 class FourierEmbedding(nn.Module):
-    """Algorithm 22: cos(2π (t w + b)) with frequencies and phases that are drawn once for all."""
+    """Algorithm 22: cos(2π (t w + b)) with random but fixed frequencies and phases."""
 
     def __init__(self, features: int, precision: Precision) -> None:
         super().__init__()
@@ -76,19 +76,19 @@ class FourierEmbedding(nn.Module):
         self.dtype = precision.noise_levels
 
     def constants(self, device: torch.device) -> Tensor:
-        """[2, F]: frequencies and phases; of the model, not of a run, so with their own seed."""
+        """Return frequencies and phases [2, F], which are the same in every run (seed 0)."""
         draws = (Draw(0, f"fourier/{kind}") for kind in ("frequency", "phase"))
         return torch.stack([draw.normal_on(device, self.features) for draw in draws]).to(self.dtype)
 
     def forward(self, t_BD: Tensor, constants_2F: Tensor) -> Tensor:
-        """[B, D, F]."""
+        """Return the embedding [B, D, F]."""
         frequency_F, phase_F = constants_2F
-        turns_BDF = t_BD.to(self.dtype).unsqueeze(-1) * frequency_F + phase_F
-        return torch.cos(2.0 * math.pi * turns_BDF)
+        cycles_BDF = t_BD.to(self.dtype).unsqueeze(-1) * frequency_F + phase_F
+        return torch.cos(2.0 * math.pi * cycles_BDF)
 
 
 class SingleConditioning(nn.Module):
-    """Lines 6 to 12 of Algorithm 21: the trunk's tokens and the noise level."""
+    """Lines 6 to 12 of Algorithm 21: single representation and noise level."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -104,12 +104,12 @@ class SingleConditioning(nn.Module):
         self.dtype = precision.activations
 
     def trunk(self, s_BRS: Tensor, s_inputs_BRI: Tensor) -> Tensor:
-        """[B, 1, R, S]: the half that no noise touches."""
-        known_BRW = torch.cat([s_BRS, s_inputs_BRI], dim=-1)
-        return self.linear_s(known_BRW, norm=self.norm_s).unsqueeze(1)
+        """Return the noise-independent part [B, 1, R, S]."""
+        both_BRW = torch.cat([s_BRS, s_inputs_BRI], dim=-1)
+        return self.linear_s(both_BRW, norm=self.norm_s).unsqueeze(1)
 
     def forward(self, trunk_B1RS: Tensor, fourier_2F: Tensor, sigma_BD: Tensor) -> Tensor:
-        """[B, D, R, S], for noise levels in ångström."""
+        """Return the single conditioning [B, D, R, S] for noise levels in ångström."""
         level_BDF = self.fourier(0.25 * torch.log(sigma_BD / SIGMA_DATA), fourier_2F)
         noise_BDS = self.linear_noise(level_BDF.to(self.dtype), norm=self.norm_noise)
         s_BDRS = trunk_B1RS + noise_BDS.unsqueeze(2)

@@ -1,4 +1,4 @@
-"""The diffusion transformer over tokens (Algorithms 23 and 24), its blocks one after another.
+"""Diffusion transformer over tokens (Algorithms 23 and 24).
 
 Shape suffixes: B batch, D diffusion samples, R owned tokens, N all tokens, T token width, S single
 width, C pair channels, H heads, L blocks.
@@ -17,7 +17,7 @@ from refsys.precision import Precision
 
 
 class DiffusionAttentionPairBias(nn.Module):
-    """Algorithm 24 with conditioning: tokens of a sample attend to all tokens of that sample."""
+    """Algorithm 24 with conditioning; tokens attend to all tokens of the same sample."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class DiffusionAttentionPairBias(nn.Module):
         token_mask_BN: Tensor,
         context: Context,
     ) -> Tensor:
-        """The owned tokens of every sample, with the update added."""
-        x_BDRT = self.norm(a_BDRT, self.norm.steer(condition_BDRS))
+        """Return the owned tokens of every sample with the update added."""
+        x_BDRT = self.norm(a_BDRT, self.norm.condition(condition_BDRS))
         k_BDRT, v_BDRT, gate_BDRT = self.linear_kvg(x_BDRT).chunk(3, dim=-1)
         q, k, v = (
             t.unflatten(-1, (self.heads, -1))
@@ -61,7 +61,7 @@ class DiffusionAttentionPairBias(nn.Module):
 
 
 class DiffusionTransformerBlock(nn.Module):
-    """One block of Algorithm 23: attention, then the transition of what attention gave."""
+    """One block of Algorithm 23: attention, then transition."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -76,13 +76,13 @@ class DiffusionTransformerBlock(nn.Module):
         token_mask_BN: Tensor,
         context: Context,
     ) -> Tensor:
-        """The updated tokens."""
+        """Return the updated tokens."""
         a_BDRT = self.attention(a_BDRT, condition_BDRS, bias_BHRN, token_mask_BN, context)
-        return self.transition(a_BDRT, self.transition.steer(condition_BDRS))
+        return self.transition(a_BDRT, self.transition.condition(condition_BDRS))
 
 
 class DiffusionTransformer(nn.Module):
-    """Algorithm 23. One LayerNorm of the pair conditioning serves all blocks, as released."""
+    """Algorithm 23. All blocks share one LayerNorm of the pairs, as in the released code."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class DiffusionTransformer(nn.Module):
         )
 
     def biases(self, z_BRNC: Tensor, context: Context) -> Tensor:
-        """[L, B, H, R, N]: every block's bias, of the pair conditioning alone, for all samples."""
+        """Return the bias of every block [L, B, H, R, N], shared by all samples."""
         bias_BRNE = context.by_rows(self._bias, z_BRNC)
         return bias_BRNE.unflatten(-1, (len(self.blocks), -1)).permute(3, 0, 4, 1, 2)
 
@@ -109,11 +109,11 @@ class DiffusionTransformer(nn.Module):
         token_mask_BN: Tensor,
         context: Context,
     ) -> Tensor:
-        """The updated tokens of every sample.
+        """Return the updated tokens of every sample.
 
         Args:
             a_BDRT: Token activations.
-            condition_BDRS: Single conditioning, which knows the noise level.
+            condition_BDRS: Single conditioning, which depends on the noise level.
             biases_LBHRN: From `biases`.
             token_mask_BN: False where padded.
             context: Layout and checkpointing.

@@ -1,9 +1,9 @@
-"""Row-shared dropout, its masks drawn for all sites of a step at once.
+"""Row-shared dropout, with the masks of all sites of a step sampled at once.
 
-Columns share theirs where a module works on the transposed tensor. A mask that an axis shares is
-one token axis by channels: for the whole model a few megabytes, against hundreds of kernel launches
-if each site drew its own. Masks are keyed by (seed, step, example, site, global token), so they do
-not depend on how tokens are spread over ranks, and a recomputed block finds the same ones.
+In modules that work on the transposed tensor the mask is shared by columns. A shared mask has one
+token axis and the channels: a few megabytes for the full model. Sampling masks at each site would
+take hundreds of kernel launches. Masks are keyed by (seed, step, example, site, global token), so
+they do not depend on the sharding of tokens, and a recomputed block uses the same masks.
 """
 
 from collections.abc import Iterable
@@ -17,15 +17,15 @@ from refsys.streams import Draw
 
 
 class SharedDropout(nn.Module):
-    """One site: adds an update to its residual, dropped by a mask that all rows share."""
+    """Dropout site: add an update to its residual, dropped by a mask that all rows share."""
 
     def __init__(self, rate: float, channels: int, *, local: bool) -> None:
-        """Describes the site.
+        """Create an unnumbered site; `DropoutMasks` numbers it.
 
         Args:
-            rate: Probability of dropping.
-            channels: C of the update.
-            local: Whether the second token axis holds this rank's tokens alone.
+            rate: Probability of dropping a channel.
+            channels: C, the channels of the update.
+            local: Whether the second token axis is sharded, so that it holds owned tokens only.
         """
         super().__init__()
         self.rate = rate
@@ -34,13 +34,13 @@ class SharedDropout(nn.Module):
         self.number = -1
 
     def forward(self, residual: Tensor, update: Tensor, context: Context) -> Tensor:
-        """[batch, a, b, C]: the residual with the update added."""
+        """Return the residual with the update added, [batch, a, b, C]."""
         return dropout_residual(
             residual, update, self.keep(context), rate=self.rate, shared_axis=-3
         )
 
     def keep(self, context: Context) -> Tensor | None:
-        """[batch, kept, C] bool: what this rank keeps; None drops nothing."""
+        """Return the mask of this rank [batch, token, C], True where kept; None without dropout."""
         keep = context.masks[self.number] if context.masks and self.rate else None
         if keep is not None and self.local:
             keep = context.layout.local(keep, axis=1)
@@ -48,7 +48,7 @@ class SharedDropout(nn.Module):
 
 
 class DropoutMasks(nn.Module):
-    """Draws the masks of every site below `root`, and numbers the sites."""
+    """Sampling of the masks of all sites below `root`, which it numbers."""
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__()
@@ -56,14 +56,15 @@ class DropoutMasks(nn.Module):
         sites = [site for site in dropouts if site.rate]
         for number, site in enumerate(sites):
             site.number = number
-        # Sites of one width and rate share a draw; a plain list, so that they are not children.
+        # A list of plain values rather than of modules, so that the sites are not child modules.
         self._sites = [(site.number, site.channels, site.rate) for site in sites]
 
     def forward(self, context: Context, device: torch.device) -> tuple[Tensor, ...] | None:
-        """[batch, token, C] bool for each site, all tokens; None without dropout."""
+        """Return a mask [batch, token, C] bool of all tokens per site; None without dropout."""
         if context.seed is None:
             return None
         masks: dict[int, Tensor] = {}
+        # Sites of equal width and rate share one draw.
         for channels, rate in sorted({(channels, rate) for _, channels, rate in self._sites}):
             numbers = [n for n, c, r in self._sites if (c, r) == (channels, rate)]
             draw = Draw(
@@ -80,5 +81,5 @@ class DropoutMasks(nn.Module):
 
 
 def _batched(keep: Tensor) -> Iterable[Tensor]:
-    """The sites' masks, each with a batch axis."""
+    """Split the table of masks into one mask per site, each with a batch axis."""
     return (keep if keep.dim() == 4 else keep.unsqueeze(1)).unbind(0)

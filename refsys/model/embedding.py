@@ -1,10 +1,10 @@
-"""Embeddings of the batch: tokens, alignment rows, relative positions, bonds, recycling.
+"""Embeddings of the batch: tokens, MSA rows, relative positions, bonds, recycling.
 
-Integer codes become vectors here, on the device, by looking rows up; one-hot tensors are never
-built. The batch itself is small and whole on every rank; what comes out is this rank's slab.
+Integer codes are embedded on the device by lookup, so that no one-hot tensor of pairs or of MSA
+rows is built. The batch is small and replicated on every rank; the results are this rank's slab.
 
-Shape suffixes: B batch, R owned tokens, N all tokens, S alignment rows, C pair channels, W width of
-the single representation, I width of the input single representation, M alignment width.
+Shape suffixes: B batch, R owned tokens, N all tokens, S MSA rows, C pair channels, W width of the
+single representation, I width of the input single representation, M MSA width.
 """
 
 import math
@@ -26,10 +26,10 @@ ELEMENTS = 128
 
 
 class TokenInputEmbedder(nn.Module):
-    """The input single representation, from token-level features alone.
+    """Input single representation from token-level features only.
 
-    Concatenates an embedding of residue type and element (standing where the atom attention
-    encoder of Algorithm 2 puts its token activations), residue type, profile and deletion mean.
+    It concatenates an embedding of residue type and element (in place of the token activations of
+    the atom attention encoder of Algorithm 2), residue type, profile and deletion mean.
     """
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
@@ -38,7 +38,7 @@ class TokenInputEmbedder(nn.Module):
         self.dtype = precision.activations
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
-        """[B, R, I]."""
+        """Return the input single representation [B, R, I]."""
         codes = layout.local(batch["residue_type"], axis=1)
         elements = layout.local(batch["element"], axis=1)
         classes = torch.arange(RESIDUE_CLASSES, device=codes.device)
@@ -47,7 +47,7 @@ class TokenInputEmbedder(nn.Module):
         return torch.cat(
             [
                 tokens,
-                # Not F.one_hot, which reads the largest code back to check it.
+                # F.one_hot would synchronize: it reads the largest code back to check it.
                 (codes.unsqueeze(-1) == classes).to(self.dtype),
                 layout.local(batch["profile"], axis=1).to(self.dtype),
                 layout.local(batch["deletion_mean"], axis=1).unsqueeze(-1).to(self.dtype),
@@ -57,13 +57,13 @@ class TokenInputEmbedder(nn.Module):
 
 
 class RelativePosition(NamedTuple):
-    """Algorithm 3's codes of each pair of tokens.
+    """Relative position codes of each pair of tokens (Algorithm 3).
 
     Attributes:
-        residue_BRN: Residue offset, a bin.
-        token_BRN: Token offset within the residue, a bin.
-        same_entity_BRN: Whether both are of one entity.
-        chain_BRN: Offset among the copies of the entity, a bin.
+        residue_BRN: Bin of the residue offset.
+        token_BRN: Bin of the token offset within the residue.
+        same_entity_BRN: Whether both tokens belong to the same entity.
+        chain_BRN: Bin of the offset between copies of the entity.
     """
 
     residue_BRN: Tensor
@@ -73,17 +73,17 @@ class RelativePosition(NamedTuple):
 
 
 def relative_position(config: ModelConfig, batch: Batch, layout: Layout) -> RelativePosition:
-    """Lines 1 to 9 of Algorithm 3, for the owned rows."""
+    """Return the codes of the owned rows (lines 1 to 9 of Algorithm 3)."""
 
     def offset(name: str, limit: int, valid: Tensor) -> Tensor:
-        difference = own(name).unsqueeze(2) - batch[name].unsqueeze(1)
+        difference = local(name).unsqueeze(2) - batch[name].unsqueeze(1)
         return torch.where(valid, (difference + limit).clamp(0, 2 * limit), 2 * limit + 1)
 
-    def own(name: str) -> Tensor:
+    def local(name: str) -> Tensor:
         return layout.local(batch[name], axis=1)
 
     def same(name: str) -> Tensor:
-        return own(name).unsqueeze(2) == batch[name].unsqueeze(1)
+        return local(name).unsqueeze(2) == batch[name].unsqueeze(1)
 
     same_chain, same_entity = same("asym_id"), same("entity_id")
     same_residue = same_chain & same("residue_index")
@@ -105,7 +105,7 @@ class RelativePositionEncoding(nn.Module):
         self.dtype = precision.activations
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
-        """[B, R, N, C]."""
+        """Return the encoding [B, R, N, C]."""
         codes = relative_position(self.config, batch, layout)
         bins = 2 * self.config.max_relative_residue + 2
         lookup, dtype = self.linear.lookup, self.dtype
@@ -115,7 +115,7 @@ class RelativePositionEncoding(nn.Module):
 
 
 class InitialEmbedding(nn.Module):
-    """Lines 1 to 6 of Algorithm 1: what the first cycle starts from."""
+    """Initial single and pair representations (lines 1 to 6 of Algorithm 1)."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class InitialEmbedding(nn.Module):
         self.linear_bond = OneHotLinear(1, c_z, precision=precision)
 
     def forward(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
-        """The initial single [B, R, W] and pair [B, R, N, C] slabs."""
+        """Return the initial single [B, R, W] and pair [B, R, N, C] slabs."""
         z_j_BNC = layout.gather_tokens(self.linear_z_j(s_inputs_BRI), axis=1)
         z_BRNC = self.linear_z_i(s_inputs_BRI).unsqueeze(2) + z_j_BNC.unsqueeze(1)
         z_BRNC = z_BRNC + self.relative_position(batch, layout)
@@ -137,38 +137,38 @@ class InitialEmbedding(nn.Module):
 
 
 def bonded_rows(bonds: Tensor, layout: Layout) -> Tensor:
-    """[B, R, N] bool: whether owned token i and token j are bonded.
+    """Return [B, R, N] bool, True where owned token i and token j are bonded.
 
     Args:
         bonds: [B, bond, 2] token indices, −1 where padded.
-        layout: Which rows are owned.
+        layout: Owned rows.
     """
     ends = bonds.long()
     rows = torch.cat([ends[..., 0], ends[..., 1]], dim=1) - layout.start
     columns = torch.cat([ends[..., 1], ends[..., 0]], dim=1)
     owned = layout.stop - layout.start
-    # Padding and foreign rows land in one spare cell past the slab's end.
+    # Padding and rows of other ranks are written to one spare element past the end of the slab.
     valid = (columns >= 0) & (rows >= 0) & (rows < owned)
-    cells = torch.where(valid, rows * layout.tokens + columns, owned * layout.tokens)
+    targets = torch.where(valid, rows * layout.tokens + columns, owned * layout.tokens)
     flat = torch.zeros(
         bonds.shape[0], owned * layout.tokens + 1, dtype=torch.bool, device=bonds.device
     )
-    return flat.scatter(1, cells, True)[:, :-1].unflatten(1, (owned, layout.tokens))
+    return flat.scatter(1, targets, True)[:, :-1].unflatten(1, (owned, layout.tokens))
 
 
 class AlignmentEmbedding(nn.Module):
-    """Lines 1 to 3 of Algorithm 8: alignment rows plus the input single representation."""
+    """MSA rows plus the input single representation (lines 1 to 3 of Algorithm 8)."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
-        # 32 classes, whether there is a deletion, and how many.
+        # 32 classes, a flag for a deletion, and the scaled number of deletions.
         self.linear_rows = OneHotLinear(34, config.c_m, precision=precision)
         self.linear_s = Linear(config.c_s_inputs, config.c_m, precision=precision)
         self.dtype = precision.activations
         self.features = precision.features
 
     def forward(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout, cycle: int = 0) -> Tensor:
-        """[B, S, R, M] of a recycling iteration's rows."""
+        """Return the MSA representation [B, S, R, M] of the rows of a recycling iteration."""
         rows = layout.local(batch["alignment"][:, cycle], axis=2)
         deletions = layout.local(batch["deletions"][:, cycle], axis=2).to(self.features)
         linear = self.linear_rows
@@ -180,7 +180,7 @@ class AlignmentEmbedding(nn.Module):
 
 
 class RecyclingEmbedder(nn.Module):
-    """Lines 8 and 11 of Algorithm 1: what the previous cycle adds to this one."""
+    """Embedding of the previous cycle's representations (lines 8 and 11 of Algorithm 1)."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class RecyclingEmbedder(nn.Module):
         self.linear_s = Linear(config.c_s, config.c_s, initializer=zeros, precision=precision)
 
     def forward(self, s_BRW: Tensor, z_BRNC: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """The previous cycle's single and pair slabs, embedded."""
+        """Return the embedded single and pair slabs of the previous cycle."""
         return self.linear_s(s_BRW, norm=self.norm_s), context.by_rows(self._pairs, z_BRNC)
 
     def _pairs(self, z_BRNC: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Heads that read the trunk.
+"""Heads on the trunk's representations: distogram and resolved atoms.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, C pair channels, W single width, K bins.
 """
@@ -22,16 +22,16 @@ class DistogramHead(nn.Module):
         )
 
     def forward(self, z_BRNC: Tensor, context: Context) -> Tensor:
-        """[B, R, N, C] → [B, R, N, K]."""
+        """Return logits [B, R, N, K] from pairs [B, R, N, C]."""
         half = self.linear(z_BRNC)
         return half + context.layout.rows_to_columns(half)
 
 
 class ResolvedHead(nn.Module):
-    """Logits of whether a token's representative atom was resolved in the experiment.
+    """Logits for a token's representative atom being resolved in the experiment.
 
-    The pair representation never reads the single one, so that without a head on it the single
-    half of the trunk would have no gradient. (AlphaFold 2 supplement, section 1.9.10.)
+    The pair representation does not depend on the single one, so without a head on the latter its
+    half of the trunk would have no gradient (AlphaFold 2 supplement, section 1.9.10).
     """
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
@@ -39,5 +39,5 @@ class ResolvedHead(nn.Module):
         self.linear = Linear(config.c_s, 2, initializer=zeros, precision=precision)
 
     def forward(self, s_BRW: Tensor) -> Tensor:
-        """[B, R, W] → [B, R, 2]."""
+        """Return logits [B, R, 2] from singles [B, R, W]."""
         return self.linear(s_BRW)

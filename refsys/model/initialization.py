@@ -1,8 +1,8 @@
 """Parameter initialization from keyed streams: the same weights on any device, in any order.
 
-A module lists its initializers by parameter name in `initializers`; `initialize` walks the model.
-Construction itself allocates and draws nothing that matters, so that meta and fake models are
-cheap.
+A module lists its initializers by parameter name in `initializers`, and `initialize` applies those
+of all modules. Construction allocates parameters without initializing them, so that meta and fake
+models are cheap.
 """
 
 import math
@@ -17,7 +17,7 @@ Initializer = Callable[[Tensor, Draw], Tensor]
 
 
 def _truncated_normal(weight: Tensor, draw: Draw, scale: float) -> Tensor:
-    """Normal of variance scale / fan_in, truncated at two standard deviations."""
+    """Return normals of variance scale / fan_in, truncated at two standard deviations."""
     bound = math.erf(math.sqrt(2.0))
     uniform = draw.uniform_on(weight.device, weight.numel()).to(torch.float64) + 2.0**-25
     normal = math.sqrt(2.0) * torch.erfinv((2.0 * uniform - 1.0) * bound)
@@ -27,29 +27,29 @@ def _truncated_normal(weight: Tensor, draw: Draw, scale: float) -> Tensor:
 
 
 def lecun(weight: Tensor, draw: Draw) -> Tensor:
-    """Truncated normal of variance 1 / fan_in: the default."""
+    """Return a truncated normal of variance 1 / fan_in, the default."""
     return _truncated_normal(weight, draw, 1.0)
 
 
 def he(weight: Tensor, draw: Draw) -> Tensor:
-    """Truncated normal of variance 2 / fan_in: before a rectifier or a swish."""
+    """Return a truncated normal of variance 2 / fan_in, for layers before a ReLU or a swish."""
     return _truncated_normal(weight, draw, 2.0)
 
 
 def zeros(weight: Tensor, draw: Draw) -> Tensor:
-    """Zero: the last linear of every residual update, gates, output heads, offsets."""
+    """Return zeros, for the last linear of residual updates, gates, output heads and offsets."""
     del draw
     return torch.zeros_like(weight)
 
 
 def ones(weight: Tensor, draw: Draw) -> Tensor:
-    """One: LayerNorm scales."""
+    """Return ones, for LayerNorm scales."""
     del draw
     return torch.ones_like(weight)
 
 
 def constant(value: float) -> Initializer:
-    """One value everywhere, as the −2 of the gates that begin nearly closed."""
+    """Return an initializer to one value, such as −2 for gates that are nearly closed at first."""
 
     def initializer(weight: Tensor, draw: Draw) -> Tensor:
         del draw
@@ -59,22 +59,22 @@ def constant(value: float) -> Initializer:
 
 
 def stacked(*parts: tuple[int, Initializer]) -> Initializer:
-    """Initializes consecutive groups of rows, (rows, initializer) each."""
+    """Return an initializer for consecutive groups of rows, given as (rows, initializer)."""
 
     def initializer(weight: Tensor, draw: Draw) -> Tensor:
         groups = weight.split([rows for rows, _ in parts])
-        drawn = [
+        initialized = [
             part(group, Draw(draw.seed, f"{draw.stream}/{number}"))
             for number, ((_, part), group) in enumerate(zip(parts, groups, strict=True))
         ]
-        return torch.cat([group.to(weight.dtype) for group in drawn])
+        return torch.cat([group.to(weight.dtype) for group in initialized])
 
     return initializer
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, seed: int) -> None:
-    """Draws every parameter of `model` from the stream that its path names."""
+    """Initialize every parameter of `model` from the stream named by its path."""
     for path, module in model.named_modules():
         initializers: dict[str, Initializer] = getattr(module, "initializers", {})
         for name, initializer in initializers.items():

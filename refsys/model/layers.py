@@ -1,4 +1,4 @@
-"""The linear layer and LayerNorm that every module is made of."""
+"""Linear layers and LayerNorms that all modules use."""
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class Linear(nn.Module):
         self.initializers = {"weight": initializer} | ({"bias": bias_initializer} if bias else {})
 
     def forward(self, x: Tensor, norm: "LayerNorm | ScaledLayerNorm | None" = None) -> Tensor:
-        """[..., in] → [..., out] in the dtype of `x`: of x, or of norm(x) in one pass."""
+        """Return [..., out] in the dtype of `x`, of `x` or of `norm(x)` in one fused operation."""
         if norm is not None:
             return layer_norm_linear(
                 x, norm.weight, norm.bias, self.weight, self.bias, statistics=norm.statistics
@@ -43,36 +43,36 @@ class Linear(nn.Module):
 
 
 class KernelModule(nn.Module):
-    """A module whose matrices fused operators take as they are, and cast themselves."""
+    """Module that passes its weight matrices uncast to fused operators, which cast them."""
 
 
 def copy_kernel_weights(root: nn.Module, x: Tensor) -> None:
-    """Casts the matrices of every `KernelModule` below to the dtype of `x`, in one launch.
+    """Cast the matrices of every `KernelModule` below `root` to the dtype of `x`, in one launch.
 
-    Where kernels do not serve tensors like `x` there is nothing to do.
+    Does nothing if the Triton kernels are not used for tensors like `x`.
     """
-    asked = asked_for_all() or ("triton" if x.is_cuda else "reference")
-    if asked != "triton" or why_not_triton(x):
+    backend = asked_for_all() or ("triton" if x.is_cuda else "reference")
+    if backend != "triton" or why_not_triton(x):
         return
     modules = (module for module in root.modules() if isinstance(module, KernelModule))
-    found = {id(p): p for module in modules for p in module.parameters() if p.dim() == 2}
-    weight_copies.prepare(found.values(), x.dtype)
+    matrices = {id(p): p for module in modules for p in module.parameters() if p.dim() == 2}
+    weight_copies.prepare(matrices.values(), x.dtype)
 
 
 class OneHotLinear(Linear):
-    """Linear of concatenated one-hot codes and scalars, without building the one-hots."""
+    """Linear layer of concatenated one-hot codes and scalars, without one-hot tensors."""
 
     def lookup(self, codes: Tensor, first: int, dtype: torch.dtype) -> Tensor:
-        """The weights' columns first + code for each of the integer `codes`: [..., out]."""
+        """Return the columns `first` + code of the weight for integer `codes` [...]: [..., out]."""
         return F.embedding(codes.long() + first, self.weight.t()).to(dtype)
 
     def scaled(self, values: Tensor, column: int, dtype: torch.dtype) -> Tensor:
-        """Column `column` times each of the scalar `values`: [..., out]."""
+        """Return column `column` of the weight times scalar `values` [...]: [..., out]."""
         return values.to(dtype).unsqueeze(-1) * self.weight[:, column].to(dtype)
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm with scale and offset; statistics in the policy's dtype."""
+    """LayerNorm with scale and offset; statistics in the dtype of the precision policy."""
 
     def __init__(self, width: int, precision: Precision) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class LayerNorm(nn.Module):
         self.statistics = precision.norm_statistics
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., width] → [..., width] in the dtype of `x`."""
+        """Return the normalized tensor [..., width] in the dtype of `x`."""
         return layer_norm(x, self.weight, self.bias, statistics=self.statistics)
 
 
 class ScaledLayerNorm(nn.Module):
-    """LayerNorm with a scale and no offset, as the diffusion module has it."""
+    """LayerNorm with a scale and no offset, used by the diffusion module."""
 
     bias: None = None
 
@@ -98,5 +98,5 @@ class ScaledLayerNorm(nn.Module):
         self.statistics = precision.norm_statistics
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., width] → [..., width] in the dtype of `x`."""
+        """Return the normalized tensor [..., width] in the dtype of `x`."""
         return layer_norm(x, self.weight, None, statistics=self.statistics)

@@ -1,10 +1,9 @@
-"""The MSA module (Algorithms 8, 9 and 10).
+"""MSA module (Algorithms 8, 9 and 10).
 
-The alignment representation is spread over ranks by tokens: every rank holds all alignment rows of
-its own tokens.
+The MSA representation is sharded by tokens: every rank holds all MSA rows of its owned tokens.
 
-Shape suffixes: B batch, S alignment rows, R owned tokens, N all tokens, M alignment width, C pair
-channels, H heads, D head width, U outer-product width.
+Shape suffixes: B batch, S MSA rows, R owned tokens, N all tokens, M MSA width, C pair channels,
+H heads, D head width, U outer-product width.
 """
 
 import torch
@@ -23,7 +22,7 @@ from refsys.precision import Precision
 
 
 class OuterProductMean(KernelModule):
-    """Algorithm 9: the pair update that the alignment implies."""
+    """Algorithm 9: pair update from the MSA representation."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -37,7 +36,7 @@ class OuterProductMean(KernelModule):
         self.accumulation = precision.accumulation
 
     def forward(self, m_BSRM: Tensor, mask_BSN: Tensor, context: Context) -> Tensor:
-        """[B, R, N, C], without the residual."""
+        """Return the pair update [B, R, N, C], without the residual."""
         layout = context.layout
         mask_BSR = layout.local(mask_BSN, axis=2)
         ab = context.by_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
@@ -67,7 +66,7 @@ class OuterProductMean(KernelModule):
 
 
 class MSAPairWeightedAveraging(nn.Module):
-    """Algorithm 10: each alignment row mixes its tokens by weights from the pair representation."""
+    """Algorithm 10: average over tokens in each MSA row, with weights from the pairs."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -86,7 +85,7 @@ class MSAPairWeightedAveraging(nn.Module):
     def forward(
         self, m_BSRM: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context
     ) -> Tensor:
-        """The alignment representation with the update added; dropout shared by its rows."""
+        """Return the MSA representation with the update added; dropout is shared by rows."""
         v_BSRM, gate_BSRM = context.by_rows(self._project, m_BSRM).chunk(2, dim=-1)
         update_BSRM = context.by_rows(
             self._average,
@@ -117,8 +116,8 @@ class MSAPairWeightedAveraging(nn.Module):
 class MSAModuleBlock(nn.Module):
     """One block of Algorithm 8.
 
-    The last block's alignment update has no reader: it is not computed, and its parameters, which
-    the released model counts, are frozen.
+    The MSA update of the last block is not used. It is not computed, and its parameters, which the
+    released model has, are frozen.
     """
 
     def __init__(self, config: ModelConfig, precision: Precision, *, last: bool) -> None:
@@ -136,13 +135,13 @@ class MSAModuleBlock(nn.Module):
         self,
         m_BSRM: Tensor,
         z_BRNC: Tensor,
-        alignment_mask_BSN: Tensor,
+        msa_mask_BSN: Tensor,
         token_mask_BN: Tensor,
         mask_BRN: Tensor,
         context: Context,
     ) -> tuple[Tensor, Tensor]:
-        """The updated alignment and pair slabs."""
-        z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, alignment_mask_BSN, context)
+        """Return the updated MSA and pair slabs."""
+        z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, msa_mask_BSN, context)
         if not self.last:
             m_BSRM = self.pair_weighted_averaging(m_BSRM, z_BRNC, token_mask_BN, context)
             m_BSRM = context.by_rows(self.transition, m_BSRM)
@@ -150,7 +149,7 @@ class MSAModuleBlock(nn.Module):
 
 
 class MSAModule(nn.Module):
-    """Algorithm 8: the alignment speaks to the pair representation, which alone leaves."""
+    """Algorithm 8: update of the pair representation from the MSA."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -163,14 +162,14 @@ class MSAModule(nn.Module):
         self,
         m_BSRM: Tensor,
         z_BRNC: Tensor,
-        alignment_mask_BSN: Tensor,
+        msa_mask_BSN: Tensor,
         token_mask_BN: Tensor,
         mask_BRN: Tensor,
         context: Context,
     ) -> Tensor:
-        """The updated pair slab."""
+        """Return the updated pair slab."""
         for block in self.blocks:
             m_BSRM, z_BRNC = context.run(
-                block, m_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN
+                block, m_BSRM, z_BRNC, msa_mask_BSN, token_mask_BN, mask_BRN
             )
         return z_BRNC

@@ -21,7 +21,7 @@ from refsys.precision import Precision
 
 
 class PairStack(nn.Module):
-    """The five pair updates of a block: lines 2 to 6 of Algorithm 17."""
+    """Five pair updates of a block (lines 2 to 6 of Algorithm 17)."""
 
     def __init__(
         self, c_z: int, heads: int, dropout: float, factor: int, precision: Precision
@@ -41,7 +41,7 @@ class PairStack(nn.Module):
 
     @classmethod
     def of_trunk(cls, config: ModelConfig, precision: Precision) -> "PairStack":
-        """As the Pairformer and the MSA module have it."""
+        """Return the pair stack of the Pairformer and the MSA module."""
         return cls(
             config.c_z,
             config.pair_heads,
@@ -51,7 +51,7 @@ class PairStack(nn.Module):
         )
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The updated pair slab."""
+        """Return the updated pair slab."""
         z_BRNC = self.triangle_multiplication_outgoing(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_multiplication_incoming(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_attention_starting(z_BRNC, mask_BRN, context)
@@ -60,7 +60,7 @@ class PairStack(nn.Module):
 
 
 class PairformerBlock(nn.Module):
-    """One block of Algorithm 17: pair updates, then the single representation attends."""
+    """One block of Algorithm 17: pair updates, then attention of the single representation."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class PairformerBlock(nn.Module):
         mask_BRN: Tensor,
         context: Context,
     ) -> tuple[Tensor, Tensor]:
-        """The updated single and pair slabs."""
+        """Return the updated single and pair slabs."""
         z_BRNC = self.pair_stack(z_BRNC, mask_BRN, context)
         s_BRS = self.attention_pair_bias(s_BRS, z_BRNC, token_mask_BN, context)
         return self.single_transition(s_BRS), z_BRNC
@@ -101,7 +101,7 @@ class PairformerStack(nn.Module):
         mask_BRN: Tensor,
         context: Context,
     ) -> tuple[Tensor, Tensor]:
-        """The updated single and pair slabs."""
+        """Return the updated single and pair slabs."""
         for block in self.blocks:
             s_BRS, z_BRNC = context.run(block, s_BRS, z_BRNC, token_mask_BN, mask_BRN)
         return s_BRS, z_BRNC

@@ -1,7 +1,7 @@
-"""The cycle of Algorithm 1: what the trunk does again and again.
+"""Recycling iterations of the trunk (Algorithm 1).
 
-Shape suffixes: B batch, R owned tokens, N all tokens, S alignment rows, C pair channels, W single
-width, I width of the input single representation, M alignment width.
+Shape suffixes: B batch, R owned tokens, N all tokens, S MSA rows, C pair channels, W single width,
+I width of the input single representation, M MSA width.
 """
 
 from abc import ABC, abstractmethod
@@ -24,18 +24,18 @@ from refsys.precision import Precision
 
 
 class ComponentModel(nn.Module, ABC):
-    """A model whose parameters are counted by component."""
+    """Model whose parameters are counted by component."""
 
     @abstractmethod
     def components(self) -> dict[str, nn.ModuleList]:
-        """The parts whose parameters are counted apart; each parameter belongs to one."""
+        """Return the components by name; each parameter belongs to exactly one."""
 
 
 class RecyclingTrunk(ComponentModel):
-    """Embedding, recycling, MSA module and Pairformer: what every model of the family has.
+    """Embedding, recycling, MSA module and Pairformer, shared by the models of this package.
 
-    A subclass makes the input single representation, and calls `number_dropout` when all its
-    modules exist.
+    A subclass computes the input single representation, and calls `number_dropout` at the end of
+    its constructor.
     """
 
     dropout_masks: DropoutMasks
@@ -51,24 +51,25 @@ class RecyclingTrunk(ComponentModel):
         self.pairformer = PairformerStack(config, precision)
 
     def glue(self) -> list[nn.Module]:
-        """The embeddings and the recycling, whose parameters are counted together."""
+        """Return the embedding and recycling modules, which form one component."""
         return [self.initial_embedding, self.recycling_embedder, self.alignment_embedding]
 
     def number_dropout(self) -> None:
-        """Gives every dropout site below its number."""
+        """Number all dropout sites of the model."""
         self.dropout_masks = DropoutMasks(self)
 
     def templates(self, z_BRNC: Tensor, batch: Batch, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The pair slab with what templates say added; as it is in a model without them."""
+        """Return the pair slab with the template embedding added; unchanged without templates."""
         del batch, mask_BRN, context
         return z_BRNC
 
     def recycle(
         self, s_inputs_BRI: Tensor, batch: Batch, context: Context, cycles: int
     ) -> tuple[Tensor, Tensor]:
-        """The single and pair slabs after `cycles` iterations, only the last one differentiated.
+        """Return the single and pair slabs after `cycles` iterations; only the last has a gradient.
 
-        Each takes its own alignment rows, and those of a batch that has rows for fewer again.
+        Each iteration uses its own MSA rows. If the batch has rows for fewer iterations than
+        `cycles`, they are used again.
         """
         layout = context.layout
         token_mask_BN = batch["token_mask"]
@@ -79,22 +80,22 @@ class RecyclingTrunk(ComponentModel):
         last = cycles - 1
         for cycle in chain(equal_rounds(range(last)), (last,)):
             with torch.set_grad_enabled(cycle == last and torch.is_grad_enabled()):
-                this = replace(context, cycle=cycle)
-                this = replace(this, masks=self.dropout_masks(this, z_BRNC.device))
-                s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC, this)
-                z_BRNC = self.templates(z_init_BRNC + z_previous_BRNC, batch, mask_BRN, this)
+                iteration = replace(context, cycle=cycle)
+                iteration = replace(iteration, masks=self.dropout_masks(iteration, z_BRNC.device))
+                s_previous_BRW, z_previous_BRNC = self.recycling_embedder(s_BRW, z_BRNC, iteration)
+                z_BRNC = self.templates(z_init_BRNC + z_previous_BRNC, batch, mask_BRN, iteration)
                 rows = cycle % batch.sizes["cycle"]
                 m_BSRM = self.alignment_embedding(s_inputs_BRI, batch, layout, rows)
                 row_mask_BS1 = batch["alignment_row_mask"][:, rows].unsqueeze(2)
-                alignment_mask_BSN = row_mask_BS1 & token_mask_BN.unsqueeze(1)
-                z_BRNC = self.msa(m_BSRM, z_BRNC, alignment_mask_BSN, token_mask_BN, mask_BRN, this)
+                msa_mask_BSN = row_mask_BS1 & token_mask_BN.unsqueeze(1)
+                z_BRNC = self.msa(m_BSRM, z_BRNC, msa_mask_BSN, token_mask_BN, mask_BRN, iteration)
                 s_BRW, z_BRNC = self.pairformer(
-                    s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, this
+                    s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, iteration
                 )
         return s_BRW, z_BRNC
 
 
 def pair_mask(batch: Batch, context: Context) -> Tensor:
-    """[B, R, N] bool: whether both tokens are real."""
+    """Return [B, R, N] bool, True where neither token is padding."""
     token_mask_BN = batch["token_mask"]
     return context.layout.local(token_mask_BN, 1).unsqueeze(2) & token_mask_BN.unsqueeze(1)

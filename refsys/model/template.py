@@ -1,4 +1,4 @@
-"""The template embedder (Algorithm 16).
+"""Template embedder (Algorithm 16).
 
 Shape suffixes: B batch, M templates, R owned tokens, N all tokens, C pair channels, T template
 width.
@@ -26,16 +26,16 @@ _FACTOR = 2
 
 
 class TemplateFeatures(NamedTuple):
-    """The templates of a batch, already reduced to what the embedder reads.
+    """Template features of a batch.
 
     Attributes:
         residue_type_BMN: Residue class of each token in each template.
-        pseudo_beta_BMN3: Its representative atom.
-        pseudo_beta_mask_BMN: Whether that is there.
-        frame_rotation_BMN33: Its backbone frame, columns the axes.
-        frame_origin_BMN3: Its origin.
-        frame_mask_BMN: Whether it has one.
-        chain_BN: Chain of each token: pairs across chains tell nothing.
+        pseudo_beta_BMN3: Position of the representative atom of each token, ångström.
+        pseudo_beta_mask_BMN: False where that atom is not resolved.
+        frame_rotation_BMN33: Rotation of the backbone frame; its columns are the axes.
+        frame_origin_BMN3: Origin of the backbone frame, ångström.
+        frame_mask_BMN: False where there is no backbone frame.
+        chain_BN: Chain of each token; distances and directions between chains are masked.
     """
 
     residue_type_BMN: Tensor
@@ -48,7 +48,7 @@ class TemplateFeatures(NamedTuple):
 
 
 def template_features(batch: Batch, precision: Precision) -> TemplateFeatures:
-    """Return a batch's templates, with frames of their backbone atoms in the coordinates' dtype."""
+    """Return the template features of a batch, with frames in the dtype of coordinates."""
     origin_BMN3, rotation_BMN33 = frames(batch["template_backbone"].to(precision.coordinates))
     return TemplateFeatures(
         batch["template_residue_type"],
@@ -62,14 +62,14 @@ def template_features(batch: Batch, precision: Precision) -> TemplateFeatures:
 
 
 class TemplateEmbedder(nn.Module):
-    """Algorithm 16: what known structures of like chains say of the pairs."""
+    """Algorithm 16: pair update from structures of homologous chains."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
         width = config.c_t
         self.norm_z = LayerNorm(config.c_z, precision)
         self.linear_z = Linear(config.c_z, width, precision=precision)
-        # Distance bins, both masks, the unit vector, both residue classes.
+        # Distance bins, two masks, the unit vector, the residue classes of both tokens.
         self.linear = OneHotLinear(BINS + 5 + 2 * RESIDUE_CLASSES, width, precision=precision)
         self.blocks = nn.ModuleList(
             PairStack(width, config.pair_heads, config.pair_dropout, _FACTOR, precision)
@@ -83,10 +83,10 @@ class TemplateEmbedder(nn.Module):
     def forward(
         self, z_BRNC: Tensor, features: TemplateFeatures, mask_BRN: Tensor, context: Context
     ) -> Tensor:
-        """[B, R, N, C], without the residual.
+        """Return the pair update [B, R, N, C], without the residual.
 
-        The mean is over all slots, as in the released code: an empty slot is embedded like a
-        template of gaps without positions.
+        The mean is over all slots, as in the released code. An empty slot is embedded as a template
+        of gaps without positions.
         """
         query_BRNT = context.by_rows(self._query, z_BRNC)
         total = torch.zeros_like(query_BRNT)
@@ -102,10 +102,10 @@ class TemplateEmbedder(nn.Module):
         return self.linear_z(z_BRNC, norm=self.norm_z)
 
     def _embed(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
-        """[B, R, N, T]: one template's features; across chains the residue classes alone."""
+        """Return the features of one template [B, R, N, T]; only residue classes across chains."""
         layout, look, scaled = context.layout, self.linear.lookup, self.linear.scaled
         positions_BN3 = features.pseudo_beta_BMN3[:, number].to(self.coordinates)
-        kept_BN = features.pseudo_beta_mask_BMN[:, number]
+        resolved_BN = features.pseudo_beta_mask_BMN[:, number]
         framed_BN = features.frame_mask_BMN[:, number]
         types_BN = features.residue_type_BMN[:, number]
         chain_BN = features.chain_BN
@@ -114,19 +114,19 @@ class TemplateEmbedder(nn.Module):
             return layout.local(mask_BN, 1).unsqueeze(2) & mask_BN.unsqueeze(1)
 
         same_BRN = layout.local(chain_BN, 1).unsqueeze(2) == chain_BN.unsqueeze(1)
-        seen_BRN, facing_BRN = both(kept_BN) & same_BRN, both(framed_BN) & same_BRN
+        distance_mask_BRN, frame_mask_BRN = both(resolved_BN) & same_BRN, both(framed_BN) & same_BRN
         offsets = layout.local(positions_BN3, 1).unsqueeze(2) - positions_BN3.unsqueeze(1)
         distances_BRN = offsets.square().sum(-1).sqrt()
         edges = torch.linspace(
             FIRST_EDGE, LAST_EDGE, BINS, dtype=self.coordinates, device=distances_BRN.device
         )
-        # Below the first edge there is no bin.
+        # Distances below the first edge have no bin.
         bins_BRN = torch.bucketize(distances_BRN, edges, right=True) - 1
-        binned_BRN = (bins_BRN >= 0) & seen_BRN
+        binned_BRN = (bins_BRN >= 0) & distance_mask_BRN
         v_BRNT = look(bins_BRN.clamp(min=0), 0, self.dtype) * binned_BRN.unsqueeze(-1)
-        v_BRNT = v_BRNT + scaled(seen_BRN, BINS, self.dtype)
-        v_BRNT = v_BRNT + scaled(facing_BRN, BINS + 1, self.dtype)
-        unit_BRN3 = self._unit_vectors(features, number, context) * facing_BRN.unsqueeze(-1)
+        v_BRNT = v_BRNT + scaled(distance_mask_BRN, BINS, self.dtype)
+        v_BRNT = v_BRNT + scaled(frame_mask_BRN, BINS + 1, self.dtype)
+        unit_BRN3 = self._unit_vectors(features, number, context) * frame_mask_BRN.unsqueeze(-1)
         for axis in range(3):
             v_BRNT = v_BRNT + scaled(unit_BRN3[..., axis], BINS + 2 + axis, self.dtype)
         first = BINS + 5
@@ -135,7 +135,7 @@ class TemplateEmbedder(nn.Module):
         return v_BRNT + rows + columns
 
     def _unit_vectors(self, features: TemplateFeatures, number: int, context: Context) -> Tensor:
-        """[B, R, N, 3]: where token j's frame lies, seen from token i's."""
+        """Return the direction [B, R, N, 3] to the origin of token j in the frame of token i."""
         rotation = context.layout.local(features.frame_rotation_BMN33[:, number], 1)
         origin = features.frame_origin_BMN3[:, number].to(self.coordinates)
         offsets = origin.unsqueeze(1) - context.layout.local(origin, 1).unsqueeze(2)

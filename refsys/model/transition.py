@@ -10,7 +10,7 @@ from refsys.precision import Precision
 
 
 class Transition(KernelModule):
-    """LayerNorm, SwiGLU widened by `factor`, linear. Local to every position."""
+    """LayerNorm, SwiGLU widened by `factor` and a linear layer, applied to each position."""
 
     def __init__(self, width: int, factor: int, precision: Precision) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Transition(KernelModule):
         self.initializers = {"weight_in": he, "weight_out": zeros}
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., width] → [..., width], the residual included."""
+        """Return [..., width], with the residual included."""
         return transition(
             x,
             self.norm.weight,

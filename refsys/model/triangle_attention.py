@@ -1,6 +1,6 @@
 """Triangle attention (Algorithms 14 and 15).
 
-The ending node is the starting node applied to the transposed pair tensor, its bias projected
+The ending node is the starting node applied to the transposed pair tensor; its bias is projected
 after the transposition.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, C channels, H heads, D head width, Q the
@@ -40,9 +40,9 @@ class _TriangleAttention(KernelModule):
         self.dropout = SharedDropout(dropout, c_z, local=False)
 
     def update(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The slab with gated attention within each row added, biased by the rows' own pairs."""
+        """Return the slab with gated attention within each row added, biased by the pairs."""
         keep_BNC, rate = self.dropout.keep(context), self.dropout.rate
-        if context.layout.is_whole and not context.cuts_rows(z_BRNC.shape[1]):
+        if context.layout.is_unsharded and not context.splits_rows(z_BRNC.shape[1]):
             return gated_triangle_attention(
                 z_BRNC,
                 mask_BRN,
@@ -56,7 +56,7 @@ class _TriangleAttention(KernelModule):
                 statistics=self.norm.statistics,
             )
         if context.chunks.rows:
-            # Every chunk reads the bias of all queries: held whole, not streamed again for each.
+            # Every chunk reads the bias of all queries: gather it once instead of streaming it.
             bias_BHRN = context.by_rows(self._bias, z_BRNC, out=2)
             bias_BHNN = context.layout.gather_tokens(bias_BHRN, axis=2)
             return context.by_rows(
@@ -101,7 +101,7 @@ class _TriangleAttention(KernelModule):
         biases: Iterable[tuple[int, int, Tensor]],
         keep_BNC: Tensor | None,
     ) -> Tensor:
-        """Attention, a block of queries at a time, and what comes after it."""
+        """Compute attention in blocks of queries, then the gate, the output and the residual."""
         *qkv, gate_BRNC = qkvg_BRNE.chunk(4, dim=-1)
         q_BRNHD, k_BRNHD, v_BRNHD = (t.unflatten(-1, (self.heads, -1)) for t in qkv)
         blocks = [
@@ -127,17 +127,17 @@ class _TriangleAttention(KernelModule):
 
 
 class TriangleAttentionStartingNode(_TriangleAttention):
-    """Algorithm 14: row i attends along itself, query j to key k, with bias from pair (j, k)."""
+    """Algorithm 14: attention within row i, from query j to key k, with bias from pair (j, k)."""
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The pair slab with the update added; dropout shared by rows."""
+        """Return the pair slab with the update added; dropout is shared by rows."""
         return self.update(z_BRNC, mask_BRN, context)
 
 
 class TriangleAttentionEndingNode(_TriangleAttention):
-    """Algorithm 15: column j attends along itself, query i to key k, with bias from pair (k, i)."""
+    """Algorithm 15: attention within column j, query i to key k, with bias from pair (k, i)."""
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The pair slab with the update added; dropout shared by columns."""
+        """Return the pair slab with the update added; dropout is shared by columns."""
         columns_BRNC = context.layout.rows_to_columns(z_BRNC)
         return context.layout.columns_to_rows(self.update(columns_BRNC, mask_BRN, context))

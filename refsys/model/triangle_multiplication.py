@@ -29,7 +29,7 @@ class _TriangleMultiplication(KernelModule):
         self.dropout = SharedDropout(dropout, c_z, local=False)
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """The pair slab with the update added."""
+        """Return the pair slab with the update added."""
         layout = context.layout
         a_BRNC, b_BRNC, gate_BRNC = context.by_rows(self._project, z_BRNC, mask_BRN, axes=(1, 1))
         x_BNNc = contraction(

@@ -1,4 +1,4 @@
-"""The AlphaFold 3 trunk by itself, with heads that train it.
+"""AlphaFold 3 trunk as a model of its own, with heads to train it.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, C pair channels, W single width, K bins.
 """
@@ -17,7 +17,7 @@ from refsys.precision import Precision
 
 
 class TrunkOutput(NamedTuple):
-    """What the trunk gives: this rank's slabs."""
+    """Output of the trunk: slabs of this rank."""
 
     s_BRW: Tensor
     z_BRNC: Tensor
@@ -26,7 +26,7 @@ class TrunkOutput(NamedTuple):
 
 
 class Trunk(RecyclingTrunk):
-    """Input embedding of tokens, recycling, MSA module, Pairformer and heads."""
+    """Token embedding, recycling, MSA module, Pairformer and heads."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__(config, precision)
@@ -36,7 +36,7 @@ class Trunk(RecyclingTrunk):
         self.number_dropout()
 
     def components(self) -> dict[str, nn.ModuleList]:
-        """The parts whose parameters are counted apart."""
+        """Return the components by which parameters are counted."""
         parts: dict[str, list[nn.Module]] = {
             "token_embedder": [self.token_input_embedder],
             "trunk_glue": self.glue(),
@@ -48,10 +48,10 @@ class Trunk(RecyclingTrunk):
         return {name: nn.ModuleList(modules) for name, modules in parts.items()}
 
     def forward(self, batch: Batch, context: Context, cycles: int = 1) -> TrunkOutput:
-        """Runs `cycles` recycling iterations; only the last one is differentiated.
+        """Run `cycles` recycling iterations; only the last has a gradient.
 
         Args:
-            batch: Whole on every rank.
+            batch: Batch, replicated on every rank.
             context: Layout, randomness, checkpointing.
             cycles: N_cycle, at least 1.
         """

@@ -1,7 +1,7 @@
-"""How the pair representation is spread over ranks: layouts and their moves.
+"""Sharding of the pair representation over ranks: layouts, collectives and data parallelism.
 
-Every exchange between ranks that the model needs is a method of `Layout`. Modules never ask how
-many ranks there are; they ask for the rows, columns or channels that they need.
+Every exchange between ranks that the model needs is a method of `Layout`. Modules do not depend on
+the number of ranks; they ask the layout for the rows, columns or channels that they need.
 """
 
 from refsys.parallel.layout import Layout, SingleRank

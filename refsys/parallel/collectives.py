@@ -1,6 +1,7 @@
-"""Collective operations between ranks, each counted.
+"""Collective operations between ranks, with a count of calls and bytes.
 
-Every one goes through here, so that what a step communicates is known exactly.
+All collectives of the project are called through this module, so that the communication of a step
+is known exactly.
 """
 
 from collections import Counter
@@ -12,18 +13,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What this process has handed to collective operations so far.
+    """Counters of the collective operations of this process.
 
     Attributes:
-        calls: How many operations.
-        nbytes: Bytes of the tensors that it gave them.
+        calls: Number of operations.
+        nbytes: Bytes of the tensors passed to them.
     """
 
     calls: int = 0
     nbytes: int = 0
 
     def since(self, before: "Traffic") -> "Traffic":
-        """What came after an earlier reading."""
+        """Return the difference from an earlier reading."""
         return Traffic(self.calls - before.calls, self.nbytes - before.nbytes)
 
 
@@ -31,18 +32,21 @@ _counted: Counter[str] = Counter()
 
 
 def traffic() -> Traffic:
-    """The reading now."""
+    """Return the current reading of the counters."""
     return Traffic(**_counted)
 
 
 def all_reduce_begin(tensor: Tensor, group: dist.ProcessGroup | None = None) -> dist.Work:
-    """Begins to sum a tensor over the ranks, in place; done when what it returns was waited for.
+    """Start an in-place sum of a tensor over the ranks.
 
     Args:
         tensor: Any shape; the same shape and dtype on every rank.
-        group: The ranks; all if None.
+        group: Ranks that take part; all if None.
+
+    Returns:
+        Handle of the operation; the sum is complete once `wait` on it has returned.
     """
     _counted.update(calls=1, nbytes=tensor.numel() * tensor.element_size())
     work = dist.all_reduce(tensor, group=group, async_op=True)
-    assert work is not None, "an asynchronous collective gives something to wait for"
+    assert work is not None, "an asynchronous collective returns a handle"
     return work

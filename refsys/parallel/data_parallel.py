@@ -1,4 +1,4 @@
-"""Data parallelism: every rank works on examples of its own, and gradients are averaged."""
+"""Data parallelism: each rank computes different examples, and gradients are averaged."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from refsys.parallel.collectives import all_reduce_begin
 
-# As large as torch's own data parallelism makes them: large enough to fill a link.
+# The bucket size of torch's DistributedDataParallel: large enough to fill a link.
 BUCKET_BYTES = 25 * 2**20
 
 
@@ -21,12 +21,12 @@ class _Bucket:
 
 
 class GradientAverage:
-    """Averages gradients over the ranks, bucket by bucket, while the backward pass still runs.
+    """Averaging of gradients over the ranks, bucket by bucket, overlapped with the backward pass.
 
-    Parameters are gathered into buckets in the reverse of their order, which is about the order in
-    which their gradients come. A bucket is sent when all its gradients are there and all buckets
-    before it were sent, so that every rank sends them in one order. `wait` sends what is left
-    (parameters that got no gradient hold theirs back) and puts the averages in place.
+    Parameters are assigned to buckets in reverse order, which is roughly the order in which their
+    gradients are computed. A bucket is sent once all its gradients are computed and all earlier
+    buckets are sent, so that every rank sends them in the same order. `wait` sends the remaining
+    buckets (those with a parameter that received no gradient) and writes the averages back.
     """
 
     def __init__(
@@ -35,51 +35,53 @@ class GradientAverage:
         group: dist.ProcessGroup | None = None,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        """Watches the gradients of parameters.
+        """Register a gradient hook on each parameter.
 
         Args:
-            parameters: Those that are trained, in the same order on every rank.
-            group: The ranks; all if None. Its process group must exist.
-            bucket_bytes: Size from which a bucket is full.
+            parameters: Trained parameters, in the same order on every rank.
+            group: Ranks that take part; all if None. Its process group must exist.
+            bucket_bytes: Size in bytes at which a bucket is full.
         """
         self._group = group
         self._ranks = dist.get_world_size(group)
         self._buckets = _buckets(parameters, bucket_bytes)
-        self._place = {
+        self._bucket_of = {
             parameter: number
             for number, bucket in enumerate(self._buckets)
             for parameter in bucket.parameters
         }
-        self._under_way: list[tuple[dist.Work, Tensor, list[Tensor]]] = []
+        self._in_flight: list[tuple[dist.Work, Tensor, list[Tensor]]] = []
         self._next = 0
-        self._begin()
-        for parameter in self._place:
-            parameter.register_post_accumulate_grad_hook(self._arrived)
+        self._reset()
+        for parameter in self._bucket_of:
+            parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
     def wait(self) -> None:
-        """Finishes the step's averages: afterwards every gradient is the mean over the ranks."""
+        """Complete the averages of a step: every gradient becomes its mean over the ranks."""
         while self._next < len(self._buckets):
             self._send(self._buckets[self._next])
-        for work, flat, gradients in self._under_way:
+        for work, flat, gradients in self._in_flight:
             work.wait()
             parts = flat.split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(
                 gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]
             )
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
-        self._under_way.clear()
+    def _reset(self) -> None:
+        self._in_flight.clear()
         self._next = 0
         for bucket in self._buckets:
             bucket.missing = len(bucket.parameters)
 
-    def _arrived(self, parameter: Tensor) -> None:
+    def _on_gradient(self, parameter: Tensor) -> None:
         assert isinstance(parameter, nn.Parameter)
-        number = self._place[parameter]
+        number = self._bucket_of[parameter]
         self._buckets[number].missing -= 1
         if number < self._next:
-            raise RuntimeError("a gradient came after its bucket was sent: call wait() every step")
+            raise RuntimeError(
+                "a gradient was computed after its bucket was sent: call wait() every step"
+            )
         while self._next < len(self._buckets) and not self._buckets[self._next].missing:
             self._send(self._buckets[self._next])
 
@@ -89,16 +91,16 @@ class GradientAverage:
         if not gradients:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(self._ranks)
-        self._under_way.append((all_reduce_begin(flat, self._group), flat, gradients))
+        self._in_flight.append((all_reduce_begin(flat, self._group), flat, gradients))
 
 
 def _buckets(parameters: Iterable[nn.Parameter], bucket_bytes: int) -> list[_Bucket]:
-    """Parameters in reverse order, those of a bucket of one dtype and device."""
+    """Return buckets of parameters in reverse order; a bucket has one dtype and device."""
     full: list[_Bucket] = []
     filling: defaultdict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = defaultdict(list)
     for parameter in reversed(list(parameters)):
-        kind = parameter.dtype, parameter.device
-        filling[kind].append(parameter)
-        if sum(p.numel() * p.element_size() for p in filling[kind]) >= bucket_bytes:
-            full.append(_Bucket(filling.pop(kind)))
-    return full + [_Bucket(rest) for rest in filling.values()]
+        key = parameter.dtype, parameter.device
+        filling[key].append(parameter)
+        if sum(p.numel() * p.element_size() for p in filling[key]) >= bucket_bytes:
+            full.append(_Bucket(filling.pop(key)))
+    return full + [_Bucket(partial) for partial in filling.values()]

@@ -1,8 +1,8 @@
-"""The layout contract: which tokens a rank owns, and the moves between shardings.
+"""Layout interface: the tokens that a rank owns, and the moves between shardings.
 
 A rank owns a slab: the contiguous tokens [start, stop) of N, and with them rows [start, stop) of
-every pair tensor, all N columns and all channels. R = stop − start need not be the same on every
-rank. Moves are exact duals of their inverses under differentiation.
+every pair tensor, all N columns and all channels. R = stop − start may differ between ranks. A
+move and its inverse are exact duals under differentiation.
 
 Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's share of channels.
 """
@@ -15,10 +15,10 @@ from torch import Tensor
 
 
 class Layout(ABC):
-    """Where this rank's slab lies, and how to reach the rest.
+    """Slab of this rank, and the exchanges with other ranks.
 
     Attributes:
-        tokens: N, how many tokens there are on all ranks.
+        tokens: N, the number of tokens on all ranks.
         start: First owned token.
         stop: One past the last owned token.
     """
@@ -28,60 +28,60 @@ class Layout(ABC):
     stop: int
 
     @property
-    def is_whole(self) -> bool:
-        """Whether this rank owns all tokens."""
+    def is_unsharded(self) -> bool:
+        """Return True if this rank owns all tokens."""
         return self.stop - self.start == self.tokens
 
     def local(self, x: Tensor, axis: int) -> Tensor:
-        """The owned part of a tensor that every rank holds whole along `axis`. No exchange."""
+        """Return the owned part of a tensor that is replicated along `axis`. No exchange."""
         return x.narrow(axis, self.start, self.stop - self.start)
 
     @abstractmethod
     def gather_tokens(self, x: Tensor, axis: int) -> Tensor:
-        """[…, R, …] → […, N, …] along `axis`: all ranks' tokens. Gradients are summed back."""
+        """Gather the tokens of all ranks, […, R, …] → […, N, …]; gradients are reduce-scattered."""
 
     @abstractmethod
     def rows_to_columns(self, z_BRNC: Tensor) -> Tensor:
-        """[B, R, N, C] rows → [B, R, N, C] rows of the transposed pair tensor: owned columns."""
+        """Return the owned columns as rows of the transposed pair tensor, [B, R, N, C]."""
 
     @abstractmethod
     def columns_to_rows(self, z_BRNC: Tensor) -> Tensor:
-        """The inverse of `rows_to_columns`."""
+        """Invert `rows_to_columns`."""
 
     @abstractmethod
     def rows_to_channels(self, z_BRNC: Tensor) -> Tensor:
-        """[B, R, N, C] → [B, N, N, c]: all rows of this rank's share of the channels."""
+        """Return all rows of this rank's share of channels, [B, R, N, C] → [B, N, N, c]."""
 
     @abstractmethod
     def channels_to_rows(self, z_BNNc: Tensor, channels: int) -> Tensor:
-        """The inverse of `rows_to_channels`; `channels` is C."""
+        """Invert `rows_to_channels`; `channels` is C."""
 
     @abstractmethod
     def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Yields (first row, one past the last, [B, rows, N, C]) until all N rows have passed.
+        """Yield (first row, one past the last, [B, rows, N, C]) over all N rows.
 
-        No more than one block of rows is held at a time.
+        At most one block of rows is in memory at a time.
         """
 
     @abstractmethod
     def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
-        """[…, n, …] → […, width + n + width, …] along `axis`, of which ranks own contiguous parts.
+        """Extend the owned contiguous part of `axis`: […, n, …] → […, width + n + width, …].
 
-        The ends come from the neighbouring ranks' parts; beyond the first and the last part they
-        are zero. Gradients are added back where the values came from.
+        The ends are copies from the neighbouring ranks, zero beyond the first and the last rank.
+        Gradients of the ends are added on the ranks that own those values.
         """
 
     @abstractmethod
     def sum_ranks(self, x: Tensor) -> Tensor:
-        """The sum of `x` over ranks, on every rank.
+        """Return the sum of `x` over ranks, on every rank.
 
-        Every rank holds the sum and differentiates the same loss of it, so that the gradient
-        reaches `x` as it is, counted once.
+        Every rank computes the same loss from the sum, so that the gradient is passed to `x`
+        unchanged and counted once.
         """
 
 
 class SingleRank(Layout):
-    """One rank that owns everything: each move is the identity, or a view."""
+    """Layout of one rank, which owns all tokens: each move is the identity or a view."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens

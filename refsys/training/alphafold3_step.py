@@ -82,7 +82,7 @@ class AlphaFold3Training(Training):
             batch: Batch with the permuted labels.
             context: Layout and RNG keys.
         """
-        output = self.model.judge(state, rollout_BA3, batch, context)
+        output = self.model.predict_confidence(state, rollout_BA3, batch, context)
         confidence = confidence_losses(output, rollout_BA3, batch, self.precision)
         noised_BDA3, sigma_BD = self.noised(batch, context)
         denoised_BDA3 = context.by_samples(

@@ -1,4 +1,4 @@
-"""The whole model: its size, and the laws of its step in float64."""
+"""Full model: parameter counts, and float64 laws of a training step."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ SHORT = SamplerConfig(steps=3)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_all_parameters_belong_to_a_component_and_sum_to_the_released_models(name):
+def test_components_partition_the_parameters_and_sum_to_the_released_counts(name):
     with torch.device("meta"):
         model = AlphaFold3(PRESETS[name], PRECISIONS["float32"])
     counted = [id(p) for part in model.components().values() for p in part.parameters()]
@@ -49,12 +49,12 @@ def batch():
 
 
 def run(model, batch, cycles=2, **options):
-    """Everything that a step computes of one batch: trunk, rollout, judgement, denoising."""
+    """Return the results of a step on one batch: trunk, rollout, confidence, denoising."""
     this = context(batch, **options)
     state = model.trunk(batch, this, cycles)
     condition = model.condition(state, batch, this)
     rollout = model.rollout(condition, batch, this, seed=5, sampler=SHORT)
-    judged = model.judge(state, rollout[:, 0], batch, this)
+    confidence = model.predict_confidence(state, rollout[:, 0], batch, this)
     mask = batch["atom_mask"]
     truth = batch["atom_position"].double().unsqueeze(1).expand(-1, 2, -1, -1)
     sigma = noise_levels(this, mask, 2, seed=5).double()
@@ -68,16 +68,16 @@ def run(model, batch, cycles=2, **options):
         "distogram": model.distogram_logits(state, this),
         "rollout": rollout,
         "denoised": denoised,
-        "plddt": judged.plddt_BRMK,
-        "pae": judged.pae_BRNK,
+        "plddt": confidence.plddt_BRMK,
+        "pae": confidence.pae_BRNK,
     }
 
 
 ATOMS = {"rollout", "denoised"}
 
 
-def test_padding_of_everything_but_template_slots_changes_nothing(model, batch):
-    """The mean over templates counts its slots, so that one more of them is another input."""
+def test_outputs_are_invariant_to_padding_except_of_template_slots(model, batch):
+    """The mean over templates includes empty slots, so an added slot changes the input."""
     atoms = batch.sizes["atom"]
     wide = batch.padded(token=TOKENS + 3, atom=atoms + 32, alignment_row=5, bond=9)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_padding_of_everything_but_template_slots_changes_nothing(model, batch):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8, msg=name)
 
 
-def test_checkpointing_changes_nothing(model, batch):
+def test_checkpointing_preserves_outputs_and_gradients(model, batch):
     found = []
     for checkpointing in (False, True):
         model.zero_grad()
@@ -105,11 +105,11 @@ def test_checkpointing_changes_nothing(model, batch):
         torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-7, atol=1e-9, msg=name)
 
 
-def test_every_trained_parameter_has_a_gradient(model, batch):
+def test_trained_parameters_receive_gradients(model, batch):
     model.zero_grad()
     sum(v.square().mean() for v in run(model, batch).values()).backward()
     idle = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
-    # The aligned error and the resolved atoms are judged by heads that this sum leaves out.
+    # The sum above leaves out the outputs of these heads.
     assert {name.split(".")[1] for name in idle} == {
         "norm_pde",
         "linear_pde",
@@ -118,25 +118,25 @@ def test_every_trained_parameter_has_a_gradient(model, batch):
     }
 
 
-def test_the_rollout_and_the_judgement_pass_no_gradient_to_the_trunk(model, batch):
+def test_rollout_and_confidence_head_pass_no_gradient_to_the_trunk(model, batch):
     this = context(batch)
     state = model.trunk(batch, this, 1)
     condition = model.condition(state, batch, this)
     rollout = model.rollout(condition, batch, this, seed=1, sampler=SHORT)
     assert not rollout.requires_grad
     model.zero_grad()
-    sum(t.sum() for t in model.judge(state, rollout[:, 0], batch, this)).backward()
+    sum(t.sum() for t in model.predict_confidence(state, rollout[:, 0], batch, this)).backward()
     touched = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None}
     assert touched == {"confidence"}
 
 
 @pytest.mark.bits
-def test_draws_depend_on_what_they_are_for_alone(batch):
+def test_noise_depends_only_on_its_keys(batch):
     mask = batch["atom_mask"]
     this = context(batch, step=3)
     many, few = unit_noise(this, mask, 4, 1, "a"), unit_noise(this, mask, 2, 1, "a")
     assert torch.equal(many[:, :2], few)
-    assert not torch.equal(many[0], many[1]), "examples have draws of their own"
+    assert not torch.equal(many[0], many[1]), "examples have different noise"
     wide = torch.nn.functional.pad(mask, (0, 32))
     assert torch.equal(unit_noise(this, wide, 2, 1, "a")[:, :, : mask.shape[1]], few)
     other = context(batch, step=4)
@@ -149,7 +149,7 @@ def test_draws_depend_on_what_they_are_for_alone(batch):
 
 
 @pytest.mark.bits
-def test_draws_of_a_rollout_do_not_depend_on_its_length(batch, monkeypatch):
+def test_rollout_noise_is_independent_of_the_number_of_steps(batch, monkeypatch):
     mask, this = batch["atom_mask"], context(batch, step=3)
     many = unit_noises(this, mask, 2, 1, "a", 5)
     assert torch.equal(many[:3], unit_noises(this, mask, 2, 1, "a", 3))

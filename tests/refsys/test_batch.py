@@ -10,32 +10,34 @@ from refsys.batch import ALPHAFOLD3_FIELDS, FIXED_AXES, TRUNK_FIELDS, Batch
 from refsys.errors import ArgumentError
 
 
-def test_fields_are_declared_once_and_say_what_they_mean():
+def test_fields_are_declared_once_with_a_description():
     assert len({field.name for field in TRUNK_FIELDS}) == len(TRUNK_FIELDS)
     assert all(field.meaning for field in TRUNK_FIELDS)
 
 
-def test_sizes_follow_from_the_tensors():
+def test_batch_sizes_equal_those_of_the_tensors():
     batch = random_batch(9, 4, batch=2)
     assert batch.sizes == {"batch": 2, "token": 9, "cycle": 1, "alignment_row": 4, "bond": 3}
 
 
-def test_padding_fills_with_the_declared_value_and_keeps_the_rest():
+def test_padding_appends_the_declared_value_and_preserves_entries():
     batch = random_batch(9, 4)
     padded = batch.padded(token=12, alignment_row=5)
     for field in TRUNK_FIELDS:
         inside = tuple(slice(size) for size in batch[field.name].shape)
         assert torch.equal(padded[field.name][inside], batch[field.name])
-        rest = padded[field.name].clone()
-        rest[inside] = field.padding
-        assert (rest == field.padding).all(), field.name
+        outside = padded[field.name].clone()
+        outside[inside] = field.padding
+        assert (outside == field.padding).all(), field.name
     with pytest.raises(ArgumentError, match="cannot pad axis token to 8: it is 9"):
         batch.padded(token=8)
-    with pytest.raises(ArgumentError, match="cannot pad axis atom to 8: it is no such axis"):
+    with pytest.raises(
+        ArgumentError, match="cannot pad axis atom: the batch has the axes batch, token"
+    ):
         batch.padded(atom=8)
 
 
-def test_stacking_pads_to_the_longest():
+def test_stacked_pads_axes_to_the_longest_example():
     both = Batch.stacked([random_batch(9, 4), random_batch(7, 6)])
     assert both.sizes == {"batch": 2, "token": 9, "cycle": 1, "alignment_row": 6, "bond": 3}
     assert both["token_mask"].sum(1).tolist() == [9, 7]
@@ -43,7 +45,7 @@ def test_stacking_pads_to_the_longest():
         Batch.stacked([])
 
 
-def test_permutation_moves_bonds_with_their_tokens():
+def test_permuted_tokens_keeps_bonds_between_the_same_tokens():
     batch = random_batch(9, 4)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
     permuted = batch.permuted_tokens(order)
@@ -53,14 +55,14 @@ def test_permutation_moves_bonds_with_their_tokens():
     assert all(torch.equal(back[name], batch[name]) for name in batch)
 
 
-def test_empty_has_the_declared_shapes():
+def test_empty_batch_has_the_declared_shapes():
     batch = Batch.empty(batch=2, token=5, cycle=1, alignment_row=3, bond=4)
     assert batch["profile"].shape == (2, 5, FIXED_AXES["residue_class"])
     assert batch.nbytes == sum(t.numel() * t.element_size() for t in batch.values())
     assert batch.to(torch.device("cpu"))["alignment"].dtype == torch.uint8
 
 
-def test_replacing_changes_the_named_fields_alone():
+def test_replaced_changes_only_the_named_fields():
     batch = random_batch(9, 4)
     new = torch.full_like(batch["pseudo_beta"], 2.0)
     replaced = batch.replaced(pseudo_beta=new)
@@ -77,7 +79,7 @@ def test_replacing_changes_the_named_fields_alone():
         batch.replaced(pseudo_beta=new[:, :8])
 
 
-def test_replaced_fields_come_to_the_batch_s_device():
+def test_replaced_moves_tensors_to_the_device_of_the_batch():
     batch = random_batch(9, 4).to(torch.device("meta"))
     assert batch.replaced(pseudo_beta=torch.zeros(1, 9, 3))["pseudo_beta"].is_meta
 
@@ -96,13 +98,13 @@ def test_replaced_fields_come_to_the_batch_s_device():
         ({"example": torch.zeros(1, 1, dtype=torch.int64)}, r"example has shape \(1, 1\)"),
     ],
 )
-def test_a_batch_that_breaks_its_declaration_is_refused(change, message):
+def test_batch_raises_when_tensors_contradict_the_declaration(change, message):
     tensors = {**random_batch(9, 4), **change}
     with pytest.raises(ArgumentError, match=message):
         Batch({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
 
-def test_a_packed_batch_is_the_same_batch_in_one_piece():
+def test_packed_batch_round_trips_in_one_buffer():
     batch = Batch.empty(
         ALPHAFOLD3_FIELDS,
         batch=2,
@@ -115,14 +117,14 @@ def test_a_packed_batch_is_the_same_batch_in_one_piece():
         ligand_bond=0,
     )
     generator = torch.Generator().manual_seed(0)
-    drawn = {
+    tensors = {
         name: torch.randint(0, 2, tensor.shape, generator=generator).to(tensor.dtype)
         for name, tensor in batch.items()
     }
-    batch = Batch(drawn, batch.fields)
+    batch = Batch(tensors, batch.fields)
     packed = pickle.loads(pickle.dumps(batch.packed()))
-    found = packed.unpacked()
-    assert found.digests() == batch.digests()
-    assert found.sizes == batch.sizes
-    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == 1
+    unpacked = packed.unpacked()
+    assert unpacked.digests() == batch.digests()
+    assert unpacked.sizes == batch.sizes
+    assert len({tensor.untyped_storage().data_ptr() for tensor in unpacked.values()}) == 1
     assert packed.buffer.numel() < batch.nbytes + 64 * len(batch)

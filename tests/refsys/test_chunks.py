@@ -1,4 +1,4 @@
-"""Chunks change memory and nothing else: no bit of a draw, no loss, no gradient, no exchange."""
+"""Chunk sizes change memory only: not the random draws, losses, gradients or exchanges."""
 
 import dataclasses
 from collections import Counter
@@ -37,7 +37,7 @@ def assert_close(actual, expected, name=None):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors this small gain nothing from threads, which on a busy machine wait for each other."""
+    """Use one thread: tensors this small are slower with several on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -64,7 +64,7 @@ def trunk_step(trunk, batch, layout=None, **options):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("rows", [1, 4, 5, TOKENS - 1])
-def test_rows_change_no_loss_and_no_gradient_of_the_trunk(trunk, batch, rows, checkpointing):
+def test_trunk_loss_and_gradients_are_independent_of_chunk_rows(trunk, batch, rows, checkpointing):
     loss, gradients = trunk_step(trunk, batch)
     chunks = Chunks(rows=rows)
     again, chunked = trunk_step(trunk, batch, chunks=chunks, checkpointing=checkpointing)
@@ -75,7 +75,7 @@ def test_rows_change_no_loss_and_no_gradient_of_the_trunk(trunk, batch, rows, ch
 
 
 @pytest.mark.bits
-def test_as_many_rows_as_there_are_is_all_of_them(trunk, batch):
+def test_chunk_rows_equal_to_the_tokens_are_bitwise_unchunked(trunk, batch):
     loss, gradients = trunk_step(trunk, batch)
     again, chunked = trunk_step(trunk, batch, chunks=Chunks(rows=TOKENS))
     assert torch.equal(again, loss)
@@ -83,8 +83,8 @@ def test_as_many_rows_as_there_are_is_all_of_them(trunk, batch):
 
 
 @pytest.fixture(scope="module")
-def whole_step():
-    """A step of the whole model, for chunks."""
+def full_step():
+    """Return a function that runs a step of the full model with given chunk sizes."""
     atoms = with_templates(with_labels(with_atoms(random_batch(11, 5, batch=2))))
     stage = Stage(tokens=11, samples=SAMPLES, bond=1.0, pae=1.0, confidence=1.0)
 
@@ -116,11 +116,11 @@ def whole_step():
         (Chunks(rows=7, samples=3), False),
     ],
 )
-def test_chunks_change_no_loss_and_no_gradient_of_the_whole_model(
-    whole_step, chunks, checkpointing
+def test_full_model_losses_and_gradients_are_independent_of_chunks(
+    full_step, chunks, checkpointing
 ):
-    losses, gradients = whole_step(Chunks())
-    found, chunked = whole_step(chunks, checkpointing)
+    losses, gradients = full_step(Chunks())
+    found, chunked = full_step(chunks, checkpointing)
     for name, loss in losses.items():
         assert_close(found[name], loss, name)
     assert set(chunked) == set(gradients)
@@ -129,8 +129,8 @@ def test_chunks_change_no_loss_and_no_gradient_of_the_whole_model(
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_sharded_in_chunks_equals_whole(trunk, batch, ranks):
-    """With dropout, and uneven slabs that have different numbers of chunks."""
+def test_sharded_chunked_trunk_equals_unsharded(trunk, batch, ranks):
+    """Includes dropout and uneven slabs, which have different numbers of chunks."""
     assert len({-(-(stop - start) // 3) for start, stop in slabs(TOKENS, ranks)}) == 2
 
     def program(layout):
@@ -145,8 +145,8 @@ def test_sharded_in_chunks_equals_whole(trunk, batch, ranks):
             torch.testing.assert_close(slab, full[:, start:stop], rtol=1e-9, atol=1e-9)
 
 
-def test_chunks_change_no_gradient_of_a_slab(trunk, batch):
-    """Where other ranks hold garbage: chunks take as much of it as all at once."""
+def test_slab_gradients_are_independent_of_chunks(trunk, batch):
+    """Other ranks hold garbage, which must enter a chunked result exactly as an unchunked one."""
     loss, gradients = trunk_step(trunk, batch, PoisonLayout(TOKENS, 1, 3))
     again, chunked = trunk_step(
         trunk, batch, PoisonLayout(TOKENS, 1, 3), chunks=Chunks(rows=3), checkpointing=True
@@ -159,24 +159,24 @@ def test_chunks_change_no_gradient_of_a_slab(trunk, batch):
 
 
 class CountedMoves(SingleRank):
-    """Counts what would be exchanges if there were several ranks, as one of which it passes."""
+    """One-rank layout that claims to be sharded and counts the exchanges it would make."""
 
-    is_whole = False
+    is_unsharded = False
 
     def __init__(self, tokens):
         super().__init__(tokens)
         self.moves = Counter()
 
     def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        if callable(found) and name != "local":
+        attribute = super().__getattribute__(name)
+        if callable(attribute) and name != "local":
             self.moves[name] += 1
-        return found
+        return attribute
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_number_of_chunks_changes_no_exchange(trunk, batch, checkpointing):
-    """Ranks of uneven slabs have different numbers: an exchange in a chunk would wait for ever."""
+def test_exchanges_are_independent_of_the_number_of_chunks(trunk, batch, checkpointing):
+    """Uneven slabs have different numbers of chunks: an exchange per chunk would deadlock."""
     moves = []
     for rows in (1, 4, TOKENS):
         layout = CountedMoves(TOKENS)
@@ -188,21 +188,21 @@ def test_the_number_of_chunks_changes_no_exchange(trunk, batch, checkpointing):
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_parts_along_any_axes_are_the_whole_and_are_made_twice(size):
+def test_in_chunks_equals_one_call_and_recomputes_each_chunk_once(size):
     g = torch.Generator().manual_seed(1)
     x_ai, y_ib, w_c = (
         torch.randn(shape, generator=g, dtype=torch.float64, requires_grad=True)
         for shape in ((3, 7), (7, 2), (4,))
     )
-    made = []
+    sizes = []
 
     def function(x_ai, y_ib, w_c):
-        made.append(len(y_ib))
+        sizes.append(len(y_ib))
         product_aic = torch.einsum("ai,ib,c->aic", x_ai.exp(), y_ib, w_c.sigmoid())
         return product_aic, product_aic.square().sum(-1)
 
     def run(size):
-        made.clear()
+        sizes.clear()
         results = in_chunks(function, size, x_ai, y_ib, w_c, axes=(1, 0), out=1)
         loss = sum(result.sin().sum() for result in results)
         return (*results, *torch.autograd.grad(loss, (x_ai, y_ib, w_c)))
@@ -211,16 +211,16 @@ def test_parts_along_any_axes_are_the_whole_and_are_made_twice(size):
     for found, expected in zip(run(size), whole, strict=True):
         assert_close(found, expected)
     parts = [min(size, 7 - first) for first in range(0, 7, size)] if 0 < size < 7 else [7]
-    # The last part is the first to be differentiated.
-    assert made == (parts + parts[::-1] if len(parts) > 1 else parts)
+    # The backward pass starts with the last chunk.
+    assert sizes == (parts + parts[::-1] if len(parts) > 1 else parts)
     with torch.no_grad():
         run_without = in_chunks(function, size, x_ai, y_ib, w_c, axes=(1, 0), out=1)
     assert_close(run_without[0], whole[0].detach())
 
 
 @pytest.mark.parametrize("sizes", [{"rows": -1}, {"samples": -2}])
-def test_a_negative_size_is_refused(sizes):
-    with pytest.raises(ArgumentError, match="is less than 0, which is all at once"):
+def test_chunks_raise_for_a_negative_size(sizes):
+    with pytest.raises(ArgumentError, match="is negative; 0 takes all at once"):
         Chunks(**sizes)
 
 
@@ -233,7 +233,7 @@ def peak(workload, axes):
 
 
 @pytest.mark.parametrize(("checkpointing", "sizes"), [(True, (0, 96, 64)), (False, (0, 96))])
-def test_the_predicted_peak_falls_with_rows(checkpointing, sizes):
+def test_predicted_peak_decreases_with_chunk_rows(checkpointing, sizes):
     axes = axes_of(tokens=192, alignment_rows=64, checkpointing=checkpointing)
     peaks = [peak(TRUNK, axes | {"chunk_rows": rows}) for rows in sizes]
     assert all(more > 1.2 * less for more, less in pairwise(peaks))
@@ -241,7 +241,7 @@ def test_the_predicted_peak_falls_with_rows(checkpointing, sizes):
 
 
 class Denoising(Program):
-    """A step without its trunk and its rollout, which denoise nothing or one sample at a time."""
+    """Training step without trunk and rollout, whose memory does not depend on `chunk_samples`."""
 
     phases = ("forward", "backward")
 
@@ -265,13 +265,13 @@ class Denoising(Program):
         self.loss = self.training.loss(self.state, condition, positions, batch, this)
 
 
-def test_the_predicted_peak_falls_with_samples():
+def test_predicted_peak_decreases_with_chunk_samples():
     with FakeTensorMode():
         peaks = [trace(Denoising(8, Chunks(samples=s))).peak.nbytes for s in (0, 3)]
     assert peaks[0] > 1.3 * peaks[1]
 
 
-def test_a_simulated_step_in_chunks_is_a_real_one(tmp_path):
+def test_simulated_chunked_step_equals_the_executed_step(tmp_path):
     config = TRUNK.configure(axes_of(tokens=40, chunk_rows=24))
     program = TRUNK.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
     for phase in program.phases:
@@ -281,14 +281,14 @@ def test_a_simulated_step_in_chunks_is_a_real_one(tmp_path):
     assert predicted.total("flops") == real.total("flops")
 
 
-def test_facts_do_not_depend_on_chunks():
+def test_static_costs_are_independent_of_chunks():
     whole, chunked = (
         TRUNK.configure(axes_of(tokens=16, alignment_rows=4, chunk_rows=rows)) for rows in (0, 5)
     )
     assert TRUNK.facts(chunked) == TRUNK.facts(whole)
 
 
-def test_the_variant_names_chunks():
+def test_variant_label_contains_chunk_sizes():
     config = ALPHAFOLD3.configure({"chunk_rows": 5, "chunk_samples": 2})
     assert ALPHAFOLD3.labels(config)["variant"].split(", ")[2:4] == [
         "chunk_rows=5",

@@ -1,4 +1,4 @@
-"""What a forward call carries along: choices reach the recomputation, whatever thread runs it."""
+"""Execution context: backends and watchers reach the recomputation in any thread."""
 
 from threading import Thread
 
@@ -16,13 +16,13 @@ CONTEXT = Context(layout=SingleRank(4), checkpointing=True)
 
 
 def in_another_thread(function):
-    """Runs backward as an accelerator does: in a thread that knows nothing of this one."""
+    """Run `function` in a new thread, as autograd runs backward passes on an accelerator."""
     thread = Thread(target=function)
     thread.start()
     thread.join()
 
 
-def test_a_recomputation_runs_on_the_backend_of_its_forward_pass(monkeypatch):
+def test_recomputation_uses_the_backend_of_its_forward_pass(monkeypatch):
     block = Transition(8, 2, PRECISIONS["float64"])
     x = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
     monkeypatch.setenv("FOLDPERF_BACKEND", "compiled")
@@ -34,13 +34,13 @@ def test_a_recomputation_runs_on_the_backend_of_its_forward_pass(monkeypatch):
     assert x.grad is not None
 
 
-def test_scratch_of_a_recomputation_is_seen():
+def test_scratch_of_a_recomputation_is_reported():
     def block(x, context):
         return x.exp() * workspace("block", (3,), dtype=x.dtype, device=x.device).fill_(2).sum()
 
     x = torch.randn(4, requires_grad=True)
-    seen = []
-    with watch(seen.append):
+    reported = []
+    with watch(reported.append):
         loss = CONTEXT.run(block, x).sum()
         in_another_thread(loss.backward)
-    assert len(seen) == 2
+    assert len(reported) == 2

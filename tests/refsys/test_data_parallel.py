@@ -1,4 +1,4 @@
-"""Averaged gradients: those of one rank that holds all examples."""
+"""Averaged gradients equal the gradients of one rank with all examples."""
 
 import dataclasses
 import os
@@ -21,22 +21,22 @@ SPEC = ExampleSpec(tokens=8, alignment_rows=4, seed=3)
 
 
 def gradients(ranks, rank, bucket_bytes=None):
-    """Of a step of a float64 trunk on this rank's examples out of four."""
+    """Return gradients and traffic of a float64 trunk step on this rank's share of 4 examples."""
     training = TrunkTraining(PRESETS["tiny"], precision("float64"), seed=1)
     training.initialize()
     average = None
     if ranks > 1:
         average = GradientAverage(training.parameters, bucket_bytes=bucket_bytes)
-    each = 4 // ranks
-    spec = dataclasses.replace(SPEC, batch=each, first=rank * each)
+    share = 4 // ranks
+    spec = dataclasses.replace(SPEC, batch=share, first=rank * share)
     for step in range(2):
         before = traffic()
         training.model.zero_grad()
         training.backward(training.forward(synthetic_batch(spec, step), step))
         if average:
             average.wait()
-    found = [None if p.grad is None else p.grad.clone() for p in training.parameters]
-    return found, traffic().since(before)
+    averaged = [None if p.grad is None else p.grad.clone() for p in training.parameters]
+    return averaged, traffic().since(before)
 
 
 def on_a_rank(rank, ranks, port, bucket_bytes, out):
@@ -55,17 +55,17 @@ def free_port():
 
 @pytest.mark.bits
 @pytest.mark.parametrize(("ranks", "bucket_bytes"), [(2, 2**30), (4, 20_000)])
-def test_gradients_are_those_of_the_whole_batch(tmp_path, ranks, bucket_bytes):
+def test_averaged_gradients_equal_those_of_the_global_batch(tmp_path, ranks, bucket_bytes):
     arguments = (ranks, free_port(), bucket_bytes, str(tmp_path))
     mp.spawn(on_a_rank, arguments, nprocs=ranks)
-    whole, _ = gradients(1, 0)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
-    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in whole)
-    for rank, (own, seen) in enumerate(found):
-        for ours, theirs, first in zip(own, whole, found[0][0], strict=True):
-            assert (ours is None) == (theirs is None), rank
-            if theirs is not None:
-                torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    expected, _ = gradients(1, 0)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in expected)
+    for rank, (averaged, counters) in enumerate(results):
+        for ours, reference, first in zip(averaged, expected, results[0][0], strict=True):
+            assert (ours is None) == (reference is None), rank
+            if reference is not None:
+                torch.testing.assert_close(ours, reference, rtol=1e-9, atol=1e-12)
                 assert torch.equal(ours, first), "ranks differ"
-        assert seen.nbytes == sum(8 * g.numel() for g in whole if g is not None)
-        assert (seen.calls > 1) == (bucket_bytes < 2**20)
+        assert counters.nbytes == sum(8 * g.numel() for g in expected if g is not None)
+        assert (counters.calls > 1) == (bucket_bytes < 2**20)

@@ -1,4 +1,4 @@
-"""The diffusion module, the template embedder and the confidence head: sizes and float64 laws."""
+"""Diffusion module, template embedder and confidence head: parameter counts, float64 laws."""
 
 import math
 from itertools import pairwise
@@ -49,7 +49,7 @@ ORACLE = {
 
 
 @pytest.mark.parametrize("number", range(5), ids=list(PRESETS))
-def test_parameters_equal_the_oracle(number):
+def test_parameter_counts_equal_the_released_model(number):
     config, precision = list(PRESETS.values())[number], PRECISIONS["float32"]
     with torch.device("meta"):
         parts = DiffusionModule(config, precision).components() | {
@@ -98,7 +98,7 @@ def denoised(diffusion, inputs, x, sigma, batch, **options):
     return diffusion(x, sigma, diffusion.condition(*inputs, batch, this), batch, this)
 
 
-def test_windows_are_what_they_say():
+def test_query_and_key_windows_contain_the_documented_atoms():
     x = torch.arange(96.0)[None]
     layout = SingleRank(1)
     queries, keys = query_windows(x, 1), key_windows(x, 1, layout)
@@ -110,8 +110,8 @@ def test_windows_are_what_they_say():
 
 
 @pytest.mark.bits
-def test_no_atom_is_read_beyond_48_either_way():
-    """What a window says does not change when anything further away does, and does when nearer."""
+def test_atom_attention_reaches_exactly_48_atoms_beyond_a_window():
+    """The output of a window changes exactly if an atom within reach changes."""
     atoms = 32 * 6
     module = AtomTransformer(CONFIG, FLOAT64)
     randomize(module)
@@ -122,12 +122,12 @@ def test_no_atom_is_read_beyond_48_either_way():
 
     def window(q, c):
         with torch.no_grad():
-            return module(q, module.steer(AtomConditioning(c, p)), mask, this)[:, :, 96:128]
+            return module(q, module.condition(AtomConditioning(c, p)), mask, this)[:, :, 96:128]
 
     plain = window(q, c)
-    # Not one number for all channels: LayerNorm takes that away again, but for its rounding.
+    # A different change per channel, because LayerNorm removes a constant one.
     change = normal(CONFIG.c_atom)
-    # The model of these tests has one atom block, so that its reach is that of one window.
+    # CONFIG has one atom block, so the reach of the model is that of one window.
     for index in range(atoms):
         q2, c2 = q.clone(), c.clone()
         q2[:, :, index] += change
@@ -137,7 +137,7 @@ def test_no_atom_is_read_beyond_48_either_way():
 
 
 def reference_features(batch):
-    """[B, A, 389] float64: line 1 of Algorithm 5, one-hot, in NumPy."""
+    """Return one-hot features [B, A, 389] float64 in NumPy (line 1 of Algorithm 5)."""
     element = np.eye(128)[batch["reference_element"].numpy()]
     letters = np.eye(64)[batch["reference_name"].numpy()]
     parts = (
@@ -151,7 +151,7 @@ def reference_features(batch):
 
 
 def test_reference_embedding_is_a_linear_map_masked_by_the_reference_mask(diffusion, batch):
-    """Equal to NumPy in float64, the arcsinh of the charge included."""
+    """The reference is NumPy in float64, including the arcsinh of the charge."""
     embedding = diffusion.atom_encoder.reference
     weight = embedding.linear.weight.detach().numpy()
     expected = reference_features(batch) @ weight.T
@@ -159,15 +159,15 @@ def test_reference_embedding_is_a_linear_map_masked_by_the_reference_mask(diffus
     with torch.no_grad():
         found = embedding.single(batch)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
-    lacking = batch["atom_mask"] & ~batch["reference_mask"]
-    assert lacking.any()
-    assert (found[lacking] == 0).all()
+    missing = batch["atom_mask"] & ~batch["reference_mask"]
+    assert missing.any()
+    assert (found[missing] == 0).all()
 
 
-def test_initial_atoms_are_the_reference_embedding_the_projected_single_and_the_positions(
+def test_initial_atoms_sum_reference_embedding_projected_single_and_positions(
     diffusion, batch, inputs
 ):
-    """The released code's q: c with the trunk's single representation, plus noised positions."""
+    """As in the released code: q is c (with the trunk's single) plus embedded positions."""
     encoder, s = diffusion.atom_encoder, inputs[1].numpy()
     standard = (s - s.mean(-1, keepdims=True)) / np.sqrt(s.var(-1, keepdims=True) + 1e-5)
     norm, linear = encoder.norm_s.weight.detach().numpy(), encoder.linear_s.weight.detach().numpy()
@@ -179,9 +179,9 @@ def test_initial_atoms_are_the_reference_embedding_the_projected_single_and_the_
     expected = expected + np.take_along_axis(projected, token[..., None], axis=1)
     initial = condition.initial_B1AC.squeeze(1).numpy()
     np.testing.assert_allclose(initial, expected, rtol=1e-10, atol=1e-10)
-    seen = []
+    captured = []
     hook = encoder.transformer.register_forward_pre_hook(
-        lambda module, arguments: seen.append(arguments[0])
+        lambda module, arguments: captured.append(arguments[0])
     )
     x, sigma = noised(batch)
     with torch.no_grad():
@@ -191,10 +191,10 @@ def test_initial_atoms_are_the_reference_embedding_the_projected_single_and_the_
     positions = scaled @ encoder.linear_position.weight.detach().numpy().T
     positions = positions * batch["atom_mask"].numpy()[:, None, :, None]
     expected = initial[:, None] + positions
-    np.testing.assert_allclose(seen[0].numpy(), expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(captured[0].numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_token_sums_and_their_inverse():
+def test_sum_by_token_and_of_tokens_map_atoms_and_tokens():
     token = torch.tensor([[0, 0, 2, -1], [1, 1, 1, 2]], dtype=torch.int32)
     x = normal(2, 2, 4, 5)
     sums = sum_by_token(x, token, 3)
@@ -204,16 +204,16 @@ def test_token_sums_and_their_inverse():
     assert torch.equal(of_tokens(sums, token)[1, :, 2], sums[1, :, 1])
 
 
-def test_shared_conditioning_equals_one_for_each_sample(diffusion, batch, inputs):
-    """Computed once and broadcast, or once for every sample by itself."""
+def test_shared_conditioning_equals_conditioning_per_sample(diffusion, batch, inputs):
+    """The conditioning is computed once and broadcast, or once for every sample."""
     x, sigma = noised(batch)
     this = context(batch)
     with torch.no_grad():
         shared = diffusion.condition(*inputs, batch, this)
         together = diffusion(x, sigma, shared, batch, this)
         for number in range(SAMPLES):
-            own = diffusion.condition(*inputs, batch, this)
-            alone = diffusion(x[:, number, None], sigma[:, number, None], own, batch, this)
+            single = diffusion.condition(*inputs, batch, this)
+            alone = diffusion(x[:, number, None], sigma[:, number, None], single, batch, this)
             torch.testing.assert_close(together[:, number, None], alone, rtol=1e-11, atol=1e-11)
         unshared = pytree.tree_map(
             lambda t: t.expand(-1, SAMPLES, -1, -1) if t.dim() == 4 and t.shape[1] == 1 else t,
@@ -224,7 +224,7 @@ def test_shared_conditioning_equals_one_for_each_sample(diffusion, batch, inputs
     torch.testing.assert_close(together, apart, rtol=1e-11, atol=1e-11)
 
 
-def test_padding_of_tokens_and_atoms_changes_nothing(diffusion, batch, inputs):
+def test_denoised_positions_are_invariant_to_padding(diffusion, batch, inputs):
     x, sigma = noised(batch)
     more = batch.padded(token=TOKENS + 4, atom=batch.sizes["atom"] + 64)
     s_inputs, s, z = (nn.functional.pad(t, (0, 0, 0, 4)) for t in inputs)
@@ -246,7 +246,7 @@ def test_padding_of_tokens_and_atoms_changes_nothing(diffusion, batch, inputs):
     assert (padded[:, :, batch.sizes["atom"] :] == 0).all()
 
 
-def test_checkpointing_changes_no_gradient(diffusion, batch, inputs):
+def test_checkpointing_preserves_gradients(diffusion, batch, inputs):
     x, sigma = noised(batch)
     found = []
     for checkpointing in (False, True):
@@ -260,17 +260,17 @@ def test_checkpointing_changes_no_gradient(diffusion, batch, inputs):
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
 
 
-def test_without_noise_a_position_stays(diffusion, batch, inputs):
-    """As the noise vanishes the module keeps what it is given."""
+def test_denoiser_is_the_identity_without_noise(diffusion, batch, inputs):
+    """The limit of vanishing noise."""
     x, _ = noised(batch)
     sigma = torch.full((2, SAMPLES), 1e-6, dtype=torch.float64)
     with torch.no_grad():
         out = denoised(diffusion, inputs, x, sigma, batch)
-    kept = x * batch["atom_mask"][:, None, :, None]
-    torch.testing.assert_close(out, kept, rtol=1e-4, atol=1e-4)
+    masked = x * batch["atom_mask"][:, None, :, None]
+    torch.testing.assert_close(out, masked, rtol=1e-4, atol=1e-4)
 
 
-def test_adaptive_layers_are_what_the_formulas_say():
+def test_adaptive_layers_equal_their_formulas():
     norm, transition = AdaptiveLayerNorm(4, 6, FLOAT64), ConditionedTransition(4, 6, FLOAT64)
     randomize(norm)
     randomize(transition)
@@ -284,23 +284,23 @@ def test_adaptive_layers_are_what_the_formulas_say():
     signal = standard(c) * norm.norm_condition.weight
     scale = signal @ norm.linear_scale.weight.T + norm.linear_scale.bias
     expected = scale.sigmoid() * standard(a) + signal @ norm.linear_shift.weight.T
-    torch.testing.assert_close(norm(a, norm.steer(c)), expected)
-    x = transition.norm(a, transition.norm.steer(c)) @ transition.linear_in.weight.T
+    torch.testing.assert_close(norm(a, norm.condition(c)), expected)
+    x = transition.norm(a, transition.norm.condition(c)) @ transition.linear_in.weight.T
     hidden = x[..., :12] * x[..., :12].sigmoid() * x[..., 12:]
     gate = (c @ transition.gate.linear.weight.T + transition.gate.linear.bias).sigmoid()
     expected = a + gate * (hidden @ transition.linear_out.weight.T)
-    torch.testing.assert_close(transition(a, transition.steer(c)), expected)
+    torch.testing.assert_close(transition(a, transition.condition(c)), expected)
 
 
 class TestSampler:
-    def test_levels_are_the_published_ones(self):
+    def test_noise_levels_equal_the_published_schedule(self):
         levels = SamplerConfig().levels()
         assert len(levels) == 201
         assert levels[0] == pytest.approx(160 * 16)
         assert levels[-1] == pytest.approx(4e-4 * 16)
         assert all(b < a for a, b in pairwise(levels))
 
-    def test_a_perfect_denoiser_leads_to_its_structure(self):
+    def test_sampler_converges_to_the_structure_of_a_perfect_denoiser(self):
         truth, mask = normal(1, 1, 20, 3), torch.ones(1, 20, dtype=torch.bool)
         mask[:, -2:] = False
         found = sample(
@@ -330,7 +330,7 @@ def templates(tokens, count=2):
 
 
 def with_empty_slots(features, count):
-    """The templates, and slots of gaps without positions behind them."""
+    """Append slots of gaps without positions to the templates."""
     blank = {"residue_type_BMN": GAP, "frame_rotation_BMN33": torch.eye(3, dtype=torch.float64)}
     slots = {}
     for name, tensor in features._asdict().items():
@@ -361,7 +361,7 @@ class TestTemplates:
         with torch.no_grad():
             return embedder(z, features, mask, context(batch))
 
-    def test_moving_a_template_changes_nothing(self, embedder, batch, inputs):
+    def test_embedding_is_invariant_to_rigid_motion_of_a_template(self, embedder, batch, inputs):
         features = templates(TOKENS)
         turn, shift = torch.linalg.qr(normal(3, 3))[0], 20 * normal(3)
         turn = turn * torch.linalg.det(turn).sign()
@@ -370,11 +370,11 @@ class TestTemplates:
             frame_origin_BMN3=features.frame_origin_BMN3 @ turn.T + shift,
             frame_rotation_BMN33=turn @ features.frame_rotation_BMN33,
         )
-        plain, other = (self.out(embedder, each, inputs[2], batch) for each in (features, moved))
+        plain, other = (self.out(embedder, f, inputs[2], batch) for f in (features, moved))
         torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
 
     def test_frames_are_gram_schmidt_in_the_dtype_of_coordinates(self, batch):
-        """Released: x from the middle atom to the third, y towards the first."""
+        """As in the released code: x from the middle atom to the third, y towards the first."""
         filled = with_templates(batch)
         found = template_features(filled, FLOAT64).frame_rotation_BMN33.numpy()
         n, ca, c = np.moveaxis(filled["template_backbone"].numpy().astype(np.float64), -2, 0)
@@ -384,15 +384,15 @@ class TestTemplates:
         expected = np.stack([x, y, np.cross(x, y)], axis=-1)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
-    def test_the_order_of_templates_changes_nothing(self, embedder, batch, inputs):
+    def test_embedding_is_invariant_to_the_order_of_templates(self, embedder, batch, inputs):
         features = templates(TOKENS)
         flipped = TemplateFeatures(*(t.flip(1) if t.dim() > 2 else t for t in features))
         plain = self.out(embedder, features, inputs[2], batch)
         torch.testing.assert_close(self.out(embedder, flipped, inputs[2], batch), plain)
 
     @pytest.mark.bits
-    def test_the_mean_is_over_all_slots_and_embeds_empty_ones(self, embedder, batch, inputs):
-        """One template in four slots: the sum of all four embeddings, divided by four."""
+    def test_mean_over_templates_includes_empty_slots(self, embedder, batch, inputs):
+        """With one template in four slots, the mean is the sum of four embeddings over four."""
         features = with_empty_slots(templates(TOKENS, count=1), 3)
         embeddings = []
         hook = embedder.norm_out.register_forward_hook(
@@ -409,9 +409,7 @@ class TestTemplates:
             assert torch.equal(empty, embeddings[1])
 
     @pytest.mark.bits
-    def test_without_templates_the_pair_representation_alone_is_embedded(
-        self, embedder, batch, inputs
-    ):
+    def test_embedding_depends_only_on_pairs_without_templates(self, embedder, batch, inputs):
         empty = with_empty_slots(templates(TOKENS, count=0), 2)
         found = self.out(embedder, empty, inputs[2], batch)
         assert found.abs().max() > 0
@@ -421,15 +419,15 @@ class TestTemplates:
         )
         assert torch.equal(self.out(embedder, garbage, inputs[2], batch), found)
 
-    def test_no_distance_crosses_chains(self, embedder, batch, inputs):
-        """One chain moves against the other: the templates' frames tell nothing of it."""
+    def test_embedding_ignores_distances_between_chains(self, embedder, batch, inputs):
+        """The relative motion of two chains does not change the embedding."""
         features = templates(TOKENS)
         second = features.chain_BN[:, None, :, None] == 1
         moved = features._replace(
             pseudo_beta_BMN3=features.pseudo_beta_BMN3 + 9.0 * second,
             frame_origin_BMN3=features.frame_origin_BMN3 + 9.0 * second,
         )
-        plain, other = (self.out(embedder, each, inputs[2], batch) for each in (features, moved))
+        plain, other = (self.out(embedder, f, inputs[2], batch) for f in (features, moved))
         torch.testing.assert_close(other, plain, rtol=1e-9, atol=1e-9)
 
 
@@ -438,7 +436,7 @@ class TestConfidence:
         mask = batch["token_mask"].unsqueeze(2) & batch["token_mask"].unsqueeze(1)
         return head(*inputs, positions, batch["token_mask"], mask, context(batch))
 
-    def test_shapes_and_symmetry(self, head, batch, inputs):
+    def test_confidence_logits_have_the_expected_shapes_and_symmetry(self, head, batch, inputs):
         found = self.out(head, inputs, 8 * normal(2, TOKENS, 3), batch)
         assert found.plddt_BRMK.shape == (2, TOKENS, 24, 50)
         assert found.resolved_BRM2.shape == (2, TOKENS, 24, 2)
@@ -446,7 +444,7 @@ class TestConfidence:
         torch.testing.assert_close(found.pde_BRNK, found.pde_BRNK.transpose(1, 2))
         assert not torch.allclose(found.pae_BRNK, found.pae_BRNK.transpose(1, 2))
 
-    def test_moving_the_structure_changes_nothing_and_nothing_flows_to_the_trunk(
+    def test_confidence_is_invariant_to_rigid_motion_and_detached_from_the_trunk(
         self, head, batch, inputs
     ):
         positions = 8 * normal(2, TOKENS, 3)

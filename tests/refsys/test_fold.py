@@ -1,4 +1,4 @@
-"""Folding: files that others read as they were meant, confidence against plain NumPy, bad input."""
+"""Folding: files as read by other libraries, confidence against plain NumPy, bad input."""
 
 import json
 import shlex
@@ -32,7 +32,7 @@ POSITION, CONFIDENCE = 1e-3, 1e-2
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder: its averages are what folds; and a model that has them."""
+    """Return a run folder whose averages differ from its weights, and the averaged model."""
     training = AlphaFold3Training(
         preset("tiny"),
         precision("float32"),
@@ -45,18 +45,18 @@ def run(tmp_path_factory):
     random = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in training.parameters:
-            # Gates and outputs start at zero, and samples would all be judged the same.
+            # Gates and outputs start at zero, which would give all samples the same confidence.
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=random))
     training.restart_averages()
     training.materialize_moments()
     with torch.no_grad():
-        kept = [parameter.clone() for parameter in training.parameters]
+        averages = [parameter.clone() for parameter in training.parameters]
         for parameter in training.parameters:
             parameter.zero_()
     folder = tmp_path_factory.mktemp("run")
     save(folder / CHECKPOINTS, training, 7, {})
     with torch.no_grad():
-        for parameter, value in zip(training.parameters, kept, strict=True):
+        for parameter, value in zip(training.parameters, averages, strict=True):
             parameter.copy_(value)
     return folder, training.model
 
@@ -69,7 +69,7 @@ def folded(model, example, **changes):
 
 @pytest.fixture(scope="module", params=["1ubq", "2q2k"])
 def results(request, run, store, tmp_path_factory):
-    """What the command line writes of an entry, and what it should be."""
+    """Return the output folder of the command line for an entry, and the expected result."""
     folder, model = run
     out = tmp_path_factory.mktemp("folded")
     entry = request.param
@@ -80,7 +80,7 @@ def results(request, run, store, tmp_path_factory):
 
 
 def atoms_of(structure, rows):
-    """(chain, number, component, name, element) of each atom, as the record has it."""
+    """Return (chain, number, component, name, element) of each atom of the record."""
     owner = np.repeat(
         np.arange(len(structure["residue_chain"])), np.diff(structure["residue_first_atom"])
     )
@@ -98,7 +98,7 @@ def atoms_of(structure, rows):
 
 
 def by_gemmi(path):
-    """Atoms, positions and B factors."""
+    """Return atoms, positions and B factors."""
     document = gemmi.cif.read(str(path))
     model = gemmi.make_structure_from_block(document.sole_block())[0]
     rows, positions, b_factors = [], [], []
@@ -106,8 +106,8 @@ def by_gemmi(path):
         for residue in chain:
             for atom in residue:
                 element = atom.element.name.upper()
-                place = residue.subchain, residue.seqid.num, residue.name
-                rows.append((*place, atom.name, element))
+                owner = residue.subchain, residue.seqid.num, residue.name
+                rows.append((*owner, atom.name, element))
                 positions.append(atom.pos.tolist())
                 b_factors.append(atom.b_iso)
     return rows, np.array(positions), np.array(b_factors)
@@ -126,7 +126,7 @@ def by_biotite(path):
 
 class TestFiles:
     @pytest.mark.parametrize("read", [by_gemmi, by_biotite])
-    def test_others_read_the_atoms_that_were_folded(self, results, read):
+    def test_other_libraries_read_the_predicted_atoms(self, results, read):
         out, example, done = results
         report = json.loads((out / f"{example.entry}.json").read_text(encoding="utf-8"))
         for listed in report["structures"]:
@@ -136,7 +136,7 @@ class TestFiles:
             assert np.abs(positions - done.positions[sample]).max() < POSITION
             assert np.abs(b_factors - done.plddt[sample]).max() < CONFIDENCE
 
-    def test_so_do_we(self, results):
+    def test_own_reader_reads_the_predicted_structures(self, results):
         out, example, _ = results
         structure = example.structure
         chains = structure.facts["chains"]
@@ -148,7 +148,7 @@ class TestFiles:
             assert found.names.tolist() == [n.decode() for n in structure["atom_name"].tolist()]
             assert (found.elements == structure["atom_element"]).all()
 
-    def test_they_are_listed_from_best_to_worst(self, results):
+    def test_report_lists_structures_by_decreasing_plddt(self, results):
         out, example, done = results
         report = json.loads((out / f"{example.entry}.json").read_text(encoding="utf-8"))
         best_first = np.argsort(-done.plddt.mean(axis=1)).tolist()
@@ -160,7 +160,7 @@ class TestFiles:
         assert report["weights"].endswith("step-000000007")
 
 
-def test_a_fold_is_a_function_of_its_seed(run, store):
+def test_fold_is_a_function_of_its_seed(run, store):
     _, model = run
     example = store.open("1ubq")
     one, two, other = (folded(model, example, seed=seed) for seed in (1, 1, 2))
@@ -173,7 +173,7 @@ def test_a_fold_is_a_function_of_its_seed(run, store):
     assert one.rows.tolist() == list(range(len(example.structure["atom_token"])))
 
 
-def test_without_a_checkpoint_the_weights_are_random_and_that_is_said(store, tmp_path, capsys):
+def test_fold_warns_that_weights_are_random_without_a_checkpoint(store, tmp_path, capsys):
     command = f"fold 1ubq {FEW} --seed 5 --store {store.root} --out {tmp_path}"
     assert main(shlex.split(command)) == 0
     assert "foldperf: no --checkpoint: the weights are random\n" in capsys.readouterr().err
@@ -185,10 +185,10 @@ def test_without_a_checkpoint_the_weights_are_random_and_that_is_said(store, tmp
 
 
 class TestWriting:
-    """The deposited coordinates, as if they had been predicted."""
+    """Deposited coordinates, written as if they were predictions."""
 
     @pytest.mark.parametrize("entry", ["8vkf", "3en2-assembly1", "5lwx", "6yfy", "4fxd", "10sb"])
-    def test_what_is_written_is_read_back(self, everything, tmp_path, entry):
+    def test_write_mmcif_round_trips_deposited_structures(self, everything, tmp_path, entry):
         structure = everything.open(entry).structure
         rows = np.flatnonzero(structure["atom_resolved"])
         confidence = np.linspace(0, 100, len(rows), dtype=np.float32)
@@ -207,7 +207,7 @@ class TestWriting:
         assert [chain.entity for chain in found.chains] == entities
         assert np.abs(by_gemmi(path)[2] - confidence).max() < CONFIDENCE
 
-    def test_a_file_that_cannot_be_written_is_one_line(self, store, tmp_path):
+    def test_write_mmcif_raises_one_line_when_the_path_is_not_writable(self, store, tmp_path):
         structure = store.open("1ubq").structure
         (tmp_path / "file").write_text("", encoding="utf-8")
         nothing = np.empty(0, np.float32)
@@ -233,12 +233,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_bad_input_is_one_line_and_costs_no_folding(name, run, store, tmp_path, capsys):
+def test_fold_rejects_bad_input_in_one_line_before_sampling(name, run, store, tmp_path, capsys):
     command, message = WRONG[name]
     (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "empty").mkdir()
-    places = {"file": tmp_path / "file", "empty": tmp_path / "empty", "run": run[0]}
-    arguments = shlex.split(f"{command} {FEW} --store {store.root}".format(**places))
+    paths = {"file": tmp_path / "file", "empty": tmp_path / "empty", "run": run[0]}
+    arguments = shlex.split(f"{command} {FEW} --store {store.root}".format(**paths))
     if "--out" not in arguments:
         arguments += ["--out", str(tmp_path / "out")]
     assert main(arguments) == 2
@@ -255,20 +255,20 @@ def softmax(logits):
 
 
 class TestConfidence:
-    """Against loops in float64."""
+    """Confidence scores against loops in float64."""
 
     @given(st.integers(1, 60), st.integers(0, 10**6))
-    def test_expected_lddt(self, bins, seed):
+    def test_expected_lddt_equals_a_float64_loop(self, bins, seed):
         logits = np.random.default_rng(seed).normal(size=(2, 5, bins)) * 3
         found = expected_lddt(torch.from_numpy(logits)).numpy()
-        for place in np.ndindex(2, 5):
-            weights = softmax(logits[place])
+        for index in np.ndindex(2, 5):
+            weights = softmax(logits[index])
             middles = [(number + 0.5) / bins for number in range(bins)]
             expected = 100 * sum(w * m for w, m in zip(weights, middles, strict=True))
-            assert found[place] == pytest.approx(expected, abs=1e-3)
+            assert found[index] == pytest.approx(expected, abs=1e-3)
 
     @given(st.integers(1, 30), st.integers(0, 6), st.integers(0, 10**6))
-    def test_predicted_tm_score(self, tokens, padding, seed):
+    def test_predicted_tm_score_equals_a_float64_loop(self, tokens, padding, seed):
         random = np.random.default_rng(seed)
         logits = random.normal(size=(2, tokens + padding, tokens + padding, 64)) * 3
         mask = np.arange(tokens + padding) < tokens
@@ -287,8 +287,8 @@ class TestConfidence:
                 frames.append(np.mean(scores))
             assert found[example] == pytest.approx(max(frames), abs=1e-5)
 
-    def test_the_ends_of_the_scales(self):
-        """A quarter of an ångström is next to nothing in a large structure."""
+    def test_scores_reach_the_ends_of_their_scales(self):
+        """The first error bin (0.25 Å) scores almost 1 in a large structure."""
         best = torch.full((1, 200, 200, 64), -1e4)
         best[..., 0] = 1e4
         mask = torch.ones(1, 200, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Rigid motions against SciPy's, and their own laws."""
+"""Rigid motions: comparison with SciPy, equivariance, degenerate input."""
 
 import numpy as np
 import pytest
@@ -23,14 +23,14 @@ def normal(*shape):
     return torch.randn(shape, generator=G, dtype=F64)
 
 
-def test_quaternions_are_what_scipy_says():
+def test_quaternion_to_rotation_equals_scipy():
     q = normal(20, 4)
     expected = Rotation.from_quat(q[:, [1, 2, 3, 0]].numpy()).as_matrix()
     np.testing.assert_allclose(quaternion_to_rotation(q).numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 100.0])
-def test_alignment_is_the_best_rotation(noise):
+def test_aligned_uses_the_best_rotation_of_scipy(noise):
     for _ in range(20):
         x, weight = normal(30, 3), torch.rand(30, generator=G, dtype=F64)
         turn = quaternion_to_rotation(normal(4))
@@ -41,32 +41,32 @@ def test_alignment_is_the_best_rotation(noise):
             (x - weighted_mean(x, weight)).numpy(),
             weight.numpy(),
         )
-        moved = (x - weighted_mean(x, weight)).numpy() @ best.as_matrix().T
-        expected = moved + weighted_mean(onto, weight).numpy()
+        rotated = (x - weighted_mean(x, weight)).numpy() @ best.as_matrix().T
+        expected = rotated + weighted_mean(onto, weight).numpy()
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-8)
 
 
-def test_a_mirror_image_is_not_reached():
+def test_best_rotation_is_proper_for_a_mirror_image():
     x = normal(30, 3)
     rotation = best_rotation(x.T @ (x * torch.tensor([1.0, 1.0, -1.0])))
     assert float(torch.linalg.det(rotation)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("points", [torch.zeros(5, 3), torch.ones(5, 3), torch.eye(3)[:1]])
-def test_degenerate_points_give_some_rotation(points):
+def test_aligned_is_finite_for_degenerate_points(points):
     found = aligned(points, 2 * points, torch.ones(len(points)), torch.float32)
     assert found.isfinite().all()
     torch.testing.assert_close(found.mean(0), 2 * points.mean(0))
 
 
-def test_without_weight_nothing_breaks_and_no_gradient_flows():
+def test_aligned_is_finite_and_detached_with_zero_weights():
     x = normal(4, 3).requires_grad_()
     found = aligned(x, normal(4, 3), torch.zeros(4, dtype=F64), F64)
     assert found.isfinite().all()
     assert not found.requires_grad
 
 
-def test_frames_turn_with_the_atoms():
+def test_frames_are_equivariant_to_rigid_motion():
     atoms, turn, shift = normal(10, 3, 3), quaternion_to_rotation(normal(4)), normal(3)
     origin, rotation = frames(atoms)
     moved_origin, moved_rotation = frames(atoms @ turn.T + shift)
@@ -102,7 +102,7 @@ def test_bisector_frames_of_coincident_or_aligned_atoms_are_finite():
     assert rotation.isfinite().all()
 
 
-def test_atoms_in_line_make_no_frame():
+def test_are_collinear_is_true_for_atoms_in_line():
     line = torch.tensor([[[-1.0, 0, 0], [0, 0, 0], [1, 0.1, 0]]])
     corner = torch.tensor([[[0.0, 1, 0], [0, 0, 0], [1, 0, 0]]])
     assert are_collinear(torch.cat([line, corner])).tolist() == [True, False]

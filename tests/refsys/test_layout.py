@@ -1,7 +1,7 @@
-"""Which modules cross rows: a poisoned exchange must change those, and no other.
+"""Exchanges between ranks: a poisoned exchange changes exactly the modules that cross rows.
 
-`LockstepLayout` (see the trunk's laws) shows that modules ask for all that they need; this shows
-that the asking is real, so that those tests can fail.
+The trunk's laws use `LockstepLayout` to show that modules exchange all the data that they need. The
+tests below show that those laws can fail, because the exchanged data affects the result.
 """
 
 import pytest
@@ -39,13 +39,13 @@ DISTOGRAM = normal(TOKENS, TOKENS, CONFIG.distogram_bins)
 RESOLVED = normal(TOKENS, 2)
 
 
-def own(layout, x, axis=1):
+def local(layout, x, axis=1):
     return layout.local(x, axis)
 
 
 def pair_module(cls, *arguments):
     def call(module, layout):
-        return module(own(layout, Z), own(layout, PAIR_MASK), context(BATCH, layout))
+        return module(local(layout, Z), local(layout, PAIR_MASK), context(BATCH, layout))
 
     return cls(*arguments), call
 
@@ -71,46 +71,46 @@ CROSSING = {
     "PairStack": pair_module(pairformer.PairStack, C_Z, 2, 0.25, 4, FLOAT64),
     "AttentionPairBias": case(
         AttentionPairBias(C_S, C_Z, 4, FLOAT64),
-        lambda m, lay: m(own(lay, S), own(lay, Z), TOKEN_MASK, context(BATCH, lay)),
+        lambda m, lay: m(local(lay, S), local(lay, Z), TOKEN_MASK, context(BATCH, lay)),
     ),
     "PairformerBlock": case(
         pairformer.PairformerBlock(CONFIG, FLOAT64),
         lambda m, lay: m(
-            own(lay, S), own(lay, Z), TOKEN_MASK, own(lay, PAIR_MASK), context(BATCH, lay)
+            local(lay, S), local(lay, Z), TOKEN_MASK, local(lay, PAIR_MASK), context(BATCH, lay)
         )[0],
     ),
     "OuterProductMean": case(
         msa.OuterProductMean(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, M, 2), ALIGNMENT_MASK, context(BATCH, lay)),
+        lambda m, lay: m(local(lay, M, 2), ALIGNMENT_MASK, context(BATCH, lay)),
     ),
     "MSAPairWeightedAveraging": case(
         msa.MSAPairWeightedAveraging(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, M, 2), own(lay, Z), TOKEN_MASK, context(BATCH, lay)).transpose(
-            1, 2
-        ),
+        lambda m, lay: m(
+            local(lay, M, 2), local(lay, Z), TOKEN_MASK, context(BATCH, lay)
+        ).transpose(1, 2),
     ),
     "MSAModuleBlock": case(
         msa.MSAModuleBlock(CONFIG, FLOAT64, last=True),
         lambda m, lay: m(
-            own(lay, M, 2),
-            own(lay, Z),
+            local(lay, M, 2),
+            local(lay, Z),
             ALIGNMENT_MASK,
             TOKEN_MASK,
-            own(lay, PAIR_MASK),
+            local(lay, PAIR_MASK),
             context(BATCH, lay),
         )[1],
     ),
     "InitialEmbedding": case(
         embedding.InitialEmbedding(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, S_INPUTS), BATCH, lay)[1],
+        lambda m, lay: m(local(lay, S_INPUTS), BATCH, lay)[1],
     ),
     "DistogramHead": case(
         heads.DistogramHead(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, Z), context(BATCH, lay)),
+        lambda m, lay: m(local(lay, Z), context(BATCH, lay)),
     ),
 }
 LOCAL = {
-    "Transition": case(Transition(C_Z, 4, FLOAT64), lambda m, lay: m(own(lay, Z))),
+    "Transition": case(Transition(C_Z, 4, FLOAT64), lambda m, lay: m(local(lay, Z))),
     "TokenInputEmbedder": case(
         embedding.TokenInputEmbedder(CONFIG, FLOAT64), lambda m, lay: m(BATCH, lay)
     ),
@@ -119,15 +119,15 @@ LOCAL = {
     ),
     "AlignmentEmbedding": case(
         embedding.AlignmentEmbedding(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, S_INPUTS), BATCH, lay).transpose(1, 2),
+        lambda m, lay: m(local(lay, S_INPUTS), BATCH, lay).transpose(1, 2),
     ),
     "RecyclingEmbedder": case(
         embedding.RecyclingEmbedder(CONFIG, FLOAT64),
-        lambda m, lay: m(own(lay, S), own(lay, Z), context(BATCH, lay))[1],
+        lambda m, lay: m(local(lay, S), local(lay, Z), context(BATCH, lay))[1],
     ),
-    "ResolvedHead": case(heads.ResolvedHead(CONFIG, FLOAT64), lambda m, lay: m(own(lay, S))),
+    "ResolvedHead": case(heads.ResolvedHead(CONFIG, FLOAT64), lambda m, lay: m(local(lay, S))),
 }
-# Made of the above, or without rows of their own.
+# Composed of the modules above, or without rows.
 CONTAINERS = {"LayerNorm", "Linear", "OneHotLinear", "MSAModule", "PairformerStack", "Trunk"}
 CONTAINERS |= {"SharedDropout", "DropoutMasks"}
 
@@ -140,20 +140,20 @@ def slab_and_truth(module, call, rank=1, ranks=3):
 
 
 @pytest.mark.parametrize("name", CROSSING)
-def test_poison_changes_what_crosses_rows(name):
+def test_poison_changes_modules_that_exchange_rows(name):
     slab, truth = slab_and_truth(*CROSSING[name])
     assert slab.shape == truth.shape
     assert (slab - truth).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", LOCAL)
-def test_poison_leaves_what_is_local(name):
+def test_poison_does_not_change_local_modules(name):
     slab, truth = slab_and_truth(*LOCAL[name])
     torch.testing.assert_close(slab, truth, rtol=1e-12, atol=1e-12)
 
 
-def test_a_halo_is_the_neighbours_part():
-    """Beyond the ends it is zero; between them, what the whole tensor has there."""
+def test_halo_contains_the_neighbours_values():
+    """The halo is zero beyond the ends and equals the unsharded tensor elsewhere."""
     x = normal(TOKENS, 3)
     whole = SingleRank(TOKENS).halo(x, 1, 2)
     assert whole.shape == (1, TOKENS + 4, 3)
@@ -172,16 +172,16 @@ def test_a_halo_is_the_neighbours_part():
     assert not torch.equal(poisoned, truth)
 
 
-def test_poison_reaches_the_losses():
-    """A loss is a sum over ranks, so that a poisoned partner changes it."""
+def test_poison_changes_losses():
+    """A loss is a sum over ranks, so poison on another rank changes it."""
     layout, whole = PoisonLayout(TOKENS, 1, 3), SingleRank(TOKENS)
     for loss, logits in ((distogram_loss, DISTOGRAM), (resolved_loss, RESOLVED)):
-        poisoned = loss(own(layout, logits), BATCH, layout, FLOAT64)
+        poisoned = loss(local(layout, logits), BATCH, layout, FLOAT64)
         assert (poisoned - loss(logits, BATCH, whole, FLOAT64)).abs() > 1e-3
 
 
-def test_every_module_is_classified():
-    """A new module of the trunk has to say on which side it stands."""
+def test_modules_are_classified_as_local_or_exchanging():
+    """A new module of the trunk must be added to one of the tables above."""
     from refsys.model.trunk import Trunk
 
     used = {type(module).__name__ for module in Trunk(CONFIG, FLOAT64).modules()}

@@ -1,4 +1,4 @@
-"""Every operator: its naive meaning, its FLOP formula, its gradients, its checks, its backends."""
+"""All operators: naive formulas, FLOP formulas, gradients, argument checks, backends."""
 
 import itertools
 import math
@@ -130,7 +130,7 @@ ARGUMENTS = {
         {"softmax": F64},
     ),
 }
-# Arguments that are not differentiated: a label.
+# Arguments without a gradient: labels.
 FIXED = {"smooth_lddt": (1, 3)}
 PUBLIC = {
     "layer_norm": layer_norm,
@@ -154,12 +154,12 @@ PUBLIC = {
 }
 
 
-def test_every_operator_is_here():
+def test_tables_contain_all_operators():
     assert set(OPERATORS) == set(ARGUMENTS) == set(PUBLIC)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_flop_formula_equals_the_count(name):
+def test_flop_formula_equals_the_counted_flops(name):
     arguments, options = ARGUMENTS[name]
     with FlopCounterMode(display=False) as counter:
         PUBLIC[name](*arguments, **options)
@@ -167,7 +167,7 @@ def test_flop_formula_equals_the_count(name):
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_minimum_bytes_are_the_inputs_and_outputs(name):
+def test_minimum_bytes_equal_inputs_and_outputs(name):
     arguments, options = ARGUMENTS[name]
     outputs = PUBLIC[name](*arguments, **options)
     tensors = [*arguments, *(outputs if isinstance(outputs, tuple) else (outputs,))]
@@ -187,7 +187,7 @@ def test_gradients_equal_finite_differences(name):
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_output_keeps_the_dtype_and_is_near_float64(name, dtype):
+def test_output_has_the_input_dtype_and_is_close_to_float64(name, dtype):
     arguments, options = ARGUMENTS[name]
     exact = PUBLIC[name](*arguments, **options)
     low = [a.to(dtype) if a.dtype == F64 else a for a in arguments]
@@ -200,7 +200,7 @@ def test_output_keeps_the_dtype_and_is_near_float64(name, dtype):
         assert ((one.double() - other).abs().max() / scale) < 30 * torch.finfo(dtype).eps
 
 
-def test_triangle_attention_is_what_the_formula_says():
+def test_triangle_attention_equals_its_formula():
     (q, k, v, bias, keep), options = ARGUMENTS["triangle_attention"]
     keep = keep.clone()
     keep[0, 1] = False
@@ -215,7 +215,7 @@ def test_triangle_attention_is_what_the_formula_says():
         torch.testing.assert_close(out[b, r, i, h], expected)
 
 
-def test_a_row_without_keys_gives_zero_and_passes_no_gradient():
+def test_triangle_attention_is_zero_without_gradient_for_a_row_without_keys():
     (q, k, v, bias, keep), options = ARGUMENTS["triangle_attention"]
     keep = keep.clone()
     keep[0] = False
@@ -229,7 +229,7 @@ def test_a_row_without_keys_gives_zero_and_passes_no_gradient():
 
 
 @pytest.mark.parametrize("outgoing", [True, False])
-def test_contraction_is_what_the_formula_says(outgoing):
+def test_contraction_equals_its_formula(outgoing):
     a, b = normal(1, 4, 4, 2), normal(1, 4, 4, 2)
     x = contraction(a, b, outgoing=outgoing)
     for i, j in itertools.product(range(4), range(4)):
@@ -239,7 +239,7 @@ def test_contraction_is_what_the_formula_says(outgoing):
         torch.testing.assert_close(x[0, i, j], sum(u * v for u, v in pairs))
 
 
-def test_outer_product_mean_counts_the_rows_that_cover_both():
+def test_outer_product_mean_averages_rows_that_cover_both_tokens():
     a, b = normal(1, 3, 2, 1), normal(1, 3, 2, 1)
     mask_a = torch.tensor([[[True, False], [True, True], [False, True]]])
     a, b = a * mask_a.unsqueeze(-1), b * mask_a.unsqueeze(-1)
@@ -274,7 +274,7 @@ def test_dropout_mask_is_shared_and_scaled(shared_axis):
         (lambda a: contraction(a[0][0], a[0][0], outgoing=True), "as many rows as columns"),
     ],
 )
-def test_wrong_arguments_are_named(call, message):
+def test_operators_raise_naming_the_wrong_argument(call, message):
     with pytest.raises(ArgumentError, match=message):
         call(ARGUMENTS["triangle_attention"][0])
 
@@ -283,22 +283,22 @@ class TestBackends:
     operator = OPERATORS["transition"]
     tensor = torch.zeros(1)
 
-    def chosen(self, explicit=None):
+    def selected(self, explicit=None):
         return self.operator.choose(explicit, self.tensor)
 
-    def test_the_first_that_speaks_decides(self, monkeypatch):
-        assert self.chosen() == "reference"
+    def test_backend_selection_follows_the_order_of_precedence(self, monkeypatch):
+        assert self.selected() == "reference"
         monkeypatch.setenv("FOLDPERF_BACKEND", "transition=compiled,layer_norm=reference")
-        assert self.chosen() == "compiled"
+        assert self.selected() == "compiled"
         with ops.use_backend("reference"):
-            assert self.chosen() == "reference"
+            assert self.selected() == "reference"
             with ops.use_backend(transition="compiled"):
-                assert self.chosen() == "compiled"
-                assert self.chosen("reference") == "reference"
+                assert self.selected() == "compiled"
+                assert self.selected("reference") == "reference"
                 with ops.use_backend("reference"):
-                    assert self.chosen() == "reference"
+                    assert self.selected() == "reference"
 
-    def test_what_cannot_run_falls_back_and_is_counted(self):
+    def test_unavailable_backend_falls_back_and_is_counted(self):
         before = ops.fallbacks()
         assert self.operator.choose("compiled", torch.zeros(1, device="meta")) == "reference"
         (fallback,) = ops.fallbacks() - before
@@ -306,19 +306,19 @@ class TestBackends:
         assert "meta" in fallback.reason
 
     @pytest.mark.parametrize("text", ["fast", "transition=fast", "trasition=compiled"])
-    def test_a_wrong_environment_variable_is_named(self, monkeypatch, text):
+    def test_backend_selection_raises_for_a_wrong_environment_variable(self, monkeypatch, text):
         monkeypatch.setenv("FOLDPERF_BACKEND", text)
         with pytest.raises(ArgumentError, match="does not exist"):
-            self.chosen()
+            self.selected()
 
-    def test_an_operator_may_bring_kernels_of_its_own(self, monkeypatch):
-        """They are asked with all arguments, and what no one brings falls back."""
+    def test_operator_uses_its_own_kernels_or_falls_back(self, monkeypatch):
+        """Kernels receive all arguments; backends that the operator lacks fall back."""
         monkeypatch.setattr(backend, "OPERATORS", {})
         monkeypatch.setattr(backend, "BACKENDS", ("reference", "compiled", "kernel", "other"))
-        way = Implementation(
+        kernel = Implementation(
             lambda x, *, wide: x + wide, lambda x, *, wide: None if wide else "too narrow"
         )
-        operator = Operator("sum", lambda x, *, wide: -x, None, None, kernels={"kernel": way})
+        operator = Operator("sum", lambda x, *, wide: -x, None, None, kernels={"kernel": kernel})
         one = torch.ones(1)
         assert operator(one, wide=2, backend="kernel") == 3
         assert list(operator.implementations) == ["kernel", "compiled"]
@@ -330,17 +330,17 @@ class TestBackends:
             "it has no such implementation",
         }
 
-    def test_a_wrong_operator_is_named(self):
+    def test_use_backend_raises_for_an_unknown_operator(self):
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):
             ops.use_backend(softmax="reference").__enter__()
 
     @pytest.mark.bits
-    def test_compiled_equals_reference_and_itself_in_every_bit(self):
+    def test_compiled_is_bitwise_reproducible_and_close_to_the_reference(self):
         (x, *weights), _ = ARGUMENTS["transition"]
         inputs = [t.float().requires_grad_() for t in (x, *weights)]
         results = []
-        for way in ("reference", "reference", "compiled", "compiled"):
-            out = transition(*inputs, statistics=torch.float32, backend=way)
+        for name in ("reference", "reference", "compiled", "compiled"):
+            out = transition(*inputs, statistics=torch.float32, backend=name)
             results.append((out, *torch.autograd.grad(out.sum(), inputs)))
         for reference, again, compiled, repeated in zip(*results, strict=True):
             assert torch.equal(reference, again)

@@ -1,4 +1,4 @@
-"""Triangle attention on what others have made: given what they take, and what they give."""
+"""Triangle attention with the kernels of other libraries (baselines): adapters and reasons."""
 
 from types import SimpleNamespace
 
@@ -39,8 +39,8 @@ def softmax_of(logits, values):
     return logits.softmax(-1) @ values
 
 
-class TestTheirTerms:
-    """Each as its documentation has it, written here from that."""
+class TestAdapters:
+    """Adapters against fakes that follow the documentation of each library."""
 
     def cuequivariance(self, q, k, v, bias, mask):
         assert bias.shape == (B, 1, H, N, N)
@@ -49,11 +49,11 @@ class TestTheirTerms:
         return softmax_of(logits.masked_fill(~mask, -1e9), v)
 
     def deepspeed(self, q, k, v, biases):
-        kept, bias = biases
-        assert kept.shape == (B, R, 1, 1, N)
+        mask_bias, bias = biases
+        assert mask_bias.shape == (B, R, 1, 1, N)
         assert bias.shape == (B, 1, H, N, N)
         q, k, v = (t.transpose(2, 3) for t in (q, k, v))
-        return softmax_of(q @ k.transpose(-1, -2) * D**-0.5 + kept + bias, v).transpose(2, 3)
+        return softmax_of(q @ k.transpose(-1, -2) * D**-0.5 + mask_bias + bias, v).transpose(2, 3)
 
     def trifast(self, q, k, v, bias, mask):
         assert q.shape == (B, H, R, N, D)
@@ -69,7 +69,7 @@ class TestTheirTerms:
         return softmax_of(logits, v).transpose(2, 3)
 
     @pytest.mark.parametrize("name", ["cuequivariance", "deepspeed", "trifast", "turbopairformer"])
-    def test_are_met(self, tensors, name, monkeypatch):
+    def test_adapters_match_the_documented_interface(self, tensors, name, monkeypatch):
         module = SimpleNamespace(
             triangle_attention=self.trifast if name == "trifast" else self.cuequivariance,
             DS4Sci_EvoformerAttention=self.deepspeed,
@@ -80,7 +80,7 @@ class TestTheirTerms:
         torch.testing.assert_close(getattr(peers, name)(*tensors, softmax=F64), expected)
 
 
-def test_flex_attention_is_given_bias_and_mask_of_each_row(tensors, monkeypatch):
+def test_flex_attention_receives_bias_and_mask_of_each_row(tensors, monkeypatch):
     from torch.nn.attention.flex_attention import flex_attention
 
     monkeypatch.setattr(peers, "_flex", lambda: flex_attention)
@@ -89,17 +89,17 @@ def test_flex_attention_is_given_bias_and_mask_of_each_row(tensors, monkeypatch)
     torch.testing.assert_close(found, OPERATOR.reference(*single, softmax=torch.float32))
 
 
-def test_sdpa_is_as_exact_as_plain_pytorch(tensors):
+def test_sdpa_is_as_accurate_as_plain_pytorch(tensors):
     assert_exact(OPERATOR, tensors, {"softmax": F64}, torch.float32, backend="sdpa")
 
 
 @pytest.mark.bits
-def test_what_is_not_there_is_named_and_counted(tensors):
+def test_missing_baselines_fall_back_with_a_reason(tensors):
     before = ops.fallbacks()
     expected = OPERATOR.reference(*tensors, softmax=F64)
     for peer in ("cuequivariance", "trifast", "deepspeed"):
         assert torch.equal(triangle_attention(*tensors, softmax=F64, backend=peer), expected)
-    reasons = {each.backend: each.reason for each in ops.fallbacks() - before}
+    reasons = {f.backend: f.reason for f in ops.fallbacks() - before}
     assert reasons == {
         "cuequivariance": "cuequivariance_torch is not installed",
         "trifast": "trifast is not installed",
@@ -110,7 +110,7 @@ def test_what_is_not_there_is_named_and_counted(tensors):
     assert Fallback("triangle_attention", "flex", "it does not run on a cpu") in ops.fallbacks()
 
 
-def test_shapes_that_a_peer_does_not_take_are_named(monkeypatch):
+def test_unsupported_shapes_are_reported_with_a_reason(monkeypatch):
     monkeypatch.setattr(peers, "find_spec", lambda _name: True)
 
     def why_not(name, rows, queries, keys, width):
@@ -128,8 +128,8 @@ def test_shapes_that_a_peer_does_not_take_are_named(monkeypatch):
         assert why_not(name, 64, 32, 64, 32) == "there are not as many queries as keys"
 
 
-def test_a_peer_is_never_a_default():
-    """On an accelerator that only they can use."""
+def test_baselines_are_never_selected_by_default():
+    """On an accelerator that only the baselines support."""
 
     def attend(*_arguments, **_options):
         raise AssertionError
@@ -145,7 +145,7 @@ def test_a_peer_is_never_a_default():
         del OPERATORS["one"]
 
 
-def test_what_may_differ_the_next_time_is_said(monkeypatch):
+def test_notes_report_nondeterministic_backends(monkeypatch):
     assert ops.is_deterministic("triangle_attention", "sdpa")
     assert ops.is_deterministic("triangle_attention", "reference")
     backends = Backends("flex")

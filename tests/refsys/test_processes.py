@@ -1,4 +1,4 @@
-"""Pools of processes: whole before the first task runs, and never waited for in vain."""
+"""Process pools start completely with the first task and do not hang on a dead process."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from support import HANG_S
 from refsys.processes import ProcessPool
 
 
-def test_all_processes_are_started_with_the_first_task():
+def test_pool_starts_all_processes_with_the_first_task():
     before = set(active_children())
     with ProcessPool(3) as pool:
         future = pool.submit(os.getpid)
@@ -21,7 +21,7 @@ def test_all_processes_are_started_with_the_first_task():
         assert future.result(HANG_S) in {process.pid for process in active_children()}
 
 
-def test_a_process_that_dies_while_others_start_breaks_the_pool_and_nothing_waits():
+def test_pool_breaks_without_hanging_when_a_process_dies_during_start():
     def kill_the_first():
         while not (new := set(active_children()) - before):
             pass

@@ -1,4 +1,4 @@
-"""Choices and watchers reach every thread, as kernels of a backward pass on an accelerator do."""
+"""Scoped values and watchers apply in all threads, including those of autograd."""
 
 from threading import Thread
 
@@ -10,21 +10,21 @@ from refsys.ops.workspace import watch, workspace
 
 
 def in_a_thread(call):
-    found = []
-    thread = Thread(target=lambda: found.append(call()))
+    results = []
+    thread = Thread(target=lambda: results.append(call()))
     thread.start()
     thread.join()
-    return found[0]
+    return results[0]
 
 
-def test_another_thread_sees_the_value_in_force():
+def test_other_threads_see_the_value_in_force():
     scope = Scope(1)
     with scope.using(2), scope.using(3):
         assert in_a_thread(scope.get) == 3
     assert in_a_thread(scope.get) == 1
 
 
-def test_watchers_of_threads_come_and_go_in_any_order():
+def test_watchers_can_be_removed_in_any_order():
     watchers, seen = Watchers(), []
     first, second = watchers.added(seen.append), watchers.added(lambda event: seen.append(-event))
     first.__enter__()
@@ -36,7 +36,7 @@ def test_watchers_of_threads_come_and_go_in_any_order():
     assert seen == [-5]
 
 
-def test_launch_options_and_scratch_of_another_thread_are_ours():
+def test_launch_options_and_scratch_are_shared_between_threads():
     hollow, seen = torch.empty(4, 16, device="meta"), []
     with use_launch_options({"transition.forward": {"BLOCK_ROWS": 8}}), watch(seen.append):
         assert in_a_thread(lambda: launch_options("transition.forward", hollow)) == {

@@ -1,4 +1,4 @@
-"""The manifest lists every stream that is drawn from, and the page shows the manifest."""
+"""The manifest lists all streams in use, and the documentation shows the manifest."""
 
 import re
 from dataclasses import replace
@@ -16,7 +16,7 @@ from refsys.stream_manifest import STREAMS, stream_of
 from refsys.training.train import train
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pipeline.md"
-# What measuring draws, and what no entry here has.
+# Streams of the measuring code, and of features that the entries below do not have.
 ELSEWHERE = {
     *("sweep order", "timing gate cases", "timing gate turns", "operator argument"),
     *("conventional", "templates/<chain>"),
@@ -24,22 +24,22 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def drawn(store, tmp_path_factory):
-    """Names of the streams that batches and a step of training draw from."""
+def used(store, tmp_path_factory):
+    """Return the names of the streams that batches and a training step use."""
     names = set()
     original = streams.stream_key
 
-    def noted(seed, stream):
+    def recording(seed, stream):
         names.add(stream)
         return original(seed, stream)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "stream_key", noted)
+        patch.setattr(streams, "stream_key", recording)
         spec = ExampleSpec(tokens=32, alignment_rows=8, whole=True)
         examples = Examples(store, ["8vkf", "1kd8", "5vht"], spec)
         for step in range(12):
             _ = examples[step]
-        # Orders of epochs are kept: this one no other test has.
+        # Orders of epochs are cached: this configuration appears in no other test.
         _ = Examples(store, ["8vkf"], replace(spec, sampling=EPOCHS, seed=987))[0]
         synthetic_batch(spec, 0)
         config = run_config(
@@ -54,12 +54,12 @@ def drawn(store, tmp_path_factory):
     return names
 
 
-def test_every_stream_is_in_the_manifest(drawn):
-    found = {stream_of(name).name for name in drawn}
+def test_manifest_contains_all_streams_of_a_training_step(used):
+    found = {stream_of(name).name for name in used}
     assert found == {stream.name for stream in STREAMS} - ELSEWHERE
 
 
-def test_streams_are_in_the_manifest_wherever_they_are_named():
+def test_manifest_contains_all_streams_named_in_the_sources():
     named = set()
     for package in ("refsys", "workloads", "bench"):
         for path in (PAGE.parents[1] / package).rglob("*.py"):
@@ -73,8 +73,8 @@ def test_streams_are_in_the_manifest_wherever_they_are_named():
         assert any(stream.name.startswith(name) for stream in STREAMS), name
 
 
-def test_a_name_belongs_to_one_entry_and_an_unknown_one_to_none(drawn):
-    # `rows/<cycle>/paired` comes before `rows/<cycle>/<chain>`, and is meant.
+def test_stream_of_returns_one_entry_and_raises_for_unknown_names(used):
+    # `rows/<cycle>/paired` precedes `rows/<cycle>/<chain>`, which matches it as well.
     assert stream_of("rows/0/paired").name == "rows/<cycle>/paired"
     assert stream_of("rows/1/3").name == "rows/<cycle>/<chain>"
     with pytest.raises(KeyError, match="unheard-of"):
@@ -82,7 +82,7 @@ def test_a_name_belongs_to_one_entry_and_an_unknown_one_to_none(drawn):
     assert len({stream.name for stream in STREAMS}) == len(STREAMS)
 
 
-def test_the_page_shows_the_manifest():
+def test_documentation_table_equals_the_manifest():
     rows = re.findall(
         r"^\| `([^|]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
     )

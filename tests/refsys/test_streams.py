@@ -1,4 +1,4 @@
-"""Philox against its published vectors, and the laws of keyed draws."""
+"""Philox against its published test vectors, and laws of keyed draws."""
 
 import hashlib
 
@@ -27,7 +27,7 @@ FULL = 0xFFFFFFFF
         ),
     ],
 )
-def test_known_answers_on_ints_arrays_and_tensors(counter, key, expected):
+def test_philox_equals_known_answers_for_ints_arrays_and_tensors(counter, key, expected):
     assert philox(counter, key) == expected
     arrays = philox(tuple(np.array([word], np.int64) for word in counter), key)
     assert tuple(int(word[0]) for word in arrays) == expected
@@ -44,7 +44,7 @@ def test_known_answers_on_ints_arrays_and_tensors(counter, key, expected):
     start=st.integers(0, 2**40),
     count=st.integers(0, 40),
 )
-def test_host_and_device_agree(seed, stream, step, example, start, count):
+def test_host_and_device_draws_agree(seed, stream, step, example, start, count):
     draw = Draw(seed, stream, step, example)
     assert np.array_equal(draw.integers(count, start), draw.integers_on(CPU, count, start).numpy())
     assert np.array_equal(draw.uniform(count, start), draw.uniform_on(CPU, count, start).numpy())
@@ -55,7 +55,7 @@ def test_host_and_device_agree(seed, stream, step, example, start, count):
 
 @pytest.mark.bits
 @given(start=st.integers(0, 1000), count=st.integers(1, 50), cut=st.integers(0, 50))
-def test_a_draw_can_be_cut_anywhere(start, count, cut):
+def test_draws_are_independent_of_how_they_are_split(start, count, cut):
     draw, cut = Draw(1, "cut"), min(cut, count)
     for kind in (draw.integers, draw.uniform, draw.normal):
         whole = kind(count, start)
@@ -63,20 +63,20 @@ def test_a_draw_can_be_cut_anywhere(start, count, cut):
         assert np.array_equal(whole, parts)
 
 
-def test_every_part_of_the_name_matters():
+def test_draws_depend_on_all_parts_of_the_key():
     base = Draw(1, "a", 2, 3)
-    others = [Draw(2, "a", 2, 3), Draw(1, "b", 2, 3), Draw(1, "a", 3, 3), Draw(1, "a", 2, 4)]
-    for other in others:
+    changed = [Draw(2, "a", 2, 3), Draw(1, "b", 2, 3), Draw(1, "a", 3, 3), Draw(1, "a", 2, 4)]
+    for other in changed:
         assert not np.array_equal(base.integers(8), other.integers(8))
 
 
 @given(count=st.integers(0, 3000), most=st.integers(0, 3100), seed=st.integers(0, 99))
-def test_a_sample_is_the_start_of_a_permutation(count, most, seed):
+def test_sample_equals_the_start_of_a_permutation(count, most, seed):
     draw = Draw(seed, "sample")
     assert np.array_equal(draw.sample(count, most), draw.permutation(count)[:most])
 
 
-def test_equal_integers_of_a_sample_stay_in_order(monkeypatch):
+def test_sample_keeps_the_order_of_equal_integers(monkeypatch):
     monkeypatch.setattr(Draw, "integers", lambda self, count: np.full(count, 2**32 - 1, np.uint32))
     assert Draw(0, "same").sample(9, 4).tolist() == [0, 1, 2, 3]
 
@@ -90,7 +90,7 @@ def test_tensor_keys_broadcast_over_the_batch():
 
 
 @pytest.mark.bits
-def test_a_table_is_its_rows():
+def test_uniform_table_equals_its_rows():
     examples = torch.tensor([[5], [9]])
     table = Draw(1, "a", 2, examples).uniform_table_on(CPU, rows=3, count=6)
     single = Draw(1, "a", 2, 9).uniform_table_on(CPU, rows=3, count=6)
@@ -101,7 +101,7 @@ def test_a_table_is_its_rows():
 
 @pytest.mark.bits
 @given(blocks=st.lists(st.integers(0, 2**40), min_size=1, max_size=5), count=st.integers(1, 15))
-def test_a_table_of_normals_is_its_rows(blocks, count):
+def test_normal_table_equals_its_rows(blocks, count):
     starts = 4 * torch.tensor(blocks)
     table = Draw(1, "a", 2, torch.tensor([[5], [9]])).normal_table_on(starts, count)
     for row, start in enumerate(starts.tolist()):
@@ -116,7 +116,7 @@ def test_a_table_of_normals_is_its_rows(blocks, count):
     width=st.sampled_from([4, 8, 20]),
     example=st.integers(0, 2**31),
 )
-def test_rows_of_normals_are_cut_from_one_draw(rows, width, example):
+def test_normal_rows_equal_slices_of_one_draw(rows, width, example):
     draw = Draw(1, "rows", 2, example)
     table = draw.normal_rows(np.array(rows, np.int64), width)
     assert table.shape == (len(rows), width)
@@ -124,8 +124,8 @@ def test_rows_of_normals_are_cut_from_one_draw(rows, width, example):
         assert np.array_equal(normals, draw.normal(width, row * width))
 
 
-def test_golden_integers():
-    """The draws themselves are a contract: records and resumed runs depend on them."""
+def test_integers_equal_golden_hashes():
+    """Records and resumed runs depend on these exact values."""
     text = b"".join(
         Draw(seed, stream, step, step + 1).integers(1000, step * 7).astype("<u4").tobytes()
         for seed in (0, 2**40)
@@ -136,7 +136,7 @@ def test_golden_integers():
     assert stream_key(0, "crop") == (0x41A232BF, 0x8D174D9E)
 
 
-def test_distributions():
+def test_uniform_and_normal_have_the_expected_moments():
     draw = Draw(3, "shape")
     uniform, normal = draw.uniform(200_000), draw.normal(200_000).astype(np.float64)
     assert uniform.min() >= 0

@@ -39,7 +39,7 @@ def assert_close(actual, expected, tolerance=1e-10):
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_padding_changes_nothing(trunk, batch):
+def test_trunk_is_invariant_to_padding(trunk, batch):
     plain, loss, gradients = loss_and_gradients(trunk, batch)
     padded_batch = batch.padded(token=TOKENS + 5, alignment_row=ROWS + 3, bond=20)
     padded, padded_loss, padded_gradients = loss_and_gradients(trunk, padded_batch)
@@ -51,8 +51,8 @@ def test_padding_changes_nothing(trunk, batch):
         assert_close(padded_gradients[name], gradient)
 
 
-def test_trunk_losses_are_the_mean_of_each_examples_losses(batch):
-    """Examples of few and many modelled atoms count the same; one without any counts as zero."""
+def test_trunk_losses_are_means_over_per_example_losses(batch):
+    """Examples have equal weight, whatever their resolved atoms; without any they count as zero."""
     mask = batch["pseudo_beta_mask"].clone()
     mask[1, 5:] = False
     g, layout = torch.Generator().manual_seed(1), SingleRank(TOKENS)
@@ -63,13 +63,13 @@ def test_trunk_losses_are_the_mean_of_each_examples_losses(batch):
             together = loss(logits, uneven, layout, FLOAT64)
             apart = []
             for b in range(2):
-                own = {name: t[b : b + 1] for name, t in uneven.items()}
-                apart.append(loss(logits[b : b + 1], Batch(own, batch.fields), layout, FLOAT64))
+                one = {name: t[b : b + 1] for name, t in uneven.items()}
+                apart.append(loss(logits[b : b + 1], Batch(one, batch.fields), layout, FLOAT64))
             assert apart[0] != apart[1]
             assert_close(together, (apart[0] + apart[1]) / 2)
 
 
-def test_alignment_rows_are_embedded_in_float64_by_the_float64_policy(trunk, batch):
+def test_msa_embedding_equals_numpy_in_float64(trunk, batch):
     """Line 1 of Algorithm 8 in NumPy: one-hot class, has_deletion, 2/π · atan(deletions / 3)."""
     embedding = next(m for m in trunk.modules() if isinstance(m, AlignmentEmbedding))
     s = torch.zeros(2, TOKENS, CONFIG.c_s_inputs, dtype=torch.float64)
@@ -86,8 +86,8 @@ def test_alignment_rows_are_embedded_in_float64_by_the_float64_policy(trunk, bat
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_padding_law_can_fail(trunk, batch):
-    """Garbage where padding says nothing must show if the mask says it is real."""
+def test_padding_law_fails_when_padding_is_unmasked(trunk, batch):
+    """A mutant: padding that the mask declares real must change the result."""
     padded = batch.padded(token=TOKENS + 5)
     padded["token_mask"].fill_(True)
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_permuting_tokens_permutes_the_output(trunk, batch):
     assert (plain.z_BRNC[:, order] - plain.z_BRNC).abs().max() > 1e-3
 
 
-def test_permuting_alignment_rows_below_the_query_changes_nothing(trunk, batch):
+def test_trunk_is_invariant_to_permutation_of_msa_rows(trunk, batch):
     order = torch.tensor([0, 3, 5, 1, 2, 4])
     permuted = {**batch, **{k: batch[k][:, :, order] for k in ("alignment", "deletions")}}
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_permuting_alignment_rows_below_the_query_changes_nothing(trunk, batch):
 
 @pytest.mark.bits
 @pytest.mark.parametrize("seed", [None, 7], ids=["without dropout", "with dropout"])
-def test_checkpointing_changes_nothing(trunk, batch, seed):
+def test_checkpointing_preserves_loss_and_gradients(trunk, batch, seed):
     _, loss, gradients = loss_and_gradients(trunk, batch, seed=seed, step=3)
     _, again, recomputed = loss_and_gradients(trunk, batch, seed=seed, step=3, checkpointing=True)
     assert torch.equal(loss, again)
@@ -138,8 +138,8 @@ def test_dropout_is_a_function_of_seed_step_and_example(trunk, batch):
         assert not torch.equal(loss(seed=7, step=3), loss(**other))
 
 
-def test_examples_of_a_batch_do_not_see_each_other(trunk, batch):
-    """Dropout included: its masks are keyed by example, not by place in the tensor."""
+def test_examples_of_a_batch_are_independent(trunk, batch):
+    """Includes dropout, whose masks are keyed by example, not by index in the tensor."""
     second = type(batch)({name: tensor[1:] for name, tensor in batch.items()})
     with torch.no_grad():
         both = trunk(batch, context(batch, seed=7))
@@ -148,8 +148,8 @@ def test_examples_of_a_batch_do_not_see_each_other(trunk, batch):
         torch.testing.assert_close(together[1:], single, rtol=1e-10, atol=1e-10, msg=name)
 
 
-def test_only_the_last_cycle_is_differentiated(trunk, batch):
-    """The state that enters the last cycle is a constant to the gradient."""
+def test_gradients_flow_through_the_last_cycle_only(trunk, batch):
+    """The state that enters the last cycle is a constant for the gradient."""
     _, _, gradients = loss_and_gradients(trunk, batch, cycles=2)
     trunk.zero_grad()
     this = context(batch)
@@ -169,27 +169,27 @@ def test_only_the_last_cycle_is_differentiated(trunk, batch):
 
 
 @pytest.mark.bits
-def test_each_cycle_has_its_own_alignment_rows(trunk):
+def test_cycles_use_different_msa_rows(trunk):
     batch = random_batch(TOKENS, ROWS, cycles=3)
 
     @torch.no_grad()
     def pairs(cycles, *rows):
         fields = ("alignment", "deletions", "alignment_row_mask")
-        chosen = type(batch)({**batch, **{name: batch[name][:, list(rows)] for name in fields}})
-        return trunk(chosen, context(chosen), cycles).z_BRNC
+        subset = type(batch)({**batch, **{name: batch[name][:, list(rows)] for name in fields}})
+        return trunk(subset, context(subset), cycles).z_BRNC
 
     assert torch.equal(pairs(1, 0, 1, 2), pairs(1, 0))
     assert torch.equal(pairs(2, 0, 1, 2), pairs(2, 0, 1))
     assert not torch.equal(pairs(2, 0, 1), pairs(2, 1, 0))
     assert not torch.equal(pairs(2, 0, 1), pairs(2, 0, 2))
     assert not torch.equal(pairs(2, 0, 1), pairs(2, 2, 1))
-    # A batch with rows for fewer cycles has them again.
+    # A batch with rows for fewer cycles reuses them.
     assert torch.equal(pairs(3, 0, 1), pairs(3, 0, 1, 0))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_sharded_equals_whole(trunk, batch, ranks):
-    """With dropout, uneven slabs and uneven channel shares."""
+def test_sharded_trunk_equals_unsharded(trunk, batch, ranks):
+    """Includes dropout, uneven slabs and uneven channel shares."""
 
     def program(layout):
         this = context(batch, layout, seed=7, step=3)
@@ -208,7 +208,7 @@ def test_sharded_equals_whole(trunk, batch, ranks):
         assert_close(result[-1], loss)
 
 
-def test_dropout_masks_are_shared_keyed_and_of_the_right_rate(trunk, batch):
+def test_dropout_masks_are_shared_keyed_and_have_the_right_rate(trunk, batch):
     wide = batch.padded(token=400)
     masks = trunk.dropout_masks(context(wide, seed=7, step=3), torch.device("cpu"))
     assert len({mask.data_ptr() for mask in masks}) == len(masks)

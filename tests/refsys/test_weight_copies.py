@@ -1,4 +1,4 @@
-"""Copies of master weights: found again, and never stale."""
+"""Copies of master weights in the activation dtype: reuse, invalidation and lifetime."""
 
 import gc
 
@@ -19,8 +19,8 @@ def weight():
     return nn.Parameter(torch.randn(3, 4))
 
 
-def taken(weight, dtype=HALF):
-    """What a kernel gets, and whether it had to copy it for itself."""
+def received(weight, dtype=HALF):
+    """Return the weight that a kernel receives, and whether it had to be copied."""
     seen = []
     with watch_launches(seen.append):
         found = in_dtype("a.b", weight, dtype)
@@ -28,75 +28,75 @@ def taken(weight, dtype=HALF):
     return found, bool(seen)
 
 
-def test_all_are_copied_in_one_launch_and_found_again(weight):
+def test_prepare_copies_all_weights_in_one_launch(weight):
     seen, half = [], nn.Parameter(torch.randn(2, 2, dtype=HALF))
     with watch_launches(seen.append):
         prepare([weight, half, nn.Parameter(torch.randn(5))], HALF)
     assert len(seen) == 1
     assert [len(part) for part in seen[0].arguments] == [2, 2]
-    first, copied = taken(weight)
+    first, copied = received(weight)
     assert not copied
-    assert taken(weight.detach())[0] is first, "an alias, as backward may be given"
-    assert taken(half)[0] is half
+    assert received(weight.detach())[0] is first, "an alias, as the backward pass may receive"
+    assert received(half)[0] is half
 
 
-def test_without_a_copy_of_its_dtype_a_kernel_copies_for_itself(weight):
-    assert taken(weight)[1]
+def test_in_dtype_copies_when_no_copy_of_that_dtype_exists(weight):
+    assert received(weight)[1]
     prepare([weight], HALF)
-    assert taken(weight, torch.float16)[1]
-    assert not taken(weight, torch.float32)[1]
+    assert received(weight, torch.float16)[1]
+    assert not received(weight, torch.float32)[1]
 
 
-def test_a_changed_weight_is_copied_again_into_the_same_place(weight):
+def test_prepare_updates_the_copy_of_a_changed_weight_in_place(weight):
     prepare([weight], HALF)
-    first, _ = taken(weight)
+    first, _ = received(weight)
     with torch.no_grad():
         weight.mul_(2)
-    assert taken(weight)[1]
+    assert received(weight)[1]
     prepare([weight], HALF)
-    again, copied = taken(weight)
+    again, copied = received(weight)
     assert again.data_ptr() == first.data_ptr()
     assert not copied
 
 
-def test_what_bypasses_the_count_of_changes_is_seen_by_the_next_preparation(weight):
+def test_prepare_copies_changes_that_bypass_the_version_counter(weight):
     prepare([weight], HALF)
     weight.data.zero_()
     prepare([weight], HALF)
-    assert not taken(weight)[1]
+    assert not received(weight)[1]
 
 
-def test_a_moved_weight_leaves_its_copy_behind(weight):
+def test_copy_is_not_used_for_a_weight_with_new_storage(weight):
     prepare([weight], HALF)
     former = weight.detach()
     weight.data = torch.randn(3, 4)
-    assert taken(weight)[1]
-    assert taken(former)[1], "its place is no longer its own"
+    assert received(weight)[1]
+    assert received(former)[1], "its storage no longer belongs to the weight"
 
 
-def test_a_copy_lives_as_long_as_its_weight(weight):
+def test_copy_is_released_with_its_weight(weight):
     before = len(weight_copies._copies)
-    mine = nn.Parameter(torch.randn(3, 4))
-    prepare([weight, mine], HALF)
+    temporary = nn.Parameter(torch.randn(3, 4))
+    prepare([weight, temporary], HALF)
     assert len(weight_copies._copies) == before + 2
-    del mine
+    del temporary
     gc.collect()
     assert len(weight_copies._copies) == before + 1
 
 
-def test_a_recomputed_block_finds_it(weight):
-    """Whose saved tensors are aliases."""
+def test_recomputed_block_uses_the_copy(weight):
+    """The saved tensors of a recomputed block are aliases of the weights."""
 
     class Product(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x, weight):
             ctx.save_for_backward(x, weight)
-            return x @ taken(weight)[0].float()
+            return x @ received(weight)[0].float()
 
         @staticmethod
         def backward(ctx, grad):
             x, weight = ctx.saved_tensors
-            copies.append(taken(weight)[1])
+            copies.append(received(weight)[1])
             return grad @ weight.T, x.T @ grad
 
     copies = []

@@ -1,4 +1,4 @@
-"""The language model's parts against naive ones: attention, loss, norms, a whole step."""
+"""Language model against naive implementations: attention, loss, norms, a training step."""
 
 import math
 
@@ -49,7 +49,7 @@ def gradients(attend, inputs):
 
 
 def by_hand(q, k, v):
-    """ALiBi from its definition, element by element: slopes 2^(−8 i / n), i from 1."""
+    """Compute ALiBi by its definition, element by element: slopes 2^(−8 i / n), i from 1."""
     batch, heads, tokens, width = q.shape
     out = torch.zeros_like(q)
     for b in range(batch):
@@ -66,27 +66,27 @@ def by_hand(q, k, v):
     return out
 
 
-def test_plain_alibi_is_its_definition():
+def test_plain_alibi_equals_its_definition():
     inputs = [x.detach() for x in queries_keys_values(BLOOM, 7)]
-    found = Alibi(BLOOM, DOUBLE, 7).by(MATERIALIZED)(*inputs)
+    found = Alibi(BLOOM, DOUBLE, 7).attend_with(MATERIALIZED)(*inputs)
     torch.testing.assert_close(found, by_hand(*inputs), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rows", [TOKENS, 10, 1])
-def test_fused_alibi_is_the_plain_one(monkeypatch, rows):
-    """In one piece, in pieces of which the last is shorter, and row by row."""
+def test_fused_alibi_equals_plain_alibi(monkeypatch, rows):
+    """Blocks: one, several with a shorter last one, and single rows."""
     monkeypatch.setattr(alibi_flash, "BIAS_BYTES", rows * (BLOOM.heads + 1) * TOKENS * 8)
     alibi, inputs = Alibi(BLOOM, DOUBLE, TOKENS), queries_keys_values(BLOOM)
     assert alibi_flash._rows(inputs[0], alibi.slopes_H) == rows
     for one, other in zip(
-        gradients(alibi.by(FLASH_ON_CPU), inputs),
-        gradients(alibi.by(MATERIALIZED), inputs),
+        gradients(alibi.attend_with(FLASH_ON_CPU), inputs),
+        gradients(alibi.attend_with(MATERIALIZED), inputs),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_the_operator_of_fused_alibi_is_sound():
+def test_alibi_operator_passes_opcheck():
     alibi, inputs = Alibi(BLOOM, DOUBLE, 5), queries_keys_values(BLOOM, 5)
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
     arguments = (*inputs, alibi.slopes_H)
@@ -94,48 +94,52 @@ def test_the_operator_of_fused_alibi_is_sound():
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_the_accelerators_alibi_is_the_plain_one():
-    """Forward alone: FlexAttention has no backward pass on a CPU."""
+def test_flex_attention_alibi_equals_plain_alibi():
+    """Forward only: FlexAttention has no backward pass on a CPU."""
     inputs = [x.detach().float() for x in queries_keys_values(BLOOM, 130)]
     alibi = Alibi(BLOOM, PRECISIONS["float32"], 130)
     mask = causal_blocks(130, torch.device("cpu"))
     found = flex_attention(*inputs, score_mod=alibi.score, block_mask=mask)
-    torch.testing.assert_close(found, alibi.by(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6)
-    dense = alibi.by(attention.DENSE_BIAS)(*inputs)
-    torch.testing.assert_close(dense, alibi.by(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(
+        found, alibi.attend_with(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6
+    )
+    dense = alibi.attend_with(attention.DENSE_BIAS)(*inputs)
+    torch.testing.assert_close(
+        dense, alibi.attend_with(MATERIALIZED)(*inputs), rtol=1e-5, atol=2e-6
+    )
 
 
-def test_fused_rotary_is_the_plain_one():
+def test_fused_rotary_equals_plain_rotary():
     rotary, inputs = Rotary(LLAMA, DOUBLE, TOKENS), queries_keys_values(LLAMA)
     for one, other in zip(
-        gradients(rotary.by(FLASH_ON_CPU), inputs),
-        gradients(rotary.by(MATERIALIZED), inputs),
+        gradients(rotary.attend_with(FLASH_ON_CPU), inputs),
+        gradients(rotary.attend_with(MATERIALIZED), inputs),
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_rotary_products_depend_on_distance_alone():
-    """And turning changes no length, by a quarter neither."""
+def test_rotary_products_depend_only_on_distance():
+    """Rotation also preserves lengths."""
     rotary = Rotary(LLAMA, DOUBLE, TOKENS)
     q, k, _ = queries_keys_values(LLAMA, 1)
-    turned_q, turned_k = (rotary.turned(x.expand(-1, -1, TOKENS, -1)) for x in (q, k))
-    products = turned_q @ turned_k.transpose(-1, -2)
+    rotated_q, rotated_k = (rotary.rotated(x.expand(-1, -1, TOKENS, -1)) for x in (q, k))
+    products = rotated_q @ rotated_k.transpose(-1, -2)
     for distance in (-20, -1, 0, 3):
         along = products.diagonal(distance, -2, -1)
         torch.testing.assert_close(along, along[..., :1].expand_as(along), rtol=1e-9, atol=1e-9)
     assert not torch.allclose(products.diagonal(0, -2, -1)[..., 0], products[..., 5, 0])
-    lengths = turned_q.norm(dim=-1)
+    lengths = rotated_q.norm(dim=-1)
     torch.testing.assert_close(lengths, q.norm(dim=-1).expand_as(lengths), rtol=1e-12, atol=0)
 
 
-def test_a_token_knows_nothing_of_later_ones():
+def test_attention_is_causal():
     for positions in (Alibi(BLOOM, DOUBLE, TOKENS), Rotary(LLAMA, DOUBLE, TOKENS)):
         q, k, v = (x.detach() for x in queries_keys_values(BLOOM))
-        for way in (FLASH_ON_CPU, MATERIALIZED):
-            before = positions.by(way)(q, k, v)
+        for implementation in (FLASH_ON_CPU, MATERIALIZED):
+            before = positions.attend_with(implementation)(q, k, v)
             changed = [torch.cat([x[:, :, :20], x[:, :, 20:] + 1.0], dim=2) for x in (q, k, v)]
-            after = positions.by(way)(*changed)
+            after = positions.attend_with(implementation)(*changed)
             torch.testing.assert_close(before[:, :, :20], after[:, :, :20], rtol=1e-12, atol=0)
             assert not torch.allclose(before[:, :, 20:], after[:, :, 20:])
 
@@ -150,13 +154,13 @@ def head_inputs(tokens=23, width=6, vocabulary=50):
 
 @pytest.mark.parametrize("rows", [1, 5, 23, 100])
 @pytest.mark.parametrize("ignored", [0, 9, 23])
-def test_chunks_give_the_plain_loss_and_gradients(rows, ignored):
+def test_chunked_loss_and_gradients_equal_the_plain_ones(rows, ignored):
     hidden, weight, targets = head_inputs()
     targets[torch.randperm(23, generator=torch.Generator().manual_seed(3))[:ignored]] = IGNORED
     plain = plain_cross_entropy(hidden, weight, targets, losses=torch.float64)
     chunked = chunked_cross_entropy(hidden, weight, targets, losses=torch.float64, rows=rows)
     torch.testing.assert_close(chunked, plain, rtol=1e-13, atol=0)
-    # Scaled, so that what comes from above is not taken for 1.
+    # Scaled, so that the incoming gradient is not 1.
     ours = torch.autograd.grad(3.0 * chunked, (hidden, weight))
     theirs = torch.autograd.grad(3.0 * plain, (hidden, weight))
     for one, other in zip(ours, theirs, strict=True):
@@ -164,15 +168,15 @@ def test_chunks_give_the_plain_loss_and_gradients(rows, ignored):
     assert (ours[0][targets == IGNORED] == 0).all()
 
 
-def test_chunks_are_differentiated_once():
+def test_chunked_loss_raises_when_differentiated_twice():
     hidden, weight, targets = head_inputs()
     loss = chunked_cross_entropy(hidden, weight, targets, losses=torch.float64, rows=4)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated once"):
+    with pytest.raises(RuntimeError, match="differentiated only once"):
         loss.backward()
 
 
-def test_chunks_without_gradients_give_the_loss():
+def test_chunked_loss_is_correct_without_gradients():
     hidden, weight, targets = head_inputs()
     with torch.no_grad():
         loss = chunked_cross_entropy(hidden, weight, targets, losses=torch.float64, rows=4)
@@ -185,7 +189,7 @@ def test_chunks_without_gradients_give_the_loss():
     ]
 
 
-def test_rms_norm_is_torchs():
+def test_rms_norm_equals_torch():
     norm = RMSNorm(16, DOUBLE)
     x = torch.randn(3, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     x.requires_grad_()
@@ -201,12 +205,12 @@ def test_rms_norm_is_torchs():
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
-    # Its scale is that of the input: the definition, and no mean taken away.
+    # Invariant to the scale of the input.
     torch.testing.assert_close(norm(7.0 * x), ours, rtol=1e-4, atol=1e-4)
 
 
 def step(config, *, seed=5, batch=2, tokens=TOKENS, updates=0, **options):
-    """Loss and gradients by name in float64, after some updates."""
+    """Return loss and gradients by name in float64, after `updates` updates."""
     training = LanguageModelTraining(config, DOUBLE, Options(tokens=tokens, **options))
     training.initialize(seed)
     for number in range(updates + 1):
@@ -222,8 +226,8 @@ def step(config, *, seed=5, batch=2, tokens=TOKENS, updates=0, **options):
 
 
 @pytest.mark.parametrize("config", [BLOOM, LLAMA], ids=["bloom", "llama"])
-def test_fair_is_naive(config):
-    """Loss and every gradient, the tied weight's too, after an update each."""
+def test_fair_variant_equals_naive_variant(config):
+    """Loss and all gradients, including that of the tied weight, after one update."""
     fair_loss, fair = step(config, variant="fair", rows=17, updates=1)
     naive_loss, naive = step(config, variant="naive", updates=1)
     torch.testing.assert_close(fair_loss, naive_loss, rtol=1e-10, atol=0)
@@ -236,16 +240,16 @@ def test_fair_is_naive(config):
 
 @pytest.mark.bits
 @pytest.mark.parametrize("variant", ["fair", "naive"])
-def test_recomputation_changes_nothing(variant):
-    kept_loss, kept = step(BLOOM, variant=variant, rows=9)
-    made_loss, made = step(BLOOM, variant=variant, rows=9, checkpointing=True)
-    assert torch.equal(kept_loss, made_loss)
-    for name, gradient in kept.items():
-        assert torch.equal(gradient, made[name]), name
+def test_checkpointing_preserves_loss_and_gradients(variant):
+    saved_loss, saved = step(BLOOM, variant=variant, rows=9)
+    recomputed_loss, recomputed = step(BLOOM, variant=variant, rows=9, checkpointing=True)
+    assert torch.equal(saved_loss, recomputed_loss)
+    for name, gradient in saved.items():
+        assert torch.equal(gradient, recomputed[name]), name
 
 
 class Sizes(TorchDispatchMode):
-    """The most elements of a tensor that any operator made."""
+    """Record the shapes of all results of operators."""
 
     def __init__(self):
         super().__init__()
@@ -258,19 +262,19 @@ class Sizes(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("variant", ["fair", "naive"])
-def test_only_naive_makes_the_logits_of_all_tokens(variant):
-    with Sizes() as seen:
+def test_only_naive_materializes_all_logits(variant):
+    with Sizes() as recorded:
         step(BLOOM, variant=variant, rows=usual_rows(2 * TOKENS))
-    vocabulary = [math.prod(s) for s in seen.shapes if BLOOM.vocabulary in s]
+    vocabulary = [math.prod(s) for s in recorded.shapes if BLOOM.vocabulary in s]
     logits = 2 * TOKENS * BLOOM.vocabulary
     # The weight itself is as large as the logits of 128 tokens.
     assert BLOOM.width * BLOOM.vocabulary in vocabulary
     assert (logits in vocabulary) == (variant == "naive")
-    attention_logits = (2, BLOOM.heads, TOKENS, TOKENS) in seen.shapes
+    attention_logits = (2, BLOOM.heads, TOKENS, TOKENS) in recorded.shapes
     assert attention_logits == (variant == "naive")
 
 
-def test_text_depends_on_its_place_alone():
+def test_synthetic_text_depends_only_on_its_keys():
     def text(first, batch):
         return synthetic_text(1, 3, vocabulary=99, tokens=20, batch=batch, first=first)
 
@@ -280,8 +284,8 @@ def test_text_depends_on_its_place_alone():
     assert not torch.equal(text(0, 1), synthetic_text(1, 4, vocabulary=99, tokens=20, batch=1))
 
 
-def test_the_model_learns():
-    """A model that sees one text again and again knows it: the step as a whole is one."""
+def test_training_reduces_the_loss_on_one_text():
+    """A check of the complete step: repeated training on one text must fit it."""
     training = LanguageModelTraining(BLOOM, PRECISIONS["float32"], Options(tokens=16, rows=4))
     training.initialize(0)
     text = synthetic_text(0, 0, vocabulary=BLOOM.vocabulary, tokens=16, batch=1)

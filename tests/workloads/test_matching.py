@@ -1,4 +1,4 @@
-"""How much text equals a protein: searches by their laws, and comparisons that a record can say."""
+"""Matching of sequence lengths: laws of the searches, and the comparisons in records."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 @given(target=st.integers(1, 10**16), linear=st.integers(1, 10**9), square=st.integers(0, 10**6))
-def test_no_length_has_nearer_flops(target, linear, square):
+def test_sequence_of_flops_returns_the_closest_length(target, linear, square):
     def flops(tokens):
         return linear * tokens + square * tokens**2
 
@@ -43,8 +43,8 @@ def test_no_length_has_nearer_flops(target, linear, square):
     rates=st.tuples(st.integers(0, 10**4), st.integers(1, 10**6)),
     limit=st.integers(1, 10**11),
 )
-def test_no_longer_sequence_fits(base, knee, rates, limit):
-    """Peaks are flat or slow at first, and then grow faster."""
+def test_longest_within_returns_the_longest_sequence_that_fits(base, knee, rates, limit):
+    """Peaks are piecewise linear and convex."""
     traced = []
 
     def peak(tokens):
@@ -60,19 +60,19 @@ def test_no_longer_sequence_fits(base, knee, rates, limit):
     else:
         traced.clear()
         found = longest_within(peak, limit)
-        # Nothing much longer than the answer is traced, and not much is traced at all.
+        # The search traces few lengths, none of them much longer than the result.
         assert max(traced) <= max(4 * found, 4 * GRANULE)
         assert len(set(traced)) <= 36
         assert peak(found) <= limit < peak(found + GRANULE)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_step_flops_equal_the_facts(name):
+def test_step_flops_of_presets_equal_the_static_costs(name):
     config = WORKLOAD.configure({"preset": name, "tokens": 100, "batch": 2})
     assert WORKLOAD.facts(config).step_flops == 2 * PRESETS[name].step_flops(100)
 
 
-def test_equal_tokens_are_the_usual_comparison():
+def test_default_comparison_is_at_equal_tokens():
     config = WORKLOAD.configure({"tokens": 48})
     assert config.sequence == 48
     assert WORKLOAD.configure(WORKLOAD.values(config)) == config
@@ -82,7 +82,7 @@ def test_equal_tokens_are_the_usual_comparison():
         WORKLOAD.configure({"tokens": 48, "sequence": 50})
 
 
-def test_equal_flops_are_alphafold3s(cache_folder, monkeypatch):
+def test_equal_flops_match_those_of_alphafold3(cache_folder, monkeypatch):
     other = catalogue()["alphafold3"]
     counted = []
     facts = type(other).facts
@@ -101,7 +101,7 @@ def test_equal_flops_are_alphafold3s(cache_folder, monkeypatch):
     assert labels["variant"] == "fair, float32, equal FLOPs to alphafold3 tiny"
     assert "equal=flops" in WORKLOAD.title(config)
     assert any("equal FLOPs to alphafold3 tiny at 16 tokens, off by" in n for n in found.notes)
-    # Counted once: what was counted is in the cache folder.
+    # The count is cached.
     assert len(list(cache_folder.iterdir())) == 1
     assert WORKLOAD.configure({"tokens": 16, "equal": "flops"}) == config
     assert WORKLOAD.configure(WORKLOAD.values(config)) == config
@@ -109,7 +109,7 @@ def test_equal_flops_are_alphafold3s(cache_folder, monkeypatch):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_equal_memory_is_the_longest_sequence_that_fits(monkeypatch, checkpointing):
+def test_equal_memory_selects_the_longest_sequence_that_fits(monkeypatch, checkpointing):
     limit = 60_000_000
     monkeypatch.setattr(matching, "peak_bytes", lambda *_: limit)
     axes = {"equal": "memory", "checkpointing": checkpointing}
@@ -124,7 +124,7 @@ def test_equal_memory_is_the_longest_sequence_that_fits(monkeypatch, checkpointi
     assert any("a multiple of 64 that fits" in note for note in WORKLOAD.facts(config).notes)
 
 
-def test_too_little_memory_is_said(monkeypatch):
+def test_equal_memory_raises_when_the_shortest_sequence_does_not_fit(monkeypatch):
     monkeypatch.setattr(matching, "peak_bytes", lambda *_: 1_000_000)
     with pytest.raises(WorkloadError, match=r"0\.001 GB are too few: a sequence of 64 tokens"):
         WORKLOAD.configure({"equal": "memory"})
@@ -138,20 +138,21 @@ def test_too_little_memory_is_said(monkeypatch):
         (TRUNK, {"tokens": 32, "entry": "synthetic"}),
     ],
 )
-def test_the_light_peak_is_the_simulations(workload, axes):
+def test_predicted_peak_bytes_equal_the_simulation(workload, axes):
     config = workload.configure(axes)
     assert predicted_peak_bytes(workload, config) == simulate(workload, config).peak.nbytes
 
 
-def test_a_cost_is_kept_by_case_and_computed_where_nothing_can_be_kept(tmp_path, monkeypatch):
+def test_costs_are_cached_by_case_and_recomputed_without_a_writable_cache(tmp_path, monkeypatch):
     config = WORKLOAD.configure({})
-    made = []
+    computed = []
 
-    def cost(config=config, what="cost"):
-        return matching.kept(what, WORKLOAD, config, lambda: made.append(1) or len(made))
+    def cost(config=config, quantity="cost"):
+        compute = lambda: computed.append(1) or len(computed)  # noqa: E731
+        return matching.cached(quantity, WORKLOAD, config, compute)
 
     assert [cost(), cost()] == [1, 1]
-    assert cost(what="other") == 2
+    assert cost(quantity="other") == 2
     assert cost(WORKLOAD.configure({"batch": 2})) == 3
     for path in (tmp_path / "costs").iterdir():
         path.write_text("{", encoding="utf-8")

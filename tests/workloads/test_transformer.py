@@ -31,7 +31,7 @@ def build(tmp_path, **axes):
     return WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
 
 
-def test_describe_prints_the_released_models_parameters(foldperf):
+def test_describe_prints_the_parameters_of_the_released_model(foldperf):
     arguments = ("describe", "transformer", "--preset", "bloom-560m", "--json")
     found = json.loads(foldperf(*arguments, check=0).stdout)
     assert found["parameters"] == sum(found["components"].values()) == 559_214_592
@@ -41,7 +41,7 @@ def test_describe_prints_the_released_models_parameters(foldperf):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_parameters_equal_the_closed_forms(name):
+def test_parameters_equal_the_closed_form(name):
     c = PRESETS[name]
     d, f = c.width, c.hidden
     if c.family == "bloom":
@@ -54,14 +54,14 @@ def test_parameters_equal_the_closed_forms(name):
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini", "560m"])
-def test_a_llama_is_as_large_as_its_bloom(size):
+def test_llama_presets_match_the_size_of_bloom_presets(size):
     bloom, llama = facts(preset=f"bloom-{size}"), facts(preset=f"llama-{size}")
     assert llama.parameters == pytest.approx(bloom.parameters, rel=0.02)
     assert llama.step_flops == pytest.approx(bloom.step_flops, rel=0.05)
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini"])
-def test_small_ones_are_as_large_as_alphafold3s(size):
+def test_small_presets_match_the_size_of_alphafold3_presets(size):
     with torch.device("meta"):
         other = AlphaFold3(config.PRESETS[size], PRECISIONS["float32"])
     parameters = sum(parameter.numel() for parameter in other.parameters())
@@ -84,7 +84,7 @@ def test_flops_equal_the_closed_form(name, tokens, batch):
 
 
 @pytest.mark.parametrize("name", ["bloom-tiny", "llama-tiny"])
-def test_model_flops_do_not_depend_on_how_a_step_is_run(name):
+def test_model_flops_are_independent_of_variant_and_checkpointing(name):
     """What is traced differs by exactly the work that a flash kernel and recomputation repeat."""
     c, tokens = PRESETS[name], 48
     model = facts(preset=name, tokens=tokens)
@@ -106,7 +106,7 @@ def test_model_flops_do_not_depend_on_how_a_step_is_run(name):
     assert traced(checkpointing=True) == model.step_flops + scores + blocks - last
 
 
-def test_facts_count_what_a_step_moves_at_least():
+def test_minimum_bytes_count_parameters_state_and_inputs():
     found = facts(preset="bloom-tiny", tokens=10, batch=3)
     assert found.minimum_bytes == 8 * 4 * found.parameters + 3 * 11 * 8
     assert found.arithmetic == "float32"
@@ -115,7 +115,7 @@ def test_facts_count_what_a_step_moves_at_least():
 @pytest.mark.parametrize("variant", ["fair", "naive"])
 @pytest.mark.parametrize("name", ["bloom-tiny", "llama-tiny"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_simulated_step_is_a_real_one(tmp_path, name, variant, precision):
+def test_simulated_step_equals_the_executed_step(tmp_path, name, variant, precision):
     """Every call, FLOP and byte of the phases that compute, and the peak."""
     checkpointing = precision == "bfloat16"
     axes = {"preset": name, "variant": variant, "precision": precision, "tokens": 40}
@@ -136,7 +136,7 @@ def vars_of(cost):
 
 
 @pytest.mark.parametrize("variant", ["fair", "naive"])
-def test_the_profiler_counts_the_same_operators(tmp_path, variant):
+def test_profiler_counts_the_same_operators_as_the_trace(tmp_path, variant):
     """Of what the CPU's attention calls inside, too, neither counts anything."""
     flags, calls = count_agreement(build(tmp_path, tokens=16, variant=variant))
     assert not flags
@@ -146,7 +146,7 @@ def test_the_profiler_counts_the_same_operators(tmp_path, variant):
     assert all(operator_kind(name) == "attention" for name in own)
 
 
-def test_fair_is_smaller_and_dispatches_less():
+def test_fair_variant_has_lower_peak_and_fewer_calls_than_naive():
     axes = {"preset": "bloom-560m", "tokens": 768, "precision": "bfloat16"}
     fair, naive = (
         simulate(WORKLOAD, WORKLOAD.configure(axes | {"variant": variant}))
@@ -161,7 +161,7 @@ def test_fair_is_smaller_and_dispatches_less():
     assert fair.phase_peaks["optimizer"].nbytes == pytest.approx(4 * parameters, rel=0.01)
 
 
-def test_records_say_what_ran(tmp_path):
+def test_program_reports_the_implementations_that_ran(tmp_path):
     program = build(tmp_path, tokens=16)
     for phase in program.phases:
         program.run(phase)
@@ -185,7 +185,7 @@ def test_records_say_what_ran(tmp_path):
     assert naive.outcome()["tokens"] == 16
 
 
-def test_each_rank_has_text_of_its_own(tmp_path):
+def test_ranks_train_on_different_texts(tmp_path):
     config = WORKLOAD.configure({"tokens": 16, "batch": 2})
 
     def loss(config, rank):
@@ -199,7 +199,7 @@ def test_each_rank_has_text_of_its_own(tmp_path):
     assert loss(replace(config, batch=4), 0) == pytest.approx(sum(halves) / 2, rel=1e-5)
 
 
-def test_labels_call_a_strawman_one():
+def test_labels_and_notes_mark_the_naive_variant_as_a_strawman():
     def labels(**axes):
         return WORKLOAD.labels(WORKLOAD.configure(axes))
 
@@ -215,7 +215,7 @@ def test_labels_call_a_strawman_one():
     assert any("6 N + 12 L d s" in note for note in naive.notes)
 
 
-def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
+def test_configure_and_build_raise_for_unsupported_options(tmp_path, monkeypatch):
     with pytest.raises(WorkloadError, match="loss_rows=8 is for variant=fair"):
         WORKLOAD.configure({"variant": "naive", "loss_rows": 8})
     monkeypatch.setattr("workloads.transformer.find_spec", lambda _: None)

@@ -1,9 +1,9 @@
-"""Causal attention with ALiBi on a CPU: torch's flash kernel there, and the bias of some rows.
+"""Causal attention with ALiBi on a CPU: torch's CPU flash kernel, with the bias of a block of rows.
 
-One operator, as FlexAttention is on an accelerator, so that a step is traced alike. Its bias is
-scratch of a size that does not grow with the sequence.
+It is one operator, as FlexAttention is on an accelerator, so that both appear as one in a trace.
+The bias is scratch memory of a size that does not grow with the sequence.
 
-Shape suffixes: B batch, T tokens, R some rows of T, H heads, D head width.
+Shape suffixes: B batch, T tokens, R a block of rows of T, H heads, D head width.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import (
 
 from refsys.ops.workspace import declare, workspace
 
-# The bias is made for so many rows at once that it fits in this.
+# Limit on the scratch memory of the bias, bytes; it determines the rows per block.
 BIAS_BYTES = 2**26
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -30,21 +30,21 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 def alibi_attention(
     q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, slopes_H: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """softmax(q kᵀ / √D + slope · (key − query)) v over keys up to the query.
+    """Compute softmax(q kᵀ / √D + slope · (key − query)) v over keys up to the query.
 
     Args:
         q_BHTD: Queries, of any floating-point dtype.
-        k_BHTD: Keys, likewise.
-        v_BHTD: Values, likewise.
-        slopes_H: The slope of each head, in the dtype of the softmax.
+        k_BHTD: Keys, of the same dtype.
+        v_BHTD: Values, of the same dtype.
+        slopes_H: Slope of each head, in the dtype of the softmax.
 
     Returns:
-        The result [B, H, T, D], and the logarithm of each query's sum [B, H, T].
+        The output [B, H, T, D] and the logsumexp of each query [B, H, T].
     """
     out_BHTD, logsumexp_BHT = _empty(q_BHTD, slopes_H)
     for rows, bias_1HRT in _biases(q_BHTD, slopes_H):
-        found, logsumexp = _flash(q_BHTD[:, :, rows], k_BHTD, v_BHTD, attn_mask=bias_1HRT)
-        out_BHTD[:, :, rows] = found
+        out, logsumexp = _flash(q_BHTD[:, :, rows], k_BHTD, v_BHTD, attn_mask=bias_1HRT)
+        out_BHTD[:, :, rows] = out
         logsumexp_BHT[:, :, rows] = logsumexp
     return out_BHTD, logsumexp_BHT
 
@@ -66,10 +66,10 @@ def alibi_attention_backward(
     logsumexp_BHT: Tensor,
     slopes_H: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients [B, H, T, D] of queries, keys and values; see `alibi_attention`."""
+    """Compute the gradients [B, H, T, D] of queries, keys and values; see `alibi_attention`."""
     grad_q, grad_k, grad_v = (_like(x).zero_() for x in (q_BHTD, k_BHTD, v_BHTD))
     for rows, bias_1HRT in _biases(q_BHTD, slopes_H):
-        found = _flash_backward(
+        gradients = _flash_backward(
             grad_BHTD[:, :, rows],
             q_BHTD[:, :, rows],
             k_BHTD,
@@ -80,9 +80,9 @@ def alibi_attention_backward(
             False,
             attn_mask=bias_1HRT,
         )
-        grad_q[:, :, rows] = found[0]
-        grad_k += found[1]
-        grad_v += found[2]
+        grad_q[:, :, rows] = gradients[0]
+        grad_k += gradients[1]
+        grad_v += gradients[2]
     return grad_q, grad_k, grad_v
 
 
@@ -126,7 +126,7 @@ def _backward_flops(
 
 
 def _like(x_BHTD: Tensor) -> Tensor:
-    """An empty tensor whose heads lie side by side, as the flash kernels make theirs."""
+    """Return an uninitialized tensor with heads next to width in memory, as flash kernels do."""
     return torch.empty_like(
         x_BHTD.transpose(1, 2), memory_format=torch.contiguous_format
     ).transpose(1, 2)
@@ -137,25 +137,25 @@ def _empty(q_BHTD: Tensor, slopes_H: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _row_bytes(q_BHTD: Tensor, slopes_H: Tensor) -> int:
-    """Bytes of a query's bias in all heads, and of its distances."""
+    """Return the bytes of the bias of one query in all heads, and of its distances."""
     return (len(slopes_H) + 1) * q_BHTD.shape[2] * slopes_H.element_size()
 
 
 def _rows(q_BHTD: Tensor, slopes_H: Tensor) -> int:
-    """Queries whose bias is made at once."""
+    """Return the number of queries in a block of the bias."""
     return min(q_BHTD.shape[2], max(1, BIAS_BYTES // _row_bytes(q_BHTD, slopes_H)))
 
 
 def _biases(q_BHTD: Tensor, slopes_H: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their bias [1, H, R, T], −∞ for later keys, in the same memory each time."""
+    """Yield rows and their bias [1, H, R, T], −∞ for later keys, in memory that is reused."""
     heads, tokens, rows = len(slopes_H), q_BHTD.shape[2], _rows(q_BHTD, slopes_H)
-    places_T = torch.arange(tokens, dtype=slopes_H.dtype, device=slopes_H.device)
+    positions_T = torch.arange(tokens, dtype=slopes_H.dtype, device=slopes_H.device)
     shape = heads + 1, rows, tokens
     scratch = workspace("alibi_attention.bias", shape, dtype=slopes_H.dtype, device=slopes_H.device)
     for first in range(0, tokens, rows):
         last = min(first + rows, tokens)
         bias_HRT, distances_RT = scratch[:heads, : last - first], scratch[heads, : last - first]
-        torch.sub(places_T, places_T[first:last].unsqueeze(1), out=distances_RT)
+        torch.sub(positions_T, positions_T[first:last].unsqueeze(1), out=distances_RT)
         distances_RT.masked_fill_(distances_RT > 0, -torch.inf)
         torch.mul(distances_RT, slopes_H.view(-1, 1, 1), out=bias_HRT)
         yield slice(first, last), bias_HRT.unsqueeze(0)

@@ -1,15 +1,15 @@
-"""Causal attention, plain and fused, of the two ways to say where a token is.
+"""Causal attention, plain and fused, with ALiBi or rotary positions.
 
 Both compute softmax(q kᵀ / √D + bias) v over each token and those before it. ALiBi (Press et al.,
-2022) has a bias linear in the distance; the rotary embedding (Su et al., 2021) has none, and turns
-queries and keys by angles linear in their positions.
+2022) has a bias linear in the distance; the rotary embedding (Su et al., 2021) has none, and
+rotates queries and keys by angles linear in their positions.
 
-Plain attention makes every logit. The fused ways are flash kernels. With ALiBi that is compiled
-FlexAttention on an accelerator, where a dense bias would keep the flash kernels from being chosen;
-on a CPU, where FlexAttention has no backward pass, it is torch's flash kernel for CPUs with the
-bias of some rows at a time.
+Plain attention materializes all logits. The fused implementations are flash kernels. For ALiBi that
+is compiled FlexAttention on an accelerator, where torch does not select a flash kernel if there is
+a dense bias. On a CPU, where FlexAttention has no backward pass, it is torch's CPU flash kernel
+with the bias of a block of rows at a time.
 
-Shape suffixes: B batch, T tokens, R some rows of T, H heads, D head width.
+Shape suffixes: B batch, T tokens, H heads, D head width.
 """
 
 import functools
@@ -28,7 +28,7 @@ from refsys.precision import Precision
 from workloads.language_model.alibi_flash import alibi_attention
 from workloads.language_model.presets import LanguageModelConfig
 
-# The ways, as records name them.
+# Implementations, as named in records.
 MATERIALIZED = "materialized logits"
 FLASH_ON_CPU = "flash on the CPU"
 FLEX = "FlexAttention, compiled"
@@ -37,34 +37,34 @@ DENSE_BIAS = "scaled_dot_product_attention with a dense bias"
 
 ROTARY_BASE = 10_000.0
 
-# Queries, keys and values [B, H, T, D] to the same.
+# Function of queries, keys and values [B, H, T, D] that returns [B, H, T, D].
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Positions(ABC):
-    """One way to say where a token is, and attention with it.
+    """Position encoding, with the attention that applies it.
 
     Attributes:
-        constants: The tensors that it holds between steps.
+        constants: Tensors that persist between steps.
     """
 
     constants: tuple[Tensor, ...]
 
     @abstractmethod
     def best(self, device: torch.device, dtype: torch.dtype) -> str:
-        """The fused way for queries of that dtype on that device, else the plain one."""
+        """Return the fastest implementation for queries of this dtype on this device."""
 
     @abstractmethod
-    def by(self, way: str) -> Attend:
-        """Attention in one of the ways."""
+    def attend_with(self, implementation: str) -> Attend:
+        """Return the attention function of an implementation."""
 
 
 class Alibi(Positions):
-    """The bias slope · (key − query); head h of H, counted from 1, has the slope 2^(−8 h / H).
+    """Bias slope · (key − query); head h of H, counted from 1, has the slope 2^(−8 h / H).
 
     Attributes:
-        slopes_H: The slopes.
-        score: The bias as FlexAttention asks for it.
+        slopes_H: Slope of each head.
+        score: Bias as a `score_mod` of FlexAttention.
     """
 
     def __init__(self, config: LanguageModelConfig, precision: Precision, tokens: int) -> None:
@@ -75,30 +75,30 @@ class Alibi(Positions):
         self._tokens = tokens
 
     def best(self, device: torch.device, dtype: torch.dtype) -> str:
-        """See `Positions`; where a dispatch mode watches, nothing can be compiled."""
+        """See `Positions`. Under a dispatch mode FlexAttention cannot be compiled."""
         if device.type != "cuda":
             return FLASH_ON_CPU
         if dtype == torch.float64:
             return MATERIALIZED
         return FLEX if _get_current_dispatch_mode() is None else DENSE_BIAS
 
-    def by(self, way: str) -> Attend:
+    def attend_with(self, implementation: str) -> Attend:
         """See `Positions`."""
-        if way == FLEX:
-            # Found here, so that blocks that are compiled meet them as constants.
+        if implementation == FLEX:
+            # Evaluated outside the lambda, so that they are constants in compiled blocks.
             flex, mask = _compiled_flex(), self._causal
             return lambda q, k, v: flex(q, k, v, score_mod=self.score, block_mask=mask)
         return {
             MATERIALIZED: self._plain,
             FLASH_ON_CPU: self._flash_on_cpu,
             DENSE_BIAS: self._with_dense_bias,
-        }[way]
+        }[implementation]
 
     def bias(self) -> Tensor:
-        """[H, T, T]: the whole bias, −∞ for later keys."""
+        """Return the dense bias [H, T, T], −∞ for later keys."""
         slopes_H = self.slopes_H
-        places_T = torch.arange(self._tokens, dtype=slopes_H.dtype, device=slopes_H.device)
-        distances_TT = places_T - places_T.unsqueeze(1)
+        positions_T = torch.arange(self._tokens, dtype=slopes_H.dtype, device=slopes_H.device)
+        distances_TT = positions_T - positions_T.unsqueeze(1)
         distances_TT.masked_fill_(distances_TT > 0, -torch.inf)
         return slopes_H.view(-1, 1, 1) * distances_TT
 
@@ -118,14 +118,14 @@ class Alibi(Positions):
 
 
 class Rotary(Positions):
-    """Turns the pair (i, i + D / 2) of a head by the angle position · 10,000^(−2 i / D)."""
+    """Rotation of the pair (i, i + D / 2) of a head by the angle position · 10,000^(−2 i / D)."""
 
     def __init__(self, config: LanguageModelConfig, precision: Precision, tokens: int) -> None:
         self._softmax = precision.softmax
         pairs = torch.arange(config.head_width // 2, dtype=torch.float64)
         rates = ROTARY_BASE ** (-2.0 * pairs / config.head_width)
-        places_T = torch.arange(tokens, dtype=torch.float64)
-        angles_TD = torch.outer(places_T, rates).repeat(1, 2)
+        positions_T = torch.arange(tokens, dtype=torch.float64)
+        angles_TD = torch.outer(positions_T, rates).repeat(1, 2)
         self._cosines_TD = angles_TD.cos().to(precision.activations)
         self._sines_TD = angles_TD.sin().to(precision.activations)
         self.constants = (self._cosines_TD, self._sines_TD)
@@ -136,20 +136,20 @@ class Rotary(Positions):
             return FLASH_ON_CPU
         return MATERIALIZED if dtype == torch.float64 else FUSED
 
-    def by(self, way: str) -> Attend:
+    def attend_with(self, implementation: str) -> Attend:
         """See `Positions`."""
         attend = {
             MATERIALIZED: self._plain,
             FLASH_ON_CPU: _causal_flash_on_cpu,
             FUSED: _causal_flash,
-        }[way]
-        return lambda q, k, v: attend(self.turned(q), self.turned(k), v)
+        }[implementation]
+        return lambda q, k, v: attend(self.rotated(q), self.rotated(k), v)
 
-    def turned(self, x_BHTD: Tensor) -> Tensor:
-        """Queries or keys, turned by the angles of their positions."""
+    def rotated(self, x_BHTD: Tensor) -> Tensor:
+        """Return queries or keys rotated by the angles of their positions."""
         first, second = x_BHTD.chunk(2, dim=-1)
-        quarter_BHTD = torch.cat([-second, first], dim=-1)
-        return x_BHTD * self._cosines_TD + quarter_BHTD * self._sines_TD
+        quarter_turn_BHTD = torch.cat([-second, first], dim=-1)
+        return x_BHTD * self._cosines_TD + quarter_turn_BHTD * self._sines_TD
 
     def _plain(self, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
         tokens = q_BHTD.shape[2]
@@ -159,19 +159,19 @@ class Rotary(Positions):
 
 
 def positions(config: LanguageModelConfig, precision: Precision, tokens: int) -> Positions:
-    """What a model of that family has, for sequences of `tokens`, on the default device."""
-    kind = Alibi if config.family == "bloom" else Rotary
-    return kind(config, precision, tokens)
+    """Return the position encoding of the model family, for `tokens`, on the default device."""
+    encoding = Alibi if config.family == "bloom" else Rotary
+    return encoding(config, precision, tokens)
 
 
 def attend_plainly(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias: Tensor) -> Tensor:
-    """Attention by its formula; logits and softmax are in the dtype of `bias`: the specification.
+    """Compute attention by its formula, the reference; the softmax is in the dtype of `bias`.
 
     Args:
         q_BHTD: Queries.
         k_BHTD: Keys.
         v_BHTD: Values.
-        bias: Broadcasts to [B, H, T, T]; −∞ where a key is not seen.
+        bias: Broadcasts to [B, H, T, T]; −∞ where a key is masked.
     """
     logits_BHTT = (q_BHTD @ k_BHTD.transpose(-1, -2)).to(bias.dtype)
     weights_BHTT = torch.softmax(logits_BHTT / math.sqrt(q_BHTD.shape[-1]) + bias, dim=-1)
@@ -179,7 +179,7 @@ def attend_plainly(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, bias: Tensor)
 
 
 def causal_blocks(tokens: int, device: torch.device) -> Any:
-    """FlexAttention's mask of each token and those before it, which skips blocks of later ones."""
+    """Return the causal block mask of FlexAttention, which skips blocks of later keys."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def earlier(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def _compiled_flex() -> Callable[..., Tensor]:
 
 
 def _causal_flash(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
-    # Without this torch may take its plain way without a word.
+    # Without this context torch may silently fall back to its plain implementation.
     fused = [
         SDPBackend.FLASH_ATTENTION,
         SDPBackend.CUDNN_ATTENTION,

@@ -1,12 +1,12 @@
-"""The head and its cross-entropy, plain and without ever holding the logits of all tokens.
+"""Head and cross-entropy, plain and chunked (without materializing the logits of all tokens).
 
-The logits of BLOOM-560M are 250,880 for each token, and as many again in float32 for the softmax
-and once more for its gradient: at 2,048 tokens 5 GB. Here the logits of some rows at a time give
-the loss and, at once, the gradients of the hidden states and of the head's weight, so that nothing
-is computed twice (as Liger-Kernel does).
+BLOOM-560M has 250,880 logits per token, as many again in float32 for the softmax and once more for
+its gradient: 5 GB at 2,048 tokens. The chunked loss computes the logits of a block of rows at a
+time, and from them the loss and the gradients of the hidden states and of the head's weight, so
+that nothing is computed twice (as Liger-Kernel does).
 
-Shape suffixes: B batch, T tokens, N tokens of the whole batch, R some of them, W width,
-V vocabulary.
+Shape suffixes: B batch, T tokens, N tokens of all sequences of the batch, R a block of them,
+W width, V vocabulary.
 """
 
 from typing import Any
@@ -18,27 +18,27 @@ from torch.autograd.function import once_differentiable
 
 from refsys.errors import ArgumentError
 
-# The target of a position that has none.
+# Target of positions that do not count in the loss.
 IGNORED = -1
 
-# Where nothing else is said, a chunk is half of the tokens and never more than this many.
+# Maximum of the default chunk size, tokens.
 _ROWS = 256
 
 
 def usual_rows(tokens: int) -> int:
-    """Tokens whose logits exist at once, where nothing else is said."""
+    """Return the default chunk size: half of the tokens, at most 256."""
     return min(_ROWS, -(-tokens // 2))
 
 
 def plain_cross_entropy(
     hidden_NW: Tensor, weight_VW: Tensor, targets_N: Tensor, *, losses: torch.dtype
 ) -> Tensor:
-    """Mean of logsumexp(h Wᵀ) − (h Wᵀ)[target] over the positions that have a target.
+    """Return the mean of logsumexp(h Wᵀ) − (h Wᵀ)[target] over positions with a target.
 
     Args:
         hidden_NW: Hidden states.
-        weight_VW: The head's weight, cast to the dtype of the hidden states.
-        targets_N: int64; IGNORED where there is none.
+        weight_VW: Weight of the head, cast to the dtype of the hidden states.
+        targets_N: int64; IGNORED for positions without a target.
         losses: Dtype of the softmax and of the loss.
 
     Returns:
@@ -50,20 +50,21 @@ def plain_cross_entropy(
 
 
 class TiedGradient:
-    """The head's share of the gradient of a weight that is also the embedding's.
+    """Head's part of the gradient of a weight that is tied to the embedding.
 
-    `lookup` adds its own share to it in place and hands on the sum, so that there is one gradient
-    as large as the vocabulary and not three. One is for one forward and backward pass.
+    The backward pass of `lookup` adds the embedding's part in place and returns the sum, so that
+    there is one gradient of the size of the vocabulary instead of three. Use one object per forward
+    and backward pass.
 
     Attributes:
-        share_VW: The head's share, between its backward pass and the lookup's.
+        share_VW: Gradient from the head, set between its backward pass and that of the lookup.
     """
 
     share_VW: Tensor | None = None
 
 
 def lookup(ids_BT: Tensor, weight_VW: Tensor, tied: TiedGradient, dtype: torch.dtype) -> Tensor:
-    """[B, T, W]: the rows of the weight, whose gradient gets the head's share, too."""
+    """Return rows [B, T, W] of a tied weight; its gradient includes the part of the head."""
     return _Lookup.apply(ids_BT, weight_VW, tied, dtype)
 
 
@@ -76,24 +77,26 @@ def chunked_cross_entropy(
     rows: int,
     tied: TiedGradient | None = None,
 ) -> Tensor:
-    """`plain_cross_entropy`, the logits of `rows` tokens at a time.
+    """Compute `plain_cross_entropy` with the logits of `rows` tokens at a time.
 
     Args:
-        hidden_NW: As there.
-        weight_VW: As there.
-        targets_N: As there.
-        losses: As there.
-        rows: Tokens whose logits exist at once.
-        tied: Takes the gradient of the weight, which autograd then does not get from here.
+        hidden_NW: See `plain_cross_entropy`.
+        weight_VW: See `plain_cross_entropy`.
+        targets_N: See `plain_cross_entropy`.
+        losses: See `plain_cross_entropy`.
+        rows: Tokens per chunk.
+        tied: Receives the gradient of the weight, which is then not returned to autograd.
 
     Raises:
         ArgumentError: `rows` is less than 1.
     """
     if rows < 1:
-        raise ArgumentError(f"rows={rows} is less than 1")
+        raise ArgumentError(f"rows={rows} is less than 1, the smallest chunk")
     weight_VW = weight_VW if tied is None else weight_VW.detach()
-    wanted = torch.is_grad_enabled()
-    return _ChunkedCrossEntropy.apply(hidden_NW, weight_VW, targets_N, losses, rows, wanted, tied)
+    differentiate = torch.is_grad_enabled()
+    return _ChunkedCrossEntropy.apply(
+        hidden_NW, weight_VW, targets_N, losses, rows, differentiate, tied
+    )
 
 
 def _count(targets_N: Tensor, dtype: torch.dtype) -> Tensor:
@@ -101,7 +104,7 @@ def _count(targets_N: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Makes the gradients in the forward pass; the backward pass scales them."""
+    """Chunked loss that computes gradients in the forward pass; the backward pass scales them."""
 
     @staticmethod
     def forward(
@@ -111,29 +114,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets_N: Tensor,
         losses: torch.dtype,
         rows: int,
-        wanted: bool,
+        differentiate: bool,
         tied: TiedGradient | None,
     ) -> Tensor:
         cast_VW = weight_VW.to(hidden_NW.dtype)
         share = 1.0 / _count(targets_N, losses)
         loss = torch.zeros((), dtype=losses, device=hidden_NW.device)
-        grad_hidden_NW = torch.empty_like(hidden_NW) if wanted else None
-        grad_weight_VW = torch.zeros_like(weight_VW) if wanted else None
+        grad_hidden_NW = torch.empty_like(hidden_NW) if differentiate else None
+        grad_weight_VW = torch.zeros_like(weight_VW) if differentiate else None
         parts = zip(hidden_NW.split(rows), targets_N.split(rows), strict=True)
         for number, (hidden_RW, targets_R) in enumerate(parts):
             scales_R1 = ((targets_R != IGNORED) * share).unsqueeze(1)
-            places_R1 = targets_R.clamp(min=0).unsqueeze(1)
+            indices_R1 = targets_R.clamp(min=0).unsqueeze(1)
             logits_RV = (hidden_RW @ cast_VW.t()).to(losses)
-            chosen_R1 = logits_RV.gather(1, places_R1)
+            target_logits_R1 = logits_RV.gather(1, indices_R1)
             largest_R1 = logits_RV.amax(1, keepdim=True)
-            # From here on in the memory of the logits.
+            # In place: the following tensors reuse the memory of the logits.
             weights_RV = logits_RV.sub_(largest_R1).exp_()
             sums_R1 = weights_RV.sum(1, keepdim=True)
-            loss += ((sums_R1.log() + largest_R1 - chosen_R1) * scales_R1).sum()
+            loss += ((sums_R1.log() + largest_R1 - target_logits_R1) * scales_R1).sum()
             if grad_hidden_NW is None or grad_weight_VW is None:
                 continue
             # (softmax − one-hot of the target) · share of the position in the mean.
-            grad_RV = weights_RV.mul_(scales_R1 / sums_R1).scatter_add_(1, places_R1, -scales_R1)
+            grad_RV = weights_RV.mul_(scales_R1 / sums_R1).scatter_add_(1, indices_R1, -scales_R1)
             cast_RV = grad_RV.to(hidden_NW.dtype)
             del logits_RV, weights_RV, grad_RV
             grad_hidden_NW[number * rows :][:rows] = cast_RV @ cast_VW
@@ -146,9 +149,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("the chunked loss is differentiated once")
+            raise RuntimeError("the chunked loss can be differentiated only once")
         hidden_NW, weight_VW = ctx.gradients
-        # A gradient is handed on, and not copied, if nobody else holds it.
+        # Autograd takes over a gradient without a copy only if there is no other reference to it.
         ctx.gradients = None
         grad_weight_VW = weight_VW.mul_(grad)
         if ctx.tied is not None:
@@ -170,15 +173,15 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad_BTW: Tensor) -> tuple[Tensor | None, ...]:
         (ids_BT,) = ctx.saved_tensors
         share_VW, ctx.tied.share_VW = ctx.tied.share_VW, None
-        assert share_VW is not None, "the head's backward pass comes first"
+        assert share_VW is not None, "the backward pass of the head must come first"
         rows_NW = grad_BTW.flatten(0, 1).to(share_VW.dtype)
         return None, share_VW.index_add_(0, ids_BT.flatten(), rows_NW), None, None
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds a b to `total`; a product of another dtype is summed in that of the total."""
+    """Add a b to `total`, in the dtype of `total`."""
     if a.dtype == total.dtype:
-        # Not in its in-place form, whose FLOPs torch does not count.
+        # Not addmm_, whose FLOPs the counter of torch does not include.
         torch.addmm(total, a, b, out=total)
     else:
         total += a @ b

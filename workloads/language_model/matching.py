@@ -1,8 +1,7 @@
-"""How much text equals a protein: the sequence whose step costs what another workload's does.
+"""Sequence length at which a step of the language model costs as much as one of AlphaFold 3.
 
-A case of AlphaFold 3 is compared at equal tokens, at equal model FLOPs or at equal peak memory.
-Its costs take up to a minute to trace, so that they are kept in the cache folder under a name that
-hashes the sources that they follow from.
+The comparison is at equal tokens, at equal model FLOPs or at equal peak memory. Costs take up to a
+minute to trace, so they are cached on disk under a name that contains a hash of the source files.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from workloads.workload import Config, Workload
 
 TOKENS, FLOPS, MEMORY = KINDS = ("tokens", "flops", "memory")
 
-# Sequences of equal memory are multiples of this, so that they can be found by a dozen traces.
+# Sequence lengths of equal memory are multiples of this, so that about twelve traces find one.
 GRANULE = 64
 LONGEST = 2**20
 
@@ -31,24 +30,24 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def step_flops(workload: Workload, config: Config) -> int:
-    """Model FLOPs of a step of a case."""
-    return kept("step_flops", workload, config, lambda: workload.facts(config).step_flops)
+    """Return the model FLOPs of a step of a case."""
+    return cached("step_flops", workload, config, lambda: workload.facts(config).step_flops)
 
 
 def peak_bytes(workload: Workload, config: Config) -> int:
-    """The predicted peak of a step of a case."""
-    return kept("peak_bytes", workload, config, lambda: predicted_peak_bytes(workload, config))
+    """Return the predicted peak memory of a step of a case, bytes."""
+    return cached("peak_bytes", workload, config, lambda: predicted_peak_bytes(workload, config))
 
 
 def sequence_of_flops(flops: Callable[[int], int], target: int) -> int:
-    """The length whose FLOPs are nearest to `target`, by halving.
+    """Return the sequence length with FLOPs closest to `target`, by bisection.
 
     Args:
-        flops: FLOPs of a length; they grow with it.
-        target: FLOPs to come near to.
+        flops: FLOPs of a sequence length; increasing.
+        target: FLOPs to match.
 
     Raises:
-        WorkloadError: even the longest sequence has fewer.
+        WorkloadError: `target` exceeds the FLOPs of the longest sequence.
     """
     low, high = 1, LONGEST
     if flops(high) < target:
@@ -60,21 +59,21 @@ def sequence_of_flops(flops: Callable[[int], int], target: int) -> int:
 
 
 def longest_within(peak: Callable[[int], int], limit: int) -> int:
-    """The longest multiple of GRANULE whose peak is no more than `limit`.
+    """Return the longest multiple of GRANULE whose peak memory is at most `limit`.
 
     Args:
-        peak: Peak bytes of a length; they do not shrink with it.
+        peak: Peak bytes of a sequence length; non-decreasing.
         limit: Bytes.
 
     Raises:
-        WorkloadError: none is that short, or none that long.
+        WorkloadError: the shortest sequence exceeds the limit, or the longest one does not.
     """
     if peak(GRANULE) > limit:
         raise WorkloadError(
             f"{limit / 1e9:,.3f} GB are too few: a sequence of {GRANULE} tokens takes "
             f"{peak(GRANULE) / 1e9:,.3f} GB; take a smaller preset or another comparison"
         )
-    # From below, since long sequences take long to trace.
+    # Search from below, because long sequences take long to trace.
     fits, fails = 1, 4
     while peak(fails * GRANULE) <= limit:
         if fails * GRANULE >= LONGEST:
@@ -83,37 +82,41 @@ def longest_within(peak: Callable[[int], int], limit: int) -> int:
     halve = False
     while fails - fits > 1:
         width = fails - fits
-        middle = (fits + fails) // 2 if halve else _on_the_line(peak, limit, fits, fails)
+        middle = (fits + fails) // 2 if halve else _interpolated(peak, limit, fits, fails)
         fits, fails = (middle, fails) if peak(middle * GRANULE) <= limit else (fits, middle)
         halve = 2 * (fails - fits) > width
     return fits * GRANULE
 
 
-def _on_the_line(peak: Callable[[int], int], limit: int, fits: int, fails: int) -> int:
-    """Where the line between both ends meets the limit: peaks are linear but for a few bends."""
+def _interpolated(peak: Callable[[int], int], limit: int, fits: int, fails: int) -> int:
+    """Return the multiple at which the line through both ends crosses the limit.
+
+    Peaks are piecewise linear in the length, with few pieces.
+    """
     low, high = peak(fits * GRANULE), peak(fails * GRANULE)
-    met = fits + (fails - fits) * (limit - low) // (high - low)
-    return min(max(met, fits + 1), fails - 1)
+    crossing = fits + (fails - fits) * (limit - low) // (high - low)
+    return min(max(crossing, fits + 1), fails - 1)
 
 
-def kept(what: str, workload: Workload, config: Config, compute: Callable[[], int]) -> int:
-    """What follows from a case and the sources alone: from the cache folder, else computed.
+def cached(quantity: str, workload: Workload, config: Config, compute: Callable[[], int]) -> int:
+    """Return a quantity that depends only on a case and the source files, from the disk cache.
 
     Args:
-        what: What it is.
-        workload: The case's workload.
-        config: The case's configuration.
-        compute: Makes it.
+        quantity: Name of the quantity.
+        workload: Workload of the case.
+        config: Configuration of the case.
+        compute: Called if the cache does not have the value.
     """
     values = workload.values(config)
-    name = json.dumps([what, workload.name, values, torch.__version__, _sources()], sort_keys=True)
+    key = [quantity, workload.name, values, torch.__version__, _sources()]
+    name = json.dumps(key, sort_keys=True)
     path = home() / "costs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
     with suppress(OSError, *MALFORMED):
         stored = parse_json(path.read_bytes())["value"]
         if isinstance(stored, int) and not isinstance(stored, bool):
             return stored
     value = compute()
-    # A machine without a place to write to computes it again.
+    # Where the cache folder is not writable the value is computed again next time.
     with suppress(OSError):
         write_json(path, {"name": name, "value": value})
     return value
@@ -121,7 +124,7 @@ def kept(what: str, workload: Workload, config: Config, compute: Callable[[], in
 
 @cache
 def _sources() -> str:
-    """Hash of every file that a cost can follow from."""
+    """Return a hash of all source files that a cost can depend on."""
     digest = hashlib.sha256()
     for package in ("refsys", "workloads"):
         for path in sorted((_ROOT / package).rglob("*.py")):

@@ -1,10 +1,10 @@
-"""A decoder-only transformer, BLOOM's or Llama's: the whole model.
+"""Decoder-only transformer in the style of BLOOM or Llama.
 
-Weights are kept in the policy's dtype of parameters and cast where they are used. Norms compute
-their statistics in float32 inside, whatever comes in.
+Weights are stored in the parameter dtype of the precision policy and cast where they are used.
+Norms compute their statistics in float32 or, for float64 inputs, in float64.
 
-Shape suffixes: B batch, T tokens, N tokens of the whole batch, W width, H heads, D head width,
-F hidden width of the MLP, V vocabulary.
+Shape suffixes: B batch, T tokens, W width, H heads, D head width, F hidden width of the MLP,
+V vocabulary.
 """
 
 import math
@@ -34,19 +34,19 @@ from workloads.language_model.presets import LanguageModelConfig
 
 FAIR, NAIVE = VARIANTS = ("fair", "naive")
 EPSILON = 1e-5
-# Standard deviation of initial weights, as both families have it.
+# Standard deviation of initial weights in both families.
 DEVIATION = 0.02
-# Weights drawn at once: a vocabulary's would take many times its memory.
-_DRAWN = 2**22
+# Limit on weights sampled at once: intermediates take several times the memory of the weights.
+_WEIGHTS_AT_ONCE = 2**22
 
 
 def normal(deviation: float) -> Initializer:
-    """Normals of mean 0."""
+    """Return an initializer to normals of mean 0 and the given standard deviation."""
 
     def initializer(weight: Tensor, draw: Draw) -> Tensor:
         out = torch.empty_like(weight)
-        for start in range(0, weight.numel(), _DRAWN):
-            part = out.view(-1)[start : start + _DRAWN]
+        for start in range(0, weight.numel(), _WEIGHTS_AT_ONCE):
+            part = out.view(-1)[start : start + _WEIGHTS_AT_ONCE]
             part.copy_(draw.normal_on(weight.device, part.numel(), start)).mul_(deviation)
         return out
 
@@ -54,7 +54,7 @@ def normal(deviation: float) -> Initializer:
 
 
 class LayerNorm(nn.Module):
-    """(x − mean) / √(variance + ε) · weight + bias."""
+    """LayerNorm: (x − mean) / √(variance + ε) · weight + bias."""
 
     def __init__(self, width: int, precision: Precision) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class LayerNorm(nn.Module):
         self.initializers = {"weight": ones, "bias": zeros}
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """[B, T, W] to the same."""
+        """Return [B, T, W]."""
         weight_W, bias_W = self.weight.to(x_BTW.dtype), self.bias.to(x_BTW.dtype)
         return F.layer_norm(x_BTW, weight_W.shape, weight_W, bias_W, EPSILON)
 
 
 class RMSNorm(nn.Module):
-    """x / √(mean of x² + ε) · weight."""
+    """RMSNorm: x / √(mean of x² + ε) · weight."""
 
     def __init__(self, width: int, precision: Precision) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class RMSNorm(nn.Module):
         self.initializers = {"weight": ones}
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """[B, T, W] to the same."""
+        """Return [B, T, W]."""
         weight_W = self.weight.to(x_BTW.dtype)
         if x_BTW.is_cuda:
             return F.rms_norm(x_BTW, weight_W.shape, weight_W, EPSILON)
@@ -85,7 +85,7 @@ class RMSNorm(nn.Module):
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):
-    """Keeps what the fused kernel of an accelerator keeps; torch has none on a CPU."""
+    """RMSNorm that saves the same tensors as the fused CUDA kernel, which torch lacks on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, x_BTW: Tensor, weight_W: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class _RootMeanSquareNorm(torch.autograd.Function):
 
 
 class Attention(nn.Module):
-    """Causal self-attention; how positions enter it is `attend`'s."""
+    """Causal self-attention; `attend` applies the position encoding."""
 
     def __init__(self, config: LanguageModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -116,17 +116,17 @@ class Attention(nn.Module):
         self.output = linear(config, config.width, config.width, precision, residual=True)
 
     def forward(self, x_BTW: Tensor, attend: Attend) -> Tensor:
-        """[B, T, W] to the same."""
+        """Return [B, T, W]."""
         q_BHTD, k_BHTD, v_BHTD = (
             part_BTHD.transpose(1, 2)
             for part_BTHD in self.inputs(x_BTW).unflatten(-1, self._heads).unbind(2)
         )
-        found_BHTD = attend(q_BHTD, k_BHTD, v_BHTD)
-        return self.output(found_BHTD.transpose(1, 2).flatten(2))
+        out_BHTD = attend(q_BHTD, k_BHTD, v_BHTD)
+        return self.output(out_BHTD.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
-    """W₂ gelu(W₁ x), with the tanh form of GELU."""
+    """MLP W₂ gelu(W₁ x), with the tanh approximation of GELU."""
 
     def __init__(self, config: LanguageModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -134,12 +134,12 @@ class MLP(nn.Module):
         self.output = linear(config, config.hidden, config.width, precision, residual=True)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """[B, T, W] to the same."""
+        """Return [B, T, W]."""
         return self.output(F.gelu(self.inputs(x_BTW), approximate="tanh"))
 
 
 class GatedMLP(nn.Module):
-    """W₃ (silu(W₁ x) · W₂ x)."""
+    """Gated MLP W₃ (silu(W₁ x) · W₂ x)."""
 
     def __init__(self, config: LanguageModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -147,13 +147,13 @@ class GatedMLP(nn.Module):
         self.output = linear(config, config.hidden, config.width, precision, residual=True)
 
     def forward(self, x_BTW: Tensor) -> Tensor:
-        """[B, T, W] to the same."""
+        """Return [B, T, W]."""
         gate_BTF, up_BTF = self.inputs(x_BTW).chunk(2, dim=-1)
         return self.output(F.silu(gate_BTF) * up_BTF)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), and the same of the MLP."""
+    """Pre-norm block: x + attention(norm(x)), then x + MLP(norm(x))."""
 
     def __init__(self, config: LanguageModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -164,13 +164,13 @@ class Block(nn.Module):
         self.mlp = mlp(config, precision)
 
     def forward(self, x_BTW: Tensor, attend: Attend) -> Tensor:
-        """[B, T, W] to the same."""
+        """Return [B, T, W]."""
         x_BTW = x_BTW + self.attention(self.attention_norm(x_BTW), attend)
         return x_BTW + self.mlp(self.mlp_norm(x_BTW))
 
 
 class Embedding(nn.Module):
-    """The vocabulary's rows, which are also the head's."""
+    """Embedding of the vocabulary, with a weight that is tied to the head."""
 
     def __init__(self, config: LanguageModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -180,14 +180,14 @@ class Embedding(nn.Module):
         self._dtype = precision.activations
 
     def forward(self, ids_BT: Tensor, tied: TiedGradient | None) -> Tensor:
-        """[B, T] ids to [B, T, W]."""
+        """Return the embeddings [B, T, W] of ids [B, T]."""
         if tied is None or not torch.is_grad_enabled():
             return F.embedding(ids_BT, self.weight).to(self._dtype)
         return lookup(ids_BT, self.weight, tied, self._dtype)
 
 
 class Head(nn.Module):
-    """The loss of predicting each next token with the embedding's rows."""
+    """Next-token loss with the tied weight of the embedding."""
 
     def __init__(self, precision: Precision, rows: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class Head(nn.Module):
     def forward(
         self, x_BTW: Tensor, weight_VW: Tensor, targets_BT: Tensor, tied: TiedGradient | None
     ) -> Tensor:
-        """The mean cross-entropy over the targets that there are; plain if nothing is `tied`."""
+        """Return the mean cross-entropy over the targets; plain if `tied` is None, else chunked."""
         flat = x_BTW.flatten(0, 1), weight_VW, targets_BT.flatten()
         if tied is None:
             return plain_cross_entropy(*flat, losses=self._losses)
@@ -205,11 +205,11 @@ class Head(nn.Module):
 
 
 class LanguageModel(ComponentModel):
-    """Token ids to the mean cross-entropy of each next one.
+    """Language model, from token ids to the mean cross-entropy of the next tokens.
 
     Attributes:
-        positions: What it knows of places in a sequence.
-        ran: What attention, loss and blocks ran on in the last forward pass.
+        positions: Position encoding.
+        ran: Implementations of attention, loss and blocks in the last forward pass.
     """
 
     def __init__(
@@ -223,14 +223,14 @@ class LanguageModel(ComponentModel):
         checkpointing: bool = False,
         compiled: bool = False,
     ) -> None:
-        """Builds the model on the default device, without weights.
+        """Create the model on the default device, with uninitialized weights.
 
         Args:
-            config: The preset.
-            precision: The dtype table.
+            config: Preset.
+            precision: Dtype table.
             tokens: Length of every sequence.
-            variant: ``fair``, or ``naive``: all attention logits and all logits of the head exist.
-            rows: Tokens whose logits of the head exist at once, in the fair variant.
+            variant: ``fair``, or ``naive``, which materializes the logits of attention and head.
+            rows: Tokens per chunk of the loss, in the fair variant.
             checkpointing: Whether blocks recompute their activations in the backward pass.
             compiled: Whether blocks go through `torch.compile`.
         """
@@ -251,22 +251,22 @@ class LanguageModel(ComponentModel):
         self._compiled = torch.compile(_run, dynamic=False) if compiled else None
 
     def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """The loss.
+        """Return the loss, a scalar.
 
         Args:
             ids_BT: int64 ids of the tokens.
-            targets_BT: int64 ids of the next ones; −1 where there is none.
+            targets_BT: int64 ids of the next tokens; −1 where there is none.
         """
         tied = TiedGradient() if self._fair else None
         x_BTW = self.embedding_norm(self.embedding(ids_BT, tied))
-        way = self.positions.best(x_BTW.device, x_BTW.dtype) if self._fair else MATERIALIZED
+        attention = self.positions.best(x_BTW.device, x_BTW.dtype) if self._fair else MATERIALIZED
         run = self._runner()
         self.ran = {
-            "attention": way,
+            "attention": attention,
             "blocks": "eager" if run is _run else "compiled",
             "loss": "chunked logits" if self._fair else "all logits",
         }
-        attend = self.positions.by(way)
+        attend = self.positions.attend_with(attention)
         for block in self._stack:
             if self._checkpointing:
                 x_BTW = recomputed(run, block, x_BTW, attend)
@@ -275,7 +275,7 @@ class LanguageModel(ComponentModel):
         return self.head(self.final_norm(x_BTW), self.embedding.weight, targets_BT, tied)
 
     def _runner(self) -> Callable[[nn.Module, Tensor, Attend], Tensor]:
-        """What a dispatch mode watches one by one, or with shapes alone, is not compiled."""
+        """Return the function that runs a block; under a dispatch mode it is never compiled."""
         if self._compiled is None or _get_current_dispatch_mode() is not None:
             return _run
         return self._compiled
@@ -305,7 +305,7 @@ def linear(
     *,
     residual: bool = False,
 ) -> Linear:
-    """A linear layer of the model; what writes to the residual stream starts smaller."""
+    """Return a linear layer; layers that write to the residual stream have smaller weights."""
     deviation = DEVIATION / math.sqrt(2 * config.blocks) if residual else DEVIATION
     bias = config.family == "bloom"
     return Linear(inputs, outputs, bias=bias, initializer=normal(deviation), precision=precision)

@@ -1,10 +1,10 @@
 """Sizes of the language models.
 
-``bloom-560m`` is the released model to the parameter. ``llama-*`` has the depth, width, heads and
-vocabulary of its ``bloom-*``; its gated MLP is 8/3 as wide as the model, rounded up to a multiple
-of 32, so that three matrices hold what two four times as wide do. ``*-tiny`` and ``*-mini`` have as
-many parameters as AlphaFold 3's presets of those names, about half of them in the embedding, as
-BLOOM-560M has.
+``bloom-560m`` has exactly the parameters of the released model. ``llama-*`` has the depth, width,
+heads and vocabulary of the ``bloom-*`` preset of the same size. Its gated MLP is 8/3 as wide as the
+model, rounded up to a multiple of 32, so that its three matrices have as many parameters as two
+that are four times as wide. ``*-tiny`` and ``*-mini`` have as many parameters as the AlphaFold 3
+presets of those names, about half of them in the embedding, as in BLOOM-560M.
 """
 
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ class LanguageModelConfig:
         width: Width of the residual stream.
         heads: Attention heads; a power of two.
         hidden: Width inside the MLP.
-        vocabulary: Tokens that exist.
-        tokens: Length of a sequence where nothing else is said.
-        counterpart: Preset of AlphaFold 3 that it is compared with where nothing else is said.
+        vocabulary: Size of the vocabulary.
+        tokens: Default sequence length.
+        counterpart: Default AlphaFold 3 preset of the comparison.
     """
 
     family: Literal["bloom", "llama"]
@@ -43,12 +43,12 @@ class LanguageModelConfig:
 
     @property
     def matrix_parameters(self) -> int:
-        """Parameters in matrix products: no norms and biases, and the tied weight as the head."""
+        """Parameters in matrix products, without norms and biases; the tied weight counts once."""
         mlp = (2 if self.family == "bloom" else 3) * self.width * self.hidden
         return self.blocks * (4 * self.width**2 + mlp) + self.vocabulary * self.width
 
     def step_flops(self, tokens: int) -> int:
-        """Model FLOPs of a training step on one sequence: 6 N + 12 L d s for each of s tokens."""
+        """Return model FLOPs of a step on one sequence: 6 N + 12 L d s for each of s tokens."""
         attention = 12 * self.blocks * self.width * tokens
         return tokens * (6 * self.matrix_parameters + attention)
 

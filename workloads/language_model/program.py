@@ -1,4 +1,4 @@
-"""The language model's training as a program with phases."""
+"""Training of the language model as a program with phases."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,7 +10,7 @@ from workloads.workload import Program
 
 
 class LanguageModelProgram(Program):
-    """Training on one device: each step has its own text."""
+    """Training program; each step has a different text."""
 
     phases: tuple[str, ...] = ("data", "forward", "backward", "optimizer")
 
@@ -24,7 +24,7 @@ class LanguageModelProgram(Program):
         self._ran: dict[str, str] = {}
 
     def average_over_ranks(self) -> None:
-        """Gives the program a phase that ends with the gradients of all ranks' examples."""
+        """Add a phase that averages the gradients over all ranks."""
         self._average = GradientAverage(self._training.parameters)
         before = self.phases.index("optimizer")
         self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
@@ -48,18 +48,18 @@ class LanguageModelProgram(Program):
         self._text = self._source(self._step)
 
     def _forward(self) -> None:
-        assert self._text is not None, "the data phase comes first"
+        assert self._text is not None, "the data phase must run first"
         self._loss = None
         self._loss = self._training.loss(self._text)
         self._ran = self._training.implementations()
 
     def _backward(self) -> None:
-        assert self._loss is not None, "the forward phase comes first"
+        assert self._loss is not None, "the forward phase must run first"
         self._loss.backward()
         self._loss = self._loss.detach()
 
     def _all_reduce(self) -> None:
-        assert self._average is not None, "one rank has nothing to average"
+        assert self._average is not None, "call average_over_ranks before this phase"
         self._average.wait()
 
     def _optimizer(self) -> None:

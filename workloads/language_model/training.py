@@ -1,4 +1,4 @@
-"""The training step of a language model: AdamW, and gradients clipped to a norm of 1."""
+"""Training step of a language model: AdamW, with gradients clipped to a norm of 1."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from workloads.language_model.presets import LanguageModelConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamWConfig:
-    """AdamW as language models are trained with it.
+    """Hyper-parameters of AdamW that are common for language models.
 
     Attributes:
-        learning_rate: Constant: what is measured does not depend on its schedule.
+        learning_rate: Constant, since the measured costs do not depend on a schedule.
         beta_1: Decay of the first moment.
         beta_2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
@@ -36,12 +36,12 @@ class AdamWConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How a model is trained.
+    """Options of training.
 
     Attributes:
         tokens: Length of every sequence.
-        variant: ``fair``, or ``naive``: everything materialized, the optimizer a loop.
-        rows: Tokens whose logits of the head exist at once, in the fair variant.
+        variant: ``fair``, or ``naive``: all logits materialized, the optimizer not fused.
+        rows: Tokens per chunk of the loss, in the fair variant.
         checkpointing: Whether blocks recompute their activations in the backward pass.
         compiled: Whether blocks go through `torch.compile`.
     """
@@ -54,12 +54,12 @@ class Options:
 
 
 class LanguageModelTraining:
-    """A model, its optimizer, and the phases of a step.
+    """Model, optimizer and the parts of a training step.
 
     Attributes:
-        model: What is trained.
-        parameters: All of them.
-        schedule: Constants of the optimizer.
+        model: Trained model.
+        parameters: All parameters of the model.
+        schedule: Hyper-parameters of the optimizer.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class LanguageModelTraining:
         device: torch.device | None = None,
         schedule: AdamWConfig | None = None,
     ) -> None:
-        """Builds the model; `initialize` gives it its weights.
+        """Create the model with uninitialized weights, and the optimizer.
 
         Args:
-            config: The preset.
-            precision: The dtype table.
-            options: How it is trained.
-            device: Where it all lives; the default device if None.
-            schedule: Constants of the optimizer.
+            config: Preset.
+            precision: Dtype table.
+            options: Options of training.
+            device: Device of the model; the default device if None.
+            schedule: Hyper-parameters of the optimizer.
         """
         self.schedule = schedule or AdamWConfig()
         self._fused = options.variant == FAIR
@@ -104,26 +104,26 @@ class LanguageModelTraining:
         )
 
     def initialize(self, seed: int) -> None:
-        """Draws the weights."""
+        """Initialize the weights from keyed streams."""
         initialize(self.model, seed)
 
     def materialize_moments(self) -> None:
-        """Creates the optimizer's state ahead of the first step: for simulation alone."""
+        """Create the state of the optimizer before the first step, for simulation only."""
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.update()
 
     def optimizer_tensors(self) -> Iterable[Tensor]:
-        """The moments and step counts that exist so far."""
+        """Return the tensors in the state of the optimizer: moments and step counts."""
         values = [value for state in self.optimizer.state.values() for value in state.values()]
         return [value for value in values if isinstance(value, Tensor)]
 
     def loss(self, text: Tensor) -> Tensor:
-        """The loss of predicting each token of `text` [batch, tokens + 1] from those before it."""
+        """Return the next-token loss on ids `text` [batch, tokens + 1]."""
         return self.model(text[:, :-1], text[:, 1:])
 
     def update(self) -> Tensor:
-        """Clips, steps and clears the gradients; returns the norm before clipping."""
+        """Clip gradients, step the optimizer, clear gradients; return the norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, self.schedule.clip, foreach=self._fused
         )
@@ -132,25 +132,25 @@ class LanguageModelTraining:
         return norm
 
     def implementations(self) -> dict[str, str]:
-        """What the parts that have several ways ran on in the last step."""
+        """Return the implementation of each part of the last step that has several."""
         return self.model.ran | {"optimizer": "fused" if self._fused else "a loop"}
 
 
 def synthetic_text(
     seed: int, step: int, *, vocabulary: int, tokens: int, batch: int, first: int = 0
 ) -> Tensor:
-    """int64 [batch, tokens + 1] ids, uniform over the vocabulary.
+    """Return random ids [batch, tokens + 1] int64, uniform over the vocabulary.
 
     Args:
         seed: Seed of the draws.
-        step: The step that they are for.
-        vocabulary: Ids that exist.
-        tokens: Tokens that are predicted.
-        batch: Sequences.
-        first: Place of the first of them in the batch of all ranks.
+        step: Training step (RNG key).
+        vocabulary: Size of the vocabulary.
+        tokens: Predicted tokens per sequence.
+        batch: Number of sequences.
+        first: Index of the first sequence in the global batch (RNG key).
     """
     rows = [
-        Draw(seed, "synthetic/text", step, first + place).integers(tokens + 1) % vocabulary
-        for place in range(batch)
+        Draw(seed, "synthetic/text", step, first + index).integers(tokens + 1) % vocabulary
+        for index in range(batch)
     ]
     return torch.stack([torch.from_numpy(row.astype("int64")) for row in rows])

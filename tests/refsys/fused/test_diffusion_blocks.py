@@ -33,7 +33,7 @@ def atoms(precision):
     mask[:, -5:] = False
 
     def run(q, c, p):
-        return module(q, module.steer(AtomConditioning(c, p)), mask, context(BATCH))
+        return module(q, module.condition(AtomConditioning(c, p)), mask, context(BATCH))
 
     c_atom, windows = CONFIG.c_atom, ATOMS // ATOM_WINDOW
     pairs = normal(1, windows, ATOM_WINDOW, KEYS, CONFIG.c_atompair, seed=2)

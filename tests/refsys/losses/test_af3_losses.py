@@ -1,4 +1,4 @@
-"""Losses of positions and of confidence: naive NumPy twins, invariance, perfect predictions."""
+"""Diffusion and confidence losses: naive NumPy references, invariance, perfect predictions."""
 
 import math
 
@@ -49,7 +49,7 @@ def column(batch, name, example):
 
 
 def naive_diffusion(x, sigma, batch):
-    """Example by example, sample by sample, pair by pair."""
+    """Compute the diffusion losses in loops over examples, samples and pairs."""
     parts = {"mse": [], "bond": [], "smooth_lddt": []}
     for b in range(x.shape[0]):
         truth = column(batch, "atom_position", b).astype(float)
@@ -82,7 +82,7 @@ def naive_diffusion(x, sigma, batch):
     return {name: float(np.mean(values)) for name, values in parts.items()}
 
 
-def test_diffusion_losses_equal_their_naive_twins(batch, prediction):
+def test_diffusion_losses_equal_a_naive_implementation(batch, prediction):
     found = diffusion_loss(*prediction, batch, CONFIG, FLOAT64)
     expected = naive_diffusion(*prediction, batch)
     for name, value in expected.items():
@@ -90,7 +90,7 @@ def test_diffusion_losses_equal_their_naive_twins(batch, prediction):
     assert float(found["diffusion"]) == pytest.approx(sum(expected.values()), rel=1e-6)
 
 
-def test_moving_a_prediction_changes_no_loss(batch, prediction):
+def test_diffusion_losses_are_invariant_to_rigid_motion(batch, prediction):
     x, sigma = prediction
     plain = diffusion_loss(x, sigma, batch, CONFIG, FLOAT64)
     moved = diffusion_loss(turned(x), sigma, batch, CONFIG, FLOAT64)
@@ -98,8 +98,8 @@ def test_moving_a_prediction_changes_no_loss(batch, prediction):
         torch.testing.assert_close(moved[name], plain[name], rtol=1e-6, atol=1e-9)
 
 
-def test_a_mirror_image_is_seen(batch, prediction):
-    """Distances cannot tell it; the aligned error can."""
+def test_mse_penalizes_a_mirror_image(batch, prediction):
+    """Distances are equal in a mirror image, so only the aligned error differs."""
     truth = batch["atom_position"].double().unsqueeze(1)
     mirrored = truth * torch.tensor([1.0, 1.0, -1.0])
     found = diffusion_loss(mirrored, prediction[1][:, :1], batch, CONFIG, FLOAT64)
@@ -107,7 +107,7 @@ def test_a_mirror_image_is_seen(batch, prediction):
     assert float(found["smooth_lddt"]) == pytest.approx(FLOOR, abs=1e-6)
 
 
-def test_a_perfect_prediction_has_no_error(batch, prediction):
+def test_diffusion_losses_are_minimal_for_a_perfect_prediction(batch, prediction):
     truth = turned(batch["atom_position"].double()).unsqueeze(1)
     found = diffusion_loss(truth, prediction[1][:, :1], batch, CONFIG, FLOAT64)
     assert float(found["mse"]) == pytest.approx(0, abs=1e-9)
@@ -115,7 +115,7 @@ def test_a_perfect_prediction_has_no_error(batch, prediction):
     assert float(found["smooth_lddt"]) == pytest.approx(FLOOR, abs=1e-6)
 
 
-def test_smooth_lddt_does_not_depend_on_its_blocks_and_has_its_gradient(batch, prediction):
+def test_smooth_lddt_and_its_gradient_are_independent_of_the_block_size(batch, prediction):
     x = prediction[0].clone().requires_grad_()
     results = []
     for block in (5, 64, 10_000):
@@ -128,7 +128,7 @@ def test_smooth_lddt_does_not_depend_on_its_blocks_and_has_its_gradient(batch, p
     assert results[0][1].abs().max() > 0
 
 
-def test_no_tensor_is_as_large_as_samples_times_pairs_of_atoms(batch, prediction):
+def test_diffusion_losses_materialize_no_tensor_of_samples_by_atom_pairs(batch, prediction):
     x, sigma = prediction
     limit = x.shape[1] * batch.sizes["atom"] ** 2
     sizes = []
@@ -146,7 +146,7 @@ def test_no_tensor_is_as_large_as_samples_times_pairs_of_atoms(batch, prediction
     assert max(sizes) < limit / 2
 
 
-def test_what_was_not_modelled_and_padding_have_no_say(batch, prediction):
+def test_diffusion_losses_ignore_unresolved_atoms_and_padding(batch, prediction):
     x, sigma = prediction
     garbage = torch.where(batch["atom_resolved"][:, None, :, None], x, 100 * normal(*x.shape))
     plain = diffusion_loss(x, sigma, batch, CONFIG, FLOAT64)
@@ -159,7 +159,7 @@ def test_what_was_not_modelled_and_padding_have_no_say(batch, prediction):
             torch.testing.assert_close(found[name], plain[name], rtol=1e-6, atol=1e-9)
 
 
-def test_without_anything_modelled_the_losses_are_nought(batch, prediction):
+def test_diffusion_losses_are_zero_without_resolved_atoms(batch, prediction):
     nothing = Batch(
         {**batch, "atom_resolved": torch.zeros_like(batch["atom_resolved"])}, batch.fields
     )
@@ -178,7 +178,7 @@ def logits(batch):
 
 
 def naive_confidence(output, x, batch):
-    """The mean over examples of each example's mean, entry by entry."""
+    """Compute means over examples of each example's mean, entry by entry."""
     names = ("plddt", "pae", "pde", "resolved")
     examples = {name: [[] for _ in range(x.shape[0])] for name in names}
 
@@ -191,7 +191,7 @@ def naive_confidence(output, x, batch):
         ours, truth = x[b].numpy(), column(batch, "atom_position", b).astype(float)
         resolved, token = column(batch, "atom_resolved", b), column(batch, "atom_token", b)
         kinds, slot = column(batch, "molecule", b), column(batch, "atom_slot", b)
-        known = list(column(batch, "representative_atom", b))
+        representatives = list(column(batch, "representative_atom", b))
         centers, atomic = column(batch, "center_atom", b), column(batch, "element", b) > 0
         for a in np.flatnonzero(column(batch, "atom_mask", b)):
             add("resolved", output.resolved_BRM2[b, token[a], slot[a]], int(resolved[a]))
@@ -210,16 +210,17 @@ def naive_confidence(output, x, batch):
                     min(int(np.mean(scores) * 50), 49),
                 )
         for i, corners in enumerate(column(batch, "frame_atoms", b)):
-            for j, other in enumerate(known):
-                if resolved[other] and resolved[known[i]]:
+            for j, other in enumerate(representatives):
+                first_atom = representatives[i]
+                if resolved[other] and resolved[first_atom]:
                     error = abs(
-                        np.linalg.norm(ours[known[i]] - ours[other])
-                        - np.linalg.norm(truth[known[i]] - truth[other])
+                        np.linalg.norm(ours[first_atom] - ours[other])
+                        - np.linalg.norm(truth[first_atom] - truth[other])
                     )
                     add("pde", output.pde_BRNK[b, i, j], min(int(error * 2), 63))
                 if corners[0] < 0 or not resolved[corners].all() or not resolved[other]:
                     continue
-                axes, places = [], []
+                axes, offsets = [], []
                 for position in (ours, truth):
                     first, origin, third = position[corners]
                     w1 = (first - origin) / np.linalg.norm(first - origin)
@@ -228,19 +229,19 @@ def naive_confidence(output, x, batch):
                     e1, e2 = w1 + w2, w2 - w1
                     e1, e2 = e1 / np.linalg.norm(e1), e2 / np.linalg.norm(e2)
                     axes.append(np.stack([e1, e2, np.cross(e1, e2)]))
-                    places.append(position[other] - origin)
-                # The last one is the label's.
+                    offsets.append(position[other] - origin)
+                # The last cosine is that of the label.
                 if cosine > math.cos(math.radians(25)):
                     continue
-                error = np.linalg.norm(axes[0] @ places[0] - axes[1] @ places[1])
+                error = np.linalg.norm(axes[0] @ offsets[0] - axes[1] @ offsets[1])
                 add("pae", output.pae_BRNK[b, i, j], min(int(error * 2), 63))
     return {
-        name: np.mean([np.mean(errors) if errors else 0.0 for errors in found])
-        for name, found in examples.items()
+        name: np.mean([np.mean(errors) if errors else 0.0 for errors in lists])
+        for name, lists in examples.items()
     }
 
 
-def test_confidence_losses_equal_their_naive_twins(batch, prediction):
+def test_confidence_losses_equal_a_naive_implementation(batch, prediction):
     output, x = logits(batch), prediction[0][:, 0]
     found = confidence_losses(output, x, batch, FLOAT64)
     expected = naive_confidence(output, x, batch)
@@ -249,7 +250,7 @@ def test_confidence_losses_equal_their_naive_twins(batch, prediction):
     assert float(confidence_loss(found, pae=1.0)) == pytest.approx(sum(expected.values()))
 
 
-def test_moving_the_rollout_changes_no_confidence_loss(batch, prediction):
+def test_confidence_losses_are_invariant_to_rigid_motion_of_the_rollout(batch, prediction):
     output, x = logits(batch), prediction[0][:, 0]
     plain, moved = (confidence_losses(output, p, batch, FLOAT64) for p in (x, turned(x)))
     for name in plain:
@@ -260,8 +261,8 @@ def only(batch, example):
     return Batch({name: t[example : example + 1] for name, t in batch.items()}, batch.fields)
 
 
-def test_confidence_losses_are_the_mean_of_each_examples_losses(batch, prediction):
-    """Examples of few and many atoms count the same, and a rank's share is a share of the mean."""
+def test_confidence_losses_are_means_over_per_example_losses(batch, prediction):
+    """Examples with few and many atoms have equal weight, so ranks may hold any of them."""
     output, x = logits(batch), prediction[0][:, 0]
     resolved = batch["atom_resolved"].clone()
     resolved[1, 5:] = False
@@ -282,7 +283,7 @@ def test_confidence_losses_are_the_mean_of_each_examples_losses(batch, predictio
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
 
 
-def test_an_example_without_a_usable_resolution_counts_as_zero_in_the_mean(batch, prediction):
+def test_confidence_losses_count_examples_of_unusable_resolution_as_zero(batch, prediction):
     output, x = logits(batch), prediction[0][:, 0]
     half = Batch({**batch, "resolution": torch.tensor([2.0, 9.0])}, batch.fields)
     together = confidence_losses(output, x, half, FLOAT64)
@@ -292,7 +293,7 @@ def test_an_example_without_a_usable_resolution_counts_as_zero_in_the_mean(batch
         torch.testing.assert_close(value, alone[name] / 2, rtol=1e-12, atol=0)
 
 
-def test_modified_residues_are_scored_by_plddt_but_are_no_reference(batch, prediction):
+def test_lddt_scores_modified_residues_but_does_not_use_them_as_reference(batch, prediction):
     x, truth = prediction[0][:, 0], batch["atom_position"].double()
     polymer = Batch({**batch, "molecule": torch.zeros_like(batch["molecule"])}, batch.fields)
     plain, _ = lddt_of_atoms(x, truth, polymer)
@@ -310,7 +311,7 @@ def test_modified_residues_are_scored_by_plddt_but_are_no_reference(batch, predi
 
 
 @pytest.mark.parametrize("resolution", [0.0, 4.5])
-def test_experiments_that_say_too_little_are_left_out(batch, prediction, resolution):
+def test_confidence_losses_are_zero_for_unusable_resolutions(batch, prediction, resolution):
     other = Batch({**batch, "resolution": torch.full((2,), resolution)}, batch.fields)
     found = confidence_losses(logits(batch), prediction[0][:, 0], other, FLOAT64)
     assert {float(value) for value in found.values()} == {0.0}

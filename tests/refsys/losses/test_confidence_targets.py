@@ -1,7 +1,7 @@
 """Targets of the confidence head against NumPy transcriptions of the supplement, in float64.
 
-Written from section 4.3.1 (predicted lDDT) and Algorithms 29 and 30 (aligned error), from the names
-of atoms, residues and chains alone.
+The transcriptions follow section 4.3.1 (predicted lDDT) and Algorithms 29 and 30 (aligned error),
+and select atoms by the names of atoms, residues and chains only.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ ENTRIES = ("1ubq", "2q2k", "8vkf")
 
 
 class Case(NamedTuple):
-    """A whole entry in the order of its record, and a perturbed copy of its positions."""
+    """Uncropped entry in the order of its record, and a perturbed copy of its positions."""
 
     structure: dict
     batch: dict
@@ -41,18 +41,18 @@ def case(request, store):
 
 
 def center_atoms(structure):
-    """Row and kind of each centre atom: Cα of standard amino acids, C1′ of standard nucleotides."""
-    found = []
+    """Return row and kind of the centre atoms (Cα, C1′) of standard residues."""
+    atoms = []
     for residue, chain in enumerate(structure["residue_chain"]):
         kind = structure.facts["chains"][chain]["kind"]
         component = structure["residue_component"][residue].decode()
         first, end = structure["residue_first_atom"][residue : residue + 2]
         names = [name.decode() for name in structure["atom_name"][first:end]]
         if kind == "protein" and component in AMINO_ACIDS:
-            found.append((first + names.index("CA"), kind))
+            atoms.append((first + names.index("CA"), kind))
         elif kind in {"rna", "dna"} and component in PURINES | PYRIMIDINES:
-            found.append((first + names.index("C1'"), kind))
-    return found
+            atoms.append((first + names.index("C1'"), kind))
+    return atoms
 
 
 def test_plddt_targets_equal_section_4_3_1_of_the_supplement(case):
@@ -78,7 +78,7 @@ def unit(v):
 
 
 def express_coordinates_in_frame(x, a, b, c):
-    """Algorithm 29: x_j in the frame of (a, b, c)."""
+    """Return x in the frame of (a, b, c), as in Algorithm 29."""
     w1, w2 = unit(a - b), unit(c - b)
     e1, e2 = unit(w1 + w2), unit(w2 - w1)
     e3 = np.cross(e1, e2)
@@ -87,7 +87,7 @@ def express_coordinates_in_frame(x, a, b, c):
 
 
 def representatives(structure):
-    """Row of each token's representative atom, from names; ligand atoms are their own."""
+    """Return the row of each token's representative atom, by name; a ligand atom is its own."""
     rows = []
     for token, residue in enumerate(structure["token_residue"]):
         first, end = structure["token_first_atom"][token : token + 2]
@@ -104,21 +104,21 @@ def test_pae_targets_equal_algorithm_29_of_the_supplement(case):
     resolved = structure["atom_resolved"]
     true, ours = (x[0, : len(resolved)].numpy() for x in (truth, predicted))
     atoms = representatives(structure)
-    error, known = (t[0].numpy() for t in aligned_errors(predicted, truth, batch))
+    error, mask = (t[0].numpy() for t in aligned_errors(predicted, truth, batch))
     frames = 0
     for token, corners in enumerate(structure["token_frame"]):
-        whole = (corners >= 0).all() and resolved[corners].all()
-        if whole:
+        has_frame = (corners >= 0).all() and resolved[corners].all()
+        if has_frame:
             a, b, c = true[corners]
             cosine = abs(unit(a - b) @ unit(c - b))
-            whole = cosine <= np.cos(np.radians(25.0))
-        if not whole:
-            assert not known[token].any()
+            has_frame = cosine <= np.cos(np.radians(25.0))
+        if not has_frame:
+            assert not mask[token].any()
             continue
         frames += 1
-        places = [express_coordinates_in_frame(x[atoms], *x[corners]) for x in (ours, true)]
-        expected = np.linalg.norm(places[0] - places[1], axis=-1)
-        assert (known[token] == resolved[atoms]).all()
-        here = known[token]
-        np.testing.assert_allclose(error[token, here], expected[here], rtol=0, atol=1e-9)
+        coordinates = [express_coordinates_in_frame(x[atoms], *x[corners]) for x in (ours, true)]
+        expected = np.linalg.norm(coordinates[0] - coordinates[1], axis=-1)
+        valid = mask[token]
+        assert (valid == resolved[atoms]).all()
+        np.testing.assert_allclose(error[token, valid], expected[valid], rtol=0, atol=1e-9)
     assert frames > 0.7 * len(structure["token_frame"])
