@@ -2,4 +2,4 @@
 
 
 class AnalysisError(Exception):
-    """A view cannot be made of these records. The message is one line."""
+    """Records that cannot be analysed, or a view that cannot be written; one line of message."""

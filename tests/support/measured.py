@@ -9,7 +9,7 @@ from support.records import VALIDATOR, a_record
 
 _NUMBERS = count(1)
 KINDS = ("linear", "normalization", "activation", "softmax", "elementwise", "copy", "other")
-NOT_HERE = {
+MISSING_REASONS = {
     "energy_per_step_j": "no counter under /sys",
     "energy_above_idle_per_step_j": "no counter under /sys",
     "mean_power_w": "no counter under /sys",
@@ -79,7 +79,7 @@ def measured(
     values |= {f"peak_tracked_bytes.{state}": Value(n, "m") for state, n in peak.items()}
     values |= {f"operator_calls.{kind}": Value(n, "m") for kind, n in by_kind.items()}
     if device is None:
-        values |= {name: missing(reason) for name, reason in NOT_HERE.items()}
+        values |= {name: missing(reason) for name, reason in MISSING_REASONS.items()}
     else:
         values |= {
             "peak_allocated_bytes": Value(sum(peak.values()), "m"),
