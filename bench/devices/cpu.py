@@ -1,4 +1,4 @@
-"""A machine without an accelerator: the null object, with RAPL energy where it may be read."""
+"""Host device: the null object of a machine without an accelerator, with RAPL energy."""
 
 import platform
 from pathlib import Path
@@ -18,7 +18,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class CpuDevice(Device):
-    """The host itself."""
+    """Host processor."""
 
     torch_device = torch.device("cpu")
 

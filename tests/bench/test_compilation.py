@@ -138,7 +138,7 @@ def test_a_specimen_says_what_the_launcher_would_see():
 
 
 def test_every_shape_and_dtype_has_specimens_of_its_own():
-    few, many = specimens(["gfx942"]), specimens(["gfx942"], every=True)
+    few, many = specimens(["gfx942"]), specimens(["gfx942"], exhaustive=True)
     assert {s.kernel for s in few} == {s.kernel for s in many}
     assert {s.dtype for s in many} == {"bf16", "fp16", "fp32"}
     assert len(many) > 5 * len(few)
@@ -215,5 +215,5 @@ def test_a_figure_says_what_is_wrong(tmp_path):
     drawn = draw_kernels(record, tmp_path).read_text(encoding="utf-8")
     assert "255, 2 KiB, 40 B spilled" in drawn
     assert "does not compile" in drawn
-    with pytest.raises(AnalysisError, match="no kernel to draw"):
+    with pytest.raises(AnalysisError, match="no kernel to plot"):
         draw_kernels(record | {"kernels": []}, tmp_path)

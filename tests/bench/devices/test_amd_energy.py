@@ -118,7 +118,7 @@ def total(per_step, domains):
 def test_die_whose_sibling_is_hidden_is_refused():
     smi = FakeAmdSmi({FIRST: modules(1)[FIRST]})
     own = device(FIRST, smi, [FIRST])
-    with pytest.raises(NotSupported, match="sees the other die of this module nowhere") as caught:
+    with pytest.raises(NotSupported, match="not visible to the process") as caught:
         own.energy_j()
     assert "both dies" in caught.value.unlock
     assert own.describe().energy_scope == "module"

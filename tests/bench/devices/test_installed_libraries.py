@@ -68,7 +68,7 @@ class TestNvml:
         assert not any(hasattr(pynvml, name) for name in found)
 
     def test_bits_are_those_of_the_library(self, pynvml):
-        bits = {name: bit for name, (bit, _) in nvidia.THROTTLING.items()} | nvidia.CHOSEN
+        bits = {name: bit for name, (bit, _) in nvidia.THROTTLING.items()} | nvidia.SETTINGS
         assert {name: getattr(pynvml, name) for name in bits} == bits
         every = pynvml.nvmlClocksEventReasonAll | pynvml.nvmlClocksThrottleReasonAll
         assert sum(bits.values()) == every, "no reason of the library is without a name"

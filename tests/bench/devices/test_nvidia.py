@@ -7,7 +7,7 @@ from support.fake_nvml import FakeNvml
 
 from bench.devices.accelerator import TorchProperties
 from bench.devices.device import DeviceLost, LibraryMissing, NoPermission, NotSupported, hashed
-from bench.devices.nvidia import CHOSEN, THROTTLING, NvidiaDevice
+from bench.devices.nvidia import SETTINGS, THROTTLING, NvidiaDevice
 from bench.devices.peaks import listed
 
 H200 = TorchProperties("NVIDIA H200", 150_000_000_000, 132, uuid="7")
@@ -112,9 +112,9 @@ class TestThrottling:
 
     def test_every_bit_is_a_reason_or_a_choice(self):
         named = dict(THROTTLING.values())
-        assert not set(named) & set(CHOSEN.values())
+        assert not set(named) & set(SETTINGS.values())
         for bit in (1 << place for place in range(16)):
-            expected = set() if bit in CHOSEN.values() else {named.get(bit, f"reason_{bit:#x}")}
+            expected = set() if bit in SETTINGS.values() else {named.get(bit, f"reason_{bit:#x}")}
             assert self.reasons(bit) == expected
 
     def test_several_reasons_are_told_apart(self):

@@ -6,7 +6,7 @@ from support.queued_device import QueuedDevice
 
 from bench.devices.cpu import CpuDevice
 from bench.probes import device_time
-from bench.probes.phase_times import APART, difference, times_apart
+from bench.probes.phase_times import DEVICE_AND_HOST_TIMES, device_and_host_times, difference
 from bench.records.metrics import Value, missing
 
 
@@ -33,7 +33,7 @@ def device(monkeypatch):
 
 def test_phases_on_device_and_host_are_apart(device):
     program = Phased(device, {"forward": (3e-4, 1e-5), "backward": (5e-4, 4e-5)})
-    found = {name: value.value for name, value in times_apart(program, device).items()}
+    found = {name: value.value for name, value in device_and_host_times(program, device).items()}
     expected = {
         "device_time_s": 5e-5,
         "device_time_s.forward": 1e-5,
@@ -47,17 +47,17 @@ def test_phases_on_device_and_host_are_apart(device):
 
 
 def test_forward_alone_has_no_phases(device):
-    found = times_apart(Phased(device, {"forward": (3e-4, 1e-5)}), device)
-    assert found.keys() == set(APART)
+    found = device_and_host_times(Phased(device, {"forward": (3e-4, 1e-5)}), device)
+    assert found.keys() == set(DEVICE_AND_HOST_TIMES)
     assert found["device_time_s"].value == pytest.approx(1e-5, rel=0.05)
 
 
 def test_host_alone_and_other_programs_say_why_not(device):
     for found in (
-        times_apart(Phased(device, {"forward": (1, 1)}), CpuDevice()),
-        times_apart(Layers(), device),
+        device_and_host_times(Phased(device, {"forward": (1, 1)}), CpuDevice()),
+        device_and_host_times(Layers(), device),
     ):
-        assert found.keys() == set(APART)
+        assert found.keys() == set(DEVICE_AND_HOST_TIMES)
         assert all(value.value is None and value.reason for value in found.values())
     assert not device.queue.launches
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from bench.devices import calibration
-from bench.devices.calibration import Calibration, keep_calibration, known_calibration
+from bench.devices.calibration import Calibration, load_calibration, save_calibration
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
 from bench.devices.peaks import Rates
 from bench.probes import utilization
-from bench.probes.floors import floors
+from bench.probes.roofline import roofline_bounds
 from bench.probes.utilization import (
     device_busy,
     disturbance,
@@ -98,21 +98,21 @@ def test_busy_share_of_a_device_that_has_one():
 def test_the_bound_by_achieved_rates_is_that_of_the_calibration(tmp_path, monkeypatch):
     monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
     device = CpuDevice()
-    assert "check-device" in floors(device, FACTS, 1.0)["achieved_bound_s"].reason
+    assert "check-device" in roofline_bounds(device, FACTS, 1.0)["achieved_bound_s"].reason
     rates = Calibration(bytes_s=10.0, flops={"bfloat16": 100.0}, measured_at="2026-01-01")
-    path = keep_calibration(device.describe(), rates)
-    assert known_calibration(device.describe()) == rates
-    found = floors(device, FACTS, 12.0)
+    path = save_calibration(device.describe(), rates)
+    assert load_calibration(device.describe()) == rates
+    found = roofline_bounds(device, FACTS, 12.0)
     bound = max(FACTS.step_flops / 100, FACTS.minimum_bytes / 10)
     assert found["achieved_bound_s"].value == bound
     assert found["times_achieved_bound"].value == 12.0 / bound
     assert "2026-01-01" in found["achieved_bound_s"].method
-    lacking = floors(device, replace(FACTS, exponentials=8), 12.0)["achieved_bound_s"]
+    lacking = roofline_bounds(device, replace(FACTS, exponentials=8), 12.0)["achieved_bound_s"]
     assert lacking.reason == "the calibration of 2026-01-01 has no rate of exponentials"
     for damaged in ("", "{}", '{"format": 9}', path.read_text("utf-8").replace("10.0", "-1.0")):
         path.write_text(damaged, encoding="utf-8")
         calibration._read.cache_clear()
-        assert known_calibration(device.describe()) is None
+        assert load_calibration(device.describe()) is None
 
 
 def test_the_floor_is_what_the_scarcest_resource_takes():
@@ -124,7 +124,7 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
             return Rates(bytes_s=10.0, exponentials_s=2.0, instructions_s=5.0)
 
     known = replace(FACTS, exponentials=8, instructions=10)
-    found = floors(Rated(), known, 12.0)
+    found = roofline_bounds(Rated(), known, 12.0)
     parts = {name: value.value for name, value in found.items() if "achieved" not in name}
     assert parts == {
         "floor_s": 4.0,
@@ -134,12 +134,12 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
         "floor_s.instructions": 2.0,
         "times_floor": 3.0,
     }
-    plain = floors(Rated(), FACTS, 12.0)
+    plain = roofline_bounds(Rated(), FACTS, 12.0)
     assert "floor_s.exponentials" not in plain
     assert plain["floor_s"].value == max(FACTS.step_flops / 1000, 0.1)
     for nothing in (
-        floors(CpuDevice(), known, 1.0),
-        floors(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
+        roofline_bounds(CpuDevice(), known, 1.0),
+        roofline_bounds(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
     ):
         names = {"floor_s", "times_floor", "achieved_bound_s", "times_achieved_bound"}
         assert nothing.keys() == names
