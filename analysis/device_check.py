@@ -9,7 +9,7 @@ from analysis.drawing import PAGE, line_style, paper_style, plot_text, subplots
 from analysis.quantities import format_ratio, format_value, unit_of
 from analysis.table import IDENTITY, Cell, Row
 
-# Inches.
+# Inches: height of a row, and vertical margins.
 _ROW, _MARGIN = 0.19, 0.75
 # Characters of a text line in a panel.
 _LETTERS = 48

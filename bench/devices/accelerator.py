@@ -180,13 +180,13 @@ class Accelerator(Device):
         name = self.describe().name
         if part := self._part():
             raise NotSupported(
-                f"{name} is partitioned ({part}), and data sheets are of whole devices"
+                f"{name} is partitioned ({part}), and data sheets list undivided devices only"
             )
         units = self._properties.units if self._properties else None
         entry = listed(name, units)
         if entry and entry.units and units and units != entry.units:
             raise NotSupported(
                 f"torch sees {units} of the {entry.units} compute units of {name}, and data sheets "
-                "are of whole devices"
+                "list undivided devices only"
             )
         return entry

@@ -106,7 +106,9 @@ class AmdDevice(Accelerator):
             return self._ask("amdsmi_get_processor_handle_from_bdf", self._bdf)
         handles = self._ask("amdsmi_get_processor_handles")
         if self._index >= len(handles):
-            raise NotSupported(f"AMD SMI lists {len(handles)} devices, not {self._index + 1}")
+            raise NotSupported(
+                f"there is no device {self._index}: AMD SMI lists {len(handles)} devices"
+            )
         return handles[self._index]
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -209,7 +211,7 @@ class AmdDevice(Accelerator):
         self._need_whole("count of used memory")
         (used,) = self._fields("amdsmi_get_gpu_vram_usage", "vram_used")
         if used is None:
-            raise NotSupported("AMD SMI gives no used memory")
+            raise NotSupported("AMD SMI reports no used memory")
         return int(used) * 2**20
 
     def energy_j(self) -> float:
@@ -230,7 +232,7 @@ class AmdDevice(Accelerator):
         self._need_whole("busy counter")
         (busy,) = self._fields("amdsmi_get_gpu_activity", "gfx_activity")
         if busy is None:
-            raise NotSupported("AMD SMI gives no graphics activity")
+            raise NotSupported("AMD SMI reports no graphics activity")
         return float(busy)
 
     def activity_pct(self) -> Mapping[str, float]:
@@ -240,7 +242,7 @@ class AmdDevice(Accelerator):
         values = {"gfx": gfx, "dram": dram}
         activity = {unit: float(value) for unit, value in values.items() if value is not None}
         if not activity:
-            raise NotSupported("AMD SMI gives no activity")
+            raise NotSupported("AMD SMI reports no activity")
         return activity
 
     def throttle_reasons(self) -> frozenset[str]:
@@ -257,7 +259,7 @@ class AmdDevice(Accelerator):
             "amdsmi_get_gpu_metrics_info", "indep_throttle_status", "throttle_status"
         )
         if all(flag is None for flag in status):
-            raise NotSupported("AMD SMI gives no throttle status of this device")
+            raise NotSupported("AMD SMI reports no throttle status for this device")
         return frozenset({UNNAMED_REASON} if any(status) else ())
 
     def temperature_c(self) -> float:
@@ -276,7 +278,7 @@ class AmdDevice(Accelerator):
         now, older = self._fields("amdsmi_get_clock_info", "clk", "cur_clk", args=(kind,))
         value = older if now is None else now
         if value is None:
-            raise NotSupported("AMD SMI gives no clock")
+            raise NotSupported("AMD SMI reports no clock")
         return float(value)
 
     def _raise_if_unavailable(self) -> None:

@@ -62,7 +62,7 @@ class CpuDevice(Device):
             )
         except PermissionError:
             raise NoPermission(
-                f"{packages[0] / 'energy_uj'} may not be read",
+                f"{packages[0] / 'energy_uj'} is not readable",
                 f"as root: chmod a+r {self._powercap}/intel-rapl:*/energy_uj",
             ) from None
         except (OSError, ValueError) as error:

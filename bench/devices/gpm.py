@@ -33,7 +33,7 @@ class PerformanceMonitor:
         self._sample: Any = None
         if not ask("nvmlGpmQueryDeviceSupport", handle).isSupportedDevice:
             raise NotSupported(
-                "the device has no performance monitor that NVML reads: Hopper is the first",
+                "the device has no performance monitor that NVML reads (Hopper and newer have one)",
                 "run on a Hopper or newer device",
             )
 

@@ -189,4 +189,4 @@ def _profiled_time(work: Work, sampling: _Sampling, refusal: str) -> Value:
 def _host_time(work: Work, sampling: _Sampling) -> Value:
     samples = affordable(sampling.estimate(work), sampling.samples)
     (times,) = host_samples([work], sampling.device, samples, sampling.flush)
-    return from_samples(times, "clock of the host from an idle device on, median")
+    return from_samples(times, "clock of the host, starting from an idle device, median")

@@ -166,8 +166,8 @@ def energy_between(
     seconds = stop - start
     if inside < FEWEST_TICKS:
         raise TicksError(
-            f"{inside} ticks of the energy counter in {seconds:.1f} s are too few: a figure takes "
-            f"{FEWEST_TICKS}"
+            f"{inside} ticks of the energy counter in {seconds:.1f} s are too few: at least "
+            f"{FEWEST_TICKS} are needed"
         )
     same = (ticks.times >= steady[0]) & (ticks.times <= steady[1])
     times, joules = ticks.times[same], ticks.joules[same]
@@ -188,7 +188,10 @@ def idle_energy(ticks: Ticks, start: float, stop: float) -> SpanEnergy:
     inside = (ticks.times >= start) & (ticks.times <= stop)
     times, joules = ticks.times[inside], ticks.joules[inside]
     if len(times) < FEWEST_TICKS:
-        raise TicksError(f"{len(times)} ticks of the energy counter in {stop - start:.1f} s idle")
+        raise TicksError(
+            f"{len(times)} ticks of the energy counter in {stop - start:.1f} s without work are "
+            f"too few: at least {FEWEST_TICKS} are needed"
+        )
     error = _end_errors(times, joules, times[0], times[-1])
     seconds = float(times[-1] - times[0])
     return SpanEnergy(float(joules[-1] - joules[0]), error, len(times), seconds)

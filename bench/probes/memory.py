@@ -73,7 +73,7 @@ class MemoryProbe:
 
     def _allocator(self) -> tuple[Value, Value]:
         if not self._on_device:
-            why = missing(f"no allocator on {self._device.torch_device.type} keeps a peak")
+            why = missing(f"the allocator on {self._device.torch_device.type} records no peak")
             return why, why
         stats = torch.cuda.memory_stats(self._device.torch_device)
         flags = ("allocator retried",) if stats.get("num_alloc_retries", 0) else ()

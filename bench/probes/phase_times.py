@@ -27,7 +27,7 @@ def device_and_host_times(program: Program, device: Device) -> Values:
         why = missing("no accelerator: the host does the work itself; see step_time_s")
         return dict.fromkeys(DEVICE_AND_HOST_TIMES, why)
     if not program.repeatable:
-        why = missing("timed of single operators alone: a graph does not repeat this step")
+        why = missing("measured for single operators only: a graph cannot repeat this step")
         return dict.fromkeys(DEVICE_AND_HOST_TIMES, why)
     whole = device_time(partial(run_step, program), device)
     values = {"device_time_s": whole}
@@ -47,7 +47,7 @@ def _host_times(program: Program, device: Device, whole: Value) -> Values:
     parts = [partial(program.run, phase) for phase in program.phases]
     samples = affordable(whole.value or 0.0)
     by_phase = host_samples(parts, device, samples)
-    method = "clock of the host from an idle device at the step's beginning on, median"
+    method = "clock of the host, starting each step from an idle device, median"
     steps = [sum(phases) for phases in zip(*by_phase, strict=True)]
     values = {"host_time_s": from_samples(steps, method)}
     if len(program.phases) > 1:
@@ -67,7 +67,7 @@ def difference(whole: Value, part: Value) -> Value:
         return missing(whole.reason or part.reason or "a figure without an interval", method)
     figure = whole.value - part.value
     if figure <= 0:
-        return missing("the part takes as long as the whole", method)
+        return missing("the part takes as long as the total", method)
     below = ((whole.value - whole.ci[0]) ** 2 + (part.ci[1] - part.value) ** 2) ** 0.5
     above = ((whole.ci[1] - whole.value) ** 2 + (part.value - part.ci[0]) ** 2) ** 0.5
     degraded = "degraded" in {whole.quality, part.quality}

@@ -185,9 +185,11 @@ class _ActivityCounter:
 
 def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
     """Return the model FLOP rate of a step, and its ratio to the device's peak rate."""
-    method = "model FLOPs of a step over median step time"
+    method = "model FLOPs per step over median step time"
     if not facts.step_flops:
-        why = missing("a step has no matrix product, and only these count as FLOPs", method)
+        why = missing(
+            "a step has no matrix product; no other work counts as FLOPs", method
+        )
         return {"achieved_flops": why, "model_flop_utilization": why}
     rate = facts.step_flops / seconds
     return {
@@ -198,7 +200,7 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
 
 def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
     """Return the utilization by executed FLOPs, recomputation included."""
-    method = "counted FLOPs of a step over median step time"
+    method = "counted FLOPs per step over median step time"
     if flops.value is None:
         return {"hardware_flop_utilization": missing(f"no hardware_flops: {flops.reason}")}
     share = _share(device, facts, flops.value / seconds, method)

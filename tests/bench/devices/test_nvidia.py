@@ -167,7 +167,7 @@ class TestActivity:
         nvml = FakeNvml()
         nvml.nvmlGpmQueryDeviceSupport = lambda _: type("Support", (), {"isSupportedDevice": 0})
         nvml.nvmlGpmQueryDeviceSupport.__name__ = "nvmlGpmQueryDeviceSupport"
-        with pytest.raises(NotSupported, match="Hopper is the first") as caught:
+        with pytest.raises(NotSupported, match="Hopper and newer") as caught:
             NvidiaDevice(0, "7", nvml).activity_pct()
         assert caught.value.unlock
 

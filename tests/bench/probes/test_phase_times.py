@@ -68,5 +68,5 @@ def test_difference_combines_both_intervals():
     remainder = difference(whole, part)
     assert (remainder.value, remainder.n, remainder.flags) == (6.0, 7, ("f",))
     assert remainder.ci == pytest.approx((5.5, 6.5, 0.95))
-    assert difference(part, whole).reason == "the part takes as long as the whole"
+    assert difference(part, whole).reason == "the part takes as long as the total"
     assert difference(whole, missing("refused")).reason == "refused"
