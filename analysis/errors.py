@@ -2,4 +2,4 @@
 
 
 class AnalysisError(Exception):
-    """Records that cannot be analysed, or a view that cannot be written; one line of message."""
+    """Failure to analyse records or to write a view; the message is one line."""

@@ -187,9 +187,7 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
     """Return the model FLOP rate of a step, and its ratio to the device's peak rate."""
     method = "model FLOPs per step over median step time"
     if not facts.step_flops:
-        why = missing(
-            "a step has no matrix product; no other work counts as FLOPs", method
-        )
+        why = missing("a step has no matrix product; no other work counts as FLOPs", method)
         return {"achieved_flops": why, "model_flop_utilization": why}
     rate = facts.step_flops / seconds
     return {
