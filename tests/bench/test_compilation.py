@@ -203,7 +203,7 @@ def test_record_and_figure_have_every_compiled_kernel(compiled, tmp_path):
     assert len(variants) == len(record["kernels"]) == (3 * 2 + 5) * len(ARCHITECTURES)
     assert all(kernel["resources"]["registers"] > 16 for kernel in record["kernels"])
     svg = (tmp_path / "kernels.svg").read_text(encoding="utf-8")
-    for text in ("transition.backward_rows (384)", "gfx90a", "broken rule is bold"):
+    for text in ("transition.backward_rows (384)", "gfx90a", "violations are bold"):
         assert text in svg
 
 
