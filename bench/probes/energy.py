@@ -49,8 +49,8 @@ class Window:
             is extended until it holds them.
         padding_s: Minimum time of steps before and after the window. Unit: s.
         poll_s: Period of polling the counter. Unit: s.
-        limit_s: Maximum time of the window and the steps before it; exceeded only if a single step
-            takes longer. Unit: s.
+        limit_s: Maximum time of the window and the steps before it, although every window has at
+            least one step. Unit: s.
         settle_s: Time from the last work to the idle span. Unit: s.
         idle_s: Minimum idle span, before and after the steps. Unit: s.
         idle_ticks: Minimum number of ticks in an idle span, which is extended up to fivefold.
