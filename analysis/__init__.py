@@ -1,5 +1,5 @@
 """Analysis of records: tables, fits, figures, the HTML report.
 
-Reads records (through `bench.records.record`, the schema) and runs nothing. Imports nothing else of
-the project.
+The input is records alone, through their schema in `bench.records.record`: nothing here runs a
+case, and nothing else of the project is imported.
 """

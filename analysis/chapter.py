@@ -1,4 +1,4 @@
-"""Chapters of the report: figures of one subject, their numbers, and what they say."""
+"""Chapters of the report: figures of one subject, with their numbers and findings."""
 
 import re
 from collections import Counter
@@ -9,20 +9,20 @@ from typing import Any
 from analysis.series import Series, Share
 from analysis.table import Cell, as_csv
 
-# Which of a case's ranks said so.
+# Prefix of a reason that comes from one of a case's ranks.
 _RANK = re.compile(r"^rank \d+: ")
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure, not yet drawn.
+    """Figure of a chapter, to be plotted by `draw`.
 
     Attributes:
-        name: File name without suffix; begins with its chapter's.
-        title: One line.
-        findings: A sentence each.
-        draw: Makes the matplotlib figure.
-        note: What a reader of it should know, as in series that are left out.
+        name: File name without suffix; begins with the chapter's name.
+        title: Title in one line.
+        findings: Sentences on the figure.
+        draw: Function that returns the matplotlib figure.
+        note: Remark for the reader, as on series that are left out; empty if there is none.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Chapter:
     """Figures of one subject.
 
     Attributes:
-        name: File name of its numbers, without suffix.
-        title: One line.
-        meaning: What is drawn, and how to read it.
-        columns: Names of its numbers' columns.
-        lines: Its numbers: all that is drawn, and what would be but for lack of room.
-        figures: None if there is nothing to draw.
-        notes: What could not be drawn, and why.
+        name: File name of the chapter's numbers, without suffix.
+        title: Title in one line.
+        meaning: Explanation of the figures.
+        columns: Column names of the table.
+        lines: Table of all numbers, those left out of the figures for lack of room included.
+        figures: Figures; empty if there is nothing to plot.
+        notes: Sentences on quantities that are not plotted, with the reason.
     """
 
     name: str
@@ -55,46 +55,48 @@ class Chapter:
     notes: tuple[str, ...] = ()
 
     def csv(self) -> str:
-        """Its numbers as CSV."""
+        """Return the chapter's numbers as CSV."""
         return as_csv(self.columns, self.lines)
 
 
 def figure_name(chapter: str, share: Share) -> str:
-    """The file name of a chapter's figure of some series."""
+    """Return the file name, without suffix, of a chapter's figure of `share`."""
     return f"{chapter}-{share.suffix}" if share.suffix else chapter
 
 
 def figure_title(title: str, share: Share) -> str:
-    """The title of a chapter's figure of some series."""
-    return f"{title}: {share.what}" if share.what else title
+    """Return the title of a chapter's figure of `share`."""
+    return f"{title}: {share.subject}" if share.subject else title
 
 
 def figure_note(share: Share, chapter: str) -> str:
-    """Says that a figure does not show everything, if so."""
+    """Return a note on the series that a figure leaves out; empty if it shows all."""
     if not share.left_out:
         return ""
-    return f"{share.left_out} more of these series are in {chapter}.csv, for want of room."
+    return f"{share.left_out} more series did not fit and are in {chapter}.csv alone."
 
 
-def why_missing(what: str, metric: str, series: Iterable[Series]) -> str:
-    """A sentence on why a metric is not there: the reasons of the records that lack it."""
-    rows = [row for each in series for row in each.rows]
+def missing_note(subject: str, metric: str, series: Iterable[Series]) -> str:
+    """Return a sentence on an absent metric, with the reasons that its records give."""
+    rows = [row for s in series for row in s.rows]
     reasons = Counter(
         _RANK.sub("", reason)
         for row in rows
         if (reason := row.reason_of(metric)) and row.value(metric) is None
     )
     if not reasons:
-        return f"{what} is not drawn: no record has {metric}."
-    told = "; ".join(f"{reason} ({count_of(n, 'record')})" for reason, n in reasons.most_common(3))
-    return f"{what} is not drawn: {told}."
+        return f"{subject} is not plotted: no record has {metric}."
+    quoted = "; ".join(
+        f"{reason} ({count_of(n, 'record')})" for reason, n in reasons.most_common(3)
+    )
+    return f"{subject} is not plotted: {quoted}."
 
 
 def count_of(number: int, noun: str) -> str:
-    """``1 record``, ``2 records``."""
+    """Return the number with its noun: ``1 record``, ``2 records``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def listed(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return the words as a list in prose: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

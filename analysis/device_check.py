@@ -1,38 +1,38 @@
-"""A device as a check found it: achieved rates, and kernels beside their roofline bounds."""
+"""Chapters of a device check: achieved rates, and kernel times relative to the roofline."""
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from analysis.chapter import Chapter, Figure, count_of
-from analysis.drawing import PAGE, look, plain, styled, subplots
-from analysis.quantities import times, unit_of, written
+from analysis.drawing import PAGE, line_style, paper_style, plot_text, subplots
+from analysis.quantities import format_ratio, format_value, unit_of
 from analysis.table import IDENTITY, Cell, Row
 
-# Inches.
+# Inches: height of a row, and vertical margins.
 _ROW, _MARGIN = 0.19, 0.75
-# Of a line of text in a panel.
+# Characters of a text line in a panel.
 _LETTERS = 48
-_MOST_ROWS = 40
+_MAX_ROWS = 40
 
 
 def rates_chapter(table: Sequence[Row]) -> Chapter:
-    """Achieved rates of each device, with the share of the data sheet's peak where it is known."""
+    """Return achieved rates by device, with the share of the data sheet's peak where known."""
     name, title = "rates", "Achieved rates"
     meaning = (
-        "Rates of programs that use one resource each: what kernels can hope for on this very "
-        "device. The share of the data sheet's peak is there where the device is listed."
+        "Rates of programs that each use a single resource: an upper limit for kernels on this "
+        "device. For listed devices, the share of the data sheet's peak is stated."
     )
-    found = [(row, its) for row in table if (its := _rate(row)) is not None]
-    if not found:
+    rates = [(row, measured_rate) for row in table if (measured_rate := _rate(row)) is not None]
+    if not rates:
         return Chapter(name, title, meaning)
     lines: list[tuple[Cell, ...]] = []
     bars = []
-    for row, (label, kind, rate) in found:
+    for row, (label, kind, rate) in rates:
         ratio = row.value("times_floor")
         share = 1 / ratio if ratio else None
         lines.append((*row.identity, label, rate, share, row.record["run_id"]))
-        text = written(rate, kind) + (f", {100 * share:.0f} % of peak" if share else "")
+        text = format_value(rate, kind) + (f", {100 * share:.0f} % of peak" if share else "")
         bars.append((f"{label}, {row.device}", rate, kind, text))
     findings = tuple(f"{label}: {text}." for label, _, _, text in bars)
     figure = Figure(name, title, findings, partial(_draw_rates, bars))
@@ -41,12 +41,12 @@ def rates_chapter(table: Sequence[Row]) -> Chapter:
 
 
 def _is_resource(row: Row) -> bool:
-    """Return whether a record is of one resource of a device by itself."""
+    """Return whether a record measures a single resource of a device."""
     return "resource" in row.record["workload"]["labels"]
 
 
 def _rate(row: Row) -> tuple[str, str, float] | None:
-    """Return what a record says of one resource: its name, the kind of its unit, the rate."""
+    """Return a resource's name, the kind of its unit and its rate; None if not measured."""
     seconds = row.value("device_time_s") or row.value("step_time_s")
     labels = row.record["workload"]["labels"]
     work = row.record["outcome"].get("work")
@@ -56,31 +56,31 @@ def _rate(row: Row) -> tuple[str, str, float] | None:
 
 
 def _draw_rates(bars: Sequence[tuple[str, float, str, str]]) -> Any:
-    """Draw a panel for each kind of unit, a bar for each rate."""
+    """Plot one panel for each kind of unit, with a bar for each rate."""
     kinds = list(dict.fromkeys(kind for _, _, kind, _ in bars))
-    with styled():
+    with paper_style():
         most = max(sum(bar[2] == kind for bar in bars) for kind in kinds)
         figure, axes = subplots(len(kinds), 2 * _ROW * most + _MARGIN, PAGE)
         for panel, kind in zip(axes, kinds, strict=True):
-            chosen = [bar for bar in bars if bar[2] == kind]
-            unit = unit_of(kind, [rate for _, rate, _, _ in chosen])
-            for place, (label, rate, _, text) in enumerate(chosen):
-                drawn = rate / unit.factor
-                panel.barh(place, drawn, color="#D5E8F5", edgecolor="black", height=0.35)
-                words = plain(f"{label}: {text}", _LETTERS)
-                panel.text(0, place - 0.25, words, va="bottom", fontsize=6)
+            of_kind = [bar for bar in bars if bar[2] == kind]
+            unit = unit_of(kind, [rate for _, rate, _, _ in of_kind])
+            for y, (label, rate, _, text) in enumerate(of_kind):
+                length = rate / unit.factor
+                panel.barh(y, length, color="#D5E8F5", edgecolor="black", height=0.35)
+                words = plot_text(f"{label}: {text}", _LETTERS)
+                panel.text(0, y - 0.25, words, va="bottom", fontsize=6)
             panel.set_yticks([])
-            panel.set_ylim(len(chosen) - 0.6, -0.9)
+            panel.set_ylim(len(of_kind) - 0.6, -0.9)
             panel.set_xlabel(unit.name)
     return figure
 
 
 def roofline_chapter(table: Sequence[Row]) -> Chapter:
-    """Times of single operators on the device over their roofline bounds."""
-    name, title = "kernels_roofline", "Kernels beside the roofline"
+    """Return device times of single operators, relative to their roofline bounds."""
+    name, title = "kernels_roofline", "Kernels relative to the roofline"
     meaning = (
-        "Time on the device, launches left out, over the least time that the data sheet's peaks "
-        "allow: 1 cannot be beaten. Logarithmic."
+        "Device time without launches, divided by the least time that the data sheet's peaks "
+        "allow (1 is the optimum). Logarithmic axis."
     )
     rows = [
         row
@@ -93,8 +93,8 @@ def roofline_chapter(table: Sequence[Row]) -> Chapter:
         (
             *row.identity,
             row.tokens,
-            *(row.value(each) for each in ("device_time_s", "step_time_s", "host_time_s")),
-            *(row.value(each) for each in ("floor_s", "times_floor", "error_ratio")),
+            *(row.value(metric) for metric in ("device_time_s", "step_time_s", "host_time_s")),
+            *(row.value(metric) for metric in ("floor_s", "times_floor", "error_ratio")),
             row.record["run_id"],
         )
         for row in rows
@@ -107,7 +107,7 @@ def roofline_chapter(table: Sequence[Row]) -> Chapter:
     notes = (
         ()
         if bounded
-        else (f"{title} is not drawn: no peak rates are known of the device that ran them.",)
+        else (f"{title} is not plotted: no peak rates are known for the device that ran them.",)
     )
     figures = _roofline_figures(bounded, name, title)
     return Chapter(name, title, meaning, columns, lines, figures, notes)
@@ -120,15 +120,15 @@ def _roofline_figures(rows: Sequence[Row], name: str, title: str) -> tuple[Figur
     if not groups:
         return ()
     ranked = sorted(groups.items(), key=lambda item: -max(map(_ratio, item[1])))
-    shown = dict(ranked[:_MOST_ROWS])
-    left_out = len(groups) - len(shown)
-    note = f"{count_of(left_out, 'more line')} in {name}.csv, for want of room." if left_out else ""
-    (farthest, its_rows), (nearest, near_rows) = ranked[0], ranked[-1]
+    plotted = dict(ranked[:_MAX_ROWS])
+    left_out = len(groups) - len(plotted)
+    note = f"{count_of(left_out, 'more line')} did not fit, see {name}.csv." if left_out else ""
+    (farthest, farthest_rows), (nearest, nearest_rows) = ranked[0], ranked[-1]
     findings = (
-        f"Farthest from the bound: {farthest}, {times(max(map(_ratio, its_rows)))}.",
-        f"Nearest: {nearest}, {times(min(map(_ratio, near_rows)))}.",
+        f"Farthest from the bound: {farthest}, {format_ratio(max(map(_ratio, farthest_rows)))}.",
+        f"Nearest: {nearest}, {format_ratio(min(map(_ratio, nearest_rows)))}.",
     )
-    return (Figure(name, title, findings, partial(_draw_roofline, shown), note),)
+    return (Figure(name, title, findings, partial(_draw_roofline, plotted), note),)
 
 
 def _label(row: Row) -> str:
@@ -140,27 +140,34 @@ def _ratio(row: Row) -> float:
 
 
 def _draw_roofline(groups: dict[str, list[Row]]) -> Any:
-    """Draw a line for each operator and pass, a mark for each size."""
+    """Plot one row for each operator and pass, with a marker for each size."""
     from matplotlib.lines import Line2D
 
     from analysis.drawing import legend_above, legend_rows
 
     sizes = sorted({row.tokens for rows in groups.values() for row in rows})
     handles = [
-        Line2D([], [], color=look(n).colour, marker=look(n).marker, ls="", label=f"N = {size:.0f}")
+        Line2D(
+            [],
+            [],
+            color=line_style(n).colour,
+            marker=line_style(n).marker,
+            ls="",
+            label=f"N = {size:.0f}",
+        )
         for n, size in enumerate(sizes)
     ]
-    with styled():
+    with paper_style():
         extra = legend_rows([str(handle.get_label()) for handle in handles], PAGE)
         figure, (axes,) = subplots(1, _ROW * len(groups) + _MARGIN, PAGE, extra)
-        for place, rows in enumerate(groups.values()):
+        for y, rows in enumerate(groups.values()):
             for row in rows:
-                drawn = look(sizes.index(row.tokens))
-                axes.plot(_ratio(row), place, marker=drawn.marker, color=drawn.colour, ls="")
+                style = line_style(sizes.index(row.tokens))
+                axes.plot(_ratio(row), y, marker=style.marker, color=style.colour, ls="")
         axes.axvline(1.0, color="black", lw=0.8)
         axes.set_xscale("log")
-        axes.set_yticks(range(len(groups)), [plain(label) for label in groups], fontsize=6)
+        axes.set_yticks(range(len(groups)), [plot_text(label) for label in groups], fontsize=6)
         axes.invert_yaxis()
-        axes.set_xlabel("time on the device over the roofline bound")
+        axes.set_xlabel("device time / roofline bound")
         legend_above(figure, handles)
     return figure

@@ -1,4 +1,4 @@
-"""How figures look and are written: one style, series told apart in grey, stable bytes."""
+"""Style and output of figures: series distinguishable in greyscale, byte-stable files."""
 
 import hashlib
 import json
@@ -11,19 +11,19 @@ from typing import Any
 STYLE = Path(__file__).with_name("paper.mplstyle")
 FORMATS = ("pdf", "png", "svg")
 
-# Inches: one column of a paper, and both.
+# Inches: the width of one column of a paper, and of the page.
 COLUMN = 3.5
 PAGE = 7.16
-# Of a legend: height of a row, width of a key with its margins, and of a letter.
+# Inches: height of a legend row, width of a legend key with its margins, and of a letter.
 LEGEND_ROW = 0.15
 _LEGEND_KEY = 0.42
 _LETTER = 0.054
-# So many series differ in colour, marker and line at once.
-MOST_LINES = 7
+# Number of series that differ in colour, marker and line style at once.
+MAX_LINES = 7
 _COLOURS = ("0072B2", "D55E00", "009E73", "CC79A7", "E69F00", "56B4E9", "000000")
 _MARKERS = "osD^vP*"
 _DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
-# Fills differ in lightness and in hatch, neighbours most.
+# Fills differ in lightness and hatch, most of all from their neighbours.
 _FILLS = (
     ("#D5E8F5", ""),
     ("#0072B2", "////"),
@@ -41,8 +41,8 @@ _FILLS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a series is drawn: colour, marker and line style."""
+class LineStyle:
+    """Colour, marker and dashes of a series."""
 
     colour: str
     marker: str
@@ -51,15 +51,15 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """How a part of a stack is drawn: face colour and hatch."""
+    """Face colour and hatch of a part of a stack."""
 
     colour: str
     hatch: str
 
 
-def look(number: int) -> Look:
-    """The look of a figure's series of that number."""
-    return Look(
+def line_style(number: int) -> LineStyle:
+    """Return the line style of a figure's series by its index."""
+    return LineStyle(
         f"#{_COLOURS[number % len(_COLOURS)]}",
         _MARKERS[number % len(_MARKERS)],
         _DASHES[number % len(_DASHES)],
@@ -67,72 +67,72 @@ def look(number: int) -> Look:
 
 
 def fill(number: int) -> Fill:
-    """The fill of a stack's part of that number."""
+    """Return the fill of a stack's part by its index."""
     return Fill(*_FILLS[number % len(_FILLS)])
 
 
-def in_a_row(panels: int) -> int:
-    """How many of a figure's panels stand side by side: three, or two where that leaves no gap."""
+def panels_per_row(panels: int) -> int:
+    """Return the number of panels side by side: at most three, and two for four panels."""
     return min(panels, 2 if panels == 4 else 3)
 
 
 def subplots(
     panels: int, height: float, width: float, legend_rows: int = 0
 ) -> tuple[Any, list[Any]]:
-    """A figure of so many axes, side by side and in rows; a last row may be short.
+    """Return a figure and its axes, in rows of up to three.
 
     Args:
-        panels: How many axes.
-        height: Of a row, in inches.
-        width: Of the figure, in inches.
-        legend_rows: Of a legend above all of them.
+        panels: Number of axes.
+        height: Height of a row, in inches.
+        width: Width of the figure, in inches.
+        legend_rows: Rows of a legend above all axes.
     """
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    columns = in_a_row(panels)
-    deep = -(-panels // columns)
-    size = (width, height * deep + LEGEND_ROW * legend_rows)
-    figure, grid = plt.subplots(deep, columns, figsize=size, squeeze=False)
+    columns = panels_per_row(panels)
+    rows = -(-panels // columns)
+    size = (width, height * rows + LEGEND_ROW * legend_rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
     axes = list(grid.flat)
     for spare in axes[panels:]:
         spare.remove()
     return figure, axes[:panels]
 
 
-def styled() -> Any:
-    """The context in which everything is drawn and written."""
+def paper_style() -> Any:
+    """Return the style context in which figures are plotted and written."""
     from matplotlib import pyplot as plt
 
     return plt.style.context(STYLE)
 
 
-def plain(text: str, width: int = 0) -> str:
-    """Text of records as a figure may show it: no mathematics in it, and wrapped at `width`."""
+def plot_text(text: str, width: int = 0) -> str:
+    """Return text for a figure, with ``$`` escaped, wrapped at `width` characters if not 0."""
     lines = textwrap.wrap(text, width, break_long_words=False) if width else [text]
     return "\n".join(lines).replace("$", r"\$")
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend with these labels fit into so many inches."""
+    """Return the number of legend columns that fit into `width` inches."""
     longest = max(map(len, labels), default=0)
     return max(1, min(5, len(labels), int(width / (_LEGEND_KEY + _LETTER * longest))))
 
 
 def legend_rows(labels: Sequence[str], width: float) -> int:
-    """How many rows it has then."""
+    """Return the number of rows of a legend in `width` inches."""
     return -(-len(labels) // legend_columns(labels, width))
 
 
 def legend_above(figure: Any, handles: Sequence[Any], columns: int = 0) -> None:
-    """One legend for all axes of a figure, above them, where no data is.
+    """Add one legend for all axes of a figure, above them.
 
     Args:
-        figure: What they are of.
-        handles: What it explains.
-        columns: How many it has; 0 is as many as have room.
+        figure: A matplotlib figure.
+        handles: Labelled artists.
+        columns: Number of columns; 0 is as many as fit.
     """
     labels = [handle.get_label() for handle in handles]
     columns = columns or legend_columns(labels, figure.get_figwidth())
@@ -140,19 +140,22 @@ def legend_above(figure: Any, handles: Sequence[Any], columns: int = 0) -> None:
 
 
 def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:
-    """Writes PDF, PNG and SVG, byte-stable, `source` among their metadata.
+    """Write PDF, PNG and SVG files, byte-stable, with `source` in their metadata.
 
     Args:
         figure: A matplotlib figure.
-        folder: Where to.
+        folder: Output folder.
         name: File name without suffix.
-        source: What the figure was made of: hash of the records and their commit.
+        source: Hash of the records and their commit.
+
+    Returns:
+        The paths of the files.
     """
     from matplotlib import pyplot as plt
 
     paths = []
-    with styled():
-        # Laid out once for all formats: that takes as long as writing one.
+    with paper_style():
+        # Laid out once for all formats: the layout takes as long as writing a file.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         for suffix in FORMATS:
@@ -168,9 +171,11 @@ def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:
     return paths
 
 
-def save_record(figure: Any, folder: Path, name: str, record: dict[str, Any], what: str) -> Path:
-    """Writes the figure of one record, which its metadata name; returns the SVG file."""
+def save_record(
+    figure: Any, folder: Path, name: str, record: dict[str, Any], description: str
+) -> Path:
+    """Write the figure of one record, named in its metadata, and return the SVG file."""
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
     commit = (record["git"]["sha"] or "unknown")[:8]
-    save(figure, folder, name, f"{what} {digest} of commit {commit}")
+    save(figure, folder, name, f"{description} {digest} of commit {commit}")
     return folder / f"{name}.svg"

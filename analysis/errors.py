@@ -2,4 +2,4 @@
 
 
 class AnalysisError(Exception):
-    """A view cannot be made of these records. The message is one line."""
+    """Failure to analyse records or to write a view; the message is one line."""

@@ -1,4 +1,4 @@
-"""How memory and time grow with tokens: curves, exponents, ratios."""
+"""Growth of memory and time with tokens: curves, exponents, ratios."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,11 +8,11 @@ from analysis.chapter import (
     Figure,
     figure_name,
     figure_title,
-    why_missing,
+    missing_note,
 )
 from analysis.curves import Line, Panel, Reference, draw_curves, line_of
-from analysis.drawing import MOST_LINES
-from analysis.quantities import Quantity, times, written
+from analysis.drawing import MAX_LINES
+from analysis.quantities import Quantity, format_ratio, format_value
 from analysis.series import Series, grouped, labels, shares
 from analysis.table import IDENTITY, Cell
 
@@ -20,9 +20,9 @@ PEAK_MEMORY = Quantity(
     "peak_memory",
     ("peak_allocated_bytes", "peak_resident_bytes"),
     "bytes",
-    "peak memory of a step",
+    "peak memory",
 )
-STEP_TIME = Quantity("step_time", ("step_time_s",), "seconds", "time of a step")
+STEP_TIME = Quantity("step_time", ("step_time_s",), "seconds", "step time")
 
 COLUMNS = (
     *IDENTITY,
@@ -32,9 +32,9 @@ EXPONENT_COLUMNS = (
     *IDENTITY,
     *("metric", "exponent", "low", "high", "factor", "from_tokens", "to_tokens"),
 )
-_MOST_PANELS = 9
+_MAX_PANELS = 9
 _LINES_IN_PANELS = 4
-_MOST_SENTENCES = 7
+_MAX_SENTENCES = 7
 
 
 def growth_chapter(
@@ -44,32 +44,32 @@ def growth_chapter(
     meaning: str,
     references: Sequence[Reference] = (),
 ) -> Chapter:
-    """A quantity against tokens, logarithmic both ways.
+    """Return the chapter of a quantity over tokens, on logarithmic axes.
 
     Args:
-        series: All of the report.
-        quantity: What is drawn.
-        title: The chapter's.
-        meaning: How to read it.
+        series: All series of the report.
+        quantity: Quantity to plot.
+        title: Title of the chapter.
+        meaning: Explanation of the figures.
         references: Published lines of the same quantity, for the first figure.
     """
-    lines = {id(each): line for each in series if (line := line_of(each, quantity)) is not None}
+    lines = {id(s): line for s in series if (line := line_of(s, quantity)) is not None}
     if not lines:
-        note = why_missing(quantity.label.capitalize(), quantity.metrics[0], series)
+        note = missing_note(quantity.label.capitalize(), quantity.metrics[0], series)
         return Chapter(quantity.name, title, meaning, notes=(note,))
     figures: list[Figure] = []
-    for share in shares([each for each in series if id(each) in lines], MOST_LINES):
-        # Curves have room for everything, in panels.
-        found = [lines[id(each)] for each in share.everything]
+    for share in shares([s for s in series if id(s) in lines], MAX_LINES):
+        # No series is left out: curves are split into panels instead.
+        figure_lines = [lines[id(s)] for s in share.all_series]
         behind = () if figures else tuple(references)
         name = figure_name(quantity.name, share)
-        figures += _figures(name, figure_title(title, share), quantity, found, behind)
+        figures += _figures(name, figure_title(title, share), quantity, figure_lines, behind)
     return Chapter(
         quantity.name,
         title,
         meaning,
         columns=COLUMNS,
-        lines=tuple(each for line in lines.values() for each in table_of(line)),
+        lines=tuple(s for line in lines.values() for s in table_of(line)),
         figures=tuple(figures),
     )
 
@@ -81,36 +81,36 @@ def _figures(
     lines: Sequence[Line],
     references: tuple[Reference, ...],
 ) -> list[Figure]:
-    """One figure of one panel where lines are few; else panels, and figures of panels."""
+    """Return one figure of one panel if there are few lines, else one or more of panels."""
     panels = _panels(quantity, lines, references)
-    pages = [panels[k : k + _MOST_PANELS] for k in range(0, len(panels), _MOST_PANELS)]
-    found = []
+    pages = [panels[k : k + _MAX_PANELS] for k in range(0, len(panels), _MAX_PANELS)]
+    figures = []
     for number, page in enumerate(pages, start=1):
-        there = [line for panel in page for line, _, _ in panel.lines]
-        found.append(
+        page_lines = [line for panel in page for line, _, _ in panel.lines]
+        figures.append(
             Figure(
                 name if number == 1 else f"{name}-{number}",
                 title if len(pages) == 1 else f"{title}, {number} of {len(pages)}",
-                tuple(findings(quantity, there)),
+                tuple(findings(quantity, page_lines)),
                 partial(draw_curves, page),
             )
         )
-    return found
+    return figures
 
 
 def _panels(
     quantity: Quantity, lines: Sequence[Line], references: tuple[Reference, ...]
 ) -> list[Panel]:
-    if len(lines) <= MOST_LINES:
+    if len(lines) <= MAX_LINES:
         return [Panel("", quantity, _labelled(lines), references)]
     groups = grouped(lines, lambda line: line.series.rows[0].series)
     if len(groups) == len(lines):
-        # No name has a second line: they are compared with each other.
+        # Every line has a name of its own: lines are compared with each other.
         return [Panel("", quantity, _labelled(part)) for part in _parts(lines, _LINES_IN_PANELS)]
     return [
         Panel(name, quantity, _labelled(part, named=False))
         for name, members in groups
-        for part in _parts(members, MOST_LINES)
+        for part in _parts(members, MAX_LINES)
     ]
 
 
@@ -124,7 +124,7 @@ def _labelled(lines: Sequence[Line], *, named: bool = True) -> tuple[tuple[Line,
 
 
 def table_of(line: Line) -> list[tuple[Cell, ...]]:
-    """The numbers behind a line, one for each record."""
+    """Return the numbers of a line as table lines, one for each record."""
     out: list[tuple[Cell, ...]] = []
     for row, _ in line.points:
         low, high = row.interval(line.metric) or (None, None)
@@ -138,17 +138,17 @@ def table_of(line: Line) -> list[tuple[Cell, ...]]:
 
 
 def exponents(series: Sequence[Series], quantities: Sequence[Quantity]) -> list[list[Line]]:
-    """The lines of each series that has a fitted law, in the order of quantities."""
-    found = []
-    for each in series:
-        lines = [line for quantity in quantities if (line := line_of(each, quantity)) is not None]
+    """Return the lines of each series that has a fitted law, in the order of `quantities`."""
+    fitted = []
+    for s in series:
+        lines = [line for quantity in quantities if (line := line_of(s, quantity)) is not None]
         if any(line.law is not None for line in lines):
-            found.append(lines)
-    return found
+            fitted.append(lines)
+    return fitted
 
 
 def exponent_lines(lines: Sequence[Line]) -> list[tuple[Cell, ...]]:
-    """The fitted laws as numbers."""
+    """Return the fitted laws as table lines."""
     out: list[tuple[Cell, ...]] = []
     for line in lines:
         if line.law is not None:
@@ -160,21 +160,21 @@ def exponent_lines(lines: Sequence[Line]) -> list[tuple[Cell, ...]]:
 
 
 def findings(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
-    """Sentences on the lines of a figure: each one's growth, and their ratios."""
-    if len(lines) > _MOST_SENTENCES:
+    """Return sentences on the growth of a figure's lines and on their ratios."""
+    if len(lines) > _MAX_SENTENCES:
         return _extremes(quantity, lines)
     sentences = [_growth(quantity, line) for line in lines]
     return [*sentences, *_ratios(quantity, lines)]
 
 
 def _growth(quantity: Quantity, line: Line) -> str:
-    first, last = (written(line.values[k], quantity.kind) for k in (0, -1))
-    what = f"{line.label}: {quantity.label}"
+    first_value, last = (format_value(line.values[k], quantity.kind) for k in (0, -1))
+    subject = f"{line.label}: {quantity.label}"
     if line.law is None:
-        text = f"{what} is {last} at {line.tokens[-1]:.0f} tokens"
+        text = f"{subject} is {last} at {line.tokens[-1]:.0f} tokens"
     else:
         text = (
-            f"{what} goes from {first} at {line.tokens[0]:.0f} tokens to {last} at "
+            f"{subject} goes from {first_value} at {line.tokens[0]:.0f} tokens to {last} at "
             f"{line.tokens[-1]:.0f}, growing as {line.law} from {line.law.smallest:.0f} tokens on"
         )
     for tokens, status in line.failed:
@@ -183,7 +183,7 @@ def _growth(quantity: Quantity, line: Line) -> str:
 
 
 def _extremes(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
-    """Many lines in one sentence: the slowest growth and the fastest."""
+    """Return one sentence on many lines: the slowest growth and the fastest."""
     grown = [(line.law.exponent, line.label, line.law) for line in lines if line.law is not None]
     if not grown:
         return []
@@ -195,7 +195,7 @@ def _extremes(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
 
 
 def _ratios(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
-    """How much more the series that takes most takes than each other, at sizes they share."""
+    """Return a sentence on the ratios of the largest series to the others, at shared sizes."""
     shared = {
         (id(a), id(b)): max(set(a.tokens) & set(b.tokens), default=None)
         for a in lines
@@ -203,10 +203,10 @@ def _ratios(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
         if a is not b
     }
     bases = [
-        (-len(others), sum(ratio < 1 for ratio in others), k)
+        (-len(ratios), sum(ratio < 1 for ratio in ratios), k)
         for k, base in enumerate(lines)
         if (
-            others := [
+            ratios := [
                 base.at(size) / other.at(size)
                 for other in lines
                 if other is not base and (size := shared[id(base), id(other)]) is not None
@@ -216,9 +216,10 @@ def _ratios(quantity: Quantity, lines: Sequence[Line]) -> list[str]:
     if not bases:
         return []
     base = lines[min(bases)[2]]
-    told = [
-        f"{line.label} {times(base.at(size) / line.at(size))} at {size:.0f} tokens"
+    comparisons = [
+        f"{format_ratio(base.at(size) / line.at(size))} that of {line.label} at {size:.0f} tokens"
         for line in lines
         if line is not base and (size := shared[id(base), id(line)]) is not None
     ]
-    return [f"{quantity.label.capitalize()} of {base.label} over that of {', of '.join(told)}."]
+    label = quantity.label.capitalize()
+    return [f"{label} of {base.label} is {', '.join(comparisons)}."]

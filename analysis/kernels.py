@@ -1,4 +1,4 @@
-"""What every kernel takes of every architecture, at a glance."""
+"""Figure of the resources that kernels use on each architecture."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,22 @@ from analysis.drawing import PAGE, STYLE, save_record
 from analysis.errors import AnalysisError
 
 NAME = "kernels"
-# Inches that a line of the table takes.
+# Inches of a table row.
 _LINE = 0.19
 
 
 def draw_kernels(record: dict[str, Any], folder: Path) -> Path:
-    """Draws registers, occupancy and shared memory by kernel and architecture.
+    """Plot registers, occupancy and shared memory by kernel and architecture.
 
     Args:
-        record: Of ``foldperf compile``.
-        folder: Where the figure goes, as PDF, PNG and SVG.
+        record: Record of ``foldperf compile``.
+        folder: Output folder of the PDF, PNG and SVG files.
 
     Returns:
         The SVG file.
 
     Raises:
-        AnalysisError: a library is missing, nothing was compiled, or the folder cannot be written.
+        AnalysisError: A library is missing, nothing was compiled, or the folder cannot be written.
     """
     try:
         import matplotlib as mpl
@@ -31,21 +31,22 @@ def draw_kernels(record: dict[str, Any], folder: Path) -> Path:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    found = {(_title(each), each["architecture"]): each for each in record["kernels"]}
-    kernels = list(dict.fromkeys(title for title, _ in found))
-    architectures = list(dict.fromkeys(name for _, name in found))
-    if not found:
-        raise AnalysisError("the record has no kernel to draw")
+    by_name = {(_title(kernel), kernel["architecture"]): kernel for kernel in record["kernels"]}
+    kernels = list(dict.fromkeys(title for title, _ in by_name))
+    architectures = list(dict.fromkeys(name for _, name in by_name))
+    if not by_name:
+        raise AnalysisError("the record has no kernel to plot")
     with plt.style.context(STYLE):
         height = _LINE * len(kernels) + 0.8
         figure, axes = plt.subplots(figsize=(PAGE, height))
         shares = [
-            [_occupancy(found.get((kernel, name))) for name in architectures] for kernel in kernels
+            [_occupancy(by_name.get((kernel, name))) for name in architectures]
+            for kernel in kernels
         ]
         axes.imshow(shares, cmap="Greys", vmin=0, vmax=1.6, aspect="auto")
         for row, kernel in enumerate(kernels):
             for column, name in enumerate(architectures):
-                text, broken = _cell(found.get((kernel, name)))
+                text, broken = _cell(by_name.get((kernel, name)))
                 axes.text(
                     column,
                     row,
@@ -62,8 +63,8 @@ def draw_kernels(record: dict[str, Any], folder: Path) -> Path:
         axes.tick_params(length=0)
         axes.grid(visible=False)
         axes.set_xlabel(
-            "registers of a thread, shared memory of a program; a broken rule is bold;\n"
-            "the darker, the more of the warps that a multiprocessor holds are resident"
+            "registers per thread, shared memory per program; violations are bold;\n"
+            "shade: occupancy (resident warps / warps that a multiprocessor can hold)"
         )
     try:
         return save_record(figure, folder, NAME, record, "kernel record")
@@ -82,7 +83,7 @@ def _occupancy(kernel: dict[str, Any] | None) -> float:
 
 
 def _cell(kernel: dict[str, Any] | None) -> tuple[str, bool]:
-    """What a cell says, and whether a rule is broken."""
+    """Return the text of a cell, and whether a rule is violated."""
     if kernel is None:
         return "", False
     broken = bool(kernel["violations"])

@@ -1,4 +1,4 @@
-"""The learning curve of a run over repeated draws."""
+"""Learning curve of a run over repeated samples."""
 
 from pathlib import Path
 from typing import Any
@@ -7,19 +7,19 @@ from analysis.drawing import STYLE, save_record
 from analysis.errors import AnalysisError
 
 NAME = "learning"
-# Parts of the loss that are drawn beside the one that is to fall.
+# Parts of the loss that are plotted besides the one that must fall.
 _PARTS = {"mse": "mean squared error", "smooth_lddt": "smooth lDDT", "distogram": "distogram"}
 
 
 def draw_learning(record: dict[str, Any], folder: Path) -> Path:
-    """Draws each part of the loss, relative to its first pass; returns the SVG file.
+    """Plot each part of the loss relative to its first pass, and return the SVG file.
 
     Args:
-        record: A learning record.
-        folder: Where the figure goes, as PDF, PNG and SVG.
+        record: Learning record.
+        folder: Output folder of the PDF, PNG and SVG files.
 
     Raises:
-        AnalysisError: a library is missing, or the folder cannot be written.
+        AnalysisError: A library is missing, or the folder cannot be written.
     """
     try:
         import matplotlib as mpl
@@ -46,9 +46,9 @@ def draw_learning(record: dict[str, Any], folder: Path) -> Path:
         axes.axhline(1.0, color="0.8", lw=0.6, zorder=0)
         axes.set_ylim(bottom=0.0)
         axes.set_xlabel(
-            f"steps ({config['repeat']} draws of {', '.join(config['entries'])} again and again)"
+            f"steps ({config['repeat']} samples of {', '.join(config['entries'])}, repeated)"
         )
-        axes.set_ylabel("mean of a pass over the first's")
+        axes.set_ylabel("loss relative to the first pass")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     try:
         return save_record(figure, folder, NAME, record, "learning record")

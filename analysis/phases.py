@@ -1,4 +1,4 @@
-"""Where the time of each step goes: phases over the timed steps, data loading among them."""
+"""Chapter of phase times over the timed steps, data loading included."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,58 +10,58 @@ from analysis.chapter import (
     figure_name,
     figure_note,
     figure_title,
-    why_missing,
+    missing_note,
 )
-from analysis.quantities import at_size, percent, times, unit_of, written
+from analysis.quantities import format_percent, format_ratio, format_size, format_value, unit_of
 from analysis.series import Series, labels, shares
-from analysis.stacks import MOST_PANELS, Stack, StackPanel, draw_stacks
+from analysis.stacks import MAX_PANELS, Stack, StackPanel, draw_stacks
 from analysis.table import IDENTITY, Cell, Row
 
 METRIC = "phase_time_s"
-# As they run, where a record does not say; others come before backward.
+# Execution order for records without one; phases of other names come before backward.
 _USUAL = ("data", "permutation", "forward", "backward", "all_reduce", "optimizer")
 LOADING = "data"
-_MOST_STEPS = 50
+_MAX_STEPS = 50
 
 
 def phase_chapter(series: Sequence[Series]) -> Chapter:
-    """Phase times of the timed steps of one case of each series."""
-    name, title = "phase_times", "Phases of the timed steps"
+    """Return the chapter of phase times, with one case of each series."""
+    name, title = "phase_times", "Phase times of the timed steps"
     meaning = (
-        f"Each step's time by phase, in the order measured, up to {_MOST_STEPS} steps; of each "
-        "series the case of most steps, and among such of most tokens. Waiting for data is the "
-        "phase named so."
+        f"Time of each step by phase, in the order measured, up to {_MAX_STEPS} steps. Each series "
+        "is shown by its case with the most steps and, among those, the most tokens. The phase "
+        "data is the time spent waiting for a batch."
     )
-    found = {id(each): row for each in series if (row := _telling(each)) is not None}
-    if not found:
-        note = why_missing(title, METRIC, series)
+    cases = {id(s): row for s in series if (row := _longest_case(s)) is not None}
+    if not cases:
+        note = missing_note(title, METRIC, series)
         return Chapter(name, title, meaning, notes=(note,))
-    there = [each for each in series if id(each) in found]
-    steps = {key: _steps(row) for key, row in found.items()}
+    with_phases = [s for s in series if id(s) in cases]
+    steps = {key: _steps(row) for key, row in cases.items()}
     lines: list[tuple[Cell, ...]] = [
         (*row.identity, row.tokens, number, phase, seconds, row.record["run_id"])
-        for each in there
-        for row in [found[id(each)]]
-        for number, stack in enumerate(steps[id(each)], start=1)
+        for s in with_phases
+        for row in [cases[id(s)]]
+        for number, stack in enumerate(steps[id(s)], start=1)
         for phase, seconds in stack.parts.items()
     ]
     figures = []
-    for share in shares(there, MOST_PANELS)[:1]:
-        named = labels([each.rows[0] for each in share.series])
+    for share in shares(with_phases, MAX_PANELS)[:1]:
+        named = labels([s.rows[0] for s in share.series])
         panels = [
             StackPanel(
-                f"{label}, {at_size(found[id(each)].tokens)}",
-                tuple(steps[id(each)][:_MOST_STEPS]),
+                f"{label}, {format_size(cases[id(s)].tokens)}",
+                tuple(steps[id(s)][:_MAX_STEPS]),
             )
-            for each, label in zip(share.series, named, strict=True)
+            for s, label in zip(share.series, named, strict=True)
         ]
-        unit = unit_of("seconds", [max(s.whole for s in panel.stacks) for panel in panels])
-        order = merged([_order(found[id(each)]) for each in share.series])
+        unit = unit_of("seconds", [max(s.total for s in panel.stacks) for panel in panels])
+        order = merged([_order(cases[id(s)]) for s in share.series])
         figures.append(
             Figure(
                 figure_name(name, share),
                 figure_title(title, share),
-                tuple(_finding(each, found[id(each)], steps[id(each)]) for each in share.series),
+                tuple(_finding(s, cases[id(s)], steps[id(s)]) for s in share.series),
                 partial(draw_stacks, panels, order, unit, "timed step", "time", joined=True),
                 figure_note(share, name),
             )
@@ -76,55 +76,60 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
     )
 
 
-def _telling(series: Series) -> Row | None:
-    """The typical case of most steps and then most tokens that has phases."""
+def _longest_case(series: Series) -> Row | None:
+    """Return the median case among those with the most steps and then the most tokens."""
     rows = [row for row in series.rows if row.status == "ok" and _steps(row)]
     most = max(((len(_steps(row)), row.tokens) for row in rows), default=(0, 0.0))
-    there = [row for row in rows if (len(_steps(row)), row.tokens) == most]
-    there.sort(key=lambda row: row.value("step_time_s") or 0.0)
-    return there[(len(there) - 1) // 2] if there else None
+    longest = [row for row in rows if (len(_steps(row)), row.tokens) == most]
+    longest.sort(key=lambda row: row.value("step_time_s") or 0.0)
+    return longest[(len(longest) - 1) // 2] if longest else None
 
 
 def _steps(row: Row) -> list[Stack]:
-    """Each timed step by phase."""
+    """Return the timed steps, by phase."""
     phases = {name: row.samples(f"{METRIC}.{name}") for name in _order(row)}
     count = min(map(len, phases.values()), default=0)
-    return [Stack(k + 1, {name: each[k] for name, each in phases.items()}) for k in range(count)]
+    return [
+        Stack(k + 1, {name: seconds[k] for name, seconds in phases.items()}) for k in range(count)
+    ]
 
 
 def _order(row: Row) -> list[str]:
-    """The phases of a case as they run."""
-    there = row.parts(METRIC)
-    said = [name for name in row.record["notes"].get("phases", ()) if name in there]
-    others = sorted(set(there) - set(said) - set(_USUAL))
+    """Return the phases of a case in execution order."""
+    parts = row.parts(METRIC)
+    listed = [name for name in row.record["notes"].get("phases", ()) if name in parts]
+    unlisted = sorted(set(parts) - set(listed) - set(_USUAL))
     before = _USUAL.index("backward")
-    usual = [*_USUAL[:before], *others, *_USUAL[before:]]
-    return said + [name for name in usual if name in there and name not in said]
+    usual = [*_USUAL[:before], *unlisted, *_USUAL[before:]]
+    return listed + [name for name in usual if name in parts and name not in listed]
 
 
 def merged(orders: Sequence[Sequence[str]]) -> list[str]:
-    """One order that has every name, each behind what it follows where it is first seen."""
-    found: list[str] = []
+    """Merge orders: every name follows its predecessor in the order that it first appears in."""
+    names: list[str] = []
     for order in orders:
-        place = 0
+        position = 0
         for name in order:
-            if name in found:
-                place = found.index(name) + 1
+            if name in names:
+                position = names.index(name) + 1
             else:
-                found.insert(place, name)
-                place += 1
-    return found
+                names.insert(position, name)
+                position += 1
+    return names
 
 
 def _finding(series: Series, row: Row, steps: Sequence[Stack]) -> str:
-    whole = sum(step.whole for step in steps)
-    share = {phase: sum(step.parts[phase] for step in steps) / whole for phase in steps[0].parts}
+    total = sum(step.total for step in steps)
+    share = {phase: sum(step.parts[phase] for step in steps) / total for phase in steps[0].parts}
     first = max(share, key=lambda phase: (share[phase], phase))
-    text = f"{series.label}, {at_size(row.tokens)}: {first} takes {percent(share[first])} of a step"
+    text = (
+        f"{series.label}, {format_size(row.tokens)}: {first} takes "
+        f"{format_percent(share[first])} of a step"
+    )
     if LOADING in share and first != LOADING:
-        text += f", {LOADING} {percent(share[LOADING])}"
-    usual, most = median(step.whole for step in steps), max(step.whole for step in steps)
+        text += f", {LOADING} {format_percent(share[LOADING])}"
+    usual, most = median(step.total for step in steps), max(step.total for step in steps)
     return (
-        f"{text}; the slowest of {len(steps)} steps took {times(most / usual)} the usual "
-        f"{written(usual, 'seconds')}."
+        f"{text}; the slowest of {len(steps)} steps took {format_ratio(most / usual)} the usual "
+        f"{format_value(usual, 'seconds')}."
     )

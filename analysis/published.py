@@ -1,4 +1,4 @@
-"""Published numbers: what others have measured.
+"""Published numbers of other systems.
 
 The files are in `results/published`. `published_numbers` in this package is a link to that folder,
 so that an installed package has a copy of them.
@@ -27,13 +27,13 @@ _FACTORS = {"GB": 1e9, "%": 0.01}
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One published number, or that there is none.
+    """Published number, or the status of a published case that failed.
 
     Attributes:
-        at: Its place on the axis; None if it was not said.
-        value: In the figure's unit; None if the case did not end well.
-        bound: ``about``, ``at least``, ``at most`` or ``less than`` where the number is said so.
-        status: How the case ended, if not well.
+        at: Position on the axis; None if not stated.
+        value: Number in the figure's unit; None if the case failed.
+        bound: ``about``, ``at least``, ``at most`` or ``less than`` if the number is stated so.
+        status: Status of the case if it failed.
     """
 
     at: float | None
@@ -44,23 +44,23 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class PublishedSeries:
-    """What one system reached in one figure of a work.
+    """Numbers of one system in one figure of a published work.
 
     Attributes:
-        name: What legends call the work.
-        work: Its title.
-        identifier: Where it is found.
-        figure: What the figure is of.
-        quantity: The name of our metric where one means the same.
-        unit: Of its values.
-        axis: What they are over.
-        axis_unit: Its unit.
-        device: Hardware; empty if it was not said.
-        vendor: Whose; empty if it was not said.
-        count: How many of them.
-        system: Which software.
-        points: Its numbers.
-        source: Where exactly they stand.
+        name: Short name of the work, for legends.
+        work: Title of the work.
+        identifier: DOI, arXiv number or the like.
+        figure: Subject of the figure.
+        quantity: Name of the project's metric that means the same, or else a name of its own.
+        unit: Unit of the values.
+        axis: Quantity of the axis.
+        axis_unit: Unit of the axis.
+        device: Hardware; empty if not stated.
+        vendor: Vendor of the device; empty if not stated.
+        count: Number of devices; None if not stated.
+        system: Software.
+        points: Published numbers.
+        source: Figure, table or section of the work.
         obtained: ``stated`` as numbers, or ``digitized`` from a figure.
     """
 
@@ -82,29 +82,29 @@ class PublishedSeries:
 
     @property
     def hardware(self) -> str:
-        """Device and how many, for people."""
+        """Device and count, for display."""
         if not self.device:
-            return "not said"
+            return "not stated"
         return self.device if self.count in {None, 1} else f"{self.count} × {self.device}"
 
     @property
-    def told(self) -> str:
-        """Its numbers in one line."""
+    def values_text(self) -> str:
+        """Published numbers in one line."""
         words = []
         for point in self.points:
             number = f"{point.value:g}" if point.value is not None else point.status
-            place = "" if point.at is None else f"{point.at:g}: "
-            words.append(f"{place}{point.bound} {number}" if point.bound else f"{place}{number}")
+            prefix = "" if point.at is None else f"{point.at:g}: "
+            words.append(f"{prefix}{point.bound} {number}" if point.bound else f"{prefix}{number}")
         return ", ".join(words)
 
 
 def read_published(folder: Path) -> list[PublishedSeries]:
-    """All published series of a folder's JSON files; none if there is no such folder.
+    """Return all published series of a folder's JSON files; none if there is no such folder.
 
     Raises:
-        AnalysisError: a file cannot be read or is not as the schema says; it names file and place.
+        AnalysisError: A file cannot be read or violates the schema; names the file and the key.
     """
-    found = []
+    published = []
     for path in sorted(folder.glob("*.json")):
         try:
             content = parse_json(path.read_bytes())
@@ -113,12 +113,12 @@ def read_published(folder: Path) -> list[PublishedSeries]:
         except ValueError as error:
             raise AnalysisError(f"{path}: not JSON: {error}") from None
         _check(path, content)
-        found += [
+        published += [
             _series(content, figure, series)
             for figure in content["figures"]
             for series in figure["series"]
         ]
-    return found
+    return published
 
 
 def _check(path: Path, content: Any) -> None:
@@ -143,56 +143,55 @@ def _series(work: dict[str, Any], figure: dict[str, Any], series: dict[str, Any]
         count=hardware["count"],
         system=series["system"],
         points=tuple(
-            Point(each["at"], each.get("value"), each.get("bound", ""), each.get("status", ""))
-            for each in series["points"]
+            Point(point["at"], point.get("value"), point.get("bound", ""), point.get("status", ""))
+            for point in series["points"]
         ),
     )
 
 
 def comparable(published: Sequence[PublishedSeries], rows: Sequence[Row]) -> list[PublishedSeries]:
-    """Return the series of one device, of each quantity those whose device is the nearest.
+    """Return single-device series, for each quantity those of the most similar device.
 
-    That is a device of the kind that records are of; if there is none, one of the same vendor; if
-    there is none such, any.
+    A device of the records is preferred, then one of the same vendor, then any.
     """
     names = {device["name"] for row in rows for device in row.record["devices"]}
     vendors = {device["vendor"] for row in rows for device in row.record["devices"]}
-    found: list[PublishedSeries] = []
-    for quantity in dict.fromkeys(each.quantity for each in published):
+    nearest: list[PublishedSeries] = []
+    for quantity in dict.fromkeys(s.quantity for s in published):
         single = [s for s in published if s.quantity == quantity and s.count == 1 and s.device]
-        same = [each for each in single if any(each.device in name for name in names)]
-        found += same or [each for each in single if each.vendor in vendors] or single
-    return found
+        same = [s for s in single if any(s.device in name for name in names)]
+        nearest += same or [s for s in single if s.vendor in vendors] or single
+    return nearest
 
 
 def on_accelerators(rows: Sequence[Row]) -> bool:
-    """Whether any record is of an accelerator."""
+    """Return whether any record is of an accelerator."""
     return any(device["kind"] != "cpu" for row in rows for device in row.record["devices"])
 
 
 def references(published: Sequence[PublishedSeries], quantity: Quantity) -> list[Reference]:
-    """The published lines of a quantity over tokens, in the unit of our records."""
-    found = []
-    for each in published:
-        if each.quantity not in quantity.metrics or each.axis != "tokens":
+    """Return the published lines of a quantity over tokens, in the records' unit."""
+    lines = []
+    for s in published:
+        if s.quantity not in quantity.metrics or s.axis != "tokens":
             continue
-        factor = _FACTORS.get(each.unit, 1.0)
-        points = [(p.at, p.value * factor) for p in each.points if p.at and p.value]
-        failed = [(p.at, p.status) for p in each.points if p.at and p.status]
+        factor = _FACTORS.get(s.unit, 1.0)
+        points = [(p.at, p.value * factor) for p in s.points if p.at and p.value]
+        failed = [(p.at, p.status) for p in s.points if p.at and p.status]
         if points:
-            label = f"published: {each.system}, {each.hardware}"
-            found.append(Reference(label, tuple(points), tuple(failed)))
-    return found
+            label = f"published: {s.system}, {s.hardware}"
+            lines.append(Reference(label, tuple(points), tuple(failed)))
+    return lines
 
 
 def published_lines(published: Sequence[PublishedSeries]) -> list[tuple[Cell, ...]]:
-    """Every published number as a line of a table."""
+    """Return every published number as a table line."""
     return [
         (
-            *(each.work, each.identifier, each.figure, each.quantity, each.unit),
-            *(each.axis, each.axis_unit, each.device, each.count, each.system),
-            *(point.at, point.bound, point.value, point.status, each.obtained, each.source),
+            *(s.work, s.identifier, s.figure, s.quantity, s.unit),
+            *(s.axis, s.axis_unit, s.device, s.count, s.system),
+            *(point.at, point.bound, point.value, point.status, s.obtained, s.source),
         )
-        for each in published
-        for point in each.points
+        for s in published
+        for point in s.points
     ]

@@ -1,9 +1,9 @@
-"""Quantities: what a figure's axis shows, and how its values are written for people."""
+"""Quantities of a figure's axis, and number formats for display."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Kind -> (factor, name) of its units, largest first.
+# (factor, name) of the units of each kind, largest first.
 _UNITS = {
     "bytes": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
     "seconds": ((1, "s"), (1e-3, "ms"), (1e-6, "µs")),
@@ -20,7 +20,7 @@ _UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What values are divided by, and what the quotient is called."""
+    """Unit: factor by which values are divided, and name."""
 
     factor: float
     name: str
@@ -28,15 +28,15 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What an axis shows.
+    """Quantity of an axis.
 
     Attributes:
-        name: File name of its figures.
-        metrics: The first of them that a series has is drawn.
-        kind: Of its units.
-        label: What it is, for an axis and for sentences.
-        logarithmic: Whether its axis is; else it begins at zero.
-        fitted: Whether power laws are fitted to it.
+        name: File name of the figures.
+        metrics: Candidate metrics; the first that a series has is plotted.
+        kind: Kind of unit, a key of the unit table.
+        label: Label for axes and sentences.
+        logarithmic: Whether the axis is logarithmic; otherwise it begins at zero.
+        fitted: Whether power laws are fitted.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Quantity:
 
 
 def unit_of(kind: str, values: Iterable[float]) -> Unit:
-    """The unit in which the geometric middle of the values' range is 1 or more."""
+    """Return the largest unit in which the geometric middle of the range is 1 or more."""
     positive = [value for value in values if value > 0]
     units = _UNITS[kind]
     if not positive:
@@ -57,25 +57,25 @@ def unit_of(kind: str, values: Iterable[float]) -> Unit:
     return Unit(*next((unit for unit in units if unit[0] <= middle), units[-1]))
 
 
-def written(value: float, kind: str) -> str:
-    """A value with the unit that suits it, three digits at least."""
+def format_value(value: float, kind: str) -> str:
+    """Return a value with a suitable unit, with at least three digits."""
     unit = unit_of(kind, [value])
-    shown = value / unit.factor
-    return f"{shown:,.0f} {unit.name}" if abs(shown) >= 1000 else f"{shown:.3g} {unit.name}"
+    scaled = value / unit.factor
+    return f"{scaled:,.0f} {unit.name}" if abs(scaled) >= 1000 else f"{scaled:.3g} {unit.name}"
 
 
-def times(ratio: float) -> str:
-    """A ratio in words: ``1.25 times``, ``34.2 times``, ``1,200 times``."""
+def format_ratio(ratio: float) -> str:
+    """Return a ratio as text: ``1.25 times``, ``34.2 times``, ``1,200 times``."""
     digits = 2 if ratio < 10 else 1 if ratio < 100 else 0
     return f"{ratio:,.{digits}f} times"
 
 
-def percent(share: float) -> str:
-    """A share in words: ``61 %``, ``0.4 %``."""
-    shown = 100 * share
-    return f"{shown:.0f} %" if shown >= 9.5 or shown == 0 else f"{shown:.1g} %"
+def format_percent(share: float) -> str:
+    """Return a share as text: ``61 %``, ``0.4 %``."""
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 9.5 or value == 0 else f"{value:.1g} %"
 
 
-def at_size(tokens: float) -> str:
-    """``N = 96``, which no line breaks apart."""
+def format_size(tokens: float) -> str:
+    """Return a size as text, ``N = 96``, with non-breaking spaces."""
     return f"N\u00a0=\u00a0{tokens:.0f}"

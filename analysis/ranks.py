@@ -1,4 +1,4 @@
-"""Several ranks: step time and peak memory by how many work on a case together."""
+"""Chapter of step time and peak memory over the number of ranks."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,18 +9,25 @@ from typing import Any
 
 from analysis.chapter import Chapter, Figure
 from analysis.drawing import (
-    MOST_LINES,
+    MAX_LINES,
     PAGE,
     legend_above,
     legend_rows,
-    look,
-    plain,
-    styled,
+    line_style,
+    paper_style,
+    plot_text,
     subplots,
 )
 from analysis.growth import PEAK_MEMORY, STEP_TIME
 from analysis.phases import METRIC as PHASES
-from analysis.quantities import Quantity, at_size, percent, times, unit_of, written
+from analysis.quantities import (
+    Quantity,
+    format_percent,
+    format_ratio,
+    format_size,
+    format_value,
+    unit_of,
+)
 from analysis.table import IDENTITY, Cell, Row
 
 _QUANTITIES = (STEP_TIME, PEAK_MEMORY)
@@ -28,43 +35,43 @@ _COMMUNICATION = "all_reduce"
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
-    """Rows that differ in their number of ranks alone.
+class RankGroup:
+    """Rows that differ only in the number of ranks.
 
     Attributes:
-        label: What they are.
-        rows: By number of ranks, ascending.
+        label: Label of the rows, for legends.
+        rows: Rows of the group.
     """
 
     label: str
     rows: tuple[Row, ...]
 
     def values(self, quantity: Quantity) -> list[tuple[int, float, list[float]]]:
-        """(ranks, the case's value, each rank's) of a quantity, medians over its like."""
+        """Return (ranks, median value of the cases, values of single ranks), ranks ascending."""
         metric = next(
             (m for m in quantity.metrics if any(row.value(m) is not None for row in self.rows)), ""
         )
-        found = []
+        by_ranks = []
         for count in sorted({row.ranks for row in self.rows}):
             rows = [row for row in self.rows if row.ranks == count]
-            there = [float(v) for row in rows if (v := row.value(metric)) is not None]
-            if there:
-                each = [float(value) for row in rows for value in row.each_rank(metric)]
-                found.append((count, median(there), each))
-        return found
+            values = [float(v) for row in rows if (v := row.value(metric)) is not None]
+            if values:
+                per_rank = [float(value) for row in rows for value in row.rank_values(metric)]
+                by_ranks.append((count, median(values), per_rank))
+        return by_ranks
 
 
 def rank_chapter(rows: Sequence[Row]) -> Chapter:
-    """Step time and peak memory against the number of ranks."""
-    name, title = "ranks", "Several ranks"
+    """Return the chapter of step time and peak memory over the number of ranks."""
+    name, title = "ranks", "Scaling over ranks"
     meaning = (
-        "The case's value is a line, each rank's a point. Every rank trains on examples of its "
-        "own, so that a step of more ranks does more work: level is ideal."
+        "Lines are the values of cases, points those of single ranks. Every rank trains on its own "
+        "examples (weak scaling): a horizontal line is ideal."
     )
-    teams = [team for team in _teams(rows) if any(team.values(q) for q in _QUANTITIES)]
+    teams = [team for team in _rank_groups(rows) if any(team.values(q) for q in _QUANTITIES)]
     if not teams:
         return Chapter(name, title, meaning, notes=("Every record is of one rank.",))
-    pages = [teams[k : k + MOST_LINES] for k in range(0, len(teams), MOST_LINES)]
+    pages = [teams[k : k + MAX_LINES] for k in range(0, len(teams), MAX_LINES)]
     return Chapter(
         name,
         title,
@@ -83,85 +90,90 @@ def rank_chapter(rows: Sequence[Row]) -> Chapter:
     )
 
 
-def _teams(rows: Sequence[Row]) -> list[Team]:
+def _rank_groups(rows: Sequence[Row]) -> list[RankGroup]:
     groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.status == "ok":
             key = (row.workload, row.series, row.variant, row.device, row.tokens)
             groups[key].append(row)
-    found = []
+    teams = []
     for members in groups.values():
         if any(row.ranks > 1 for row in members):
             row = members[0]
             detail = f" ({row.variant})" if row.variant else ""
-            size = f", {at_size(row.tokens)}" if row.tokens else ""
-            found.append(Team(f"{row.series}{detail}{size}", tuple(members)))
-    return found
+            size = f", {format_size(row.tokens)}" if row.tokens else ""
+            teams.append(RankGroup(f"{row.series}{detail}{size}", tuple(members)))
+    return teams
 
 
-def _lines(teams: Sequence[Team]) -> list[tuple[Cell, ...]]:
+def _lines(teams: Sequence[RankGroup]) -> list[tuple[Cell, ...]]:
     out: list[tuple[Cell, ...]] = []
     for team in teams:
         for row in sorted(team.rows, key=lambda row: row.ranks):
             for quantity in _QUANTITIES:
                 for metric in quantity.metrics:
-                    for rank, value in enumerate(row.each_rank(metric)):
+                    for rank, value in enumerate(row.rank_values(metric)):
                         where = (row.tokens, metric, rank)
                         out.append((*row.identity, *where, value, row.record["run_id"]))
     return out
 
 
-def _finding(team: Team) -> str:
-    told = []
+def _finding(team: RankGroup) -> str:
+    clauses = []
     for quantity in _QUANTITIES:
         values = team.values(quantity)
         if len(values) > 1:
             (fewest, first, _), (most, last, _) = values[0], values[-1]
-            told.append(
-                f"{quantity.label} at {most} ranks {times(last / first)} that at {fewest} "
-                f"({written(last, quantity.kind)}, {written(first, quantity.kind)})"
+            clauses.append(
+                f"{quantity.label} at {most} ranks is {format_ratio(last / first)} that at "
+                f"{fewest} ({format_value(last, quantity.kind)}, "
+                f"{format_value(first, quantity.kind)})"
             )
         elif values:
             count, value, _ = values[0]
-            told.append(f"{quantity.label} at {count} ranks {written(value, quantity.kind)}")
+            text = format_value(value, quantity.kind)
+            clauses.append(f"{quantity.label} at {count} ranks is {text}")
     row = max(team.rows, key=lambda row: row.ranks)
-    waited, whole = row.parts(PHASES).get(_COMMUNICATION), row.value("step_time_s")
-    if waited is not None and whole:
-        told.append(f"of the time {percent(waited / whole)} waits for the others' gradients")
-    return f"{team.label}: {'; '.join(told)}."
+    waited, total = row.parts(PHASES).get(_COMMUNICATION), row.value("step_time_s")
+    if waited is not None and total:
+        share = format_percent(waited / total)
+        clauses.append(f"{share} of the time is spent waiting for the gradient all-reduce")
+    return f"{team.label}: {'; '.join(clauses)}."
 
 
-def _draw(teams: Sequence[Team]) -> Any:
+def _draw(teams: Sequence[RankGroup]) -> Any:
     named = [team.label for team in teams]
-    with styled():
+    with paper_style():
         figure, axes = subplots(2, height=2.2, width=PAGE, legend_rows=legend_rows(named, PAGE))
-        for quantity, each in zip(_QUANTITIES, axes, strict=True):
-            found = [team.values(quantity) for team in teams]
-            unit = unit_of(quantity.kind, [value for team in found for _, value, _ in team])
-            for number, (team, values) in enumerate(zip(teams, found, strict=True)):
-                how = look(number)
-                each.plot(
+        for quantity, panel in zip(_QUANTITIES, axes, strict=True):
+            values_of_teams = [team.values(quantity) for team in teams]
+            unit = unit_of(
+                quantity.kind, [value for team in values_of_teams for _, value, _ in team]
+            )
+            for number, (team, values) in enumerate(zip(teams, values_of_teams, strict=True)):
+                style = line_style(number)
+                panel.plot(
                     [count for count, _, _ in values],
                     [value / unit.factor for _, value, _ in values],
-                    linestyle=how.dashes,
-                    color=how.colour,
-                    marker=how.marker,
-                    label=plain(team.label),
+                    linestyle=style.dashes,
+                    color=style.colour,
+                    marker=style.marker,
+                    label=plot_text(team.label),
                 )
                 points = [(count, value) for count, _, ranks in values for value in ranks]
-                each.plot(
+                panel.plot(
                     [count for count, _ in points],
                     [value / unit.factor for _, value in points],
                     "_",
-                    color=how.colour,
+                    color=style.colour,
                     ms=7,
                 )
-            counts = sorted({count for team in found for count, _, _ in team})
-            each.set_xticks(counts)
-            each.set_xlim(min(counts) - 0.5, max(counts) + 0.5)
-            each.set_ylim(0, each.get_ylim()[1] * 1.05)
-            each.set_xlabel("ranks")
-            each.set_ylabel(f"{quantity.label} ({unit.name})")
+            counts = sorted({count for team in values_of_teams for count, _, _ in team})
+            panel.set_xticks(counts)
+            panel.set_xlim(min(counts) - 0.5, max(counts) + 0.5)
+            panel.set_ylim(0, panel.get_ylim()[1] * 1.05)
+            panel.set_xlabel("number of ranks")
+            panel.set_ylabel(f"{quantity.label} ({unit.name})")
         handles = axes[0].get_legend_handles_labels()[0]
         legend_above(figure, handles)
     return figure

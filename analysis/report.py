@@ -1,4 +1,4 @@
-"""The report: tables, figures and one self-contained HTML page, from records alone."""
+"""Report of records: tables, figures and one self-contained HTML page."""
 
 import base64
 import hashlib
@@ -38,14 +38,14 @@ from analysis.published import (
 from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
 from analysis.table import Row, as_csv, cases_as_csv, newest, rows
-from analysis.utilization import ENERGY, UTILIZATION, use_chapter
+from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
 from bench.records.record import Record
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"
-# What a report wrote, so that the next one into its folder leaves nothing of it behind.
+# List of written files, so that the next report removes them from the folder.
 MANIFEST = "files.json"
-# Of the page's images: enough for lines, hatches and letters, and a third of the size.
+# Colours of the page's images: enough for lines, hatches and letters at a third of the size.
 _PALETTE = 96
 
 
@@ -59,18 +59,19 @@ def write_report(
 ) -> Path:
     """Write ``index.html``, the tables as CSV, and the figures; return the page's path.
 
-    Of several records of one case on one machine, the newest is shown.
+    Only the newest record of each case and machine is shown.
 
     Args:
         records: Valid records.
-        folder: Where to.
-        published: The folder of published numbers; there may be none.
-        always_published: Whether they are drawn where no record is of an accelerator, too.
-        unmeasured: Sentences on the cases that sweeps lack.
+        folder: Output folder.
+        published: Folder of published numbers; need not exist.
+        always_published: Whether published numbers are plotted even if no record is of an
+            accelerator.
+        unmeasured: Sentences on cases of sweeps that are not measured.
 
     Raises:
-        AnalysisError: there are no records, a library is missing, a file of published numbers is
-            not as its schema says, or the folder cannot be written.
+        AnalysisError: There are no records, a library is missing, a file of published numbers
+            violates its schema, or the folder cannot be written.
     """
     if not records:
         raise AnalysisError("no records to report on; run a sweep first")
@@ -81,48 +82,53 @@ def write_report(
         import scipy  # noqa: F401
     except ImportError as error:
         raise AnalysisError(f"reports need {error.name}: pip install 'foldperf[report]'") from None
-    given = len(records)
+    received = len(records)
     records = newest(records)
     table = rows(records)
     source = _source(records)
-    others = read_published(published)
-    shown = comparable(others, table) if always_published or on_accelerators(table) else []
+    all_published = read_published(published)
+    plotted = comparable(all_published, table) if always_published or on_accelerators(table) else []
     series = series_of(table)
-    chapters = _chapters(series, table, shown)
+    chapters = _chapters(series, table, plotted)
     growth = exponents(series, (PEAK_MEMORY, STEP_TIME))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_former(folder)
-        tables = _tables(table, growth, others, chapters)
+        _remove_previous(folder)
+        tables = _tables(table, growth, all_published, chapters)
         for name, text in tables.items():
             (folder / name).write_text(text, encoding="utf-8")
         page = _page(
             chapters=[
-                {"chapter": each, "figures": [_image(f, folder, source) for f in each.figures]}
-                for each in chapters
-                if each.figures
+                {
+                    "chapter": chapter,
+                    "figures": [_image(f, folder, source) for f in chapter.figures],
+                }
+                for chapter in chapters
+                if chapter.figures
             ],
-            undrawn=[each for each in chapters if not each.figures],
+            not_plotted=[chapter for chapter in chapters if not chapter.figures],
             growth=growth,
             rows=table,
             source=source,
-            superseded=given - len(records),
+            superseded=received - len(records),
             missing=_missing(records),
             machines=_machines(records),
-            published=others,
-            published_shown=bool(shown),
+            published=all_published,
+            published_shown=bool(plotted),
             unmeasured=unmeasured,
         )
         (folder / PAGE).write_text(page, encoding="utf-8")
-        drawn = [f"{f.name}.{suffix}" for c in chapters for f in c.figures for suffix in FORMATS]
-        _write_manifest(folder, source, [PAGE, *tables, *drawn])
+        figure_files = [
+            f"{f.name}.{suffix}" for c in chapters for f in c.figures for suffix in FORMATS
+        ]
+        _write_manifest(folder, source, [PAGE, *tables, *figure_files])
     except OSError as error:
         raise AnalysisError(f"{error.filename or folder}: {error.strerror}") from None
     return folder / PAGE
 
 
 def _page(*, rows: Sequence[Row], **content: Any) -> str:
-    """The template, filled in."""
+    """Return the page, rendered from the template."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -137,40 +143,42 @@ def _page(*, rows: Sequence[Row], **content: Any) -> str:
 
 
 def _chapters(
-    series: Sequence[Series], table: Sequence[Row], shown: Sequence[PublishedSeries]
+    series: Sequence[Series], table: Sequence[Row], plotted: Sequence[PublishedSeries]
 ) -> list[Chapter]:
-    """Every chapter, in the page's order."""
+    """Return all chapters in the order of the page."""
     fitted = (
-        "Logarithmic both ways; the exponent is fitted to the largest sizes, the shade is its 95 % "
-        "interval, and short grey lines show slopes 1, 2 and 3. A cross marks a size that failed."
+        "Both axes are logarithmic. Exponents are fitted to the largest sizes, the shade is the "
+        "95 % interval of the fit, and short grey lines show slopes 1, 2 and 3. A cross marks a "
+        "size that failed."
     )
     return [
         growth_chapter(
             series,
             PEAK_MEMORY,
-            "Peak memory against tokens",
-            f"{fitted} An accelerator's is its allocator's peak, a CPU's the high-water mark of "
-            "the process above its start.",
-            references(shown, PEAK_MEMORY),
+            "Peak memory over tokens",
+            f"{fitted} On an accelerator this is the peak of the caching allocator, on a CPU the "
+            "high-water mark of the process above its start.",
+            references(plotted, PEAK_MEMORY),
         ),
         growth_chapter(
             series,
             STEP_TIME,
-            "Step time against tokens",
-            f"{fitted} All phases of a step count; bars are the interval of a case's median.",
-            references(shown, STEP_TIME),
+            "Step time over tokens",
+            f"{fitted} All phases of a step count; vertical bars are the interval of the median.",
+            references(plotted, STEP_TIME),
         ),
         state_chapter(series),
         module_chapter(series),
         *calls_chapters(series),
         phase_chapter(series),
-        use_chapter(
+        utilization_chapter(
             series,
             UTILIZATION,
-            "Model FLOPs leave recomputation out, hardware FLOPs do not; each over the device's "
-            "peak is its utilization. Busy time says that something ran, not that it was fast.",
+            "Model FLOPs exclude recomputation, hardware FLOPs include it; utilization is either "
+            "rate divided by the device's peak rate. Busy time counts any running kernel, fast or "
+            "slow.",
         ),
-        use_chapter(series, ENERGY, "Gross energy of a step, and the mean power meanwhile."),
+        utilization_chapter(series, ENERGY, "Gross energy per step, and mean power."),
         rank_chapter(table),
         *(chapter for chapter in (rates_chapter(table), roofline_chapter(table)) if chapter.lines),
     ]
@@ -179,17 +187,19 @@ def _chapters(
 def _tables(
     table: Sequence[Row],
     growth: Sequence[Sequence[Line]],
-    others: Sequence[PublishedSeries],
+    published: Sequence[PublishedSeries],
     chapters: Sequence[Chapter],
 ) -> dict[str, str]:
-    """Every table as CSV, by file name."""
-    found = {"table.csv": cases_as_csv(table)}
-    fitted = [each for lines in growth for each in exponent_lines(lines)]
+    """Return all tables as CSV, by file name."""
+    tables = {"table.csv": cases_as_csv(table)}
+    fitted = [law for lines in growth for law in exponent_lines(lines)]
     if fitted:
-        found["exponents.csv"] = as_csv(EXPONENT_COLUMNS, fitted)
-    if others:
-        found["published.csv"] = as_csv(PUBLISHED_COLUMNS, published_lines(others))
-    return found | {f"{each.name}.csv": each.csv() for each in chapters if each.figures}
+        tables["exponents.csv"] = as_csv(EXPONENT_COLUMNS, fitted)
+    if published:
+        tables["published.csv"] = as_csv(PUBLISHED_COLUMNS, published_lines(published))
+    return tables | {
+        f"{chapter.name}.csv": chapter.csv() for chapter in chapters if chapter.figures
+    }
 
 
 def _write_manifest(folder: Path, source: str, names: Sequence[str]) -> None:
@@ -197,8 +207,8 @@ def _write_manifest(folder: Path, source: str, names: Sequence[str]) -> None:
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _remove_former(folder: Path) -> None:
-    """Removes what an earlier report wrote into the folder, and nothing else."""
+def _remove_previous(folder: Path) -> None:
+    """Remove the files that an earlier report wrote into the folder, and no others."""
     try:
         names = json.loads((folder / MANIFEST).read_bytes())["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -209,19 +219,19 @@ def _remove_former(folder: Path) -> None:
 
 
 def _source(records: Sequence[Record]) -> str:
-    """Hash of the records, and the commits that they come from."""
+    """Return the number, hash and commits of the records, as text."""
     digest = hashlib.sha256("\n".join(sorted(r["run_id"] for r in records)).encode()).hexdigest()
     commits = sorted({(r["git"]["sha"] or "unknown")[:8] for r in records})
     return f"{len(records)} records {digest[:12]} of commit {', '.join(commits)}"
 
 
 def _image(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
-    """Writes a figure, and gives what the page shows of it."""
+    """Write a figure and return its fields for the page's template."""
     from PIL import Image
 
-    drawn = figure.draw()
-    inches = drawn.get_size_inches()[0]
-    save(drawn, folder, figure.name, source)
+    plot = figure.draw()
+    inches = plot.get_size_inches()[0]
+    save(plot, folder, figure.name, source)
     small = io.BytesIO()
     with Image.open(folder / f"{figure.name}.png") as image:
         width, height = image.size
@@ -239,20 +249,20 @@ def _image(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
 
 
 def _missing(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Metrics that no record has, with the reason that the last one gives."""
+    """Return the metrics that no record has, each with the reason of the last record."""
     reasons: dict[str, str] = {}
-    found: set[str] = set()
+    measured: set[str] = set()
     for record in records:
         for name, value in record["metrics"].items():
             if value["value"] is None:
                 reasons[name] = value["reason"]
             else:
-                found.add(name)
-    return sorted((name, reason) for name, reason in reasons.items() if name not in found)
+                measured.add(name)
+    return sorted((name, reason) for name, reason in reasons.items() if name not in measured)
 
 
 def _machines(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Each machine and software that records come from, and how many."""
+    """Return the machines and software of the records, with the number of records."""
     groups: Counter[tuple[str, ...]] = Counter()
     for record in records:
         host, software = record["host"], record["software"]

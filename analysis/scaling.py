@@ -1,6 +1,6 @@
-"""How a quantity grows with the number of tokens: fitted power laws.
+"""Power laws fitted to the growth of a quantity with the number of tokens.
 
-At small sizes constants (weights, launch overheads) hide the growth, so that the law is fitted to
+At small sizes, constants (weights, launch overheads) hide the growth. Laws are therefore fitted to
 the largest sizes alone: those within a factor of two of the largest, or the three largest.
 """
 
@@ -12,16 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
-    """y = factor · N^exponent, fitted to logarithms by least squares.
+    """Power law y = factor · N^exponent, fitted to logarithms by least squares.
 
     Attributes:
-        exponent: The slope.
-        interval: 95 % interval of the slope, from the residuals; None with two sizes alone.
+        exponent: Slope of the logarithms.
+        interval: 95 % interval of the slope, from the residuals; None with only two points.
         factor: y at N = 1.
         smallest: Smallest N fitted.
         largest: Largest N fitted.
         centre: Mean of the logarithms of the N fitted.
-        level: Half of the 95 % interval of log y there, from the residuals; 0 with two sizes alone.
+        level: Half of the 95 % interval of log y at the centre; 0 with only two points.
     """
 
     exponent: float
@@ -33,16 +33,16 @@ class PowerLaw:
     level: float = 0.0
 
     def at(self, tokens: float) -> float:
-        """The fitted y at N tokens."""
+        """Return the fitted y at N tokens."""
         return self.factor * tokens**self.exponent
 
     @property
     def margin(self) -> float | None:
-        """Half of the interval of the exponent."""
+        """Half of the interval of the exponent; None without an interval."""
         return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
 
     def band(self, tokens: float) -> tuple[float, float]:
-        """The 95 % interval of the fitted y at N tokens."""
+        """Return the 95 % interval of the fitted y at N tokens."""
         away = (self.margin or 0.0) * (np.log(tokens) - self.centre)
         width = float(np.exp(np.hypot(self.level, away)))
         return self.at(tokens) / width, self.at(tokens) * width
@@ -53,17 +53,17 @@ class PowerLaw:
 
 
 def largest_sizes(sizes: Sequence[float]) -> list[float]:
-    """The sizes that a law is fitted to, ascending."""
+    """Return the sizes to which a law is fitted, ascending."""
     ordered = sorted(set(sizes))
     near = [size for size in ordered if 2 * size >= ordered[-1]]
     return near if len(near) >= 3 else ordered[-3:]
 
 
 def fit_power_law(points: Sequence[tuple[float, float]]) -> PowerLaw | None:
-    """Fits a power law to (tokens, value) points, of which one size may have several.
+    """Fit a power law to (tokens, value) points; a size may have several points.
 
     Returns:
-        The law, or None with fewer than two sizes.
+        The fitted law, or None with fewer than two sizes.
     """
     positive = [(n, y) for n, y in points if n > 0 and y > 0]
     sizes = set(largest_sizes([n for n, _ in positive]) if positive else ())

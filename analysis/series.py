@@ -1,4 +1,4 @@
-"""Series: the rows that make one line of a figure, and which of them share a figure."""
+"""Series: rows that form one line of a figure, and their distribution over figures."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Rows of one thing measured one way on one kind of device, over sizes.
+    """Rows of one series label, variant, device and number of ranks, over sizes.
 
     Attributes:
-        label: What tells it from all others of the report.
-        rows: Its rows, sizes ascending.
+        label: Label, unique within the report.
+        rows: Rows, sizes ascending.
     """
 
     label: str
@@ -24,57 +24,57 @@ class Series:
 
     @property
     def identity(self) -> tuple[Cell, ...]:
-        """The values of the identity columns, which all its rows share."""
+        """Values of the identity columns, which all rows share."""
         return self.rows[0].identity
 
     @property
     def workload(self) -> str:
-        """The workload's name."""
+        """Name of the workload."""
         return self.rows[0].workload
 
-    def well(self) -> list[Row]:
-        """The rows that ended well and have a size."""
+    def ok_rows(self) -> list[Row]:
+        """Return the rows with status ``ok`` and a size."""
         return [row for row in self.rows if row.status == "ok" and row.tokens > 0]
 
     def sizes(self) -> list[float]:
-        """The sizes of those, ascending."""
-        return sorted({row.tokens for row in self.well()})
+        """Return the sizes of the successful rows, ascending."""
+        return sorted({row.tokens for row in self.ok_rows()})
 
     def typical(self, value: Callable[[Row], float | None]) -> list[Row]:
-        """One row of each size: the one whose value is the median of those that have one."""
-        chosen = []
+        """Return one row for each size: the row with the median value (the lower of two)."""
+        medians = []
         for size in self.sizes():
-            rows = [row for row in self.well() if row.tokens == size]
+            rows = [row for row in self.ok_rows() if row.tokens == size]
             ranked = sorted((v, k) for k, row in enumerate(rows) if (v := value(row)) is not None)
             if ranked:
-                chosen.append(rows[ranked[(len(ranked) - 1) // 2][1]])
-        return chosen
+                medians.append(rows[ranked[(len(ranked) - 1) // 2][1]])
+        return medians
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The series that share a figure.
+    """Series that share a figure.
 
     Attributes:
-        suffix: Of the figure's file name; empty for the first.
-        what: Whose they are, for people; empty if everything is there.
-        series: Which have room.
-        everything: Which there would be.
+        suffix: Suffix of the figure's file name; empty for the first figure.
+        subject: Description of the selection, for titles; empty if there is one figure alone.
+        series: Series that fit into the figure.
+        all_series: Series of the subject, including those that do not fit.
     """
 
     suffix: str
-    what: str
+    subject: str
     series: tuple[Series, ...]
-    everything: tuple[Series, ...]
+    all_series: tuple[Series, ...]
 
     @property
     def left_out(self) -> int:
-        """How many have no room."""
-        return len(self.everything) - len(self.series)
+        """Number of series that do not fit."""
+        return len(self.all_series) - len(self.series)
 
 
 def series_of(rows: Iterable[Row]) -> list[Series]:
-    """The series that rows make: by workload, series, variant, device and ranks."""
+    """Group rows into series by workload, series, variant, device and ranks."""
     groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.identity].append(row)
@@ -84,46 +84,47 @@ def series_of(rows: Iterable[Row]) -> list[Series]:
 
 
 def labels(rows: Sequence[Row], *, named: bool = True) -> list[str]:
-    """What tells each row's series from the others': its name, and what they do not share.
+    """Return a label for each row's series: its name and the details that are not shared by all.
 
     Args:
         rows: One row of each series.
-        named: Whether the name is said; without it, it is where nothing else differs.
+        named: Whether labels begin with the name; otherwise it is used only without details.
     """
     items = [[item for item in row.variant.split(", ") if item] for row in rows]
     shared = set.intersection(*map(set, items)) if items else set()
     devices = len({row.device for row in rows}) > 1
-    found = []
+    names = []
     for row, parts in zip(rows, items, strict=True):
         details = [", ".join(part for part in parts if part not in shared)]
         details += [row.device] if devices else []
         details += [f"{row.ranks} ranks"] if row.ranks > 1 else []
         detail = "; ".join(filter(None, details))
         if named:
-            found.append(f"{row.series} ({detail})" if detail else row.series)
+            names.append(f"{row.series} ({detail})" if detail else row.series)
         else:
-            found.append(detail or row.series)
-    # Two workloads may call a series the same.
+            names.append(detail or row.series)
+    # Two workloads may have series of the same name.
     return [
-        f"{row.workload}: {label}" if found.count(label) > 1 else label
-        for row, label in zip(rows, found, strict=True)
+        f"{row.workload}: {label}" if names.count(label) > 1 else label
+        for row, label in zip(rows, names, strict=True)
     ]
 
 
 def shares(
     series: Sequence[Series], most: int, weight: Callable[[Series], float] | None = None
 ) -> list[Share]:
-    """Spreads series over figures of at most `most` each.
+    """Distribute series over figures of at most `most` each.
 
-    If they do not fit into one, the first holds one for each workload and device, and each
-    workload that has more has a figure of its own; what does not fit there is left out and
-    counted.
+    If they do not fit into one figure, the first has one series of each workload and device, and
+    each workload with further series has a figure of its own. Series that do not fit into that
+    figure are left out and counted.
 
     Args:
-        series: All that have something to show.
-        most: How many a figure may hold.
-        weight: Of a workload's own series those with the largest are kept; by default, and for
-            the first figure, those with the most sizes, the largest, and the fewest ranks.
+        series: Series to plot.
+        most: Maximum number of series in a figure.
+        weight: Preference within a workload's figure: the largest weights are plotted. By default,
+            and in the first figure, series with the most sizes, then the largest sizes, then the
+            fewest ranks are preferred.
     """
     if len(series) <= most:
         return [Share("", "", tuple(series), tuple(series))] if series else []
@@ -131,20 +132,22 @@ def shares(
     heaviest = sorted(widest, key=weight, reverse=True) if weight else widest
     by_workload = dict(grouped(series, lambda s: s.workload))
     if len(by_workload) == 1:
-        return [Share("", "", _kept(series, heaviest, most), tuple(series))]
+        return [Share("", "", _select(series, heaviest, most), tuple(series))]
     firsts: dict[tuple[str, str], Series] = {}
-    # By their sizes alone, so that the same ones stand for a workload in every chapter.
-    for each in widest:
-        firsts.setdefault((each.workload, each.rows[0].device), each)
-    everything = tuple(sorted(firsts.values(), key=lambda each: each.label))
-    chosen = _kept(everything, widest, most)
-    found = [Share("", "one of each workload", chosen, everything)]
-    shown = {id(each) for each in chosen}
+    # Chosen by size alone, so that every chapter represents a workload by the same series.
+    for s in widest:
+        firsts.setdefault((s.workload, s.rows[0].device), s)
+    representatives = tuple(sorted(firsts.values(), key=lambda s: s.label))
+    first = _select(representatives, widest, most)
+    figures = [Share("", "one of each workload", first, representatives)]
+    first_ids = {id(s) for s in first}
     for number, (name, members) in enumerate(sorted(by_workload.items())):
-        if any(id(each) not in shown for each in members):
-            kept = _kept(members, heaviest, most)
-            found.append(Share(_slug(name, number, by_workload), name, kept, tuple(members)))
-    return found
+        if any(id(s) not in first_ids for s in members):
+            members_shown = _select(members, heaviest, most)
+            figures.append(
+                Share(_slug(name, number, by_workload), name, members_shown, tuple(members))
+            )
+    return figures
 
 
 def _order(series: Series) -> tuple[object, ...]:
@@ -152,23 +155,23 @@ def _order(series: Series) -> tuple[object, ...]:
     return -len(sizes), -max(sizes, default=0.0), series.rows[0].ranks, series.label
 
 
-def _kept(members: Sequence[Series], heaviest: Sequence[Series], most: int) -> tuple[Series, ...]:
-    """The heaviest of some by label, of each name one before another."""
-    there = {id(each) for each in members}
-    seen: Counter[str] = Counter()
+def _select(members: Sequence[Series], heaviest: Sequence[Series], most: int) -> tuple[Series, ...]:
+    """Return the `most` heaviest members by label; every name has a turn before a second one."""
+    member_ids = {id(s) for s in members}
+    turns: Counter[str] = Counter()
     ranked = []
-    for each in heaviest:
-        if id(each) in there:
-            name = each.rows[0].series
-            ranked.append((seen[name], each))
-            seen[name] += 1
+    for s in heaviest:
+        if id(s) in member_ids:
+            name = s.rows[0].series
+            ranked.append((turns[name], s))
+            turns[name] += 1
     # Sorting is stable: within a turn the heaviest stay first.
-    chosen = [each for _, each in sorted(ranked, key=lambda pair: pair[0])[:most]]
-    return tuple(sorted(chosen, key=lambda each: each.label))
+    selected = [s for _, s in sorted(ranked, key=lambda pair: pair[0])[:most]]
+    return tuple(sorted(selected, key=lambda s: s.label))
 
 
 def _slug(name: str, number: int, names: Iterable[str]) -> str:
-    """A workload's name as a part of a file name, told apart from the others'."""
+    """Return a workload's name as a unique part of a file name."""
 
     def plain(text: str) -> str:
         return "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in text)
@@ -179,7 +182,7 @@ def _slug(name: str, number: int, names: Iterable[str]) -> str:
 
 
 def grouped(items: Iterable[T], key: Callable[[T], str]) -> list[tuple[str, list[T]]]:
-    """Items by a key, keys ascending, items in their order."""
+    """Return items grouped by key, keys ascending, the order of items preserved."""
     groups: defaultdict[str, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)

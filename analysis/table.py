@@ -1,4 +1,4 @@
-"""Records as a table: one row each."""
+"""Table of records, one row for each record."""
 
 import csv
 import io
@@ -8,9 +8,9 @@ from typing import Any
 
 from bench.records.record import Record
 
-# Columns that every table of ours begins with: what a series of records is known by.
+# Leading columns of every table: the identity of a series of records.
 IDENTITY = ("workload", "series", "variant", "device", "ranks")
-_WHOLE = (*IDENTITY, "tokens", "entry", "replicate", "status", "reason")
+_CASE_COLUMNS = (*IDENTITY, "tokens", "entry", "replicate", "status", "reason")
 
 Number = int | float
 Cell = str | Number | None
@@ -18,21 +18,21 @@ Cell = str | Number | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One record, as views use it.
+    """Record with the fields that views group and sort by.
 
     Attributes:
-        workload: Name of its workload.
-        series: What is measured: workload and size.
-        variant: How: backend and precision.
-        device: On what.
-        ranks: How many processes worked on it together.
+        workload: Name of the workload.
+        series: Label of the series, such as a model preset.
+        variant: Backend, precision and other settings.
+        device: Names of the devices.
+        ranks: Number of processes of the case.
         tokens: Problem size; 0 if the workload has none.
-        entry: Which structure, where the workload has one.
-        replicate: Its number among its like.
-        status: How the case ended.
-        reason: Why, if not well.
-        commit: Source of the measurement, shortened; with a star if uncommitted.
-        record: The record itself.
+        entry: Name of the structure; empty if the workload has none.
+        replicate: Number of the repetition.
+        status: Status of the case.
+        reason: Reason of a status other than ``ok``; else empty.
+        commit: Shortened commit of the source, with a star if there were uncommitted changes.
+        record: The full record.
     """
 
     workload: str
@@ -50,62 +50,62 @@ class Row:
 
     @property
     def identity(self) -> tuple[Cell, ...]:
-        """The values of the `IDENTITY` columns."""
+        """Values of the `IDENTITY` columns."""
         return self.workload, self.series, self.variant, self.device, self.ranks
 
     @property
     def flags(self) -> str:
-        """What a reader of its step time should know."""
+        """Flags of the step time, joined by semicolons."""
         return "; ".join(self._metric("step_time_s").get("flags", ()))
 
     def value(self, metric: str) -> Number | None:
-        """The figure of a metric, or None."""
+        """Return the value of a metric, or None."""
         value: Number | None = self._metric(metric).get("value")
         return value
 
     def reason_of(self, metric: str) -> str | None:
-        """Why a metric has no figure, as its record says; None if it does not say."""
+        """Return the reason for which a metric has no value; None if the record has none."""
         reason: str | None = self._metric(metric).get("reason")
         return reason
 
     def parts(self, metric: str) -> dict[str, Number]:
-        """The figures of a metric's parts, ``<metric>.<part>``, by part."""
+        """Return the values of a metric's parts, ``<metric>.<part>``, by part."""
         begin = f"{metric}."
         return {
-            name.removeprefix(begin): found["value"]
-            for name, found in self.record["metrics"].items()
-            if name.startswith(begin) and found["value"] is not None
+            name.removeprefix(begin): metric_value["value"]
+            for name, metric_value in self.record["metrics"].items()
+            if name.startswith(begin) and metric_value["value"] is not None
         }
 
     def samples(self, metric: str) -> list[float]:
-        """The samples behind a metric, in order."""
+        """Return the samples of a metric, in order."""
         return list(self._metric(metric).get("samples", ()))
 
     def interval(self, metric: str) -> tuple[float, float] | None:
-        """The interval of a metric, where its samples allow one."""
-        found = self._metric(metric).get("ci")
-        return (found[0], found[1]) if found else None
+        """Return the confidence interval of a metric; None if there is none."""
+        bounds = self._metric(metric).get("ci")
+        return (bounds[0], bounds[1]) if bounds else None
 
-    def each_rank(self, metric: str) -> list[Number]:
-        """The figure of each rank that has one; the figure itself where there is one rank."""
-        found = self._metric(metric)
-        each = [value for value in found.get("ranks", ()) if value is not None]
-        alone = found.get("value")
-        return each or ([] if alone is None else [alone])
+    def rank_values(self, metric: str) -> list[Number]:
+        """Return the values of the ranks that have one; with one rank, the metric's value."""
+        metric_value = self._metric(metric)
+        per_rank = [value for value in metric_value.get("ranks", ()) if value is not None]
+        value = metric_value.get("value")
+        return per_rank or ([] if value is None else [value])
 
     def breakdown(self, name: str) -> dict[str, int]:
-        """A breakdown of the record; empty if it has none."""
+        """Return a breakdown of the record; empty if it has none of that name."""
         return dict(self.record["breakdown"].get(name, {}))
 
     def _metric(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.record["metrics"].get(name, {})
-        return found
+        value: dict[str, Any] = self.record["metrics"].get(name, {})
+        return value
 
 
 def newest(records: Sequence[Record]) -> list[Record]:
-    """The last record of each case of each sweep on each machine.
+    """Return the newest record of each case (cell and replicate), sweep and machine.
 
-    A case is a cell and a replicate of it; earlier records of it are of other source or software.
+    Earlier records of a case are of other source or software.
     """
     last: dict[tuple[object, ...], Record] = {}
     for record in sorted(records, key=lambda r: r["started_at"]):
@@ -117,7 +117,7 @@ def newest(records: Sequence[Record]) -> list[Record]:
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """A row for each record, sorted by series, variant, device, ranks, tokens."""
+    """Return a row for each record, sorted by series, variant, device, ranks and tokens."""
     return sorted(
         map(_row, records),
         key=lambda r: (r.series, r.variant, r.device, r.ranks, r.tokens, r.entry, r.replicate),
@@ -145,7 +145,7 @@ def _row(record: Record) -> Row:
 
 
 def as_csv(columns: Sequence[str], lines: Iterable[Sequence[Cell]]) -> str:
-    """Lines as CSV, numbers in full; what is absent is an empty cell."""
+    """Return lines as CSV, numbers at full precision, absent values as empty cells."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -154,12 +154,12 @@ def as_csv(columns: Sequence[str], lines: Iterable[Sequence[Cell]]) -> str:
 
 
 def cases_as_csv(table: Sequence[Row]) -> str:
-    """Every row with every metric that any record has, parts of metrics left out."""
+    """Return all rows with all metrics that any record has, without parts of metrics."""
     metrics = sorted({name for row in table for name in row.record["metrics"] if "." not in name})
-    columns = (*_WHOLE, *metrics, "commit", "flags", "run_id")
+    columns = (*_CASE_COLUMNS, *metrics, "commit", "flags", "run_id")
     lines = (
         [
-            *(getattr(row, name) for name in _WHOLE),
+            *(getattr(row, name) for name in _CASE_COLUMNS),
             *(row.value(name) for name in metrics),
             *(row.commit, row.flags, row.record["run_id"]),
         ]

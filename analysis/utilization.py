@@ -1,4 +1,4 @@
-"""How busy and how frugal: rates, utilization and energy against tokens, where measured."""
+"""Chapters of rates, utilization and energy over tokens."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,12 +9,12 @@ from analysis.chapter import (
     figure_name,
     figure_note,
     figure_title,
-    why_missing,
+    missing_note,
 )
 from analysis.curves import Line, Panel, draw_curves, line_of
-from analysis.drawing import MOST_LINES
+from analysis.drawing import MAX_LINES
 from analysis.growth import COLUMNS, table_of
-from analysis.quantities import Quantity, written
+from analysis.quantities import Quantity, format_value
 from analysis.series import Series, Share, labels, shares
 
 
@@ -25,35 +25,37 @@ def _quantity(
 
 
 UTILIZATION = (
-    _quantity("utilization", "achieved_flops", "flops", "model FLOPs over time", logarithmic=True),
+    _quantity("utilization", "achieved_flops", "flops", "model FLOP rate", logarithmic=True),
     _quantity("utilization", "model_flop_utilization", "share", "model FLOP utilization"),
     _quantity("utilization", "hardware_flop_utilization", "share", "hardware FLOP utilization"),
-    _quantity("utilization", "times_floor", "ratio", "time over the device's floor", True),
-    _quantity("utilization", "device_busy_pct", "percent", "time with a kernel running"),
-    _quantity("utilization", "cpu_busy_pct", "percent", "CPU time over time and cores"),
+    _quantity("utilization", "times_floor", "ratio", "step time / roofline bound", True),
+    _quantity("utilization", "device_busy_pct", "percent", "device busy time"),
+    _quantity("utilization", "cpu_busy_pct", "percent", "CPU utilization"),
 )
 ENERGY = (
-    _quantity("energy", "energy_per_step_j", "joules", "energy of a step", True, True),
+    _quantity("energy", "energy_per_step_j", "joules", "energy per step", True, True),
     _quantity(
         "energy",
         "energy_above_idle_per_step_j",
         "joules",
-        "energy of a step above idle",
+        "energy per step above idle",
         logarithmic=True,
         fitted=True,
     ),
     _quantity("energy", "mean_power_w", "watts", "mean power"),
 )
-_TITLES = {"utilization": "Rate and utilization", "energy": "Energy and power"}
+_TITLES = {"utilization": "FLOP rate and utilization", "energy": "Energy and power"}
 
 
-def use_chapter(series: Sequence[Series], quantities: Sequence[Quantity], meaning: str) -> Chapter:
-    """A figure of one panel for each quantity that was measured; a note on each that was not.
+def utilization_chapter(
+    series: Sequence[Series], quantities: Sequence[Quantity], meaning: str
+) -> Chapter:
+    """Return the chapter with a panel for each measured quantity, and notes on the others.
 
     Args:
-        series: All of the report.
-        quantities: Of one chapter.
-        meaning: How to read it.
+        series: All series of the report.
+        quantities: Quantities of the chapter.
+        meaning: Explanation of the figures.
     """
     name = quantities[0].name
     title = _TITLES[name]
@@ -62,21 +64,21 @@ def use_chapter(series: Sequence[Series], quantities: Sequence[Quantity], meanin
         for quantity in quantities
     }
     notes = tuple(
-        why_missing(quantity.label[0].upper() + quantity.label[1:], quantity.metrics[0], series)
-        for quantity, found in lines.items()
-        if not found
+        missing_note(quantity.label[0].upper() + quantity.label[1:], quantity.metrics[0], series)
+        for quantity, by_series in lines.items()
+        if not by_series
     )
-    there = [each for each in series if any(id(each) in found for found in lines.values())]
+    measured = [s for s in series if any(id(s) in by_series for by_series in lines.values())]
     figures = []
-    for share in shares(there, MOST_LINES):
-        panels = [_panel(quantity, found, share) for quantity, found in lines.items()]
-        drawn = [panel for panel in panels if panel.lines]
+    for share in shares(measured, MAX_LINES):
+        panels = [_panel(quantity, by_series, share) for quantity, by_series in lines.items()]
+        plotted = [panel for panel in panels if panel.lines]
         figures.append(
             Figure(
                 figure_name(name, share),
                 figure_title(title, share),
-                tuple(_finding(panel) for panel in drawn),
-                partial(draw_curves, drawn),
+                tuple(_finding(panel) for panel in plotted),
+                partial(draw_curves, plotted),
                 figure_note(share, name),
             )
         )
@@ -86,30 +88,31 @@ def use_chapter(series: Sequence[Series], quantities: Sequence[Quantity], meanin
         meaning,
         columns=COLUMNS,
         lines=tuple(
-            each for found in lines.values() for line in found.values() for each in table_of(line)
+            cells
+            for by_series in lines.values()
+            for line in by_series.values()
+            for cells in table_of(line)
         ),
         figures=tuple(figures),
         notes=notes,
     )
 
 
-def _panel(quantity: Quantity, found: dict[int, Line], share: Share) -> Panel:
-    named = labels([each.rows[0] for each in share.series])
+def _panel(quantity: Quantity, by_series: dict[int, Line], share: Share) -> Panel:
+    named = labels([s.rows[0] for s in share.series])
     lines = tuple(
-        (found[id(each)], label, number)
-        for number, (each, label) in enumerate(zip(share.series, named, strict=True))
-        if id(each) in found
+        (by_series[id(s)], label, number)
+        for number, (s, label) in enumerate(zip(share.series, named, strict=True))
+        if id(s) in by_series
     )
     return Panel("", quantity, lines)
 
 
 def _finding(panel: Panel) -> str:
-    """The largest value of each line, in one sentence."""
+    """Return one sentence on the maximum of each line."""
     kind = panel.quantity.kind
-    told = []
+    maxima = []
     for line, _, _ in panel.lines:
         most, tokens = max(zip(line.values, line.tokens, strict=True))
-        told.append(f"{line.label} {written(most, kind)} (at {tokens:.0f} tokens)")
-    return (
-        f"{panel.quantity.label[0].upper()}{panel.quantity.label[1:]} at most: {', '.join(told)}."
-    )
+        maxima.append(f"{line.label} {format_value(most, kind)} (at {tokens:.0f} tokens)")
+    return f"Maximum {panel.quantity.label}: {', '.join(maxima)}."

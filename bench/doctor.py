@@ -7,7 +7,7 @@ from typing import Literal
 
 from bench.devices import Device, Unavailable
 from bench.devices.accelerator import Accelerator
-from bench.devices.calibration import known_calibration
+from bench.devices.calibration import load_calibration
 from bench.devices.device import NotSupported
 from bench.probes import host_memory
 from bench.records.metrics import METRICS
@@ -66,7 +66,7 @@ def library_finding(device: Device) -> Finding | None:
 
 
 def _check_calibration(device: Device) -> None:
-    if known_calibration(device.describe()) is None:
+    if load_calibration(device.describe()) is None:
         raise NotSupported("this device has no calibration", "run foldperf check-device")
 
 

@@ -8,7 +8,7 @@ from bench.check_device.check import Check, Item
 from bench.check_device.operators import SINGLE_OPERATOR
 from bench.check_device.recorder import Measured
 from bench.probes.device_time import work_times
-from bench.probes.floors import floors
+from bench.probes.roofline import roofline_bounds
 from bench.probes.steps import run_step
 from bench.probes.utilization import model_flop_rates
 from bench.records.metrics import Values
@@ -76,7 +76,7 @@ def program_times(check: Check, program: Program, facts: Facts, samples: int) ->
         "step_time_s": times.eager,
         "device_time_s": times.device,
         "host_time_s": times.host,
-        **floors(check.device, facts, seconds),
+        **roofline_bounds(check.device, facts, seconds),
         **model_flop_rates(check.device, facts, seconds),
     }
 

@@ -85,7 +85,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     architectures = arguments.architecture or ARCHITECTURES
     wanted = [
         specimen
-        for specimen in specimens(architectures, every=arguments.all)
+        for specimen in specimens(architectures, exhaustive=arguments.all)
         if (arguments.only or "") in specimen.kernel
     ]
     if not wanted:

@@ -1,8 +1,9 @@
-"""Every kernel compiled for every architecture on a machine that has none of them.
+"""Offline compilation of all kernels for all architectures, without any of the devices.
 
-`specimens` asks the operators what they would launch; `compiler` compiles it, in processes of its
-own; `resources` reads from the machine code what the kernel takes; `limits` says what may not be.
+`specimens` collects the launches of the operators; `compiler` compiles them in worker processes;
+`resources` reads the used resources from the machine code; `limits` checks them.
 
-`warm` fills Triton's own cache instead, with what `launches` traces of whole training steps,
-compiled by Triton's launch path with the driver of `offline`. `cache_hits` counts compilations.
+`warm` instead fills Triton's own cache with the launches of full training steps (`launches`),
+compiled through Triton's launch path with the driver of `offline`. `cache_hits` counts
+compilations.
 """

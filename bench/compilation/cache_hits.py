@@ -1,4 +1,4 @@
-"""Compilations of a block of code, told apart from kernels that Triton finds in its cache."""
+"""Count of kernel compilations and of hits in Triton's cache within a block of code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ _PREFIX, _SUFFIX = "refsys.ops.", ".kernels"
 
 @dataclass(frozen=True, slots=True)
 class Compilations:
-    """Kernels that Triton was asked for, each once for every variant and process.
+    """Kernels requested from Triton, once for each variant and process.
 
     Attributes:
-        hits: Names of those that were in its cache.
-        misses: Names of those that were compiled.
+        hits: Names of the kernels that were in the cache.
+        misses: Names of the kernels that were compiled.
     """
 
     hits: list[str] = field(default_factory=list)
@@ -23,32 +23,33 @@ class Compilations:
 
 @contextmanager
 def count_compilations() -> Iterator[Compilations]:
-    """Yield the compilations of the block, as they come; a listener that is there hears them too.
+    """Yield the compilations of the block, filled in as they happen.
 
-    A kernel that the process has loaded already is neither a hit nor a miss.
+    A listener that is already registered is still called. A kernel that the process has already
+    loaded is neither a hit nor a miss.
 
     Raises:
         ImportError: Triton is not installed.
     """
     from triton import knobs
 
-    found = Compilations()
+    compilations = Compilations()
     outer = knobs.compilation.listener
 
     def listen(*, src: Any, cache_hit: bool, **details: Any) -> None:
-        (found.hits if cache_hit else found.misses).append(kernel_name(src))
+        (compilations.hits if cache_hit else compilations.misses).append(kernel_name(src))
         if outer is not None:
             outer(src=src, cache_hit=cache_hit, **details)
 
     knobs.compilation.listener = listen
     try:
-        yield found
+        yield compilations
     finally:
         knobs.compilation.listener = outer
 
 
 def kernel_name(source: Any) -> str:
-    """Return a kernel's name, as ``triangle_attention.forward``; Triton's own if it is not ours."""
+    """Return a kernel's name, as ``triangle_attention.forward``; for other kernels, Triton's."""
     kernel = getattr(source, "fn", None)
     module = str(getattr(kernel, "__module__", ""))
     if kernel is not None and module.startswith(_PREFIX) and module.endswith(_SUFFIX):

@@ -1,4 +1,4 @@
-"""Compiling specimens offline, in processes of their own, what is known already from the cache."""
+"""Offline compilation of specimens in worker processes, with a cache of the results."""
 
 import functools
 import hashlib
@@ -23,14 +23,14 @@ from refsys.processes import ProcessPool
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What came of a specimen.
+    """Result of compiling a specimen.
 
     Attributes:
-        specimen: What was compiled.
-        resources: What it takes; None if it does not compile.
-        error: The compiler's message if it does not.
-        seconds: How long it took when it was compiled.
-        cached: Whether that was an earlier time.
+        specimen: Specimen that was compiled.
+        resources: Resources of the kernel; None if it does not compile.
+        error: Message of the compiler; None if the kernel compiles.
+        seconds: Time of the compilation. Unit: s.
+        cached: Whether the result is from the cache.
     """
 
     specimen: Specimen
@@ -43,40 +43,48 @@ class Compiled:
 def compile_all(
     specimens: Iterable[Specimen], jobs: int, done: Callable[[Compiled], None]
 ) -> list[Compiled]:
-    """Compiles what is not known yet, and calls `done` for each as it comes.
+    """Compile specimens that are not in the cache, and call `done` with each result.
+
+    Args:
+        specimens: Specimens to compile.
+        jobs: Number of worker processes.
+        done: Callback in this process, called as results arrive.
+
+    Returns:
+        The results, in the order of `specimens`.
 
     Raises:
-        UsageError: Triton is not installed, or kernels are being interpreted.
+        UsageError: Triton is not installed, or kernels are interpreted.
     """
     check_triton()
-    found: dict[str, Compiled] = {}
-    todo: dict[Future[dict[str, Any]], tuple[str, Path]] = {}
-    wanted = {specimen.as_json(): specimen for specimen in specimens}
+    results: dict[str, Compiled] = {}
+    pending: dict[Future[dict[str, Any]], tuple[str, Path]] = {}
+    by_text = {specimen.as_json(): specimen for specimen in specimens}
     with ProcessPool(jobs) as pool:
-        for text, specimen in wanted.items():
+        for text, specimen in by_text.items():
             path = _path(text, specimen.kernel)
             if (table := _read(path)) is not None:
-                found[text] = _compiled(specimen, table, cached=True)
-                done(found[text])
+                results[text] = _compiled(specimen, table, cached=True)
+                done(results[text])
             else:
-                todo[pool.submit(_compile, specimen)] = text, path
-        for future in as_completed(todo):
-            text, path = todo[future]
+                pending[pool.submit(_compile, specimen)] = text, path
+        for future in as_completed(pending):
+            text, path = pending[future]
             table = future.result()
-            # A failure may be the machine's and not the kernel's: it is not kept.
+            # A failure may be due to the machine rather than the kernel: it is not cached.
             if table["resources"]:
                 with suppress(OSError):
                     write_json(path, table)
-            found[text] = _compiled(wanted[text], table, cached=False)
-            done(found[text])
-    return [found[text] for text in wanted]
+            results[text] = _compiled(by_text[text], table, cached=False)
+            done(results[text])
+    return [results[text] for text in by_text]
 
 
 def check_triton() -> None:
     """Check that kernels can be compiled in this process.
 
     Raises:
-        UsageError: Triton is not installed, or kernels are being interpreted.
+        UsageError: Triton is not installed, or kernels are interpreted.
     """
     try:
         import triton
@@ -89,7 +97,7 @@ def check_triton() -> None:
 
 
 def _path(text: str, kernel: str) -> Path:
-    """Where a result is kept, named by the launch, the kernel's source, compiler and reader."""
+    """Return the cache file of a result, keyed by launch, kernel source, compiler and reader."""
     import triton
 
     parts = text, function(kernel).cache_key, triton.__version__, _reader()
@@ -103,7 +111,7 @@ def _reader() -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return a result from the cache, None if there is none or it is damaged."""
+    """Return a result from the cache; None if there is none or it is damaged."""
     try:
         table = parse_json(path.read_bytes())
         _fields(table)
@@ -113,22 +121,22 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _fields(table: dict[str, Any]) -> tuple[Resources | None, str | None, float]:
-    found = table["resources"]
+    resource_table = table["resources"]
     error = table["error"]
     return (
-        None if found is None else _resources(found),
+        None if resource_table is None else _resources(resource_table),
         None if error is None else str(error),
         float(table["seconds"]),
     )
 
 
 def _resources(table: dict[str, Any]) -> Resources:
-    """Return the resources that a result from the cache holds.
+    """Return the resources of a cached result.
 
     Raises:
-        TypeError: it lacks a field, has another, or a value is no number.
+        TypeError: A field is missing or unknown, or a value is not a number.
     """
-    found = Resources(**table)
+    parsed = Resources(**table)
     for name, value in table.items():
         by_kind = name in {"matrix_instructions", "atomic_instructions"}
         numbers = list(value.values()) if by_kind else [value]
@@ -136,7 +144,7 @@ def _resources(table: dict[str, Any]) -> Resources:
             raise TypeError(f"{name} is {value!r:.80}")
         if value is None and name != "loop_instructions":
             raise TypeError(f"{name} is missing")
-    return found
+    return parsed
 
 
 def _compiled(specimen: Specimen, table: dict[str, Any], *, cached: bool) -> Compiled:
@@ -144,22 +152,22 @@ def _compiled(specimen: Specimen, table: dict[str, Any], *, cached: bool) -> Com
 
 
 def _compile(specimen: Specimen) -> dict[str, Any]:
-    """In a process of the pool."""
+    """Compile a specimen, in a process of the pool, and return the result as JSON values."""
     start = time.monotonic()
     try:
-        found, error = asdict(compile_specimen(specimen)), None
+        used, error = asdict(compile_specimen(specimen)), None
     except Exception as raised:
-        # Whatever a compiler may say of a kernel is a finding about the kernel.
-        found, error = None, f"{type(raised).__name__}: {' '.join(str(raised).split())[:500]}"
-    return {"resources": found, "error": error, "seconds": time.monotonic() - start}
+        # Any error of the compiler is a result, not a failure of the run.
+        used, error = None, f"{type(raised).__name__}: {' '.join(str(raised).split())[:500]}"
+    return {"resources": used, "error": error, "seconds": time.monotonic() - start}
 
 
 def compile_specimen(specimen: Specimen, kernel: Any = None) -> Resources:
-    """Compiles one kernel here and now.
+    """Compile one specimen in this process and return its resources.
 
     Args:
-        specimen: What to compile.
-        kernel: Another kernel to take in its place.
+        specimen: Specimen to compile.
+        kernel: Kernel to compile instead of the specimen's, with the same signature.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -196,7 +204,7 @@ def _with_constants(kind: Any) -> Any:
 
 
 def _ones(kind: Any, path: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Paths of the arguments that are constants because they are 1."""
+    """Yield the paths of the arguments that are constants because their value is 1."""
     if isinstance(kind, (tuple, list)):
         for index, part in enumerate(kind):
             yield from _ones(part, (*path, index))

@@ -1,9 +1,8 @@
-"""The small C modules with which Triton talks to a CUDA driver, built where there is none.
+"""C modules through which Triton calls a CUDA driver, built on a machine without one.
 
-Triton compiles one for the driver and, before 3.7, one more for every signature that is launched;
-they are kept in the same cache as the kernels. They are linked to the driver's library: where that
-is missing, a library of its name stands in whose functions do nothing, so that Triton's own code
-builds and loads them.
+Triton compiles one module for the driver and, before 3.7, another for every launched signature; it
+stores them in the same cache as the kernels. The modules are linked to the driver's library. If
+that is missing, a stub library of the same name lets Triton's own code build and load them.
 """
 
 import ctypes
@@ -25,16 +24,16 @@ _CALL = re.compile(r"\b(cu[A-Z]\w*)\s*\(")
 
 
 def build_host_modules(compiled: Any) -> str | None:
-    """Build what launching a compiled kernel takes on the host, unless the cache has it.
+    """Build the host modules that launching a compiled kernel needs, unless they are cached.
 
     Args:
-        compiled: What Triton's compiler returned.
+        compiled: Kernel as returned by Triton's compiler.
 
     Returns:
-        Reason why nothing was built; None if everything is there.
+        Reason for which nothing was built; None if all modules are in the cache.
     """
     if compiled.metadata.target.backend != "cuda":
-        return "launchers for AMD are built on its machines alone"
+        return "launchers for AMD can be built only on a machine with ROCm"
     reason = _prepare()
     if reason is None:
         from triton.backends.nvidia import driver
@@ -46,7 +45,7 @@ def build_host_modules(compiled: Any) -> str | None:
 
 @functools.cache
 def _prepare() -> str | None:
-    """Build the driver's module; the reason why not, if so."""
+    """Build the driver's module; return the reason if that is impossible."""
     from triton.backends.nvidia import driver
 
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
@@ -69,7 +68,7 @@ def _has_library(driver: Any) -> bool:
 
 
 def _stand_in(driver: Any) -> None:
-    """Put an empty library in the place of the driver's, for this process."""
+    """Build and load a stub of the driver's library, for this process."""
     from triton import knobs
 
     sources = Path(driver.dirname, "driver.c"), Path(driver.__file__)
@@ -87,6 +86,6 @@ def _stand_in(driver: Any) -> None:
             command = [compiler, *flags, "-o", str(built), str(source)]
             subprocess.run(command, check=True, capture_output=True)
             write_atomically(library, built.read_bytes())
-    # What needs the library finds the one that is loaded already.
+    # Modules that are linked to the library resolve to the one that is already loaded.
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     knobs.nvidia.libcuda_path = str(folder)

@@ -1,8 +1,8 @@
-"""Triton's own launch path on a machine without the device: a driver that launches nothing.
+"""Driver for Triton's launch path that launches nothing, for a machine without the device.
 
-A kernel that is started here is looked up, specialized, compiled and cached by the code that does
-so in front of a device. So the entries of Triton's cache are, by construction, those that a device
-of the same architecture asks for.
+A kernel started with it is looked up, specialized, compiled and cached by the same code as on a
+device. The entries of Triton's cache are therefore those that a device of the same architecture
+requests.
 """
 
 from collections.abc import Iterator
@@ -21,20 +21,20 @@ from bench.compilation.resources import shared_limit
 from bench.errors import UsageError
 from refsys.ops.triton_backend import Launch, function
 
-# Registers that a program's warps share, and threads that it may have at most.
+# Maximum number of threads of a program.
 _THREADS = 1024
-# Triton looks at the alignment of an address alone.
+# Triton specializes on the alignment of an address only.
 _ALIGNMENT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A tensor as Triton's launcher sees it.
+    """Substitute for a tensor in Triton's launcher.
 
     Attributes:
-        dtype: Of its elements.
-        offset: Bytes from an aligned address, less whole multiples of the alignment.
-        storage_bytes: Size of its storage, up to which AMD's kernels may address it with 32 bits.
+        dtype: Dtype of the elements.
+        offset: Address modulo the alignment. Unit: B.
+        storage_bytes: Size of the storage, which decides on 32-bit addressing in AMD's kernels.
     """
 
     dtype: torch.dtype
@@ -46,12 +46,12 @@ class Pointer:
         return self.offset
 
     def ptr_range(self) -> int:
-        """Return how many bytes can be addressed."""
+        """Return the number of addressable bytes."""
         return self.storage_bytes
 
 
 def portable(launch: Launch) -> Launch:
-    """Return the launch with each tensor replaced by a `Pointer`; it can be pickled."""
+    """Return the launch with each tensor replaced by a `Pointer`, so that it can be pickled."""
     return launch._replace(
         arguments=tuple(_portable(argument) for argument in launch.arguments),
         options=dict(launch.options),
@@ -68,7 +68,7 @@ def _portable(argument: Any) -> Any:
 
 
 def target_of(architecture: str) -> GPUTarget:
-    """Return Triton's name of an architecture, as ``sm_90`` or ``gfx942``."""
+    """Return Triton's target of an architecture such as ``sm_90`` or ``gfx942``."""
     if architecture.startswith("sm_"):
         return GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
     return GPUTarget("hip", architecture, 64)
@@ -78,20 +78,20 @@ class _Launcher:
     """Launcher that starts no kernel."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
-        """Take what Triton gives to a launcher."""
+        """Accept the arguments that Triton passes to a launcher."""
 
     def __call__(self, *arguments: Any) -> None:
         """Start nothing."""
 
 
 class _Utilities:
-    """Properties and modules of a device that is not there."""
+    """Properties and modules of the simulated device."""
 
     def __init__(self, architecture: str) -> None:
         self._shared_bytes = shared_limit(architecture)
 
     def get_device_properties(self, device: Any) -> dict[str, int]:
-        """Return the one property that Triton checks kernels against."""
+        """Return the only property that Triton checks kernels against."""
         del device
         return {"max_shared_mem": self._shared_bytes}
 
@@ -107,7 +107,7 @@ class _Utilities:
 
 
 class OfflineDriver(DriverBase):
-    """Driver of a device of some architecture that is not there."""
+    """Driver of a simulated device of some architecture."""
 
     launcher_cls = _Launcher
 
@@ -118,7 +118,7 @@ class OfflineDriver(DriverBase):
 
     @classmethod
     def is_active(cls) -> bool:
-        """Return False: it is never chosen for a device."""
+        """Return False: the driver is never selected automatically."""
         return False
 
     def map_python_to_cpp_type(self, ty: str) -> str:
@@ -126,11 +126,11 @@ class OfflineDriver(DriverBase):
         raise NotImplementedError(ty)
 
     def get_current_target(self) -> GPUTarget:
-        """Return what is compiled for."""
+        """Return the compilation target."""
         return target_of(self.architecture)
 
     def get_current_device(self) -> str:
-        """Return the key of the compiled kernels of this process: one set an architecture."""
+        """Return the key of the process's compiled kernels, one set for each architecture."""
         return self.architecture
 
     def get_current_stream(self, device: Any) -> int:
@@ -142,11 +142,11 @@ class OfflineDriver(DriverBase):
         """Change nothing."""
 
     def get_active_torch_device(self) -> torch.device:
-        """Return the only device there is."""
+        """Return the CPU."""
         return torch.device("cpu")
 
     def get_benchmarker(self) -> Any:
-        """Raise: nothing can be measured."""
+        """Raise: there is no device to measure."""
         raise NotImplementedError
 
 
@@ -155,7 +155,7 @@ def offline(architecture: str) -> Iterator[None]:
     """Compile for this architecture and launch nothing inside the block.
 
     Raises:
-        UsageError: kernels are interpreted in this process.
+        UsageError: Kernels are interpreted in this process.
     """
     if knobs.runtime.interpret:
         raise UsageError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
@@ -169,9 +169,9 @@ def offline(architecture: str) -> Iterator[None]:
 
 
 def variant(launch: Launch) -> str:
-    """Return the key under which Triton keeps the compiled kernel of a launch in a process.
+    """Return the key under which Triton stores the compiled kernel of a launch in a process.
 
-    Launches of one kernel with equal keys share one compilation. To be called inside `offline`.
+    Launches of one kernel with equal keys share one compilation. Call inside `offline`.
     """
     kernel = function(launch.kernel)
     *_caches, binder = kernel.device_caches[driver.active.get_current_device()]
@@ -180,9 +180,9 @@ def variant(launch: Launch) -> str:
 
 
 def compile_launch(launch: Launch) -> Any:
-    """Return the compiled kernel of a launch, out of Triton's cache if it is there.
+    """Return the compiled kernel of a launch, from Triton's cache if possible.
 
-    To be called inside `offline`, with a launch that `portable` returned.
+    Call inside `offline`, with a launch that `portable` returned.
     """
     kernel = function(launch.kernel)
     return kernel.run(*launch.arguments, grid=launch.grid, warmup=True, **launch.options)

@@ -1,4 +1,4 @@
-"""The record of a compilation: every kernel's resources, and where they come from."""
+"""Record of a compilation: resources of all kernels, with provenance."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,22 +13,23 @@ SCHEMA = "foldperf.kernels/1"
 RECORD = "kernels.json"
 
 
-def kernel_record(found: Sequence[Compiled], started: datetime) -> dict[str, Any]:
-    """The record of what was compiled.
+def kernel_record(kernels: Sequence[Compiled], started: datetime) -> dict[str, Any]:
+    """Return the record of a compilation.
 
     Args:
-        found: Each kernel once for each architecture.
-        started: When it began.
+        kernels: Results, one for each kernel and architecture.
+        started: Start of the compilation.
 
     Returns:
-        Provenance, and ``kernels``: for each its name, architecture, dtype, row width (None where
-        it has none), launch options, resources (None if it does not compile) and violations.
+        Provenance, and ``kernels``: for each the name, architecture, dtype, row width (None if it
+        has none), constants, launch options, resources (None if it does not compile) and
+        violations.
     """
     return {
         "schema": SCHEMA,
         "started_at": started.isoformat(timespec="milliseconds"),
         "duration_s": (datetime.now(UTC) - started).total_seconds(),
-        "kernels": [_kernel(each) for each in found],
+        "kernels": [_kernel(compiled) for compiled in kernels],
         **provenance.everything(),
     }
 

@@ -1,7 +1,7 @@
-"""Triton's cache in another place than where it was filled.
+"""Relocation of Triton's cache to another folder.
 
-The cache lists the files of each kernel by absolute paths, and ignores a kernel whose files are not
-there. So a folder that was carried elsewhere must say where it is now, or will be.
+The cache lists the files of each kernel by absolute path, and ignores a kernel whose files are
+missing. After a move, the paths must be rewritten.
 """
 
 from pathlib import Path
@@ -13,15 +13,15 @@ _LISTS = "*/__grp__*.json"
 _PATHS = "child_paths"
 
 
-def relocate(folder: Path, place: Path | None = None) -> int:
-    """Make a cache's lists name the files that lie beside them.
+def relocate(folder: Path, destination: Path | None = None) -> int:
+    """Rewrite the paths in a cache's lists.
 
     Args:
-        folder: The cache.
-        place: Absolute path under which it will be used; None if it stays where it is.
+        folder: Folder of the cache.
+        destination: Absolute path under which the cache will be used; None for its present folder.
 
     Returns:
-        Number of lists that named other paths.
+        Number of lists that were rewritten.
     """
     changed = 0
     for path in sorted(folder.glob(_LISTS)):
@@ -29,10 +29,10 @@ def relocate(folder: Path, place: Path | None = None) -> int:
             table = parse_json(path.read_bytes())
             names = {name: Path(old).name for name, old in table[_PATHS].items()}
         except (OSError, *MALFORMED):
-            continue  # Triton compiles it anew
+            continue  # Triton compiles the kernel again
         if not all((path.parent / name).exists() for name in names.values()):
             continue
-        home = (place or folder) / path.parent.name
+        home = (destination or folder) / path.parent.name
         paths = {name: str(home / file) for name, file in names.items()}
         if paths != table[_PATHS]:
             write_json(path, {**table, _PATHS: paths})

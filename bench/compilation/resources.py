@@ -1,4 +1,4 @@
-"""What a compiled kernel takes of its device, read from its machine code."""
+"""Resources that a compiled kernel uses, read from its machine code."""
 
 import re
 import subprocess
@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one kernel takes.
+    """Resources of one kernel.
 
     Attributes:
-        registers: Of each thread; on AMD of vector and accumulation registers together.
-        spilled_bytes: Of each thread's registers that went to memory.
+        registers: Registers per thread; on AMD, vector and accumulation registers together.
+        spilled_bytes: Bytes of registers spilled to memory, per thread.
         shared_bytes: Shared memory (LDS) of a program.
-        matrix_instructions: In the code, by kind.
-        atomic_instructions: In the code, by kind.
-        slow_products: Products of half precision that use no matrix instruction.
-        instructions: In the code.
-        loop_instructions: In its longest innermost loop; None if it has no loop.
-        occupancy: Estimate of the resident warps over the most that a multiprocessor holds.
+        matrix_instructions: Number of matrix instructions in the code, by kind.
+        atomic_instructions: Number of atomic instructions in the code, by kind.
+        slow_products: Half-precision products without matrix instructions.
+        instructions: Number of instructions in the code.
+        loop_instructions: Instructions of the longest innermost loop; None without a loop.
+        occupancy: Estimated resident warps, relative to the maximum of a multiprocessor.
     """
 
     registers: int
@@ -39,7 +39,7 @@ class Resources:
 
 
 class Instruction(NamedTuple):
-    """One machine instruction: its address, its name, and the address it may jump to."""
+    """Machine instruction: address, name, and the target of a jump."""
 
     address: int
     name: str
@@ -48,7 +48,7 @@ class Instruction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Multiprocessor:
-    """What the programs on one multiprocessor share (an AMD compute unit has four SIMDs).
+    """Resources that the programs on one multiprocessor (AMD: compute unit) share.
 
     Sources: CUDA C++ Programming Guide, table of technical specifications by compute capability;
     AMD's instruction set manuals of CDNA 2 and 3, and the CDNA 4 white paper.
@@ -67,17 +67,17 @@ _NVIDIA = {
     "sm_90": _Multiprocessor(64, 65536, 8, 228 * 1024, 227 * 1024, 1024),
     "sm_100": _Multiprocessor(64, 65536, 8, 228 * 1024, 227 * 1024, 1024),
 }
-# Warps of 64, at most 8 on each of four SIMDs, each with 512 registers for every lane.
+# Warps of 64, at most 8 on each of a unit's four SIMDs, each with 512 registers for every lane.
 _AMD = {
     "gfx90a": _Multiprocessor(32, 4 * 512 * 64, 8, 64 * 1024, 64 * 1024),
     "gfx942": _Multiprocessor(32, 4 * 512 * 64, 8, 64 * 1024, 64 * 1024),
     "gfx950": _Multiprocessor(32, 4 * 512 * 64, 8, 160 * 1024, 160 * 1024),
 }
 
-# An instruction of SASS: its address in a comment, a predicate perhaps, its name, its operands.
+# An instruction of SASS: address in a comment, optional predicate, name, operands.
 _SASS = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
 _SASS_MATRIX = re.compile(r"^(HMMA|HGMMA|QGMMA|IMMA|IGMMA|DMMA|BMMA|OMMA|UTC\w*MMA)")
-# Of PTX: in SASS the bookkeeping of tensor memory looks like atomics of the program.
+# Read from PTX: in SASS, the bookkeeping of tensor memory looks like the program's own atomics.
 _PTX_ATOMIC = re.compile(
     r"^\s*(?:@!?%\w+\s+)?((?:atom|red|multimem\.red|cp\.reduce\.async)\.\S+)", re.MULTILINE
 )
@@ -88,24 +88,24 @@ _GCN_ATOMIC = re.compile(
 
 
 def shared_limit(architecture: str) -> int:
-    """Bytes of shared memory that one program may have."""
+    """Return the maximum shared memory of a program. Unit: B."""
     return (_NVIDIA | _AMD)[architecture].shared_limit
 
 
 def read_resources(compiled: Any, architecture: str, warps: int) -> Resources:
-    """What a kernel takes.
+    """Return the resources of a compiled kernel.
 
     Args:
-        compiled: What ``triton.compile`` returned.
-        architecture: What it was compiled for.
-        warps: That it was compiled with.
+        compiled: Result of ``triton.compile``.
+        architecture: Architecture of the code.
+        warps: Number of warps of a program.
     """
     shared = int(compiled.metadata.shared)
     if architecture in _AMD:
         text: str = compiled.asm["amdgcn"]
         code, matrix = _read_gcn(text), _GCN_MATRIX
         atomics = _by_kind(i.name for i in code if _GCN_ATOMIC.match(i.name))
-        # Accumulation registers come after the vector registers, and are counted with them.
+        # The count of vector registers includes the accumulation registers.
         registers = _gcn_field(text, "vgpr_count")
         spilled = 4 * (_gcn_field(text, "vgpr_spill_count") + _gcn_field(text, "sgpr_spill_count"))
     else:
@@ -146,49 +146,51 @@ def _cuobjdump(option: str, file: Path) -> str:
 
 
 def _sass_field(usage: str, name: str) -> int:
-    return sum(int(found) for found in re.findall(rf"\b{name}:(\d+)", usage))
+    return sum(int(number) for number in re.findall(rf"\b{name}:(\d+)", usage))
 
 
 def _gcn_field(text: str, name: str) -> int:
-    found = re.search(rf"\.{name}:\s+(\d+)", text)
-    return int(found[1]) if found else 0
+    match = re.search(rf"\.{name}:\s+(\d+)", text)
+    return int(match[1]) if match else 0
 
 
 def _read_sass(text: str) -> list[Instruction]:
-    """The instructions of a cubin's listing; only branches have a target."""
-    found = []
+    """Return the instructions of a cubin's listing; only branches have a target."""
+    instructions = []
     for address, name, operands in _SASS.findall(text):
         target = re.search(r"0x([0-9a-f]+)", operands) if name.startswith("BRA") else None
-        found.append(Instruction(int(address, 16), name, int(target[1], 16) if target else None))
-    return found
+        instructions.append(
+            Instruction(int(address, 16), name, int(target[1], 16) if target else None)
+        )
+    return instructions
 
 
 def _read_gcn(text: str) -> list[Instruction]:
-    """The instructions of an assembly listing, numbered; branches name labels."""
-    found: list[tuple[str, str | None]] = []
+    """Return the instructions of an assembly listing, with their numbers as addresses."""
+    instructions: list[tuple[str, str | None]] = []
     labels: dict[str, int] = {}
     for line in text.splitlines():
         words = line.split(";")[0].split()
         if not words:
             continue
         if words[0].endswith(":"):
-            labels[words[0][:-1]] = len(found)
+            labels[words[0][:-1]] = len(instructions)
         elif re.match(r"[vs]_|ds_|global_|buffer_|flat_|scratch_", words[0]):
             jump = words[0].startswith(("s_cbranch", "s_branch"))
-            found.append((words[0], words[1] if jump else None))
+            instructions.append((words[0], words[1] if jump else None))
     return [
         Instruction(number, name, labels.get(label) if label else None)
-        for number, (name, label) in enumerate(found)
+        for number, (name, label) in enumerate(instructions)
     ]
 
 
 def _by_kind(names: Iterable[str]) -> dict[str, int]:
-    """How many there are of each, in the order of their names."""
+    """Return the number of occurrences of each name, sorted by name."""
     return dict(sorted(Counter(names).items()))
 
 
 def _loop(code: Sequence[Instruction]) -> int | None:
-    """Instructions of the longest loop that has no other inside."""
+    """Return the number of instructions of the longest innermost loop; None without a loop."""
     loops = [(i.target, i.address) for i in code if i.target is not None and i.target < i.address]
     innermost = [
         (first, last)
@@ -208,12 +210,13 @@ _ANY_PRODUCT = re.compile(r"\b(?:tt\.dot|ttng\.warp_group_dot|ttng\.tc_gen5_mma)
 
 
 def count_slow_products(ttgir: str, matrix_instructions: int) -> int:
-    """Products of half precision that use no matrix instruction.
+    """Return the number of half-precision products that use no matrix instruction.
 
     Args:
-        ttgir: Triton's last form of the kernel that names products: those whose result is laid out
-            for plain arithmetic count.
-        matrix_instructions: In the machine code; if there is none, every product counts.
+        ttgir: Triton's GPU IR of the kernel, the last IR with products. Products with a blocked
+            result layout count.
+        matrix_instructions: Number of matrix instructions in the machine code; if it is 0, every
+            product counts.
     """
     if not matrix_instructions:
         return len(_ANY_PRODUCT.findall(ttgir))

@@ -1,7 +1,7 @@
-"""What there is to compile: the kernels that the operators would start, on each architecture.
+"""Specimens to compile: the kernels that the operators launch on each architecture.
 
-Nothing is listed by hand. Each operator that has Triton kernels is run forward and backward on
-tensors without content, at AlphaFold 3's shapes, and what it would launch is noted.
+The list is derived, not written by hand: each operator with Triton kernels runs forward and
+backward on meta tensors, at AlphaFold 3's shapes, and its launches are recorded.
 """
 
 import json
@@ -48,17 +48,17 @@ _LAUNCH_OPTIONS = ("num_warps", "num_stages")
 
 @dataclass(frozen=True, slots=True)
 class Specimen:
-    """One kernel as it would be compiled at a launch.
+    """Kernel as it is compiled at a launch.
 
     Attributes:
         kernel: Operator and kernel, as ``triangle_attention.forward``.
-        architecture: As ``sm_90``.
-        dtype: Of its first tensor.
-        types: Triton's type of each argument that is no constant, nested as the arguments are;
-            None for what is one by its value.
-        divisible: Paths of the arguments that are multiples of 16, pointers among them.
-        constants: The kernel's constants by name.
-        options: Warps and stages.
+        architecture: Name such as ``sm_90``.
+        dtype: Dtype of the first tensor.
+        types: Triton's types of the arguments that are not declared constants, nested like the
+            arguments; None for an argument that is a constant because its value is 1.
+        divisible: Paths of the arguments that are multiples of 16, pointers included.
+        constants: Constants of the kernel, by name.
+        options: Numbers of warps and stages.
     """
 
     kernel: str
@@ -70,45 +70,44 @@ class Specimen:
     options: Mapping[str, int]
 
     def as_json(self) -> str:
-        """All of it as a text, equal where the specimens are."""
+        """Return the specimen as text; equal specimens have equal texts."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def specimens(architectures: Iterable[str], *, every: bool = False) -> list[Specimen]:
-    """What the operators would launch.
+def specimens(architectures: Iterable[str], *, exhaustive: bool = False) -> list[Specimen]:
+    """Return the distinct launches of the operators as specimens.
 
     Args:
-        architectures: Those of `refsys.ops.triton_backend.ARCHITECTURES`.
-        every: All precisions and model sizes, and a number of tokens that no tile divides;
-            otherwise the full model's in bfloat16.
+        architectures: Some of `refsys.ops.triton_backend.ARCHITECTURES`.
+        exhaustive: Include all precisions and presets, and a number of tokens that no tile
+            divides; otherwise the full model in bfloat16 alone.
 
     Returns:
-        Each once, in the order of architectures and operators; unless `every`, of a kernel's
-        launches on rows of a tile's width, and of those on wide ones, those whose constants are
-        the largest.
+        Specimens in the order of architectures and operators. Unless `exhaustive`, each kernel has
+        at most two: that with the largest constants on rows of one tile, and on wider rows.
     """
-    found: dict[tuple[str, ...], Specimen] = {}
+    selected: dict[tuple[str, ...], Specimen] = {}
     for architecture in architectures:
         with assume_architecture(architecture):
             for operator in OPERATORS.values():
-                for specimen in _of_operator(operator, architecture, every):
+                for specimen in _of_operator(operator, architecture, exhaustive):
                     wide = specimen.constants.get("WIDTH", 0) > WIDE
                     name = specimen.kernel, architecture, str(wide)
-                    key = (*name, specimen.as_json()) if every else name
-                    if key not in found or _size(specimen) > _size(found[key]):
-                        found[key] = specimen
-    return list(found.values())
+                    key = (*name, specimen.as_json()) if exhaustive else name
+                    if key not in selected or _size(specimen) > _size(selected[key]):
+                        selected[key] = specimen
+    return list(selected.values())
 
 
 def _size(specimen: Specimen) -> int:
     return sum(specimen.constants.values())
 
 
-def _of_operator(operator: Operator, architecture: str, every: bool) -> Iterator[Specimen]:
+def _of_operator(operator: Operator, architecture: str, exhaustive: bool) -> Iterator[Specimen]:
     if "triton" not in operator.kernels:
         return
-    tables = [_in_dtype(dtype) for dtype in (DTYPES if every else (torch.bfloat16,))]
-    sizes = [(preset, tokens) for preset in PRESETS for tokens in (384, 385)] if every else ()
+    tables = [_in_dtype(dtype) for dtype in (DTYPES if exhaustive else (torch.bfloat16,))]
+    sizes = [(preset, tokens) for preset in PRESETS for tokens in (384, 385)] if exhaustive else ()
     for table in tables:
         for preset, tokens in sizes or [("full", 384)]:
             for launch in _launches(operator, table, preset, tokens):
@@ -121,15 +120,15 @@ def _in_dtype(dtype: torch.dtype) -> Precision:
 
 def _launches(operator: Operator, table: Precision, preset: str, tokens: int) -> list[Launch]:
     calls = (table_of.get(operator.name) for table_of in (CALLS, OTHER_CALLS))
-    found = [call(PRESETS[preset], table, 1, tokens) for call in calls if call]
-    return [launch for call in found for launch in call_launches(operator, table, call)]
+    operator_calls = [call(PRESETS[preset], table, 1, tokens) for call in calls if call]
+    return [launch for call in operator_calls for launch in call_launches(operator, table, call)]
 
 
 def call_launches(operator: Operator, table: Precision, call: Call) -> list[Launch]:
-    """Return what an operator launches for one call, forward and backward, vendor's kernels aside.
+    """Return the Triton launches of one operator call, forward and backward.
 
     Args:
-        operator: It has Triton kernels.
+        operator: Operator with Triton kernels.
         table: Dtypes of the call's tensors.
         call: Shapes and options.
     """
@@ -141,41 +140,43 @@ def call_launches(operator: Operator, table: Precision, call: Call) -> list[Laun
         tensor.requires_grad_(tensor.is_floating_point())
     launches: list[Launch] = []
     with watch_launches(launches.append):
-        found = operator(*tensors, backend="triton", **call.options)
-        outputs = found if isinstance(found, tuple) else (found,)
+        result = operator(*tensors, backend="triton", **call.options)
+        outputs = result if isinstance(result, tuple) else (result,)
         torch.autograd.backward(outputs, [torch.empty_like(output) for output in outputs])
     return [launch for launch in launches if launch.kernel not in (COPY, PRODUCT)]
 
 
 def _specimen(launch: Launch, architecture: str) -> Specimen:
     options = {n: launch.options[n] for n in _LAUNCH_OPTIONS if n in launch.options}
-    plain = _not_specialized(launch.kernel)
-    specialized = [path for path in _divisible(launch.arguments, ()) if path[0] not in plain]
+    unspecialized = _not_specialized(launch.kernel)
+    divisible = [path for path in _divisible(launch.arguments, ()) if path[0] not in unspecialized]
     return Specimen(
         kernel=launch.kernel,
         architecture=architecture,
         dtype=_TYPES[tree_leaves(launch.arguments)[0].dtype],
         types=tuple(
-            _type(argument, plain=index in plain) for index, argument in enumerate(launch.arguments)
+            _type(argument, unspecialized=index in unspecialized)
+            for index, argument in enumerate(launch.arguments)
         ),
-        divisible=tuple(specialized),
+        divisible=tuple(divisible),
         constants={n: v for n, v in launch.options.items() if n not in options},
         options=options,
     )
 
 
 def _not_specialized(kernel: str) -> frozenset[int]:
-    """Return the places of the arguments that a kernel is compiled for no value of."""
-    found = function(kernel)
-    # An interpreted kernel keeps its options as they were given.
-    options = found.kwargs if hasattr(found, "kwargs") else vars(found)
-    return frozenset(found.arg_names.index(name) for name in options["do_not_specialize"] or ())
+    """Return the positions of the arguments on whose values a kernel is not specialized."""
+    jit = function(kernel)
+    # An interpreted kernel stores its options unprocessed.
+    options = jit.kwargs if hasattr(jit, "kwargs") else vars(jit)
+    return frozenset(jit.arg_names.index(name) for name in options["do_not_specialize"] or ())
 
 
-def _type(argument: Any, *, plain: bool = False) -> Any:
-    """Return the type as Triton's launcher has it: a 1 is a constant unless the argument is plain.
+def _type(argument: Any, *, unspecialized: bool = False) -> Any:
+    """Return an argument's type by the rules of Triton's launcher.
 
-    That is for the sake of dense strides.
+    The value 1 is a constant (None), so that unit strides are folded, unless the argument is
+    `unspecialized`.
     """
     if isinstance(argument, Tensor):
         return "*" + _TYPES[argument.dtype]
@@ -183,15 +184,15 @@ def _type(argument: Any, *, plain: bool = False) -> Any:
         return tuple(_type(part) for part in argument)
     if isinstance(argument, float):
         return "fp32"
-    if argument == 1 and not plain:
+    if argument == 1 and not unspecialized:
         return None
     return "i32" if -(2**31) <= argument < 2**31 else "i64"
 
 
 def _divisible(arguments: tuple[Any, ...], path: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     for index, argument in enumerate(arguments):
-        place = (*path, index)
+        position = (*path, index)
         if isinstance(argument, tuple):
-            yield from _divisible(argument, place)
+            yield from _divisible(argument, position)
         elif isinstance(argument, Tensor) or (isinstance(argument, int) and argument % 16 == 0):
-            yield place
+            yield position

@@ -1,7 +1,7 @@
-"""Filling Triton's own cache with what a device will ask for, on a machine that has none.
+"""Prefilling of Triton's own cache for a device, on a machine without it.
 
-The kernels are looked up and compiled by Triton's launch path (see `offline`), so an entry is found
-again wherever Triton, its ptxas and the kernels' sources are the same.
+Kernels are looked up and compiled through Triton's launch path (see `offline`). An entry is valid
+wherever Triton, its ptxas and the kernels' sources are the same.
 """
 
 import sys
@@ -20,14 +20,14 @@ from refsys.processes import ProcessPool
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """One variant of a kernel in the cache.
+    """Variant of a kernel in the cache.
 
     Attributes:
-        kernel: As ``triangle_attention.forward``.
-        hit: It was there.
-        error: The compiler's message if it does not compile, else None.
-        unbuilt: Reason why its launcher, which some versions of Triton build for each signature,
-            is left to the device's machine; None if nothing is left.
+        kernel: Name such as ``triangle_attention.forward``.
+        hit: Whether the cache had the variant already.
+        error: Message of the compiler; None if the kernel compiles.
+        unbuilt: Reason for which the launcher, which some versions of Triton build for each
+            signature, must be built on the device's machine; None if nothing is missing.
     """
 
     kernel: str
@@ -44,45 +44,45 @@ def wanted_launches(
     *,
     steps: bool = True,
 ) -> dict[str, Launch]:
-    """Return what training steps and single operators launch, one launch for each variant.
+    """Return the launches of training steps and single operators, one for each variant.
 
     Args:
-        architecture: As ``sm_90``.
-        tokens: Crops.
-        preset: Model size.
-        precisions: Dtype tables.
-        steps: Training steps too; otherwise operators alone.
+        architecture: Name such as ``sm_90``.
+        tokens: Crop sizes.
+        preset: Model preset.
+        precisions: Names of dtype tables.
+        steps: Include training steps; otherwise operators alone.
 
     Returns:
         Launches by their `bench.compilation.offline.variant`.
     """
-    found: dict[str, Launch] = {}
+    by_variant: dict[str, Launch] = {}
     for precision in precisions:
         for count in tokens:
             for launches_of in (single_launches, step_launches) if steps else (single_launches,):
                 launches = launches_of(architecture, count, preset=preset, precision=precision)
-                found |= distinct(launches, architecture)
-    return found
+                by_variant |= distinct(launches, architecture)
+    return by_variant
 
 
 def warm(
     launches: Mapping[str, Launch], architecture: str, jobs: int, done: Callable[[Warmed], None]
 ) -> list[Warmed]:
-    """Compile what Triton's cache lacks of these variants, and call `done` for each as it comes.
+    """Compile the variants that Triton's cache lacks, and call `done` with each result.
 
     Args:
-        launches: See `wanted_launches`.
-        architecture: What to compile for.
-        jobs: Processes.
-        done: Called in this process.
+        launches: Launches by variant, from `wanted_launches`.
+        architecture: Architecture to compile for.
+        jobs: Number of worker processes.
+        done: Callback in this process, called as results arrive.
     """
-    found = []
+    results = []
     with ProcessPool(jobs) as pool:
-        todo = [pool.submit(_warm, launch, architecture) for launch in launches.values()]
-        for future in as_completed(todo):
-            found.append(future.result())
-            done(found[-1])
-    return sorted(found, key=lambda each: each.kernel)
+        pending = [pool.submit(_warm, launch, architecture) for launch in launches.values()]
+        for future in as_completed(pending):
+            results.append(future.result())
+            done(results[-1])
+    return sorted(results, key=lambda result: result.kernel)
 
 
 def _warm(launch: Launch, architecture: str) -> Warmed:
@@ -93,7 +93,7 @@ def _warm(launch: Launch, architecture: str) -> Warmed:
             compiled = compile_launch(launch)
             unbuilt = build_host_modules(compiled)
         except Exception as raised:
-            # Whatever a compiler may say of a kernel is a finding about the kernel.
+            # Any error of the compiler is a result, not a failure of the run.
             error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:500]}"
             return Warmed(launch.kernel, hit=False, error=error, unbuilt=None)
     return Warmed(launch.kernel, hit=not compilations.misses, error=None, unbuilt=unbuilt)
@@ -107,7 +107,7 @@ def cache_folder() -> Path:
 
 
 def requirements() -> str:
-    """Return what must be the same where the cache is carried to."""
+    """Return the requirements on a machine that uses a copy of the cache."""
     import triton
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,8 +1,8 @@
 """Check that a warm cache leaves nothing to compile: ``python -m bench.compilation.warm_check``.
 
-In a cache of its own it runs ``foldperf compile --warm``. Then each length, in a process of its
-own, traces a training step with every block, starts all its kernels through Triton's launch path
-with a driver that launches nothing, and counts what is compiled. A table and status 1 on a failure.
+Run ``foldperf compile --warm`` with an empty cache. Then, for each length, a new process traces a
+training step with all blocks, starts its kernels through Triton's launch path with a driver that
+launches nothing, and counts compilations. Print a table; the exit status is 1 on a failure.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MOST_VARIANTS = 70
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the check; status 0 if nothing was compiled and the variants are few enough."""
+    """Run the check; return 0 if nothing was compiled and the variants are few enough."""
     parser = argparse.ArgumentParser(prog="warm_check", description=__doc__)
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS, metavar="N")
     parser.add_argument("--step", type=int, metavar="N", help=argparse.SUPPRESS)
@@ -43,11 +43,11 @@ def main(words: Sequence[str] | None = None) -> int:
 def _check(folder: Path, tokens: Sequence[int]) -> int:
     environment = os.environ | {"TRITON_CACHE_DIR": str(folder)}
     command = [sys.executable, "-m", "bench", "compile", "--warm", "--json"]
-    found = _json(
+    warmed = _json(
         [*command, "--architecture", ARCHITECTURE, "--tokens", *map(str, tokens)], environment
     )
-    broken = [kernel for kernel in found["kernels"] if kernel["error"]]
-    print(f"{len(found['kernels'])} variants compiled for {found['requires']}")
+    broken = [kernel for kernel in warmed["kernels"] if kernel["error"]]
+    print(f"{len(warmed['kernels'])} variants compiled for {warmed['requires']}")
     module = [sys.executable, "-m", "bench.compilation.warm_check"]
     print(f"{'tokens':>8} {'launches':>9} {'loaded':>7} {'compiled':>9}")
     compiled = []
@@ -60,7 +60,7 @@ def _check(folder: Path, tokens: Sequence[int]) -> int:
     print(f"variants over {len(LENGTHS)} lengths: operators {variants['single']}, at most ", end="")
     print(f"{MOST_VARIANTS} allowed; training steps {variants['steps']}")
     failures = [f"{kernel['kernel']} does not compile: {kernel['error']}" for kernel in broken]
-    failures += [f"{name} was compiled after all" for name in sorted(set(compiled))]
+    failures += [f"{name} was compiled despite the warm cache" for name in sorted(set(compiled))]
     if variants["single"] > MOST_VARIANTS:
         failures.append(f"{variants['single']} variants of operators are too many")
     for line in failures:
@@ -78,16 +78,16 @@ def _json(command: list[str], environment: dict[str, str]) -> Any:
 
 
 def _start_step(tokens: int) -> dict[str, Any]:
-    """Start what a whole training step launches; what was found in the cache, and what was not."""
+    """Start all launches of a full training step; return the hits and misses of the cache."""
     from bench.compilation.cache_hits import count_compilations
     from bench.compilation.launches import step_launches
     from bench.compilation.offline import offline, start
 
-    launches = step_launches(ARCHITECTURE, tokens, whole=True)
-    with offline(ARCHITECTURE), count_compilations() as found:
+    launches = step_launches(ARCHITECTURE, tokens, all_blocks=True)
+    with offline(ARCHITECTURE), count_compilations() as compilations:
         for launch in launches:
             start(launch)
-    return {"launches": len(launches), "hits": found.hits, "misses": found.misses}
+    return {"launches": len(launches), "hits": compilations.hits, "misses": compilations.misses}
 
 
 def _count_variants() -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Accelerators of any vendor: a stream, a library that may be missing, parts of a device."""
+"""Base class of accelerators: stream, vendor library (which may be missing), parts of a device."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -23,11 +23,11 @@ class TorchProperties(NamedTuple):
     """Properties of a device that torch itself knows, with or without the vendor's library.
 
     Attributes:
-        name: Name of the device; empty where the runtime has none.
+        name: Name of the device; empty if the runtime has none.
         memory_bytes: Memory of the device, or of the part of it that torch sees.
         units: Multiprocessors (CUDA) or compute units (HIP).
         architecture: Instruction set of a HIP device, such as ``gfx90a``; empty on CUDA.
-        uuid: Identity of the device; None where the runtime has none.
+        uuid: Identity of the device; None if the runtime has none.
     """
 
     name: str
@@ -56,10 +56,10 @@ class TorchProperties(NamedTuple):
 
 
 class Accelerator(Device):
-    """A device that torch calls ``cuda``, told about by torch and by its vendor's library.
+    """Device that torch calls ``cuda``, described by torch and by its vendor's library.
 
-    If the library cannot be loaded, the device works, has the name and memory that torch knows, and
-    everything that needs the library raises the reason.
+    If the library cannot be loaded, the device still works, with the name and memory that torch
+    reports; readings that need the library raise the reason.
     """
 
     # Command or package that a user without the library would install.
@@ -86,7 +86,7 @@ class Accelerator(Device):
 
     @property
     def library_error(self) -> Unavailable | None:
-        """Reason for which the vendor's library cannot be asked about the device, or None."""
+        """Reason for which the vendor's library cannot be queried, or None."""
         return self._unavailable
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Accelerator(Device):
 
     @abstractmethod
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a function of the library; its errors become `Unavailable`."""
+        """Call a function of the library and convert its errors to `Unavailable`."""
 
     def _ask(self, name: str, *args: Any) -> Any:
         """Call a function of the library by name."""
@@ -111,11 +111,11 @@ class Accelerator(Device):
         return self._call(function, *args)
 
     def _query(self, name: str, *args: Any) -> Any:
-        """Ask about this device."""
+        """Call a query of the library for this device."""
         return self._ask(name, self._handle, *args)
 
     def _optional(self, name: str, *args: Any) -> Any:
-        """Ask about this device; None if that cannot be had."""
+        """Call a query of the library for this device; return None if it is unavailable."""
         try:
             return self._query(name, *args)
         except Unavailable:
@@ -135,7 +135,7 @@ class Accelerator(Device):
         try:
             side = torch.cuda.Stream(self.torch_device)
             side.wait_stream(torch.cuda.current_stream(self.torch_device))
-            # Allocations, compilation and choices of library kernels come before the capture.
+            # Allocation, compilation and autotuning must happen before the capture.
             with torch.cuda.stream(side):
                 for _ in range(3):
                     work()
@@ -152,16 +152,16 @@ class Accelerator(Device):
         """Return the part of a divided device that torch sees, such as ``MIG slice``, or ''."""
 
     def _need_whole(self, quantity: str) -> None:
-        """Refuse a quantity that a divided device has as a whole alone.
+        """Refuse a quantity that exists for the undivided device only.
 
         Raises:
-            NotSupported: torch sees a part of the device.
+            NotSupported: Torch sees a part of the device.
         """
         if part := self._part():
             raise NotSupported(f"a {part} has no {quantity} of its own", _UNDIVIDED)
 
     def peak_flops(self, dtype: str) -> float:
-        """See `Device`; a part of a device has no peak that a data sheet gives."""
+        """See `Device`; data sheets have no peaks for parts of a device."""
         entry = self._listed()
         return entry.flops[dtype] if entry and dtype in entry.flops else super().peak_flops(dtype)
 
@@ -175,18 +175,18 @@ class Accelerator(Device):
         """Return the entry of the whole device in the table of peaks, or None.
 
         Raises:
-            NotSupported: torch sees a part of the device.
+            NotSupported: Torch sees a part of the device.
         """
         name = self.describe().name
         if part := self._part():
             raise NotSupported(
-                f"{name} is partitioned ({part}), and data sheets are of whole devices"
+                f"{name} is partitioned ({part}), and data sheets list undivided devices only"
             )
         units = self._properties.units if self._properties else None
         entry = listed(name, units)
         if entry and entry.units and units and units != entry.units:
             raise NotSupported(
                 f"torch sees {units} of the {entry.units} compute units of {name}, and data sheets "
-                "are of whole devices"
+                "list undivided devices only"
             )
         return entry

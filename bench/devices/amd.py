@@ -18,7 +18,7 @@ from bench.devices.device import (
 )
 from bench.devices.peaks import candidates
 
-# Codes of the library; every other one means that the quantity cannot be had.
+# Codes of the library; every other code means that the quantity is not supported.
 STATUS: dict[str, tuple[int, type[Unavailable]]] = {
     "AMDSMI_STATUS_FAIL_LOAD_MODULE": (4, LibraryMissing),
     "AMDSMI_STATUS_FAIL_LOAD_SYMBOL": (5, LibraryMissing),
@@ -34,14 +34,14 @@ _UNLOCK: dict[type[Unavailable], str] = {
     LibraryMissing: f"{BINDING}, and {_ROCM}",
     NoPermission: "join the groups 'render' and 'video'",
 }
-# What AMD SMI gives where it knows nothing.
+# Values by which AMD SMI marks an unknown quantity.
 _UNKNOWN = frozenset({"", "N/A", "None", str(2**32 - 1), str(2**64 - 1)})
-# The compute partition of an undivided device; others (DPX, QPX, CPX) are parts of it, of which
-# AMD SMI tells the whole device's memory, energy and activity.
+# Compute partitions of an undivided device. For the parts of a divided one (DPX, QPX, CPX), AMD SMI
+# reports memory, energy and activity of the whole device.
 _WHOLE = frozenset({None, "SPX"})
-# Names that fields have in older versions: the energy accumulator before 6.3, the clock before 6.2.
+# Names of fields in older versions: the energy accumulator before 6.3, the clock before 6.2.
 OLDER_FIELDS = frozenset({"power", "cur_clk"})
-# Limits that hold the clock down, by the field that says so.
+# Limits that reduce the clock, by the field that reports them.
 VIOLATIONS = {
     "active_ppt_pwr": "power_cap",
     "active_prochot_thrm": "processor_hot",
@@ -49,12 +49,12 @@ VIOLATIONS = {
     "active_vr_thrm": "voltage_regulator_thermal",
     "active_hbm_thrm": "memory_thermal",
 }
-# Older devices say that something does, and not what.
+# Older devices report that the clock is limited, without a reason.
 UNNAMED_REASON = "unnamed_limit"
 
 
 class AmdDevice(Accelerator):
-    """One AMD GPU, or one die of a module, as torch numbers it."""
+    """AMD GPU, or one die of a module, as torch numbers it."""
 
     library_unlock = _UNLOCK[LibraryMissing]
 
@@ -69,8 +69,8 @@ class AmdDevice(Accelerator):
         """Find the device.
 
         Args:
-            index: torch's number of it.
-            bdf: Its PCI address, without which AMD SMI's own order is taken.
+            index: torch's number of the device.
+            bdf: PCI address; without it, `index` is taken in AMD SMI's own order.
             smi: The amdsmi module, or a stand-in; loaded if None.
             properties: Properties that torch knows.
             case_bdfs: Addresses of all devices that the case runs on.
@@ -81,7 +81,7 @@ class AmdDevice(Accelerator):
         self._partition: str | None = None
         self._energy: EnergyCounter | None = None
         super().__init__(index, smi, properties)
-        self._partition = self._known("amdsmi_get_gpu_compute_partition")
+        self._partition = self._value("amdsmi_get_gpu_compute_partition")
 
     def _load(self) -> Any:
         try:
@@ -106,7 +106,9 @@ class AmdDevice(Accelerator):
             return self._ask("amdsmi_get_processor_handle_from_bdf", self._bdf)
         handles = self._ask("amdsmi_get_processor_handles")
         if self._index >= len(handles):
-            raise NotSupported(f"AMD SMI lists {len(handles)} devices, not {self._index + 1}")
+            raise NotSupported(
+                f"there is no device {self._index}: AMD SMI lists {len(handles)} devices"
+            )
         return handles[self._index]
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -121,23 +123,23 @@ class AmdDevice(Accelerator):
     def _fields(
         self, query: str, *names: str, of: Any = None, args: tuple[Any, ...] = ()
     ) -> list[Any]:
-        """Ask for fields of a query's answer, in order; None for each that is absent or unknown.
+        """Return fields of a query's result, in order; None for absent or unknown fields.
 
         Args:
-            query: Function of the library that gives a dictionary.
-            names: Keys of it.
+            query: Function of the library that returns a dictionary.
+            names: Keys of the dictionary.
             of: Handle of another device.
             args: Further arguments of the function.
         """
         answer = self._ask(query, self._handle if of is None else of, *args)
-        return [_known(answer.get(name)) for name in names]
+        return [_valid(answer.get(name)) for name in names]
 
-    def _known(self, query: str) -> Any:
-        """Return what a query gives that answers with one value, or None."""
-        return _known(self._optional(query))
+    def _value(self, query: str) -> Any:
+        """Return the result of a query that returns a single value, or None."""
+        return _valid(self._optional(query))
 
     def _field(self, query: str, name: str) -> Any:
-        """Return one field of a query's answer, or None."""
+        """Return one field of a query's result, or None."""
         try:
             return self._fields(query, name)[0]
         except Unavailable:
@@ -163,7 +165,7 @@ class AmdDevice(Accelerator):
             uuid_hash=identity,
             driver=self._field("amdsmi_get_gpu_driver_info", "driver_version"),
             vbios=self._field("amdsmi_get_gpu_vbios_info", "version"),
-            # AMD SMI gives microwatts; versions before 6 gave watts.
+            # AMD SMI returns microwatts; versions before 6 returned watts.
             power_cap_w=None if cap is None else (cap / 1e6 if cap > 1e5 else float(cap)),
             partition=self._partition,
             energy_domain=self._energy_domain(identity),
@@ -171,7 +173,7 @@ class AmdDevice(Accelerator):
         )
 
     def _identity(self) -> str | None:
-        uuid = self._known("amdsmi_get_gpu_device_uuid")
+        uuid = self._value("amdsmi_get_gpu_device_uuid")
         if uuid is None and self._properties and self._properties.uuid:
             uuid = f"torch {self._properties.uuid}"
         return hashed(uuid)
@@ -196,7 +198,7 @@ class AmdDevice(Accelerator):
         return module.identity() if module else identity
 
     def _counter(self) -> EnergyCounter:
-        """Return the energy counter, found once."""
+        """Return the energy counter, created at the first call."""
         self._raise_if_unavailable()
         if self._energy is None:
             self._energy = EnergyCounter(
@@ -209,7 +211,7 @@ class AmdDevice(Accelerator):
         self._need_whole("count of used memory")
         (used,) = self._fields("amdsmi_get_gpu_vram_usage", "vram_used")
         if used is None:
-            raise NotSupported("AMD SMI gives no used memory")
+            raise NotSupported("AMD SMI reports no used memory")
         return int(used) * 2**20
 
     def energy_j(self) -> float:
@@ -219,7 +221,7 @@ class AmdDevice(Accelerator):
     def energy_reading(self) -> EnergyReading:
         """See `Device`.
 
-        Of a module of two dies the counter is read at the die that reports it. The case must run on
+        The counter of a module of two dies is read at the die that reports it. The case must run on
         both dies, or on that one while the other is idle.
         """
         self._need_whole("energy counter")
@@ -230,7 +232,7 @@ class AmdDevice(Accelerator):
         self._need_whole("busy counter")
         (busy,) = self._fields("amdsmi_get_gpu_activity", "gfx_activity")
         if busy is None:
-            raise NotSupported("AMD SMI gives no graphics activity")
+            raise NotSupported("AMD SMI reports no graphics activity")
         return float(busy)
 
     def activity_pct(self) -> Mapping[str, float]:
@@ -238,13 +240,13 @@ class AmdDevice(Accelerator):
         self._need_whole("activity counters")
         gfx, dram = self._fields("amdsmi_get_gpu_activity", "gfx_activity", "umc_activity")
         values = {"gfx": gfx, "dram": dram}
-        known = {unit: float(value) for unit, value in values.items() if value is not None}
-        if not known:
-            raise NotSupported("AMD SMI gives no activity")
-        return known
+        activity = {unit: float(value) for unit, value in values.items() if value is not None}
+        if not activity:
+            raise NotSupported("AMD SMI reports no activity")
+        return activity
 
     def throttle_reasons(self) -> frozenset[str]:
-        """See `Device`; devices before the MI300 give no names. AMD SMI takes 0.1 s to answer."""
+        """See `Device`; devices before the MI300 report no names. The query takes 0.1 s."""
         try:
             flags = self._fields("amdsmi_get_violation_status", *VIOLATIONS)
         except Unavailable:
@@ -257,33 +259,33 @@ class AmdDevice(Accelerator):
             "amdsmi_get_gpu_metrics_info", "indep_throttle_status", "throttle_status"
         )
         if all(flag is None for flag in status):
-            raise NotSupported("AMD SMI gives no throttle status of this device")
+            raise NotSupported("AMD SMI reports no throttle status for this device")
         return frozenset({UNNAMED_REASON} if any(status) else ())
 
     def temperature_c(self) -> float:
-        """See `Device`; the hottest point of the chip."""
+        """See `Device`; the temperature of the hottest point of the chip."""
         self._raise_if_unavailable()
         sensor = self._library.AmdSmiTemperatureType.HOTSPOT
         metric = self._library.AmdSmiTemperatureMetric.CURRENT
         value = float(self._query("amdsmi_get_temp_metric", sensor, metric))
-        # The library gives degrees; its manual says millidegrees, and so may a version of it.
+        # The library returns degrees, although its manual says millidegrees: accept both.
         return value / 1e3 if abs(value) > 1e3 else value
 
     def clock_mhz(self) -> float:
-        """See `Device`; of a device of several dies with clocks of their own, the first's."""
+        """See `Device`; for a device of several dies with separate clocks, the first die's."""
         self._raise_if_unavailable()
         kind = self._library.AmdSmiClkType.GFX
         now, older = self._fields("amdsmi_get_clock_info", "clk", "cur_clk", args=(kind,))
         value = older if now is None else now
         if value is None:
-            raise NotSupported("AMD SMI gives no clock")
+            raise NotSupported("AMD SMI reports no clock")
         return float(value)
 
     def _raise_if_unavailable(self) -> None:
-        """Raise the reason for which the library cannot be asked, if there is one."""
+        """Raise the reason for which the library cannot be queried, if there is one."""
         if self._unavailable:
             raise self._unavailable
 
 
-def _known(value: Any) -> Any:
+def _valid(value: Any) -> Any:
     return None if value is None or str(value) in _UNKNOWN else value

@@ -1,8 +1,8 @@
-"""Energy counters of AMD devices, and of modules whose counter only one of two dies reports.
+"""Energy counters of AMD devices, and of modules where only one of two dies reports energy.
 
-On an MI250 or MI250X the driver gives power and energy of the whole module at its primary die, and
-zero at the other (Linux, amdgpu, ``aldebaran_get_gpu_metrics``). A figure of one die alone is
-therefore right only while the other is idle; a case that runs on both counts the module once.
+On an MI250 or MI250X, the driver reports power and energy of the whole module at its primary die,
+and zero at the other (Linux, amdgpu, ``aldebaran_get_gpu_metrics``). The energy of a single die is
+therefore valid only while the other is idle; a case that runs on both counts the module once.
 """
 
 import math
@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 from bench.devices.device import EnergyReading, NotSupported, Unavailable, hashed
 from bench.devices.peaks import candidates
 
-# A die with a kernel now and then: more is work.
+# Above this activity, a die is busy rather than idle with an occasional kernel.
 _IDLE_PCT = 5.0
 _SIBLING_CHECK_S = 0.5
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 class Die(NamedTuple):
-    """A die as AMD SMI lists it.
+    """Die as AMD SMI lists it.
 
     Attributes:
-        handle: Its handle.
-        bdf: Its PCI address.
-        uuid: Its identity; None where the driver has none.
-        serial: Serial number of the board; None where the driver has none.
-        reports: True where its energy counter counts.
+        handle: Handle of the library.
+        bdf: PCI address.
+        uuid: Identity of the die; None if the driver has none.
+        serial: Serial number of the board; None if the driver has none.
+        reports: Whether its energy counter is nonzero.
     """
 
     handle: Any
@@ -41,47 +41,47 @@ class Die(NamedTuple):
 
 
 class Module(NamedTuple):
-    """A module's two dies.
+    """Module of two dies.
 
     Attributes:
-        reporting: The die that reports the energy of both.
-        silent: The other one.
+        reporting: Die that reports the energy of both.
+        silent: Die that reports none.
     """
 
     reporting: Die
     silent: Die
 
     def other(self, bdf: str) -> Die:
-        """Return the die at another address than `bdf`."""
+        """Return the die that is not at address `bdf`."""
         return self.silent if self.reporting.bdf == bdf else self.reporting
 
     def identity(self) -> str | None:
-        """Return a hash that names the module's counter, on any machine."""
+        """Return a hash that identifies the module's counter across machines."""
         dies = sorted(str(die.uuid or die.serial or die.bdf) for die in self)
         return hashed(f"module of {' and '.join(dies)}")
 
 
 def module_of(bdf: str, dies: Sequence[Die], addresses: Sequence[str]) -> Module | None:
-    """Return the module that the die at a PCI address belongs to.
+    """Return the module of the die at a PCI address.
 
-    Two dies are a module if one reports and the other is silent, and either they alone have the
-    serial number of a board in common, or the silent one follows the reporting one by address with
-    no die between them. (Some drivers give each die a serial number of its own.)
+    Two dies are a module if one reports and the other is silent, and either they alone share the
+    serial number of a board, or the silent one directly follows the reporting one by address.
+    (Some drivers give each die its own serial number.)
 
     Args:
         bdf: Address of one die.
-        dies: Dies that the process sees, in any order.
-        addresses: Addresses of all dies of the machine, with those that the process does not see.
+        dies: Dies visible to the process, in any order.
+        addresses: Addresses of all dies of the machine, those hidden from the process included.
 
     Returns:
-        The module; None where the other die is not to be seen.
+        The module; None if the other die is not visible.
     """
     boards: dict[str, list[Die]] = {}
     for die in dies:
         if die.serial:
             boards.setdefault(die.serial, []).append(die)
-    known = [(board[0], board[1]) for board in boards.values() if len(board) == 2]
-    pairs = [pair if pair[0].reports else (pair[1], pair[0]) for pair in known]
+    same_board = [(board[0], board[1]) for board in boards.values() if len(board) == 2]
+    pairs = [pair if pair[0].reports else (pair[1], pair[0]) for pair in same_board]
     paired = {die.bdf for pair in pairs for die in pair}
     alone = {die.bdf: die for die in dies if die.bdf not in paired}
     pairs += [
@@ -96,12 +96,12 @@ def module_of(bdf: str, dies: Sequence[Die], addresses: Sequence[str]) -> Module
 
 
 def addresses_like(bdf: str) -> list[str]:
-    """Return the PCI addresses of all devices of this machine that are of the same kind.
+    """Return the PCI addresses of all devices of this machine that are of the same model.
 
-    A container may see fewer of them than the machine has.
+    A container may see fewer devices than the machine has.
 
     Args:
-        bdf: Address of one. If the machine does not list it, it is the only one in the answer.
+        bdf: Address of a device. If the machine does not list it, it alone is returned.
     """
     kinds = {}
     for folder in PCI_DEVICES.glob("*"):
@@ -113,7 +113,7 @@ def addresses_like(bdf: str) -> list[str]:
 
 
 class EnergyCounter:
-    """Energy counter of a device, wherever AMD SMI reports it."""
+    """Energy counter of a device, read at the die that reports it."""
 
     def __init__(
         self,
@@ -123,31 +123,31 @@ class EnergyCounter:
         name: str,
         case_bdfs: Collection[str],
     ) -> None:
-        """Find the module that the device is a die of, if it is one.
+        """Find the module to which the device belongs, if it is a die of one.
 
         Args:
-            fields: Asks for fields of an answer, as `AmdDevice` does.
-            ask: Calls a function of the library by name; raises `Unavailable`.
-            handle: The device's handle.
-            name: The device's name, which says whether a module has two of it.
+            fields: Function that queries fields, `AmdDevice._fields`.
+            ask: Function that calls the library by name; raises `Unavailable`.
+            handle: Handle of the device.
+            name: Name of the device, by which the table of peaks knows dies of modules.
             case_bdfs: PCI addresses of all devices that the case runs on.
         """
         self._fields, self._ask, self._handle = fields, ask, handle
         self._case_bdfs = {bdf.casefold() for bdf in case_bdfs}
         self._checked_s = -math.inf
         self._is_die = any(entry.dies == 2 for entry in candidates(name))
-        self._own = ""
+        self._bdf = ""
         self.module = self._find_module() if self._is_die else None
 
     def _find_module(self) -> Module | None:
         try:
-            own = self._die(self._handle)
-            self._own = own.bdf
+            die = self._die(self._handle)
+            self._bdf = die.bdf
             kind = self._kind(self._handle)
             handles = self._ask("amdsmi_get_processor_handles")
-            dies = [self._die(each) for each in handles if self._kind(each) == kind]
-            addresses = {die.bdf for die in dies} | set(addresses_like(own.bdf))
-            return module_of(own.bdf, dies, sorted(addresses))
+            dies = [self._die(other) for other in handles if self._kind(other) == kind]
+            addresses = {die.bdf for die in dies} | set(addresses_like(die.bdf))
+            return module_of(die.bdf, dies, sorted(addresses))
         except Unavailable:
             return None
 
@@ -169,8 +169,8 @@ class EnergyCounter:
         """Read the counter: accumulator times resolution in microjoules, time in nanoseconds.
 
         Raises:
-            NotSupported: there is no counter, or it would speak for more than the case.
-            Unavailable: see `AmdDevice`.
+            NotSupported: There is no counter, or it would include more than the case.
+            Unavailable: See `AmdDevice`.
         """
         ticks, resolution, nanoseconds = self._count(self._counted_at())
         if not ticks or not resolution:
@@ -193,15 +193,15 @@ class EnergyCounter:
             return self._handle
         if self.module is None:
             raise NotSupported(
-                "one die of a module of two reports the energy of both, and the process sees the "
-                "other die of this module nowhere",
+                "one die of a module of two reports the energy of both, and the other die of this "
+                "module is not visible to the process",
                 "let the process see both dies of the module",
             )
-        sibling = self.module.other(self._own)
+        sibling = self.module.other(self._bdf)
         if sibling.bdf.casefold() not in self._case_bdfs:
             if sibling == self.module.reporting:
                 raise NotSupported(
-                    f"die {self._own} has no energy counter: die {sibling.bdf} reports that of the "
+                    f"die {self._bdf} has no energy counter: die {sibling.bdf} reports that of the "
                     "module, which counts both",
                     f"run the case on die {sibling.bdf}, or on both dies",
                 )
@@ -209,9 +209,9 @@ class EnergyCounter:
         return self.module.reporting.handle
 
     def _check_idle(self, die: Die) -> None:
-        """Refuse a module's energy for one die while the other, outside the case, works.
+        """Refuse a module's energy for one die while the other, outside the case, is busy.
 
-        The other is looked at twice a second; the counter is polled much more often.
+        The other die is checked at most twice a second; the counter is polled much more often.
         """
         if perf_counter() - self._checked_s < _SIBLING_CHECK_S:
             return

@@ -1,7 +1,7 @@
-"""Rates that a device was seen to reach, kept for the rooflines of later measurements.
+"""Achieved rates of a device, stored for the roofline bounds of later measurements.
 
-``foldperf check-device`` measures them. A data sheet's peak says what no kernel can exceed; an
-achieved rate says what a simple program comes to on this very device, under its power cap.
+``foldperf check-device`` measures them. A data sheet's peak is a limit that no kernel can exceed;
+an achieved rate is that of a simple program on this very device, under its power cap.
 """
 
 import functools
@@ -21,15 +21,15 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """Achieved rates of one device; None is not measured.
+    """Achieved rates of one device; None if not measured.
 
     Attributes:
-        bytes_s: Bytes read and written by a copy in device memory, a second.
-        l2_bytes_s: The same of a copy that stays in the L2 cache.
-        exponentials_s: Exponentials, a second.
-        flops: Floating-point operations of a matrix product, a second, by dtype.
-        measured_at: When, in ISO 8601.
-        run_ids: Records that hold the measurements.
+        bytes_s: Rate of a copy in device memory, reads and writes. Unit: B/s.
+        l2_bytes_s: Rate of a copy within the L2 cache, reads and writes. Unit: B/s.
+        exponentials_s: Exponentials per second.
+        flops: Rate of matrix products by dtype. Unit: FLOP/s.
+        measured_at: Time of the measurement, in ISO 8601.
+        run_ids: Identifiers of the records of the measurements.
     """
 
     bytes_s: float | None = None
@@ -40,16 +40,16 @@ class Calibration:
     run_ids: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the fields as JSON values."""
         return asdict(self) | {"flops": dict(self.flops), "run_ids": list(self.run_ids)}
 
 
-def keep_calibration(device: Description, calibration: Calibration) -> Path:
-    """Keep the rates of a device in the cache folder, and return the file.
+def save_calibration(device: Description, calibration: Calibration) -> Path:
+    """Write the rates of a device to the cache folder, and return the file.
 
     Raises:
-        HomeError: there is no cache folder.
-        OSError: the file cannot be written.
+        HomeError: There is no cache folder.
+        OSError: The file cannot be written.
     """
     path = _path(device)
     write_json(path, {"format": _FORMAT, "device": device.name, **calibration.as_json()})
@@ -57,8 +57,8 @@ def keep_calibration(device: Description, calibration: Calibration) -> Path:
     return path
 
 
-def known_calibration(device: Description) -> Calibration | None:
-    """Return the rates that were measured on this very device; None if none were, or not whole."""
+def load_calibration(device: Description) -> Calibration | None:
+    """Return the rates measured on this device; None if there are none, or the file is damaged."""
     try:
         path = _path(device)
     except HomeError:
@@ -88,6 +88,6 @@ def _read(path: Path, name: str) -> Calibration | None:
 
 
 def _path(device: Description) -> Path:
-    """The file of a device, by its hashed identity; of its kind where that is not known."""
+    """Return the file of a device, named by its hashed identity or, without one, its name."""
     name = device.uuid_hash or "".join(c if c.isalnum() else "-" for c in device.name)
     return home() / "calibration" / f"{name}.json"

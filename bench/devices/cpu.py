@@ -1,4 +1,4 @@
-"""A machine without an accelerator: the null object, with RAPL energy where it may be read."""
+"""Host device: the null object of a machine without an accelerator, with RAPL energy."""
 
 import platform
 from pathlib import Path
@@ -18,7 +18,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class CpuDevice(Device):
-    """The host itself."""
+    """Host processor."""
 
     torch_device = torch.device("cpu")
 
@@ -62,7 +62,7 @@ class CpuDevice(Device):
             )
         except PermissionError:
             raise NoPermission(
-                f"{packages[0] / 'energy_uj'} may not be read",
+                f"{packages[0] / 'energy_uj'} is not readable",
                 f"as root: chmod a+r {self._powercap}/intel-rapl:*/energy_uj",
             ) from None
         except (OSError, ValueError) as error:

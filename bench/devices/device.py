@@ -1,4 +1,4 @@
-"""The device interface, and the errors that vendor libraries' errors become."""
+"""Device interface, and the errors to which errors of vendor libraries are converted."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,10 +15,10 @@ from bench.errors import BenchError
 
 
 class Unavailable(BenchError):
-    """A quantity that this device, driver or user cannot have.
+    """Quantity that is not available from this device or driver, or to this user.
 
     Attributes:
-        unlock: What would make it available; empty if nothing would.
+        unlock: Remedy that would make it available; empty if there is none.
     """
 
     def __init__(self, reason: str, unlock: str = "") -> None:
@@ -27,29 +27,29 @@ class Unavailable(BenchError):
 
 
 class LibraryMissing(Unavailable):
-    """The vendor's library or its Python binding is not there."""
+    """Vendor library or Python binding that is missing."""
 
 
 class NotSupported(Unavailable):
-    """The device or its driver has no such counter."""
+    """Counter that the device or its driver does not have."""
 
 
 class NoPermission(Unavailable):
-    """The user may not read it."""
+    """Counter that the user may not read."""
 
 
 class DeviceLost(Unavailable):
-    """The device stopped answering."""
+    """Device that no longer responds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """Identity and state of a device as a record holds them; None is unknown.
+    """Identity and state of a device, as stored in a record; None if unknown.
 
     Attributes:
         partition: Part of a divided device that torch sees, or the name of the undivided state.
-        energy_domain: Name of the energy counter; devices that share one have the same.
-        energy_scope: ``module`` where the counter includes more than this device: the other die, or
+        energy_domain: Name of the energy counter; equal for devices that share a counter.
+        energy_scope: ``module`` if the counter includes more than this device: the other die, or
             the processor of the same socket.
     """
 
@@ -76,8 +76,8 @@ class EnergyReading(NamedTuple):
 
     Attributes:
         joules: Energy since an arbitrary zero.
-        device_s: Time of the reading by the device's own clock, since an arbitrary zero; None where
-            the counter comes without one. Unit: s.
+        device_s: Time of the reading by the device's own clock, since an arbitrary zero; None if
+            the counter has no time stamp. Unit: s.
     """
 
     joules: float
@@ -85,16 +85,16 @@ class EnergyReading(NamedTuple):
 
 
 def hashed(identity: object) -> str | None:
-    """Hash a serial number or the like: records tell devices apart and name none of them."""
+    """Return a hash of a serial number or UUID; records identify devices without naming them."""
     return None if identity is None else hashlib.sha256(str(identity).encode()).hexdigest()[:16]
 
 
 class Stopwatch(ABC):
-    """Marks in the device's stream of work, and the times between them."""
+    """Time marks in the device's stream of work, and the intervals between them."""
 
     @abstractmethod
     def mark(self) -> None:
-        """Note this moment."""
+        """Record the present moment."""
 
     @abstractmethod
     def intervals(self) -> list[float]:
@@ -102,7 +102,7 @@ class Stopwatch(ABC):
 
 
 class HostStopwatch(Stopwatch):
-    """Stopwatch of work that is done when its call returns."""
+    """Stopwatch for synchronous work on the host."""
 
     def __init__(self) -> None:
         self._marks: list[float] = []
@@ -118,7 +118,7 @@ class HostStopwatch(Stopwatch):
 
 
 class CudaStopwatch(Stopwatch):
-    """Stopwatch of work that is queued on the current stream, CUDA's or HIP's."""
+    """Stopwatch for work that is queued on the current CUDA or HIP stream."""
 
     def __init__(self) -> None:
         self._marks: list[torch.cuda.Event] = []
@@ -137,7 +137,7 @@ class CudaStopwatch(Stopwatch):
 
 
 class Device(ABC):
-    """One device. Every reading raises `Unavailable` where it cannot be had."""
+    """Device. Every reading raises `Unavailable` if the device does not have it."""
 
     torch_device: torch.device
 
@@ -162,7 +162,7 @@ class Device(ABC):
         raise NotSupported("no energy counter")
 
     def energy_reading(self) -> EnergyReading:
-        """Return the energy counter with the device's own time of the reading, where it has one."""
+        """Return the energy counter with the device's own time of the reading, if it has one."""
         return EnergyReading(self.energy_j())
 
     def busy_pct(self) -> float:
@@ -172,30 +172,30 @@ class Device(ABC):
     def activity_pct(self) -> Mapping[str, float]:
         """Return the activity of units of the chip by name (``sm``, ``tensor``, ``dram``), in %.
 
-        A counter that accumulates gives the mean since the previous call, and nothing at the first;
-        one that does not gives the present value. Other names: ``occupancy`` (warps of the
+        An accumulating counter returns the mean since the previous call, and nothing at the first
+        call; other counters return the present value. Further names: ``occupancy`` (warps of the
         multiprocessors), ``gfx`` (AMD's shader engines: time in which a kernel ran).
         """
         raise NotSupported("no activity counters: there is no accelerator", "run on an accelerator")
 
     def throttle_reasons(self) -> frozenset[str]:
-        """Return the reasons for which the clock is below what was asked for; empty if it is not.
+        """Return the reasons for which the clock is below the requested one; empty if it is not.
 
-        An idle device, and a clock that an application set, are no reasons.
+        Idleness and clocks set by an application do not count.
         """
         raise NotSupported("no throttle reasons are read on this device")
 
     def capture(self, work: Callable[[], object]) -> Callable[[], None]:
-        """Capture the kernels that `work` starts, and return what starts them again.
+        """Capture the kernels that `work` launches, and return a function that replays them.
 
-        The replay is queued like any other work, without the host's time of each launch.
+        The replay is queued like other work, without the host's time for each launch.
 
         Args:
             work: Callable without data-dependent control flow or synchronization; it is called
                 before and during the capture.
 
         Raises:
-            Unavailable: the device has no graphs, or `work` cannot be captured.
+            Unavailable: The device has no graphs, or `work` cannot be captured.
         """
         raise NotSupported("no device graphs: work runs on the host", "run on an accelerator")
 

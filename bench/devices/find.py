@@ -1,4 +1,4 @@
-"""Choice of the device that a case runs on."""
+"""Selection of the device of a case."""
 
 import os
 
@@ -15,10 +15,10 @@ CHOICES = ("auto", "cpu", "cuda")
 
 
 def find_device(choice: str = "auto", index: int = 0) -> Device:
-    """Return the device that `choice` names; ``auto`` is the accelerator if torch sees one.
+    """Return the device named by `choice`; ``auto`` is the accelerator if torch sees one.
 
     Raises:
-        UsageError: the choice does not exist, or there is no such device.
+        UsageError: The choice does not exist, or there is no such device.
     """
     if choice not in CHOICES:
         raise UsageError(f"device={choice!r} does not exist; choose one of {', '.join(CHOICES)}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.devices.device import NotSupported
 
-# Share of time in which a unit was active, on average over the chip.
+# Metrics of the share of time in which a unit was active, averaged over the chip.
 METRICS = {
     "sm": "NVML_GPM_METRIC_SM_UTIL",
     "occupancy": "NVML_GPM_METRIC_SM_OCCUPANCY",
@@ -15,35 +15,35 @@ METRICS = {
 
 
 class PerformanceMonitor:
-    """Means of a device's activity between successive samples."""
+    """Monitor of a device's activity, averaged between successive samples."""
 
     def __init__(self, library: Any, ask: Callable[..., Any], handle: Any) -> None:
         """Check that the device has the monitor.
 
         Args:
             library: The pynvml module.
-            ask: Calls a function of the library by name; raises `Unavailable`.
-            handle: The device's handle.
+            ask: Function that calls the library by name; raises `Unavailable`.
+            handle: Handle of the device.
 
         Raises:
-            NotSupported: the device is older than the monitor.
-            Unavailable: the library, the driver or the user's rights do not reach so far.
+            NotSupported: The device is too old.
+            Unavailable: The library or driver is too old, or the user has no permission.
         """
         self._library, self._ask, self._handle = library, ask, handle
         self._sample: Any = None
         if not ask("nvmlGpmQueryDeviceSupport", handle).isSupportedDevice:
             raise NotSupported(
-                "the device has no performance monitor that NVML reads: Hopper is the first",
+                "the device has no performance monitor that NVML reads (Hopper and newer have one)",
                 "run on a Hopper or newer device",
             )
 
     def means_pct(self) -> dict[str, float]:
-        """Take a sample and return the means since the previous one; nothing the first time.
+        """Take a sample and return the means since the previous one; empty at the first call.
 
-        Samples nearer than about 0.1 s give coarse means. Unit: %.
+        Samples less than about 0.1 s apart give coarse means. Unit: %.
 
         Raises:
-            NotSupported: none of the metrics has a value.
+            NotSupported: None of the metrics has a value.
         """
         sample = self._ask("nvmlGpmSampleAlloc")
         try:
@@ -73,5 +73,5 @@ class PerformanceMonitor:
             if request.metrics[position].nvmlReturn == self._library.NVML_SUCCESS
         }
         if not means:
-            raise NotSupported("the performance monitor gave none of its metrics")
+            raise NotSupported("the performance monitor returned none of its metrics")
         return means

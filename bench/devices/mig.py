@@ -1,4 +1,4 @@
-"""The slice that torch sees of an NVIDIA card in MIG mode."""
+"""Lookup of an NVIDIA card, or of the slice that torch sees of a card in MIG mode."""
 
 import os
 from collections.abc import Callable
@@ -10,12 +10,12 @@ CARD, SLICE = "GPU-", "MIG-"
 
 
 class Located(NamedTuple):
-    """A device in NVML.
+    """Device as found in NVML.
 
     Attributes:
         handle: Handle of the card or slice; None if the slice is not known.
-        card: Handle of the card that it is a slice of; None if it is a card, or not known.
-        is_slice: True for a slice.
+        card: Handle of the slice's card; None for a card, or if not known.
+        is_slice: Whether the device is a slice.
         error: Reason for which a handle is missing, or None.
     """
 
@@ -29,12 +29,12 @@ def locate(ask: Callable[..., Any], index: int, uuid: str | None) -> Located:
     """Find a device by UUID or number.
 
     Args:
-        ask: Calls a function of NVML by name; raises `Unavailable`.
+        ask: Function that calls NVML by name; raises `Unavailable`.
         index: torch's number of the device.
-        uuid: Its UUID, with or without ``GPU-`` or ``MIG-``; None where only the number is known.
+        uuid: UUID with or without ``GPU-`` or ``MIG-``; None if only the number is known.
 
     Raises:
-        Unavailable: there is no such device.
+        Unavailable: There is no such device.
     """
     if not uuid:
         return _slice_of(ask, ask("nvmlDeviceGetHandleByIndex", index), index)
@@ -59,10 +59,10 @@ def _by_uuid(ask: Callable[..., Any], uuid: str) -> Any:
 
 
 def _slice_of(ask: Callable[..., Any], card: Any, index: int) -> Located:
-    """Find the slice of a card that torch sees; the card if it is not in MIG mode.
+    """Find the slice of a card that torch sees, or the card itself if it is not in MIG mode.
 
-    Torch's UUID can be the card's. Then ``CUDA_VISIBLE_DEVICES`` names the slice, or the card has
-    no other.
+    Torch's UUID can be the card's. Then the slice must be named by ``CUDA_VISIBLE_DEVICES``, or be
+    the card's only one.
     """
     try:
         in_mig_mode = bool(ask("nvmlDeviceGetMigMode", card)[0])
@@ -77,7 +77,7 @@ def _slice_of(ask: Callable[..., Any], card: Any, index: int) -> Located:
         try:
             return Located(_by_uuid(ask, named), card, True)
         except NotSupported:
-            # CUDA takes the unique beginning of a UUID as well.
+            # CUDA also accepts a unique prefix of a UUID.
             slices = {uuid: slice_ for uuid, slice_ in slices.items() if uuid.startswith(named)}
     if len(slices) == 1:
         return Located(next(iter(slices.values())), card, True)
@@ -105,7 +105,7 @@ def _slices(ask: Callable[..., Any], card: Any) -> dict[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """Return a string of NVML, which gives bytes or str by the binding's version."""
+    """Return a string from NVML, which is bytes or str depending on the binding's version."""
     if value is None:
         return None
     return value.decode() if isinstance(value, bytes) else str(value)

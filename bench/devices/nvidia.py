@@ -1,10 +1,10 @@
 """NVIDIA devices, through NVML (package nvidia-ml-py, module pynvml).
 
-Where a card is in MIG mode, torch sees one slice of it. Memory is then the slice's, from a handle
-of its own; temperature, clock and throttling are the chip's; energy, power, utilization and
-activity are the whole card's alone, and a slice has none.
+If a card is in MIG mode, torch sees one slice of it. Memory is then that of the slice, which has a
+handle of its own; temperature, clock and throttling are those of the chip. Energy, power,
+utilization and activity exist for the whole card only, so a slice has none.
 
-On a Grace Hopper module NVML's energy counter is the GPU's, without the processor.
+On a Grace Hopper module, NVML's energy counter covers the GPU without the processor.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,9 +39,8 @@ _UNLOCK: dict[type[Unavailable], str] = {
     NoPermission: "ask the administrator for access to the counter",
     DeviceLost: "reset the device",
 }
-# Reasons for which a clock is below its maximum, as bits: those that are throttling, with their
-# names here, and those that are a choice (an idle device, a clock or display that was set, a boost
-# group whose slowest member decides).
+# Reasons for which a clock is below its maximum, as bits: throttling, with the names used here, and
+# settings (an idle device, a set clock or display, a boost group that follows its slowest member).
 THROTTLING: dict[str, tuple[int, str]] = {
     "nvmlClocksEventReasonSwPowerCap": (0x4, "sw_power_cap"),
     "nvmlClocksEventReasonHwSlowdown": (0x8, "hw_slowdown"),
@@ -51,7 +50,7 @@ THROTTLING: dict[str, tuple[int, str]] = {
     "nvmlClocksThrottleReasonBoardLimit": (0x200, "board_limit"),
     "nvmlClocksThrottleReasonReliability": (0x400, "reliability_voltage"),
 }
-CHOSEN: dict[str, int] = {
+SETTINGS: dict[str, int] = {
     "nvmlClocksEventReasonGpuIdle": 0x1,
     "nvmlClocksEventReasonApplicationsClocksSetting": 0x2,
     "nvmlClocksEventReasonSyncBoost": 0x10,
@@ -60,7 +59,7 @@ CHOSEN: dict[str, int] = {
 
 
 class NvidiaDevice(Accelerator):
-    """One NVIDIA GPU as torch numbers it, or one MIG slice."""
+    """NVIDIA GPU, or one MIG slice, as torch numbers it."""
 
     library_unlock = _UNLOCK[LibraryMissing]
 
@@ -74,9 +73,9 @@ class NvidiaDevice(Accelerator):
         """Look the device up.
 
         Args:
-            index: torch's number of it.
-            uuid: Its UUID, with or without ``GPU-`` or ``MIG-``. Without one NVML's own order is
-                taken; torch and NVML may disagree.
+            index: torch's number of the device.
+            uuid: UUID with or without ``GPU-`` or ``MIG-``. Without it, `index` is taken in NVML's
+                own order, which may differ from torch's.
             nvml: The pynvml module, or a stand-in; loaded if None.
             properties: Properties that torch knows.
         """
@@ -109,7 +108,7 @@ class NvidiaDevice(Accelerator):
         return super()._query(name, *args)
 
     def _query_chip(self, name: str, *args: Any) -> Any:
-        """Ask about the whole card, which may be shared with other slices."""
+        """Call a query for the whole card, which other slices may share."""
         if not self._located.is_slice:
             return self._query(name, *args)
         if self._located.card is None and self._located.error:
@@ -117,7 +116,7 @@ class NvidiaDevice(Accelerator):
         return self._ask(name, self._located.card, *args)
 
     def _query_chip_by(self, names: tuple[str, str], *args: Any) -> Any:
-        """Ask the whole card by one function, or by the other where the first is gone or absent."""
+        """Call a query for the whole card by its first name or, if absent, by its second."""
         try:
             return self._query_chip(names[0], *args)
         except (LibraryMissing, NotSupported) as error:
@@ -163,7 +162,7 @@ class NvidiaDevice(Accelerator):
         )
 
     def _full_uuid(self) -> str | None:
-        """Return the UUID with its kind, as NVML gives it; torch leaves a card's ``GPU-`` out."""
+        """Return the UUID with its prefix, as in NVML; torch omits a card's ``GPU-``."""
         if self._uuid and not self._uuid.startswith((CARD, SLICE)):
             return CARD + self._uuid
         return self._uuid
@@ -185,7 +184,7 @@ class NvidiaDevice(Accelerator):
             name = text(self._optional_chip("nvmlDeviceGetName"))
         name = name or (self._properties.name if self._properties else "")
         name = name or "NVIDIA GPU of unknown name"
-        # NVML names a slice with its profile, as in "MIG 1g.10gb"; a card's name is not a slice's.
+        # NVML names a slice with its profile, as in "MIG 1g.10gb"; mark a name that has none.
         return f"{name} MIG" if self._located.is_slice and "MIG" not in name else name
 
     def _driver(self) -> str | None:
@@ -216,7 +215,7 @@ class NvidiaDevice(Accelerator):
         return self._monitor.means_pct()
 
     def throttle_reasons(self) -> frozenset[str]:
-        """See `Device`; a reason without a name here has its bit for one."""
+        """See `Device`; a reason without a name is named by its bit."""
         bits = int(
             self._query_chip_by(
                 (
@@ -225,7 +224,7 @@ class NvidiaDevice(Accelerator):
                 )
             )
         )
-        for bit in CHOSEN.values():
+        for bit in SETTINGS.values():
             bits &= ~bit
         reasons = set()
         for bit, name in THROTTLING.values():

@@ -1,6 +1,6 @@
-"""Peak rates of devices by name, from the makers' documents (``peaks.toml``).
+"""Peak rates of devices by name, from the manufacturers' documents (``peaks.toml``).
 
-A device or dtype that is not listed has no utilization, rather than a guessed one.
+Nothing is guessed: a device or dtype that is not listed has no utilization.
 """
 
 import tomllib
@@ -11,18 +11,18 @@ from typing import Literal, NamedTuple
 
 TABLE = Path(__file__).with_name("peaks.toml")
 
-# Threads that a unit issues an instruction for at each clock: four schedulers of 32 threads, or
+# Threads for which a unit issues an instruction in each clock: four schedulers of 32 threads, or
 # four SIMDs of 16.
 _ISSUED = {"nvidia": 128, "amd": 64}
 
 
 class Rates(NamedTuple):
-    """Peak rates of a device beside matrix products.
+    """Peak rates of a device other than those of matrix products.
 
     Attributes:
-        bytes_s: Bytes of device memory, a second.
-        exponentials_s: Exponentials, a second.
-        instructions_s: Instructions of single threads, a second.
+        bytes_s: Bandwidth of device memory. Unit: B/s.
+        exponentials_s: Exponentials per second.
+        instructions_s: Instructions of single threads per second.
     """
 
     bytes_s: float
@@ -32,7 +32,7 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedDevice:
-    """One entry of the table, which explains the fields.
+    """Entry of the table; the head of ``peaks.toml`` explains the fields.
 
     Attributes:
         flops: Peak rate of dense matrix products by dtype. Unit: FLOP/s.
@@ -51,7 +51,7 @@ class ListedDevice:
     dies: int = 1
 
     def rates(self) -> Rates | None:
-        """Return the rates beside matrix products; None where a figure is missing."""
+        """Return the rates other than matrix products; None if a figure is missing."""
         if self.units is None or self.clock_hz is None or self.exponentials is None:
             return None
         clocks_s = self.units * self.clock_hz
@@ -60,7 +60,7 @@ class ListedDevice:
 
 @cache
 def table() -> tuple[ListedDevice, ...]:
-    """Return every entry, in the order of the file."""
+    """Return all entries in the order of the file."""
     entries = tomllib.loads(TABLE.read_text(encoding="utf-8"))["device"]
     return tuple(
         ListedDevice(**{**entry, "aliases": tuple(entry.get("aliases", ()))}) for entry in entries
@@ -68,15 +68,15 @@ def table() -> tuple[ListedDevice, ...]:
 
 
 def candidates(name: str) -> list[ListedDevice]:
-    """Return the entries that a name can mean, capitals apart.
+    """Return the entries that match a name, ignoring case.
 
-    A name that a driver gives to several devices has several.
+    A name that a driver uses for several devices has several entries.
     """
     folded = name.casefold()
     return [
         entry
         for entry in table()
-        if folded in {known.casefold() for known in (entry.name, *entry.aliases)}
+        if folded in {alias.casefold() for alias in (entry.name, *entry.aliases)}
     ]
 
 
@@ -84,16 +84,16 @@ def listed(name: str, units: int | None = None) -> ListedDevice | None:
     """Return the entry of a device.
 
     Args:
-        name: As the driver or torch gives it; a beginning or a similar name is another device.
-        units: Multiprocessors or compute units, which tell devices of one name apart.
+        name: Name by the driver or torch; prefixes and similar names do not match.
+        units: Multiprocessors or compute units, which distinguish devices of the same name.
 
     Returns:
-        The entry; None if there is none, or if several remain.
+        The entry; None if no entry matches, or several do.
     """
-    found = candidates(name)
-    if len(found) > 1:
-        found = [entry for entry in found if entry.units == units]
-    return found[0] if len(found) == 1 else None
+    entries = candidates(name)
+    if len(entries) > 1:
+        entries = [entry for entry in entries if entry.units == units]
+    return entries[0] if len(entries) == 1 else None
 
 
 def listed_peak(name: str, dtype: str, units: int | None = None) -> float | None:
@@ -103,6 +103,6 @@ def listed_peak(name: str, dtype: str, units: int | None = None) -> float | None
 
 
 def listed_rates(name: str, units: int | None = None) -> Rates | None:
-    """Return the other rates of a device, or None; see `listed`."""
+    """Return the rates of a device other than matrix products, or None; see `listed`."""
     entry = listed(name, units)
     return entry.rates() if entry else None

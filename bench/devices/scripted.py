@@ -1,4 +1,4 @@
-"""An accelerator that the host plays: any vendor's readings beside work that runs on a CPU."""
+"""Simulated accelerator: readings of any vendor, with work that runs on the CPU."""
 
 from collections.abc import Callable, Mapping
 from threading import Lock
@@ -18,20 +18,20 @@ from bench.devices.peaks import Rates, listed_peak, listed_rates
 
 NAMES = {"nvidia": "NVIDIA H100 80GB HBM3", "amd": "AMD Instinct MI250X"}
 MEMORY = {"nvidia": 85_520_809_984, "amd": 65_520 * 2**20}
-# A process that computes takes a core or more; a thread that polls a counter takes some hundredths.
+# Cores in use above which the process is computing: polling a counter takes some hundredths.
 _WORKING = 0.1
 
 
 class ScriptedDevice(Device):
-    """A device whose work runs on the host and whose readings follow from the work.
+    """Device whose work runs on the host and whose readings follow from that work.
 
-    It draws `power_w` while the process computes and `idle_w` while it waits, which its CPU time
-    of the last `tick_s` tells; its energy counter moves once each `tick_s`. With ``curve`` the
-    power is a function of ``perf_counter`` instead, whatever the process does.
+    Its power is `power_w` while the process computes and `idle_w` while it waits, as judged by the
+    CPU time of the last `tick_s`; its energy counter advances every `tick_s`. With ``curve``, the
+    power is a function of ``perf_counter`` instead, independent of the process.
 
     Attributes:
-        throttled: Reasons that `throttle_reasons` gives; a test may set them.
-        used: Bytes that `used_bytes` gives.
+        throttled: Reasons that `throttle_reasons` returns; a test may set them.
+        used: Bytes that `used_bytes` returns.
     """
 
     torch_device = torch.device("cpu")
@@ -50,11 +50,11 @@ class ScriptedDevice(Device):
 
         Args:
             vendor: ``nvidia`` or ``amd``.
-            power_w: Power at work.
-            idle_w: Power without work.
+            power_w: Power under load. Unit: W.
+            idle_w: Idle power. Unit: W.
             tick_s: Period of the energy counter. Unit: s.
-            name: As the driver would give it; by default one of the vendor's.
-            curve: Power at a moment of ``perf_counter``, constant within a tick. Unit: W.
+            name: Name of a listed device; by default one of the vendor's.
+            curve: Power as a function of ``perf_counter``, constant within a tick. Unit: W.
         """
         self.vendor, self.name = vendor, name or NAMES[vendor]
         self.power_w, self.idle_w, self.tick_s = power_w, idle_w, tick_s
@@ -94,7 +94,7 @@ class ScriptedDevice(Device):
         """See `Device`; the host's work is done when its call returns."""
 
     def _advance(self) -> None:
-        """Account for the time since the last reading, by whichever thread it was."""
+        """Account for the time since the last reading; safe to call from any thread."""
         with self._lock:
             self._account()
 
@@ -122,12 +122,12 @@ class ScriptedDevice(Device):
         return self.power_w if self._works else self.idle_w
 
     def energy_j(self) -> float:
-        """See `Device`; the counter as it was at the last tick."""
+        """See `Device`; the value of the counter at the last tick."""
         self._advance()
         return self._shown_j
 
     def energy_reading(self) -> EnergyReading:
-        """See `Device`; AMD's counter comes with the device's time of its last tick."""
+        """See `Device`; AMD's counter has the device's time of its last tick."""
         joules = self.energy_j()
         return EnergyReading(joules, self._shown_s if self.vendor == "amd" else None)
 
@@ -168,7 +168,7 @@ class ScriptedDevice(Device):
         return full if self._works else idle
 
     def capture(self, work: Callable[[], object]) -> Callable[[], None]:
-        """See `Device`; replaying calls the work, which the host runs at once."""
+        """See `Device`; replaying calls `work`, which runs synchronously on the host."""
         for _ in range(3):
             work()
 
@@ -178,11 +178,11 @@ class ScriptedDevice(Device):
         return replay
 
     def peak_flops(self, dtype: str) -> float:
-        """See `Device`; of the real table."""
+        """See `Device`; the rates are those of the real device."""
         peak = listed_peak(self.name, dtype)
         return super().peak_flops(dtype) if peak is None else peak
 
     def peak_rates(self) -> Rates:
-        """See `Device`; of the real table."""
+        """See `Device`; the rates are those of the real device."""
         rates = listed_rates(self.name)
         return super().peak_rates() if rates is None else rates

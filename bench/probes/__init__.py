@@ -1,5 +1,5 @@
-"""What is measured of a program, one quantity to a file.
+"""Probes: measurements of a program, one quantity in each file.
 
-A probe knows phases and devices, and nothing of workloads. Time, memory and energy come from an
-undisturbed pass; operators and kernels are counted in another.
+Probes use phases and devices and are independent of workloads. Time, memory and energy come from an
+undisturbed pass; operators and kernels are counted in a separate one.
 """

@@ -1,10 +1,10 @@
-"""Do the profiler and the dispatch mode count the same operators?
+"""Agreement of operator counts between the profiler and a dispatch mode.
 
-Two profiled steps and a step under a dispatch mode are compared, in the operators that do a model's
-work (`bench.probes.categories.COMPUTE_KINDS`). All three run without the early stop of
-checkpointing: there an operator begins, and the profiler counts it, but its computation is never
-reached. The host's phases are left out, since what they dispatch depends on the example. So
-is what operators of other libraries than torch call inside, which no dispatch mode sees.
+Two profiled steps and a step under a dispatch mode are compared, for the operators that do a
+model's work (`bench.probes.categories.COMPUTE_KINDS`). All three run without the early stop of
+checkpointing, where the profiler counts an operator whose computation is never reached. The host's
+phases are excluded, because their operators depend on the example; so are calls inside operators of
+other libraries, which a dispatch mode does not see.
 """
 
 import functools
@@ -25,10 +25,10 @@ _BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "prim", "profiler", "c10d", "
 
 
 def count_agreement(program: Program) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Runs three steps.
+    """Run three steps and compare their operator counts.
 
     Returns:
-        A flag for each operator of which they say different things, and the profiler's counts.
+        A flag for each operator whose counts differ, and the profiler's counts.
     """
     first, second = (_step(program, _profiled) for _ in range(2))
     return _disagreements(_step(program, _dispatched), first, second), dict(sorted(second.items()))
@@ -56,10 +56,10 @@ def _is_opaque(operator: str) -> bool:
 def _profiled(work: Callable[[], None]) -> Counter[str]:
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         work()
-    # The public list of events builds a tree of them first, which takes forty times as long.
+    # The public list of events builds a tree first, which takes forty times as long.
     results = profiler.profiler.kineto_results if profiler.profiler else None
     events = results.events() if results else []
-    # Events of a thread nest: whoever begins before an opaque one has ended was called by it.
+    # Events of a thread nest: those that begin before an opaque one ends were called by it.
     calls: Counter[str] = Counter()
     inside_until: dict[int, int] = {}
     for event in sorted(events, key=lambda event: (event.start_ns(), -event.duration_ns())):
@@ -72,7 +72,7 @@ def _profiled(work: Callable[[], None]) -> Counter[str]:
     return calls
 
 
-class _Dispatched(TorchDispatchMode):
+class _CallCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
@@ -85,15 +85,17 @@ class _Dispatched(TorchDispatchMode):
 
 
 def _dispatched(work: Callable[[], None]) -> Counter[str]:
-    with _Dispatched() as mode:
+    with _CallCounter() as mode:
         work()
     return mode.calls
 
 
 def _disagreements(*counts: Mapping[str, int]) -> tuple[str, ...]:
-    told = []
+    messages = []
     for operator in sorted(set().union(*counts)):
-        own = [table.get(operator, 0) for table in counts]
-        if len(set(own)) > 1:
-            told.append(f"{operator}: {own[0]} dispatched, {own[1]} and {own[2]} profiled")
-    return tuple(told[:_MOST_FLAGS])
+        numbers = [table.get(operator, 0) for table in counts]
+        if len(set(numbers)) > 1:
+            messages.append(
+                f"{operator}: {numbers[0]} dispatched, {numbers[1]} and {numbers[2]} profiled"
+            )
+    return tuple(messages[:_MOST_FLAGS])

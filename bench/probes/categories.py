@@ -1,4 +1,4 @@
-"""Kinds of operators and of kernels, so that thousands of calls can be read."""
+"""Kinds of operators and kernels, by which thousands of calls are summarized."""
 
 import functools
 import re
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-# Kind -> operators of torch, without namespace and overload. What is not listed is elementwise if
-# torch says so, else other.
+# Kind -> operators of torch, without namespace and overload. An operator that is not listed is
+# elementwise if torch tags it as pointwise, else other.
 _OPERATORS: dict[str, str] = {
     "linear": "mm addmm convolution convolution_backward mkldnn_linear",
     "batched_matmul": "bmm baddbmm",
@@ -51,14 +51,14 @@ _OPERATORS: dict[str, str] = {
 }
 _KIND = {name: kind for kind, names in _OPERATORS.items() for name in names.split()}
 _COMMUNICATION = frozenset({"c10d", "_c10d_functional"})
-_SAID = ("attention", "softmax", "activation")
+_NAMED_KINDS = ("attention", "softmax", "activation")
 
-# Operators that do a model's work, by which the profiler and the dispatch mode are compared.
+# Kinds that do a model's work, for which the profiler and the dispatch mode are compared.
 COMPUTE_KINDS = frozenset(
     {"linear", "batched_matmul", "attention", "normalization", "softmax", "activation"}
 )
 
-# Patterns over the names of kernels; the first that is found decides.
+# Patterns of kernel names; the first match decides.
 _KERNELS: tuple[tuple[str, str], ...] = (
     ("copy", r"^Mem(cpy|set)|CatArrayBatchedCopy|copy_kernel|direct_copy"),
     ("communication", r"nccl|rccl"),
@@ -78,24 +78,24 @@ _KERNELS: tuple[tuple[str, str], ...] = (
 
 @functools.cache
 def operator_kind(operator: str) -> str:
-    """The kind of an operator, as in ``aten.mm.default``; the overload may be left out."""
-    namespace, _, rest = operator.partition(".")
-    name = rest.partition(".")[0]
+    """Return the kind of an operator such as ``aten.mm.default``; the overload is optional."""
+    namespace, _, qualified = operator.partition(".")
+    name = qualified.partition(".")[0]
     if namespace in _COMMUNICATION:
         return "communication"
     if namespace != "aten":
-        # Others' operators say in their names what they are.
-        return next((kind for kind in _SAID if kind in name), "other")
+        # Operators of other libraries are classified by name.
+        return next((kind for kind in _NAMED_KINDS if kind in name), "other")
     if name.startswith(("_foreach_", "_fused_adam", "_fused_sgd")):
         return "optimizer"
-    # In place is what it is out of place.
-    known = _KIND.get(name) or _KIND.get(name.removesuffix("_"))
-    return known or ("elementwise" if _is_pointwise(operator) else "other")
+    # In-place operators have the kind of their out-of-place counterparts.
+    listed = _KIND.get(name) or _KIND.get(name.removesuffix("_"))
+    return listed or ("elementwise" if _is_pointwise(operator) else "other")
 
 
 @functools.cache
 def kernel_kind(kernel: str) -> str:
-    """The kind of a kernel by its name; other where the name says nothing."""
+    """Return the kind of a kernel by its name; ``other`` if no pattern matches."""
     for kind, pattern in _KERNELS:
         if re.search(pattern, kernel, re.IGNORECASE if kind != "copy" else 0):
             return kind
@@ -103,7 +103,7 @@ def kernel_kind(kernel: str) -> str:
 
 
 def by_operator_kind(calls: Mapping[str, int]) -> Counter[str]:
-    """Calls of operators by kind."""
+    """Return calls of operators by kind."""
     kinds: Counter[str] = Counter()
     for operator, count in calls.items():
         kinds[operator_kind(operator)] += count
@@ -111,7 +111,7 @@ def by_operator_kind(calls: Mapping[str, int]) -> Counter[str]:
 
 
 def by_kernel_kind(launches: Mapping[str, int]) -> Counter[str]:
-    """Launches of kernels by kind."""
+    """Return launches of kernels by kind."""
     kinds: Counter[str] = Counter()
     for kernel, count in launches.items():
         kinds[kernel_kind(kernel)] += count
@@ -119,10 +119,10 @@ def by_kernel_kind(launches: Mapping[str, int]) -> Counter[str]:
 
 
 def _is_pointwise(operator: str) -> bool:
-    """What torch itself says of the operator."""
-    found: Any = torch.ops
+    """Return whether torch tags the operator as pointwise."""
+    attribute: Any = torch.ops
     for part in operator.split("."):
-        found = getattr(found, part, None)
-        if found is None:
+        attribute = getattr(attribute, part, None)
+        if attribute is None:
             return False
-    return torch.Tag.pointwise in getattr(found, "tags", ())
+    return torch.Tag.pointwise in getattr(attribute, "tags", ())

@@ -1,4 +1,4 @@
-"""What a step communicates between ranks."""
+"""Communication between ranks in a step."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ COLLECTIVE = ("collective_calls", "collective_bytes")
 
 
 def count_collectives(step: Callable[[], object], ranks: Ranks) -> Values:
-    """``collective_calls`` and ``collective_bytes`` of a step."""
+    """Run a step and return its ``collective_calls`` and ``collective_bytes``."""
     if ranks.count == 1:
-        return dict.fromkeys(COLLECTIVE, missing("one rank communicates with nobody"))
+        return dict.fromkeys(COLLECTIVE, missing("a single rank does not communicate"))
     before = traffic()
     step()
-    found = traffic().since(before)
-    if not found.calls:
+    communicated = traffic().since(before)
+    if not communicated.calls:
         why = missing("no collective of refsys.parallel.collectives was called")
         return dict.fromkeys(COLLECTIVE, why)
     method = "counted where collectives are called, over one step"
     return {
-        "collective_calls": Value(found.calls, method, quality="counted"),
-        "collective_bytes": Value(found.nbytes, method, quality="counted"),
+        "collective_calls": Value(communicated.calls, method, quality="counted"),
+        "collective_bytes": Value(communicated.nbytes, method, quality="counted"),
     }

@@ -1,4 +1,4 @@
-"""Operators that a step dispatches and kernels that it launches, counted in passes of their own."""
+"""Counts of operators that a step dispatches and kernels that it launches, in separate passes."""
 
 from collections import Counter
 from functools import partial
@@ -13,7 +13,7 @@ from bench.records.metrics import Value, Values, missing
 from bench.simulation.trace import Origin, trace
 from workloads.workload import Program
 
-# Metrics of the profiled steps, parts left out.
+# Metrics of the profiled steps, without parts.
 LAUNCHED = ("kernel_launches", "memory_copies", "host_launches", "graph_launches")
 # Metrics of both passes.
 COUNTED = (
@@ -30,22 +30,21 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
     """Trace a real step.
 
     Returns:
-        ``operator_calls`` whole and by kind, ``tensor_bytes``, ``hardware_flops``,
-        ``peak_tracked_bytes`` whole and by state, and a breakdown: calls by operator, and bytes at
-        the peak by module. Calls of which two profiled steps and the trace say different things
-        are flagged.
+        ``operator_calls`` in total and by kind, ``tensor_bytes``, ``hardware_flops``,
+        ``peak_tracked_bytes`` in total and by state, and a breakdown: calls by operator, and bytes
+        at the peak by module. Calls are flagged if two profiled steps and the trace disagree.
     """
     flags, profiled = count_agreement(program)
-    found = trace(program)
-    # What the host dispatches depends on the example.
-    apart = frozenset(program.host_phases)
-    costs = {origin: c for origin, c in found.costs.items() if origin.phase not in apart}
+    traced = trace(program)
+    # The operators of the host's phases depend on the example.
+    host_phases = frozenset(program.host_phases)
+    costs = {origin: c for origin, c in traced.costs.items() if origin.phase not in host_phases}
     calls: Counter[str] = Counter()
     for origin, cost in costs.items():
         calls[origin.operator] += cost.calls
     by_module: Counter[str] = Counter()
     activations: Counter[str] = Counter()
-    for (state, module, _), nbytes in found.peak.by_origin.items():
+    for (state, module, _), nbytes in traced.peak.by_origin.items():
         by_module[_short(module)] += nbytes
         if state in _ACTIVATIONS:
             activations[_short(module)] += nbytes
@@ -63,11 +62,11 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
         "hardware_flops": _positive(
             sum(cost.flops for cost in costs.values()), "a step has no matrix product"
         ),
-        "peak_tracked_bytes": counted(found.peak.nbytes),
+        "peak_tracked_bytes": counted(traced.peak.nbytes),
     }
     for kind, count in by_operator_kind(calls).items():
         values[f"operator_calls.{kind}"] = counted(count)
-    for state, nbytes in found.peak.by_state.items():
+    for state, nbytes in traced.peak.by_state.items():
         values[f"peak_tracked_bytes.{state}"] = counted(nbytes)
     return values, {
         "calls_by_operator": dict(sorted(calls.items())),
@@ -81,11 +80,11 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
 def count_kernels(program: Program, device: Device) -> tuple[Values, dict[str, Any]]:
     """Profile two steps on the device and count their kernels, copies and launches.
 
-    A count that the two steps do not share is flagged, and so are kernels that were launched and
-    are not in the profile.
+    A count is flagged if the two steps disagree, or if launched kernels are missing from the
+    profile.
 
     Returns:
-        ``kernel_launches`` whole and by kind, ``memory_copies``, ``host_launches``,
+        ``kernel_launches`` in total and by kind, ``memory_copies``, ``host_launches``,
         ``graph_launches``, and a breakdown: kernels by name.
     """
     if device.torch_device.type != "cuda":
@@ -114,7 +113,7 @@ def count_kernels(program: Program, device: Device) -> tuple[Values, dict[str, A
 
 
 def _launches(first: int | None, second: int | None) -> Value:
-    """Return a count of the host's calls, which may be none at all."""
+    """Return a count of the host's calls, which may be 0."""
     if second is None:
         return missing("the profiler lists no calls of the host to the device")
     flags = () if first == second else ("two profiled steps disagree",)
@@ -124,7 +123,7 @@ def _launches(first: int | None, second: int | None) -> Value:
 def _positive(
     count: int, otherwise: str, flags: tuple[str, ...] = (), method: str = _TRACE
 ) -> Value:
-    """Return a count, or why there is none: zero means that counting failed."""
+    """Return a count, or the reason for none: a count of 0 means that counting failed."""
     if count <= 0:
         return missing(otherwise)
     return Value(count, method, quality="counted", flags=flags)
@@ -138,6 +137,6 @@ def _by_phase(costs: dict[Origin, Any]) -> dict[str, int]:
 
 
 def _short(module: str) -> str:
-    """Return the first parts of a path: ``msa.blocks.*.transition`` is ``msa.transition``."""
+    """Return the first parts of a path: ``msa.blocks.*.transition`` becomes ``msa.transition``."""
     parts = [part for part in module.split(".") if part not in {"blocks", "*"}]
     return ".".join(parts[:_TOP_MODULES])

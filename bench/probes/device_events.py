@@ -1,9 +1,8 @@
 """Kernels and launches of profiled work.
 
-torch's profiler lists more than kernels on the device's time line: ranges of ``record_function``
-and of ``Optimizer.step``, steps of the profiler, synchronizations. None of these is counted. The
-host's side of a launch is an event of its own, so that a launched kernel without an event is
-noticed.
+torch's profiler lists more than kernels on the device's timeline: ranges of ``record_function`` and
+``Optimizer.step``, steps of the profiler, synchronizations. None of these is counted. The host's
+side of a launch is a separate event, by which kernels missing from the profile are detected.
 """
 
 import re
@@ -21,7 +20,7 @@ _KERNEL = "kernel"
 _COPIES = frozenset({"gpu_memcpy", "gpu_memset"})
 _HOST_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
 _COPY_NAMES = ("Memcpy", "Memset")
-# Where an event does not say its activity: what is neither a kernel nor a copy.
+# Names of events without an activity type that are neither kernels nor copies.
 _OTHER_NAMES = re.compile(r"ProfilerStep[#*]|(Context|Stream|Event) Sync|Stream Wait Event")
 _HOST_NAMES = re.compile(r"^(cuda|cu|hip)[A-Z]\w*$")
 _LAUNCH = re.compile(r"^(cuda|cu|hip)\w*Launch\w*Kernel")
@@ -30,15 +29,15 @@ _GRAPH_LAUNCH = re.compile(r"^(cuda|cu|hip)GraphLaunch")
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvents:
-    """Work of a device as its profiler saw it.
+    """Profiled work of a device.
 
     Attributes:
-        kernels: Kernels, copies and fills by name.
-        copies: Copies and fills among them.
-        seconds: Sum of their durations. Unit: s.
-        host_launches: Calls of the host that start one kernel each; None where the profiler does
-            not list the host's calls.
-        graph_launches: Calls of the host that start a graph.
+        kernels: Number of kernels, copies and fills by name.
+        copies: Number of copies and fills.
+        seconds: Sum of all durations. Unit: s.
+        host_launches: Number of host calls that launch one kernel each; None if the profiler does
+            not list host calls.
+        graph_launches: Number of host calls that launch a graph; None likewise.
     """
 
     kernels: Counter[str]
@@ -49,7 +48,7 @@ class DeviceEvents:
 
     @property
     def launches_without_kernel(self) -> int:
-        """Launches of which no kernel is listed; 0 where graphs hide how many there should be."""
+        """Number of launches without a kernel in the profile; 0 if there are graph launches."""
         if self.host_launches is None or self.graph_launches:
             return 0
         return max(0, self.host_launches - (self.kernels.total() - self.copies))
@@ -61,7 +60,7 @@ def profile_work(work: Callable[[], object], device: Device) -> DeviceEvents:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         work()
         device.synchronize()
-    # The public list of events builds a tree of them first, which takes forty times as long.
+    # The public list of events builds a tree first, which takes forty times as long.
     results = profiler.profiler.kineto_results if profiler.profiler else None
     return sort_events(results.events() if results else [])
 
@@ -70,8 +69,8 @@ def sort_events(events: Iterable[Any]) -> DeviceEvents:
     """Sort events of Kineto into kernels, copies and launches.
 
     Args:
-        events: Events of ``torch._C._autograd``. One that does not say its activity is judged by
-            its name and by those of the host's ranges.
+        events: Events of ``torch._C._autograd``. Events without an activity type are classified by
+            name, ranges of the host by the names of user annotations.
     """
     listed = list(events)
     cuda = torch.autograd.DeviceType.CUDA
@@ -87,18 +86,18 @@ def sort_events(events: Iterable[Any]) -> DeviceEvents:
             copies += kind in _COPIES
             nanoseconds += event.duration_ns()
     calls = [event for event in on_host if _is_host_call(event)]
-    known = bool(calls)
+    lists_host_calls = bool(calls)
     return DeviceEvents(
         kernels,
         copies,
         nanoseconds / 1e9,
-        _outermost(calls, _LAUNCH) if known else None,
-        _outermost(calls, _GRAPH_LAUNCH) if known else None,
+        _outermost(calls, _LAUNCH) if lists_host_calls else None,
+        _outermost(calls, _GRAPH_LAUNCH) if lists_host_calls else None,
     )
 
 
 def _activity(event: Any) -> str:
-    """Return the activity of an event; empty where this version of torch does not say."""
+    """Return the activity type of an event; empty if this version of torch has none."""
     read = getattr(event, "activity_type", None)
     return str(read() or "") if read else ""
 
@@ -121,7 +120,7 @@ def _is_host_call(event: Any) -> bool:
 
 
 def _outermost(calls: Iterable[Any], name: re.Pattern[str]) -> int:
-    """Count the calls of that name; one inside another, on the same thread, is the same launch."""
+    """Count calls whose name matches; nested calls on one thread are a single launch."""
     count = 0
     inside_until: dict[int, int] = {}
     for event in sorted(calls, key=lambda event: (event.start_ns(), -event.duration_ns())):

@@ -1,8 +1,8 @@
-"""Time that work takes on the device, apart from the time that the host takes to start it.
+"""Device time of work, separate from the host's time to launch it.
 
-A short operator's wall time is often the host's: Python, dispatch and launches. A graph of the same
-kernels starts without them, so that its replay is the device's time. Where the work cannot be
-captured, the durations of its kernels are added up from a profile.
+The wall time of a short operator is often that of the host: Python, dispatch and launches. The
+replay of a graph of the same kernels has none of these, so it takes the device's time. If the work
+cannot be captured, the durations of its kernels are summed from a profile.
 """
 
 import math
@@ -16,12 +16,12 @@ from bench.records.metrics import Value, from_samples, missing
 
 Work = Callable[[], object]
 
-# A graph lasts at least so long, so that the start of a replay does not count. Unit: s.
+# Minimum duration of a graph, which makes the start of a replay negligible. Unit: s.
 _GRAPH_S = 2e-4
 _MOST_CALLS_IN_A_GRAPH = 100
 _FEWEST_SAMPLES = 3
 _PROFILES = 6
-# Time of all samples of one kind, beyond which fewer are taken. Unit: s.
+# Limit of the total time of one kind of samples; fewer are taken beyond it. Unit: s.
 _LIMIT_S = 10.0
 _WARM_UP_CALLS = 3
 
@@ -31,10 +31,9 @@ class WorkTimes:
     """Times of one call of some work. Unit: s.
 
     Attributes:
-        device: Time on the device, by graph replay or by the profiler; missing on a host.
-        eager: Time from call to call when it is called again and again: the longer of the device's
-            and the host's.
-        host: Time until the call returns, while the device has nothing else to do.
+        device: Time on the device, by graph replay or by the profiler; missing on the CPU.
+        eager: Time per call of repeated calls: the longer of device time and host time.
+        host: Time until the call returns, starting from an idle device.
     """
 
     device: Value
@@ -53,12 +52,12 @@ def work_times(
     """Time some work on the device, called in eager mode, and on the host.
 
     Args:
-        work: The same kernels on the same tensors at every call. It is called many times.
+        work: Function that runs the same kernels on the same tensors at every call.
         device: Device on which it runs.
-        samples: Samples of each kind; fewer, at least 3, where they would take more than 10 s.
-        batch_s: Least time of a sample; short work is called several times for one. Unit: s.
-        flush: Work that drives the inputs out of the caches. It is called before each sample and
-            not timed; a sample is then one call, since the second of a row finds warm caches.
+        samples: Samples of each kind; fewer, at least 3, if they would take more than 10 s.
+        batch_s: Minimum time of a sample; short work is called several times in one. Unit: s.
+        flush: Function that evicts the inputs from the caches, called before each sample and not
+            timed; a sample is then a single call, since a second one would find warm caches.
     """
     for _ in range(_WARM_UP_CALLS):
         work()
@@ -76,14 +75,14 @@ def device_time(work: Work, device: Device) -> Value:
 
 
 def affordable(seconds: float, samples: int = 20) -> int:
-    """Return how many samples of that length are taken: fewer if they are long, at least 3."""
+    """Return the number of samples of that length to take: fewer if long, but at least 3."""
     return min(samples, max(_FEWEST_SAMPLES, int(_LIMIT_S / max(seconds, 1e-9))))
 
 
 def host_samples(
     parts: Sequence[Work], device: Device, samples: int, flush: Work | None = None
 ) -> list[list[float]]:
-    """Time the host in each of some parts, called in order, from an idle device on. Unit: s.
+    """Time the host in each part, called in order, starting from an idle device. Unit: s.
 
     Returns:
         Samples of each part.
@@ -103,7 +102,7 @@ def host_samples(
 
 @dataclass(frozen=True, slots=True)
 class _Sampling:
-    """Way in which calls are timed; see `work_times`."""
+    """Parameters of the sampling of calls; see `work_times`."""
 
     device: Device
     samples: int = 20
@@ -111,7 +110,7 @@ class _Sampling:
     flush: Work | None = None
 
     def time(self, call: Work, method: str, works: int = 1) -> Value:
-        """Return the median time of one work, of which a call has so many, by stopwatch."""
+        """Return the median time by stopwatch of one unit of work, `works` of which are a call."""
         seconds = self.estimate(call)
         calls = 1 if self.flush else max(1, math.ceil(self.batch_s / seconds))
         samples = affordable(calls * seconds, self.samples)
@@ -124,7 +123,7 @@ class _Sampling:
             for _ in range(calls):
                 call()
             watch.mark()
-        # The others are the times from sample to sample.
+        # Every second interval lies between two samples.
         batches = watch.intervals()[::2]
         method = f"{method}, stopwatch, median of batches of {calls * works}"
         if self.flush:
@@ -132,7 +131,7 @@ class _Sampling:
         return from_samples([batch / calls / works for batch in batches], method)
 
     def estimate(self, call: Work) -> float:
-        """Return about how long a call takes. Unit: s."""
+        """Return an estimate of the time of a call. Unit: s."""
         calls = 1
         while True:
             watch = self.device.stopwatch()
@@ -142,7 +141,7 @@ class _Sampling:
                 call()
             watch.mark()
             (seconds,) = watch.intervals()
-            # Half a sample is enough to go by, and calls that take no time at all end somewhere.
+            # Half a sample is accurate enough; the cap ends the loop for calls that take no time.
             if seconds >= self.batch_s / 2 or calls >= 2**16:
                 return max(seconds / calls, 1e-9)
             calls *= 2
@@ -157,14 +156,14 @@ def _device_time(work: Work, sampling: _Sampling) -> Value:
         return _profiled_time(work, sampling, str(error))
     works = 1
     if not sampling.flush:
-        wanted = math.ceil(_GRAPH_S / sampling.estimate(replay))
-        several = min(_MOST_CALLS_IN_A_GRAPH, wanted)
+        needed = math.ceil(_GRAPH_S / sampling.estimate(replay))
+        several = min(_MOST_CALLS_IN_A_GRAPH, needed)
         if several > 1:
             try:
                 replay = sampling.device.capture(lambda: [work() for _ in range(several)])
                 works = several
             except Unavailable:
-                pass  # for want of memory, for example: the graph of one call is there
+                pass  # for example for lack of memory: the graph of one call remains
     return sampling.time(replay, f"graph of {works} calls replayed", works)
 
 
@@ -190,4 +189,4 @@ def _profiled_time(work: Work, sampling: _Sampling, refusal: str) -> Value:
 def _host_time(work: Work, sampling: _Sampling) -> Value:
     samples = affordable(sampling.estimate(work), sampling.samples)
     (times,) = host_samples([work], sampling.device, samples, sampling.flush)
-    return from_samples(times, "clock of the host from an idle device on, median")
+    return from_samples(times, "clock of the host, starting from an idle device, median")

@@ -1,13 +1,13 @@
 """Energy of a step by the device's counter, gross and above that of the idle device.
 
-1. The device idles, its context alive and nothing queued.
-2. Steps run until one's time is known and the power has settled.
-3. The window: a number of steps fixed beforehand, waited for once at its end. It is as long as was
-   asked for or, where that is longer, as the counter takes for 20 ticks.
-4. Steps run on, so that the work is the same on both sides of the window's end and no idle tail
-   leaks in; then the device idles again.
+1. The device idles, with a live context and nothing queued.
+2. Steps run until the time of a step is known and the power has settled.
+3. The window: a number of steps fixed beforehand, with one synchronization at its end. It lasts for
+   the requested time or, if longer, for 20 ticks of the counter.
+4. Steps continue, so that the work is the same on both sides of the window's end and no idle time
+   is included; then the device idles again.
 
-A thread polls the counter meanwhile; `bench.probes.energy_ticks` has what its ticks say.
+A thread polls the counter throughout; `bench.probes.energy_ticks` evaluates its ticks.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,9 @@ from bench.records.metrics import Value, Values, missing
 from bench.run.ranks import ALONE, Ranks
 
 ENERGY = ("energy_per_step_j", "mean_power_w", "idle_power_w", "energy_above_idle_per_step_j")
-# What a counter needs beyond its own period: the poll, and jitter.
+# Allowance for polling and jitter beyond the counter's own period.
 _MARGIN = 1.15
-# Ticks on each side of the window that are judged together with it.
+# Ticks on each side of the window that are evaluated together with it.
 _TICKS_BESIDE = 2.5
 _TREND = 0.05
 _IDLE_CHANGE = 0.1
@@ -41,19 +41,19 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How long to count.
+    """Durations of an energy measurement.
 
     Attributes:
-        seconds: Shortest window.
-        ticks: Fewest ticks of the counter inside it that make an undegraded figure; the window
-            grows until it holds them.
-        padding_s: Steps run for at least so long before and after it.
-        poll_s: How often the counter is read.
-        limit_s: Longest time for the steps before the window and the window together, but for the
-            one step that every window has.
-        settle_s: Time from the last work to the idle span.
-        idle_s: Shortest idle span, before and after the steps.
-        idle_ticks: Fewest ticks in an idle span, which grows up to fivefold to hold them.
+        seconds: Minimum length of the window. Unit: s.
+        ticks: Minimum number of ticks in the window for a figure that is not degraded; the window
+            is extended until it holds them.
+        padding_s: Minimum time of steps before and after the window. Unit: s.
+        poll_s: Period of polling the counter. Unit: s.
+        limit_s: Maximum time of the window and the steps before it, although every window has at
+            least one step. Unit: s.
+        settle_s: Time from the last work to the idle span. Unit: s.
+        idle_s: Minimum idle span, before and after the steps. Unit: s.
+        idle_ticks: Minimum number of ticks in an idle span, which is extended up to fivefold.
     """
 
     seconds: float = 5.0
@@ -68,13 +68,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """Clock, poller and queue of a measurement; others stand in where no real time passes.
+    """Clock, poller and queue of a measurement; tests substitute simulated ones.
 
     Attributes:
         now: Clock of the host. Unit: s.
-        wait: Function that waits for so many seconds.
-        poll: Function that makes the poller of a device, which reads it so often.
-        events: Function that gives what makes events of a device's queue.
+        wait: Function that waits for a number of seconds.
+        poll: Function that returns the poller of a device for a polling period.
+        events: Function that returns the factory of a device's events.
     """
 
     now: Callable[[], float] = perf_counter
@@ -85,7 +85,7 @@ class Instruments:
 
 @dataclass(slots=True)
 class _Course:
-    """Spans of a measurement on the host's clock, and the steps in its window."""
+    """Spans of a measurement on the host's clock, and the number of steps in its window."""
 
     idle: list[Span] = field(default_factory=list)
     work: Span = (0.0, 0.0)
@@ -103,11 +103,11 @@ def measure_energy(
     """Return the metrics of `ENERGY`, each with its 95 % interval, or the reason for none.
 
     Args:
-        step: One step; work on an accelerator may still be under way when it returns.
-        device: Device that it runs on.
-        window: How long to count.
+        step: Function that runs a step; work on an accelerator may be queued when it returns.
+        device: Device on which it runs.
+        window: Durations of the measurement.
         ranks: Ranks that run the same steps.
-        instruments: Clock and poller, where they are not the host's own.
+        instruments: Clock, poller and queue; None for the host's own.
     """
     tools = instruments or Instruments()
     reason = ""
@@ -136,7 +136,7 @@ def _run(
     tools: Instruments,
     poller: Poller,
 ) -> _Course:
-    """Go through idleness, work, and idleness again."""
+    """Run through the idle span, the steps and the second idle span."""
     course, now = _Course(), tools.now
 
     def idle() -> None:
@@ -161,14 +161,14 @@ def _run(
     steps.estimate()
     steps.run(steps.count_for(window.padding_s))
     period = poller.log.period() or 0.0
-    left = begin + window.limit_s - now()
-    wanted = max(window.seconds, _MARGIN * window.ticks * period)
-    count = steps.count_for(min(wanted, left))
+    remaining = begin + window.limit_s - now()
+    target = max(window.seconds, _MARGIN * window.ticks * period)
+    count = steps.count_for(min(target, remaining))
     start = now()
     steps.run(count)
     stop = now()
     while not ranks.every(has_enough()) and ranks.first(stop < begin + window.limit_s):
-        # The counter is slower than it was: what is missing, at its pace until now.
+        # The counter has slowed down: add the missing ticks at its present pace.
         pace = (stop - start) / max(poller.log.count(start, stop), 1)
         lacking = _MARGIN * pace * (window.ticks - poller.log.count(start, stop) + 1)
         more = steps.count_for(min(max(lacking, pace), begin + window.limit_s - now()))
@@ -212,7 +212,7 @@ def _idle_values(
     except TicksError as lacking:
         return dict.fromkeys(ENERGY[2:], missing(str(lacking)))
     watts = (before.watts + after.watts) / 2
-    # In the window the idle part is between the two, or not far beyond one of them.
+    # The idle power during the window is between the two, or not far beyond one of them.
     error = abs(after.watts - before.watts) / 2 + max(before.watts_error, after.watts_error)
     changed: tuple[str, ...] = ()
     if abs(after.watts - before.watts) > _IDLE_CHANGE * watts:

@@ -1,9 +1,9 @@
-"""Memory of this process as the kernel counts it, and the C allocator's manners.
+"""Memory of this process by the kernel's count, and settings of the C allocator.
 
-glibc keeps freed memory for itself, so that with its defaults the high-water mark of a process
-overstates by a sixth to a quarter what the program held. For the memory pass it is told to map
-every larger block by itself and to give it back at once. That makes steps slower, so that the timed
-pass runs with the thresholds that glibc's own adaptation arrives at.
+glibc caches freed memory, so with its defaults the high-water mark of a process overstates the
+program's memory by a sixth to a quarter. For the memory pass it is set to map every larger block
+separately and to return it at once. This slows steps down, so the timed pass uses the thresholds
+at which glibc's own adaptation arrives.
 """
 
 import ctypes
@@ -22,10 +22,10 @@ _KEEPING = (32 * 2**20, 64 * 2**20)
 
 
 def return_freed_memory(returning: bool) -> bool:
-    """Makes the C allocator give freed blocks back at once, or keep them as it usually ends up.
+    """Set the C allocator to return freed blocks at once, or to cache them as it does by default.
 
     Returns:
-        Whether the C library has such a setting: glibc does, musl does not.
+        Whether the C library has this setting: glibc does, musl does not.
     """
     mmap_threshold, trim_threshold = _RETURNING if returning else _KEEPING
     try:
@@ -38,24 +38,24 @@ def return_freed_memory(returning: bool) -> bool:
 
 
 def anonymous_bytes() -> int:
-    """Resident memory now that no file backs: data, not code. Unit: B."""
+    """Return the present resident memory without file-backed pages. Unit: B."""
     return _status("RssAnon")
 
 
 def anonymous_peak_bytes() -> int:
-    """High-water mark of resident memory since it was last reset, files apart. Unit: B.
+    """Return the high-water mark of resident memory since its reset, without files. Unit: B.
 
-    The kernel keeps the mark of the whole alone. Code that was paged in stays, so that what files
-    back now is what they backed at the mark.
+    The kernel has a mark of the total only. Code that was paged in stays resident, so the present
+    file-backed pages are those at the mark.
     """
     return _status("VmHWM") - _status("RssFile")
 
 
 def reset_resident_peak() -> None:
-    """Sets the high-water mark to what is resident now.
+    """Reset the high-water mark to the present resident memory.
 
     Raises:
-        NotSupported: the kernel does not let this process.
+        NotSupported: The kernel does not permit it.
     """
     try:
         _CLEAR_REFS.write_text("5", encoding="utf-8")
@@ -67,7 +67,7 @@ def reset_resident_peak() -> None:
 
 
 def touch_libraries() -> None:
-    """Makes torch set up its thread pools and kernels, so that they count to the start."""
+    """Let torch set up its thread pools and kernels, so that they count to the start."""
     x = torch.ones(8, 256, 256, requires_grad=True)
     for _ in range(2):
         y = torch.nn.functional.layer_norm(x @ x[0], (256,)).softmax(-1)

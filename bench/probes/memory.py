@@ -1,4 +1,4 @@
-"""Peak memory: of the process, and of the accelerator's allocator."""
+"""Peak memory of the process and of the accelerator's allocator."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,15 +16,15 @@ from bench.probes.host_memory import (
 from bench.records.metrics import Value, Values, missing
 
 _RESIDENT = "VmHWM less RssFile, over RssAnon at the start; allocator returning freed blocks"
-# More than the contexts of an idle device: someone else works there.
+# Above the contexts of an idle device: another process uses it.
 _SHARED_BYTES = 2 * 2**30
 _ALLOCATOR = "torch caching allocator"
 
 
 class MemoryProbe:
-    """Peaks of the first step and of a steady one.
+    """Peak memory of the first step and of a steady one.
 
-    Made before the program is built, so that its weights count.
+    Create the probe before the program is built, so that the weights count.
     """
 
     def __init__(self, device: Device) -> None:
@@ -41,7 +41,7 @@ class MemoryProbe:
             self._why_not = error
 
     def peaks(self, step: Callable[[], None], *, first: bool) -> Values:
-        """Runs a step and gives the peaks within it."""
+        """Run a step and return its peaks."""
         prefix = "first_step_" if first else ""
         why_not = self._why_not or self._reset()
         step()
@@ -73,22 +73,22 @@ class MemoryProbe:
 
     def _allocator(self) -> tuple[Value, Value]:
         if not self._on_device:
-            why = missing(f"no allocator on {self._device.torch_device.type} keeps a peak")
+            why = missing(f"the allocator on {self._device.torch_device.type} records no peak")
             return why, why
-        found = torch.cuda.memory_stats(self._device.torch_device)
-        flags = ("allocator retried",) if found.get("num_alloc_retries", 0) else ()
+        stats = torch.cuda.memory_stats(self._device.torch_device)
+        flags = ("allocator retried",) if stats.get("num_alloc_retries", 0) else ()
         allocated, reserved = (
-            Value(found[f"{kind}_bytes.all.peak"], _ALLOCATOR, flags=flags)
+            Value(stats[f"{kind}_bytes.all.peak"], _ALLOCATOR, flags=flags)
             for kind in ("allocated", "reserved")
         )
         return allocated, reserved
 
     def finish(self) -> None:
-        """The memory pass is over: the C allocator goes back to its usual ways."""
+        """End the memory pass: reset the C allocator to its usual thresholds."""
         return_freed_memory(False)
 
     def device_used(self) -> Values:
-        """What the driver says now, with a flag if others were there before."""
+        """Return the driver's used memory, flagged if it was in use before the case."""
         used, before = self._used(), self._used_before.value or 0
         if used.value is not None and before > _SHARED_BYTES:
             flag = f"{before / 2**20:.0f} MiB were in use before the case"

@@ -1,4 +1,4 @@
-"""Thread that polls a device's energy counter and, at each tick, why its clock is held back."""
+"""Thread that polls a device's energy counter and, at ticks, the reasons for throttling."""
 
 import math
 from threading import Event, Thread
@@ -9,17 +9,17 @@ from typing import Protocol, Self
 from bench.devices import Device, Unavailable
 from bench.probes.energy_ticks import TickLog
 
-# Shortest time between questions for the reasons. A counter may tick at every poll. Unit: s.
+# Minimum time between readings of the reasons: a counter may tick at every poll. Unit: s.
 _REASONS_S = 0.09
 
 
 class Poller(Protocol):
-    """Context in which a counter is polled.
+    """Context manager that polls a counter.
 
     Attributes:
-        log: Ticks until now.
-        throttled: Reasons for which the clock was held back, by moments of the host's clock.
-        error: Error of the counter that ended the polling.
+        log: Ticks so far.
+        throttled: (moment of the host's clock, reasons for throttling) pairs.
+        error: Error of the counter that ended the polling; None if there was none.
     """
 
     log: TickLog
@@ -37,7 +37,7 @@ class Poller(Protocol):
 
 
 class CounterPoller:
-    """See `Poller`; polls in a thread, on the host's clock."""
+    """Poller that runs in a thread, on the host's clock."""
 
     def __init__(self, device: Device, poll_s: float) -> None:
         self._device, self._poll_s = device, poll_s

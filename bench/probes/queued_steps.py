@@ -1,8 +1,8 @@
-"""Steps queued one behind the other, without waiting for each.
+"""Queued steps: steps launched without a synchronization after each.
 
-Waiting after every step lets the device run empty until the host has started the next one: where a
-step is short, that is another program than the one which trains. Here the host may be a few steps
-ahead and no more, so that the queue, and what waiting work holds in memory, stays bounded.
+A synchronization after every step leaves the device idle until the host has launched the next one,
+which training does not do; for short steps this matters. Here the host may be a few steps ahead
+and no more, so that the queue and the memory of pending work stay bounded.
 """
 
 import math
@@ -16,35 +16,35 @@ import torch
 from bench.devices import Device
 from bench.run.ranks import Ranks
 
-# How far the host may be ahead of the device. Unit: s.
+# Maximum time by which the host may be ahead of the device. Unit: s.
 _AHEAD_S = 0.2
-# So many steps keep the device busy, however long each is.
+# Minimum number of queued steps, which keeps the device busy for steps of any length.
 _FEWEST_AHEAD = 2
 _MOST_EVENTS = 4
 _ESTIMATE_S = 0.25
 
 
 class StepEvent(Protocol):
-    """Place in the device's queue, such as `torch.cuda.Event`."""
+    """Event in the device's queue, such as `torch.cuda.Event`."""
 
     def record(self) -> object:
-        """Put it at the end of the queue."""
+        """Append the event to the queue."""
 
     def synchronize(self) -> object:
-        """Wait until the device has reached it."""
+        """Wait until the device has reached the event."""
 
 
 def event_maker(device: Device) -> Callable[[], StepEvent] | None:
-    """Return what makes events of a device's queue; None if work is done when its call returns."""
+    """Return a factory of events of a device's queue; None if work runs synchronously."""
     if device.torch_device.type != "cuda":
         return None
-    # A host that waits leaves its core to whoever polls the counter.
+    # A blocking wait leaves the core to the thread that polls the counter.
     make: Any = torch.cuda.Event
     return lambda: make(blocking=True)
 
 
 class QueuedSteps:
-    """Steps that run in rows, each row counted beforehand and waited for once, at its end."""
+    """Runner of batches of steps, with one synchronization at the end of each batch."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class QueuedSteps:
         self._step_s = 0.0
 
     def estimate(self) -> None:
-        """Run rows of steps, from one step on, until a row says how long a step takes."""
+        """Run batches of growing size until one is long enough to give the time of a step."""
         count = 1
         while True:
             start = self._now()
@@ -71,16 +71,16 @@ class QueuedSteps:
             count = min(self.count_for(2 * _ESTIMATE_S), 10 * count)
 
     def count_for(self, seconds: float) -> int:
-        """Return how many steps take about so long, one at least: rank 0's number on every rank."""
+        """Return the number of steps, at least 1, for that time: rank 0's number on every rank."""
         count = max(1, math.ceil(seconds / self._step_s))
         return round(self._ranks.total(count if self._ranks.rank == 0 else 0))
 
     def run(self, count: int) -> None:
-        """Queue so many steps and wait for the last."""
+        """Queue `count` steps and wait for the last."""
         ahead = _FEWEST_AHEAD
         if self._step_s:
             ahead = max(ahead, math.ceil(_AHEAD_S / self._step_s))
-        # An event for each of many short steps would take the host longer than the step.
+        # For short steps, an event after each would cost the host more than the step.
         stride = max(1, ahead // _MOST_EVENTS)
         events: deque[StepEvent] = deque()
         for number in range(count):

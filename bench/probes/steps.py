@@ -1,4 +1,4 @@
-"""A program's steps, timed by phase."""
+"""Steps of a program, timed by phase."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from workloads.workload import Program
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of one step.
+    """Time of one step. Unit: s.
 
     Attributes:
-        total: All phases.
-        phases: Each phase by name.
+        total: Time of all phases.
+        phases: Time of each phase, by name.
     """
 
     total: float
@@ -20,13 +20,13 @@ class StepTime:
 
 
 def run_step(program: Program) -> None:
-    """Runs every phase once. Work on an accelerator may still be under way."""
+    """Run every phase once; work on an accelerator may be queued when it returns."""
     for phase in program.phases:
         program.run(phase)
 
 
 def timed_step(program: Program, device: Device) -> StepTime:
-    """Runs a step; the device is waited for at its end alone, not between phases."""
+    """Run a step and time its phases, with a synchronization at the end of the step only."""
     watch = device.stopwatch()
     device.synchronize()
     watch.mark()

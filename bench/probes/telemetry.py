@@ -1,19 +1,18 @@
-"""State of the device around and between the timed steps: it may explain a time, and is no result.
+"""State of the device around and between the timed steps, which may explain a time.
 
-Throttling is read after each timed step, and temperature and clock before the first and after the
-last.
+Throttling is read after each timed step, temperature and clock before the first and after the last.
 """
 
 from collections import defaultdict
 
 from bench.devices import Device, Unavailable
 
-# Readings: the number of reasons for which the clock was held back, and each of them by itself.
+# Name of the readings of throttling: the number of reasons, and each reason as a part.
 _THROTTLE = "throttle_reasons"
 
 
 class Telemetry:
-    """Readings of temperature, clock and throttling, in the order in which they were taken."""
+    """Readings of temperature, clock and throttling, in order."""
 
     def __init__(self, device: Device) -> None:
         self._readings = {
@@ -25,7 +24,7 @@ class Telemetry:
         self._throttled: list[frozenset[str]] = []
 
     def read(self) -> None:
-        """Read what the device has of temperature and clock."""
+        """Read temperature and clock, if the device has them."""
         for name, reading in self._readings.items():
             try:
                 value = reading()
@@ -34,22 +33,22 @@ class Telemetry:
             self._values[name].append(value)
 
     def read_throttling(self) -> None:
-        """Read for which reasons the clock is held back, if the device says so."""
+        """Read the reasons for throttling, if the device reports them."""
         try:
             self._throttled.append(self._device.throttle_reasons())
         except Unavailable:
             return
 
     def throttling(self) -> str:
-        """Return a flag for what was timed meanwhile; empty if nothing held the clock back."""
+        """Return a flag for the times measured meanwhile; empty if there was no throttling."""
         reasons = frozenset[str]().union(*self._throttled)
         return f"throttled: {', '.join(sorted(reasons))}" if reasons else ""
 
     def as_json(self) -> dict[str, list[float]]:
-        """Return the readings as a record holds them; empty where there is nothing to read.
+        """Return the readings as stored in a record; empty if the device has none.
 
         ``throttle_reasons`` is the number of reasons at each reading, and
-        ``throttle_reasons.<reason>`` is 1 where that reason was among them.
+        ``throttle_reasons.<reason>`` is 1 if that reason was among them, else 0.
         """
         throttled: dict[str, list[float]] = {}
         if self._throttled:

@@ -1,4 +1,4 @@
-"""Step and phase times."""
+"""Step time and phase times."""
 
 from collections.abc import Callable
 from statistics import median
@@ -8,7 +8,7 @@ from bench.probes.steps import StepTime, timed_step
 from bench.records.metrics import Values, from_samples
 from workloads.workload import Program
 
-# A trend larger than this between the halves of the samples is worth a flag.
+# Relative trend between the halves of the samples above which times are flagged.
 _DRIFT = 0.1
 
 
@@ -21,13 +21,13 @@ def measure_time(
     """Time steps of a program that has warmed up.
 
     Args:
-        program: The program.
-        device: Device that it runs on.
+        program: Program to time.
+        device: Device on which it runs.
         timed_steps: Number of steps.
         after_step: Reading of the device's state, taken after each step and not timed.
 
     Returns:
-        ``step_time_s`` and ``phase_time_s.<phase>``, and the steps themselves.
+        ``step_time_s`` and ``phase_time_s.<phase>``, and the times of the steps.
     """
     steps = []
     for _ in range(timed_steps):

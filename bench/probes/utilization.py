@@ -1,4 +1,4 @@
-"""Busy share of the host and of the device, and the share of the peak rate that was used."""
+"""Utilization: busy shares of host and device, and shares of the peak rate."""
 
 import os
 import resource
@@ -17,9 +17,9 @@ from workloads.workload import Facts
 T = TypeVar("T")
 
 _STAT = Path("/proc/stat")
-# Above what an idle system's own services take.
+# Above the load of an idle system's services.
 _DISTURBED_PCT = 10.0
-# Shortest time that a reading of activity is the mean of. Unit: s.
+# Minimum time over which a reading of activity is averaged. Unit: s.
 _ACTIVITY_S = 0.1
 _NO_READING = "no reading was taken: another rank has no counter, or steps were too short"
 
@@ -31,45 +31,45 @@ def watch_cpu(work: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, Values]:
     """
     cores = sorted(os.sched_getaffinity(0))
     usable = usable_cores()
-    own, everyone, start = _own_seconds(), _all_seconds(cores), perf_counter()
+    process_s, all_before, start = _process_seconds(), _all_seconds(cores), perf_counter()
     result = work()
-    own, stop = _own_seconds() - own, perf_counter()
-    together = ranks.total(own)
+    process_s, stop = _process_seconds() - process_s, perf_counter()
+    case_s = ranks.total(process_s)
     share = 100 / (stop - start)
     over = f"getrusage over wall time and {usable} cores"
-    values = {"cpu_busy_pct": Value(own * share / usable, over)}
-    if everyone is None or (now := _all_seconds(cores)) is None:
-        values["foreign_busy_pct"] = missing(f"{_STAT} does not tell of these cores")
+    values = {"cpu_busy_pct": Value(process_s * share / usable, over)}
+    if all_before is None or (all_after := _all_seconds(cores)) is None:
+        values["foreign_busy_pct"] = missing(f"{_STAT} does not list these cores")
     else:
-        foreign = max(0.0, now - everyone - together)
+        foreign = max(0.0, all_after - all_before - case_s)
         over = f"{_STAT} less getrusage over wall time and {len(cores)} cores"
         values["foreign_busy_pct"] = Value(foreign * share / len(cores), over)
     return result, values
 
 
 def disturbance(cpu: Values) -> str:
-    """Return a flag for what was timed meanwhile, if others took much of the cores."""
+    """Return a flag for the times measured meanwhile, if other processes used the cores."""
     foreign = cpu["foreign_busy_pct"].value
     if foreign is None or foreign < _DISTURBED_PCT:
         return ""
     return f"disturbed: others used {foreign:.0f} % of the cores"
 
 
-def _own_seconds() -> float:
+def _process_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def _all_seconds(cores: Sequence[int]) -> float | None:
-    """Return the seconds in which these cores were busy since the machine started."""
-    wanted = {f"cpu{core}" for core in cores}
+    """Return the busy time of these cores since the machine started; None if unknown. Unit: s."""
+    names = {f"cpu{core}" for core in cores}
     try:
         rows = [line.split() for line in _STAT.read_text(encoding="utf-8").splitlines()]
         # user, nice, system, idle, iowait, irq, softirq, steal: all but the fourth and fifth.
-        ticks = [[int(n) for n in row[1:9]] for row in rows if row and row[0] in wanted]
+        ticks = [[int(n) for n in row[1:9]] for row in rows if row and row[0] in names]
     except (OSError, ValueError):
         return None
-    if len(ticks) < len(wanted):
+    if len(ticks) < len(names):
         return None
     return sum(sum(row) - row[3] - row[4] for row in ticks) / os.sysconf("SC_CLK_TCK")
 
@@ -82,11 +82,11 @@ def device_busy(
 ) -> Values:
     """Read the device's own counters while steps run.
 
-    The driver averages the busy share over up to a second, so that it is not read in the first half
-    of the window.
+    The driver averages the busy share over up to a second, so it is not read in the first half of
+    the window.
 
     Returns:
-        ``device_busy_pct`` and ``unit_activity_pct.<unit>``, each or the reason for none.
+        ``device_busy_pct`` and ``unit_activity_pct.<unit>``, or the reason for none.
     """
     busy, activity = _BusyCounter(device), _ActivityCounter(device)
     has_any = [busy.read(), activity.read()]
@@ -112,7 +112,7 @@ class _BusyCounter:
         self._reason = ""
 
     def read(self) -> bool:
-        """Take a reading; return if there is one."""
+        """Take a reading; return whether the device has the counter."""
         if self._reason:
             return False
         try:
@@ -122,7 +122,7 @@ class _BusyCounter:
         return not self._reason
 
     def clear(self) -> None:
-        """Drop the readings until now."""
+        """Drop the readings so far."""
         self._readings.clear()
 
     def values(self, window_s: float) -> Values:
@@ -134,7 +134,7 @@ class _BusyCounter:
 
 
 class _ActivityCounter:
-    """Readings of the activity of the chip's units, each the mean since the one before."""
+    """Readings of the activity of the chip's units, each the mean since the previous one."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -143,26 +143,26 @@ class _ActivityCounter:
         self._reason = ""
 
     def read(self) -> bool:
-        """Take a reading, unless the last one is too recent; return if the device has a counter."""
+        """Take a reading unless the last is too recent; return whether there is a counter."""
         now = perf_counter()
         if self._reason:
             return False
         if self._last is not None and now - self._last < _ACTIVITY_S:
             return True
         try:
-            found = self._device.activity_pct()
+            activity = self._device.activity_pct()
         except Unavailable as error:
             self._reason = str(error)
             return False
-        # The first reading begins the time over which the next one is the mean.
+        # The first reading only starts the time over which the next is averaged.
         if self._last is not None:
-            for unit, percent in found.items():
+            for unit, percent in activity.items():
                 self._readings.setdefault(unit, []).append((now - self._last, percent))
         self._last = now
         return True
 
     def clear(self) -> None:
-        """Drop the readings until now; the next one begins a mean."""
+        """Drop the readings so far; the next one starts a new mean."""
         self._last = None
         self._readings.clear()
 
@@ -184,10 +184,10 @@ class _ActivityCounter:
 
 
 def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
-    """Return the model FLOPs of a step over its time, and over the device's peak in it."""
-    method = "model FLOPs of a step over median step time"
+    """Return the model FLOP rate of a step, and its ratio to the device's peak rate."""
+    method = "model FLOPs per step over median step time"
     if not facts.step_flops:
-        why = missing("a step has no matrix product, and only these count as FLOPs", method)
+        why = missing("a step has no matrix product; no other work counts as FLOPs", method)
         return {"achieved_flops": why, "model_flop_utilization": why}
     rate = facts.step_flops / seconds
     return {
@@ -197,8 +197,8 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
 
 
 def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
-    """Return the utilization by the FLOPs that a step executed, recomputation included."""
-    method = "counted FLOPs of a step over median step time"
+    """Return the utilization by executed FLOPs, recomputation included."""
+    method = "counted FLOPs per step over median step time"
     if flops.value is None:
         return {"hardware_flop_utilization": missing(f"no hardware_flops: {flops.reason}")}
     share = _share(device, facts, flops.value / seconds, method)

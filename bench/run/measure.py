@@ -19,9 +19,9 @@ from bench.devices import Device
 from bench.probes.communication import COLLECTIVE, count_collectives
 from bench.probes.counts import COUNTED, count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
-from bench.probes.floors import floors
 from bench.probes.memory import MemoryProbe
-from bench.probes.phase_times import times_apart
+from bench.probes.phase_times import device_and_host_times
+from bench.probes.roofline import roofline_bounds
 from bench.probes.steps import StepTime, run_step, timed_step
 from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
@@ -92,11 +92,11 @@ def measure(
     values |= times | cpu | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
-    values |= floors(device, facts, seconds)
+    values |= roofline_bounds(device, facts, seconds)
     values |= device_busy(device, partial(timed_step, program, device), ranks)
     window = Window(seconds=protocol.energy_s)
     values |= measure_energy(partial(run_step, program), device, window, ranks)
-    values |= times_apart(program, device)
+    values |= device_and_host_times(program, device)
     outcome = {
         name: value if math.isfinite(value) else None for name, value in program.outcome().items()
     }

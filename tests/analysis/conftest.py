@@ -1,4 +1,4 @@
-"""One report for all tests that look at a page."""
+"""Report shared by the tests of the page."""
 
 import pytest
 from support.reported import RECORDS
@@ -8,5 +8,5 @@ from analysis.report import write_report
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory):
-    """The page of the report on `RECORDS`, its files beside it."""
+    """Path of the report's page for `RECORDS`, with the report's files in its folder."""
     return write_report(RECORDS, tmp_path_factory.mktemp("report") / "out")

@@ -1,14 +1,14 @@
-"""Chapters: their numbers are the records', their sentences are right, nothing knows a workload."""
+"""Chapters: numbers equal the records, findings are right, no workload is named in the code."""
 
 import csv
 import io
 import re
 
 import pytest
-from support.measured import NOT_HERE, failed, measured
+from support.measured import MISSING_REASONS, failed, measured
 
-from analysis.calls import calls_chapters, compared
-from analysis.chapter import why_missing
+from analysis.calls import calls_chapters, comparable_rows
+from analysis.chapter import missing_note
 from analysis.growth import PEAK_MEMORY, STEP_TIME, exponents, growth_chapter
 from analysis.memory import (
     BREAKDOWN,
@@ -20,11 +20,11 @@ from analysis.memory import (
     state_chapter,
 )
 from analysis.phases import merged, phase_chapter
-from analysis.quantities import percent, times, unit_of, written
+from analysis.quantities import format_percent, format_ratio, format_value, unit_of
 from analysis.ranks import rank_chapter
 from analysis.series import series_of
 from analysis.table import rows
-from analysis.utilization import ENERGY, UTILIZATION, use_chapter
+from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
 from bench.records.metrics import Value, as_json
 
 DEVICE = {"vendor": "nvidia", "name": "An Accelerator", "kind": "cuda"}
@@ -48,7 +48,7 @@ def sentences(chapter):
 
 
 class TestGrowth:
-    def test_its_numbers_are_the_records(self):
+    def test_growth_numbers_equal_the_records(self):
         records = [measured(n, replicate=k) for n in SIZES for k in range(2)]
         lines = table(growth_chapter(series(*records), STEP_TIME, "t", "m"))
         assert {line["run_id"] for line in lines} == set(by_run(records))
@@ -57,53 +57,55 @@ class TestGrowth:
             assert float(line["value"]) == metric["value"]
             assert [float(line["low"]), float(line["high"])] == metric["ci"][:2]
 
-    def test_exponents_and_ratios_are_right(self):
+    def test_exponents_and_ratios_equal_those_of_the_records(self):
         slow = [measured(n, "fold", exponent=2.5, steps=1) for n in SIZES]
         fast = [measured(n, "text", exponent=1.5, steps=1) for n in (64, 128, 256)]
-        made = growth_chapter(series(*slow, *fast), STEP_TIME, "t", "m")
-        found = {lines[0].label: lines[-1].law for lines in _exponents(*slow, *fast)}
-        assert found["fold"].exponent == pytest.approx(2.5, abs=0.05)
-        assert found["text"].exponent == pytest.approx(1.5, abs=0.05)
+        chapter = growth_chapter(series(*slow, *fast), STEP_TIME, "t", "m")
+        laws = {lines[0].label: lines[-1].law for lines in _exponents(*slow, *fast)}
+        assert laws["fold"].exponent == pytest.approx(2.5, abs=0.05)
+        assert laws["text"].exponent == pytest.approx(1.5, abs=0.05)
         last = {r["workload"]["name"]: r for r in (slow[-1], fast[1])}
         ratio = _value(last["fold"], "step_time_s") / _value(last["text"], "step_time_s")
-        assert f"of fold over that of text {times(ratio)} at 128 tokens." in sentences(made)
+        text = f"of fold is {format_ratio(ratio)} that of text at 128 tokens."
+        assert text in sentences(chapter)
 
-    def test_the_one_that_takes_most_is_compared_with_the_others(self):
+    def test_ratios_compare_the_largest_series_with_the_others(self):
         records = [
             measured(n, name, exponent=exponent)
             for n in SIZES
             for name, exponent in (("a", 2.0), ("b", 1.0), ("c", 3.0))
         ]
-        found = sentences(growth_chapter(series(*records), STEP_TIME, "t", "m"))
-        assert "of c over that of a " in found
-        assert ", of b " in found
+        text = sentences(growth_chapter(series(*records), STEP_TIME, "t", "m"))
+        assert text.endswith(" that of b at 128 tokens.")
+        assert "of c is " in text
+        assert " that of a at 128 tokens, " in text
 
-    def test_a_size_that_failed_is_said_and_one_that_once_went_well_is_not(self):
+    def test_failed_size_is_reported_unless_another_case_of_it_succeeded(self):
         records = [measured(n) for n in SIZES] + [failed(256, "oom"), failed(64, "timeout")]
-        found = sentences(growth_chapter(series(*records), STEP_TIME, "t", "m"))
-        assert "at 256 tokens the case ended as oom" in found
-        assert "timeout" not in found
+        text = sentences(growth_chapter(series(*records), STEP_TIME, "t", "m"))
+        assert "at 256 tokens the case ended as oom" in text
+        assert "timeout" not in text
 
-    def test_an_accelerators_peak_is_its_allocators(self):
-        made = growth_chapter(series(measured(32, device=DEVICE)), PEAK_MEMORY, "t", "m")
-        assert {line["metric"] for line in table(made)} == {"peak_allocated_bytes"}
-        made = growth_chapter(series(measured(32)), PEAK_MEMORY, "t", "m")
-        assert {line["metric"] for line in table(made)} == {"peak_resident_bytes"}
+    def test_peak_memory_of_an_accelerator_is_the_allocators(self):
+        chapter = growth_chapter(series(measured(32, device=DEVICE)), PEAK_MEMORY, "t", "m")
+        assert {line["metric"] for line in table(chapter)} == {"peak_allocated_bytes"}
+        chapter = growth_chapter(series(measured(32)), PEAK_MEMORY, "t", "m")
+        assert {line["metric"] for line in table(chapter)} == {"peak_resident_bytes"}
 
-    def test_many_series_are_panels_by_name_and_none_is_left_out(self):
+    def test_many_series_are_split_into_panels_by_name_and_all_are_plotted(self):
         records = [
             measured(n, "pieces", f"piece {k}", variant=variant)
             for n in (32, 64)
             for k in range(12)
             for variant in ("a", "b")
         ] + [measured(n) for n in SIZES]
-        made = growth_chapter(series(*records), STEP_TIME, "t", "m")
-        names = [figure.name for figure in made.figures]
+        chapter = growth_chapter(series(*records), STEP_TIME, "t", "m")
+        names = [figure.name for figure in chapter.figures]
         assert names == ["step_time", "step_time-pieces", "step_time-pieces-2"]
-        assert len(table(made)) == len(records)
-        assert "Of 18 series" in made.figures[1].findings[0]
+        assert len(table(chapter)) == len(records)
+        assert "Of 18 series" in chapter.figures[1].findings[0]
 
-    def test_many_names_of_one_line_each_share_panels(self):
+    def test_many_single_line_names_share_panels(self):
         records = [measured(n, "pieces", f"piece {k}") for n in (32, 64) for k in range(9)]
         (figure,) = growth_chapter(series(*records), STEP_TIME, "t", "m").figures
         (panels,) = figure.draw.args
@@ -119,187 +121,191 @@ def _value(record, metric):
 
 
 class TestMemory:
-    def test_states_add_up_to_the_peak(self):
+    def test_memory_states_add_up_to_the_peak(self):
         records = [measured(n) for n in SIZES]
         lines = table(state_chapter(series(*records)))
         for run_id, record in by_run(records).items():
-            mine = [line for line in lines if line["run_id"] == run_id]
+            case_lines = [line for line in lines if line["run_id"] == run_id]
             peak = _value(record, "peak_tracked_bytes")
-            assert sum(float(line["bytes"]) for line in mine) == peak
-            assert {float(line["all_bytes"]) for line in mine} == {peak}
-            for line in mine:
+            assert sum(float(line["bytes"]) for line in case_lines) == peak
+            assert {float(line["all_bytes"]) for line in case_lines} == {peak}
+            for line in case_lines:
                 state = f"peak_tracked_bytes.{line['state']}"
                 assert float(line["bytes"]) == _value(record, state)
 
-    def test_what_no_state_claims_is_a_part_of_its_own(self):
+    def test_bytes_without_a_state_are_unattributed(self):
         record = measured(32)
         record["metrics"]["peak_tracked_bytes"]["value"] += 123
         lines = {line["state"]: line["bytes"] for line in table(state_chapter(series(record)))}
         assert lines[UNATTRIBUTED] == "123"
 
-    def test_the_largest_state_is_said_with_its_share(self):
+    def test_finding_states_the_largest_state_with_its_share(self):
         record = measured(128)
         parts = {
-            name.split(".")[1]: each["value"]
-            for name, each in record["metrics"].items()
+            name.split(".")[1]: metric["value"]
+            for name, metric in record["metrics"].items()
             if name.startswith("peak_tracked_bytes.")
         }
-        whole = sum(parts.values())
-        made = whole - sum(parts[s] for s in ("parameters", "optimizer", "gradients", "inputs"))
+        total = sum(parts.values())
+        per_step = total - sum(parts[s] for s in ("parameters", "optimizer", "gradients", "inputs"))
         text = sentences(state_chapter(series(record)))
-        assert f"activations ({percent(parts['activations'] / whole)})" in text
-        assert f"what the step itself makes is {percent(made / whole)}" in text
+        assert f"activations ({format_percent(parts['activations'] / total)})" in text
+        assert f"allocated within the step is {format_percent(per_step / total)}" in text
 
-    def test_a_predicted_peak_stands_in_for_one_that_was_not_followed(self):
+    def test_predicted_peak_is_used_when_no_peak_was_tracked(self):
         record = measured(64)
         metrics = {k: v for k, v in record["metrics"].items() if "tracked" not in k}
         values = {"predicted_peak_bytes": Value(30, "m")}
         values |= {f"predicted_peak_bytes.{s}": Value(10, "m") for s in STATES[:3]}
-        made = state_chapter(series(record | {"metrics": metrics | as_json(values)}))
-        assert {line["source"] for line in table(made)} == {"predicted_peak_bytes"}
+        chapter = state_chapter(series(record | {"metrics": metrics | as_json(values)}))
+        assert {line["source"] for line in table(chapter)} == {"predicted_peak_bytes"}
         without = state_chapter(series(record | {"metrics": metrics}))
         assert not without.figures
         assert without.notes
 
-    def test_modules_add_up_whether_drawn_or_not(self):
+    def test_activations_by_module_add_up_in_table_and_figure(self):
         records = [measured(n) for n in SIZES]
-        made = module_chapter(series(*records))
+        chapter = module_chapter(series(*records))
         for run_id, record in by_run(records).items():
-            mine = {x["module"]: x["bytes"] for x in table(made) if x["run_id"] == run_id}
+            by_module = {x["module"]: x["bytes"] for x in table(chapter) if x["run_id"] == run_id}
             expected = {name or OUTSIDE: n for name, n in record["breakdown"][BREAKDOWN].items()}
-            assert {name: float(n) for name, n in mine.items()} == expected
-        assert "trunk.module_0 (18 %), then trunk.module_1 (16 %)" in sentences(made)
-        panel = made.figures[0].draw.args[0][0]
+            assert {name: float(n) for name, n in by_module.items()} == expected
+        assert "trunk.module_0 (18 %), then trunk.module_1 (16 %)" in sentences(chapter)
+        panel = chapter.figures[0].draw.args[0][0]
         for stack, record in zip(panel.stacks, records, strict=True):
             assert stack.parts[OTHER] > 0
-            assert stack.whole == sum(record["breakdown"][BREAKDOWN].values())
+            assert stack.total == sum(record["breakdown"][BREAKDOWN].values())
 
 
 class TestCalls:
-    def test_calls_are_the_records(self):
+    def test_call_numbers_equal_the_records(self):
         records = [measured(n, calls=c) for n, c in ((32, 64), (64, 640))]
-        made, kernels = calls_chapters(series(*records))
-        for line in table(made):
+        operators, kernels = calls_chapters(series(*records))
+        for line in table(operators):
             record = by_run(records)[line["run_id"]]
             assert float(line["calls"]) == _value(record, f"operator_calls.{line['kind']}")
             assert float(line["all_calls"]) == _value(record, "operator_calls")
         assert not kernels.figures
-        assert NOT_HERE["kernel_launches"] in kernels.notes[0]
+        assert MISSING_REASONS["kernel_launches"] in kernels.notes[0]
 
-    def test_a_ratio_is_of_the_same_size(self):
+    def test_call_ratio_compares_series_at_the_same_size(self):
         many = [measured(n, "fold", calls=25600) for n in (32, 64, 96)]
         few = [measured(n, "text", calls=256) for n in (32, 64, 2048)]
-        found = series(*many, *few)
-        chosen = compared([each.well() for each in found])
-        assert [row.tokens for row in chosen] == [64, 64]
-        text = sentences(calls_chapters(found)[0]).replace("\u00a0", " ")
+        both = series(*many, *few)
+        compared = comparable_rows([s.ok_rows() for s in both])
+        assert [row.tokens for row in compared] == [64, 64]
+        text = sentences(calls_chapters(both)[0]).replace("\u00a0", " ")
         total = {
             name: sum(256 * scale // 2 ** (k + 1) for k in range(7))
             for name, scale in (("fold", 100), ("text", 1))
         }
-        ratio = times(total["fold"] / total["text"])
-        assert f"fold, N = 64: {total['fold']:,} in a step, most of them linear (12,800)" in text
-        assert f"text, N = 64: {total['text']:,} in a step" in text
+        ratio = format_ratio(total["fold"] / total["text"])
+        assert f"fold, N = 64: {total['fold']:,} per step, most of them linear (12,800)" in text
+        assert f"text, N = 64: {total['text']:,} per step" in text
         assert f"fold, N = 64 has {ratio} as many" in text
 
-    def test_kernels_of_an_accelerator_are_drawn_too(self):
+    def test_kernel_launches_are_plotted_for_an_accelerator(self):
         operators, kernels = calls_chapters(series(measured(32, device=DEVICE)))
         assert operators.figures
         assert kernels.figures
 
 
 class TestPhases:
-    def test_every_sample_of_the_largest_case_is_there(self):
+    def test_phase_table_has_every_sample_of_the_largest_case(self):
         records = [measured(n, steps=60) for n in SIZES]
-        made = phase_chapter(series(*records))
-        lines = table(made)
+        chapter = phase_chapter(series(*records))
+        lines = table(chapter)
         assert {line["run_id"] for line in lines} == {records[-1]["run_id"]}
         for phase in ("data", "forward", "backward", "optimizer"):
             seconds = [float(line["seconds"]) for line in lines if line["phase"] == phase]
             assert seconds == records[-1]["metrics"][f"phase_time_s.{phase}"]["samples"]
-        assert "backward takes 60 % of a step, data 5 %" in sentences(made)
-        panel = made.figures[0].draw.args[0][0]
+        assert "backward takes 60 % of a step, data 5 %" in sentences(chapter)
+        panel = chapter.figures[0].draw.args[0][0]
         assert len(panel.stacks) == 50
 
-    def test_phases_are_in_the_order_in_which_they_run(self):
+    def test_phases_are_in_execution_order(self):
         record = measured(32)
         assert [x["phase"] for x in table(phase_chapter(series(record)))][:4] == [
             *("data", "forward", "backward", "optimizer")
         ]
         notes = {"phases": ["optimizer", "data", "backward", "forward"]}
-        made = phase_chapter(series(record | {"notes": notes}))
-        assert [x["phase"] for x in table(made)][:4] == notes["phases"]
+        chapter = phase_chapter(series(record | {"notes": notes}))
+        assert [x["phase"] for x in table(chapter)][:4] == notes["phases"]
         assert merged([["a", "c", "d"], ["b", "c", "x", "d"]]) == ["b", "a", "c", "x", "d"]
 
 
-class TestUse:
-    def test_what_is_measured_is_drawn_and_the_rest_has_its_reason(self):
-        made = use_chapter(series(measured(32)), UTILIZATION, "m")
-        assert {line["metric"] for line in table(made)} == {"achieved_flops", "cpu_busy_pct"}
-        assert any(NOT_HERE["device_busy_pct"] in note for note in made.notes)
-        energy = use_chapter(series(measured(32), measured(64)), ENERGY, "m")
+class TestUtilization:
+    def test_measured_quantities_are_plotted_and_others_have_a_reason(self):
+        chapter = utilization_chapter(series(measured(32)), UTILIZATION, "m")
+        assert {line["metric"] for line in table(chapter)} == {"achieved_flops", "cpu_busy_pct"}
+        assert any(MISSING_REASONS["device_busy_pct"] in note for note in chapter.notes)
+        energy = utilization_chapter(series(measured(32), measured(64)), ENERGY, "m")
         assert not energy.figures
         assert (
-            energy.notes[0] == "Energy of a step is not drawn: no counter under /sys (2 records)."
+            energy.notes[0] == "Energy per step is not plotted: no counter under /sys (2 records)."
         )
 
-    def test_an_accelerator_has_it_all(self):
+    def test_all_quantities_of_an_accelerator_are_plotted(self):
         records = [measured(n, device=DEVICE) for n in SIZES]
         for quantities in (UTILIZATION, ENERGY):
-            made = use_chapter(series(*records), quantities, "m")
-            assert len(made.figures) == 1
-            assert not made.notes
-            assert len(table(made)) == len(quantities) * len(SIZES)
-        made = use_chapter(series(*records), UTILIZATION, "m")
-        assert {line["metric"] for line in table(made)} == {
+            chapter = utilization_chapter(series(*records), quantities, "m")
+            assert len(chapter.figures) == 1
+            assert not chapter.notes
+            assert len(table(chapter)) == len(quantities) * len(SIZES)
+        chapter = utilization_chapter(series(*records), UTILIZATION, "m")
+        assert {line["metric"] for line in table(chapter)} == {
             *("achieved_flops", "model_flop_utilization", "hardware_flop_utilization"),
             *("times_floor", "device_busy_pct", "cpu_busy_pct"),
         }
 
-    def test_ranks_that_say_the_same_say_it_once(self):
+    def test_equal_reasons_of_ranks_are_merged(self):
         record = measured(32)
         record["metrics"]["energy_per_step_j"]["reason"] = "rank 0: no counter under /sys"
-        found = why_missing("Energy", "energy_per_step_j", series(record, measured(64)))
-        assert found == "Energy is not drawn: no counter under /sys (2 records)."
-        assert "no record has nothing" in why_missing("It", "nothing", series(record))
+        note = missing_note("Energy", "energy_per_step_j", series(record, measured(64)))
+        assert note == "Energy is not plotted: no counter under /sys (2 records)."
+        assert "no record has nothing" in missing_note("It", "nothing", series(record))
 
 
 class TestRanks:
-    def test_every_rank_is_a_point_and_the_ratio_is_right(self):
+    def test_rank_chapter_has_a_point_for_each_rank_and_the_ratio(self):
         records = [measured(48, ranks=k, steps=1) for k in (1, 2, 4)]
-        made = rank_chapter(rows(records))
-        lines = [line for line in table(made) if line["metric"] == "step_time_s"]
+        chapter = rank_chapter(rows(records))
+        lines = [line for line in table(chapter) if line["metric"] == "step_time_s"]
         assert sorted(int(line["ranks"]) for line in lines) == [1, 2, 2, 4, 4, 4, 4]
         for line in lines:
             metric = by_run(records)[line["run_id"]]["metrics"]["step_time_s"]
             expected = (metric["ranks"] or [metric["value"]])[int(line["rank"])]
             assert float(line["value"]) == expected
         ratio = _value(records[2], "step_time_s") / _value(records[0], "step_time_s")
-        assert f"time of a step at 4 ranks {times(ratio)} that at 1" in sentences(made)
-        assert "10 % waits" in sentences(made)
+        assert f"step time at 4 ranks is {format_ratio(ratio)} that at 1" in sentences(chapter)
+        assert "10 % of the time is spent waiting for the gradient" in sentences(chapter)
 
-    def test_one_rank_is_no_figure(self):
+    def test_rank_chapter_is_empty_with_a_single_rank(self):
         assert rank_chapter(rows([measured(48)])).figures == ()
 
 
-class TestWords:
+class TestNumberFormats:
     @pytest.mark.parametrize(
         ("value", "kind", "expected"),
         [(2**20, "bytes", "1 MiB"), (1.5e-3, "seconds", "1.5 ms"), (0.31, "share", "31 %"),
          (0, "seconds", "0 µs"), (2**41, "bytes", "2,048 GiB")],
     )  # fmt: skip
-    def test_units(self, value, kind, expected):
-        assert written(value, kind) == expected
+    def test_value_is_formatted_with_a_suitable_unit(self, value, kind, expected):
+        assert format_value(value, kind) == expected
 
-    def test_the_unit_suits_the_range(self):
+    def test_unit_follows_the_range_of_values(self):
         assert unit_of("bytes", [2**30, 2**34]).name == "GiB"
         assert unit_of("bytes", [2**20, 2**34]).name == "MiB"
         assert unit_of("seconds", []).name == "µs"
-        assert [percent(x) for x in (0, 0.004, 0.613)] == ["0 %", "0.4 %", "61 %"]
-        assert [times(x) for x in (1, 34.21, 1234.5)] == ["1.00 times", "34.2 times", "1,234 times"]
+        assert [format_percent(x) for x in (0, 0.004, 0.613)] == ["0 %", "0.4 %", "61 %"]
+        assert [format_ratio(x) for x in (1, 34.21, 1234.5)] == [
+            "1.00 times",
+            "34.2 times",
+            "1,234 times",
+        ]
 
 
-def test_no_figure_knows_a_workload_by_name():
+def test_analysis_code_names_no_workload():
     from pathlib import Path
 
     from workloads.catalogue import catalogue

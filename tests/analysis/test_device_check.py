@@ -1,4 +1,4 @@
-"""Chapters of a device check: rates and ratios are those of the records."""
+"""Chapters of a device check: rates and ratios equal those of the records."""
 
 import csv
 import io
@@ -16,19 +16,19 @@ def lines(chapter):
 
 
 def calibration(resource, seconds, work=8_000.0, rate="bandwidth"):
-    found = measured(8, "toy")
-    found["metrics"] = as_json({"device_time_s": Value(seconds, "graph")})
-    found["workload"]["labels"] |= {"resource": resource, "rate": rate}
-    return found | {"outcome": {"work": work}}
+    record = measured(8, "toy")
+    record["metrics"] = as_json({"device_time_s": Value(seconds, "graph")})
+    record["workload"]["labels"] |= {"resource": resource, "rate": rate}
+    return record | {"outcome": {"work": work}}
 
 
 def operator(seconds, ratio, variant="triton"):
-    found = measured(128, "toy", "an operator", variant=variant)
-    found["metrics"] = as_json({"device_time_s": Value(seconds, "graph"), "times_floor": ratio})
-    return found
+    record = measured(128, "toy", "an operator", variant=variant)
+    record["metrics"] = as_json({"device_time_s": Value(seconds, "graph"), "times_floor": ratio})
+    return record
 
 
-def test_rates_are_work_over_time_on_the_device():
+def test_rate_is_work_over_device_time():
     records = [
         calibration("copy in device memory", 2.0),
         calibration("bfloat16 matrix product", 3.0, 6e12, "flops"),
@@ -37,8 +37,8 @@ def test_rates_are_work_over_time_on_the_device():
         calibration("copy of nothing", 5.0, None),
     ]
     chapter = rates_chapter(rows(records))
-    found = {line["resource"]: float(line["rate_per_s"]) for line in lines(chapter)}
-    assert found == {
+    rates = {line["resource"]: float(line["rate_per_s"]) for line in lines(chapter)}
+    assert rates == {
         "copy in device memory": 4_000,
         "bfloat16 matrix product": 2e12,
         "exponentials": 1_000,
@@ -50,13 +50,13 @@ def test_rates_are_work_over_time_on_the_device():
     assert not roofline_chapter(rows(records)).lines
 
 
-def test_there_is_no_chapter_without_such_records():
-    others = rows([measured(8, "toy")])
-    assert not rates_chapter(others).lines
-    assert not roofline_chapter(others).lines
+def test_device_check_chapters_are_empty_for_other_records():
+    table = rows([measured(8, "toy")])
+    assert not rates_chapter(table).lines
+    assert not roofline_chapter(table).lines
 
 
-def test_ratios_to_the_roofline_are_drawn_where_a_peak_is_known():
+def test_roofline_ratios_are_plotted_when_peaks_are_known():
     chapter = roofline_chapter(
         rows(
             [
@@ -75,18 +75,18 @@ def test_ratios_to_the_roofline_are_drawn_where_a_peak_is_known():
     figure.draw()
 
 
-def test_a_device_without_a_peak_has_its_times_and_a_note():
+def test_device_without_peaks_has_times_and_a_note():
     chapter = roofline_chapter(rows([operator(1e-3, missing("no peak"))]))
     assert not chapter.figures
     assert chapter.notes == (
-        "Kernels beside the roofline is not drawn: no peak rates are known of the device that ran "
-        "them.",
+        "Kernels relative to the roofline is not plotted: no peak rates are known for the device "
+        "that ran them.",
     )
     assert lines(chapter)[0]["device_time_s"] == "0.001"
 
 
 @pytest.mark.parametrize("value", [0.0, None])
-def test_a_time_of_nothing_gives_no_rate(value):
+def test_rate_is_absent_without_a_positive_time(value):
     record = calibration("copy", 1.0)
     time = Value(value, "m") if value is not None else missing("lost")
     record["metrics"] = as_json({"device_time_s": time, "step_time_s": missing("lost")})

@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: nothing fails, every image shows, it fits."""
+"""Page of the report in Chromium, if installed: no errors, all images, no overflow."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium on this mach
 
 
 class Browser:
-    """Chromium over its debugging pipe: JSON messages that end in a zero byte."""
+    """Chromium, controlled over its debugging pipe by JSON messages that end in a zero byte."""
 
     def __init__(self, profile):
         to_read, self._to_write = os.pipe()
@@ -51,7 +51,7 @@ class Browser:
     _session = None
 
     def ask(self, method, **parameters):
-        """Sends a command and gives its result; events that come meanwhile are kept."""
+        """Send a command and return its result; events received before it are stored."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -67,10 +67,10 @@ class Browser:
             self.events.append(self._receive())
 
     def value(self, expression):
-        """What JavaScript in the page says."""
-        found = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        """Return the value of a JavaScript expression in the page."""
+        reply = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     def _receive(self):
         deadline = time.monotonic() + HANG_S
@@ -98,7 +98,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(page, tmp_path_factory):
-    """A browser that has loaded the page."""
+    """Browser that has loaded the page."""
     opened = Browser(tmp_path_factory.mktemp("profile"))
     try:
         opened.ask("Page.navigate", url=page.as_uri())
@@ -108,34 +108,34 @@ def browser(page, tmp_path_factory):
         opened.close()
 
 
-def test_nothing_is_said_in_the_console(browser):
+def test_page_logs_nothing_to_the_console(browser):
     loud = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
     assert [event for event in browser.events if event.get("method") in loud] == []
 
 
-def test_nothing_is_asked_of_the_network(browser):
-    asked = [
+def test_page_requests_nothing_from_the_network(browser):
+    requested = [
         event["params"]["request"]["url"]
         for event in browser.events
         if event.get("method") == "Network.requestWillBeSent"
     ]
-    assert asked, "not even the page was seen"
-    assert {url.split(":")[0] for url in asked} <= {"file", "data"}
+    assert requested, "the request of the page itself is missing"
+    assert {url.split(":")[0] for url in requested} <= {"file", "data"}
 
 
-def test_every_image_shows(browser, page):
+def test_every_image_of_the_page_is_displayed(browser, page):
     images = browser.value(
         "Array.from(document.images, i => [i.complete, i.naturalWidth, i.clientWidth])"
     )
     assert len(images) == page.read_text(encoding="utf-8").count("<img")
-    for complete, natural, shown in images:
+    for complete, natural, displayed in images:
         assert complete
         assert natural > 500
-        assert shown > 100
+        assert displayed > 100
 
 
 @pytest.mark.parametrize("width", [360, 800, 1600])
-def test_no_screen_is_too_narrow(browser, width):
+def test_page_fits_the_screen(browser, width):
     browser.ask(
         "Emulation.setDeviceMetricsOverride",
         width=width,
@@ -155,7 +155,7 @@ def test_no_screen_is_too_narrow(browser, width):
         assert image >= min(0.9 * box, natural * 96 / 300)
 
 
-def test_it_prints(browser):
+def test_page_can_be_printed(browser):
     browser.ask("Emulation.clearDeviceMetricsOverride")
     pdf = base64.b64decode(browser.ask("Page.printToPDF", printBackground=True)["data"])
     assert pdf.startswith(b"%PDF")

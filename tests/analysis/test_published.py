@@ -1,4 +1,4 @@
-"""Published numbers: read, checked, labelled, drawn where they may be."""
+"""Published numbers: reading, validation, units, selection for figures."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from analysis.published import (
 )
 from analysis.table import rows
 
-OURS = read_published(FOLDER)
+PUBLISHED = read_published(FOLDER)
 FILES = sorted(FOLDER.glob("*.json"))
 H200 = {"vendor": "nvidia", "name": "NVIDIA H200", "kind": "cuda"}
 OTHER_AMD = {"vendor": "amd", "name": "AMD Instinct MI300X", "kind": "cuda"}
@@ -30,42 +30,42 @@ def content():
     return json.loads(FILES[0].read_text(encoding="utf-8"))
 
 
-def test_every_number_has_its_source():
-    assert len(OURS) > 20
-    for each in OURS:
-        assert each.source
-        assert each.obtained in {"stated", "digitized"}
-        assert each.points
-        for point in each.points:
-            assert (point.value is None) == bool(point.status), each
-    assert {"step_time_s", "peak_allocated_bytes"} <= {each.quantity for each in OURS}
+def test_every_published_number_has_a_source():
+    assert len(PUBLISHED) > 20
+    for s in PUBLISHED:
+        assert s.source
+        assert s.obtained in {"stated", "digitized"}
+        assert s.points
+        for point in s.points:
+            assert (point.value is None) == bool(point.status), s
+    assert {"step_time_s", "peak_allocated_bytes"} <= {s.quantity for s in PUBLISHED}
 
 
-def test_what_is_stated_of_digitized_numbers_holds():
-    """The largest gain in memory that the abstract states is that of the figure."""
-    peak = {each.system: each for each in OURS if each.quantity == "peak_allocated_bytes"}
-    ours = {p.at: p.value for p in peak["MegaFold"].points}
-    ratios = [p.value / ours[p.at] for p in peak["PyTorch"].points if p.value]
-    (stated,) = [each for each in OURS if each.quantity == "peak_memory_ratio"]
+def test_digitized_numbers_agree_with_stated_ones():
+    """Compare the largest gain in memory that the abstract states with the digitized figure."""
+    peak = {s.system: s for s in PUBLISHED if s.quantity == "peak_allocated_bytes"}
+    megafold = {p.at: p.value for p in peak["MegaFold"].points}
+    ratios = [p.value / megafold[p.at] for p in peak["PyTorch"].points if p.value]
+    (stated,) = [s for s in PUBLISHED if s.quantity == "peak_memory_ratio"]
     assert max(ratios) == pytest.approx(stated.points[0].value, abs=0.01)
-    amd = {each.system: each for each in OURS if each.figure.endswith("iteration, MI250")}
-    fast = {p.at: p.value for p in amd["MegaFold"].points}
-    ratios = {p.at: p.value / fast[p.at] for p in amd["PyTorch"].points if p.value}
+    amd = {s.system: s for s in PUBLISHED if s.figure.endswith("iteration, MI250")}
+    megafold_amd = {p.at: p.value for p in amd["MegaFold"].points}
+    ratios = {p.at: p.value / megafold_amd[p.at] for p in amd["PyTorch"].points if p.value}
     assert ratios[384] == pytest.approx(1.62, abs=0.01)
 
 
-def test_units_become_those_of_our_records():
+def test_published_lines_are_in_the_unit_of_records():
     table = rows([measured(32, device=H200)])
-    drawn = references(comparable(OURS, table), PEAK_MEMORY)
-    best = next(line for line in drawn if "MegaFold" in line.label)
+    lines = references(comparable(PUBLISHED, table), PEAK_MEMORY)
+    best = next(line for line in lines if "MegaFold" in line.label)
     assert best.label == "published: MegaFold, H200"
     assert dict(best.points)[384] == pytest.approx(51.6e9)
-    failed = {line.label: line.failed for line in drawn}
+    failed = {line.label: line.failed for line in lines}
     assert failed["published: PyTorch, H200"] == ((640, "oom"), (768, "oom"))
 
 
-def test_only_what_is_of_the_same_quantity_and_axis_is_drawn():
-    lines = references(OURS, STEP_TIME)
+def test_published_lines_have_the_same_quantity_and_axis():
+    lines = references(PUBLISHED, STEP_TIME)
     assert {size for line in lines for size, _ in line.points} == {
         128,
         256,
@@ -78,15 +78,15 @@ def test_only_what_is_of_the_same_quantity_and_axis_is_drawn():
     assert all(line.label.startswith("published: ") for line in lines)
 
 
-def test_the_hardware_is_that_of_the_records_where_there_is_such():
+def test_comparable_series_prefer_the_hardware_of_the_records():
     def devices(*records, quantity="step_time_s"):
-        found = comparable(OURS, rows(records))
-        return {each.device for each in found if each.quantity == quantity}
+        selected = comparable(PUBLISHED, rows(records))
+        return {s.device for s in selected if s.quantity == quantity}
 
     assert devices(measured(32, device=H200)) == {"H200"}
     assert devices(measured(32, device=OTHER_AMD)) == {"MI250"}
     assert devices(measured(32)) == {"H200", "MI250"}
-    # Of another quantity another device is the nearest.
+    # Another quantity has no numbers of that device.
     assert devices(measured(32, device=H200), quantity="triangle_attention forward") == {
         "H100 80GB"
     }
@@ -94,12 +94,12 @@ def test_the_hardware_is_that_of_the_records_where_there_is_such():
     assert not on_accelerators(rows([measured(32)]))
 
 
-def test_the_table_has_every_number():
-    lines = published_lines(OURS)
-    assert len(lines) == sum(len(each.points) for each in OURS)
+def test_published_table_has_every_number():
+    lines = published_lines(PUBLISHED)
+    assert len(lines) == sum(len(s.points) for s in PUBLISHED)
 
 
-def test_no_folder_is_no_numbers(tmp_path):
+def test_missing_folder_has_no_published_numbers(tmp_path):
     assert read_published(tmp_path / "none") == []
 
 
@@ -113,7 +113,7 @@ def _spoil(content, *path, value):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         (("schema",), "other/1", "schema: 'foldperf.published/1' was expected"),
         (("figures", 0, "unit"), "GiB", "figures.0.unit: 'GiB' is not one of"),
@@ -124,18 +124,18 @@ def _spoil(content, *path, value):
         (("figures", 0, "remark"), "x", "figures.0: Additional properties"),
     ],
 )
-def test_a_wrong_file_is_named_with_the_place_in_one_line(tmp_path, content, path, value, said):
+def test_invalid_file_is_reported_with_the_key_in_one_line(tmp_path, content, path, value, message):
     spoiled = copy.deepcopy(content)
     _spoil(spoiled, *path, value=value)
     (tmp_path / "work.json").write_text(json.dumps(spoiled), encoding="utf-8")
     with pytest.raises(AnalysisError) as error:
         read_published(tmp_path)
     assert "work.json: " in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_json_is_named(tmp_path):
+def test_file_that_is_not_json_is_named(tmp_path):
     shutil.copy(FILES[0], tmp_path / "good.json")
     (tmp_path / "torn.json").write_text('{"schema": ', encoding="utf-8")
     with pytest.raises(AnalysisError, match=r"torn\.json: not JSON"):

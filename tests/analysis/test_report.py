@@ -1,4 +1,4 @@
-"""The report as a whole: files, page, bytes."""
+"""Report: files, page, reproducible bytes."""
 
 import base64
 import csv
@@ -23,22 +23,22 @@ def images(text):
 
 
 class TestPage:
-    def test_every_figure_is_there_and_nothing_comes_from_elsewhere(self, page):
+    def test_page_has_every_figure_and_no_external_resource(self, page):
         text = page.read_text(encoding="utf-8")
-        found = images(text)
-        assert len(found) == text.count("<img") == len(CHAPTERS)
-        for _, image in found:
+        page_images = images(text)
+        assert len(page_images) == text.count("<img") == len(CHAPTERS)
+        for _, image in page_images:
             assert base64.b64decode(image).startswith(b"\x89PNG")
-        rest = re.sub(r"data:image/png;base64,[^\"]*", "", text)
+        html = re.sub(r"data:image/png;base64,[^\"]*", "", text)
         for outside in ("http:", "https:", 'src="/', "url(", "<script", "@import", "<iframe"):
-            assert outside not in rest, outside
+            assert outside not in html, outside
         # Thirty figures are a page of less than 5 MB.
         assert len(text) < 5e6 / 30 * len(CHAPTERS)
         for name in CHAPTERS:
             assert f'href="#{name}"' in text
             assert f'<section id="{name}">' in text
 
-    def test_an_unknown_workload_is_in_every_figure(self, page):
+    def test_unknown_workload_is_in_every_chapter(self, page):
         text = page.read_text(encoding="utf-8")
         assert text.count("unheard-of") > 10
         for name in CHAPTERS[:-1]:
@@ -47,26 +47,26 @@ class TestPage:
             findings = text.split(f'<section id="{name}">')[1].split("</section>")[0]
             assert "unheard-of" in findings, name
 
-    def test_it_says_what_was_found_and_what_was_not_measured(self, page):
+    def test_page_states_findings_and_missing_metrics(self, page):
         text = page.read_text(encoding="utf-8")
         assert "growing as N^2.5" in text
         assert "at 128 tokens the case ended as oom" in text
-        assert "Energy of a step is not drawn: no counter under /sys (7 records)." in text
+        assert "Energy per step is not plotted: no counter under /sys (7 records)." in text
         assert "it &lt;grew&gt;" in text
         assert "<b>other" not in text
-        assert "None is drawn above: no record is of an accelerator." in text
+        assert "None is plotted above: no record is of an accelerator." in text
 
-    def test_images_say_what_they_show(self, page):
+    def test_images_have_alternative_text(self, page):
         for alt, _ in images(page.read_text(encoding="utf-8")):
             assert len(alt) > 60
             assert "unheard-of" in alt or "text" in alt
 
-    def test_every_link_within_leads_somewhere(self, page):
+    def test_every_internal_link_has_a_target(self, page):
         text = page.read_text(encoding="utf-8")
         for anchor in re.findall(r'href="#([^"]*)"', text):
             assert f'id="{anchor}"' in text
 
-    def test_it_fits_a_phone_and_paper(self, page):
+    def test_page_has_styles_for_phones_and_print(self, page):
         text = page.read_text(encoding="utf-8")
         assert 'name="viewport"' in text
         assert "@media print" in text
@@ -75,23 +75,23 @@ class TestPage:
 
 
 class TestFiles:
-    def test_figures_are_for_print(self, page):
+    def test_figures_have_embedded_fonts_source_and_print_width(self, page):
         for name in CHAPTERS:
             pdf = (page.parent / f"{name}.pdf").read_bytes()
-            assert b"/Type3" not in pdf, "fonts that submission systems refuse"
+            assert b"/Type3" not in pdf, "submission systems refuse Type 3 fonts"
             assert b"00000000" in pdf, "the source is in the metadata"
             png = (page.parent / f"{name}.png").read_bytes()
             width, _ = struct.unpack(">II", png[16:24])
             assert any(width == pytest.approx(w * 300, abs=2) for w in WIDTHS), name
             assert "</svg>" in (page.parent / f"{name}.svg").read_text(encoding="utf-8")
 
-    def test_every_chapter_has_its_numbers(self, page):
+    def test_every_chapter_has_a_csv_file(self, page):
         for name in (*CHAPTERS, "table", "exponents", "published"):
             lines = list(csv.reader((page.parent / f"{name}.csv").open(encoding="utf-8")))
             assert len(lines) > 1, name
             assert {len(line) for line in lines} == {len(lines[0])}, name
 
-    def test_the_same_records_are_the_same_to_the_byte(self, page, tmp_path):
+    def test_report_of_the_same_records_is_identical(self, page, tmp_path):
         again = write_report(list(reversed(RECORDS)), tmp_path / "again")
         names = {path.name for path in page.parent.iterdir()}
         assert names == {path.name for path in again.parent.iterdir()}
@@ -103,14 +103,14 @@ class TestFiles:
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
 
 
-def test_the_guide_names_every_figure(page):
+def test_guide_names_every_figure(page):
     listed = re.findall(r"^\| (`.*?`) \|", DOC, re.MULTILINE)
     named = {name for cell in listed for name in re.findall(r"`(\w+)`", cell)}
     assert named >= set(CHAPTERS)
     assert named - set(CHAPTERS) == {"kernel_launches_by_kind", "energy"}
 
 
-def test_the_guides_own_figure_can_be_drawn(page, tmp_path, monkeypatch):
+def test_example_code_of_the_guide_writes_its_figure(page, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "report").symlink_to(page.parent)
@@ -120,13 +120,13 @@ def test_the_guides_own_figure_can_be_drawn(page, tmp_path, monkeypatch):
     assert (tmp_path / "activations.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_only_failures_make_a_page_without_figures(tmp_path):
+def test_page_of_failed_cases_has_no_figures(tmp_path):
     text = write_report([failed(256, "oom")], tmp_path).read_text(encoding="utf-8")
     assert "<img" not in text
     assert "it &lt;grew&gt;" in text
 
 
-def test_a_report_leaves_nothing_of_an_earlier_one_and_everything_else(page, tmp_path):
+def test_report_removes_files_of_an_earlier_report_alone(page, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(page.parent, folder)
     (folder / "mine.txt").write_text("mine", encoding="utf-8")
@@ -136,7 +136,7 @@ def test_a_report_leaves_nothing_of_an_earlier_one_and_everything_else(page, tmp
     }
 
 
-def test_a_manifest_cannot_name_what_is_elsewhere(tmp_path):
+def test_manifest_cannot_remove_files_outside_the_folder(tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     folder = tmp_path / "out"
     folder.mkdir()
@@ -147,7 +147,7 @@ def test_a_manifest_cannot_name_what_is_elsewhere(tmp_path):
     assert (tmp_path / "mine.txt").exists()
 
 
-def test_without_published_numbers_the_page_says_so(tmp_path):
+def test_page_states_that_there_are_no_published_numbers(tmp_path):
     text = write_report([failed(256, "oom")], tmp_path, published=tmp_path / "none").read_text(
         encoding="utf-8"
     )
@@ -155,16 +155,16 @@ def test_without_published_numbers_the_page_says_so(tmp_path):
     assert not (tmp_path / "published.csv").exists()
 
 
-def test_the_newest_record_of_a_case_is_shown(tmp_path):
+def test_report_shows_the_newest_record_of_a_case(tmp_path):
     old = failed(64, "oom")
     new = old | {"started_at": "2026-02-02T00:00:00+00:00", "run_id": "f" * 32}
     text = write_report([new, old], tmp_path).read_text(encoding="utf-8")
-    assert "leaving out 1 that newer ones of the same case replace" in text
+    assert "without 1 that newer records of the same case replace" in text
     (line,) = csv.DictReader((tmp_path / "table.csv").open(encoding="utf-8"))
     assert line["run_id"] == "f" * 32
 
 
-def test_nothing_to_report_and_nowhere_to_write(tmp_path):
+def test_report_fails_without_records_or_with_an_unusable_folder(tmp_path):
     with pytest.raises(AnalysisError, match="no records"):
         write_report([], tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")

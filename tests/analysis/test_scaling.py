@@ -1,4 +1,4 @@
-"""Power laws."""
+"""Fitted power laws: recovery, sizes, intervals."""
 
 import math
 
@@ -10,7 +10,7 @@ from analysis.scaling import fit_power_law, largest_sizes
 
 
 @given(st.floats(0.5, 4), st.floats(1e-6, 1e6), st.integers(3, 8))
-def test_an_exact_law_is_recovered(exponent, factor, count):
+def test_fit_recovers_an_exact_power_law(exponent, factor, count):
     points = [(2.0**k, factor * 2.0 ** (k * exponent)) for k in range(count)]
     law = fit_power_law(points)
     assert law.exponent == pytest.approx(exponent, abs=1e-6)
@@ -19,13 +19,13 @@ def test_an_exact_law_is_recovered(exponent, factor, count):
     assert law.largest == 2.0 ** (count - 1)
 
 
-def test_constants_at_small_sizes_do_not_hide_the_growth():
+def test_fit_ignores_constants_at_small_sizes():
     points = [(n, 1e6 + n**3) for n in (8, 16, 32, 256, 320, 384, 448, 512)]
     assert fit_power_law(points).exponent == pytest.approx(3, abs=0.1)
     assert largest_sizes([n for n, _ in points]) == [256, 320, 384, 448, 512]
 
 
-def test_what_cannot_be_fitted():
+def test_fit_needs_two_sizes_and_has_an_interval_from_three_points():
     assert fit_power_law([]) is None
     assert fit_power_law([(8, 1.0), (8, 2.0), (0, 3.0), (16, 0.0)]) is None
     two = fit_power_law([(8, 1.0), (16, 4.0)])
@@ -35,7 +35,7 @@ def test_what_cannot_be_fitted():
     assert str(two) == "N^2.00"
 
 
-def test_the_band_is_that_of_the_mean_and_of_the_slope():
+def test_band_combines_the_errors_of_mean_and_slope():
     points = [(n, n**2 * (1 + 0.1 * (-1) ** k)) for k, n in enumerate((64, 80, 96, 112, 128))]
     law = fit_power_law(points)
     middle = math.exp(law.centre)
@@ -50,7 +50,7 @@ def test_the_band_is_that_of_the_mean_and_of_the_slope():
 
     x = [math.log(n) for n, _ in points]
     fit = stats.linregress(x, [math.log(y) for _, y in points])
-    sxx = sum((each - law.centre) ** 2 for each in x)
+    sxx = sum((value - law.centre) ** 2 for value in x)
     residual = fit.stderr * math.sqrt(sxx)
     expected = stats.t.ppf(0.975, 3) * residual * math.sqrt(1 / 5 + (x[-1] - law.centre) ** 2 / sxx)
     assert widths[2] / 2 == pytest.approx(expected)

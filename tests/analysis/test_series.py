@@ -1,4 +1,4 @@
-"""Records as rows and series, and which series share a figure."""
+"""Rows and series of records, and the distribution of series over figures."""
 
 import csv
 import io
@@ -11,12 +11,12 @@ from analysis.series import labels, series_of, shares
 from analysis.table import cases_as_csv, newest, rows
 
 
-def several(count, workload="fold", **more):
+def series_records(count, workload="fold", **more):
     return [measured(32 + k, workload, f"{workload} {k}", **more) for k in range(count)]
 
 
 class TestTable:
-    def test_every_record_is_a_row_with_every_metric(self):
+    def test_table_has_a_row_with_every_metric_for_each_record(self):
         records = [measured(n) for n in (64, 32)] + [failed(128, "oom")]
         table = rows(records)
         assert [row.tokens for row in table] == [32, 64, 128]
@@ -30,7 +30,7 @@ class TestTable:
         assert read[2]["status"] == "oom"
         assert read[2]["step_time_s"] == ""
 
-    def test_the_newest_record_of_a_case_on_a_machine_stays(self):
+    def test_newest_selects_one_record_of_each_case_and_machine(self):
         old = measured(32, started_at="2026-01-01T00:00:00+00:00")
         new = old | {"started_at": "2026-02-01T00:00:00+00:00", "run_id": "f" * 32}
         other = old | {"host": old["host"] | {"hostname_hash": "other"}}
@@ -38,31 +38,31 @@ class TestTable:
         assert newest([new, old]) == [new]
         assert len(newest([new, old, other, two])) == 3
 
-    def test_ranks_and_parts_are_read(self):
+    def test_row_reads_ranks_parts_and_reasons(self):
         (row,) = rows([measured(32, ranks=3)])
         assert row.ranks == 3
-        assert len(row.each_rank("step_time_s")) == 3
-        assert row.each_rank("peak_resident_bytes") == [row.value("peak_resident_bytes")]
+        assert len(row.rank_values("step_time_s")) == 3
+        assert row.rank_values("peak_resident_bytes") == [row.value("peak_resident_bytes")]
         assert sum(row.parts("peak_tracked_bytes").values()) == row.value("peak_tracked_bytes")
         assert row.value("energy_per_step_j") is None
         assert "no counter" in row.reason_of("energy_per_step_j")
 
 
 class TestLabels:
-    def test_what_all_share_is_not_said(self):
+    def test_labels_omit_shared_details(self):
         assert labels(rows([measured(32)])) == ["fold"]
         table = rows([measured(32), measured(32, variant="triton, float32")])
         assert labels(table) == ["fold (reference)", "fold (triton)"]
         assert labels(table, named=False) == ["reference", "triton"]
 
-    def test_devices_and_ranks_are_told_apart(self):
+    def test_labels_distinguish_devices_and_ranks(self):
         device = {"vendor": "nvidia", "name": "A Device", "kind": "cuda"}
-        found = labels(rows([measured(32), measured(32, ranks=2), measured(32, device=device)]))
-        assert found == ["fold (A Device)", "fold (a cpu)", "fold (a cpu; 2 ranks)"]
+        names = labels(rows([measured(32), measured(32, ranks=2), measured(32, device=device)]))
+        assert names == ["fold (A Device)", "fold (a cpu)", "fold (a cpu; 2 ranks)"]
 
-    def test_two_workloads_that_call_a_series_the_same_are_told_apart(self):
-        found = labels(rows([measured(32, "one", "same"), measured(32, "two", "same")]))
-        assert len(set(found)) == 2
+    def test_labels_distinguish_workloads_with_equal_series_names(self):
+        names = labels(rows([measured(32, "one", "same"), measured(32, "two", "same")]))
+        assert len(set(names)) == 2
 
 
 class TestShares:
@@ -71,43 +71,43 @@ class TestShares:
         st.lists(st.tuples(st.sampled_from("ABCDE"), st.integers(0, 9)), max_size=24),
         st.integers(2, 7),
     )
-    def test_nothing_is_lost_uncounted_and_no_figure_overflows(self, names, most):
+    def test_shares_count_every_series_and_respect_the_limit(self, names, most):
         records = [TEMPLATES[workload, number] for workload, number in set(names)]
         series = series_of(rows(records))
-        found = shares(series, most)
-        assert all(len(share.series) <= most for share in found)
-        assert len({share.suffix for share in found}) == len(found)
-        by_workload = {each.workload for each in series}
+        figures = shares(series, most)
+        assert all(len(share.series) <= most for share in figures)
+        assert len({share.suffix for share in figures}) == len(figures)
+        by_workload = {s.workload for s in series}
         for name in by_workload:
-            own = [each for each in series if each.workload == name]
+            members = [s for s in series if s.workload == name]
             inside = [
                 len(share.series) + share.left_out
-                for share in found
-                if {each.workload for each in share.series} == {name}
+                for share in figures
+                if {s.workload for s in share.series} == {name}
             ]
-            drawn = {each.label for share in found for each in share.series}
-            assert len(own) in inside or {each.label for each in own} <= drawn
-        if len(by_workload) <= most and found:
-            assert {each.workload for each in found[0].series} == by_workload
+            plotted = {s.label for share in figures for s in share.series}
+            assert len(members) in inside or {s.label for s in members} <= plotted
+        if len(by_workload) <= most and figures:
+            assert {s.workload for s in figures[0].series} == by_workload
 
-    def test_few_series_share_one_figure(self):
-        series = series_of(rows(several(3, "one") + several(3, "two")))
+    def test_few_series_share_one_figure_without_suffix(self):
+        series = series_of(rows(series_records(3, "one") + series_records(3, "two")))
         (share,) = shares(series, 6)
         assert len(share.series) == 6
         assert share.suffix == ""
 
-    def test_of_one_name_one_comes_before_another_of_the_next(self):
+    def test_every_name_has_a_series_before_any_has_a_second(self):
         records = [
             measured(32, "pieces", f"piece {k}", variant=variant)
             for k in range(4)
             for variant in ("a", "b", "c")
         ]
         (share,) = shares(series_of(rows(records)), 4)
-        assert len({each.rows[0].series for each in share.series}) == 4
+        assert len({s.rows[0].series for s in share.series}) == 4
         assert share.left_out == 8
 
-    def test_odd_names_of_workloads_make_files_of_their_own(self):
-        records = several(4, "a/b") + several(4, "a b") + several(4, "Ä")
+    def test_odd_workload_names_have_distinct_suffixes(self):
+        records = series_records(4, "a/b") + series_records(4, "a b") + series_records(4, "Ä")
         suffixes = [share.suffix for share in shares(series_of(rows(records)), 3)]
         assert len(set(suffixes)) == 4
         assert not any(c in suffix for suffix in suffixes for c in "/ Ä")
@@ -116,9 +116,9 @@ class TestShares:
 TEMPLATES = {(w, k): measured(32 + k, w, f"{w}{k}") for w in "ABCDE" for k in range(10)}
 
 
-def test_a_typical_row_is_one_of_the_rows():
-    times = [measured(32, replicate=k, exponent=2 + 0.1 * k) for k in range(4)]
-    (series,) = series_of(rows(times))
+def test_typical_row_is_the_lower_median():
+    format_ratio = [measured(32, replicate=k, exponent=2 + 0.1 * k) for k in range(4)]
+    (series,) = series_of(rows(format_ratio))
     (row,) = series.typical(lambda row: row.value("step_time_s"))
     ordered = sorted(row.value("step_time_s") for row in series.rows)
     assert row.value("step_time_s") == ordered[1]

@@ -1,4 +1,4 @@
-"""Kernels compiled for architectures that are not here: what is found, and what may not be."""
+"""Offline compilation of kernels: resources, limits, cache, record and figure."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(*arguments, home=None, **options):
-    """A process of its own: in this one, kernels are interpreted."""
+    """Run Python in another process, since kernels are interpreted in this one."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     if home:
         environment["FOLDPERF_HOME"] = str(home)
@@ -41,37 +41,41 @@ def python(*arguments, home=None, **options):
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """The first run of the command, nothing known, and where its results are kept."""
+    """Output of the first run of the command, without cached results, and its cache folder."""
     home = tmp_path_factory.mktemp("home")
     return python("-m", "bench", "compile", "--json", home=home), home
 
 
-def test_every_kernel_keeps_the_rules_on_every_architecture(compiled):
+def test_every_kernel_is_within_the_limits_on_every_architecture(compiled):
     run, _ = compiled
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    found = json.loads(run.stdout)
-    names = {(each["specimen"]["kernel"], each["specimen"]["architecture"]) for each in found}
+    results = json.loads(run.stdout)
+    names = {
+        (result["specimen"]["kernel"], result["specimen"]["architecture"]) for result in results
+    }
     kernels = {kernel for kernel, _ in names}
     table = tomllib.loads((Path(ops.__path__[0]) / "launches.toml").read_text(encoding="utf-8"))
-    assert kernels == {f"{name}.{kernel}" for name, each in table.items() for kernel in each}
+    assert kernels == {
+        f"{name}.{kernel}" for name, operator in table.items() for kernel in operator
+    }
     assert names == {(kernel, target) for kernel in kernels for target in ARCHITECTURES}
-    for each in found:
-        assert each["violations"] == []
-        assert not each["cached"]
-        assert 0 < each["resources"]["registers"] <= 512
-        assert 0 < each["resources"]["occupancy"] <= 1
+    for result in results:
+        assert result["violations"] == []
+        assert not result["cached"]
+        assert 0 < result["resources"]["registers"] <= 512
+        assert 0 < result["resources"]["occupancy"] <= 1
 
 
-def test_what_is_known_is_not_compiled_again(compiled):
+def test_cached_results_are_not_compiled_again(compiled):
     run, home = compiled
     again = python("-m", "bench", "compile", "--json", home=home)
     assert again.returncode == 0
     first, second = json.loads(run.stdout), json.loads(again.stdout)
-    assert all(each["cached"] for each in second)
+    assert all(result["cached"] for result in second)
     assert [e["resources"] for e in first] == [e["resources"] for e in second]
 
 
-def test_a_damaged_result_is_made_again(compiled):
+def test_damaged_result_is_compiled_again(compiled):
     _, home = compiled
     files = sorted((home / "compiled").iterdir())
     files[0].write_text("{", encoding="utf-8")
@@ -81,12 +85,12 @@ def test_a_damaged_result_is_made_again(compiled):
     files[2].unlink()
     again = python("-m", "bench", "compile", "--json", home=home)
     assert again.returncode == 0
-    assert sum(not each["cached"] for each in json.loads(again.stdout)) == 3
+    assert sum(not result["cached"] for result in json.loads(again.stdout)) == 3
     assert json.loads(files[0].read_bytes())["resources"]
 
 
-def test_mutants_are_caught():
-    found = json.loads(python(mutants.__file__).stdout)
+def test_mutant_kernels_violate_the_limits():
+    violations_of = json.loads(python(mutants.__file__).stdout)
     expected = {
         "spill": "spills",
         "overflow": "bytes of shared memory; gfx90a has 65536",
@@ -95,8 +99,8 @@ def test_mutants_are_caught():
         "slow": "1 products of half precision without matrix instructions",
         "broken": "does not compile: CompilationError",
     }
-    assert found.keys() == expected.keys()
-    for name, lines in found.items():
+    assert violations_of.keys() == expected.keys()
+    for name, lines in violations_of.items():
         assert any(expected[name] in line for line in lines), (name, lines)
 
 
@@ -107,7 +111,7 @@ def test_mutants_are_caught():
         (["--only", "softmax"], "no kernel's name contains it"),
     ],
 )
-def test_a_wrong_request_is_one_line(arguments, message):
+def test_invalid_compile_request_is_one_error_line(arguments, message):
     run = python("-m", "bench", "compile", *arguments)
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
@@ -126,19 +130,19 @@ def test_interpreted_kernels_cannot_be_compiled():
     assert "kernels are interpreted, not compiled" in run.output
 
 
-def test_a_specimen_says_what_the_launcher_would_see():
-    found = {s.kernel: s for s in specimens(["sm_90"])}["triangle_attention.forward"]
-    pointer, strides = found.types[:2]
+def test_specimen_has_the_types_and_constants_of_the_launcher():
+    by_kernel = {s.kernel: s for s in specimens(["sm_90"])}["triangle_attention.forward"]
+    pointer, strides = by_kernel.types[:2]
     assert pointer == "*bf16"
     assert strides == ("i32", "i32", "i32", "i32", None)
-    assert (0,) in found.divisible
-    assert (1, 4) not in found.divisible
-    assert found.constants["WIDTH"] == 32
-    assert found.options == {"num_warps": 4, "num_stages": 2}
+    assert (0,) in by_kernel.divisible
+    assert (1, 4) not in by_kernel.divisible
+    assert by_kernel.constants["WIDTH"] == 32
+    assert by_kernel.options == {"num_warps": 4, "num_stages": 2}
 
 
-def test_every_shape_and_dtype_has_specimens_of_its_own():
-    few, many = specimens(["gfx942"]), specimens(["gfx942"], every=True)
+def test_exhaustive_specimens_cover_every_shape_and_dtype():
+    few, many = specimens(["gfx942"]), specimens(["gfx942"], exhaustive=True)
     assert {s.kernel for s in few} == {s.kernel for s in many}
     assert {s.dtype for s in many} == {"bf16", "fp16", "fp32"}
     assert len(many) > 5 * len(few)
@@ -146,7 +150,7 @@ def test_every_shape_and_dtype_has_specimens_of_its_own():
     assert evenness == {True, False}
 
 
-def test_single_precision_may_do_without_matrix_instructions():
+def test_float32_kernels_may_lack_matrix_instructions():
     (specimen, *_) = specimens(["sm_90"])
     plain = Resources(32, 0, 0, {}, {}, 2, 100, None, 1.0)
     half = Compiled(specimen, plain, None, 0.0, cached=True)
@@ -155,8 +159,8 @@ def test_single_precision_may_do_without_matrix_instructions():
     assert not list(violations(single))
 
 
-def test_code_without_any_matrix_instruction_has_slow_products_alone():
-    """A compiler that gives up may leave a kernel that does nothing, at no cost."""
+def test_products_are_slow_without_any_matrix_instruction():
+    """A compiler may fail silently and leave an empty kernel, which must not pass as cheap."""
     factors = "tensor<64x32xbf16, #shared> * tensor<32x64xbf16, #shared>"
     line = f"%1 = ttng.warp_group_dot %a, %b, %c : {factors} -> tensor<64x64xf32, #mma>"
     text = f"#mma = #ttg.nvidia_mma<{{}}>\n{line}\n{line}\n"
@@ -168,23 +172,23 @@ def test_code_without_any_matrix_instruction_has_slow_products_alone():
     assert count_slow_products(f"#r = #ttg.blocked<{{}}>\n{plain}\n", matrix_instructions=8) == 1
 
 
-def test_json_is_json_where_a_rule_is_broken(monkeypatch, capsys):
+def test_json_output_is_valid_when_a_limit_is_violated(monkeypatch, capsys):
     (specimen, *_) = specimens(["sm_90"])
     spilling = Resources(255, 72, 0, {"HMMA": 4}, {}, 0, 100, None, 0.1)
 
-    def compile_all(wanted, jobs, done):
-        return [Compiled(each, spilling, None, 1.0, cached=False) for each in wanted]
+    def compile_all(specimens, jobs, done):
+        return [Compiled(specimen, spilling, None, 1.0, cached=False) for specimen in specimens]
 
     monkeypatch.setattr("bench.compilation.compiler.compile_all", compile_all)
     arguments = ["compile", "--only", specimen.kernel, "--architecture", "sm_90"]
     assert main([*arguments, "--json"]) == 1
-    found, *_ = json.loads(capsys.readouterr().out)
-    assert found["violations"] == ["spills 72 bytes of each thread's registers"]
+    kernel, *_ = json.loads(capsys.readouterr().out)
+    assert kernel["violations"] == ["spills 72 bytes of each thread's registers"]
     assert main(arguments) == 1
     assert f"FAIL {specimen.kernel} sm_90 bf16: spills 72" in capsys.readouterr().out
 
 
-def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
+def test_record_and_figure_have_every_compiled_kernel(compiled, tmp_path):
     _, home = compiled
     run = python("-m", "bench", "compile", "--only", "transition", "--out", tmp_path, home=home)
     assert run.returncode == 0, run.stderr
@@ -192,16 +196,18 @@ def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
     assert record["schema"] == "foldperf.kernels/1"
     assert {"git", "software", "host", "source_sha256", "started_at"} <= record.keys()
     assert record["software"]["triton"]
-    found = {(each["kernel"], each["width"], each["architecture"]) for each in record["kernels"]}
-    # Three for narrow and for wide rows, and five of the conditioned one.
-    assert len(found) == len(record["kernels"]) == (3 * 2 + 5) * len(ARCHITECTURES)
-    assert all(each["resources"]["registers"] > 16 for each in record["kernels"])
-    drawn = (tmp_path / "kernels.svg").read_text(encoding="utf-8")
-    for text in ("transition.backward_rows (384)", "gfx90a", "broken rule is bold"):
-        assert text in drawn
+    variants = {
+        (kernel["kernel"], kernel["width"], kernel["architecture"]) for kernel in record["kernels"]
+    }
+    # Three kernels on narrow and on wide rows, and five of the conditioned operator.
+    assert len(variants) == len(record["kernels"]) == (3 * 2 + 5) * len(ARCHITECTURES)
+    assert all(kernel["resources"]["registers"] > 16 for kernel in record["kernels"])
+    svg = (tmp_path / "kernels.svg").read_text(encoding="utf-8")
+    for text in ("transition.backward_rows (384)", "gfx90a", "violations are bold"):
+        assert text in svg
 
 
-def test_a_figure_says_what_is_wrong(tmp_path):
+def test_figure_marks_violations(tmp_path):
     from analysis.errors import AnalysisError
     from analysis.kernels import draw_kernels
 
@@ -212,8 +218,8 @@ def test_a_figure_says_what_is_wrong(tmp_path):
         "git": {"sha": None},
         "kernels": [kernel | {"resources": resources}, kernel | broken],
     }
-    drawn = draw_kernels(record, tmp_path).read_text(encoding="utf-8")
-    assert "255, 2 KiB, 40 B spilled" in drawn
-    assert "does not compile" in drawn
-    with pytest.raises(AnalysisError, match="no kernel to draw"):
+    svg = draw_kernels(record, tmp_path).read_text(encoding="utf-8")
+    assert "255, 2 KiB, 40 B spilled" in svg
+    assert "does not compile" in svg
+    with pytest.raises(AnalysisError, match="no kernel to plot"):
         draw_kernels(record | {"kernels": []}, tmp_path)

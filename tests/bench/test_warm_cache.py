@@ -1,4 +1,4 @@
-"""Triton's cache filled without a device holds what launches in front of one ask for."""
+"""Triton's cache, filled without a device, has the kernels that launches on a device request."""
 
 import json
 import os
@@ -24,7 +24,7 @@ VARIANTS = 3
 
 
 def python(cache, *arguments):
-    """A process of its own: in this one, kernels are interpreted."""
+    """Run Python in another process, since kernels are interpreted in this one."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")])
@@ -43,20 +43,20 @@ def python(cache, *arguments):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A cache with three variants in it."""
+    """Folder of a cache with three variants."""
     folder = tmp_path_factory.mktemp("triton")
     run = python(folder, "-m", "bench", *COMPILE, "--operators", "--only", warm.OPERATOR, "--json")
     assert run.returncode == 0, run.stderr[-3000:]
-    found = json.loads(run.stdout)
-    assert found["folder"] == found["place"] == str(folder)
-    assert [kernel["error"] for kernel in found["kernels"]] == [None] * VARIANTS
-    assert not any(kernel["hit"] for kernel in found["kernels"])
+    output = json.loads(run.stdout)
+    assert output["folder"] == output["place"] == str(folder)
+    assert [kernel["error"] for kernel in output["kernels"]] == [None] * VARIANTS
+    assert not any(kernel["hit"] for kernel in output["kernels"])
     return folder
 
 
 @pytest.fixture(scope="module")
-def found(cache, tmp_path_factory):
-    """What launches find in the cache after it was carried to another folder."""
+def compilations(cache, tmp_path_factory):
+    """Hits and misses of launches after the cache was moved to another folder."""
     carried = tmp_path_factory.mktemp("carried") / "cache"
     shutil.copytree(cache, carried)
     assert relocate(carried) == VARIANTS
@@ -65,23 +65,25 @@ def found(cache, tmp_path_factory):
     return json.loads(run.stdout)
 
 
-def test_launches_compile_nothing_when_the_cache_is_warm(found):
-    hits = found["same"]["hits"]
-    assert len(hits) == found["variants"] == VARIANTS
+def test_launches_compile_nothing_when_the_cache_is_warm(compilations):
+    hits = compilations["same"]["hits"]
+    assert len(hits) == compilations["variants"] == VARIANTS
     assert set(hits) == {"adaptive_layer_norm.forward", "adaptive_layer_norm.backward"}
-    assert found["same"]["misses"] == []
+    assert compilations["same"]["misses"] == []
 
 
-def test_launch_in_another_dtype_is_compiled(found):
-    assert found["other"] == {"hits": [], "misses": ["adaptive_layer_norm.forward"]}
+def test_launch_in_another_dtype_is_compiled(compilations):
+    assert compilations["other"] == {"hits": [], "misses": ["adaptive_layer_norm.forward"]}
 
 
-def test_outer_listener_hears_every_compilation(found):
+def test_registered_listener_is_called_for_every_compilation(compilations):
     for kind in ("hits", "misses"):
-        assert found["outer"][kind] == found["same"][kind] + found["other"][kind]
+        assert (
+            compilations["outer"][kind] == compilations["same"][kind] + compilations["other"][kind]
+        )
 
 
-def test_relocation_names_the_place_until_it_is_taken_back(cache, tmp_path):
+def test_relocation_names_the_destination_and_can_be_reverted(cache, tmp_path):
     carried = tmp_path / "elsewhere"
     shutil.copytree(cache, carried)
     lists = sorted(carried.glob("*/__grp__*.json"))
@@ -91,7 +93,7 @@ def test_relocation_names_the_place_until_it_is_taken_back(cache, tmp_path):
     assert relocate(carried) == 0
 
 
-def test_damaged_list_is_left_to_triton(cache, tmp_path):
+def test_relocation_skips_a_damaged_list(cache, tmp_path):
     carried = tmp_path / "damaged"
     shutil.copytree(cache, carried)
     first, second, *_ = sorted(carried.glob("*/__grp__*.json"))
@@ -111,14 +113,14 @@ def test_damaged_list_is_left_to_triton(cache, tmp_path):
         ([*COMPILE[1:], "--preset", "huge"], "preset='huge'"),
     ],
 )
-def test_wrong_request_is_one_line(words, message, capsys):
+def test_invalid_warm_request_is_one_error_line(words, message, capsys):
     assert main(["compile", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
-def test_kernels_have_no_constants_of_their_module():
-    """With such a constant the key in Triton's cache depends on what was launched before."""
+def test_kernels_use_no_constants_of_their_module():
+    """Such a constant would make the key in Triton's cache depend on earlier launches."""
     from triton.language import constexpr
 
     operators = [module.name for module in iter_modules(ops.__path__) if module.ispkg]
@@ -129,19 +131,19 @@ def test_kernels_have_no_constants_of_their_module():
         assert not [name for name, v in vars(module).items() if isinstance(v, constexpr)]
 
 
-def test_code_of_an_integer_is_never_specialized():
+def test_integer_codes_are_never_specialized():
     codes = encoded(range(1000))
     assert [(code >> 1) - 1 for code in codes] == list(range(1000))
     assert all(code != 1 and code % UNIT for code in codes)
 
 
-def test_common_unit_divides_every_value():
+def test_common_unit_divides_all_values():
     assert common_unit((16, 48)) == UNIT
     assert common_unit((16, 40)) == 1
     assert common_unit((4, 8), 4) == 4
 
 
-def test_strides_keep_whether_neighbours_are_adjacent():
+def test_strides_preserve_adjacency():
     import torch
 
     assert encoded_strides(torch.empty(2, 3, 5)) == (33, 13, 1)

@@ -1,4 +1,4 @@
-"""Achieved rates and graphs on a device."""
+"""Achieved rates and graph replay on an accelerator."""
 
 import pytest
 import torch
@@ -15,9 +15,9 @@ CUDA = torch.device("cuda", 0)
 
 
 def built(workload, **axes):
-    found = catalogue()[workload]
-    config = found.configure(axes)
-    return found.build(config, Setting(device=CUDA, store=None)), found.facts(config)
+    definition = catalogue()[workload]
+    config = definition.configure(axes)
+    return definition.build(config, Setting(device=CUDA, store=None)), definition.facts(config)
 
 
 @pytest.mark.parametrize("quantity", ["copy", "product", "exponentials"])
@@ -31,11 +31,11 @@ def test_achieved_rates_are_below_the_data_sheets(quantity):
         facts.minimum_bytes / rates.bytes_s,
         facts.exponentials / rates.exponentials_s,
     )
-    # A simple program reaches a third of the peak, and none exceeds it by more than a boost clock.
+    # A simple program reaches a third of the peak, and exceeds it by a boost clock at most.
     assert 0.9 < seconds / bound < 3, (seconds, bound)
 
 
-def test_exponentials_are_exponentials():
+def test_exponential_kernel_computes_exponentials():
     program, _ = built("device-rates", quantity="exponentials", size=1)
     program.run("forward")
     source, target = program.tensors()["inputs"]
@@ -46,7 +46,7 @@ def test_exponentials_are_exponentials():
 
 
 @pytest.mark.parametrize("operator", ["triangle_attention", "transition"])
-def test_a_graph_of_a_step_gives_the_gradients_of_the_step(operator):
+def test_graph_of_a_step_has_the_gradients_of_the_eager_step(operator):
     program, _ = built("operators", operator=operator, tokens=64, precision="bfloat16")
 
     def step():
@@ -62,5 +62,5 @@ def test_a_graph_of_a_step_gives_the_gradients_of_the_step(operator):
     replay()
     torch.cuda.synchronize()
     assert len(eager) == len(captured)
-    for left, right in zip(eager, captured, strict=True):
-        assert torch.equal(left, right)
+    for expected, actual in zip(eager, captured, strict=True):
+        assert torch.equal(expected, actual)

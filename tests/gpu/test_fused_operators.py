@@ -1,4 +1,4 @@
-"""The fused operators on a device: as exact as they must be in every dtype, the same bits twice."""
+"""Fused operators on an accelerator: accuracy in every dtype, and determinism."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ from workloads.operator_arguments import CALLS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
 
-FUSED = sorted(name for name, each in OPERATORS.items() if "triton" in each.kernels)
+FUSED = sorted(name for name, operator in OPERATORS.items() if "triton" in operator.kernels)
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 
 
 def draw(name, tokens, model="full"):
-    """Arguments of an operator in float64, as a model has them; some keys are masked away."""
+    """Return arguments of an operator in float64, as in a model, with some keys masked."""
     call = CALLS[name](preset(model), PRECISIONS["float64"], 1, tokens)
     generator = torch.Generator("cuda").manual_seed(0)
     tensors = []
@@ -37,7 +37,7 @@ def in_float32(options):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tokens", [64, 129])
 @pytest.mark.parametrize("name", FUSED)
-def test_as_exact_as_plain_pytorch(name, tokens, dtype):
+def test_fused_operator_is_as_exact_as_plain_pytorch(name, tokens, dtype):
     tensors, options = draw(name, tokens)
     typed = [t.to(dtype) if t.is_floating_point() else t for t in tensors]
     if OPERATORS[name].kernels["triton"].why_not(*typed, **in_float32(options)):
@@ -47,7 +47,7 @@ def test_as_exact_as_plain_pytorch(name, tokens, dtype):
 
 @pytest.mark.parametrize("tokens", [384, 1024])
 @pytest.mark.parametrize("name", FUSED)
-def test_two_runs_give_the_same_bits(name, tokens):
+def test_fused_operator_is_deterministic(name, tokens):
     tensors, options = draw(name, tokens)
     upper = in_float32(options)
     half = [t.bfloat16() if t.is_floating_point() else t for t in tensors]

@@ -1,4 +1,4 @@
-"""What only an accelerator can show. Run with ``python -m pytest tests/gpu``."""
+"""Training and measurement on an accelerator. Run with ``python -m pytest tests/gpu``."""
 
 from pathlib import Path
 
@@ -26,15 +26,15 @@ def build(device, **axes):
 
 def losses(device, steps, **axes):
     program = build(device, **axes)
-    found = []
+    losses_ = []
     for _ in range(steps):
         for phase in program.phases:
             program.run(phase)
-        found.append(program.outcome()["loss"])
-    return found
+        losses_.append(program.outcome()["loss"])
+    return losses_
 
 
-def test_draws_equal_the_hosts():
+def test_random_streams_equal_those_of_the_cpu():
     draw = Draw(3, "gpu", 5, 7)
     count, start = 10_001, 2**33 + 3
     assert np.array_equal(
@@ -46,29 +46,29 @@ def test_draws_equal_the_hosts():
     )
 
 
-def test_training_follows_the_hosts():
+def test_training_follows_that_of_the_cpu():
     assert losses(CUDA, 5, tokens=48) == pytest.approx(losses(CPU, 5, tokens=48), rel=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "compiled", "triton"])
-def test_two_runs_give_the_same_bits(backend):
+def test_training_is_deterministic(backend):
     axes = {"tokens": 64, "precision": "bfloat16", "backend": backend}
     assert losses(CUDA, 5, **axes) == losses(CUDA, 5, **axes)
 
 
-def test_a_case_is_measured_in_full():
+def test_case_has_every_metric():
     config = TRUNK.configure({"entry": "synthetic", "preset": "small", "precision": "bfloat16"})
     setting = Setting(device=CUDA, store=Path("none"))
-    found = measure(TRUNK, config, setting, find_device("cuda"), Protocol(energy_s=2))["metrics"]
+    values = measure(TRUNK, config, setting, find_device("cuda"), Protocol(energy_s=2))["metrics"]
     for name in ("step_time_s", "kernel_launches", "peak_allocated_bytes", "device_used_bytes"):
-        assert found[name]["value"] > 0, (name, found[name]["reason"])
-    assert not found["kernel_launches"]["flags"]
-    assert found["host_launches"]["value"] > 0
-    energy = found["energy_per_step_j"]
+        assert values[name]["value"] > 0, (name, values[name]["reason"])
+    assert not values["kernel_launches"]["flags"]
+    assert values["host_launches"]["value"] > 0
+    energy = values["energy_per_step_j"]
     assert energy["value"] is None or energy["ci"][0] < energy["value"] < energy["ci"][1]
     predicted = simulate(TRUNK, config).peak.nbytes
-    assert found["peak_tracked_bytes"]["value"] == pytest.approx(predicted, rel=0.01)
-    assert found["peak_allocated_bytes"]["value"] == pytest.approx(predicted, rel=0.10)
+    assert values["peak_tracked_bytes"]["value"] == pytest.approx(predicted, rel=0.01)
+    assert values["peak_allocated_bytes"]["value"] == pytest.approx(predicted, rel=0.10)
 
 
 def measured(name, **axes):
@@ -78,9 +78,9 @@ def measured(name, **axes):
     return measure(workload, config, setting, find_device("cuda"), Protocol(energy_s=1))
 
 
-def test_kernels_have_kinds_that_sum_to_the_whole():
-    found = measured("alphafold3-trunk", entry="synthetic", tokens=64, precision="bfloat16")
-    metrics = found["metrics"]
+def test_kernel_launches_by_kind_sum_to_the_total():
+    values = measured("alphafold3-trunk", entry="synthetic", tokens=64, precision="bfloat16")
+    metrics = values["metrics"]
     kinds = {
         name.partition(".")[2]: value["value"]
         for name, value in metrics.items()
@@ -88,12 +88,12 @@ def test_kernels_have_kinds_that_sum_to_the_whole():
     }
     copies = metrics["memory_copies"]["value"]
     assert sum(kinds.values()) == metrics["kernel_launches"]["value"] + copies
-    assert not any(name.startswith("Optimizer.") for name in found["breakdown"]["kernels"])
-    assert kinds.get("other", 0) < 0.02 * sum(kinds.values()), found["breakdown"]["kernels"]
+    assert not any(name.startswith("Optimizer.") for name in values["breakdown"]["kernels"])
+    assert kinds.get("other", 0) < 0.02 * sum(kinds.values()), values["breakdown"]["kernels"]
 
 
 @pytest.mark.parametrize("operator", ["triangle_attention", "transition"])
-def test_an_operator_is_measured(operator):
+def test_operator_has_device_and_host_times(operator):
     metrics = measured("operators", operator=operator, precision="bfloat16")["metrics"]
     assert 0 < metrics["model_flop_utilization"]["value"] < 1
     assert metrics["kernel_launches"]["value"] >= 2
@@ -105,7 +105,7 @@ def test_an_operator_is_measured(operator):
 
 
 @pytest.mark.parametrize("preset", ["bloom-tiny", "llama-tiny"])
-def test_the_language_model_agrees_with_its_naive_twin(preset):
+def test_transformer_agrees_with_its_naive_twin(preset):
     axes = {"preset": preset, "tokens": 128}
     fair, naive = (
         measured("transformer", variant=variant, **axes)["outcome"]["loss"]

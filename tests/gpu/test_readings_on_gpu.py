@@ -13,14 +13,14 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 
 @pytest.fixture(scope="module")
 def device():
-    found = find_device("cuda")
-    if found.library_error:
-        pytest.skip(f"{found.library_error}; {found.library_error.unlock}")
-    return found
+    accelerator = find_device("cuda")
+    if accelerator.library_error:
+        pytest.skip(f"{accelerator.library_error}; {accelerator.library_error.unlock}")
+    return accelerator
 
 
 def work(seconds):
-    """Multiply matrices for so long."""
+    """Multiply matrices for a number of seconds."""
     matrix = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
@@ -30,7 +30,7 @@ def work(seconds):
 
 
 def had(reading):
-    """Return a reading; skip where the device does not have it, with the reason."""
+    """Return a reading; skip the test with the reason if the device does not have it."""
     try:
         return reading()
     except Unavailable as error:
@@ -58,7 +58,7 @@ def test_energy_grows_by_a_plausible_power(device):
         assert after.device_s - before.device_s == pytest.approx(3.0, abs=0.5)
 
 
-def test_work_shows_in_activity_and_busy_share(device):
+def test_activity_and_busy_share_follow_work(device):
     had(device.activity_pct)
     work(2.0)
     activity, busy = device.activity_pct(), device.busy_pct()
@@ -67,7 +67,7 @@ def test_work_shows_in_activity_and_busy_share(device):
     assert busy > 50
 
 
-def test_temperature_clock_and_reasons_are_plausible(device):
+def test_temperature_clock_and_throttle_reasons_are_plausible(device):
     work(0.5)
     assert 10 < had(device.temperature_c) < 120
     assert 100 < had(device.clock_mhz) < 4000

@@ -1,4 +1,4 @@
-"""Batches sent to a device ahead of time are whole when they are used."""
+"""Batches prefetched to an accelerator are complete when they are used."""
 
 import pytest
 import torch
@@ -20,13 +20,13 @@ def batch_of(number):
     return batch.replaced(alignment=alignment.to(torch.uint8))
 
 
-def test_what_arrives_is_what_was_sent():
+def test_uploaded_batches_equal_the_sent_ones():
     upload = Upload(torch.device("cuda"))
     batches = [batch_of(number).packed() for number in range(len(SIZES))]
     digests = []
     for sent in prefetch((batch for batch in batches), upload.send):
         batch = sent.arrived()
-        # Work that is still queued when the next batches are sent.
+        # Work that is still queued when the next batches are uploaded.
         busy = torch.randn(2048, 2048, device="cuda")
         for _ in range(20):
             busy = torch.nn.functional.normalize(busy @ busy)

@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Stand-ins, records and assertions shared by test files."""
 
-# After so long a process hangs. No test passes or fails by the speed of a machine that others use.
+# Timeout after which a process counts as hung; generous, since the machine may be shared.
 HANG_S = 1_800

@@ -16,8 +16,8 @@ from bench.accuracy import (
 
 __all__ = ["F64", "as_dtype", "assert_exact", "largest_error", "nearby", "results", "ulp"]
 
-# Plain PyTorch's error in a few elements may be small by chance, on one processor and not on
-# another. It is the largest over so many inputs near the given one, if they are small.
+# Plain PyTorch's error may be small by chance, depending on the processor. For small inputs it is
+# the maximum over `NEARBY` perturbed inputs; SMALL is the largest number of elements.
 NEARBY, SMALL = 8, 20_000
 
 
@@ -26,17 +26,17 @@ def assert_exact(operator, tensors, options, dtype, backend="triton"):
 
     Args:
         operator: An `Operator`.
-        tensors: Its arguments, in float64 where they are floating-point; None where it has none.
-        options: Its options, with float64 where beside `dtype` it is float32.
-        dtype: Arguments are rounded to it first, for both backends and for float64.
-        backend: Backend that is judged; a fallback is an error.
+        tensors: Arguments, floating-point ones in float64; None for an absent argument.
+        options: Options, with float64 in place of the float32 that is used with `dtype`.
+        dtype: Dtype to which arguments are rounded first, for both backends and for float64.
+        backend: Backend under test; a fallback is an error.
     """
     rounded = [as_dtype(t, dtype) for t in tensors]
     upper = in_float32(options)
-    found = results_on(operator, backend, rounded, upper, dtype)
+    actual = results_on(operator, backend, rounded, upper, dtype)
 
     def exact_and_errors(arguments):
-        """Results of the reference in float64, and the largest errors of those in `dtype`."""
+        """Return the reference's results in float64 and the largest errors of those in `dtype`."""
         plain = results(operator.reference, arguments, upper, dtype)
         wide = [as_dtype(t, F64) for t in arguments]
         exact = results(operator.reference, wide, options, dtype)
@@ -44,10 +44,10 @@ def assert_exact(operator, tensors, options, dtype, backend="triton"):
 
     exact, *errors = exact_and_errors(rounded)
     errors += [exact_and_errors(arguments)[1] for arguments in nearby(rounded)]
-    allowed = {name: max(each[name] for each in errors) for name in exact}
-    reached = accuracy(found, exact, allowed, dtype)
+    allowed = {name: max(one[name] for one in errors) for name in exact}
+    achieved = accuracy(actual, exact, allowed, dtype)
     inexact = [
-        f"{n}: {r:.3g} times plain PyTorch's" for n, r in reached.ratios.items() if r > ALLOWED
+        f"{n}: {r:.3g} times plain PyTorch's" for n, r in achieved.ratios.items() if r > ALLOWED
     ]
     assert not inexact, "; ".join(inexact)
 

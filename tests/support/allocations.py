@@ -1,4 +1,4 @@
-"""The size of what is allocated, inside of operators too."""
+"""Sizes of allocations on the CPU, including those within operators."""
 
 from contextlib import contextmanager
 
@@ -7,9 +7,9 @@ from torch.profiler import ProfilerActivity, profile
 
 @contextmanager
 def allocations():
-    """Yields a list that holds, after the block, the bytes that each call on the CPU allocated."""
-    found = []
+    """Yield a list that is filled, after the block, with the bytes of each allocating call."""
+    sizes = []
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        yield found
-    sizes = (event.self_cpu_memory_usage for event in profiled.events())
-    found.extend(size for size in sizes if size > 0)
+        yield sizes
+    usage = (event.self_cpu_memory_usage for event in profiled.events())
+    sizes.extend(size for size in usage if size > 0)

@@ -13,7 +13,7 @@ from refsys.batch import (
 
 
 def with_atoms(batch: Batch, seed: int = 11) -> Batch:
-    """The batch with one to nine atoms for each token, padded to whole windows."""
+    """Return the batch with one to nine atoms for each token, padded to full windows."""
     g = torch.Generator().manual_seed(seed)
     examples, tokens = batch["token_mask"].shape
     counts = torch.randint(1, 10, (tokens,), generator=g)
@@ -33,18 +33,18 @@ def with_atoms(batch: Batch, seed: int = 11) -> Batch:
         "reference_name": integers(64, atoms, 4),
         "reference_space": (token // 2).expand(examples, atoms).contiguous(),
     }
-    whole = Batch({**batch, **fields}, (*TRUNK_FIELDS, *ATOM_FIELDS))
-    return whole.padded(atom=-(-atoms // ATOM_WINDOW) * ATOM_WINDOW)
+    full = Batch({**batch, **fields}, (*TRUNK_FIELDS, *ATOM_FIELDS))
+    return full.padded(atom=-(-atoms // ATOM_WINDOW) * ATOM_WINDOW)
 
 
 def with_labels(batch: Batch, seed: int = 12) -> Batch:
-    """The batch with a globule of labels: all kinds of molecules, some atoms not modelled."""
+    """Return the batch with random labels: all molecule types, some atoms unresolved."""
     g = torch.Generator().manual_seed(seed)
     examples, tokens = batch["token_mask"].shape
     token, mask = batch["atom_token"].long(), batch["atom_mask"]
     atoms = token.shape[1]
     center = 10 * torch.randn(examples, tokens, 3, generator=g)
-    place = center.gather(1, token.clamp(min=0).unsqueeze(-1).expand(-1, -1, 3))
+    token_position = center.gather(1, token.clamp(min=0).unsqueeze(-1).expand(-1, -1, 3))
     first = torch.stack(
         [
             torch.searchsorted(row[keep], torch.arange(tokens))
@@ -59,7 +59,7 @@ def with_labels(batch: Batch, seed: int = 12) -> Batch:
     pairs[:, -1] = -1
     resolved = (torch.rand(examples, atoms, generator=g) > 0.15) & mask
     fields = {
-        "atom_position": (place + 1.5 * torch.randn(examples, atoms, 3, generator=g))
+        "atom_position": (token_position + 1.5 * torch.randn(examples, atoms, 3, generator=g))
         * resolved.unsqueeze(-1),
         "atom_resolved": resolved,
         "atom_slot": ((torch.arange(atoms) - first.gather(1, token.clamp(min=0))) * mask).to(
@@ -76,7 +76,7 @@ def with_labels(batch: Batch, seed: int = 12) -> Batch:
 
 
 def with_templates(batch: Batch, count: int = 2, seed: int = 13) -> Batch:
-    """The batch with random templates, the last one absent."""
+    """Return the batch with random templates, the last one absent."""
     g = torch.Generator().manual_seed(seed)
     shape = (batch["token_mask"].shape[0], count, batch.sizes["token"])
     present = torch.arange(count) < max(1, count - 1)

@@ -1,11 +1,11 @@
-"""A clock that tests set."""
+"""Clock that tests set."""
 
 
 class Clock:
-    """Stands for `time.monotonic`.
+    """Stand-in for `time.monotonic`.
 
     Attributes:
-        now: What it shows.
+        now: Time that the clock shows. Unit: s.
     """
 
     def __init__(self):

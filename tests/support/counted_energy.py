@@ -1,4 +1,4 @@
-"""Energy counters whose truth is known: of a queue without real time, and of one seeded run."""
+"""Energy counters of known true energy: of a queue in simulated time, and of a seeded run."""
 
 from dataclasses import dataclass, field
 
@@ -11,18 +11,18 @@ from support.queued_device import QueuedDevice
 
 
 class PoweredDevice(QueuedDevice):
-    """Device that draws one power while it works and another while it does not."""
+    """Device with one power while it works and another while it is idle."""
 
     def __init__(self, busy_w=500.0, idle_w=100.0, tick_s=0.1, fails_after=float("inf"), **more):
         super().__init__(**more)
         self.busy_w, self.idle_w, self.tick_s = busy_w, idle_w, tick_s
         self.fails_after = fails_after
         self.reasons = frozenset()
-        # Further power at a moment, as a warmer chip draws; and energy of it until then.
+        # Additional energy until a moment, such as that of a warmer chip. Unit: J.
         self.further_j = lambda moment: 0.0
 
     def energy_at(self, moment):
-        """Energy until a moment of the host's clock that has passed. Unit: J."""
+        """Return the energy until a past moment of the host's clock. Unit: J."""
         busy = sum(min(end, moment) - begin for begin, end in self.queue.busy if begin < moment)
         further = self.further_j(moment)
         return self.idle_w * moment + (self.busy_w - self.idle_w) * busy + further
@@ -35,10 +35,10 @@ class PoweredDevice(QueuedDevice):
     def throttle_reasons(self):
         return self.reasons
 
-    def instruments(self, **others):
-        """What measures it without real time."""
+    def instruments(self, **replacements):
+        """Return instruments that measure the device in simulated time."""
         usual = {"now": self.clock, "wait": self.wait, "poll": LazyPoller}
-        return Instruments(**usual | {"events": lambda _: lambda: QueueEvent(self)} | others)
+        return Instruments(**usual | {"events": lambda _: lambda: QueueEvent(self)} | replacements)
 
     def wait(self, seconds):
         self.queue.host += seconds
@@ -46,7 +46,7 @@ class PoweredDevice(QueuedDevice):
 
 @dataclass
 class QueueEvent:
-    """Place in a queue."""
+    """Event in a device's queue."""
 
     device: QueuedDevice
     at: float = 0.0
@@ -60,7 +60,7 @@ class QueueEvent:
 
 @dataclass
 class LazyPoller:
-    """Poller that catches up with the clock whenever it is asked."""
+    """Poller that catches up with the clock when its log is read."""
 
     device: PoweredDevice
     poll_s: float
@@ -94,12 +94,12 @@ class LazyPoller:
 
 @dataclass
 class SeededRun:
-    """Polled counter of one run whose power ripples within each step and drifts over all.
+    """Polled counter of a run whose power ripples within each step and drifts over the run.
 
     Attributes:
-        start: Beginning of the window, at the beginning of a step.
-        stop: End of the window, at the end of a step.
-        log: Ticks as they were polled.
+        start: Start of the window, at the start of a step. Unit: s.
+        stop: End of the window, at the end of a step. Unit: s.
+        log: Polled ticks.
     """
 
     start: float
@@ -113,7 +113,7 @@ class SeededRun:
 
     @classmethod
     def draw(cls, seed, tick_s=0.1, own_clock=False):
-        """Draw a run: its power, steps, ticks, and the moments at which it was polled."""
+        """Return a random run: power, steps, ticks, and the moments of polling."""
         random = np.random.default_rng(seed)
         step_s = 10 ** random.uniform(-2.5, 0.3)
         steps = int(np.ceil(random.uniform(2.1, 6) / step_s))
@@ -127,23 +127,23 @@ class SeededRun:
         moments = begin - random.uniform(0, tick_s) + np.cumsum(gaps)
         run.log.add(begin - 0.002, EnergyReading(run.energy_at(begin - 0.002)))
         for moment in moments[(moments > begin) & (moments < end - 0.03)]:
-            # Of ten polls one is late, as where another thread holds the interpreter.
+            # One of ten polls is late, as when another thread holds the interpreter.
             late = random.exponential(0.01 if random.random() < 0.1 else 5e-4)
             gap = 0.002 + late
             after = random.uniform(0, gap)
             last = run.log.joules[-1] if run.log.joules else run.energy_at(begin - 0.002)
             run.log.add(moment + after - gap, EnergyReading(last))
-            own = 1000 + 1.0001 * moment if own_clock else None
-            run.log.add(moment + after, EnergyReading(round(run.energy_at(moment), 3), own))
+            device_s = 1000 + 1.0001 * moment if own_clock else None
+            run.log.add(moment + after, EnergyReading(round(run.energy_at(moment), 3), device_s))
         return run
 
     def energy_at(self, moment):
-        """Energy until a moment: more power in the first half of a step than in the second."""
+        """Return the energy until a moment; the first half of a step has more power. Unit: J."""
         phase = np.mod(moment / self.step_s, 1)
         ripple = self.ripple * self.step_s * (min(phase, 0.5) - max(phase - 0.5, 0))
         return float(self.watts * (moment + ripple + self.drift * moment**2 / 2))
 
     @property
     def truth(self):
-        """Energy of the window."""
+        """True energy of the window. Unit: J."""
         return self.energy_at(self.stop) - self.energy_at(self.start)

@@ -1,4 +1,4 @@
-"""The documentation's pages and what they show."""
+"""Pages of the documentation, with their code blocks and commands."""
 
 import re
 from collections.abc import Iterator
@@ -9,17 +9,17 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def blocks_of(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language on a page."""
+    """Return the fenced blocks of a language on a page."""
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def toml_blocks_of(page: Path) -> list[str]:
-    """What a page shows of TOML."""
+    """Return the TOML blocks of a page."""
     return blocks_of(page, "toml")
 
 
 def commands_of(page: Path) -> Iterator[str]:
-    """Every command line that a page shows, without its comment."""
+    """Yield every command line of a page, without its comment."""
     for block in blocks_of(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             command = re.split(r"\s+#", line)[0].strip()

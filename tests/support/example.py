@@ -1,4 +1,4 @@
-"""The documentation's example package, as an installer would leave it."""
+"""Installation of the documentation's example package."""
 
 import shutil
 import tomllib
@@ -8,7 +8,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example_workload"
 
 
 def install(folder: Path) -> Path:
-    """Copies the module and writes the metadata; the folder is then an import path."""
+    """Copy the module and write the metadata, so that the folder is an import path."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     shutil.copy(EXAMPLE / "local_attention.py", folder)
     name, version = project["name"], project["version"]

@@ -30,12 +30,12 @@ MI300X = {
 
 
 class FakeAmdSmi(SimpleNamespace):
-    """AMD SMI as a script: the answer of each query, or the code of the error that it raises.
+    """Fake AMD SMI with scripted results of queries, or codes of the errors to raise.
 
     Attributes:
         calls: Name and arguments of every call.
-        devices: Answers by PCI address, in the order in which the library lists the devices; a
-            device's handle is ``handle of`` its address.
+        devices: Results by PCI address, in the library's order of devices; the handle of a device
+            is ``handle of`` its address.
     """
 
     class AmdSmiException(Exception):
@@ -89,14 +89,14 @@ class FakeAmdSmi(SimpleNamespace):
 
 
 def mi250x(bdf: str, reports: bool, busy: int = 0, serial: str = "N/A", **answers) -> dict:
-    """Return the answers of one die of an MI250X.
+    """Return the query results of one die of an MI250X.
 
     Args:
-        bdf: Its PCI address.
-        reports: Whether the driver gives the module's energy and power cap at it.
-        busy: Its busy share. Unit: %.
+        bdf: PCI address.
+        reports: Whether the driver reports the module's energy and power cap at this die.
+        busy: Busy share. Unit: %.
         serial: Serial number of the board.
-        answers: Other answers.
+        answers: Further results.
     """
     return MI300X | {
         "amdsmi_get_gpu_asic_info": {
@@ -118,12 +118,12 @@ def mi250x(bdf: str, reports: bool, busy: int = 0, serial: str = "N/A", **answer
 
 
 def modules(count: int = 2, busy: int = 0, serials: bool = False) -> dict[str, dict]:
-    """Return the dies of modules by address; the first of each two reports, the other is silent.
+    """Return the dies of modules by address; the first of each module reports its energy.
 
     Args:
-        count: How many modules.
+        count: Number of modules.
         busy: Busy share of every die. Unit: %.
-        serials: Whether the driver gives the serial numbers of the boards.
+        serials: Whether the driver reports serial numbers of the boards.
     """
     dies = {}
     for module in range(count):

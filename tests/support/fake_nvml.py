@@ -28,12 +28,12 @@ DEFAULTS = {
 
 
 class FakeNvml(SimpleNamespace):
-    """NVML as a script: the answer of each query, or the name of the error that it raises.
+    """Fake NVML with scripted results of queries, or names of the errors to raise.
 
     Attributes:
         calls: Name and arguments of every call.
-        live_samples: Samples of the performance monitor that are allocated.
-        activity: Value of each metric of the performance monitor; one that is absent fails.
+        live_samples: Allocated samples of the performance monitor.
+        activity: Value of each metric of the performance monitor; absent metrics fail.
     """
 
     class NVMLError(Exception):
@@ -97,7 +97,7 @@ class FakeNvml(SimpleNamespace):
 
 
 class FakeMig(FakeNvml):
-    """NVML with one H100 in MIG mode: its answers of the card (GPU-7) and of the card's slices."""
+    """Fake NVML with one H100 in MIG mode: the card (GPU-7) and its slices."""
 
     def __init__(self, slices=("MIG-a1", "MIG-a2"), **answers):
         super().__init__(nvmlDeviceGetMigMode=[1, 1], **answers)

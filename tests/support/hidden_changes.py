@@ -1,4 +1,4 @@
-"""Changes of a small repository that git's index, settings or variables hide."""
+"""Changes to a small repository that git's index, settings or variables hide."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def mark(flag):
 
 
 def restore_times(tree):
-    """An edit that leaves size and time as the index has them."""
+    """Edit a file without changing its size and time."""
     git(tree, "config", "core.trustctime", "false")
     git(tree, "config", "core.checkStat", "minimal")
     path = tree / "refsys/a.py"
@@ -40,14 +40,14 @@ def delete_and_mark(tree):
 
 
 def filter_content(tree):
-    """A clean filter gives git the committed content of whatever a file holds."""
+    """Edit files under a clean filter that returns their committed content."""
     git(tree, "config", "filter.same.clean", "git show HEAD:%f")
     (tree / ".git/info/attributes").write_text("*.py filter=same\n", encoding="utf-8")
     edit(tree)
 
 
 def replace_commit(tree):
-    """Git shows the edited files where it is asked for the commit."""
+    """Replace the commit by one with the edited files."""
     head = git(tree, "rev-parse", "HEAD")
     edit(tree)
     git(tree, "commit", "-qam", "two")
@@ -69,7 +69,7 @@ def stage_document(tree):
 
 
 def watch_files(tree):
-    """A file system monitor that reports no change."""
+    """Edit a file under a file system monitor that reports no change."""
     program = tree / ".git/monitor"
     program.write_text("#!/bin/sh\nprintf '1\\0'\n", encoding="utf-8")
     program.chmod(0o755)
@@ -128,7 +128,7 @@ def link_folder(tree):
 
 
 def link_file(tree):
-    """The content is the commit's, of a file that may be edited elsewhere."""
+    """Replace a file by a link to a copy outside the repository."""
     shutil.copy(tree / "refsys/a.py", tree.parent / "a.py")
     git(tree, "update-index", "--assume-unchanged", "refsys/a.py")
     (tree / "refsys/a.py").unlink()

@@ -1,4 +1,4 @@
-"""A small program with two phases."""
+"""Small program with two phases."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from workloads.workload import Program
 
 
 class Layers(Program):
-    """Two linear layers, forward and backward; can hold extra memory for a moment."""
+    """Two linear layers, forward and backward, with an optional temporary of `extra` bytes."""
 
     phases = ("forward", "backward")
 

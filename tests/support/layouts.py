@@ -1,7 +1,7 @@
-"""Layouts that stand in for several ranks inside one process.
+"""Layouts that simulate several ranks within one process.
 
-`LockstepLayout` runs one thread per rank and exchanges for real; `PoisonLayout` is one rank alone,
-whose exchanges bring garbage where another rank's data should be.
+`LockstepLayout` runs one thread per rank with real exchanges; `PoisonLayout` is a single rank whose
+exchanges return garbage in place of other ranks' data.
 """
 
 import threading
@@ -16,25 +16,25 @@ from support import HANG_S
 
 
 def slabs(tokens: int, ranks: int) -> list[tuple[int, int]]:
-    """Contiguous slabs as even as they can be: the first ones are one token longer."""
+    """Return contiguous slabs of nearly equal size; the first ones are one token longer."""
     sizes = [tokens // ranks + (rank < tokens % ranks) for rank in range(ranks)]
     stops = torch.tensor(sizes).cumsum(0).tolist()
     return [(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
 
 
 class _SlabLayout(Layout):
-    """The moves of a slab layout, given what all ranks hold."""
+    """Slab layout whose moves are computed from the tensors of all ranks."""
 
     def __init__(self, tokens: int, rank: int, ranks: int) -> None:
         self.tokens, self.rank, self.ranks = tokens, rank, ranks
         self.start, self.stop = slabs(tokens, ranks)[rank]
 
     def everyone_of(self, x: Tensor, axis: int, sizes: list[int]) -> list[Tensor]:
-        """`x` of every rank, in order; its axis has `sizes` there."""
+        """Return `x` of every rank, in order; its axis has `sizes` on the ranks."""
         raise NotImplementedError
 
     def shapes(self, x: Tensor, axis: int, sizes: list[int]) -> list[torch.Size]:
-        """What `x` looks like on each rank, if its axis has `sizes`."""
+        """Return the shape of `x` on each rank, if its axis has `sizes`."""
         return [torch.Size((*x.shape[:axis], n, *x.shape[axis + 1 :])) for n in sizes]
 
     def _rows(self) -> list[int]:
@@ -64,7 +64,7 @@ class _SlabLayout(Layout):
             yield start, stop, part
 
     def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
-        """For parts as large as the token slabs."""
+        """See `Layout`; for parts of the size of the token slabs."""
         whole = torch.cat(self.everyone_of(x, axis, self._rows()), dim=axis)
         ends = list(whole.shape)
         ends[axis] = width
@@ -76,7 +76,7 @@ class _SlabLayout(Layout):
 
 
 class LockstepLayout(_SlabLayout):
-    """One of several ranks that run in threads and meet at every move. Forward only."""
+    """One of several ranks that run in threads and synchronize at every move; forward only."""
 
     def __init__(self, tokens: int, rank: int, ranks: int, shared: "_Meeting") -> None:
         super().__init__(tokens, rank, ranks)
@@ -89,7 +89,7 @@ class LockstepLayout(_SlabLayout):
 
 
 class PoisonLayout(_SlabLayout):
-    """One rank whose exchanges bring garbage from all others. Shapes and own parts are right."""
+    """Single rank whose exchanges return garbage for other ranks, with correct shapes."""
 
     def everyone_of(self, x: Tensor, axis: int, sizes: list[int]) -> list[Tensor]:
         garbage = torch.Generator().manual_seed(13)
@@ -100,7 +100,7 @@ class PoisonLayout(_SlabLayout):
 
 
 class _Meeting:
-    """Where ranks lay down their tensors and take everyone's."""
+    """Exchange of tensors between the threads of ranks."""
 
     def __init__(self, ranks: int) -> None:
         self._barrier = threading.Barrier(ranks, timeout=HANG_S)
@@ -120,7 +120,7 @@ class _Meeting:
 def in_lockstep(
     tokens: int, ranks: int, program: Callable[[Layout], tuple[Tensor, ...]]
 ) -> list[tuple[Tensor, ...]]:
-    """What `program` returns on each of `ranks` ranks that run side by side."""
+    """Run `program` on `ranks` ranks in parallel threads and return the results by rank."""
     meeting = _Meeting(ranks)
     results: list[Any] = [None] * ranks
 

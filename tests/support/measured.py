@@ -1,4 +1,4 @@
-"""Records of cases that went well, of workloads that exist nowhere, with every kind of metric."""
+"""Records of successful and failed cases of fictitious workloads, with every kind of metric."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ from support.records import VALIDATOR, a_record
 
 _NUMBERS = count(1)
 KINDS = ("linear", "normalization", "activation", "softmax", "elementwise", "copy", "other")
-NOT_HERE = {
+MISSING_REASONS = {
     "energy_per_step_j": "no counter under /sys",
     "energy_above_idle_per_step_j": "no counter under /sys",
     "mean_power_w": "no counter under /sys",
@@ -34,18 +34,18 @@ def measured(
     device: Mapping[str, str] | None = None,
     **more,
 ) -> dict:
-    """A valid record of a case that ended well.
+    """Return a valid record of a successful case.
 
     Args:
-        tokens: Its size.
-        workload: Its workload.
-        series: What its label calls it; by default as its workload.
-        variant: How it was done.
-        exponent: Step time grows with this power of tokens.
-        calls: Operator calls of a step.
-        ranks: How many processes took part.
-        steps: How many were timed.
-        device: Vendor, name and kind of an accelerator, if it was one: it has every metric.
+        tokens: Problem size.
+        workload: Name of the workload.
+        series: Label of the series; by default the name of the workload.
+        variant: Label of the variant.
+        exponent: Exponent of the growth of step time with tokens.
+        calls: Operator calls per step.
+        ranks: Number of ranks.
+        steps: Number of timed steps.
+        device: Vendor, name and kind of an accelerator, which has every metric; None for a CPU.
         more: Other fields of the record.
     """
     number = next(_NUMBERS)
@@ -59,7 +59,7 @@ def measured(
         **{"inputs": 100 * tokens, "activations": 3000 * tokens**2, "temporaries": 500 * tokens**2},
     }
     by_kind = {kind: calls // 2 ** (k + 1) for k, kind in enumerate(KINDS)}
-    samples = [usual * each for each in jitter]
+    samples = [usual * factor for factor in jitter]
     values = {
         "step_time_s": from_samples(samples, "m"),
         "achieved_flops": Value(1e9 * tokens**0.2, "m"),
@@ -73,13 +73,13 @@ def measured(
             values["step_time_s"], ranks=tuple(samples[0] * (1 + 0.1 * k) for k in range(ranks))
         )
     values |= {
-        f"phase_time_s.{phase}": from_samples([share * each for each in samples], "m")
+        f"phase_time_s.{phase}": from_samples([share * factor for factor in samples], "m")
         for phase, share in phases.items()
     }
     values |= {f"peak_tracked_bytes.{state}": Value(n, "m") for state, n in peak.items()}
     values |= {f"operator_calls.{kind}": Value(n, "m") for kind, n in by_kind.items()}
     if device is None:
-        values |= {name: missing(reason) for name, reason in NOT_HERE.items()}
+        values |= {name: missing(reason) for name, reason in MISSING_REASONS.items()}
     else:
         values |= {
             "peak_allocated_bytes": Value(sum(peak.values()), "m"),
@@ -115,7 +115,7 @@ def measured(
 
 
 def failed(tokens: int, status: str, **more) -> dict:
-    """A valid record of a case that did not, otherwise like `measured`."""
+    """Return a valid record of a failed case, otherwise like `measured`."""
     record = measured(tokens, **more)
     lost = {"facts": None, "metrics": {}, "breakdown": {}}
     record |= lost | {"status": status, "reason": "it <grew>"}

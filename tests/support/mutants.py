@@ -1,4 +1,4 @@
-"""Kernels that break a rule each. Run as a script, it compiles them and prints what is found."""
+"""Kernels that each violate a limit; as a script, compile them and print the violations."""
 
 import json
 
@@ -12,15 +12,15 @@ from bench.compilation.specimens import Specimen
 
 @triton.jit
 def spill(x, out):
-    """So many numbers alive at once that one warp has no registers for them."""
-    place = tl.arange(0, 256)[:, None] * 128 + tl.arange(0, 128)[None, :]
-    tile = tl.load(x + place)
-    tl.store(out + place, tile * tl.sum(tl.sum(tile, 1), 0))
+    """Keep more values alive than a warp has registers."""
+    offset = tl.arange(0, 256)[:, None] * 128 + tl.arange(0, 128)[None, :]
+    tile = tl.load(x + offset)
+    tl.store(out + offset, tile * tl.sum(tl.sum(tile, 1), 0))
 
 
 @triton.jit
 def overflow(x, out):
-    """A product whose factors are more than the LDS holds."""
+    """Multiply matrices that do not fit into the LDS."""
     row, column, inner = tl.arange(0, 64), tl.arange(0, 256), tl.arange(0, 256)
     a = tl.load(x + row[:, None] * 256 + inner[None, :])
     b = tl.load(x + inner[:, None] * 256 + column[None, :])
@@ -29,22 +29,22 @@ def overflow(x, out):
 
 @triton.jit
 def atomic(x, out):
-    """A sum in no order."""
-    place = tl.arange(0, 64)
-    tl.atomic_add(out + place, tl.load(x + place))
+    """Add with atomics, in no defined order."""
+    offset = tl.arange(0, 64)
+    tl.atomic_add(out + offset, tl.load(x + offset))
 
 
 @triton.jit
 def slow(x, out):
-    """A product of half precision, too small for a matrix instruction."""
-    place = tl.arange(0, 8)[:, None] * 8 + tl.arange(0, 8)[None, :]
-    tile = tl.load(x + place)
-    tl.store(out + place, tl.dot(tile, tile))
+    """Multiply half-precision matrices that are too small for a matrix instruction."""
+    offset = tl.arange(0, 8)[:, None] * 8 + tl.arange(0, 8)[None, :]
+    tile = tl.load(x + offset)
+    tl.store(out + offset, tl.dot(tile, tile))
 
 
 @triton.jit
 def broken(x, out):
-    """No kernel at all: a width that is no power of two."""
+    """Use a width that is not a power of two, which does not compile."""
     tl.store(out + tl.arange(0, 3), tl.load(x + tl.arange(0, 3)))
 
 
@@ -59,7 +59,7 @@ MUTANTS = {
 
 
 def main():
-    found = {}
+    found_violations = {}
     for name, (kernel, architecture, dtype, warps) in MUTANTS.items():
         options = {"num_warps": warps, "num_stages": 1}
         types = f"*{dtype}", "*fp32"
@@ -69,8 +69,8 @@ def main():
         except Exception as raised:
             resources, error = None, type(raised).__name__
         compiled = Compiled(specimen, resources, error, seconds=0.0, cached=False)
-        found[name] = list(violations(compiled))
-    print(json.dumps(found))
+        found_violations[name] = list(violations(compiled))
+    print(json.dumps(found_violations))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The project's own JSON files, to be damaged, and what reads each."""
+"""The project's own JSON files, to be damaged by fuzzing, with their readers."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ Reader = Callable[[Path], object]
 
 
 def record_files() -> list[tuple[bytes, Reader]]:
-    """Measured records as they are recorded, read as tables and as asv's files."""
+    """Return a file of measured records, with a reader that makes tables and asv's files."""
     lines = _MEASURED.read_bytes().splitlines()[:_RECORDS]
     failed = json.dumps(a_record(1, git=GIT | {"commit_time": "2026-01-01T00:00:00+00:00"}))
     content = b"\n".join([*lines, failed.encode()]) + b"\n"
@@ -45,7 +45,7 @@ def record_files() -> list[tuple[bytes, Reader]]:
 
 
 def other_files() -> list[tuple[bytes, Reader]]:
-    """One file of each other kind that is not of a store."""
+    """Return a file of each other kind, except those of a store, with its reader."""
     published = ROOT / "results" / "published" / "megafold.json"
     return [
         (published.read_bytes(), _read_published_file),
@@ -98,7 +98,7 @@ def _a_stamp() -> bytes:
 
 
 def _read_stamp(path: Path) -> None:
-    """Whatever a stamp says becomes a part of valid records."""
+    """Read a stamp; its content must give valid records."""
     tree = path.with_name("stamped")
     tree.mkdir(exist_ok=True)
     shutil.copy(path, tree / provenance.STAMP)
@@ -143,18 +143,20 @@ def _asv_records() -> list[dict]:
 
 
 def _asv_results() -> bytes:
-    """A result file of asv's, as `export` writes it."""
+    """Return a result file of asv, as `export` writes it."""
     with tempfile.TemporaryDirectory() as folder:
         (path,) = export(_asv_records(), Path(folder), catalogue()).files
         return path.read_bytes()
 
 
 def _export_beside(path: Path) -> None:
-    """An export into the folder that has the file, of the same records."""
+    """Export the same records into the folder of the damaged file."""
     out = path.with_name("asv-results")
     if not out.exists():
         export(_asv_records(), out, catalogue())
-    (stored,) = (each for each in out.glob("*/*.json") if each.name != "machine.json")
+    (stored,) = (
+        stored_path for stored_path in out.glob("*/*.json") if stored_path.name != "machine.json"
+    )
     sound = stored.read_bytes()
     shutil.copy(path, stored)
     try:

@@ -1,4 +1,4 @@
-"""A workload whose speed is a matter of the source tree that it is imported with."""
+"""Workload whose speed depends on the source tree from which it is imported."""
 
 import shutil
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from bench.gate.timing.source_trees import PACKAGES
 from bench.records.provenance import ROOT
 
-# Steps sleep, so that they take as long on a busy machine.
+# Steps sleep, so that their time does not depend on the load of the machine.
 SOURCE = '''
-"""Cases that take as long, or end as badly, as a file in the source tree says."""
+"""Cases whose step times or failures are set by a file in the source tree."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class PacedWorkload(Workload):
 
 
 def install(folder: Path) -> Path:
-    """Writes the package and its metadata; the folder is then an import path."""
+    """Write the package and its metadata, so that the folder is an import path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "paced.py").write_text(SOURCE, encoding="utf-8")
     metadata = folder / "paced-1.0.dist-info"
@@ -84,7 +84,7 @@ def install(folder: Path) -> Path:
 
 
 def tree(folder: Path, pace: str) -> Path:
-    """A copy of this source tree with a pace, a JSON text."""
+    """Copy this source tree into a folder, with the step times `pace` (JSON)."""
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored)

@@ -1,5 +1,4 @@
-"""Processors whose arithmetic NumPy, torch and their libraries can be told to use, and the tests
-that compare bits run under it."""
+"""Simulated processors, whose arithmetic NumPy, torch and their libraries can be set to use."""
 
 import os
 import subprocess
@@ -17,7 +16,7 @@ _FEATURES = tuple(np.show_config(mode="dicts")["SIMD Extensions"].get("found", (
 
 
 class Processor(NamedTuple):
-    """Variables that a process reads when it loads a library, and the flags the code needs."""
+    """Environment variables that select a processor's arithmetic, and the CPU flags it needs."""
 
     name: str
     variables: Mapping[str, str]
@@ -37,18 +36,18 @@ _FLAGS = {
     "SkylakeX": _AVX512,
     "Sandybridge": frozenset({"avx"}),
 }
-# What torch's own kernels may use; None is the best that the machine has.
+# Instruction sets of torch's own kernels; None is the machine's best.
 _CAPABILITIES = (None, "default", "avx2")
 
 
 def _processor(core: str, capability: str | None) -> Processor:
-    chosen = {"ATEN_CPU_CAPABILITY": capability} if capability else {}
+    capability_variable = {"ATEN_CPU_CAPABILITY": capability} if capability else {}
     name = f"OpenBLAS {core}, ATen {capability or 'best'}"
-    return Processor(name, {"OPENBLAS_CORETYPE": core, **chosen}, _FLAGS[core])
+    return Processor(name, {"OPENBLAS_CORETYPE": core, **capability_variable}, _FLAGS[core])
 
 
 def _whole_machine(core: str, capability: str, instructions: str, numpy_keeps: set[str]):
-    """All libraries as on a machine without the instructions above `instructions`."""
+    """Return a processor on which no library uses instructions above `instructions`."""
     name, variables, flags = _processor(core, capability)
     disabled = " ".join(feature for feature in _FEATURES if feature not in numpy_keeps)
     variables = variables | {
@@ -66,25 +65,25 @@ PROCESSORS = (
     _AVX2_MACHINE,
     _AVX_MACHINE,
 )
-# Each core and each capability once.
+# Every core and every capability once.
 FEW_PROCESSORS = (
     _AVX2_MACHINE,
     _processor("Zen", "default"),
     _processor("SkylakeX", None),
     _AVX_MACHINE,
 )
-_CHOSEN = {name for processor in PROCESSORS for name in processor.variables}
+_VARIABLES = {name for processor in PROCESSORS for name in processor.variables}
 
 
 def run_bit_tests(processor: Processor, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the tests marked `bits` in a process that uses the arithmetic of `processor`.
 
     Args:
-        processor: Arithmetic of the process and all that it starts.
+        processor: Processor of the process and its children.
         arguments: Folders, files and options of pytest.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _CHOSEN}
-    # Variables of the pytest process that may have called this one.
+    environment = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
+    # Remove the variables of a calling pytest process.
     environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
     return subprocess.run(
         [
@@ -103,7 +102,7 @@ def run_bit_tests(processor: Processor, *arguments: str) -> subprocess.Completed
 
 
 def _flags_of_this_machine() -> set[str]:
-    """Return the processor's features; none where Linux does not list them as on x86."""
+    """Return the processor's flags; empty if Linux does not list them as on x86."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Matrix products whose bits depend on neither the processor nor the position of a row."""
+"""Matrix products that are bitwise independent of the processor and of the position of a row."""
 
 import numpy as np
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
@@ -10,8 +10,8 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return `a @ b` in float64, adding the terms of every element in the order of K.
 
     Args:
-        a: [..., M, K] of float16 or float32: the product of two such numbers is exact in float64,
-            so a processor that fuses it with the addition gives the same bits.
+        a: [..., M, K] of float16 or float32: products of two such numbers are exact in float64, so
+            a fused multiply-add gives the same bits.
         b: [..., K, N] of float16 or float32.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -24,12 +24,12 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def create_dot(builder, a, b, accumulator, *options):
-    """Stand in for the interpreter's `tl.dot`, which is NumPy's product in the accumulator's dtype.
+    """Replace the interpreter's `tl.dot`, which is NumPy's product in the accumulator's dtype.
 
-    Some BLAS kernels round a row by its position in the tile. That says nothing of our kernels: on
-    an accelerator the sum within a tile is the hardware's. What a kernel decides keeps its own
-    dtypes here, and shows its errors: the operands, the product, which is rounded to the
-    accumulator's dtype, and every addition to the accumulator.
+    Some BLAS kernels round a row depending on its position in the tile. This is irrelevant to the
+    kernels under test: on an accelerator, the hardware sums within a tile. The dtypes that a kernel
+    decides are preserved, with their errors: those of the operands, of the product, which is
+    rounded to the accumulator's dtype, and of every addition to the accumulator.
     """
     if not all(np.issubdtype(x.data.dtype, np.floating) for x in (a, b, accumulator)):
         return _interpreted_dot(builder, a, b, accumulator, *options)

@@ -1,6 +1,6 @@
-"""Accelerator with a queue and a clock of its own that takes no real time.
+"""Simulated accelerator with a queue and a clock, which takes no real time.
 
-The host's clock moves when work is launched or waited for; the device works its queue off behind
+The host's clock advances when work is launched or waited for; the device executes its queue after
 it.
 """
 
@@ -16,18 +16,18 @@ REPLAY_HOST_S = 5e-6
 
 @dataclass
 class Queue:
-    """Clocks of the host and of the device, and what was launched."""
+    """Clocks of host and device, and launched work."""
 
     host: float = 0.0
     device_free: float = 0.0
     launches: list[str] = field(default_factory=list)
     captured: list[float] | None = None
-    # Spans in which the device works; a span that begins where one ends is the same.
+    # Spans in which the device works; adjacent spans are merged.
     busy: list[list[float]] = field(default_factory=list)
     most_ahead: float = 0.0
 
     def launch(self, name: str, host_s: float, device_s: float) -> None:
-        """Queue work, which takes the host so long to start."""
+        """Queue work that takes the given times on host and device. Unit: s."""
         if self.captured is not None:
             self.captured.append(device_s)
             return
@@ -43,7 +43,7 @@ class Queue:
 
 
 class QueueStopwatch(Stopwatch):
-    """Marks in the device's queue."""
+    """Stopwatch over the device's queue."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue, self.marks = queue, []
@@ -58,7 +58,7 @@ class QueueStopwatch(Stopwatch):
 
 
 class QueuedDevice(Device):
-    """Device with a queue; counts how often it is waited for."""
+    """Device with a queue; counts synchronizations."""
 
     torch_device = torch.device("cuda", 0)
 
@@ -68,11 +68,11 @@ class QueuedDevice(Device):
         self.waits = 0
 
     def clock(self) -> float:
-        """Time of the host, in the place of ``perf_counter``."""
+        """Return the host's time, as a replacement of ``perf_counter``."""
         return self.queue.host
 
     def work(self, host_s: float, device_s: float, name: str = "work"):
-        """Work that takes so long on each side."""
+        """Return work that takes the given times on host and device. Unit: s."""
         return lambda: self.queue.launch(name, host_s, device_s)
 
     def describe(self):

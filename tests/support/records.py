@@ -1,4 +1,4 @@
-"""Records checked against the schema."""
+"""Records that are validated against the schema."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ GIT = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None
 
 
 def a_record(number: int, status: str = "oom", **more) -> dict:
-    """A valid record of a case that did not end well, unless told otherwise."""
+    """Return a valid record of a case, by default a failed one."""
     name = f"{number:020x}"
     labels = {"tokens": 8, "series": "toy", "variant": "", "synthetic": False}
-    nothing = {part: {} for part in ("metrics", "telemetry", "outcome", "breakdown", "notes")}
+    empty = {part: {} for part in ("metrics", "telemetry", "outcome", "breakdown", "notes")}
     versions = ("python", "torch", "triton", "numpy", "cuda", "rocm", "nccl", "packages_sha256")
     device = ("memory_bytes", "uuid_hash", "driver", "vbios", "power_cap_w", "partition", "ecc")
-    found = {
+    record = {
         "schema": SCHEMA,
         "run_id": f"{number:032x}",
         "key": name,
@@ -50,17 +50,17 @@ def a_record(number: int, status: str = "oom", **more) -> dict:
             **{"energy_s": 1.0, "timeout_s": 1.0, "memory_limit_bytes": 1},
             **{"watched_resident_bytes": 1},
         },
-        **nothing,
+        **empty,
     } | more
-    VALIDATOR.validate(found)
-    return found
+    VALIDATOR.validate(record)
+    return record
 
 
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def valid_records(path: Path) -> list[dict]:
-    """Every line of a record file, each of which must be a valid record."""
+    """Return the records of a file, which must all be valid."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for record in records:
         VALIDATOR.validate(record)

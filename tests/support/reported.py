@@ -1,8 +1,8 @@
-"""Records whose report has a figure of nearly every kind, and which they are."""
+"""Records whose report has a figure of nearly every kind, and the names of its chapters."""
 
 from support.measured import failed, measured
 
-# All chapters but energy, utilization of a device, and kernels.
+# All chapters except energy and kernel launches.
 CHAPTERS = (
     *("peak_memory", "step_time", "memory_by_state", "activations_by_module"),
     *("operator_calls_by_kind", "phase_times", "utilization", "ranks"),

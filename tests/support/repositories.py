@@ -1,4 +1,4 @@
-"""Small repositories with the shape of this project, made by the real git."""
+"""Small git repositories with the layout of this project."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ FILES = ("refsys/a.py", "workloads/w.py", "bench/b.py", "bench/sweeps/s.toml", "
 
 
 def git(root: Path, *words: str) -> str:
-    """Runs git as a user of these tests and returns what it printed."""
+    """Run git with a user of its own and return its output."""
     settings = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
     command = ["git", "-C", str(root), *settings, *words]
     done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
@@ -15,7 +15,7 @@ def git(root: Path, *words: str) -> str:
 
 
 def make_repository(root: Path, text: str = "x = 1\n") -> str:
-    """Makes a repository of one commit whose files all hold `text`; the commit's hash."""
+    """Create a repository of one commit whose files all contain `text`; return the hash."""
     for name in FILES:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What autograd keeps for the backward pass."""
+"""Storages that autograd saves for the backward pass."""
 
 from contextlib import contextmanager
 
@@ -7,16 +7,16 @@ import torch
 
 @contextmanager
 def saved(parameters=()):
-    """Yields a list that the block fills with the storages kept, each once, parameters apart."""
-    own = {id(parameter.untyped_storage()) for parameter in parameters}
-    seen, kept = set(), []
+    """Yield a list that the block fills with saved storages, each once, without parameters."""
+    parameter_ids = {id(parameter.untyped_storage()) for parameter in parameters}
+    saved_ids, storages = set(), []
 
     def pack(tensor):
         storage = tensor.untyped_storage()
-        if id(storage) not in own | seen:
-            seen.add(id(storage))
-            kept.append(storage)
+        if id(storage) not in parameter_ids | saved_ids:
+            saved_ids.add(id(storage))
+            storages.append(storage)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+        yield storages

@@ -1,7 +1,7 @@
-"""A device check whose stages are scripted, as the process that a supervisor starts.
+"""Worker process of a device check with scripted stages.
 
-Run as ``python scripted_check.py REQUEST``; the environment variable SCRIPT has JSON: what each
-stage does, by name. What is not named ends well at once.
+Run as ``python scripted_check.py REQUEST``; the environment variable SCRIPT has the behaviour of
+stages by name, as JSON. Stages that are not named succeed at once.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""A package of workloads by a third party: what `pip install` would leave, in a folder."""
+"""Package of workloads by a third party, installed in a folder."""
 
 from pathlib import Path
 
 SOURCE = '''
-"""Workloads that behave as told."""
+"""Workloads with scripted behaviour."""
 
 import os, signal, sys, time
 from dataclasses import dataclass
@@ -128,7 +128,7 @@ GARBAGE = {
 
 
 def install(folder: Path) -> Path:
-    """Writes the package and its metadata; the folder is then an import path."""
+    """Write the package and its metadata, so that the folder is an import path."""
     (folder / "toys.py").write_text(SOURCE, encoding="utf-8")
     metadata = folder / "toys-1.0.dist-info"
     metadata.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ CONFIG: ModelConfig = dataclasses.replace(PRESETS["tiny"], msa_blocks=2)
 
 
 def randomize(module: torch.nn.Module, seed: int = 5) -> None:
-    """Gives every parameter a random value, so that no zero-initialized update hides."""
+    """Set every parameter to a random value, so that zero-initialized updates take effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -32,7 +32,7 @@ def random_trunk(config: ModelConfig = CONFIG) -> Trunk:
 
 
 def random_batch(tokens: int, rows: int, batch: int = 1, seed: int = 3, cycles: int = 1) -> Batch:
-    """Two chains of one entity and a ligand, with nothing masked but two unmodelled atoms."""
+    """Return a batch of two chains of one entity and a ligand, with two unmodelled tokens."""
     g = torch.Generator().manual_seed(seed)
 
     def integers(high: int, *shape: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Starts the kernels that a warm cache holds: a script, as kernels must not be interpreted.
+"""Script that starts the kernels of a warm cache, in a process without interpretation.
 
-First through Triton's launch path as they are, then one in another dtype. Prints what Triton found
-in its cache and what it compiled, each time.
+The kernels are started through Triton's launch path, then one in another dtype. The hits and misses
+of Triton's cache are printed for both.
 """
 
 import json
@@ -15,19 +15,19 @@ ARCHITECTURE, OPERATOR, TOKENS = "sm_90", "adaptive_layer_norm", 383
 
 
 def launches(precision):
-    found = single_launches(ARCHITECTURE, TOKENS, precision=precision)
-    return [launch for launch in found if launch.kernel.startswith(OPERATOR)]
+    all_launches = single_launches(ARCHITECTURE, TOKENS, precision=precision)
+    return [launch for launch in all_launches if launch.kernel.startswith(OPERATOR)]
 
 
 def main():
     same, other = launches("bfloat16"), launches("float32")[:1]
     results = {"variants": len(distinct(same, ARCHITECTURE))}
     with count_compilations() as outer:
-        for name, some in (("same", same), ("other", other)):
-            with offline(ARCHITECTURE), count_compilations() as found:
-                for launch in some:
+        for name, group in (("same", same), ("other", other)):
+            with offline(ARCHITECTURE), count_compilations() as compilations:
+                for launch in group:
                     start(launch)
-            results[name] = asdict(found)
+            results[name] = asdict(compilations)
     print(json.dumps(results | {"outer": asdict(outer)}))
 
 

@@ -9,7 +9,7 @@ from bench.check_device.operators import BF16, DEVICE_RATES, FLOAT32
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import facts_as_json, program_times
 from bench.devices import Device, Unavailable
-from bench.devices.calibration import Calibration, keep_calibration
+from bench.devices.calibration import Calibration, save_calibration
 from bench.probes.poller import CounterPoller
 from bench.records.record import Record, metric
 from workloads.workload import Config
@@ -39,7 +39,7 @@ def run(check: Check) -> dict[str, Any]:
     if calibration is None:
         raise FailedError("no rate could be measured")
     if not check.is_rehearsal:
-        keep_calibration(check.device.describe(), calibration)
+        save_calibration(check.device.describe(), calibration)
     return {
         "rates": calibration.as_json(),
         "energy_counter_tick_s": tick,

@@ -1,4 +1,4 @@
-"""Energy of modules of two dies, against a scripted AMD SMI."""
+"""Energy of modules of two dies, with a scripted AMD SMI."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ def device(bdf, smi=None, case=()):
 
 
 @pytest.mark.parametrize("serials", [False, True])
-def test_both_dies_of_a_module_have_one_domain(serials):
+def test_dies_of_a_module_share_an_energy_domain(serials):
     smi = FakeAmdSmi(modules(2, serials=serials))
     about = [device(bdf, smi).describe() for bdf in DIES]
     domains = [description.energy_domain for description in about]
@@ -31,66 +31,68 @@ def test_both_dies_of_a_module_have_one_domain(serials):
     assert [description.power_cap_w for description in about] == [560.0, None] * 2
 
 
-def test_silent_die_alone_is_refused_and_names_the_reporting_one():
+def test_silent_die_is_refused_with_the_reporting_die_named():
     with pytest.raises(NotSupported, match=f"die {SECOND} has no energy counter") as caught:
         device(SECOND, case=[SECOND]).energy_j()
     assert f"die {FIRST} reports that of the module" in str(caught.value)
     assert f"on die {FIRST}, or on both" in caught.value.unlock
 
 
-def test_reporting_die_counts_while_the_other_is_idle():
+def test_reporting_die_has_energy_while_the_other_is_idle():
     assert device(FIRST, case=[FIRST]).energy_j() == pytest.approx(30.6)
 
 
 @pytest.mark.parametrize("busy", [6, 100, "N/A"])
-def test_reporting_die_is_refused_while_the_other_may_work(busy):
+def test_reporting_die_is_refused_when_the_other_may_be_busy(busy):
     dies = modules(1)
     dies[SECOND] = mi250x(SECOND, False, amdsmi_get_gpu_activity={"gfx_activity": busy})
-    own = device(FIRST, FakeAmdSmi(dies), [FIRST])
+    amd = device(FIRST, FakeAmdSmi(dies), [FIRST])
     with pytest.raises(NotSupported, match=f"die {SECOND}, outside the case") as caught:
-        own.energy_j()
+        amd.energy_j()
     assert "idle" in caught.value.unlock
 
 
-def test_work_of_the_other_die_that_begins_later_is_seen(monkeypatch):
+def test_later_work_of_the_other_die_is_detected(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("bench.devices.amd_energy.perf_counter", lambda: clock[0])
     smi = FakeAmdSmi(modules(1))
-    own = device(FIRST, smi, [FIRST])
-    own.energy_j()
+    amd = device(FIRST, smi, [FIRST])
+    amd.energy_j()
     smi.devices[SECOND] = mi250x(SECOND, False, busy=50)
     polls = len(smi.calls)
-    own.energy_j()
+    amd.energy_j()
     assert not any("activity" in name for name, *_ in smi.calls[polls:]), "polled more often"
     clock[0] += 1.0
     with pytest.raises(NotSupported, match="50 % busy"):
-        own.energy_j()
+        amd.energy_j()
 
 
-def test_both_dies_of_a_case_read_the_one_counter():
+def test_dies_of_one_case_read_the_same_counter():
     smi = FakeAmdSmi(modules(1, busy=90))
     readings = [device(bdf, smi, [FIRST, SECOND]).energy_reading() for bdf in (FIRST, SECOND)]
     assert readings[0] == readings[1]
     assert readings[0].joules == pytest.approx(30.6)
 
 
-def test_two_ranks_on_a_module_count_it_once():
+def test_energy_of_two_ranks_on_a_module_is_counted_once():
     smi = FakeAmdSmi(modules(2, busy=90))
     case = [FIRST, SECOND, THIRD]
     devices = [device(bdf, smi, case) for bdf in (FIRST, SECOND)]
-    per_step = [own.energy_j() for own in devices]
-    domains = energy_domains([own.describe().as_json() for own in devices])
+    per_step = [rank_device.energy_j() for rank_device in devices]
+    domains = energy_domains([rank_device.describe().as_json() for rank_device in devices])
     assert total(per_step, domains) == pytest.approx(30.6)
-    # A third rank on another module adds that module's.
+    # A third rank on another module adds the energy of that module.
     other = device(THIRD, smi, [*case, FOURTH])
-    domains = energy_domains([own.describe().as_json() for own in [*devices, other]])
+    domains = energy_domains(
+        [rank_device.describe().as_json() for rank_device in [*devices, other]]
+    )
     assert total([*per_step, other.energy_j()], domains) == pytest.approx(2 * 30.6)
     # By identity alone the module would count twice.
-    wrong = [own.describe().uuid_hash for own in devices]
+    wrong = [rank_device.describe().uuid_hash for rank_device in devices]
     assert total(per_step, wrong) == pytest.approx(2 * 30.6)
 
 
-def test_energy_domains_are_counters_or_else_devices_or_ranks():
+def test_energy_domains_are_counters_or_devices_or_ranks():
     devices = [
         {"energy_domain": "module", "uuid_hash": "a"},
         {"energy_domain": "module", "uuid_hash": "b"},
@@ -115,24 +117,24 @@ def total(per_step, domains):
     return merged(results, domains)["metrics"]["energy_per_step_j"]["value"]
 
 
-def test_die_whose_sibling_is_hidden_is_refused():
+def test_die_is_refused_when_its_sibling_is_hidden():
     smi = FakeAmdSmi({FIRST: modules(1)[FIRST]})
-    own = device(FIRST, smi, [FIRST])
-    with pytest.raises(NotSupported, match="sees the other die of this module nowhere") as caught:
-        own.energy_j()
+    amd = device(FIRST, smi, [FIRST])
+    with pytest.raises(NotSupported, match="not visible to the process") as caught:
+        amd.energy_j()
     assert "both dies" in caught.value.unlock
-    assert own.describe().energy_scope == "module"
+    assert amd.describe().energy_scope == "module"
 
 
-def test_name_of_either_module_is_told_by_compute_units():
+def test_shared_device_name_is_resolved_by_compute_units():
     name = {"market_name": "AMD Instinct MI250X / MI250", "device_id": "0x740c"}
     smi = FakeAmdSmi({FIRST: mi250x(FIRST, True, amdsmi_get_gpu_asic_info=name)})
     peaks = {}
     for units in (104, 110, 52):
-        own = AmdDevice(0, FIRST, smi, TorchProperties("", 2**36, units))
-        assert own.describe().energy_scope == "module"
+        amd = AmdDevice(0, FIRST, smi, TorchProperties("", 2**36, units))
+        assert amd.describe().energy_scope == "module"
         try:
-            peaks[units] = own.peak_flops("bfloat16")
+            peaks[units] = amd.peak_flops("bfloat16")
         except NotSupported:
             peaks[units] = None
     assert peaks == {104: 181.0e12, 110: 191.5e12, 52: None}
@@ -143,29 +145,29 @@ def die(bdf, reports, serial=None):
 
 
 @given(st.sets(st.integers(0, 7)), st.randoms(), st.booleans())
-def test_dies_are_paired_with_their_own_sibling_or_not_at_all(hidden, random, serials):
+def test_module_pairs_sibling_dies_only(hidden, random, serials):
     everything = [
         die(f"{number:02x}", number % 2 == 0, f"board {number // 2}" if serials else None)
         for number in range(8)
     ]
-    seen = [die for number, die in enumerate(everything) if number not in hidden]
-    random.shuffle(seen)
-    for own in seen:
-        number = int(own.bdf, 16)
-        module = module_of(own.bdf, seen, [each.bdf for each in everything])
-        if everything[number ^ 1] in seen:
+    visible = [one for number, one in enumerate(everything) if number not in hidden]
+    random.shuffle(visible)
+    for one in visible:
+        number = int(one.bdf, 16)
+        module = module_of(one.bdf, visible, [other.bdf for other in everything])
+        if everything[number ^ 1] in visible:
             assert module == (everything[number & ~1], everything[number | 1])
-            assert module.other(own.bdf) == everything[number ^ 1]
+            assert module.other(one.bdf) == everything[number ^ 1]
         else:
             assert module is None
 
 
-def test_serial_number_of_each_die_pairs_by_address():
+def test_dies_with_separate_serial_numbers_are_paired_by_address():
     dies = [die(f"{number:02x}", number % 2 == 0, f"die {number}") for number in range(4)]
-    assert module_of("02", dies, [each.bdf for each in dies]) == (dies[2], dies[3])
+    assert module_of("02", dies, [one.bdf for one in dies]) == (dies[2], dies[3])
 
 
-def test_dies_that_the_process_does_not_see_are_in_the_machines_list(monkeypatch, tmp_path):
+def test_hidden_dies_are_in_the_list_of_addresses(monkeypatch, tmp_path):
     monkeypatch.setattr("bench.devices.amd_energy.PCI_DEVICES", tmp_path)
     for bdf, kind in (*((bdf, "0x7408") for bdf in DIES), ("0000:00:01.0", "0x1234")):
         (tmp_path / bdf).mkdir()
@@ -173,25 +175,25 @@ def test_dies_that_the_process_does_not_see_are_in_the_machines_list(monkeypatch
         (tmp_path / bdf / "device").write_text(f"{kind}\n", encoding="utf-8")
     assert sorted(addresses_like(FIRST)) == sorted(DIES)
     assert addresses_like("0000:ff:00.0") == ["0000:ff:00.0"]
-    # The process sees one die of each of two modules: they are no module.
+    # The process sees one die of each of two modules: they must not be paired.
     smi = FakeAmdSmi({bdf: modules(2)[bdf] for bdf in (FIRST, FOURTH)})
-    with pytest.raises(NotSupported, match="nowhere"):
+    with pytest.raises(NotSupported, match="not visible"):
         device(FIRST, smi, [FIRST, FOURTH]).energy_j()
 
 
-def test_two_dies_that_both_report_are_no_module():
+def test_reporting_dies_are_not_paired():
     dies = [die("00", True), die("01", True)]
     assert module_of("00", dies, ["00", "01"]) is None
     boarded = [die("00", True, "board"), die("01", True, "board")]
     assert module_of("00", boarded, ["00", "01"]) is None
 
 
-def test_primary_die_may_come_second_on_its_board():
+def test_reporting_die_may_be_the_second_of_its_board():
     first, second = die("00", False, "b"), die("01", True, "b")
     assert module_of("00", [first, second], ["00", "01"]) == (second, first)
 
 
-def test_counter_of_a_device_that_is_no_die_is_its_own():
+def test_device_of_one_die_reads_its_own_counter():
     smi = FakeAmdSmi(amdsmi_get_energy_count=ENERGY)
     AmdDevice(0, None, smi).energy_j()
     assert not any(name == "amdsmi_get_gpu_board_info" for name, *_ in smi.calls)

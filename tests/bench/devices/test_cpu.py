@@ -1,4 +1,4 @@
-"""The host as a device, and its RAPL counters."""
+"""Host device and its RAPL counters."""
 
 from functools import partial
 
@@ -22,14 +22,14 @@ def test_rapl_packages_are_summed(tmp_path):
     assert CpuDevice(tmp_path).energy_reading() == (12, None)
 
 
-def test_without_rapl_there_is_a_reason_and_a_way_out(tmp_path):
+def test_energy_without_rapl_has_a_reason_and_a_remedy(tmp_path):
     with pytest.raises(NotSupported) as caught:
         CpuDevice(tmp_path).energy_j()
     assert "RAPL" in str(caught.value)
     assert caught.value.unlock
 
 
-def test_null_object_has_nothing_else():
+def test_cpu_device_has_no_other_reading():
     device = CpuDevice()
     readings = (
         *(device.used_bytes, device.busy_pct, device.clock_mhz, device.temperature_c),
@@ -41,7 +41,7 @@ def test_null_object_has_nothing_else():
             reading()
 
 
-def test_stopwatch_gives_the_times_between_marks():
+def test_stopwatch_returns_the_times_between_marks():
     watch = HostStopwatch()
     for _ in range(3):
         watch.mark()

@@ -1,4 +1,4 @@
-"""Choice of a device, and a machine whose vendor libraries are missing."""
+"""Selection of a device, and a machine without vendor libraries."""
 
 import json
 import sys
@@ -29,18 +29,18 @@ def no_libraries(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
 
 
-def test_wrong_choice_is_named():
+def test_unknown_device_choice_is_named_in_the_error():
     with pytest.raises(UsageError, match="device='tpu' does not exist"):
         find_device("tpu")
 
 
-def test_rank_without_a_device_of_its_own_is_refused(monkeypatch):
+def test_rank_without_its_own_device_is_refused(monkeypatch):
     script_torch(monkeypatch, [H100])
     with pytest.raises(UsageError, match="rank 1 needs a device of its own: torch sees 1"):
         find_device("cuda", 1)
 
 
-def test_accelerator_is_the_default_where_torch_sees_one(monkeypatch):
+def test_accelerator_is_the_default_when_torch_sees_one(monkeypatch):
     assert isinstance(find_device("cpu"), CpuDevice)
     script_torch(monkeypatch, [H100])
     assert isinstance(find_device(), NvidiaDevice)
@@ -49,7 +49,7 @@ def test_accelerator_is_the_default_where_torch_sees_one(monkeypatch):
     assert isinstance(find_device(), AmdDevice)
 
 
-def test_properties_of_torch_are_read(monkeypatch):
+def test_torch_properties_are_read(monkeypatch):
     script_torch(monkeypatch, [H100])
     expected = TorchProperties("NVIDIA H100 80GB HBM3", 85_017_493_504, 132, "", "1234-5678")
     assert TorchProperties.read(0) == expected
@@ -63,13 +63,13 @@ def test_properties_of_torch_are_read(monkeypatch):
 @pytest.mark.parametrize(
     ("ranks", "expected"), [(None, {"c6"}), ("1", {"c6"}), ("3", {"c1", "c6", "c9"})]
 )
-def test_devices_of_the_case_are_those_of_its_ranks(monkeypatch, ranks, expected):
-    found = {}
+def test_amd_device_knows_the_devices_of_all_ranks(monkeypatch, ranks, expected):
+    arguments = {}
 
     class Recorded(AmdDevice):
         def __init__(self, index, bdf, smi, properties, case_bdfs):
             super().__init__(index, bdf, smi, properties, case_bdfs)
-            found.update(bdf=bdf, case=set(case_bdfs))
+            arguments.update(bdf=bdf, case=set(case_bdfs))
 
     monkeypatch.setattr("bench.devices.find.AmdDevice", Recorded)
     for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
@@ -78,22 +78,22 @@ def test_devices_of_the_case_are_those_of_its_ranks(monkeypatch, ranks, expected
         monkeypatch.setenv("WORLD_SIZE", ranks)
     script_torch(monkeypatch, MI250X, hip=True)
     find_device("cuda", 1)
-    assert found["bdf"] == "0000:c6:00.0"
-    assert found["case"] == {f"0000:{bus}:00.0" for bus in expected}
+    assert arguments["bdf"] == "0000:c6:00.0"
+    assert arguments["case"] == {f"0000:{bus}:00.0" for bus in expected}
 
 
-def test_energy_of_a_module_is_degraded_and_says_why():
-    found = {finding.metric: finding for finding in examine(ScriptedDevice("amd"))}
-    assert found["energy_per_step_j"].status == "degraded"
-    assert "the other die" in found["energy_per_step_j"].reason
-    found = {finding.metric: finding for finding in examine(ScriptedDevice("nvidia"))}
-    assert found["energy_per_step_j"].status == "available"
+def test_energy_of_a_module_is_degraded_with_a_reason():
+    findings = {finding.metric: finding for finding in examine(ScriptedDevice("amd"))}
+    assert findings["energy_per_step_j"].status == "degraded"
+    assert "the other die" in findings["energy_per_step_j"].reason
+    findings = {finding.metric: finding for finding in examine(ScriptedDevice("nvidia"))}
+    assert findings["energy_per_step_j"].status == "available"
 
 
 @pytest.mark.parametrize("vendor", ["nvidia", "amd"])
-def test_readings_of_a_device_that_has_everything_are_available(vendor):
-    found = {reading.metric: reading for reading in examine_readings(ScriptedDevice(vendor))}
-    lacking = {name for name, reading in found.items() if reading.status != "available"}
+def test_all_readings_of_a_complete_device_are_available(vendor):
+    readings = {reading.metric: reading for reading in examine_readings(ScriptedDevice(vendor))}
+    lacking = {name for name, reading in readings.items() if reading.status != "available"}
     assert lacking == (set() if vendor == "amd" else {"energy_time_s"})
 
 
@@ -109,7 +109,7 @@ class TestDoctorWithoutLibraries:
             (MI250X, True, "AMD Instinct MI250X (amd)", "pip install 'foldperf[amd]'"),
         ],
     )
-    def test_device_is_named_with_the_extra_to_install(
+    def test_doctor_names_the_device_and_the_extra_to_install(
         self, monkeypatch, capsys, devices, hip, name, unlock
     ):
         script_torch(monkeypatch, devices, hip=hip)
@@ -122,20 +122,20 @@ class TestDoctorWithoutLibraries:
         assert "available model_flop_utilization" in text
         assert "missing   energy_j" in text
 
-    def test_json_says_the_same(self, monkeypatch, capsys):
+    def test_doctor_json_has_the_same_remedies(self, monkeypatch, capsys):
         script_torch(monkeypatch, [H100])
-        found = json.loads(self.doctor(capsys, "--json"))
-        assert found["device"]["name"] == "NVIDIA H100 80GB HBM3"
-        assert found["device"]["memory_bytes"] == 85_017_493_504
-        assert found["library"]["status"] == "missing"
-        states = {reading["metric"]: reading["status"] for reading in found["readings"]}
+        output = json.loads(self.doctor(capsys, "--json"))
+        assert output["device"]["name"] == "NVIDIA H100 80GB HBM3"
+        assert output["device"]["memory_bytes"] == 85_017_493_504
+        assert output["library"]["status"] == "missing"
+        states = {reading["metric"]: reading["status"] for reading in output["readings"]}
         assert states["peak_rates"] == "available"
         assert {name for name, state in states.items() if state == "missing"} == {
             *("energy_j", "energy_time_s", "busy_pct", "activity_pct", "throttle_reasons"),
             *("temperature_c", "clock_mhz", "used_bytes"),
         }
 
-    def test_amd_library_that_needs_rocm_says_so(self, monkeypatch, capsys):
+    def test_doctor_reports_that_the_amd_library_needs_rocm(self, monkeypatch, capsys):
         script_torch(monkeypatch, MI250X, hip=True)
         assert "libamd_smi.so" in self.doctor(capsys)
         assert "libamd_smi.so" in amd.AmdDevice.library_unlock

@@ -1,4 +1,4 @@
-"""Every name of a vendor's library that the code uses exists in the package from the registry.
+"""Names of the vendors' libraries that the code uses exist in the published packages.
 
 Without a driver NVML's binding imports; AMD SMI's does not, and its source is read instead.
 """
@@ -28,7 +28,7 @@ def installed(module):
 
 
 def names_in(sources, pattern):
-    """Names as attributes or whole strings: what is called, and what is looked up by name."""
+    """Return names used as attributes or as whole strings."""
     names = set()
     for source in sources:
         for node in ast.walk(ast.parse(source)):
@@ -42,9 +42,9 @@ def read(paths):
     return [path.read_text(encoding="utf-8") for path in paths]
 
 
-def test_no_other_file_names_a_vendors_library():
-    others = sorted(set(HERE.glob("*.py")) - {*NVIDIA, *AMD})
-    assert names_in(read(others), f"{NVML_NAME}|{AMD_NAME}") == set()
+def test_vendor_libraries_are_named_in_their_own_files_only():
+    other_files = sorted(set(HERE.glob("*.py")) - {*NVIDIA, *AMD})
+    assert names_in(read(other_files), f"{NVML_NAME}|{AMD_NAME}") == set()
 
 
 class TestNvml:
@@ -53,7 +53,7 @@ class TestNvml:
         installed("pynvml")
         return pytest.importorskip("pynvml")
 
-    def test_every_name_exists(self, pynvml):
+    def test_every_name_exists_in_the_package(self, pynvml):
         names = names_in(read(NVIDIA), NVML_NAME)
         assert {"nvmlDeviceGetTemperatureV", "NVML_GPM_METRIC_SM_UTIL", "NVMLError"} <= names
         assert len(names) > 40
@@ -61,14 +61,14 @@ class TestNvml:
         names -= fields
         assert sorted(name for name in names if not hasattr(pynvml, name)) == []
 
-    def test_name_that_does_not_exist_is_found_however_it_is_written(self, pynvml):
+    def test_missing_name_is_detected_as_attribute_or_string(self, pynvml):
         wrong = "self._query('nvmlDeviceGetWarmth'); library.NVML_WARM; {'NVMLError_Warm': 1}"
-        found = names_in([wrong], NVML_NAME)
-        assert found == {"nvmlDeviceGetWarmth", "NVML_WARM", "NVMLError_Warm"}
-        assert not any(hasattr(pynvml, name) for name in found)
+        names = names_in([wrong], NVML_NAME)
+        assert names == {"nvmlDeviceGetWarmth", "NVML_WARM", "NVMLError_Warm"}
+        assert not any(hasattr(pynvml, name) for name in names)
 
-    def test_bits_are_those_of_the_library(self, pynvml):
-        bits = {name: bit for name, (bit, _) in nvidia.THROTTLING.items()} | nvidia.CHOSEN
+    def test_throttle_bits_equal_those_of_the_library(self, pynvml):
+        bits = {name: bit for name, (bit, _) in nvidia.THROTTLING.items()} | nvidia.SETTINGS
         assert {name: getattr(pynvml, name) for name in bits} == bits
         every = pynvml.nvmlClocksEventReasonAll | pynvml.nvmlClocksThrottleReasonAll
         assert sum(bits.values()) == every, "no reason of the library is without a name"
@@ -88,17 +88,17 @@ class TestAmdSmi:
 
     @pytest.fixture
     def interface(self, package):
-        """Functions and classes of the binding."""
+        """Return the functions and classes of the binding."""
         tree = ast.parse((package / "amdsmi_interface.py").read_text(encoding="utf-8"))
         return {node.name: node for node in tree.body if hasattr(node, "name")}
 
-    def test_every_name_exists(self, exported):
+    def test_every_name_exists_in_the_package(self, exported):
         names = names_in(read(AMD), AMD_NAME)
         assert {"amdsmi_get_energy_count", "AmdSmiTemperatureType", "AmdSmiException"} <= names
         assert len(names) > 18
         assert sorted(names - exported) == []
 
-    def test_status_codes_are_those_of_the_library(self, package):
+    def test_status_codes_equal_those_of_the_library(self, package):
         tree = ast.parse((package / "amdsmi_wrapper.py").read_text(encoding="utf-8"))
         values = {
             node.targets[0].id: node.value.value
@@ -129,25 +129,25 @@ class TestAmdSmi:
             }
             assert member in assigned, (enumeration, member)
 
-    def test_fields_of_answers_exist_and_functions_take_those_arguments(self, interface):
-        asked = [call for source in read(AMD) for call in queries(source)]
-        assert len(asked) > 15
+    def test_queried_fields_and_argument_counts_match_the_library(self, interface):
+        queried = [call for source in read(AMD) for call in queries(source)]
+        assert len(queried) > 15
         older = set()
-        for query, fields, arguments in asked:
+        for query, fields, arguments in queried:
             function = interface[query]
             if arguments is not None:
                 assert len(function.args.args) == 1 + arguments, query
-            given = {node.value for node in ast.walk(function) if isinstance(node, ast.Constant)}
-            older |= set(fields) - given
+            returned = {node.value for node in ast.walk(function) if isinstance(node, ast.Constant)}
+            older |= set(fields) - returned
         assert older <= amd.OLDER_FIELDS, "a field is not in the answer"
 
-    def test_addresses_are_written_as_the_library_reads_them(self, interface, monkeypatch):
+    def test_pci_address_has_the_format_of_the_library(self, interface, monkeypatch):
         script_torch(monkeypatch, [gpu("a device", 104, bus=0xC6)], hip=True)
         scope = {"re": re}
         exec(ast.unparse(interface["_parse_bdf"]), scope)
         assert scope["_parse_bdf"](find._pci_address(0)) == [0, 0xC6, 0, 0]
 
-    def test_import_without_rocm_is_one_quiet_reason(self, monkeypatch, capfd):
+    def test_import_without_rocm_is_one_reason_without_output(self, monkeypatch, capfd):
         for name in [name for name in sys.modules if name.partition(".")[0] == "amdsmi"]:
             monkeypatch.delitem(sys.modules, name)
         device = amd.AmdDevice(0)
@@ -157,7 +157,7 @@ class TestAmdSmi:
         assert "libamd_smi.so" in str(device.library_error)
         assert capfd.readouterr() == ("", "")
 
-    def test_answers_are_read_by_fields_alone(self):
+    def test_query_results_are_read_through_fields_only(self):
         for source in read(AMD):
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
@@ -168,9 +168,9 @@ class TestAmdSmi:
 
 
 def queries(source):
-    """Query, fields and number of arguments after the handle, of each question to AMD SMI."""
+    """Return (query, fields, number of arguments after the handle) of each call to AMD SMI."""
     tree = ast.parse(source)
-    found = []
+    calls = []
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = getattr(call.args[0], "value", None) if call.args else None
         if not isinstance(name, str) or not name.startswith("amdsmi_get"):
@@ -179,16 +179,16 @@ def queries(source):
         if kind in {"_fields", "_field"}:
             more = [keyword.value for keyword in call.keywords if keyword.arg == "args"]
             fields = [field for argument in call.args[1:] for field in strings(argument)]
-            found.append((name, fields, len(more[0].elts) if more else 0))
+            calls.append((name, fields, len(more[0].elts) if more else 0))
         else:
-            assert kind in {"_ask", "_query", "_known"}, ast.unparse(call)
+            assert kind in {"_ask", "_query", "_value"}, ast.unparse(call)
             count = {"_query": len(call.args) - 1, "_known": 0}.get(kind)
-            found.append((name, [], count))
-    return found
+            calls.append((name, [], count))
+    return calls
 
 
 def strings(node):
-    """Literal strings of an argument: one, several in a tuple, or the keys of the violations."""
+    """Return the literal strings of an argument: one, a tuple's, or the keys of VIOLATIONS."""
     if isinstance(node, ast.Starred) and isinstance(node.value, ast.Name):
         assert node.value.id == "VIOLATIONS"
         return list(amd.VIOLATIONS)

@@ -1,4 +1,4 @@
-"""Slices of an NVIDIA card in MIG mode, against a scripted NVML."""
+"""Slices of an NVIDIA card in MIG mode, with a scripted NVML."""
 
 import sys
 from functools import partial
@@ -36,13 +36,13 @@ def test_slice_has_its_own_memory_and_identity(monkeypatch, uuid, visible):
     assert (about.vbios, about.ecc) == ("96.00", True)
 
 
-def test_slice_of_a_rank_is_that_of_its_place_in_the_variable(monkeypatch):
+def test_slice_of_a_rank_follows_the_order_of_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a2,MIG-a1")
     device = NvidiaDevice(1, "7", FakeMig())
     assert device.describe().uuid_hash == hashed("MIG-a1")
 
 
-def test_slice_is_the_only_one_or_that_of_a_unique_beginning(monkeypatch):
+def test_slice_is_the_only_one_or_matches_a_unique_prefix(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     only = NvidiaDevice(0, "7", FakeMig(["MIG-b"]))
     assert only.describe().uuid_hash == hashed("MIG-b")
@@ -52,7 +52,7 @@ def test_slice_is_the_only_one_or_that_of_a_unique_beginning(monkeypatch):
 
 
 @pytest.mark.parametrize("uuid", ["a1", "7"])
-def test_slice_has_nothing_that_is_the_whole_cards(monkeypatch, uuid):
+def test_slice_has_no_reading_of_the_whole_card(monkeypatch, uuid):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     device = NvidiaDevice(0, uuid, FakeMig())
     for reading, quantity in (
@@ -67,7 +67,7 @@ def test_slice_has_nothing_that_is_the_whole_cards(monkeypatch, uuid):
             reading()
 
 
-def test_slices_share_the_state_of_the_chip(monkeypatch):
+def test_slice_has_the_temperature_and_clock_of_the_chip(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a1")
     device = NvidiaDevice(0, "7", FakeMig())
     assert (device.temperature_c(), device.clock_mhz()) == (55, 1980)
@@ -75,7 +75,7 @@ def test_slices_share_the_state_of_the_chip(monkeypatch):
 
 
 @pytest.mark.parametrize("visible", ["0", "", "MIG-a", "MIG-none"])
-def test_slice_that_nothing_tells_from_others_is_unknown(monkeypatch, visible):
+def test_ambiguous_slice_is_unknown(monkeypatch, visible):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     device = NvidiaDevice(0, "7", FakeMig())
     with pytest.raises(NotSupported, match="does not say which slice") as caught:
@@ -86,7 +86,7 @@ def test_slice_that_nothing_tells_from_others_is_unknown(monkeypatch, visible):
     assert about.name == "NVIDIA H100 80GB HBM3 MIG"
 
 
-def test_slice_without_the_binding_is_still_a_slice(monkeypatch):
+def test_slice_is_recognized_without_the_binding(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     device = NvidiaDevice(0, "MIG-a1", None, TorchProperties("NVIDIA H100", 2**33, 16))
     about = device.describe()

@@ -1,4 +1,4 @@
-"""NVIDIA devices against a scripted NVML."""
+"""NVIDIA devices with a scripted NVML."""
 
 import sys
 
@@ -7,13 +7,13 @@ from support.fake_nvml import FakeNvml
 
 from bench.devices.accelerator import TorchProperties
 from bench.devices.device import DeviceLost, LibraryMissing, NoPermission, NotSupported, hashed
-from bench.devices.nvidia import CHOSEN, THROTTLING, NvidiaDevice
+from bench.devices.nvidia import SETTINGS, THROTTLING, NvidiaDevice
 from bench.devices.peaks import listed
 
 H200 = TorchProperties("NVIDIA H200", 150_000_000_000, 132, uuid="7")
 
 
-def test_readings_have_our_units():
+def test_readings_have_the_units_of_the_interface():
     device = NvidiaDevice(0, "GPU-7", FakeNvml())
     assert device.energy_j() == 12_345.678
     assert device.energy_reading() == (12_345.678, None)
@@ -23,7 +23,7 @@ def test_readings_have_our_units():
     assert device.clock_mhz() == 1980
 
 
-def test_peaks_are_those_of_the_table():
+def test_peaks_equal_those_of_the_table():
     device = NvidiaDevice(0, "GPU-7", FakeNvml(), H200)
     entry = listed("NVIDIA H200")
     assert {dtype: device.peak_flops(dtype) for dtype in entry.flops} == entry.flops
@@ -39,7 +39,7 @@ def test_device_with_fewer_multiprocessors_than_listed_has_no_peak():
             reading()
 
 
-def test_description():
+def test_description_has_every_field_of_the_driver():
     about = NvidiaDevice(0, "7", FakeNvml()).describe()
     assert (about.vendor, about.name, about.kind) == ("nvidia", "NVIDIA H200", "cuda")
     assert (about.driver, about.vbios, about.power_cap_w) == ("580.1", "96.00", 700.0)
@@ -63,19 +63,19 @@ def test_torch_and_nvml_agree_on_the_device_by_uuid():
         ("NVMLError_GpuIsLost", DeviceLost),
     ],
 )
-def test_errors_become_ours(error, kind):
+def test_library_errors_become_unavailable(error, kind):
     nvml = FakeNvml(nvmlDeviceGetTotalEnergyConsumption=error)
     with pytest.raises(kind, match=error):
         NvidiaDevice(0, "7", nvml).energy_j()
 
 
-def test_query_that_fails_leaves_the_rest_of_the_description():
+def test_description_is_complete_but_for_a_failing_query():
     about = NvidiaDevice(0, "7", FakeNvml(nvmlDeviceGetEccMode="NVMLError_NotSupported")).describe()
     assert about.ecc is None
     assert about.name == "NVIDIA H200"
 
 
-def test_old_binding_lacks_a_function():
+def test_function_missing_from_an_old_binding_is_reported():
     nvml = FakeNvml()
     del nvml.nvmlDeviceGetUtilizationRates
     with pytest.raises(LibraryMissing, match="has no nvmlDeviceGetUtilizationRates") as caught:
@@ -85,7 +85,7 @@ def test_old_binding_lacks_a_function():
 
 class TestTemperature:
     @pytest.mark.parametrize("gone", [True, False])
-    def test_temperature_comes_from_the_successor_when_the_function_is_gone(self, gone):
+    def test_temperature_is_read_from_the_successor_when_the_function_is_missing(self, gone):
         nvml = FakeNvml(
             nvmlDeviceGetTemperature="NVMLError_FunctionNotFound", nvmlDeviceGetTemperatureV=61
         )
@@ -94,12 +94,12 @@ class TestTemperature:
         assert NvidiaDevice(0, "7", nvml).temperature_c() == 61
         assert nvml.calls[-1] == ("nvmlDeviceGetTemperatureV", "handle of GPU-7", 0)
 
-    def test_first_reason_is_given_when_neither_function_answers(self):
+    def test_first_error_is_raised_when_both_functions_fail(self):
         nvml = FakeNvml(nvmlDeviceGetTemperature="NVMLError_NotSupported")
         with pytest.raises(NotSupported, match="nvmlDeviceGetTemperature: script"):
             NvidiaDevice(0, "7", nvml).temperature_c()
 
-    def test_lost_device_is_not_asked_again(self):
+    def test_lost_device_is_not_queried_again(self):
         nvml = FakeNvml(nvmlDeviceGetTemperature="NVMLError_GpuIsLost", nvmlDeviceGetTemperatureV=1)
         with pytest.raises(DeviceLost):
             NvidiaDevice(0, "7", nvml).temperature_c()
@@ -110,18 +110,18 @@ class TestThrottling:
         nvml = FakeNvml(nvmlDeviceGetCurrentClocksEventReasons=bits, **answers)
         return NvidiaDevice(0, "7", nvml).throttle_reasons()
 
-    def test_every_bit_is_a_reason_or_a_choice(self):
+    def test_every_bit_is_a_throttle_reason_or_a_setting(self):
         named = dict(THROTTLING.values())
-        assert not set(named) & set(CHOSEN.values())
-        for bit in (1 << place for place in range(16)):
-            expected = set() if bit in CHOSEN.values() else {named.get(bit, f"reason_{bit:#x}")}
+        assert not set(named) & set(SETTINGS.values())
+        for bit in (1 << position for position in range(16)):
+            expected = set() if bit in SETTINGS.values() else {named.get(bit, f"reason_{bit:#x}")}
             assert self.reasons(bit) == expected
 
-    def test_several_reasons_are_told_apart(self):
+    def test_combined_throttle_reasons_are_separated(self):
         assert self.reasons(0x1 | 0x4 | 0x40) == {"sw_power_cap", "hw_thermal_slowdown"}
         assert self.reasons(0) == frozenset()
 
-    def test_older_driver_has_the_older_function(self):
+    def test_throttling_is_read_from_the_older_function_of_older_drivers(self):
         older = {"nvmlDeviceGetCurrentClocksThrottleReasons": 0x88}
         assert self.reasons("NVMLError_FunctionNotFound", **older) == {
             "hw_slowdown",
@@ -130,7 +130,7 @@ class TestThrottling:
 
 
 class TestActivity:
-    def test_first_call_gives_nothing_and_the_next_the_means_between(self):
+    def test_activity_is_empty_first_and_then_the_mean_since(self):
         nvml = FakeNvml()
         device = NvidiaDevice(0, "7", nvml)
         assert device.activity_pct() == {}
@@ -139,14 +139,14 @@ class TestActivity:
         nvml.activity[5] = 0.0
         assert device.activity_pct() == expected | {"tensor": 0.0}
 
-    def test_samples_are_freed_but_the_last(self):
+    def test_samples_except_the_last_are_freed(self):
         nvml = FakeNvml()
         device = NvidiaDevice(0, "7", nvml)
         for _ in range(5):
             device.activity_pct()
         assert nvml.live_samples == [5]
 
-    def test_metric_that_fails_is_left_out_and_none_is_refused(self):
+    def test_failing_metric_is_omitted_and_no_metric_is_an_error(self):
         nvml = FakeNvml()
         device = NvidiaDevice(0, "7", nvml)
         device.activity_pct()
@@ -157,17 +157,17 @@ class TestActivity:
             device.activity_pct()
         assert len(nvml.live_samples) == 1
 
-    def test_sample_that_cannot_be_taken_is_freed(self):
+    def test_failed_sample_is_freed(self):
         nvml = FakeNvml(nvmlGpmSampleGet="NVMLError_NoPermission")
         with pytest.raises(NoPermission):
             NvidiaDevice(0, "7", nvml).activity_pct()
         assert not nvml.live_samples
 
-    def test_device_before_hopper_has_none(self):
+    def test_device_before_hopper_has_no_monitor(self):
         nvml = FakeNvml()
         nvml.nvmlGpmQueryDeviceSupport = lambda _: type("Support", (), {"isSupportedDevice": 0})
         nvml.nvmlGpmQueryDeviceSupport.__name__ = "nvmlGpmQueryDeviceSupport"
-        with pytest.raises(NotSupported, match="Hopper is the first") as caught:
+        with pytest.raises(NotSupported, match="Hopper and newer") as caught:
             NvidiaDevice(0, "7", nvml).activity_pct()
         assert caught.value.unlock
 
@@ -177,7 +177,7 @@ class TestWithoutTheBinding:
     def no_binding(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "pynvml", None)
 
-    def test_every_reading_says_how_to_get_it(self):
+    def test_every_reading_without_the_library_has_a_remedy(self):
         device = NvidiaDevice(0, "7")
         for reading in (
             *(device.energy_j, device.energy_reading, device.used_bytes, device.busy_pct),

@@ -75,11 +75,11 @@ class ScriptedC:
         return SUCCESS
 
     def gpm_metrics_get(self, request):
-        asked = request._obj
-        assert asked.version == 1
-        assert asked.sample1
-        assert asked.sample2
-        for metric in asked.metrics[: asked.numMetrics]:
+        requested = request._obj
+        assert requested.version == 1
+        assert requested.sample1
+        assert requested.sample2
+        for metric in requested.metrics[: requested.numMetrics]:
             metric.value = 10.0 * metric.metricId
             is_tensor = metric.metricId == self.pynvml.NVML_GPM_METRIC_ANY_TENSOR_UTIL
             metric.nvmlReturn = NOT_SUPPORTED if is_tensor else SUCCESS
@@ -95,7 +95,7 @@ def library(monkeypatch):
     return scripted
 
 
-def test_readings_go_through_the_binding(library):
+def test_readings_pass_through_the_binding(library):
     device = NvidiaDevice(0, "7")
     assert device.library_error is None
     assert device.energy_j() == 2.5
@@ -108,7 +108,7 @@ def test_readings_go_through_the_binding(library):
         device.energy_j()
 
 
-def test_performance_monitor_goes_through_the_binding(library):
+def test_performance_monitor_passes_through_the_binding(library):
     device = NvidiaDevice(0, "7")
     assert device.activity_pct() == {}
     means = device.activity_pct()
@@ -122,7 +122,7 @@ def test_performance_monitor_goes_through_the_binding(library):
     assert library.live == 1
 
 
-def test_binding_without_a_driver_says_so(monkeypatch):
+def test_binding_without_a_driver_is_reported(monkeypatch):
     device = NvidiaDevice(0, "7")
     if device.library_error is None:
         pytest.skip("this machine has a driver")

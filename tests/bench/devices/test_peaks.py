@@ -1,4 +1,4 @@
-"""The table of peak rates: complete, sourced, and of figures that agree with each other."""
+"""Table of peak rates: complete, sourced, and consistent."""
 
 import re
 
@@ -26,7 +26,7 @@ def test_entry_is_complete_positive_and_sourced(entry):
 
 
 @each_entry
-def test_name_and_aliases_resolve_whatever_their_capitals(entry):
+def test_name_and_aliases_resolve_in_any_case(entry):
     for name in (entry.name, *entry.aliases):
         assert entry in candidates(name.upper())
         assert listed(name, entry.units) == entry
@@ -35,15 +35,15 @@ def test_name_and_aliases_resolve_whatever_their_capitals(entry):
 
 
 @each_entry
-def test_half_precisions_have_one_rate_and_float32_a_lower(entry):
+def test_half_precisions_have_equal_rates_and_float32_a_lower_one(entry):
     assert entry.flops["bfloat16"] == entry.flops["float16"]
     assert entry.flops["float32"] < entry.flops["float16"]
 
 
 @each_with_rates
 def test_float32_agrees_with_units_and_clock(entry):
-    """Two FLOPs for each multiply-add: of 128 lanes a unit, 64 on an A100; CDNA's matrix units."""
-    # To the threads that a unit issues for: 2 FLOPs each, on an A100 for every other one alone.
+    """Check 2 FLOPs per multiply-add on 128 lanes of a unit (A100: 64), or CDNA's matrix units."""
+    # Relative to the threads that a unit issues for: 2 FLOPs each, on an A100 half of that.
     share = {"nvidia": 2, "amd": 4}[entry.maker]
     share = 1 if "A100" in entry.name else share
     expected = share * entry.rates().instructions_s
@@ -51,15 +51,15 @@ def test_float32_agrees_with_units_and_clock(entry):
 
 
 @each_with_rates
-def test_matrix_rate_is_a_power_of_two_a_clock_at_no_more_than_the_highest_clock(entry):
+def test_matrix_rate_is_a_power_of_two_per_clock_and_unit(entry):
     per_clock = entry.flops["bfloat16"] / (entry.units * entry.clock_hz)
     power = min((2**n for n in range(9, 14)), key=lambda value: abs(value / per_clock - 1))
-    # Boards that a power limit holds below the highest clock state less.
+    # Boards with a power limit below the highest clock are listed with a lower rate.
     assert 0.85 < per_clock / power < 1.01
 
 
 @each_entry
-def test_bounds_of_memory_and_matrix_products_are_of_their_time(entry):
+def test_bandwidth_and_matrix_rates_are_plausible(entry):
     assert 50 < entry.flops["bfloat16"] / entry.bytes_s < 600, "FLOPs a byte"
 
 
@@ -92,7 +92,7 @@ def test_names_are_unique_and_shared_aliases_need_the_units():
     "name",
     ["NVIDIA H200 MIG 1g.18gb", "NVIDIA H100", "AMD Instinct MI300", "H200", "Radeon", ""],
 )
-def test_similar_name_is_another_device(name):
+def test_similar_name_is_not_listed(name):
     assert listed(name) is None
     assert listed_peak(name, "bfloat16") is None
     assert listed_rates(name) is None
@@ -110,7 +110,7 @@ def test_similar_name_is_another_device(name):
         ("NVIDIA H200", "float8_e4m3fn", None),
     ],
 )
-def test_peak_is_that_of_the_data_sheet(name, dtype, peak):
+def test_peak_equals_that_of_the_data_sheet(name, dtype, peak):
     assert listed_peak(name, dtype) == peak
 
 
@@ -121,6 +121,6 @@ def test_exponentials_of_newer_devices_are_doubled():
     assert set(per_clock.values()) == {16, 32, None}
 
 
-def test_device_without_units_has_no_rates_rather_than_guessed_ones():
+def test_device_without_units_has_no_rates():
     assert listed_rates("NVIDIA GB200") is None
     assert listed_peak("NVIDIA GB200", "bfloat16") == 2500e12

@@ -1,4 +1,4 @@
-"""The scripted accelerator obeys the laws that a real one obeys."""
+"""Simulated accelerator: its readings obey the laws of a real one."""
 
 import time
 
@@ -11,7 +11,7 @@ vendors = pytest.mark.parametrize("vendor", NAMES)
 
 
 @vendors
-def test_energy_of_a_power_curve_moves_in_ticks(monkeypatch, vendor):
+def test_energy_of_a_power_curve_advances_in_ticks(monkeypatch, vendor):
     clock = [50.0]
     monkeypatch.setattr("bench.devices.scripted.perf_counter", lambda: clock[0])
     device = ScriptedDevice(vendor, curve=lambda moment: 100.0 if moment < 51.0 else 200.0)
@@ -33,7 +33,7 @@ def test_energy_of_a_power_curve_moves_in_ticks(monkeypatch, vendor):
 
 
 @vendors
-def test_work_is_told_from_waiting(vendor):
+def test_busy_and_idle_power_differ(vendor):
     device = ScriptedDevice(vendor, tick_s=0.05)
     readings = {}
     for state in ("work", "wait"):
@@ -47,7 +47,7 @@ def test_work_is_told_from_waiting(vendor):
 
 
 @vendors
-def test_description_and_peaks_are_those_of_a_real_device(vendor):
+def test_description_and_peaks_equal_those_of_a_real_device(vendor):
     device = ScriptedDevice(vendor)
     assert device.describe().vendor == vendor
     entry = listed(NAMES[vendor])

@@ -20,8 +20,8 @@ def test_counts_of_a_small_program_are_exact():
     for phase in program.phases:
         program.run(phase)
     values, breakdown = count_operators(program)
-    # Per step: 3×8×16 and 3×16×4 multiply-adds forward; backward twice the second, once the first
-    # (the input needs no gradient).
+    # Multiply-adds per step: 3×8×16 and 3×16×4 in forward; in backward twice the second and once
+    # the first (the input needs no gradient).
     forward = 2 * (3 * 8 * 16 + 3 * 16 * 4)
     assert values["hardware_flops"].value == forward + 2 * (2 * 3 * 16 * 4 + 3 * 8 * 16)
     assert breakdown["flops_by_phase"]["forward"] == forward
@@ -33,7 +33,7 @@ def test_counts_of_a_small_program_are_exact():
 
 
 class Recomputed(Layers):
-    """The same behind a checkpoint, whose early stop begins an operator and does not run it."""
+    """Layers within a checkpoint, whose early stop begins an operator and does not run it."""
 
     def run(self, phase):
         if phase == "forward":
@@ -43,13 +43,13 @@ class Recomputed(Layers):
 
 
 @pytest.mark.parametrize("kind", [Layers, Recomputed])
-def test_the_profiler_and_the_dispatch_mode_agree(kind):
+def test_profiler_and_dispatch_mode_agree(kind):
     flags, counted = count_agreement(kind())
     assert flags == ()
     assert counted["aten.addmm"] == (2 if kind is Layers else 4)
 
 
-def test_a_disagreement_is_named():
+def test_disagreement_of_counts_names_the_operator():
     class Restless(Layers):
         steps = 0
 
@@ -88,7 +88,7 @@ def test_operators_and_kernels_have_a_kind():
     assert {name: kernel_kind(name) for name in kernels} == kernels
 
 
-def test_kinds_sum_to_the_whole():
+def test_calls_by_kind_sum_to_the_total():
     values, _ = count_operators(Layers())
     parts = [v.value for name, v in values.items() if name.startswith("operator_calls.")]
     assert sum(parts) == values["operator_calls"].value
@@ -101,13 +101,13 @@ def test_operator_counts_agree_with_the_profiler():
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         for phase in program.phases:
             program.run(phase)
-    seen = {event.key: event.count for event in profiler.key_averages()}
+    profiled = {event.key: event.count for event in profiler.key_averages()}
     for operator in ("addmm", "relu", "mm"):
         counted = breakdown["calls_by_operator"].get(f"aten.{operator}.default", 0)
-        assert counted == seen.get(f"aten::{operator}", 0) > 0
+        assert counted == profiled.get(f"aten::{operator}", 0) > 0
 
 
-def test_no_count_is_ever_zero():
+def test_count_of_zero_is_missing_with_a_reason():
     class Idle(Layers):
         def run(self, phase):
             pass
@@ -119,14 +119,14 @@ def test_no_count_is_ever_zero():
 
 
 class Scripted(CpuDevice):
-    """Accelerator of which each profiled step finds the next of some events."""
+    """Accelerator whose successive profiled steps return given lists of events."""
 
     torch_device = torch.device("cuda", 0)
 
 
 def counted(monkeypatch, *profiles):
-    found = iter(profiles)
-    monkeypatch.setattr(counts, "profile_work", lambda *_: next(found))
+    remaining = iter(profiles)
+    monkeypatch.setattr(counts, "profile_work", lambda *_: next(remaining))
     values, breakdown = count_kernels(Layers(), Scripted())
     assert set(LAUNCHED) <= set(values)
     return {name: (v.value, v.flags) for name, v in values.items()}, breakdown
@@ -137,7 +137,7 @@ def events(kernels, host=None, graphs=None):
     return DeviceEvents(Counter(kernels), copies, 1.0, host, graphs)
 
 
-def test_kernels_and_launches_are_counted_apart(monkeypatch):
+def test_kernels_and_launches_are_counted_separately(monkeypatch):
     step = events({"gemm": 3, "Memcpy HtoD": 2}, host=1, graphs=1)
     values, breakdown = counted(monkeypatch, step, step)
     assert values == {
@@ -151,7 +151,7 @@ def test_kernels_and_launches_are_counted_apart(monkeypatch):
     assert breakdown == {"kernels": {"gemm": 3, "Memcpy HtoD": 2}}
 
 
-def test_steps_that_disagree_and_lost_kernels_are_flagged(monkeypatch):
+def test_disagreeing_steps_and_lost_kernels_are_flagged(monkeypatch):
     full, lost = events({"gemm": 3}, host=3, graphs=0), events({"gemm": 2}, host=3, graphs=0)
     values, _ = counted(monkeypatch, full, lost)
     flags = ("two profiled steps disagree", "1 launches have no kernel in the profile")
@@ -159,7 +159,7 @@ def test_steps_that_disagree_and_lost_kernels_are_flagged(monkeypatch):
     assert values["host_launches"] == (3, ())
 
 
-def test_unknown_launches_and_an_empty_profile_are_missing(monkeypatch):
+def test_launches_and_kernels_are_missing_without_events(monkeypatch):
     values, _ = counted(monkeypatch, events({"gemm": 3}), events({"gemm": 3}))
     assert values["host_launches"] == values["graph_launches"] == (None, ())
     values, _ = counted(monkeypatch, events({}), events({}))

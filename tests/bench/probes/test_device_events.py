@@ -1,4 +1,4 @@
-"""Events of a profile: which are kernels, which are launches, what was lost."""
+"""Events of a profile: kernels, launches, lost kernels."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ CUDA, CPU = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
 
 
 class Event:
-    """Event of Kineto as a script has it; without an activity it is that of an older torch."""
+    """Scripted event of Kineto; one without an activity type is of an older torch."""
 
     def __init__(self, name, where=CUDA, activity="kernel", start=0, ns=1000, annotation=None):
         self._name, self._where, self._start, self._ns = name, where, start, ns
@@ -41,7 +41,7 @@ class Event:
 
 
 class OldEvent(Event):
-    """Event of a torch that does not say activities."""
+    """Event of a torch version without activity types."""
 
     activity_type = None
 
@@ -51,7 +51,7 @@ def host(name, start, activity="cuda_runtime", **more):
 
 
 KERNELS = ("gemm", "gemm", "triton_poi_fused_add_0", "ncclDevKernel_AllReduce")
-# What has a place on the device's time line and is not its work.
+# Events on the device's timeline that are not work.
 RANGES = ("Optimizer.step#Adam.step", "ProfilerStep#3", "record_param_comms", "my own range")
 STEP = (
     *((name, CUDA, "kernel") for name in KERNELS),
@@ -63,7 +63,7 @@ STEP = (
     ("aten::mm", CPU, "cpu_op", 0, 9000),
     ("aten::mm", CPU, "cpu_op", 0, 9000),
     *(host(name, 2000 * k) for k, name in enumerate(["cudaLaunchKernel", "cudaLaunchKernelExC"])),
-    # The driver's part of the same launch, and a launch by the driver alone.
+    # The driver's part of the same launch, and a launch through the driver alone.
     ("cuLaunchKernelEx", CPU, "cuda_driver", 2100, 100),
     host("cuLaunchKernel", 6000, "cuda_driver"),
     host("cudaLaunchCooperativeKernel", 8000),
@@ -73,20 +73,20 @@ STEP = (
 
 
 @pytest.mark.parametrize("kind", [Event, OldEvent])
-def test_annotations_are_no_kernels(kind):
+def test_annotations_are_not_counted_as_kernels(kind):
     events = [kind(*event) for event in STEP]
-    found = sort_events(events)
-    assert sum(found.kernels.values()) == len(KERNELS) + 2
-    assert not set(RANGES) & set(found.kernels)
-    assert found.kernels["gemm"] == 2
-    assert found.copies == 2
-    assert found.seconds == pytest.approx(6e-6)
-    assert (found.host_launches, found.graph_launches) == (4, 0)
-    assert found.launches_without_kernel == 0
+    sorted_events = sort_events(events)
+    assert sum(sorted_events.kernels.values()) == len(KERNELS) + 2
+    assert not set(RANGES) & set(sorted_events.kernels)
+    assert sorted_events.kernels["gemm"] == 2
+    assert sorted_events.copies == 2
+    assert sorted_events.seconds == pytest.approx(6e-6)
+    assert (sorted_events.host_launches, sorted_events.graph_launches) == (4, 0)
+    assert sorted_events.launches_without_kernel == 0
 
 
-def test_range_of_an_older_profiler_is_known_by_the_hosts_range_of_that_name():
-    """There the device's copy of a range is not always marked as an annotation."""
+def test_range_of_an_older_profiler_is_recognized_by_the_hosts_range():
+    """The device's copy of a range is not always marked as an annotation."""
     events = [
         OldEvent("gemm"),
         OldEvent("my own range", annotation=False),
@@ -105,16 +105,16 @@ def test_range_of_an_older_profiler_is_known_by_the_hosts_range_of_that_name():
     ],
     ids=["activity", "mark", "step", "wait"],
 )
-def test_range_that_began_before_the_profile_is_no_kernel(event):
-    """Then there is no range of the host of that name."""
+def test_range_that_began_before_the_profile_is_not_a_kernel(event):
+    """In that case the host has no range of that name."""
     assert dict(sort_events([type(event)("gemm"), event]).kernels) == {"gemm": 1}
 
 
-def test_graph_launch_stands_for_many_kernels():
+def test_graph_launch_hides_the_number_of_launches():
     events = [Event("gemm")] * 50 + [Event(*host("cudaGraphLaunch", 5))]
-    found = sort_events(events)
-    assert (found.host_launches, found.graph_launches) == (0, 1)
-    assert found.launches_without_kernel == 0
+    sorted_events = sort_events(events)
+    assert (sorted_events.host_launches, sorted_events.graph_launches) == (0, 1)
+    assert sorted_events.launches_without_kernel == 0
     hip = [Event(*host(name, 2000 * k)) for k, name in enumerate(HIP)]
     assert (sort_events(hip).host_launches, sort_events(hip).graph_launches) == (4, 1)
 
@@ -125,20 +125,20 @@ HIP = (
 )
 
 
-def test_lost_kernel_is_noticed():
+def test_lost_kernel_is_counted():
     step = [Event(*event) for event in STEP]
     lost = sort_events([event for event in step if event.name() != "gemm"])
     assert lost.launches_without_kernel == 2
 
 
 def test_launches_are_unknown_without_calls_of_the_host():
-    found = sort_events([Event("gemm"), Event("aten::mm", CPU, "cpu_op")])
-    assert (found.host_launches, found.graph_launches) == (None, None)
-    assert found.launches_without_kernel == 0
+    sorted_events = sort_events([Event("gemm"), Event("aten::mm", CPU, "cpu_op")])
+    assert (sorted_events.host_launches, sorted_events.graph_launches) == (None, None)
+    assert sorted_events.launches_without_kernel == 0
 
 
 def test_events_of_a_real_profile_are_read():
-    """On a CPU there are no kernels, and ranges of the host are none."""
+    """A profile on the CPU has no kernels; ranges of the host are not counted."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with (
         torch.profiler.profile(activities=activities) as profiler,
@@ -147,6 +147,6 @@ def test_events_of_a_real_profile_are_read():
         torch.ones(4, 4) @ torch.ones(4, 4)
     events = profiler.profiler.kineto_results.events()
     assert any(event.name() == "my own range" for event in events)
-    found = sort_events(events)
-    assert not found.kernels
-    assert found.host_launches is None
+    sorted_events = sort_events(events)
+    assert not sorted_events.kernels
+    assert sorted_events.host_launches is None

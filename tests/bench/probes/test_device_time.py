@@ -1,4 +1,4 @@
-"""Device time apart from host time: graph replay, the profiler's sum, caches, a host alone."""
+"""Device time and host time: graph replay, the profiler's sum, cache flushes, CPU."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_device_time_does_not_depend_on_the_host(make_device, host_s, device_s):
     assert times.eager.value == pytest.approx(max(host_s, device_s), rel=0.2)
 
 
-def test_short_work_is_captured_several_times_so_that_replays_do_not_count(make_device):
+def test_short_work_is_captured_several_times_in_one_graph(make_device):
     device = make_device()
     times = work_times(device.work(1e-5, 2e-6), device)
     assert "graph of 40 calls" in times.device.method
@@ -41,7 +41,7 @@ def test_short_work_is_captured_several_times_so_that_replays_do_not_count(make_
     assert alone.device.value > 2 * times.device.value
 
 
-def test_flush_comes_before_every_sample_and_is_not_timed(make_device):
+def test_flush_precedes_every_sample_and_is_not_timed(make_device):
     device = make_device()
     work = device.work(1e-6, 1e-4, "work")
     times = work_times(work, device, samples=7, flush=device.work(1e-6, 3e-3, "flush"))
@@ -54,7 +54,7 @@ def test_flush_comes_before_every_sample_and_is_not_timed(make_device):
     assert "caches flushed" in times.device.method
 
 
-def test_refused_capture_gives_the_sum_of_kernels_and_says_so(make_device, monkeypatch):
+def test_device_time_is_the_profiled_sum_when_capture_is_refused(make_device, monkeypatch):
     device = make_device(refusal="the work synchronizes")
     calls = 0
 
@@ -67,10 +67,10 @@ def test_refused_capture_gives_the_sum_of_kernels_and_says_so(make_device, monke
 
     launches = {"host_launches": None, "graph_launches": None}
     monkeypatch.setattr(device_time, "profile_work", profile_work)
-    found = work_times(device.work(1e-2, 1e-4), device).device
-    assert found.value == pytest.approx(1e-4)
-    assert (found.quality, found.flags) == ("degraded", ("not replayed: the work synchronizes",))
-    assert "profiler" in found.method
+    time = work_times(device.work(1e-2, 1e-4), device).device
+    assert time.value == pytest.approx(1e-4)
+    assert (time.quality, time.flags) == ("degraded", ("not replayed: the work synchronizes",))
+    assert "profiler" in time.method
     monkeypatch.setattr(
         device_time,
         "profile_work",
@@ -89,7 +89,7 @@ def test_slow_work_takes_fewer_samples(make_device):
     assert slower.device.n == 3
 
 
-def test_host_times_of_parts_begin_with_an_idle_device(make_device):
+def test_host_times_of_parts_start_from_an_idle_device(make_device):
     device = make_device()
     parts = [device.work(1e-4, 1.0), device.work(3e-4, 1.0)]
     first, second = host_samples(parts, device, 4)
@@ -98,7 +98,7 @@ def test_host_times_of_parts_begin_with_an_idle_device(make_device):
     assert device.waits == 5
 
 
-def test_host_alone_has_no_device_time():
+def test_cpu_has_no_device_time():
     x = torch.ones(64, 64)
     times = work_times(lambda: x @ x, CpuDevice(), samples=5, batch_s=1e-3)
     assert times.device.value is None

@@ -1,4 +1,4 @@
-"""Energy of a step from idleness to idleness, on a queue without real time and on a real thread."""
+"""Energy of a step, measured on a queue in simulated time and with a real thread."""
 
 import time
 from dataclasses import replace
@@ -15,21 +15,21 @@ WINDOW = Window(seconds=2.0)
 HOST_S = 1e-4
 
 
-def measured(device, step_s=0.013, window=WINDOW, host_s=HOST_S, **others):
+def measured(device, step_s=0.013, window=WINDOW, host_s=HOST_S, **device_options):
     work = device.work(host_s, step_s)
-    return measure_energy(work, device, window, instruments=device.instruments(**others))
+    return measure_energy(work, device, window, instruments=device.instruments(**device_options))
 
 
 def holds(value, truth):
     low, high, coverage = value.ci
-    # The device idles once in a window, until the first step is launched.
+    # The device idles once in a window, before the first step is launched.
     slack = 1000 * HOST_S / value.n
     return low - slack <= truth <= high + slack and coverage == 0.95
 
 
 @pytest.mark.parametrize("step_s", [0.0007, 0.013, 0.4, 3.0])
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 5.0])
-def test_energy_of_a_step_is_right_in_windows_of_any_length(step_s, seconds):
+def test_energy_per_step_is_right_for_windows_of_any_length(step_s, seconds):
     device = PoweredDevice()
     values = measured(device, step_s, replace(WINDOW, seconds=seconds))
     truth = device.busy_w * step_s
@@ -54,12 +54,12 @@ def test_window_grows_until_it_holds_twenty_ticks():
         assert least <= energy.n * 0.013 < 1.4 * least
 
 
-def test_counter_that_slows_down_makes_the_window_longer():
+def test_window_is_extended_when_the_counter_slows_down():
     device = PoweredDevice(tick_s=0.05)
     energy_at = device.energy_at
 
     def slowing(moment):
-        # From the window's beginning on only every fourth tick moves the counter.
+        # From the start of the window, only every fourth tick advances the counter.
         return energy_at(moment if moment < 3.5 else max(3.5, moment // 0.2 * 0.2))
 
     device.energy_at = slowing
@@ -79,16 +79,16 @@ def test_limit_ends_the_window_and_few_ticks_degrade_the_figure():
     assert device.clock() < 30
 
 
-def test_too_few_ticks_are_no_figure():
+def test_energy_is_missing_with_too_few_ticks():
     values = measured(PoweredDevice(tick_s=4.0), window=replace(WINDOW, limit_s=8.0))
     assert values["energy_per_step_j"].value is None
     assert "too few" in values["energy_per_step_j"].reason
 
 
-def test_window_is_waited_for_once_and_the_host_is_not_far_ahead():
+def test_window_has_one_synchronization_and_a_bounded_queue():
     device = PoweredDevice()
     measured(device, step_s=0.002)
-    # Idle twice; the estimate's rows; the steps before, in and after the window.
+    # Two idle spans; the batches of the estimate; the steps before, in and after the window.
     assert device.waits <= 9
     assert device.queue.most_ahead < 0.3
     unbounded = PoweredDevice()
@@ -96,8 +96,8 @@ def test_window_is_waited_for_once_and_the_host_is_not_far_ahead():
     assert unbounded.queue.most_ahead > 1
 
 
-def test_device_that_is_slower_to_launch_for_idles_within_its_steps():
-    """Energy of a step is gross: it counts what the device draws while it waits for the host."""
+def test_energy_includes_idle_time_within_steps_when_launches_are_slow():
+    """Energy per step is gross: it includes the energy while the device waits for the host."""
     device = PoweredDevice()
     values = measured(device, step_s=0.002, host_s=0.004)
     truth = device.busy_w * 0.002 + device.idle_w * 0.002
@@ -106,7 +106,7 @@ def test_device_that_is_slower_to_launch_for_idles_within_its_steps():
     assert above.value == pytest.approx((device.busy_w - device.idle_w) * 0.002, rel=0.02)
 
 
-def test_throttling_degrades_and_is_named():
+def test_throttling_degrades_the_figure_and_is_named():
     device = PoweredDevice()
     device.reasons = frozenset({"power cap", "hot"})
     values = measured(device)
@@ -116,7 +116,7 @@ def test_throttling_degrades_and_is_named():
     assert values["idle_power_w"].quality == "measured"
 
 
-def test_trend_of_power_is_flagged():
+def test_power_trend_is_flagged():
     device = PoweredDevice()
     device.further_j = lambda moment: 25 * moment**2
     (flag,) = measured(device, window=replace(WINDOW, seconds=5))["energy_per_step_j"].flags
@@ -136,20 +136,20 @@ def test_idle_power_that_differs_before_and_after_is_flagged():
     assert flag not in values["energy_per_step_j"].flags
 
 
-def test_counter_that_goes_away_or_backwards_is_no_figure():
+def test_energy_is_missing_when_the_counter_fails_or_decreases():
     lost = measured(PoweredDevice(fails_after=2.0))
     assert {value.reason for value in lost.values()} == {"the counter went away"}
     backwards = PoweredDevice(busy_w=-500, idle_w=-100)
     assert measured(backwards)["energy_per_step_j"].reason == "the energy counter went backwards"
 
 
-def test_machine_without_a_counter_runs_no_step():
+def test_energy_runs_no_step_without_a_counter():
     values = measure_energy(lambda: pytest.fail("ran"), PoweredDevice(fails_after=-1), WINDOW)
     assert {values[name].value for name in ENERGY} == {None}
 
 
 class Ticking(CpuDevice):
-    """Device that draws constant power in real time and whose counter moves in ticks."""
+    """Device of constant power in real time, whose counter advances in ticks."""
 
     def __init__(self, watts, tick_s):
         super().__init__()
@@ -170,5 +170,5 @@ def test_thread_polls_the_counter_while_steps_run():
     values = measure_energy(lambda: time.sleep(0.01), device, window)
     assert values["mean_power_w"].value == pytest.approx(250, rel=0.1)
     assert values["idle_power_w"].value == pytest.approx(250, rel=0.3)
-    # Sleeps are longer than they should be where others have the cores.
+    # Sleeps take longer than requested when other processes use the cores.
     assert values["energy_per_step_j"].value > 0.9 * 250 * 0.01

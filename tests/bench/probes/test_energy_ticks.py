@@ -1,4 +1,4 @@
-"""Energy between ticks: right, with an interval that covers, against mutants that must fail."""
+"""Energy between ticks: exact, with an interval that covers; mutants fail."""
 
 from bisect import bisect_right
 
@@ -22,18 +22,18 @@ def interpolated(run):
 
 
 def naive(run):
-    """Reads the counter at the beginning and at the end, wherever in a tick that is."""
+    """Mutant: read the counter at start and end, at any position within a tick."""
     first, last = (bisect_right(run.log.times, end) - 1 for end in (run.start, run.stop))
     return run.log.joules[last] - run.log.joules[first]
 
 
 def with_idle_tail(run):
-    """Waits a moment before it reads: the device idles at a sixth of its power."""
+    """Mutant: wait before reading, while the device idles at a sixth of its power."""
     return interpolated(run) + run.watts / 6 * run.idle_tail_s
 
 
 def without_the_ends(run):
-    """Takes from the first to the last tick inside."""
+    """Mutant: use the first and the last tick in the window."""
     inside = [k for k, time in enumerate(run.log.times) if run.start < time <= run.stop]
     return run.log.joules[inside[-1]] - run.log.joules[inside[0]]
 
@@ -44,7 +44,7 @@ def runs(request):
 
 
 def shares(runs, estimator):
-    """Share of runs whose interval covers the truth, and largest relative error."""
+    """Return the share of runs whose interval covers the truth, and the largest relative error."""
     errors, halves = [], []
     for run in runs:
         half = energy_between(Ticks.of(run.log), run.start, run.stop, beside(run)).error
@@ -54,28 +54,28 @@ def shares(runs, estimator):
     return np.mean(errors <= halves), errors, halves
 
 
-def test_interval_covers_the_truth_of_seeded_runs(runs):
+def test_interval_covers_the_true_energy_of_seeded_runs(runs):
     covered, errors, halves = shares(runs, interpolated)
     assert covered >= 0.93
     assert errors.max() < 0.01
-    # As narrow as an interval of 95 % can be, within a factor: 1.96 would be exact.
+    # Close to the narrowest possible interval of 95 %: 1.96 would be exact.
     assert 1 < np.median(halves) / np.sqrt(np.mean(errors**2)) < 3
     assert np.median(halves) < 0.004
 
 
 @pytest.mark.parametrize("mutant", [naive, with_idle_tail, without_the_ends])
-def test_mutant_is_not_covered(runs, mutant):
+def test_mutant_estimator_fails_the_coverage(runs, mutant):
     covered, errors, _ = shares(runs[:200], mutant)
     assert covered < 0.5
     assert errors.max() > 0.01
 
 
-def log_of(times, joules, own=None):
+def log_of(times, joules, device_times=None):
     log = TickLog()
     log.add(times[0] - 1, EnergyReading(-1.0))
     for k, (time, energy) in enumerate(zip(times, joules, strict=True)):
         log.add(time - 0.001, EnergyReading(log.joules[-1] if log.joules else -1.0))
-        log.add(time + 0.001, EnergyReading(energy, own[k] if own else None))
+        log.add(time + 0.001, EnergyReading(energy, device_times[k] if device_times else None))
     return log
 
 
@@ -94,48 +94,48 @@ def test_counter_is_linear_between_ticks_and_constant_outside_them():
     assert [ticks.at(moment) for moment in moments] == pytest.approx([10, 10, 15, 40, 60, 60])
 
 
-def test_ticks_at_the_devices_own_times_are_put_on_the_hosts_clock():
+def test_device_times_are_mapped_to_the_hosts_clock():
     random = np.random.default_rng(1)
     moments = np.arange(60) * 0.1
     jittered = list(moments + random.normal(0, 0.01, 60))
-    found = Ticks.of(log_of(jittered, list(500 * moments), list(7 + 1.001 * moments)))
-    assert found.by_device
-    assert np.abs(found.times - moments).max() < 0.006
-    assert 0 < found.clock_error_s < 0.02
+    ticks = Ticks.of(log_of(jittered, list(500 * moments), list(7 + 1.001 * moments)))
+    assert ticks.by_device
+    assert np.abs(ticks.times - moments).max() < 0.006
+    assert 0 < ticks.clock_error_s < 0.02
 
 
 @pytest.mark.parametrize("rate", [1e3, 0.0, -1.0], ids=["another unit", "frozen", "backwards"])
-def test_clock_that_is_no_clock_is_not_used(rate):
+def test_device_clock_of_wrong_rate_is_ignored(rate):
     moments = list(np.arange(30) * 0.1)
-    found = Ticks.of(log_of(moments, moments, [5 + rate * moment for moment in moments]))
-    assert not found.by_device
-    assert list(found.times) == pytest.approx(moments)
+    ticks = Ticks.of(log_of(moments, moments, [5 + rate * moment for moment in moments]))
+    assert not ticks.by_device
+    assert list(ticks.times) == pytest.approx(moments)
 
 
-def test_backwards_counter_is_an_error():
+def test_decreasing_counter_is_an_error():
     moments = [0.1 * k for k in range(8)]
     with pytest.raises(TicksError, match="counter went backwards"):
         Ticks.of(log_of(moments, [8.0 - m for m in moments]))
 
 
-def test_too_few_ticks_are_an_error_and_few_ticks_a_wide_interval():
+def test_too_few_ticks_raise_and_few_ticks_widen_the_interval():
     moments = [0.1 * k for k in range(7)]
     ticks = Ticks.of(log_of(moments, [500 * m for m in moments]))
     with pytest.raises(TicksError, match=r"2 ticks of the energy counter in 0\.2 s are too few"):
         energy_between(ticks, 0.25, 0.45, (0, 1))
     with pytest.raises(TicksError, match="both before and after"):
         energy_between(ticks, 0.15, 0.65, (0, 1))
-    found = energy_between(ticks, 0.15, 0.45, (0.1, 0.5))
-    assert found.joules == pytest.approx(150)
-    # Half a tick at each end.
-    assert found.error == pytest.approx(2**0.5 * 25, rel=0.05)
+    energy = energy_between(ticks, 0.15, 0.45, (0.1, 0.5))
+    assert energy.joules == pytest.approx(150)
+    # Each end contributes half a tick.
+    assert energy.error == pytest.approx(2**0.5 * 25, rel=0.05)
 
 
-def test_idle_power_is_between_ticks():
+def test_idle_power_is_taken_between_ticks():
     moments = [0.1 * k for k in range(12)]
     ticks = Ticks.of(log_of(moments, [70 * m for m in moments]))
-    found = idle_energy(ticks, 0.05, 1.05)
-    assert found.watts == pytest.approx(70)
-    assert found.ticks == 10
+    energy = idle_energy(ticks, 0.05, 1.05)
+    assert energy.watts == pytest.approx(70)
+    assert energy.ticks == 10
     with pytest.raises(TicksError, match="2 ticks"):
         idle_energy(ticks, 0.25, 0.45)

@@ -1,4 +1,4 @@
-"""Device and host time of a program, whole and by phase."""
+"""Device and host time of a program, in total and by phase."""
 
 import pytest
 from support.layered import Layers
@@ -6,12 +6,12 @@ from support.queued_device import QueuedDevice
 
 from bench.devices.cpu import CpuDevice
 from bench.probes import device_time
-from bench.probes.phase_times import APART, difference, times_apart
+from bench.probes.phase_times import DEVICE_AND_HOST_TIMES, device_and_host_times, difference
 from bench.records.metrics import Value, missing
 
 
 class Phased(Layers):
-    """Program whose phases take so long on a queued device, host and device apart."""
+    """Program whose phases take given times on host and device of a queued device."""
 
     repeatable = True
 
@@ -31,9 +31,9 @@ def device(monkeypatch):
     return device
 
 
-def test_phases_on_device_and_host_are_apart(device):
+def test_device_and_host_times_are_separated_by_phase(device):
     program = Phased(device, {"forward": (3e-4, 1e-5), "backward": (5e-4, 4e-5)})
-    found = {name: value.value for name, value in times_apart(program, device).items()}
+    values = {name: value.value for name, value in device_and_host_times(program, device).items()}
     expected = {
         "device_time_s": 5e-5,
         "device_time_s.forward": 1e-5,
@@ -42,31 +42,31 @@ def test_phases_on_device_and_host_are_apart(device):
         "host_time_s.forward": 3e-4,
         "host_time_s.backward": 5e-4,
     }
-    assert found == {name: pytest.approx(value, rel=0.05) for name, value in expected.items()}
+    assert values == {name: pytest.approx(value, rel=0.05) for name, value in expected.items()}
     assert device.queue.launches[-1] == "work"
 
 
-def test_forward_alone_has_no_phases(device):
-    found = times_apart(Phased(device, {"forward": (3e-4, 1e-5)}), device)
-    assert found.keys() == set(APART)
-    assert found["device_time_s"].value == pytest.approx(1e-5, rel=0.05)
+def test_single_phase_has_no_parts(device):
+    values = device_and_host_times(Phased(device, {"forward": (3e-4, 1e-5)}), device)
+    assert values.keys() == set(DEVICE_AND_HOST_TIMES)
+    assert values["device_time_s"].value == pytest.approx(1e-5, rel=0.05)
 
 
-def test_host_alone_and_other_programs_say_why_not(device):
-    for found in (
-        times_apart(Phased(device, {"forward": (1, 1)}), CpuDevice()),
-        times_apart(Layers(), device),
+def test_device_and_host_times_are_missing_on_cpu_and_for_unrepeatable_programs(device):
+    for values in (
+        device_and_host_times(Phased(device, {"forward": (1, 1)}), CpuDevice()),
+        device_and_host_times(Layers(), device),
     ):
-        assert found.keys() == set(APART)
-        assert all(value.value is None and value.reason for value in found.values())
+        assert values.keys() == set(DEVICE_AND_HOST_TIMES)
+        assert all(value.value is None and value.reason for value in values.values())
     assert not device.queue.launches
 
 
-def test_difference_has_the_intervals_of_both():
+def test_difference_combines_both_intervals():
     whole = Value(10.0, "graph", n=9, ci=(9.6, 10.3, 0.96))
     part = Value(4.0, "graph", n=7, ci=(3.6, 4.3, 0.95), flags=("f",))
-    found = difference(whole, part)
-    assert (found.value, found.n, found.flags) == (6.0, 7, ("f",))
-    assert found.ci == pytest.approx((5.5, 6.5, 0.95))
-    assert difference(part, whole).reason == "the part takes as long as the whole"
+    remainder = difference(whole, part)
+    assert (remainder.value, remainder.n, remainder.flags) == (6.0, 7, ("f",))
+    assert remainder.ci == pytest.approx((5.5, 6.5, 0.95))
+    assert difference(part, whole).reason == "the part takes as long as the total"
     assert difference(whole, missing("refused")).reason == "refused"

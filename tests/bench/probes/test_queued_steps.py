@@ -1,4 +1,4 @@
-"""Rows of queued steps: counted exactly, waited for once, the host not far ahead."""
+"""Batches of queued steps: exact number, one synchronization, bounded queue."""
 
 import pytest
 from support.counted_energy import PoweredDevice, QueueEvent
@@ -15,7 +15,7 @@ def rows_of(device, host_s, device_s, events=True):
 
 
 @pytest.mark.parametrize("device_s", [1e-5, 1e-3, 0.06, 1.0])
-def test_host_is_at_most_a_fifth_of_a_second_or_a_few_steps_ahead(device_s):
+def test_host_is_ahead_by_a_bounded_time_or_few_steps(device_s):
     device = PoweredDevice()
     rows = rows_of(device, 1e-6, device_s)
     rows.estimate()
@@ -25,7 +25,7 @@ def test_host_is_at_most_a_fifth_of_a_second_or_a_few_steps_ahead(device_s):
     assert len(device.queue.launches) - launched == pytest.approx(5.0 / device_s, rel=0.1, abs=1)
     assert device.waits == waits + 1
     assert device.clock() >= device.queue.device_free
-    # A few steps more than the time bound, so that the device never waits.
+    # A few steps beyond the time bound, so that the device never waits.
     assert device.queue.most_ahead <= max(0.3, 3.1 * device_s)
     assert device.queue.most_ahead >= min(0.1, 1.9 * device_s)
 
@@ -38,7 +38,7 @@ def test_mutant_without_events_runs_ahead():
     assert device.queue.most_ahead > 4
 
 
-def test_device_is_busy_throughout_a_row():
+def test_device_is_busy_throughout_a_batch():
     device = PoweredDevice()
     rows = rows_of(device, 4e-4, 5e-4)
     rows.estimate()
@@ -47,5 +47,5 @@ def test_device_is_busy_throughout_a_row():
     assert device.clock() - start == pytest.approx(2000 * 5e-4, rel=0.01)
 
 
-def test_host_needs_no_events():
+def test_cpu_needs_no_events():
     assert event_maker(CpuDevice()) is None

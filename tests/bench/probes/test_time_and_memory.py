@@ -1,4 +1,4 @@
-"""Times of steps and phases, peaks of memory, and the state of the device meanwhile."""
+"""Step and phase times, peak memory, telemetry of the device."""
 
 import pytest
 from support.layered import Layers
@@ -10,7 +10,7 @@ from bench.probes.telemetry import Telemetry
 from bench.probes.time import measure_time
 
 
-def test_time_gives_every_phase_and_every_sample():
+def test_time_has_every_phase_and_sample():
     values, steps = measure_time(Layers(), CpuDevice(), 4)
     assert set(values) == {"step_time_s", "phase_time_s.forward", "phase_time_s.backward"}
     assert len(steps) == 4
@@ -19,8 +19,8 @@ def test_time_gives_every_phase_and_every_sample():
         assert step.total == pytest.approx(sum(step.phases.values()))
 
 
-def test_peak_memory_sees_what_a_step_holds_for_a_moment():
-    """Both peaks of a step that holds 200 MiB are 200 MiB above those of one that does not."""
+def test_peak_memory_includes_temporary_allocations():
+    """Both peaks of a step with 200 MiB of temporaries are 200 MiB above those without."""
     small, large = (_peaks(Layers(extra)) for extra in (0, 200 * 2**20))
     for name in ("first_step_peak_resident_bytes", "peak_resident_bytes"):
         assert large[name] - small[name] == pytest.approx(200 * 2**20, rel=0.03)
@@ -38,13 +38,13 @@ def _peaks(program):
     return {name: value.value for name, value in values.items()}
 
 
-def test_a_kernel_that_forbids_the_reset_leaves_a_reason(monkeypatch, tmp_path):
+def test_peak_memory_has_a_reason_when_the_reset_is_forbidden(monkeypatch, tmp_path):
     monkeypatch.setattr(host_memory, "_CLEAR_REFS", tmp_path / "no" / "clear_refs")
     values = MemoryProbe(CpuDevice()).peaks(lambda: None, first=False)
     assert "cannot be written" in values["peak_resident_bytes"].reason
 
 
-def test_telemetry_is_what_can_be_had():
+def test_telemetry_has_the_available_readings():
     class Warm(CpuDevice):
         def temperature_c(self):
             return 40.0
@@ -56,7 +56,7 @@ def test_telemetry_is_what_can_be_had():
         assert telemetry.as_json() == expected
 
 
-def test_memory_that_others_hold_is_flagged():
+def test_device_memory_in_use_before_the_case_is_flagged():
     class Shared(CpuDevice):
         def used_bytes(self):
             return 5 * 2**30
@@ -67,7 +67,7 @@ def test_memory_that_others_hold_is_flagged():
 
 
 class Throttled(CpuDevice):
-    """Device whose clock is held back in some of the steps."""
+    """Device that throttles in some of the steps."""
 
     def __init__(self, *readings):
         super().__init__()
@@ -89,7 +89,7 @@ def test_throttling_is_read_after_each_timed_step_and_named():
     assert telemetry.throttling() == "throttled: hot, power cap"
 
 
-def test_free_clock_and_unreadable_reasons_give_no_flag():
+def test_throttling_flag_is_empty_without_reasons():
     free, unreadable = Telemetry(Throttled(())), Telemetry(CpuDevice())
     for telemetry in (free, unreadable):
         telemetry.read_throttling()

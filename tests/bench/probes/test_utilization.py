@@ -1,4 +1,4 @@
-"""Busy shares of the host and the device, and shares of peak rates."""
+"""Busy shares of host and device, shares of peak rates, roofline bounds."""
 
 import subprocess
 import sys
@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from bench.devices import calibration
-from bench.devices.calibration import Calibration, keep_calibration, known_calibration
+from bench.devices.calibration import Calibration, load_calibration, save_calibration
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
 from bench.devices.peaks import Rates
 from bench.probes import utilization
-from bench.probes.floors import floors
+from bench.probes.roofline import roofline_bounds
 from bench.probes.utilization import (
     device_busy,
     disturbance,
@@ -35,7 +35,7 @@ FACTS = Facts(
 )
 
 
-def test_utilization_of_the_host_and_of_a_device_without_a_peak():
+def test_utilization_of_the_cpu_and_of_a_device_without_peaks():
     def spin():
         until = time.perf_counter() + 0.3
         while time.perf_counter() < until:
@@ -52,15 +52,15 @@ def test_utilization_of_the_host_and_of_a_device_without_a_peak():
     assert device_busy(CpuDevice(), lambda: None)["device_busy_pct"].value is None
 
 
-def test_the_work_of_others_is_seen_and_flagged():
-    """Two processes spin while this one sleeps."""
+def test_work_of_other_processes_is_flagged():
+    """Let two other processes spin while this one sleeps."""
     spin = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(spin) for _ in range(2)]
+    spinning = [subprocess.Popen(spin) for _ in range(2)]
     try:
         time.sleep(0.3)
         _, values = watch_cpu(lambda: time.sleep(1.0))
     finally:
-        for other in others:
+        for other in spinning:
             other.kill()
             other.wait()
     assert values["foreign_busy_pct"].value > 10
@@ -68,14 +68,14 @@ def test_the_work_of_others_is_seen_and_flagged():
     assert not disturbance({"foreign_busy_pct": missing("no /proc/stat")})
 
 
-def test_busy_share_of_a_device_that_has_one():
+def test_busy_share_is_read_late_in_the_window():
     class Busy(CpuDevice):
         def __init__(self):
             super().__init__()
             self.start = time.perf_counter()
 
         def busy_pct(self):
-            """Still remembers, for a while, that nothing ran."""
+            """Return 0 for a while, as a driver that averages over the past."""
             return 80.0 if time.perf_counter() - self.start > 0.2 else 5.0
 
         def peak_flops(self, dtype):
@@ -95,27 +95,27 @@ def test_busy_share_of_a_device_that_has_one():
     assert uncounted.reason
 
 
-def test_the_bound_by_achieved_rates_is_that_of_the_calibration(tmp_path, monkeypatch):
+def test_achieved_bound_follows_the_calibration(tmp_path, monkeypatch):
     monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
     device = CpuDevice()
-    assert "check-device" in floors(device, FACTS, 1.0)["achieved_bound_s"].reason
+    assert "check-device" in roofline_bounds(device, FACTS, 1.0)["achieved_bound_s"].reason
     rates = Calibration(bytes_s=10.0, flops={"bfloat16": 100.0}, measured_at="2026-01-01")
-    path = keep_calibration(device.describe(), rates)
-    assert known_calibration(device.describe()) == rates
-    found = floors(device, FACTS, 12.0)
+    path = save_calibration(device.describe(), rates)
+    assert load_calibration(device.describe()) == rates
+    values = roofline_bounds(device, FACTS, 12.0)
     bound = max(FACTS.step_flops / 100, FACTS.minimum_bytes / 10)
-    assert found["achieved_bound_s"].value == bound
-    assert found["times_achieved_bound"].value == 12.0 / bound
-    assert "2026-01-01" in found["achieved_bound_s"].method
-    lacking = floors(device, replace(FACTS, exponentials=8), 12.0)["achieved_bound_s"]
+    assert values["achieved_bound_s"].value == bound
+    assert values["times_achieved_bound"].value == 12.0 / bound
+    assert "2026-01-01" in values["achieved_bound_s"].method
+    lacking = roofline_bounds(device, replace(FACTS, exponentials=8), 12.0)["achieved_bound_s"]
     assert lacking.reason == "the calibration of 2026-01-01 has no rate of exponentials"
     for damaged in ("", "{}", '{"format": 9}', path.read_text("utf-8").replace("10.0", "-1.0")):
         path.write_text(damaged, encoding="utf-8")
         calibration._read.cache_clear()
-        assert known_calibration(device.describe()) is None
+        assert load_calibration(device.describe()) is None
 
 
-def test_the_floor_is_what_the_scarcest_resource_takes():
+def test_roofline_bound_is_the_largest_of_the_resources():
     class Rated(CpuDevice):
         def peak_flops(self, dtype):
             return {"bfloat16": 1000.0}[dtype]
@@ -123,9 +123,9 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
         def peak_rates(self):
             return Rates(bytes_s=10.0, exponentials_s=2.0, instructions_s=5.0)
 
-    known = replace(FACTS, exponentials=8, instructions=10)
-    found = floors(Rated(), known, 12.0)
-    parts = {name: value.value for name, value in found.items() if "achieved" not in name}
+    facts = replace(FACTS, exponentials=8, instructions=10)
+    values = roofline_bounds(Rated(), facts, 12.0)
+    parts = {name: value.value for name, value in values.items() if "achieved" not in name}
     assert parts == {
         "floor_s": 4.0,
         "floor_s.products": FACTS.step_flops / 1000,
@@ -134,12 +134,12 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
         "floor_s.instructions": 2.0,
         "times_floor": 3.0,
     }
-    plain = floors(Rated(), FACTS, 12.0)
+    plain = roofline_bounds(Rated(), FACTS, 12.0)
     assert "floor_s.exponentials" not in plain
     assert plain["floor_s"].value == max(FACTS.step_flops / 1000, 0.1)
     for nothing in (
-        floors(CpuDevice(), known, 1.0),
-        floors(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
+        roofline_bounds(CpuDevice(), facts, 1.0),
+        roofline_bounds(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
     ):
         names = {"floor_s", "times_floor", "achieved_bound_s", "times_achieved_bound"}
         assert nothing.keys() == names
@@ -147,7 +147,7 @@ def test_the_floor_is_what_the_scarcest_resource_takes():
 
 
 class Active(CpuDevice):
-    """Device whose units' counters accumulate; it has no busy share, and a clock of its own."""
+    """Device with accumulating counters of its units, a simulated clock, and no busy share."""
 
     def __init__(self, most_calls=100):
         super().__init__()
@@ -155,7 +155,7 @@ class Active(CpuDevice):
         self.active_s, self.read_at, self.read_s = 0.0, None, 0.0
 
     def step(self):
-        """Work, for three quarters of which the device is active."""
+        """Run a step in which the device is active for three quarters of the time."""
         self.now += 0.04
         self.active_s += 0.03
 
@@ -174,30 +174,30 @@ class Active(CpuDevice):
 def measure_activity(monkeypatch):
     def measure(device, **window):
         monkeypatch.setattr(utilization, "perf_counter", lambda: device.now)
-        # Before the window it idles, which is no part of the mean.
+        # The device idles before the window, which must not enter the mean.
         device.now = 7.0
         return device_busy(device, device.step, **window)
 
     return measure
 
 
-def test_activity_of_units_is_the_mean_over_the_window(measure_activity):
+def test_unit_activity_is_the_mean_over_the_window(measure_activity):
     values = measure_activity(Active())
     assert values["device_busy_pct"].value is None
     assert set(values) == {"device_busy_pct", "unit_activity_pct.sm", "unit_activity_pct.tensor"}
     assert values["unit_activity_pct.sm"].value == pytest.approx(75)
     assert values["unit_activity_pct.tensor"].value == pytest.approx(30)
-    # A mean is over a tenth of a second or more: of three steps.
+    # A mean covers at least a tenth of a second: three steps.
     assert values["unit_activity_pct.sm"].n in {16, 17}
 
 
-def test_window_too_short_for_a_mean_gives_none(measure_activity):
+def test_unit_activity_is_missing_when_the_window_is_too_short(measure_activity):
     values = measure_activity(Active(), window_s=0.02)
     assert values["unit_activity_pct"].value is None
     assert "too short" in values["unit_activity_pct"].reason
 
 
-def test_device_without_counters_runs_no_step():
+def test_device_busy_runs_no_step_without_counters():
     values = device_busy(CpuDevice(), lambda: pytest.fail("ran"))
     assert {name: value.value for name, value in values.items()} == {
         "device_busy_pct": None,
@@ -206,7 +206,7 @@ def test_device_without_counters_runs_no_step():
     assert "no activity counters" in values["unit_activity_pct"].reason
 
 
-def test_counter_that_goes_away_meanwhile_keeps_its_readings(measure_activity):
+def test_activity_has_the_readings_before_a_counter_fails(measure_activity):
     values = measure_activity(Active(most_calls=5))
     assert values["unit_activity_pct.sm"].n == 3
     assert values["unit_activity_pct.sm"].value == pytest.approx(75)
