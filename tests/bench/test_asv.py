@@ -121,7 +121,7 @@ class TestCases:
     def test_cases_that_differ_have_different_cells(self, name, monkeypatch):
         # How much text equals a protein is a search of its own, with tests of its own.
         monkeypatch.setattr(matching, "step_flops", lambda *_arguments: 10**12)
-        monkeypatch.setattr(matching, "kept", lambda *_arguments: 1024)
+        monkeypatch.setattr(matching, "cached", lambda *_arguments: 1024)
         monkeypatch.setattr(matching, "peak_bytes", lambda *_arguments: 2**30)
         workload = catalogue()[name]
         usual = workload.values(workload.configure({}))
