@@ -1,7 +1,6 @@
 """Large intermediates a part at a time, each part computed again where the gradient needs it."""
 
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from refsys.errors import ArgumentError
+from refsys.ops.backend import carry_backends
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,13 +52,8 @@ def recomputed(function: Callable[..., Any], *args: Any) -> Any:
     """
     if not torch.is_grad_enabled():
         return function(*args)
-    choices = copy_context()
-
-    def as_chosen(*inputs: Any) -> Any:
-        return choices.copy().run(function, *inputs)
-
     return torch.utils.checkpoint.checkpoint(
-        as_chosen, *args, use_reentrant=False, preserve_rng_state=False
+        carry_backends(function), *args, use_reentrant=False, preserve_rng_state=False
     )
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from refsys.model.initialization import he, zeros
 from refsys.model.layers import KernelModule, LayerNorm
-from refsys.ops.transition import transition
+from refsys.ops.transition import TransitionWeights, transition
 from refsys.precision import Precision
 
 
@@ -22,12 +22,7 @@ class Transition(KernelModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] → [..., width], the residual included."""
-        return transition(
-            x,
-            self.norm.weight,
-            self.norm.bias,
-            self.weight_in,
-            self.weight_out,
-            statistics=self.norm.statistics,
-            residual=True,
+        weights = TransitionWeights(
+            self.norm.weight, self.norm.bias, self.weight_in, self.weight_out
         )
+        return transition(x, weights, statistics=self.norm.statistics, residual=True)
