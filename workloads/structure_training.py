@@ -267,7 +267,13 @@ class TrainingProgram(Program):
             if phase in self.forward_phases:
                 self._forward(phase)
             else:
-                getattr(self, f"_{phase}")()
+                phases = {
+                    "data": self._data,
+                    "backward": self._backward,
+                    "all_reduce": self._all_reduce,
+                    "optimizer": self._optimizer,
+                }
+                phases[phase]()
 
     def average_over_ranks(self) -> None:
         """Gives the program a phase that ends with the gradients of all ranks' examples."""

@@ -218,17 +218,20 @@ class Operator:
     @functools.cached_property
     def implementations(self) -> Mapping[str, Implementation]:
         """Implementations other than the reference, by backend, the best first."""
-        compiled = torch.compile(self.reference, dynamic=False)
+        compiled = Implementation(self._run_compiled, _unsupported_by_compiler)
+        return {**self.kernels, "compiled": compiled, **self.baselines}
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            # Beyond its limit dynamo falls back to eager silently, which a sweep of shapes must
-            # not. Its settings are per thread, and autograd's threads call this too.
-            dynamo = torch._dynamo.config
-            dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
-            return compiled(*args, **kwargs)
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        """The reference under torch.compile, whose import takes seconds."""
+        return torch.compile(self.reference, dynamic=False)
 
-        own = {**self.kernels, "compiled": Implementation(run, _unsupported_by_compiler)}
-        return own | dict(self.baselines)
+    def _run_compiled(self, *args: Any, **kwargs: Any) -> Any:
+        # Beyond its limit dynamo falls back to eager silently, which a sweep of shapes must not.
+        # Its settings are per thread, and autograd's threads call this too.
+        compiled, dynamo = self._compiled, torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
+        return compiled(*args, **kwargs)
 
 
 def flat_tensors(*args: Any) -> list[Tensor]:

@@ -10,11 +10,15 @@ it.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Callback = Callable[[Any], object]
+
+
+def _empty() -> Mapping[str, Any]:
+    return MappingProxyType({})
 
 
 def _no_wrapper(_kernel: str) -> AbstractContextManager[Any]:
@@ -38,8 +42,8 @@ class Settings:
         repetitions: Number of rounds that the current one stands for.
     """
 
-    backends: Mapping[str, str] = MappingProxyType({})
-    launch_options: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    backends: Mapping[str, str] = field(default_factory=_empty)
+    launch_options: Mapping[str, Mapping[str, int]] = field(default_factory=_empty)
     architecture: str = "sm_90"
     wrap_launch: Callable[[str], AbstractContextManager[Any]] = _no_wrapper
     launch_callbacks: tuple[Callback, ...] = ()
@@ -94,7 +98,11 @@ def override(*, this_thread_only: bool = False, **fields: Any) -> Iterator[None]
     Args:
         this_thread_only: Hide the change from other threads.
         **fields: New values of fields of `Settings`; callbacks are added to those in force.
+
+    Raises:
+        TypeError: a setting of that name does not exist.
     """
+    replace(Settings(), **fields)  # refuses unknown settings
     change = _Change(fields, threading.get_ident() if this_thread_only else None)
     with _open_blocks.lock:
         _open_blocks.changes = (*_open_blocks.changes, change)

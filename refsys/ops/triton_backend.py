@@ -212,8 +212,10 @@ def _architecture(index: int) -> str:
         name: str = properties.gcnArchName.split(":")[0]
         return name if name in ARCHITECTURES else "gfx90a"
     capability = 10 * properties.major + properties.minor
-    known = [int(name.removeprefix("sm_")) for name in ARCHITECTURES if name.startswith("sm_")]
-    return f"sm_{max(number for number in known if number <= capability)}"
+    capabilities = [
+        int(name.removeprefix("sm_")) for name in ARCHITECTURES if name.startswith("sm_")
+    ]
+    return f"sm_{max(number for number in capabilities if number <= capability)}"
 
 
 def launch_options(kernel: str, tensor: Tensor) -> dict[str, Any]:

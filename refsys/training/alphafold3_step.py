@@ -189,7 +189,13 @@ class AlphaFold3Pass(ForwardPass):
 
     def run(self, phase: str) -> None:
         """See `ForwardPass`."""
-        getattr(self, f"_{phase}")()
+        phases = {
+            "trunk": self._trunk,
+            "rollout": self._rollout,
+            "permutation": self._permutation,
+            "diffusion": self._diffusion,
+        }
+        phases[phase]()
 
     def _trunk(self) -> None:
         model, context = self._training.model, self._context

@@ -31,7 +31,14 @@ class LanguageModelProgram(Program):
 
     def run(self, phase: str) -> None:
         """See `Program`."""
-        getattr(self, f"_{phase}")()
+        phases = {
+            "data": self._data,
+            "forward": self._forward,
+            "backward": self._backward,
+            "all_reduce": self._all_reduce,
+            "optimizer": self._optimizer,
+        }
+        phases[phase]()
 
     def _data(self) -> None:
         self._step += 1

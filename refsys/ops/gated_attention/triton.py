@@ -314,9 +314,9 @@ def _flops(*shapes: Any, **_options: Any) -> int:
 
 
 @register_flop_formula(torch.ops.foldperf.gated_attention_backward)
-def _backward_flops(_grad: Any, *shapes: Any, **options: Any) -> int:
+def _backward_flops(_grad: Any, *shapes: Any, **_options: Any) -> int:
     """Return twice the products of forward; recomputation is not counted."""
-    return 2 * _flops(*shapes, **options)
+    return 2 * _flops(*shapes)
 
 
 def _split(qkvg: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

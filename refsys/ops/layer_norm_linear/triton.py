@@ -286,8 +286,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Any) -> 
 
 def _backward(ctx: Any, d: Tensor | None, dheads: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    dx, dnorm, *rest = backward(d, dheads, *saved)
-    gradients = dx, dnorm[0], dnorm[1], *rest
+    dx, dnorm, *matrices = backward(d, dheads, *saved)
+    gradients = dx, dnorm[0], dnorm[1], *matrices
     return tuple(None if t is None else grad for t, grad in zip(saved, gradients, strict=True))
 
 

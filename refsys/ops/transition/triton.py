@@ -198,9 +198,9 @@ def _flops(
 
 
 @register_flop_formula(torch.ops.foldperf.transition_backward)
-def _backward_flops(_grad: Any, *args: Any, **options: Any) -> int:
+def _backward_flops(_grad: Any, *args: Any, **_options: Any) -> int:
     """Return twice the products of forward; recomputation is not counted."""
-    return 2 * _flops(*args, **options)
+    return 2 * _flops(*args)
 
 
 def _cast(weights: TransitionWeights, dtype: torch.dtype) -> TransitionWeights:

@@ -322,9 +322,9 @@ def _projection_flops(z: Any, _mask: Any, *weights: Any, **_options: Any) -> int
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_projection_backward)
 def _projection_backward_flops(
-    _da: Any, _db: Any, _dgate: Any, *shapes: Any, **options: Any
+    _da: Any, _db: Any, _dgate: Any, *shapes: Any, **_options: Any
 ) -> int:
-    return 2 * _projection_flops(*shapes, **options)
+    return 2 * _projection_flops(*shapes)
 
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_epilogue)
@@ -335,8 +335,8 @@ def _epilogue_flops(
 
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_epilogue_backward)
-def _epilogue_backward_flops(_grad: Any, *shapes: Any, **options: Any) -> int:
-    return 2 * _epilogue_flops(*shapes, **options)
+def _epilogue_backward_flops(_grad: Any, *shapes: Any, **_options: Any) -> int:
+    return 2 * _epilogue_flops(*shapes)
 
 
 def _epilogue_inputs(x: Tensor, gate: Tensor, weights: StageWeights) -> tuple[Tensor, ...]:
