@@ -144,8 +144,8 @@ def _checked(table: Any, key: Key, names: tuple[str, ...]) -> Mapping[str, int]:
     if tuple(sorted(options)) != names:
         raise ValueError(f"options are {', '.join(sorted(options))}, not {', '.join(names)}")
     for name, value in options.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        power = whole and 0 < value <= _LARGEST and value & (value - 1) == 0
-        if not (power or (name == "num_stages" and whole and 0 < value < 8)):
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        power = integer and 0 < value <= _LARGEST and value & (value - 1) == 0
+        if not (power or (name == "num_stages" and integer and 0 < value < 8)):
             raise ValueError(f"{name} is {value!r}")
     return options

@@ -9,10 +9,10 @@ def dropout_residual(
 ) -> Tensor:
     """See `refsys.ops.dropout_residual.dropout_residual`."""
     mask = keep.unsqueeze(shared_axis).to(update.dtype)
-    return torch.addcmul(residual, update, mask, value=kept_scale(rate))
+    return torch.addcmul(residual, update, mask, value=dropout_scale(rate))
 
 
-def kept_scale(rate: float) -> float:
+def dropout_scale(rate: float) -> float:
     """Return the factor of the elements that dropout keeps."""
     return 1 / (1 - rate)
 

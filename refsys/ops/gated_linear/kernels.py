@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from refsys.ops.layer_norm.positions import (
-    load_kept,
+    load_dropout,
     load_positions,
     positions_at,
     store_positions,
@@ -82,7 +82,7 @@ def forward(
         )
     if KEEP:
         keep += batch * tokens * OUT
-        out_RO *= load_kept(keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS)
+        out_RO *= load_dropout(keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS)
     if RESIDUAL:
         residual += batch * residual_strides[0]
         offset_R, inside_R = positions_at(residual_strides, first, positions, tokens, BLOCK_ROWS)
@@ -147,8 +147,10 @@ def backward(
             out_O = first_out + tl.arange(0, BLOCK_OUT)
             dlinear_RO = load_positions(grad, grad_R, inside_R, out_O, OUT, "")
             if KEEP:
-                kept_RO = load_kept(keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS)
-                dlinear_RO = (dlinear_RO.to(tl.float32) * kept_RO).to(grad.dtype.element_ty)
+                factor_RO = load_dropout(
+                    keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS
+                )
+                dlinear_RO = (dlinear_RO.to(tl.float32) * factor_RO).to(grad.dtype.element_ty)
             if LEAVE and chunk == 0:
                 _store_chunk(
                     dlinear, first, out_O, out_O < OUT, positions, OUT, dlinear_RO, BLOCK_ROWS

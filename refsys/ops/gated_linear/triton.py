@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.backend import flat_tensors
-from refsys.ops.dropout_residual.reference import kept_scale
+from refsys.ops.dropout_residual.reference import dropout_scale
 from refsys.ops.planes.triton import PartialSums, outer, reduce
 from refsys.ops.triton_backend import (
     custom_operator,
@@ -92,7 +92,7 @@ def finish(
         out.stride(),
         tokens,
         rows * tokens,
-        kept_scale(rate),
+        dropout_scale(rate),
         RESIDUAL=residual is not None,
         KEEP=keep is not None,
         WIDTH=width,
@@ -156,7 +156,7 @@ def finish_backward(
         x if delta is None else delta,
         tokens,
         rows * tokens,
-        kept_scale(rate),
+        dropout_scale(rate),
         KEEP=keep is not None,
         LEAVE=store_dlinear,
         DELTA=delta is not None,

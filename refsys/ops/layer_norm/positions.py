@@ -38,7 +38,9 @@ def store_positions(base, offset_R, inside_R, channel_C, values_RC, WIDTH: tl.co
 
 
 @triton.jit
-def load_kept(keep, first, out_O, positions, tokens, scale, OUT: tl.constexpr, ROWS: tl.constexpr):
+def load_dropout(
+    keep, first, out_O, positions, tokens, scale, OUT: tl.constexpr, ROWS: tl.constexpr
+):
     """Load [R, O] factors of dropout: `scale` where the [token, OUT] mask keeps, else 0."""
     position_R = first + tl.arange(0, ROWS)
     inside_RO = (position_R < positions)[:, None] & (out_O < OUT)[None, :]

@@ -283,7 +283,7 @@ def product(
 ):
     """Compute Σ d[row, o] weight[o, c] for a tile of wide rows and a tile of channels.
 
-    With EVEN both widths are whole blocks.
+    With EVEN both widths are multiples of a block.
     """
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)

@@ -139,8 +139,9 @@ def backward_weights(
     channel_V, out_O = tl.arange(0, BLOCK_WIDTH), tl.arange(0, BLOCK_OUT)
     dweight_OV = tl.zeros([BLOCK_OUT, BLOCK_WIDTH], tl.float32)
     sum_O = tl.zeros([BLOCK_OUT], tl.float32)
-    first_line = part * lines_per_part
-    for line in range(first_line, tl.minimum(first_line + lines_per_part, lines)):
+    for line in range(
+        part * lines_per_part, tl.minimum(part * lines_per_part + lines_per_part, lines)
+    ):
         batch, row = line // rows, line % rows
         base = products + (_line(batch, row, rows, WIDTH) + u) * columns * WIDTH
         pair = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * columns

@@ -341,8 +341,9 @@ def backward_bias(
     rows_per_chunk = tl.cdiv(rows, chunks)
     EXACT: tl.constexpr = q.dtype.element_ty == tl.float32
     sum_QK = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
-    first_row = chunk * rows_per_chunk
-    for row in range(first_row, tl.minimum(first_row + rows_per_chunk, rows)):
+    for row in range(
+        chunk * rows_per_chunk, tl.minimum(chunk * rows_per_chunk + rows_per_chunk, rows)
+    ):
         q_QD = load_tile(
             line_at(q, q_strides, batch, row, head),
             q_strides,

@@ -1,7 +1,7 @@
 """Triangle multiplication's first and last stage in Triton, a tile of positions at a time.
 
-What the contraction reads and writes lies channel by channel, [batch, channel, row · token], as the
-vendor's batched product takes it; everything else lies position by position.
+The contraction's operands and result have channels in front, [batch, channel, row · token], the
+layout of the vendor's batched product; all other tensors have channels last.
 
 Shape suffixes: R positions of a tile, C channels, padded to a power of two, O a chunk of output
 channels.
@@ -19,7 +19,7 @@ from refsys.ops.layer_norm.kernels import (
     store_norm_gradients,
     store_rows,
 )
-from refsys.ops.layer_norm.positions import load_kept
+from refsys.ops.layer_norm.positions import load_dropout
 
 
 @triton.jit
@@ -317,7 +317,7 @@ def epilogue(
         gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         update_RO *= tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
         if KEEP:
-            update_RO *= load_kept(
+            update_RO *= load_dropout(
                 keep,
                 tl.program_id(0) * BLOCK_ROWS,
                 out_O,
@@ -390,7 +390,7 @@ def epilogue_backward(
         towards, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         towards_RO = tl.load(towards, mask=inside_RO, other=0.0).to(tl.float32)
         if KEEP:
-            towards_RO *= load_kept(
+            towards_RO *= load_dropout(
                 keep,
                 tl.program_id(0) * BLOCK_ROWS,
                 out_O,

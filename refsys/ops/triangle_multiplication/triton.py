@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from refsys.ops.backend import flat_tensors
-from refsys.ops.dropout_residual.reference import kept_scale
+from refsys.ops.dropout_residual.reference import dropout_scale
 from refsys.ops.planes.triton import PartialSums, outer, reduce
 from refsys.ops.triangle_multiplication.reference import StageWeights
 from refsys.ops.triton_backend import (
@@ -232,7 +232,7 @@ def finish(
         out,
         tokens,
         rows * tokens,
-        kept_scale(rate),
+        dropout_scale(rate),
         _EPSILON,
         RESIDUAL=residual is not None,
         KEEP=keep is not None,
@@ -274,7 +274,7 @@ def finish_backward(
         partials,
         tokens,
         positions,
-        kept_scale(rate),
+        dropout_scale(rate),
         _EPSILON,
         KEEP=keep is not None,
         **options,
