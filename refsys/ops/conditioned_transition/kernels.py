@@ -68,7 +68,7 @@ def backward_rows(
     weight_out,
     grad,
     y,
-    towards,
+    dupdate,
     dy,
     update,
     rows,
@@ -83,7 +83,7 @@ def backward_rows(
 ):
     """Compute the gradient of the norm's result, for one tile of the rows of one sample.
 
-    The norm's result is stored in `y`, the update in `update` and its gradient in `towards`.
+    The norm's result is stored in `y`, the update in `update` and its gradient in `dupdate`.
     """
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     sample = tl.cast(tl.program_id(1), tl.int64)
@@ -103,10 +103,10 @@ def backward_rows(
     store_rows(y + offset, first, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
     open_RC = load_open(gate + shared, first, channel_C, rows, BLOCK_ROWS, WIDTH)
     grad_RC = load_rows(grad + offset, first, channel_C, rows, BLOCK_ROWS, WIDTH, "")
-    towards_RC = (grad_RC.to(tl.float32) * open_RC).to(y_RC.dtype)
-    store_rows(towards + offset, first, channel_C, rows, towards_RC, BLOCK_ROWS, WIDTH)
+    dupdate_RC = (grad_RC.to(tl.float32) * open_RC).to(y_RC.dtype)
+    store_rows(dupdate + offset, first, channel_C, rows, dupdate_RC, BLOCK_ROWS, WIDTH)
     dy_RC, update_RC = swiglu_linear_backward(
-        y_RC, towards_RC, weight_in, weight_out, channel_C, hidden, True, WIDTH, BLOCK_HIDDEN, EVEN
+        y_RC, dupdate_RC, weight_in, weight_out, channel_C, hidden, True, WIDTH, BLOCK_HIDDEN, EVEN
     )
     store_rows(dy + offset, first, channel_C, rows, dy_RC, BLOCK_ROWS, WIDTH)
     store_rows(update + offset, first, channel_C, rows, update_RC, BLOCK_ROWS, WIDTH)
@@ -159,8 +159,8 @@ def swiglu_backward(wide, units, total, hidden, BLOCK: tl.constexpr):
     """Replace the projections by their gradient, and the units' gradient by the units."""
     element_E, inside_E = _elements(total, BLOCK)
     gate_E, value_E, gates = _load_projected(wide, element_E, inside_E, hidden)
-    towards_E = tl.load(units + element_E, mask=inside_E, other=0.0).to(tl.float32)
-    unit_E, dgate_E, dvalue_E = slopes(gate_E, value_E, towards_E, units.dtype.element_ty)
+    dunit_E = tl.load(units + element_E, mask=inside_E, other=0.0).to(tl.float32)
+    unit_E, dgate_E, dvalue_E = slopes(gate_E, value_E, dunit_E, units.dtype.element_ty)
     tl.store(units + element_E, unit_E, mask=inside_E)
     tl.store(gates, dgate_E, mask=inside_E)
     tl.store(gates + hidden, dvalue_E, mask=inside_E)

@@ -119,10 +119,10 @@ def backward(
         truth_K, resolved_K, reach_K = _load_label(truth, resolved, radius, k, atoms)
         true_QK, _x, _y, _z = _distances(truth_Q, truth_K)
         valid_QK = (q[:, None] != k[None, :]) & resolved_Q[:, None] & resolved_K[None, :]
-        times_QK = (true_QK < reach_Q[:, None]).to(tl.float32)
-        times_QK += (true_QK < reach_K[None, :]).to(tl.float32)
-        times_QK = tl.where(valid_QK, times_QK, 0.0)
-        if tl.sum(tl.sum(times_QK, 1), 0) > 0:
+        near_count_QK = (true_QK < reach_Q[:, None]).to(tl.float32)
+        near_count_QK += (true_QK < reach_K[None, :]).to(tl.float32)
+        near_count_QK = tl.where(valid_QK, near_count_QK, 0.0)
+        if tl.sum(tl.sum(near_count_QK, 1), 0) > 0:
             distance_QK, x_QK, y_QK, z_QK = _distances(x_Q, _load_atoms(x, k, atoms))
             error_QK = tl.abs(distance_QK - true_QK)
             slope_QK = _slope(0.5 - error_QK) + _slope(1.0 - error_QK)
@@ -130,7 +130,7 @@ def backward(
             # The score falls with the distance where that exceeds the label's, and rises below.
             sign_QK = tl.where(distance_QK > true_QK, -1.0, 1.0)
             sign_QK = tl.where(distance_QK == true_QK, 0.0, sign_QK)
-            pull_QK = times_QK * sign_QK * slope_QK / distance_QK
+            pull_QK = near_count_QK * sign_QK * slope_QK / distance_QK
             dx_Q += tl.sum(pull_QK * x_QK, 1)
             dy_Q += tl.sum(pull_QK * y_QK, 1)
             dz_Q += tl.sum(pull_QK * z_QK, 1)

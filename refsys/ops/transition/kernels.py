@@ -98,12 +98,12 @@ def forward(
 
 
 @triton.jit
-def slopes(gate, value, towards, dtype: tl.constexpr):
+def slopes(gate, value, dhidden, dtype: tl.constexpr):
     """Return hidden units, and the gradients of their gates and values, from that of the units."""
     open_ = tl.sigmoid(gate)
     swish = gate * open_
-    dgate = towards * value * (open_ + swish * (1.0 - open_))
-    return (swish * value).to(dtype), dgate.to(dtype), (towards * swish).to(dtype)
+    dgate = dhidden * value * (open_ + swish * (1.0 - open_))
+    return (swish * value).to(dtype), dgate.to(dtype), (dhidden * swish).to(dtype)
 
 
 @triton.jit
@@ -129,8 +129,8 @@ def swiglu_linear_backward(
         )
         gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
         value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
-        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
-        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dhidden_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, dhidden_RH, y_RC.dtype)
         dy_RC = tl.dot(dgate_RH, gate_HC, dy_RC, input_precision="ieee")
         dy_RC = tl.dot(dvalue_RH, value_HC, dy_RC, input_precision="ieee")
         if UPDATE:
@@ -234,8 +234,8 @@ def backward_weights(
         grad_RC = load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
         gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
         value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
-        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
-        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dhidden_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, dhidden_RH, y_RC.dtype)
         dgate_CH = tl.dot(tl.trans(y_RC), dgate_RH, dgate_CH, input_precision="ieee")
         dvalue_CH = tl.dot(tl.trans(y_RC), dvalue_RH, dvalue_CH, input_precision="ieee")
         dout_CH = tl.dot(tl.trans(grad_RC), hidden_RH, dout_CH, input_precision="ieee")

@@ -115,8 +115,8 @@ def _operand_slopes(y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO):
     """Return the gradients of an operand's values and gates, in y's dtype, from the operand's."""
     value_RO = tl.dot(y_RC, tl.trans(value_OC), input_precision="ieee")
     open_RO = tl.sigmoid(tl.dot(y_RC, tl.trans(gate_OC), input_precision="ieee"))
-    towards_RO = tl.load(pointers, mask=inside_RO & keep_R[:, None], other=0.0).to(tl.float32)
-    dvalue_RO = towards_RO * open_RO
+    doperand_RO = tl.load(pointers, mask=inside_RO & keep_R[:, None], other=0.0).to(tl.float32)
+    dvalue_RO = doperand_RO * open_RO
     dgate_RO = dvalue_RO * value_RO * (1.0 - open_RO)
     return dvalue_RO.to(y_RC.dtype), dgate_RO.to(y_RC.dtype)
 
@@ -230,7 +230,7 @@ def projection_backward_weights(
     channel_C = tl.arange(0, BLOCK_WIDTH)
     value_OC = _load_weight(weight, operand, out_O, channel_C, WIDTH)
     gate_OC = _load_weight(weight, 2 + operand, out_O, channel_C, WIDTH)
-    towards = da if operand == 0 else db
+    doperand = da if operand == 0 else db
     dvalue_CO = tl.zeros([BLOCK_WIDTH, BLOCK_OUT], tl.float32)
     dgate_CO = tl.zeros([BLOCK_WIDTH, BLOCK_OUT], tl.float32)
     for tile in range(part * tiles_per_part, part * tiles_per_part + tiles_per_part):
@@ -238,7 +238,7 @@ def projection_backward_weights(
         y_RC = load_rows(y + batch * WIDTH, first, channel_C, positions, BLOCK_ROWS, WIDTH, "")
         keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
         pointers, inside_RO = _planar(
-            towards + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+            doperand + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
         )
         dvalue_RO, dgate_RO = _operand_slopes(y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO)
         dvalue_CO = tl.dot(tl.trans(y_RC), dvalue_RO, dvalue_CO, input_precision="ieee")
@@ -387,10 +387,10 @@ def epilogue_backward(
         linear_RO = tl.dot(y_RC, tl.trans(weight_OC), input_precision="ieee")
         gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         open_RO = tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
-        towards, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
-        towards_RO = tl.load(towards, mask=inside_RO, other=0.0).to(tl.float32)
+        grads, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        grad_RO = tl.load(grads, mask=inside_RO, other=0.0).to(tl.float32)
         if KEEP:
-            towards_RO *= load_dropout(
+            grad_RO *= load_dropout(
                 keep,
                 tl.program_id(0) * BLOCK_ROWS,
                 out_O,
@@ -400,8 +400,8 @@ def epilogue_backward(
                 WIDTH,
                 BLOCK_ROWS,
             )
-        dlinear_RO = (towards_RO * open_RO).to(y_RC.dtype)
-        dgate_RO = towards_RO * linear_RO * open_RO * (1.0 - open_RO)
+        dlinear_RO = (grad_RO * open_RO).to(y_RC.dtype)
+        dgate_RO = grad_RO * linear_RO * open_RO * (1.0 - open_RO)
         dgates, inside_RO = _flat(dgate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         tl.store(dgates, dgate_RO.to(dgate.dtype.element_ty), mask=inside_RO)
         dlinears, inside_RO = _flat(dlinear + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
