@@ -95,9 +95,10 @@ def compare(
     rounded = [as_dtype(t, dtype) for t in tensors]
     upper = in_float32(options)
     found = results_on(operator, backend, rounded, upper, dtype)
-    plain = results(operator.reference, rounded, upper, dtype)
+    reference = operator.with_flat_arguments(operator.reference)
+    plain = results(reference, rounded, upper, dtype)
     wide = [as_dtype(t, F64) for t in rounded]
-    exact = results(operator.reference, wide, options, dtype)
+    exact = results(reference, wide, options, dtype)
     errors = {name: largest_error(plain[name], true) for name, true in exact.items()}
     return accuracy(found, exact, errors, dtype)
 
@@ -139,7 +140,7 @@ def results_on(
     """
 
     def run(*arguments: Any, **keywords: Any) -> Any:
-        return operator(*arguments, backend=backend, **keywords)
+        return operator.with_flat_arguments(operator)(*arguments, backend=backend, **keywords)
 
     before, fallbacks = ops.calls(), ops.fallbacks()
     found = results(run, tensors, options, dtype)

@@ -19,8 +19,8 @@ from bench.errors import UsageError
 from refsys.ops.triton_backend import (
     around_launches,
     shipped_options,
+    unsupported_by_triton,
     use_launch_options,
-    why_not_triton,
 )
 from refsys.ops.tuning import Key, keep, path_of, watch_keys
 from workloads.workload import Program
@@ -63,7 +63,7 @@ class Tuned:
 
 def check_device(device: Device) -> None:
     """Raises `UsageError` where kernels cannot run."""
-    reason = why_not_triton(torch.empty(16, 16, device=device.torch_device))
+    reason = unsupported_by_triton(torch.empty(16, 16, device=device.torch_device))
     if reason:
         raise UsageError(f"nothing to tune: {reason}")
 

@@ -172,7 +172,15 @@ class ConventionalProgram(HostProgram):
 
     def run(self, phase: str) -> None:
         """See `Program`."""
-        getattr(self, f"_{phase}")()
+        phases = {
+            "parse_structure": self._parse_structure,
+            "parse_alignment": self._parse_alignment,
+            "tokenize": self._tokenize,
+            "load": self._load,
+            "features": self._features,
+            "to_device": self._to_device,
+        }
+        phases[phase]()
 
     def _parse_structure(self) -> None:
         self._structure = parse_structure(self._files.structure)

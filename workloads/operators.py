@@ -81,9 +81,10 @@ class SingleOperator(Workload[Case]):
         """
         operator, call, table = self.parts(config)
         tensors = [_empty(argument, table, torch.device("meta")) for argument in call.arguments]
-        forward = operator.flops(*tensors, **call.options)
-        bytes_forward = operator.minimum_bytes(*tensors, **call.options)
-        scores = operator.scores(*tensors, **call.options)
+        flat = operator.with_flat_arguments
+        forward = flat(operator.flops)(*tensors, **call.options)
+        bytes_forward = flat(operator.minimum_bytes)(*tensors, **call.options)
+        scores = flat(operator.scores)(*tensors, **call.options)
         gradients = nbytes(*(tensor for tensor in tensors if tensor.is_floating_point()))
         weights = [a.shape for a in call.arguments if a.kind == "weight"]
         parameters = sum(torch.Size(shape).numel() for shape in weights)
@@ -180,7 +181,7 @@ class OperatorProgram(Program):
         self, operator: Operator, call: Call, tensors: Sequence[Tensor], config: OperatorChoice
     ) -> None:
         self.phases = ("forward", "backward") if config.backward else ("forward",)
-        self._operator, self._options = operator, call.options
+        self._operator, self._options = operator.with_flat_arguments(operator), call.options
         self._inputs = list(tensors)
         if config.backward:
             for tensor in self._inputs:

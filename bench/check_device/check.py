@@ -14,7 +14,7 @@ from bench.check_device.recorder import Measured, Recorder
 from bench.devices import Device, Unavailable
 from bench.errors import BenchError
 from bench.records.record import Record
-from refsys.ops.backend import PEERS
+from refsys.ops.backend import BASELINES
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
 from workloads.workload import Config, Setting, Workload
@@ -87,7 +87,7 @@ class Sizes:
     bits: int = 384
     kernels: tuple[int, ...] = (384, 768, 1024)
     baselines: tuple[int, ...] = (384, 768)
-    others: tuple[str, ...] = ("compiled", "reference", *PEERS)
+    others: tuple[str, ...] = ("compiled", "reference", *BASELINES)
     published: tuple[int, ...] = (512, 768, 1024)
     step: int = 384
     step_axes: Mapping[str, object] = field(default_factory=dict)

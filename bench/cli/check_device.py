@@ -124,14 +124,14 @@ def _interpreters(words: list[str]) -> dict[str, str]:
         UsageError: a word is not BACKEND=PYTHON, or names no backend or no program.
     """
     from bench.errors import UsageError
-    from refsys.ops.backend import PEERS
+    from refsys.ops.backend import BASELINES
 
     chosen = {}
     for word in words:
         backend, sign, path = word.partition("=")
-        if not sign or backend not in PEERS:
+        if not sign or backend not in BASELINES:
             raise UsageError(
-                f"--interpreter {word}: expected BACKEND=PYTHON, BACKEND of {', '.join(PEERS)}"
+                f"--interpreter {word}: expected BACKEND=PYTHON, BACKEND of {', '.join(BASELINES)}"
             )
         if not os.access(path, os.X_OK) or Path(path).is_dir():
             raise UsageError(f"--interpreter {word}: {path} is not a program")

@@ -140,8 +140,9 @@ def call_launches(operator: Operator, table: Precision, call: Call) -> list[Laun
         tensor.requires_grad_(tensor.is_floating_point())
     launches: list[Launch] = []
     with watch_launches(launches.append):
-        result = operator(*tensors, backend="triton", **call.options)
-        outputs = result if isinstance(result, tuple) else (result,)
+        run = operator.with_flat_arguments(operator)
+        found = run(*tensors, backend="triton", **call.options)
+        outputs = found if isinstance(found, tuple) else (found,)
         torch.autograd.backward(outputs, [torch.empty_like(output) for output in outputs])
     return [launch for launch in launches if launch.kernel not in (COPY, PRODUCT)]
 

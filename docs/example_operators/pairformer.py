@@ -1,4 +1,4 @@
-"""A Pairformer's pair track as many write it: plain PyTorch, no word of foldperf."""
+"""Pair track of a Pairformer in plain PyTorch, independent of foldperf."""
 
 import torch
 import torch.nn.functional as F

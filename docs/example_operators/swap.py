@@ -1,9 +1,9 @@
-"""One operator of foldperf in a Pairformer that is not its own: the same numbers, both ways.
+"""Replace the triangle attention of another Pairformer by foldperf's operator, and compare.
 
     python docs/example_operators/swap.py
 
 On an accelerator the operator runs on its kernels; with ``TRITON_INTERPRET=1
-FOLDPERF_BACKEND=triton`` they are interpreted on a CPU; otherwise it is plain PyTorch, too.
+FOLDPERF_BACKEND=triton`` they are interpreted on a CPU; otherwise it runs plain PyTorch.
 """
 
 import copy
@@ -13,11 +13,11 @@ from pairformer import PairBlock, TriangleAttention
 from torch import Tensor, nn
 
 from refsys import ops
-from refsys.ops.gated_attention import gated_triangle_attention
+from refsys.ops.gated_attention import TriangleAttentionWeights, gated_triangle_attention
 
 
 class Fused(nn.Module):
-    """Takes the place of a `TriangleAttention`, with its parameters under their names."""
+    """Replacement of a `TriangleAttention`, with the same parameters under the same names."""
 
     def __init__(self, plain: TriangleAttention) -> None:
         super().__init__()
@@ -26,18 +26,20 @@ class Fused(nn.Module):
             self.add_module(name, child)
 
     def forward(self, z: Tensor, mask: Tensor) -> Tensor:
-        """As `TriangleAttention.forward`; the ending node is a matter of strides."""
+        """Do the same as `TriangleAttention.forward`; the ending node needs no copy."""
         if self.ending:
             z = z.transpose(1, 2)
         projections = self.to_q, self.to_k, self.to_v, self.to_gate
         z = gated_triangle_attention(
             z,
             mask,
-            self.norm.weight,
-            self.norm.bias,
-            torch.cat([each.weight for each in projections]),
-            self.to_bias.weight,
-            self.to_out.weight,
+            TriangleAttentionWeights(
+                norm_weight=self.norm.weight,
+                norm_bias=self.norm.bias,
+                weight=torch.cat([projection.weight for projection in projections]),
+                weight_heads=self.to_bias.weight,
+                weight_out=self.to_out.weight,
+            ),
             None,
             rate=0.0,
             softmax=torch.float32,
@@ -47,7 +49,7 @@ class Fused(nn.Module):
 
 
 def main() -> None:
-    """Compares output and every gradient."""
+    """Compare output and every gradient."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plain = PairBlock(channels=32, heads=2).to(device)
@@ -64,11 +66,11 @@ def main() -> None:
         gradients = torch.autograd.grad(out.square().sum(), list(block.parameters()))
         results[name] = out.detach(), *gradients
     names = "output", *(f"d {name}" for name, _ in plain.named_parameters())
-    for name, one, other in zip(names, *results.values(), strict=True):
-        error = (one - other).abs().max() / one.abs().max()
+    for name, expected, value in zip(names, *results.values(), strict=True):
+        error = (expected - value).abs().max() / expected.abs().max()
         print(f"{name:<28} differs by {error:.1e} of its largest value")
         assert error < 1e-4, name
-    print("ran on:", ", ".join(sorted(f"{op} ({how})" for op, how in ops.calls())))
+    print("ran on:", ", ".join(sorted(f"{op} ({backend})" for op, backend in ops.calls())))
 
 
 if __name__ == "__main__":

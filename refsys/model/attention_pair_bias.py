@@ -9,9 +9,14 @@ from torch import Tensor, nn
 from refsys.model.context import Context
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import KernelModule, LayerNorm, Linear
-from refsys.ops.gated_attention import attention_pair_bias
+from refsys.ops.gated_attention import AttentionPairBiasWeights, attention_pair_bias
 from refsys.ops.gated_linear import gated_linear
-from refsys.ops.layer_norm_linear import layer_norm_linear, pair_bias
+from refsys.ops.layer_norm_linear import (
+    LinearWeights,
+    PairBiasWeights,
+    layer_norm_linear,
+    pair_bias,
+)
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.precision import Precision
 
@@ -42,24 +47,25 @@ class AttentionPairBias(KernelModule):
                 s_BRS,
                 z_BRNC,
                 token_mask_BN,
-                self.norm_s.weight,
-                self.norm_s.bias,
-                self.linear_qkvg.weight,
-                self.query_bias,
-                self.norm_z.weight,
-                self.norm_z.bias,
-                self.linear_bias.weight,
-                self.linear_out.weight,
+                AttentionPairBiasWeights(
+                    self.norm_s.weight,
+                    self.norm_s.bias,
+                    self.linear_qkvg.weight,
+                    self.query_bias,
+                    self.norm_z.weight,
+                    self.norm_z.bias,
+                    self.linear_bias.weight,
+                    self.linear_out.weight,
+                ),
                 softmax=self.softmax,
                 statistics=self.norm_s.statistics,
             )
         row = s_BRS.unsqueeze(1)
         q, k, v, gate = layer_norm_linear(
             row,
-            self.norm_s.weight,
-            self.norm_s.bias,
-            self.linear_qkvg.weight,
-            self.query_bias,
+            LinearWeights(
+                self.norm_s.weight, self.norm_s.bias, self.linear_qkvg.weight, self.query_bias
+            ),
             statistics=self.norm_s.statistics,
         ).chunk(4, dim=-1)
         out = context.by_rows(
@@ -79,9 +85,7 @@ class AttentionPairBias(KernelModule):
         q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (q_BRS.unsqueeze(1), k_B1NS, v_B1NS))
         bias_BHRN = pair_bias(
             z_BRNC,
-            self.norm_z.weight,
-            self.norm_z.bias,
-            self.linear_bias.weight,
+            PairBiasWeights(self.norm_z.weight, self.norm_z.bias, self.linear_bias.weight),
             statistics=self.norm_z.statistics,
         )
         out = triangle_attention(q, k, v, bias_BHRN, mask_B1N, softmax=self.softmax)

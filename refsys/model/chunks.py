@@ -1,7 +1,6 @@
 """Chunked computation of large intermediates, each chunk recomputed in the backward pass."""
 
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from refsys.errors import ArgumentError
+from refsys.ops.backend import carry_backends
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,13 +52,8 @@ def recomputed(function: Callable[..., Any], *args: Any) -> Any:
     """
     if not torch.is_grad_enabled():
         return function(*args)
-    scope = copy_context()
-
-    def in_scope(*inputs: Any) -> Any:
-        return scope.copy().run(function, *inputs)
-
     return torch.utils.checkpoint.checkpoint(
-        in_scope, *args, use_reentrant=False, preserve_rng_state=False
+        carry_backends(function), *args, use_reentrant=False, preserve_rng_state=False
     )
 
 

@@ -1,15 +1,15 @@
 """Linear layers and LayerNorms that all modules use."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsys.model.initialization import Initializer, lecun, ones, zeros
-from refsys.ops import weight_copies
-from refsys.ops.backend import asked_for_all
 from refsys.ops.layer_norm import layer_norm
-from refsys.ops.layer_norm_linear import layer_norm_linear
-from refsys.ops.triton_backend import why_not_triton
+from refsys.ops.layer_norm_linear import LinearWeights, layer_norm_linear
+from refsys.ops.weight_copies import prepare_for_kernels
 from refsys.precision import Precision
 
 
@@ -35,9 +35,8 @@ class Linear(nn.Module):
     def forward(self, x: Tensor, norm: "LayerNorm | ScaledLayerNorm | None" = None) -> Tensor:
         """Return [..., out] in the dtype of `x`, of `x` or of `norm(x)` in one fused operation."""
         if norm is not None:
-            return layer_norm_linear(
-                x, norm.weight, norm.bias, self.weight, self.bias, statistics=norm.statistics
-            )
+            weights = LinearWeights(norm.weight, norm.bias, self.weight, self.bias)
+            return layer_norm_linear(x, weights, statistics=norm.statistics)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
@@ -47,16 +46,14 @@ class KernelModule(nn.Module):
 
 
 def copy_kernel_weights(root: nn.Module, x: Tensor) -> None:
-    """Cast the matrices of every `KernelModule` below `root` to the dtype of `x`, in one launch.
+    """Cast the matrices of every `KernelModule` below to the dtype of `x`, if kernels read them."""
 
-    Does nothing if the Triton kernels are not used for tensors like `x`.
-    """
-    backend = asked_for_all() or ("triton" if x.is_cuda else "reference")
-    if backend != "triton" or why_not_triton(x):
-        return
-    modules = (module for module in root.modules() if isinstance(module, KernelModule))
-    matrices = {id(p): p for module in modules for p in module.parameters() if p.dim() == 2}
-    weight_copies.prepare(matrices.values(), x.dtype)
+    def matrices() -> Iterator[Tensor]:
+        modules = (module for module in root.modules() if isinstance(module, KernelModule))
+        parameters = (p for module in modules for p in module.parameters() if p.dim() == 2)
+        yield from {id(p): p for p in parameters}.values()
+
+    prepare_for_kernels(matrices(), x)
 
 
 class OneHotLinear(Linear):

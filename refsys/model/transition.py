@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from refsys.model.initialization import he, zeros
 from refsys.model.layers import KernelModule, LayerNorm
-from refsys.ops.transition import transition
+from refsys.ops.transition import TransitionWeights, transition
 from refsys.precision import Precision
 
 
@@ -21,13 +21,8 @@ class Transition(KernelModule):
         self.initializers = {"weight_in": he, "weight_out": zeros}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [..., width], with the residual included."""
-        return transition(
-            x,
-            self.norm.weight,
-            self.norm.bias,
-            self.weight_in,
-            self.weight_out,
-            statistics=self.norm.statistics,
-            residual=True,
+        """[..., width] → [..., width], the residual included."""
+        weights = TransitionWeights(
+            self.norm.weight, self.norm.bias, self.weight_in, self.weight_out
         )
+        return transition(x, weights, statistics=self.norm.statistics, residual=True)

@@ -16,9 +16,16 @@ from refsys.model.context import Context
 from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import KernelModule, LayerNorm, Linear
-from refsys.ops.gated_attention import gated_triangle_attention
+from refsys.ops.gated_attention import TriangleAttentionWeights, gated_triangle_attention
 from refsys.ops.gated_linear import gated_linear
-from refsys.ops.layer_norm_linear import attention_projection, layer_norm_linear, pair_bias
+from refsys.ops.layer_norm_linear import (
+    AttentionProjectionWeights,
+    LinearWeights,
+    PairBiasWeights,
+    attention_projection,
+    layer_norm_linear,
+    pair_bias,
+)
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.precision import Precision
 
@@ -46,10 +53,12 @@ class _TriangleAttention(KernelModule):
             return gated_triangle_attention(
                 z_BRNC,
                 mask_BRN,
-                *self._norm,
-                self.linear_qkvg.weight,
-                self.linear_bias.weight,
-                self.linear_out.weight,
+                TriangleAttentionWeights(
+                    *self._norm,
+                    self.linear_qkvg.weight,
+                    self.linear_bias.weight,
+                    self.linear_out.weight,
+                ),
                 keep_BNC,
                 rate=rate,
                 softmax=self.softmax,
@@ -64,9 +73,9 @@ class _TriangleAttention(KernelModule):
             )
         qkvg_BRNE, bias_BHRN = attention_projection(
             z_BRNC,
-            *self._norm,
-            self.linear_qkvg.weight,
-            self.linear_bias.weight,
+            AttentionProjectionWeights(
+                *self._norm, self.linear_qkvg.weight, self.linear_bias.weight
+            ),
             statistics=self.norm.statistics,
         )
         biases = (
@@ -80,16 +89,14 @@ class _TriangleAttention(KernelModule):
         return self.norm.weight, self.norm.bias
 
     def _bias(self, z_BRNC: Tensor) -> Tensor:
-        return pair_bias(
-            z_BRNC, *self._norm, self.linear_bias.weight, statistics=self.norm.statistics
-        )
+        weights = PairBiasWeights(*self._norm, self.linear_bias.weight)
+        return pair_bias(z_BRNC, weights, statistics=self.norm.statistics)
 
     def _update_rows(
         self, z_BRNC: Tensor, mask_BRN: Tensor, bias_BHNN: Tensor, keep_BNC: Tensor | None
     ) -> Tensor:
-        qkvg_BRNE = layer_norm_linear(
-            z_BRNC, *self._norm, self.linear_qkvg.weight, statistics=self.norm.statistics
-        )
+        weights = LinearWeights(*self._norm, self.linear_qkvg.weight)
+        qkvg_BRNE = layer_norm_linear(z_BRNC, weights, statistics=self.norm.statistics)
         blocks = [(0, bias_BHNN.shape[2], bias_BHNN)]
         return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, blocks, keep_BNC)
 

@@ -12,7 +12,7 @@ from refsys.model.context import Context
 from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import KernelModule, LayerNorm, Linear
-from refsys.ops.triangle_multiplication import contraction, epilogue, projection
+from refsys.ops.triangle_multiplication import StageWeights, contraction, epilogue, projection
 from refsys.precision import Precision
 
 
@@ -46,9 +46,7 @@ class _TriangleMultiplication(KernelModule):
         return projection(
             z_BRNC,
             mask_BRN,
-            self.norm_in.weight,
-            self.norm_in.bias,
-            self.weight_in,
+            StageWeights(self.norm_in.weight, self.norm_in.bias, self.weight_in),
             statistics=self.norm_in.statistics,
         )
 
@@ -58,9 +56,7 @@ class _TriangleMultiplication(KernelModule):
         return epilogue(
             x_BRNC,
             gate_BRNC,
-            self.norm_out.weight,
-            self.norm_out.bias,
-            self.linear_out.weight,
+            StageWeights(self.norm_out.weight, self.norm_out.bias, self.linear_out.weight),
             z_BRNC,
             keep_BNC,
             rate=self.dropout.rate,

@@ -1,9 +1,10 @@
-"""The operators that AlphaFold 3 is written in, one folder each.
+"""Operators of AlphaFold 3, one folder each.
 
 A folder's ``__init__`` holds the public function with its contract; ``reference`` is plain PyTorch
-that runs in float64 and is the specification. ``backend`` is the one mechanism that chooses between
-implementations, ``workspace`` the one way to ask for scratch memory. Operators take tensors and
-know nothing of modules, layouts' communication or training.
+that runs in float64 and is the specification, and defines the named tuple of the operator's
+weights. ``backend`` chooses between implementations, ``scope`` holds the ambient settings,
+``workspace`` allocates scratch memory. Operators take tensors and know nothing of modules,
+collectives or training.
 """
 
 from refsys.ops.backend import (

@@ -1,9 +1,9 @@
-"""Choosing the implementation of an operator: one mechanism for all of them.
+"""Choice of the implementation of an operator: one mechanism for all of them.
 
-The first that speaks decides: the explicit `backend` argument, the innermost `use_backend`
-context, the environment variable FOLDPERF_BACKEND, else the best available for the device. A named
-backend that cannot run here is replaced by `reference`; the fallback is counted, with its reason,
-and ends up in the record.
+In order of precedence: the explicit `backend` argument, the innermost `use_backend` block, the
+environment variable FOLDPERF_BACKEND, the best available implementation for the device. A named
+backend that cannot run is replaced by `reference`; the fallback is counted, with its reason, and
+appears in the record.
 """
 
 import functools
@@ -12,7 +12,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,11 +22,13 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves
 
 from refsys.errors import ArgumentError
+from refsys.ops.scope import current, override
 
-# Ours, the best last; then what is never a default: torch's own attention, and other packages.
+# This project's own implementations, the best last; then those that are never a default: torch's
+# attention, and other packages.
 OWN = ("reference", "compiled", "triton")
-PEERS = ("sdpa", "flex", "cuequivariance", "trifast", "deepspeed", "turbopairformer")
-BACKENDS = (*OWN, *PEERS)
+BASELINES = ("sdpa", "flex", "cuequivariance", "trifast", "deepspeed", "turbopairformer")
+BACKENDS = (*OWN, *BASELINES)
 ENVIRONMENT_VARIABLE = "FOLDPERF_BACKEND"
 
 _RECOMPILE_LIMIT = 256
@@ -36,7 +37,7 @@ OPERATORS: dict[str, "Operator"] = {}
 
 
 class Fallback(NamedTuple):
-    """An operator that could not run on the backend that was asked for."""
+    """An operator that could not run on the requested backend, and the reason."""
 
     operator: str
     backend: str
@@ -52,80 +53,94 @@ class Choice(NamedTuple):
 
 _fallbacks: Counter[Fallback] = Counter()
 _calls: Counter[Choice] = Counter()
-_chosen: ContextVar[Mapping[str, str]] = ContextVar(
-    "foldperf_backend", default=MappingProxyType({})
-)
 
 
 def fallbacks() -> Counter[Fallback]:
-    """How often each fallback happened in this process, so far."""
+    """Return the number of occurrences of each fallback in this process, so far."""
     return _fallbacks.copy()
 
 
 def calls() -> Counter[Choice]:
-    """How often each operator ran on each backend in this process, so far."""
+    """Return the number of calls of each operator on each backend in this process, so far."""
     return _calls.copy()
 
 
 def is_deterministic(operator: str, backend: str) -> bool:
-    """Whether two runs of an operator on a backend give the same bits."""
-    way = OPERATORS[operator].implementations.get(backend)
-    return way is None or way.deterministic
+    """Return whether two runs of an operator on a backend give the same bits."""
+    implementation = OPERATORS[operator].implementations.get(backend)
+    return implementation is None or implementation.deterministic
 
 
 @contextmanager
 def use_backend(every: str | None = None, /, **by_operator: str) -> Iterator[None]:
-    """Chooses backends inside a `with` block, for every operator or by operator name.
+    """Choose backends inside a `with` block, for every operator or by operator name.
+
+    The choice holds in this thread; `carry_backends` takes it to another one.
 
     Raises:
         ArgumentError: a backend or an operator of that name does not exist.
     """
-    choice = dict(_chosen.get())
+    backends = dict(current().backends)
     if every is not None:
-        choice = {"*": _known(every)}
+        backends = {"*": _check_backend(every)}
     for operator, backend in by_operator.items():
         if operator not in OPERATORS:
             raise ArgumentError(
                 f"operator {operator!r} does not exist; choose of {', '.join(sorted(OPERATORS))}"
             )
-        choice[operator] = _known(backend)
-    token = _chosen.set(choice)
-    try:
+        backends[operator] = _check_backend(backend)
+    with override(this_thread_only=True, backends=MappingProxyType(backends)):
         yield
-    finally:
-        _chosen.reset(token)
+
+
+def carry_backends(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` with the backends chosen now, whichever thread calls it.
+
+    A recomputation in the backward pass runs in a thread of autograd's.
+    """
+    backends = current().backends
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with override(this_thread_only=True, backends=backends):
+            return function(*args)
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
-    """One way to run an operator, apart from its reference.
+    """An implementation of an operator beside its reference.
 
     Attributes:
-        run: Called with the operator's own arguments.
-        why_not: Called with them; why `run` cannot serve them, or None if it can.
+        run: Called with the operator's arguments.
+        unsupported_reason: Called with the same arguments; returns why `run` cannot serve them, or
+            None if it can.
         deterministic: Whether two runs give the same bits.
     """
 
     run: Callable[..., Any]
-    why_not: Callable[..., str | None]
+    unsupported_reason: Callable[..., str | None]
     deterministic: bool = True
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: its specification, its exact costs, and where its implementations are chosen.
+    """An operator: its specification, its exact costs, and its implementations.
 
     Attributes:
-        name: The folder's name.
+        name: Name of the operator.
         reference: Plain PyTorch; the specification.
         flops: Floating-point operations of one forward call (2 per multiply-add of the matrix
-            products; pointwise work is not counted), from the operator's own arguments.
+            products; pointwise work is not counted), from the operator's arguments.
         minimum_bytes: Bytes that any implementation must move in one forward call: each input
             read once, each output written once.
-        kernels: Implementations of its own by backend, the best first; ``compiled`` comes after
-            them.
-        peers: What others have made of it, by backend; only if asked for.
-        scores: Logits that one forward call takes softmax of.
+        kernels: This project's implementations by backend, the best first; ``compiled`` comes
+            after them.
+        baselines: Other implementations by backend; used only on request.
+        scores: Number of logits in the softmax of one forward call.
+        weights: Named tuple of weights among the arguments; None if they are plain arguments.
+        weights_position: Position of that tuple among the arguments.
     """
 
     name: str
@@ -133,74 +148,112 @@ class Operator:
     flops: Callable[..., int]
     minimum_bytes: Callable[..., int]
     kernels: Mapping[str, Implementation] = field(default_factory=dict)
-    peers: Mapping[str, Implementation] = field(default_factory=dict)
+    baselines: Mapping[str, Implementation] = field(default_factory=dict)
     scores: Callable[..., int] = lambda *_arguments, **_options: 0
+    weights: type[NamedTuple] | None = None
+    weights_position: int = 1
 
     def __post_init__(self) -> None:
         OPERATORS[self.name] = self
 
     def __call__(self, *args: Any, backend: str | None = None, **kwargs: Any) -> Any:
-        """Runs the operator on the chosen backend; the arguments are `reference`'s."""
-        chosen = self.choose(backend, *args, **kwargs)
-        _calls[Choice(self.name, chosen)] += 1
-        if chosen == "reference":
+        """Run the operator on the selected backend; the arguments are `reference`'s."""
+        selected = self.choose(backend, *args, **kwargs)
+        _calls[Choice(self.name, selected)] += 1
+        if selected == "reference":
             return self.reference(*args, **kwargs)
-        return self.implementations[chosen].run(*args, **kwargs)
+        return self.implementations[selected].run(*args, **kwargs)
 
     def choose(self, explicit: str | None, *args: Any, **kwargs: Any) -> str:
-        """The backend that a call gets; counts a fallback if it is not as asked."""
-        asked = (explicit and _known(explicit)) or _asked(self.name)
-        if asked is None:
+        """Return the backend that serves a call; count a fallback if it is not the requested one.
+
+        Args:
+            explicit: Requested backend; None leaves it to the block, the environment or the device.
+            *args: The operator's arguments.
+            **kwargs: Its options.
+        """
+        requested = (explicit and _check_backend(explicit)) or _requested(self.name)
+        if requested is None:
             return self._best(*args, **kwargs)
-        if asked == "reference":
-            return asked
-        way = self.implementations.get(asked)
-        reason = way.why_not(*args, **kwargs) if way else "it has no such implementation"
+        if requested == "reference":
+            return requested
+        implementation = self.implementations.get(requested)
+        reason = (
+            implementation.unsupported_reason(*args, **kwargs)
+            if implementation
+            else "it has no such implementation"
+        )
         if reason:
-            _fallbacks[Fallback(self.name, asked, reason)] += 1
+            _fallbacks[Fallback(self.name, requested, reason)] += 1
             return "reference"
-        return asked
+        return requested
+
+    def with_flat_arguments(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of the operator's arguments as one of a flat list of tensors.
+
+        Args:
+            function: The operator itself, or one of its attributes, as ``operator.flops``.
+        """
+        if self.weights is None:
+            return function
+        weights, first = self.weights, self.weights_position
+        last = first + len(weights._fields)
+
+        def call(*tensors: Any, **options: Any) -> Any:
+            group = weights(*tensors[first:last])
+            return function(*tensors[:first], group, *tensors[last:], **options)
+
+        return call
 
     def _best(self, *args: Any, **kwargs: Any) -> str:
-        """On an accelerator the first that can run; on a CPU nothing is worth its compilation."""
+        """Return the first implementation that can run; on a CPU none is worth its compilation."""
         if not args[0].is_cuda:
             return "reference"
-        for name, way in self.implementations.items():
-            if name not in self.peers and not way.why_not(*args, **kwargs):
-                return name
+        for name, implementation in self.implementations.items():
+            if name in self.baselines or implementation.unsupported_reason(*args, **kwargs):
+                continue
+            return name
         return "reference"
 
     @functools.cached_property
     def implementations(self) -> Mapping[str, Implementation]:
-        """Every implementation but the reference, by backend, the best first."""
-        compiled = torch.compile(self.reference, dynamic=False)
+        """Implementations other than the reference, by backend, the best first."""
+        compiled = Implementation(self._run_compiled, _unsupported_by_compiler)
+        return {**self.kernels, "compiled": compiled, **self.baselines}
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            # Past its limit dynamo would go back to eager without a word; a sweep of shapes may
-            # not. Its settings are each thread's own, and autograd's threads call this too.
-            dynamo = torch._dynamo.config
-            dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
-            return compiled(*args, **kwargs)
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        """The reference under torch.compile, whose import takes seconds."""
+        return torch.compile(self.reference, dynamic=False)
 
-        own = {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}
-        return own | dict(self.peers)
-
-
-def asked_for_all() -> str | None:
-    """The backend that is asked for without naming an operator, or None."""
-    return _asked("*")
+    def _run_compiled(self, *args: Any, **kwargs: Any) -> Any:
+        # Beyond its limit dynamo falls back to eager silently, which a sweep of shapes must not.
+        # Its settings are per thread, and autograd's threads call this too.
+        compiled, dynamo = self._compiled, torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
+        return compiled(*args, **kwargs)
 
 
-def _asked(operator: str) -> str | None:
-    context = _chosen.get()
+def flat_tensors(*args: Any) -> list[Tensor]:
+    """Return the tensors among arguments, named tuples of weights unpacked and None left out."""
+    return [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+
+
+def requested_for_all() -> str | None:
+    """Return the backend that is requested without naming an operator, or None."""
+    return _requested("*")
+
+
+def _requested(operator: str) -> str | None:
+    backends = current().backends
     return (
-        context.get(operator)
-        or context.get("*")
+        backends.get(operator)
+        or backends.get("*")
         or _from_environment(os.environ.get(ENVIRONMENT_VARIABLE, ""), operator)
     )
 
 
-def _known(backend: str) -> str:
+def _check_backend(backend: str) -> str:
     if backend not in BACKENDS:
         raise ArgumentError(f"backend={backend!r} does not exist; choose of {', '.join(BACKENDS)}")
     return backend
@@ -208,27 +261,27 @@ def _known(backend: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _from_environment(text: str, operator: str) -> str | None:
-    """Reads `compiled` or `transition=compiled,triangle_attention=reference`."""
-    choice: dict[str, str] = {}
+    """Parse `compiled` or `transition=compiled,triangle_attention=reference`."""
+    backends: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, _, backend = part.rpartition("=")
         if name and name not in OPERATORS:
             raise ArgumentError(f"{ENVIRONMENT_VARIABLE}: operator {name!r} does not exist")
-        choice[name or "*"] = _known(backend)
-    return choice.get(operator) or choice.get("*")
+        backends[name or "*"] = _check_backend(backend)
+    return backends.get(operator) or backends.get("*")
 
 
-def _why_not_compiled(*args: Any, **kwargs: Any) -> str | None:
-    """Why torch.compile cannot serve a call with these arguments, or None."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+def _unsupported_by_compiler(*args: Any, **kwargs: Any) -> str | None:
+    """Return why torch.compile cannot serve a call with these arguments, or None."""
+    tensors = flat_tensors(args, kwargs)
     if any(tensor.is_meta for tensor in tensors) or _get_current_dispatch_mode() is not None:
         return "a dispatch mode or meta tensor is watching the operators one by one"
     if any(tensor.device.type == "cpu" for tensor in tensors):
-        return _no_compiler()
+        return _missing_compiler()
     return None
 
 
 @functools.cache
-def _no_compiler() -> str | None:
+def _missing_compiler() -> str | None:
     compiler = os.environ.get("CXX", "g++")
     return None if shutil.which(compiler) else f"no C++ compiler ({compiler}) on the PATH"

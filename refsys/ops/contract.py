@@ -1,4 +1,4 @@
-"""Checks at an operator's door: an error names the argument and what was expected."""
+"""Checks of an operator's arguments: an error names the argument and the expectation."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,17 @@ def check(
     like: Tensor,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Checks one argument.
+    """Check one argument.
 
     Args:
         name: The argument's name.
         tensor: The argument.
-        shape: The shape it must have.
-        like: The argument that decides the device.
-        dtype: The dtype it must have; any floating-point dtype if None.
+        shape: Required shape.
+        like: Argument with the required device.
+        dtype: Required dtype; any floating-point dtype if None.
 
     Raises:
-        ArgumentError: it does not.
+        ArgumentError: the argument differs from what is required.
     """
     if tensor.shape != torch.Size(shape):
         raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}; expected {tuple(shape)}")
@@ -40,17 +40,28 @@ def check(
 
 
 def check_rank(name: str, tensor: Tensor, axes: str) -> None:
-    """Checks that an argument has as many axes as `axes` has words, as in "batch row token c".
+    """Check that an argument has as many axes as `axes` has words, as in "batch row token c".
 
     Raises:
-        ArgumentError: it does not.
+        ArgumentError: the number of axes differs.
     """
     if tensor.dim() != len(axes.split()):
         raise ArgumentError(f"{name} has shape {tuple(tensor.shape)}; expected [{axes}]")
 
 
+def check_norm(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None) -> None:
+    """Check scale and offset of a LayerNorm over the last axis of `x`; None is allowed.
+
+    Raises:
+        ArgumentError: a shape or device does not fit.
+    """
+    for name, tensor in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        if tensor is not None:
+            check(name, tensor, x.shape[-1:], like=x)
+
+
 def nbytes(*tensors: Tensor | None) -> int:
-    """Bytes that the tensors hold; an absent one holds none."""
+    """Return the bytes of the tensors' elements; None counts as none."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
@@ -62,17 +73,17 @@ def check_dropout(
     *,
     like: Tensor,
 ) -> None:
-    """Checks what an update is dropped by and added to.
+    """Check the residual and the dropout mask of an update.
 
     Args:
         residual: [batch, row, token, c], or None.
         keep: [batch, token, c] bool, or None; needs a residual.
         rate: Probability of dropping.
-        shape: Of the update.
-        like: The argument that decides device and dtype.
+        shape: Shape of the update.
+        like: Argument with the required device and dtype.
 
     Raises:
-        ArgumentError: one does not fit.
+        ArgumentError: an argument does not fit.
     """
     if residual is not None:
         check("residual", residual, shape, like=like, dtype=like.dtype)

@@ -1,8 +1,8 @@
-"""What every Triton implementation shares: whether it can serve a call, and how kernels start.
+"""Shared parts of the Triton implementations: supported tensors, launches and their options.
 
 An implementation is one Python function for real, fake and meta tensors alike: `launch` starts a
-kernel if its tensors hold something, and tells its watchers either way. So what is simulated,
-counted and compiled without a device is what a device would be given.
+kernel unless its tensors are fake, and calls the callbacks either way. So the launches that are
+simulated, counted and compiled without a device are those of a device.
 """
 
 import functools
@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.resources import files
 from importlib.util import find_spec
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,17 +20,17 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.library import CustomOpDef
 
 from refsys.errors import ArgumentError
-from refsys.ops.scope import Scope, Watchers
+from refsys.ops.scope import current, override
 from refsys.ops.tuning import Key, bucket, tuned_options
 from refsys.ops.workspace import workspace
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950")
 INTERPRETER = "interpreter"
-# Rows up to this width are a tile of most kernels; wider ones pass by in chunks, or have launch
-# options of their own.
+# Rows up to this width fit in one tile of most kernels; wider ones are processed in chunks, or have
+# separate launch options.
 WIDE = 128
-# What `Launch` calls torch's own kernel that copies and converts, and the vendor's products.
+# Kernel names in `Launch` of torch's copies and of the vendor's matrix products.
 COPY, PRODUCT = "copy", "product"
 
 
@@ -51,16 +50,10 @@ class Launch(NamedTuple):
     options: Mapping[str, Any]
 
 
-_watchers = Watchers[Launch]()
-_around = Scope[Callable[[str], AbstractContextManager[Any]]](lambda _kernel: nullcontext())
-_assumed = Scope("sm_90")
-_forced = Scope[Mapping[str, Mapping[str, int]]](MappingProxyType({}))
-
-
 def custom_operator(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
-    """Makes a function of tensors, which starts kernels, one operator to torch.
+    """Register a function of tensors that starts kernels as a custom operator of torch.
 
-    The same function serves tensors that hold nothing: see `launch`.
+    The same function is its fake implementation: see `launch`.
     """
 
     def register(run: Callable[..., Any]) -> CustomOpDef:
@@ -71,8 +64,8 @@ def custom_operator(name: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
     return register
 
 
-def why_not_triton(*tensors: Tensor) -> str | None:
-    """Why Triton's kernels cannot serve these tensors, or None.
+def unsupported_by_triton(*tensors: Tensor) -> str | None:
+    """Return why Triton's kernels cannot serve these tensors, or None if they can.
 
     Fake and meta tensors can be served anywhere: no kernel is started for them.
     """
@@ -81,20 +74,22 @@ def why_not_triton(*tensors: Tensor) -> str | None:
         return f"{first.dtype} has no kernel"
     if any(tensor.numel() == 0 for tensor in tensors):
         return "a tensor is empty"
-    if _is_hollow(first):
+    if _is_fake(first):
         return None
     if find_spec("triton") is None:
         return "triton is not installed"
-    return _why_not_device(first.device.index or 0) if first.is_cuda else _why_not_here(first)
+    if first.is_cuda:
+        return _unsupported_device(first.device.index or 0)
+    return _unsupported_by_interpreter(first)
 
 
-def _is_hollow(tensor: Tensor) -> bool:
-    """Whether the tensor has a shape but holds nothing."""
+def _is_fake(tensor: Tensor) -> bool:
+    """Return whether the tensor has a shape but no data."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
-def _why_not_here(tensor: Tensor) -> str | None:
-    """Why a tensor on no accelerator cannot be served: only the interpreter can."""
+def _unsupported_by_interpreter(tensor: Tensor) -> str | None:
+    """Return why a tensor that is not on an accelerator cannot be served, or None."""
     import triton
 
     if tensor.device.type != "cpu" or not triton.knobs.runtime.interpret:
@@ -105,14 +100,14 @@ def _why_not_here(tensor: Tensor) -> str | None:
 
 
 @functools.cache
-def _why_not_device(index: int) -> str | None:
+def _unsupported_device(index: int) -> str | None:
     if torch.version.hip is None and torch.cuda.get_device_capability(index) < (8, 0):
         return "the device's compute capability is below 8.0"
     return None
 
 
 def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Starts a kernel of ``refsys.ops.OPERATOR.kernels``.
+    """Start a kernel of ``refsys.ops.OPERATOR.kernels``, unless its tensors are fake.
 
     The first argument is a tensor, or a tuple of them.
 
@@ -122,66 +117,70 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         arguments: Tensors, numbers, and tuples of them.
         options: Constants; see `Launch`.
     """
-    _watchers.tell(Launch(kernel, grid, arguments, options))
+    _report(Launch(kernel, grid, arguments, options))
     first = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
-    device = first.device
-    if _is_hollow(first):
+    if _is_fake(first):
         return
-    here = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-    with here, _around.get()(kernel):
+    device = torch.cuda.device(first.device) if first.is_cuda else nullcontext()
+    with device, current().wrap_launch(kernel):
         function(kernel)[grid](*arguments, **options)
 
 
+def _report(event: Launch) -> None:
+    for callback in current().launch_callbacks:
+        callback(event)
+
+
 def copy(target: Tensor, source: Tensor) -> None:
-    """Copies by torch, which is a launch like any other to the watchers."""
-    _watchers.tell(Launch(COPY, (), (target, source), {}))
+    """Copy with torch, reported to the callbacks like a kernel launch."""
+    _report(Launch(COPY, (), (target, source), {}))
     target.copy_(source)
 
 
 def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copies many by torch, in one launch."""
+    """Copy many tensors with torch, in one launch."""
     if not targets:
         return
-    _watchers.tell(Launch(COPY, (), (tuple(targets), tuple(sources)), {}))
+    _report(Launch(COPY, (), (tuple(targets), tuple(sources)), {}))
     with torch.no_grad():
         torch._foreach_copy_(list(targets), list(sources))
 
 
 def product(out: Tensor, left: Tensor, right: Tensor) -> None:
-    """Matrix products by the vendor's library, a launch like any other to the watchers.
+    """Multiply matrices with the vendor's library, reported to the callbacks like a launch.
 
     Args:
-        out: [..., i, k], where they go.
+        out: [..., i, k], the output.
         left: [..., i, j], dtype of `out`.
-        right: [..., j, k], likewise.
+        right: [..., j, k], dtype of `out`.
     """
-    _watchers.tell(Launch(PRODUCT, (), (out, left, right), {}))
+    _report(Launch(PRODUCT, (), (out, left, right), {}))
     torch.matmul(left, right, out=out)
 
 
 def function(kernel: str) -> Any:
-    """The kernel of that name, as Triton has it."""
+    """Return the Triton function of a kernel."""
     operator, name = kernel.split(".")
     return getattr(import_module(f"refsys.ops.{operator}.kernels"), name)
 
 
 @contextmanager
-def watch_launches(watcher: Callable[[Launch], None]) -> Iterator[None]:
-    """Calls `watcher` for each kernel that is started, or would be, inside the block."""
-    with _watchers.added(watcher):
+def watch_launches(callback: Callable[[Launch], None]) -> Iterator[None]:
+    """Call `callback` for each kernel that is started, or would be, inside the block."""
+    with override(launch_callbacks=(callback,)):
         yield
 
 
 @contextmanager
 def around_launches(enter: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
-    """Inside the block each kernel starts inside of what `enter` makes of its name."""
-    with _around.using(enter):
+    """Start each kernel of the block inside the context manager that `enter` returns for it."""
+    with override(wrap_launch=enter):
         yield
 
 
 @contextmanager
 def assume_architecture(name: str) -> Iterator[None]:
-    """Inside the block, fake and meta tensors count as on a device of this architecture.
+    """Treat fake and meta tensors of the block as being on a device of this architecture.
 
     Raises:
         ArgumentError: there is no architecture of that name.
@@ -190,17 +189,17 @@ def assume_architecture(name: str) -> Iterator[None]:
         raise ArgumentError(
             f"architecture {name!r} is not known; choose of {', '.join(ARCHITECTURES)}"
         )
-    with _assumed.using(name):
+    with override(architecture=name):
         yield
 
 
 def architecture(tensor: Tensor) -> str:
-    """The architecture whose launch options a tensor's kernels take, as ``sm_90``.
+    """Return the architecture whose launch options a tensor's kernels take, as ``sm_90``.
 
-    A device newer than those known takes the options of the newest one that is older than it.
+    An unknown device takes the options of the newest known architecture that is older than it.
     """
-    if _is_hollow(tensor):
-        return _assumed.get()
+    if _is_fake(tensor):
+        return current().architecture
     if not tensor.is_cuda:
         return INTERPRETER
     return _architecture(tensor.device.index or 0)
@@ -213,43 +212,45 @@ def _architecture(index: int) -> str:
         name: str = properties.gcnArchName.split(":")[0]
         return name if name in ARCHITECTURES else "gfx90a"
     capability = 10 * properties.major + properties.minor
-    known = [int(name.removeprefix("sm_")) for name in ARCHITECTURES if name.startswith("sm_")]
-    return f"sm_{max(number for number in known if number <= capability)}"
+    capabilities = [
+        int(name.removeprefix("sm_")) for name in ARCHITECTURES if name.startswith("sm_")
+    ]
+    return f"sm_{max(number for number in capabilities if number <= capability)}"
 
 
 def launch_options(kernel: str, tensor: Tensor) -> dict[str, Any]:
-    """Tile sizes, warps and stages of a kernel where the tensor is.
+    """Return the tile sizes, warps and stages of a kernel on the tensor's device.
 
-    Those in force, else those that were tuned for tensors like this one, else the shipped ones,
-    which alone serve tensors that hold nothing: what is counted without a device is the same
-    everywhere.
+    Options of `use_launch_options` come first, then those tuned for tensors like this one, then the
+    shipped ones. Fake tensors take no tuned ones, so that counts without a device are the same on
+    every machine.
 
     Raises:
-        ArgumentError: none are known.
+        ArgumentError: the kernel has no options for the architecture.
     """
-    forced, target = _forced.get().get(kernel), architecture(tensor)
-    if forced is not None:
-        return dict(forced)
+    requested, target = current().launch_options.get(kernel), architecture(tensor)
+    if requested is not None:
+        return dict(requested)
     shipped = shipped_options(kernel, target, tensor.shape[-1], tensor.dtype)
-    if _is_hollow(tensor):
+    if _is_fake(tensor):
         return shipped
     return dict(tuned_options(tuning_key(kernel, tensor), shipped) or shipped)
 
 
 def tuning_key(kernel: str, tensor: Tensor) -> Key:
-    """What options that are tuned for this kernel on this tensor are kept under."""
+    """Return the key that options tuned for this kernel on this tensor are stored under."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     return Key(kernel, architecture(tensor), dtype, bucket(tensor))
 
 
 def shipped_options(kernel: str, target: str, width: int, dtype: torch.dtype) -> dict[str, int]:
-    """The options that a kernel has on an architecture until it is tuned.
+    """Return the options of a kernel on an architecture before tuning.
 
-    Kernels that keep whole rows have others for wide ones; some have others for float32, whose
-    tiles take twice the room.
+    Kernels that hold whole rows have separate options for wide ones; some have separate options for
+    float32, whose tiles take twice the memory.
 
     Raises:
-        ArgumentError: none are known.
+        ArgumentError: the kernel has no options for the architecture.
     """
     try:
         table = _shipped()[kernel]
@@ -274,29 +275,29 @@ def _shipped() -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def use_launch_options(options: Mapping[str, Mapping[str, int]]) -> Iterator[None]:
-    """Inside the block, the kernels named have these launch options on every architecture."""
-    with _forced.using({**_forced.get(), **options}):
+    """Set the launch options of the named kernels inside the block, on every architecture."""
+    with override(launch_options={**current().launch_options, **options}):
         yield
 
 
-def tiles(places: int, block: int) -> int:
-    """How many blocks cover so many places."""
-    return -(-places // block)
+def tiles(size: int, block: int) -> int:
+    """Return the number of blocks that cover an axis of this size."""
+    return -(-size // block)
 
 
 def split(count: int, most: int) -> tuple[int, int]:
-    """Into how many parts so many tiles are split, `most` at most, and how many each has."""
-    each = tiles(count, most)
-    return tiles(count, each), each
+    """Split tiles into at most `most` equal parts; return the parts, and the tiles of a part."""
+    tiles_per_part = tiles(count, most)
+    return tiles(count, tiles_per_part), tiles_per_part
 
 
 def padded_width(width: int) -> int:
-    """The power of two that a tile of this width takes; matrix units take 16 at least."""
+    """Return the width of the tile for rows of this width: a power of two, 16 at least."""
     return max(16, 1 << (width - 1).bit_length())
 
 
 def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor itself if it is contiguous and of this dtype, else a copy, in scratch."""
+    """Return the tensor if it is contiguous and of this dtype, else a copy in scratch."""
     if tensor.is_contiguous() and tensor.dtype == dtype:
         return tensor
     scratch = workspace(name, tensor.shape, dtype=dtype, device=tensor.device)
@@ -305,5 +306,5 @@ def dense(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def dense_channels(name: str, tensor: Tensor) -> Tensor:
-    """The tensor itself if its last axis is contiguous, else a copy, in scratch."""
+    """Return the tensor if its last axis is contiguous, else a copy in scratch."""
     return tensor if tensor.stride(-1) == 1 else dense(name, tensor, tensor.dtype)

@@ -1,8 +1,8 @@
-"""Launch options that were measured to be faster than the shipped ones, kept between runs.
+"""Launch options measured to be faster than the shipped ones, stored between runs.
 
 One file for each kernel, architecture, dtype and bucket of shapes, in the folder ``tuning`` of
-`refsys.home`, written whole or not at all. A file that is damaged, or fits no kernel of this
-version, is ignored with a warning; the next ``foldperf tune`` replaces it.
+`refsys.home`, written atomically. A file that is damaged, or fits no kernel of this version, is
+ignored with a warning; the next ``foldperf tune`` replaces it.
 """
 
 import functools
@@ -18,7 +18,7 @@ from torch import Tensor
 from refsys.errors import HomeError
 from refsys.files import parse_json, write_json
 from refsys.home import home
-from refsys.ops.scope import Watchers
+from refsys.ops.scope import current, override
 
 FORMAT = 1
 ENVIRONMENT_VARIABLE = "FOLDPERF_TUNING"
@@ -26,12 +26,12 @@ _LARGEST = 1024
 
 
 class Key(NamedTuple):
-    """What tuned options are good for.
+    """Key that tuned options are stored under.
 
     Attributes:
-        kernel: As ``triangle_attention.forward``.
-        architecture: As ``sm_90``.
-        dtype: Of the activations, as ``bfloat16``.
+        kernel: Operator and kernel, as ``triangle_attention.forward``.
+        architecture: Architecture, as ``sm_90``.
+        dtype: Dtype of the activations, as ``bfloat16``.
         bucket: See `bucket`.
     """
 
@@ -42,54 +42,52 @@ class Key(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Of the rows."""
+        """Width of the rows."""
         return int(self.bucket.split("x")[0])
-
-
-_watchers = Watchers[Key]()
 
 
 _used: set[Key] = set()
 
 
 class TuningWarning(UserWarning):
-    """A kept result could not be used."""
+    """Warning that a stored result cannot be used."""
 
 
 def bucket(tensor: Tensor) -> str:
-    """Shapes that share options: a width, and the number of rows up to a power of two."""
+    """Return the bucket of shapes that share options: width, and rows up to a power of two."""
     width = tensor.shape[-1]
     rows = max(1, tensor.numel() // max(1, width))
     return f"{width}x{1 << (rows - 1).bit_length()}"
 
 
 def path_of(key: Key) -> Path:
-    """Where the result for a key is kept."""
+    """Return the path of the file that stores the result for a key."""
     name = f"{key.kernel}-{key.dtype}-{key.bucket}.json"
     return home() / "tuning" / key.architecture / name
 
 
 def tuned_options(key: Key, shipped: Mapping[str, int]) -> Mapping[str, int] | None:
-    """The options kept for a key, or None; they name what the shipped ones do.
+    """Return the options stored for a key, or None; their names are those of the shipped ones.
 
-    ``FOLDPERF_TUNING=off`` keeps to the shipped ones.
+    ``FOLDPERF_TUNING=off`` leaves the shipped ones in use.
     """
-    _watchers.tell(key)
+    for callback in current().tuning_callbacks:
+        callback(key)
     if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() in {"off", "0"}:
         return None
-    found = _read(key, tuple(sorted(shipped)))
-    if found:
+    options = _read(key, tuple(sorted(shipped)))
+    if options:
         _used.add(key)
-    return found
+    return options
 
 
 def used() -> frozenset[Key]:
-    """The keys whose kept options were launched with in this process, so far."""
+    """Return the keys whose stored options this process has launched kernels with."""
     return frozenset(_used)
 
 
 def keep(key: Key, options: Mapping[str, int], evidence: Mapping[str, Any]) -> Path:
-    """Keeps options for a key, with what was measured, and returns where."""
+    """Store options for a key, with the measurements behind them, and return the path."""
     path = path_of(key)
     table = {"format": FORMAT, **key._asdict(), "options": dict(options), **evidence}
     write_json(path, table)
@@ -98,9 +96,9 @@ def keep(key: Key, options: Mapping[str, int], evidence: Mapping[str, Any]) -> P
 
 
 @contextmanager
-def watch_keys(watcher: Callable[[Key], object]) -> Iterator[None]:
-    """Calls `watcher` with the key of each kernel whose options are asked for inside the block."""
-    with _watchers.added(watcher):
+def watch_keys(callback: Callable[[Key], object]) -> Iterator[None]:
+    """Call `callback` with the key of each kernel that looks up its options inside the block."""
+    with override(tuning_callbacks=(callback,)):
         yield
 
 
@@ -108,17 +106,17 @@ def watch_keys(watcher: Callable[[Key], object]) -> Iterator[None]:
 def _read(key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
     try:
         path = path_of(key)
-    except HomeError:  # nothing was kept
+    except HomeError:  # nothing was stored
         return None
     return read_options(path, key, names)
 
 
 def read_options(path: Path, key: Key, names: tuple[str, ...]) -> Mapping[str, int] | None:
-    """Return the options that a file keeps for a key; None, with a warning, if it is damaged.
+    """Return the options that a file stores for a key; None, with a warning, if it is damaged.
 
     Args:
         path: The file; None is returned if it does not exist.
-        key: What the options must be for.
+        key: Required key of the options.
         names: Sorted names of the options.
     """
     try:
@@ -146,8 +144,8 @@ def _checked(table: Any, key: Key, names: tuple[str, ...]) -> Mapping[str, int]:
     if tuple(sorted(options)) != names:
         raise ValueError(f"options are {', '.join(sorted(options))}, not {', '.join(names)}")
     for name, value in options.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        power = whole and 0 < value <= _LARGEST and value & (value - 1) == 0
-        if not (power or (name == "num_stages" and whole and 0 < value < 8)):
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        power = integer and 0 < value <= _LARGEST and value & (value - 1) == 0
+        if not (power or (name == "num_stages" and integer and 0 < value < 8)):
             raise ValueError(f"{name} is {value!r}")
     return options

@@ -1,7 +1,7 @@
-"""Scratch memory inside an operator goes through one call, so that everyone can see it.
+"""Scratch memory of operators.
 
 Tensors that an operator allocates inside a custom kernel are invisible to dispatch modes. Asking
-for them here shows them to whoever watches: memory guards in the tests, the live-storage tracker,
+for them here reports them to callbacks: memory guards in the tests, the live-storage tracker,
 simulation. A kernel's fake implementation calls `declare` with the same name and size.
 """
 
@@ -12,29 +12,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from refsys.ops.scope import Watchers
+from refsys.ops.scope import current, override
 
 
 class Scratch(NamedTuple):
-    """One scratch buffer: whose it is, and how large."""
+    """One scratch buffer: operator and purpose, and size in bytes."""
 
     name: str
     nbytes: int
 
 
-_watchers = Watchers[Scratch]()
-
-
 def workspace(
     name: str, shape: Sequence[int], *, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """An uninitialized scratch tensor, seen by every watcher. It lives as long as its references.
+    """Return an uninitialized scratch tensor and report it; it lives as long as its references.
 
     Args:
         name: Operator and purpose, as in ``triangle_attention.bias_gradient_planes``.
         shape: Its shape.
         dtype: Its dtype.
-        device: Where it lives.
+        device: Its device.
     """
     tensor = torch.empty(tuple(shape), dtype=dtype, device=device)
     declare(name, tensor.numel() * tensor.element_size())
@@ -42,12 +39,14 @@ def workspace(
 
 
 def declare(name: str, nbytes: int) -> None:
-    """Says that an operator would use `nbytes` of scratch: the fake twin of `workspace`."""
-    _watchers.tell(Scratch(name, nbytes))
+    """Report that an operator would use `nbytes` of scratch: the fake twin of `workspace`."""
+    scratch = Scratch(name, nbytes)
+    for callback in current().scratch_callbacks:
+        callback(scratch)
 
 
 @contextmanager
-def watch(watcher: Callable[[Scratch], None]) -> Iterator[None]:
-    """Calls `watcher` for each scratch buffer asked for or declared inside the block."""
-    with _watchers.added(watcher):
+def watch(callback: Callable[[Scratch], None]) -> Iterator[None]:
+    """Call `callback` for each scratch buffer requested or declared inside the block."""
+    with override(scratch_callbacks=(callback,)):
         yield

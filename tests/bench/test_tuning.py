@@ -10,7 +10,7 @@ from bench.devices import find_device
 from bench.errors import UsageError
 from bench.tuning import keys_of, tune
 from refsys.ops import tuning
-from refsys.ops.transition import transition
+from refsys.ops.transition import TransitionWeights, transition
 from refsys.ops.triton_backend import launch_options, shipped_options, tuning_key, watch_launches
 from refsys.ops.tuning import Key, TuningWarning, bucket, keep, path_of, tuned_options
 from workloads.backends import Backends
@@ -41,9 +41,11 @@ def key():
 def launched():
     """The options with which transition's forward kernel is started."""
     seen = []
-    parameters = torch.ones(16), torch.zeros(16), torch.zeros(64, 16), torch.zeros(16, 32)
+    weights = TransitionWeights(
+        torch.ones(16), torch.zeros(16), torch.zeros(64, 16), torch.zeros(16, 32)
+    )
     with watch_launches(lambda launch: seen.append(launch.options)):
-        transition(X, *parameters, statistics=torch.float32, backend="triton")
+        transition(X, weights, statistics=torch.float32, backend="triton")
     return {name: seen[0][name] for name in SHIPPED}
 
 

@@ -1,4 +1,4 @@
-"""All operators: naive formulas, FLOP formulas, gradients, argument checks, backends."""
+"""Operators: naive formulas, FLOP counts, gradients, argument checks, choice of backend."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ from refsys.ops.layer_norm_linear import attention_projection, layer_norm_linear
 from refsys.ops.outer_product_mean import outer_product_mean
 from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.ops.smooth_lddt import smooth_lddt
-from refsys.ops.transition import transition
+from refsys.ops.transition import TransitionWeights, transition
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.ops.triangle_multiplication import contraction, epilogue, projection
 
@@ -130,7 +130,7 @@ ARGUMENTS = {
         {"softmax": F64},
     ),
 }
-# Arguments without a gradient: labels.
+# Positions of the label, which is not differentiated.
 FIXED = {"smooth_lddt": (1, 3)}
 PUBLIC = {
     "layer_norm": layer_norm,
@@ -154,7 +154,12 @@ PUBLIC = {
 }
 
 
-def test_tables_contain_all_operators():
+def flat(name, function=None):
+    """An operator's public function, or another of its arguments, called with a list of tensors."""
+    return OPERATORS[name].with_flat_arguments(function or PUBLIC[name])
+
+
+def test_tables_of_arguments_and_functions_cover_all_operators():
     assert set(OPERATORS) == set(ARGUMENTS) == set(PUBLIC)
 
 
@@ -162,17 +167,18 @@ def test_tables_contain_all_operators():
 def test_flop_formula_equals_the_counted_flops(name):
     arguments, options = ARGUMENTS[name]
     with FlopCounterMode(display=False) as counter:
-        PUBLIC[name](*arguments, **options)
-    assert OPERATORS[name].flops(*arguments, **options) == counter.get_total_flops()
+        flat(name)(*arguments, **options)
+    flops = flat(name, OPERATORS[name].flops)
+    assert flops(*arguments, **options) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_minimum_bytes_equal_inputs_and_outputs(name):
     arguments, options = ARGUMENTS[name]
-    outputs = PUBLIC[name](*arguments, **options)
+    outputs = flat(name)(*arguments, **options)
     tensors = [*arguments, *(outputs if isinstance(outputs, tuple) else (outputs,))]
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    assert OPERATORS[name].minimum_bytes(*arguments, **options) == total
+    assert flat(name, OPERATORS[name].minimum_bytes)(*arguments, **options) == total
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -182,22 +188,22 @@ def test_gradients_equal_finite_differences(name):
         a.clone().requires_grad_() if a.dtype == F64 and n not in FIXED.get(name, ()) else a
         for n, a in enumerate(arguments)
     ]
-    torch.autograd.gradcheck(lambda *a: PUBLIC[name](*a, **options), inputs)
+    torch.autograd.gradcheck(lambda *a: flat(name)(*a, **options), inputs)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_output_has_the_input_dtype_and_is_close_to_float64(name, dtype):
     arguments, options = ARGUMENTS[name]
-    exact = PUBLIC[name](*arguments, **options)
+    exact = flat(name)(*arguments, **options)
     low = [a.to(dtype) if a.dtype == F64 else a for a in arguments]
     upper = {key: torch.float32 if value is F64 else value for key, value in options.items()}
-    found = PUBLIC[name](*low, **upper)
-    pairs = zip(found, exact, strict=True) if isinstance(exact, tuple) else [(found, exact)]
-    for one, other in pairs:
-        assert one.dtype == dtype
-        scale = other.abs().max()
-        assert ((one.double() - other).abs().max() / scale) < 30 * torch.finfo(dtype).eps
+    rounded = flat(name)(*low, **upper)
+    pairs = zip(rounded, exact, strict=True) if isinstance(exact, tuple) else [(rounded, exact)]
+    for output, expected in pairs:
+        assert output.dtype == dtype
+        scale = expected.abs().max()
+        assert ((output.double() - expected).abs().max() / scale) < 30 * torch.finfo(dtype).eps
 
 
 def test_triangle_attention_equals_its_formula():
@@ -215,7 +221,7 @@ def test_triangle_attention_equals_its_formula():
         torch.testing.assert_close(out[b, r, i, h], expected)
 
 
-def test_triangle_attention_is_zero_without_gradient_for_a_row_without_keys():
+def test_triangle_attention_of_a_row_without_keys_is_zero_and_has_no_gradient():
     (q, k, v, bias, keep), options = ARGUMENTS["triangle_attention"]
     keep = keep.clone()
     keep[0] = False
@@ -239,7 +245,7 @@ def test_contraction_equals_its_formula(outgoing):
         torch.testing.assert_close(x[0, i, j], sum(u * v for u, v in pairs))
 
 
-def test_outer_product_mean_averages_rows_that_cover_both_tokens():
+def test_outer_product_mean_divides_by_the_rows_that_cover_both_tokens():
     a, b = normal(1, 3, 2, 1), normal(1, 3, 2, 1)
     mask_a = torch.tensor([[[True, False], [True, True], [False, True]]])
     a, b = a * mask_a.unsqueeze(-1), b * mask_a.unsqueeze(-1)
@@ -274,7 +280,7 @@ def test_dropout_mask_is_shared_and_scaled(shared_axis):
         (lambda a: contraction(a[0][0], a[0][0], outgoing=True), "as many rows as columns"),
     ],
 )
-def test_operators_raise_naming_the_wrong_argument(call, message):
+def test_error_names_the_wrong_argument(call, message):
     with pytest.raises(ArgumentError, match=message):
         call(ARGUMENTS["triangle_attention"][0])
 
@@ -283,22 +289,22 @@ class TestBackends:
     operator = OPERATORS["transition"]
     tensor = torch.zeros(1)
 
-    def selected(self, explicit=None):
+    def choose(self, explicit=None):
         return self.operator.choose(explicit, self.tensor)
 
-    def test_backend_selection_follows_the_order_of_precedence(self, monkeypatch):
-        assert self.selected() == "reference"
+    def test_argument_precedes_block_and_block_precedes_environment(self, monkeypatch):
+        assert self.choose() == "reference"
         monkeypatch.setenv("FOLDPERF_BACKEND", "transition=compiled,layer_norm=reference")
-        assert self.selected() == "compiled"
+        assert self.choose() == "compiled"
         with ops.use_backend("reference"):
-            assert self.selected() == "reference"
+            assert self.choose() == "reference"
             with ops.use_backend(transition="compiled"):
-                assert self.selected() == "compiled"
-                assert self.selected("reference") == "reference"
+                assert self.choose() == "compiled"
+                assert self.choose("reference") == "reference"
                 with ops.use_backend("reference"):
-                    assert self.selected() == "reference"
+                    assert self.choose() == "reference"
 
-    def test_unavailable_backend_falls_back_and_is_counted(self):
+    def test_fallback_is_counted_with_its_reason_when_backend_cannot_run(self):
         before = ops.fallbacks()
         assert self.operator.choose("compiled", torch.zeros(1, device="meta")) == "reference"
         (fallback,) = ops.fallbacks() - before
@@ -306,13 +312,12 @@ class TestBackends:
         assert "meta" in fallback.reason
 
     @pytest.mark.parametrize("text", ["fast", "transition=fast", "trasition=compiled"])
-    def test_backend_selection_raises_for_a_wrong_environment_variable(self, monkeypatch, text):
+    def test_environment_variable_with_unknown_name_is_an_error(self, monkeypatch, text):
         monkeypatch.setenv("FOLDPERF_BACKEND", text)
         with pytest.raises(ArgumentError, match="does not exist"):
-            self.selected()
+            self.choose()
 
-    def test_operator_uses_its_own_kernels_or_falls_back(self, monkeypatch):
-        """Kernels receive all arguments; backends that the operator lacks fall back."""
+    def test_kernel_that_cannot_serve_the_arguments_falls_back(self, monkeypatch):
         monkeypatch.setattr(backend, "OPERATORS", {})
         monkeypatch.setattr(backend, "BACKENDS", ("reference", "compiled", "kernel", "other"))
         kernel = Implementation(
@@ -330,7 +335,7 @@ class TestBackends:
             "it has no such implementation",
         }
 
-    def test_use_backend_raises_for_an_unknown_operator(self):
+    def test_choice_for_an_unknown_operator_is_an_error(self):
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):
             ops.use_backend(softmax="reference").__enter__()
 
@@ -340,7 +345,8 @@ class TestBackends:
         inputs = [t.float().requires_grad_() for t in (x, *weights)]
         results = []
         for name in ("reference", "reference", "compiled", "compiled"):
-            out = transition(*inputs, statistics=torch.float32, backend=name)
+            weights = TransitionWeights(*inputs[1:])
+            out = transition(inputs[0], weights, statistics=torch.float32, backend=name)
             results.append((out, *torch.autograd.grad(out.sum(), inputs)))
         for reference, again, compiled, repeated in zip(*results, strict=True):
             assert torch.equal(reference, again)

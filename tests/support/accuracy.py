@@ -34,12 +34,13 @@ def assert_exact(operator, tensors, options, dtype, backend="triton"):
     rounded = [as_dtype(t, dtype) for t in tensors]
     upper = in_float32(options)
     actual = results_on(operator, backend, rounded, upper, dtype)
+    reference = operator.with_flat_arguments(operator.reference)
 
     def exact_and_errors(arguments):
-        """Return the reference's results in float64 and the largest errors of those in `dtype`."""
-        plain = results(operator.reference, arguments, upper, dtype)
+        """Return results of the reference in float64 and the largest errors of those in `dtype`."""
+        plain = results(reference, arguments, upper, dtype)
         wide = [as_dtype(t, F64) for t in arguments]
-        exact = results(operator.reference, wide, options, dtype)
+        exact = results(reference, wide, options, dtype)
         return exact, {name: largest_error(plain[name], true) for name, true in exact.items()}
 
     exact, *errors = exact_and_errors(rounded)

@@ -17,7 +17,7 @@ from bench.check_device.check import Check, OutOfTimeError
 from bench.devices import Device
 from refsys.config import preset
 from refsys.ops.triangle_attention import triangle_attention
-from refsys.ops.triangle_multiplication import contraction, epilogue, projection
+from refsys.ops.triangle_multiplication import StageWeights, contraction, epilogue, projection
 
 _WARM_UP, _CALLS = 3, 10
 Operator = Callable[..., Tensor]
@@ -81,16 +81,10 @@ def _multiplication(check: Check, tokens: int) -> tuple[Operator, list[Tensor]]:
     c, normal, backend = preset(check.sizes.preset).c_z, _normal(check), check.sizes.backend
 
     def multiply(z: Tensor, mask: Tensor, *weights: Tensor) -> Tensor:
-        scale_in, offset_in, weight_in, scale_out, offset_out, weight_out = weights
-        a, b, gate = projection(
-            *(z, mask, scale_in, offset_in, weight_in), statistics=torch.float32, backend=backend
-        )
+        first, last = StageWeights(*weights[:3]), StageWeights(*weights[3:])
+        a, b, gate = projection(z, mask, first, statistics=torch.float32, backend=backend)
         x = contraction(a, b, outgoing=True, backend=backend)
-        return epilogue(
-            *(x, gate, scale_out, offset_out, weight_out),
-            statistics=torch.float32,
-            backend=backend,
-        )
+        return epilogue(x, gate, last, statistics=torch.float32, backend=backend)
 
     device = check.device.torch_device
     mask = torch.ones(1, tokens, tokens, dtype=torch.bool, device=device)

@@ -1,4 +1,4 @@
-"""Adaptive LayerNorm (the last line of Algorithm 26): what is normalized, a condition scales."""
+"""Adaptive LayerNorm (last line of Algorithm 26): LayerNorm scaled and shifted by a condition."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ _OPERATOR = Operator(
     reference.adaptive_layer_norm,
     flops=lambda *_arguments, **_options: 0,
     minimum_bytes=lambda a, scale, shift, **_options: nbytes(a, scale, shift, a),
-    kernels={"triton": Implementation(triton.adaptive_layer_norm, triton.why_not)},
+    kernels={"triton": Implementation(triton.adaptive_layer_norm, triton.unsupported_reason)},
 )
 
 
@@ -25,13 +25,13 @@ def adaptive_layer_norm(
     statistics: torch.dtype,
     backend: str | None = None,
 ) -> Tensor:
-    """sigmoid(scale) · LayerNorm(a) + shift, the condition shared by all samples or one for each.
+    """sigmoid(scale) · LayerNorm(a) + shift, with one condition for all samples or one for each.
 
     Args:
         a: [batch, sample, row, c].
         scale: [batch, 1 or sample, row, c] logits, dtype of `a`.
         shift: Shape and dtype of `scale`.
-        statistics: The dtype inside LayerNorm.
+        statistics: Dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -45,17 +45,17 @@ def adaptive_layer_norm(
 
 
 def check_conditions(a: Tensor, **conditions: Tensor) -> None:
-    """Checks what steers [batch, sample, row, c] by name: all of one shape, with one sample or all.
+    """Check conditions of [batch, sample, row, c] by name: of one shape, with one sample or all.
 
     Raises:
         ArgumentError: a shape, dtype or device does not fit.
     """
     check_rank("a", a, "batch sample row c")
     batch, samples, rows, width = a.shape
-    (first, shape), *_ = ((name, each.shape) for name, each in conditions.items())
-    found = shape[1] if len(shape) == 4 else 0
-    if found not in (1, samples):
+    (first, shape), *_ = ((name, tensor.shape) for name, tensor in conditions.items())
+    conditioned = shape[1] if len(shape) == 4 else 0
+    if conditioned not in (1, samples):
         expected = f"[{batch}, 1 or {samples}, {rows}, {width}]"
         raise ArgumentError(f"{first} has shape {tuple(shape)}; expected {expected}")
-    for name, each in conditions.items():
-        check(name, each, (batch, found, rows, width), like=a, dtype=a.dtype)
+    for name, tensor in conditions.items():
+        check(name, tensor, (batch, conditioned, rows, width), like=a, dtype=a.dtype)

@@ -1,4 +1,4 @@
-"""Adaptive LayerNorm on Triton's kernels, as an operator that torch sees as one."""
+"""Adaptive LayerNorm on Triton kernels, as one custom operator."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from refsys.ops.triton_backend import (
     launch_options,
     padded_width,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 
 # Wider rows do not fit in a program's registers.
@@ -21,13 +21,13 @@ MAXIMUM_WIDTH = 1024
 EPSILON = 1e-5
 
 
-class Beside(NamedTuple):
-    """A block that begins with the norm and ends with a gated update and a residual.
+class GatedBlock(NamedTuple):
+    """Block that begins with the norm and ends with a gated update and a residual.
 
     Attributes:
-        gate: The gate's logits, shape of the condition.
-        grad: The gradient of the block's result.
-        update: What the gate multiplied.
+        gate: Logits of the gate, shape of the condition.
+        grad: Gradient of the block's result.
+        update: Update that the gate multiplies.
     """
 
     gate: Tensor
@@ -35,13 +35,13 @@ class Beside(NamedTuple):
     update: Tensor
 
 
-def why_not(a: Tensor, *tensors: Tensor, statistics: torch.dtype) -> str | None:
+def unsupported_reason(a: Tensor, *tensors: Tensor, statistics: torch.dtype) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     if statistics != torch.float32:
         return f"statistics are taken in float32, not in {statistics}"
     if a.shape[-1] > MAXIMUM_WIDTH:
         return f"rows are wider than {MAXIMUM_WIDTH}"
-    return why_not_triton(a, *tensors)
+    return unsupported_by_triton(a, *tensors)
 
 
 def adaptive_layer_norm(
@@ -54,7 +54,7 @@ def adaptive_layer_norm(
 
 
 def run(a: Tensor, scale: Tensor, shift: Tensor, y: Tensor) -> None:
-    """Into `y`; all dense."""
+    """Write the result into `y`; all tensors are dense."""
     options = _options("adaptive_layer_norm.forward", a)
     groups, samples, rows = sizes(a, scale)
     grid = tiles(rows, options["BLOCK_ROWS"]), groups
@@ -64,27 +64,38 @@ def run(a: Tensor, scale: Tensor, shift: Tensor, y: Tensor) -> None:
 
 
 def run_backward(
-    a: Tensor, scale: Tensor, dy: Tensor, beside: Beside | None = None
+    a: Tensor, scale: Tensor, dy: Tensor, block: GatedBlock | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a, scale, shift and, of what is `beside`, the gate; all dense."""
-    da, dscale, dshift = (torch.empty_like(each) for each in (a, scale, scale))
-    gate, grad, update = beside or (scale, dy, dy)
-    dgate = dscale if beside is None else torch.empty_like(gate)
+    """Return the gradients of a, scale, shift and the gate of the block; all are dense."""
+    da, dscale, dshift = (torch.empty_like(tensor) for tensor in (a, scale, scale))
+    gate, grad, update = block or (scale, dy, dy)
+    dgate = dscale if block is None else torch.empty_like(gate)
     options = _options("adaptive_layer_norm.backward", a)
     groups, samples, rows = sizes(a, scale)
     launch(
         "adaptive_layer_norm.backward",
         (tiles(rows, options["BLOCK_ROWS"]), groups),
-        *(a, scale, gate, dy, grad, update, da, dscale, dshift, dgate),
-        *(rows, samples, EPSILON),
-        BESIDE=beside is not None,
+        a,
+        scale,
+        gate,
+        dy,
+        grad,
+        update,
+        da,
+        dscale,
+        dshift,
+        dgate,
+        rows,
+        samples,
+        EPSILON,
+        BESIDE=block is not None,
         **options,
     )
     return da, dscale, dshift, dgate
 
 
 def sizes(a: Tensor, condition: Tensor) -> tuple[int, int, int]:
-    """How many conditions there are, samples that share each, and rows of both."""
+    """Return the number of conditions, of samples that share one, and of rows."""
     batch, samples, rows, _width = a.shape
     return batch * condition.shape[1], samples // condition.shape[1], rows
 
@@ -100,9 +111,10 @@ def forward(a: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 @custom_operator("adaptive_layer_norm_backward")
 def backward(dy: Tensor, a: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of a, scale and shift."""
+    """Return the gradients of a, scale and shift."""
     a, scale, dy = _dense(a, scale, dy)
-    return run_backward(a, scale, dy)[:3]
+    da, dscale, dshift, _dgate = run_backward(a, scale, dy)
+    return da, dscale, dshift
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -111,8 +123,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    found: tuple[Tensor, Tensor, Tensor] = backward(dy, *ctx.saved_tensors)
-    return found
+    gradients: tuple[Tensor, Tensor, Tensor] = backward(dy, *ctx.saved_tensors)
+    return gradients
 
 
 forward.register_autograd(_backward, setup_context=_setup_context)
@@ -122,15 +134,15 @@ forward.register_autograd(_backward, setup_context=_setup_context)
     [torch.ops.foldperf.adaptive_layer_norm, torch.ops.foldperf.adaptive_layer_norm_backward]
 )
 def _flops(*_args: Any, **_options: Any) -> int:
-    """No matrix products."""
+    """Return 0: there is no matrix product."""
     return 0
 
 
 def _dense(a: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(dense("adaptive_layer_norm.input", each, a.dtype) for each in (a, *tensors))
+    return tuple(dense("adaptive_layer_norm.input", tensor, a.dtype) for tensor in (a, *tensors))
 
 
 def _options(kernel: str, a: Tensor) -> dict[str, Any]:
-    """A kernel's launch options and the constants that follow from the width."""
+    """Return a kernel's launch options and the constants that follow from the width."""
     width = a.shape[-1]
     return launch_options(kernel, a) | {"WIDTH": width, "BLOCK_WIDTH": padded_width(width)}

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from refsys.errors import ArgumentError
 from refsys.ops.adaptive_layer_norm import check_conditions
-from refsys.ops.adaptive_layer_norm.triton import why_not
+from refsys.ops.adaptive_layer_norm.triton import unsupported_reason
 from refsys.ops.backend import Implementation, Operator
 from refsys.ops.conditioned_transition import reference, triton
 from refsys.ops.contract import check, nbytes
@@ -28,7 +28,7 @@ _OPERATOR = Operator(
     reference.conditioned_transition,
     flops=_flops,
     minimum_bytes=lambda a, *tensors, **_options: nbytes(a, *tensors, a),
-    kernels={"triton": Implementation(triton.conditioned_transition, why_not)},
+    kernels={"triton": Implementation(triton.conditioned_transition, unsupported_reason)},
 )
 
 
@@ -51,10 +51,10 @@ def conditioned_transition(
         a: [batch, sample, row, c].
         scale: [batch, 1 or sample, row, c] logits, dtype of `a`.
         shift: Shape and dtype of `scale`.
-        gate: Logits, shape and dtype of `scale`.
+        gate: Logits of the gate, shape and dtype of `scale`.
         weight_in: [2h, c]: the projections of u and of v.
         weight_out: [c, h].
-        statistics: The dtype inside LayerNorm.
+        statistics: Dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -69,5 +69,5 @@ def conditioned_transition(
     check("weight_in", weight_in, (weight_in.shape[0], a.shape[-1]), like=a)
     check("weight_out", weight_out, (a.shape[-1], weight_in.shape[0] // 2), like=a)
     return _OPERATOR(
-        *(a, scale, shift, gate, weight_in, weight_out), statistics=statistics, backend=backend
+        a, scale, shift, gate, weight_in, weight_out, statistics=statistics, backend=backend
     )

@@ -29,20 +29,20 @@ def dropout_residual(
 ) -> Tensor:
     """Residual + update · keep / (1 − rate), with one mask for all positions of an axis.
 
-    The mask is small (an axis shares it) and is drawn elsewhere, from a key and by global index,
-    so that the operator is the same for any number of ranks.
+    The caller samples the mask, from a key and by global index, so that the result is the same for
+    any number of ranks.
 
     Args:
         residual: [batch, a, b, C].
         update: [batch, a, b, C], dtype of `residual`.
-        keep: [batch, kept, C] bool, where the kept axis is b if a shares the mask, else a. None
-            adds the update as it is.
+        keep: [batch, b, C] bool if axis a shares the mask, else [batch, a, C]. None adds the full
+            update.
         rate: Probability of dropping, in [0, 1).
-        shared_axis: The axis that shares the mask: −3 or −2.
+        shared_axis: Axis that shares the mask: −3 (a) or −2 (b).
         backend: See `refsys.ops.backend`.
 
     Returns:
-        [batch, a, b, C]. Gradients flow to both tensors; that of `update` is masked alike.
+        [batch, a, b, C]. Gradients flow to both tensors; that of `update` is masked too.
 
     Raises:
         ArgumentError: a shape, dtype or device, the rate or the axis does not fit.
@@ -55,6 +55,6 @@ def dropout_residual(
     if shared_axis not in {-3, -2}:
         raise ArgumentError(f"shared_axis={shared_axis}; expected -3 or -2")
     batch, first, second, channels = residual.shape
-    kept = second if shared_axis == -3 else first
-    check("keep", keep, (batch, kept, channels), like=residual, dtype=torch.bool)
+    positions = second if shared_axis == -3 else first
+    check("keep", keep, (batch, positions, channels), like=residual, dtype=torch.bool)
     return _OPERATOR(residual, update, keep, rate=rate, shared_axis=shared_axis, backend=backend)

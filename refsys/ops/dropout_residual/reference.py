@@ -8,19 +8,19 @@ def dropout_residual(
     residual: Tensor, update: Tensor, keep: Tensor, *, rate: float, shared_axis: int
 ) -> Tensor:
     """See `refsys.ops.dropout_residual.dropout_residual`."""
-    kept = keep.unsqueeze(shared_axis).to(update.dtype)
-    return torch.addcmul(residual, update, kept, value=kept_scale(rate))
+    mask = keep.unsqueeze(shared_axis).to(update.dtype)
+    return torch.addcmul(residual, update, mask, value=dropout_scale(rate))
 
 
-def kept_scale(rate: float) -> float:
-    """The factor of what dropout keeps."""
+def dropout_scale(rate: float) -> float:
+    """Return the factor of the elements that dropout keeps."""
     return 1 / (1 - rate)
 
 
 def add_dropped(
     residual: Tensor | None, update: Tensor, keep: Tensor | None, *, rate: float
 ) -> Tensor:
-    """Residual + update · keep / (1 − rate), of what there is; rows share the mask."""
+    """Return residual + update · keep / (1 − rate), without absent terms; rows share the mask."""
     if residual is None:
         return update
     if keep is None:

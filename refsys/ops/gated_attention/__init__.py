@@ -1,70 +1,72 @@
-"""Gated attention whole, from LayerNorm to residual, where one rank holds all tokens.
+"""Fused gated attention, from LayerNorm to residual, where one rank holds all tokens.
 
-Triangle attention (Algorithms 14 and 15) and attention with pair bias (Algorithm 24): what
-`layer_norm_linear`, `triangle_attention` and `gated_linear` do one after the other, as one operator
-that keeps its input, what attention gave and one number for each query, and makes the rest again.
+Triangle attention (Algorithms 14 and 15) and attention with pair bias (Algorithm 24): the sequence
+of `layer_norm_linear`, `triangle_attention` and `gated_linear` as one operator that saves its
+input, the attention output and per-query softmax statistics, and recomputes the rest in backward.
 """
 
 import torch
 from torch import Tensor
 
 from refsys.errors import ArgumentError
-from refsys.ops.backend import Implementation, Operator
-from refsys.ops.contract import check, check_dropout, check_rank, nbytes
+from refsys.ops.backend import Implementation, Operator, flat_tensors
+from refsys.ops.contract import check, check_dropout, check_norm, check_rank, nbytes
 from refsys.ops.gated_attention import reference, triton
+from refsys.ops.gated_attention.reference import AttentionPairBiasWeights, TriangleAttentionWeights
 
 
 def _triangle_flops(
     z: Tensor,
     _mask: Tensor,
-    _scale: Tensor,
-    _offset: Tensor,
-    weight: Tensor,
-    weight_heads: Tensor,
-    weight_out: Tensor,
-    *_rest: object,
+    weights: TriangleAttentionWeights,
+    *_arguments: object,
     **_options: object,
 ) -> int:
     positions, tokens = z.numel() // z.shape[-1], z.shape[2]
-    weights = weight.numel() + weight_heads.numel() + weight_out.numel()
-    return 2 * positions * weights + 4 * z.numel() * tokens
+    matrices = weights.weight.numel() + weights.weight_heads.numel() + weights.weight_out.numel()
+    return 2 * positions * matrices + 4 * z.numel() * tokens
 
 
-def _pair_bias_flops(s: Tensor, z: Tensor, *parameters: Tensor, **_options: object) -> int:
+def _pair_bias_flops(
+    s: Tensor, z: Tensor, _mask: Tensor, weights: AttentionPairBiasWeights, **_options: object
+) -> int:
     rows, tokens = s.numel() // s.shape[-1], s.shape[1]
-    weight, weight_heads, weight_out = parameters[3], parameters[7], parameters[8]
-    linear = 2 * rows * (weight.numel() + weight_out.numel())
-    return linear + 2 * z.numel() * weight_heads.shape[0] + 4 * s.numel() * tokens
+    linear = 2 * rows * (weights.weight.numel() + weights.weight_out.numel())
+    return linear + 2 * z.numel() * weights.weight_heads.shape[0] + 4 * s.numel() * tokens
 
 
 _TRIANGLE = Operator(
     "gated_triangle_attention",
     reference.gated_triangle_attention,
     flops=_triangle_flops,
-    minimum_bytes=lambda z, *rest, **_options: nbytes(z, z, *rest),
-    kernels={"triton": Implementation(triton.gated_triangle_attention, triton.why_not_triangle)},
-    scores=lambda z, _mask, _scale, _offset, _weight, heads, *_rest, **_options: (
-        z.numel() // z.shape[-1] * z.shape[2] * heads.shape[0]
+    minimum_bytes=lambda z, *arguments, **_options: nbytes(z, z, *flat_tensors(arguments)),
+    kernels={
+        "triton": Implementation(triton.gated_triangle_attention, triton.unsupported_triangle)
+    },
+    scores=lambda z, _mask, weights, *_arguments, **_options: (
+        z.numel() // z.shape[-1] * z.shape[2] * weights.weight_heads.shape[0]
     ),
+    weights=TriangleAttentionWeights,
+    weights_position=2,
 )
 _PAIR_BIAS = Operator(
     "attention_pair_bias",
     reference.attention_pair_bias,
     flops=_pair_bias_flops,
-    minimum_bytes=lambda s, *rest, **_options: nbytes(s, s, *rest),
-    kernels={"triton": Implementation(triton.attention_pair_bias, triton.why_not_pair_bias)},
-    scores=lambda s, z, *parameters, **_options: z.numel() // z.shape[-1] * parameters[7].shape[0],
+    minimum_bytes=lambda s, *arguments, **_options: nbytes(s, s, *flat_tensors(arguments)),
+    kernels={"triton": Implementation(triton.attention_pair_bias, triton.unsupported_pair_bias)},
+    scores=lambda _s, z, _mask, weights, **_options: (
+        z.numel() // z.shape[-1] * weights.weight_heads.shape[0]
+    ),
+    weights=AttentionPairBiasWeights,
+    weights_position=3,
 )
 
 
 def gated_triangle_attention(
     z: Tensor,
     mask: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    weight_heads: Tensor,
-    weight_out: Tensor,
+    weights: TriangleAttentionWeights,
     keep: Tensor | None,
     *,
     rate: float,
@@ -77,19 +79,15 @@ def gated_triangle_attention(
     Args:
         z: [batch, token, token, c]; strides are free.
         mask: [batch, token, token] bool; False removes the key from its row.
-        norm_weight: [c] scale of the LayerNorm.
-        norm_bias: [c] offset of the LayerNorm.
-        weight: [4c, c]: queries, keys, values and gates.
-        weight_heads: [head, c]: the bias that rows share.
-        weight_out: [c, c].
+        weights: See `TriangleAttentionWeights`.
         keep: [batch, token, c] bool, one mask of dropout for all rows; None drops nothing.
         rate: Probability of dropping, in [0, 1).
-        softmax: The dtype of logits and probabilities.
-        statistics: The dtype inside LayerNorm.
+        softmax: Dtype of logits and probabilities.
+        statistics: Dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
     Returns:
-        z with the update added; it lies as z does.
+        z with the update added, in the layout of z.
 
     Raises:
         ArgumentError: a shape, dtype or device, or the rate does not fit.
@@ -99,11 +97,14 @@ def gated_triangle_attention(
         raise ArgumentError(f"z has shape {tuple(z.shape)}; expected as many rows as columns")
     width = z.shape[-1]
     check("mask", mask, z.shape[:-1], like=z, dtype=torch.bool)
-    _check_parameters(z, norm_weight, norm_bias, weight, weight_out)
-    _check_heads(weight_heads, width, width, z)
+    _check_weights(z, weights)
+    _check_heads(weights.weight_heads, width, width, z)
     check_dropout(z, keep, rate, z.shape, like=z)
     return _TRIANGLE(
-        *(z, mask, norm_weight, norm_bias, weight, weight_heads, weight_out, keep),
+        z,
+        mask,
+        weights,
+        keep,
         rate=rate,
         softmax=softmax,
         statistics=statistics,
@@ -115,35 +116,21 @@ def attention_pair_bias(
     s: Tensor,
     z: Tensor,
     mask: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    pair_norm_weight: Tensor,
-    pair_norm_bias: Tensor,
-    weight_heads: Tensor,
-    weight_out: Tensor,
+    weights: AttentionPairBiasWeights,
     *,
     softmax: torch.dtype,
     statistics: torch.dtype,
     backend: str | None = None,
 ) -> Tensor:
-    """Tokens attend to all tokens, biased by their row of the pair tensor.
+    """Attention of all tokens to all tokens, biased by the queries' rows of the pair tensor.
 
     Args:
         s: [batch, token, c_s].
         z: [batch, token, token, c_z], dtype of `s`; strides are free.
         mask: [batch, token] bool; False removes the key.
-        norm_weight: [c_s] scale of the LayerNorm of s.
-        norm_bias: [c_s] offset of the LayerNorm of s.
-        weight: [4c_s, c_s]: queries, keys, values and gates.
-        bias: [c_s] of the queries.
-        pair_norm_weight: [c_z] scale of the LayerNorm of z.
-        pair_norm_bias: [c_z] offset of the LayerNorm of z.
-        weight_heads: [head, c_z].
-        weight_out: [c_s, c_s].
-        softmax: The dtype of logits and probabilities.
-        statistics: The dtype inside LayerNorm.
+        weights: See `AttentionPairBiasWeights`.
+        softmax: Dtype of logits and probabilities.
+        statistics: Dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -157,28 +144,19 @@ def attention_pair_bias(
     check_rank("z", z, "batch token token c")
     check("z", z, (batch, tokens, tokens, z.shape[-1]), like=s, dtype=s.dtype)
     check("mask", mask, (batch, tokens), like=s, dtype=torch.bool)
-    _check_parameters(s, norm_weight, norm_bias, weight, weight_out)
-    check("bias", bias, (width,), like=s)
-    check("pair_norm_weight", pair_norm_weight, z.shape[-1:], like=s)
-    check("pair_norm_bias", pair_norm_bias, z.shape[-1:], like=s)
-    _check_heads(weight_heads, z.shape[-1], width, s)
-    return _PAIR_BIAS(
-        *(s, z, mask, norm_weight, norm_bias, weight, bias),
-        *(pair_norm_weight, pair_norm_bias, weight_heads, weight_out),
-        softmax=softmax,
-        statistics=statistics,
-        backend=backend,
-    )
+    _check_weights(s, weights)
+    check("bias", weights.bias, (width,), like=s)
+    check("pair_norm_weight", weights.pair_norm_weight, z.shape[-1:], like=s)
+    check("pair_norm_bias", weights.pair_norm_bias, z.shape[-1:], like=s)
+    _check_heads(weights.weight_heads, z.shape[-1], width, s)
+    return _PAIR_BIAS(s, z, mask, weights, softmax=softmax, statistics=statistics, backend=backend)
 
 
-def _check_parameters(
-    x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, weight_out: Tensor
-) -> None:
+def _check_weights(x: Tensor, weights: TriangleAttentionWeights | AttentionPairBiasWeights) -> None:
     width = x.shape[-1]
-    check("norm_weight", norm_weight, (width,), like=x)
-    check("norm_bias", norm_bias, (width,), like=x)
-    check("weight", weight, (4 * width, width), like=x)
-    check("weight_out", weight_out, (width, width), like=x)
+    check_norm(x, weights.norm_weight, weights.norm_bias)
+    check("weight", weights.weight, (4 * width, width), like=x)
+    check("weight_out", weights.weight_out, (width, width), like=x)
 
 
 def _check_heads(weight_heads: Tensor, pair_width: int, width: int, like: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What attention ends with: a gate, a linear layer, dropout and the residual."""
+"""Gate, linear layer, dropout and residual: the last stage of attention."""
 
 from torch import Tensor
 
@@ -7,7 +7,9 @@ from refsys.ops.contract import check, check_dropout, check_rank, nbytes
 from refsys.ops.gated_linear import reference, triton
 
 
-def _flops(x: Tensor, _gate: Tensor, weight: Tensor, *_rest: object, **_options: object) -> int:
+def _flops(
+    x: Tensor, _gate: Tensor, weight: Tensor, *_arguments: object, **_options: object
+) -> int:
     return 2 * (x.numel() // x.shape[-1]) * weight.numel()
 
 
@@ -28,7 +30,7 @@ _OPERATOR = Operator(
     reference.gated_linear,
     flops=_flops,
     minimum_bytes=_bytes,
-    kernels={"triton": Implementation(triton.gated_linear, triton.why_not)},
+    kernels={"triton": Implementation(triton.gated_linear, triton.unsupported_reason)},
 )
 
 
@@ -46,7 +48,7 @@ def gated_linear(
 
     Args:
         x: [batch, row, token, c].
-        gate: [batch, row, token, c], dtype of `x`: the gate's logits; strides are free.
+        gate: [batch, row, token, c] logits of the gate, dtype of `x`; strides are free.
         weight: [o, c].
         residual: [batch, row, token, o], dtype of `x`, strides are free; None adds nothing.
         keep: [batch, token, o] bool, see `refsys.ops.dropout_residual`; needs a residual. None
@@ -55,7 +57,7 @@ def gated_linear(
         backend: See `refsys.ops.backend`.
 
     Returns:
-        [batch, row, token, o] in the dtype of `x`; it lies as the residual does.
+        [batch, row, token, o] in the dtype of `x`, with the strides of the residual.
 
     Raises:
         ArgumentError: a shape, dtype or device, or the rate does not fit.

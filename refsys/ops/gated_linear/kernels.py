@@ -1,17 +1,17 @@
-"""A gate, a linear layer, dropout and a residual, in one pass over the positions.
+"""Gate, linear layer, dropout and residual, in one pass over the positions.
 
-x lies position by position, its gate likewise, but perhaps among other channels; the residual, the
-output and its gradient lie anyhow.
+x is dense; the positions of its gate are equidistant, perhaps with other channels between them; the
+residual, the output and its gradient have free strides.
 
 Shape suffixes: R positions of a tile, C channels of a chunk, padded to a power of two, O a chunk of
-channels that come out.
+output channels.
 """
 
 import triton
 import triton.language as tl
 
 from refsys.ops.layer_norm.positions import (
-    load_kept,
+    load_dropout,
     load_positions,
     positions_at,
     store_positions,
@@ -20,7 +20,7 @@ from refsys.ops.layer_norm.positions import (
 
 @triton.jit
 def _load_chunk(base, first, channel_C, inside_C, positions, stride, BLOCK_ROWS: tl.constexpr):
-    """[R, C] of positions that lie `stride` apart from position `first` on; 0 outside."""
+    """Load [R, C], positions `stride` apart from position `first` on; 0 outside."""
     position_R = first + tl.arange(0, BLOCK_ROWS)
     inside_RC = (position_R < positions)[:, None] & inside_C[None, :]
     offset_R = tl.cast(position_R, tl.int64) * stride
@@ -31,7 +31,7 @@ def _load_chunk(base, first, channel_C, inside_C, positions, stride, BLOCK_ROWS:
 def _store_chunk(
     base, first, channel_C, inside_C, positions, stride, values_RC, BLOCK_ROWS: tl.constexpr
 ):
-    """The counterpart of `_load_chunk`."""
+    """Store what `_load_chunk` would load."""
     position_R = first + tl.arange(0, BLOCK_ROWS)
     inside_RC = (position_R < positions)[:, None] & inside_C[None, :]
     offset_R = tl.cast(position_R, tl.int64) * stride
@@ -61,7 +61,7 @@ def forward(
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions and of channels that come out."""
+    """Compute one tile of positions and of output channels."""
     batch = tl.cast(tl.program_id(1), tl.int64)
     first = tl.program_id(0) * BLOCK_ROWS
     x += batch * positions * WIDTH
@@ -82,7 +82,7 @@ def forward(
         )
     if KEEP:
         keep += batch * tokens * OUT
-        out_RO *= load_kept(keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS)
+        out_RO *= load_dropout(keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS)
     if RESIDUAL:
         residual += batch * residual_strides[0]
         offset_R, inside_R = positions_at(residual_strides, first, positions, tokens, BLOCK_ROWS)
@@ -119,11 +119,11 @@ def backward(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """The gradients of x and its gate for one tile of positions, a chunk of channels at a time.
+    """Compute the gradients of x and its gate for one tile of positions, by chunks of channels.
 
-    For the weight's gradient x times the open gate is left in `gated` and, with `LEAVE`, the
-    gradient of what the linear layer gave in `dlinear`. If chunks are the heads of attention,
-    Σ x · dx over each is left in `delta`, [batch, row, head, token].
+    For the weight's gradient, x · sigmoid(gate) is stored in `gated` and, with `LEAVE`, the
+    gradient of the linear layer's output in `dlinear`. If chunks are the heads of attention,
+    Σ x · dx over each is stored in `delta`, [batch, row, head, token].
     """
     batch = tl.cast(tl.program_id(1), tl.int64)
     first = tl.program_id(0) * BLOCK_ROWS
@@ -138,21 +138,22 @@ def backward(
     grad_R, inside_R = positions_at(grad_strides, first, positions, tokens, BLOCK_ROWS)
     position_R = first + tl.arange(0, BLOCK_ROWS)
     HEADS: tl.constexpr = (WIDTH + CHUNK - 1) // CHUNK
-    each_D = tl.arange(0, BLOCK_CHUNK)
+    offset_D = tl.arange(0, BLOCK_CHUNK)
     for chunk in range(0, HEADS):
-        channel_D = chunk * CHUNK + each_D
-        inside_D = (each_D < CHUNK) & (channel_D < WIDTH)
+        channel_D = chunk * CHUNK + offset_D
+        inside_D = (offset_D < CHUNK) & (channel_D < WIDTH)
         dgated_RD = tl.zeros([BLOCK_ROWS, BLOCK_CHUNK], tl.float32)
         for first_out in range(0, OUT, BLOCK_OUT):
             out_O = first_out + tl.arange(0, BLOCK_OUT)
             dlinear_RO = load_positions(grad, grad_R, inside_R, out_O, OUT, "")
             if KEEP:
-                kept_RO = load_kept(keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS)
-                dlinear_RO = (dlinear_RO.to(tl.float32) * kept_RO).to(grad.dtype.element_ty)
+                factor_RO = load_dropout(
+                    keep, first, out_O, positions, tokens, scale, OUT, BLOCK_ROWS
+                )
+                dlinear_RO = (dlinear_RO.to(tl.float32) * factor_RO).to(grad.dtype.element_ty)
             if LEAVE and chunk == 0:
                 _store_chunk(
-                    *(dlinear, first, out_O, out_O < OUT, positions, OUT, dlinear_RO),
-                    BLOCK_ROWS,
+                    dlinear, first, out_O, out_O < OUT, positions, OUT, dlinear_RO, BLOCK_ROWS
                 )
             pointers = weight + (out_O[:, None] * WIDTH + channel_D[None, :])
             inside_OD = (out_O < OUT)[:, None] & inside_D[None, :]

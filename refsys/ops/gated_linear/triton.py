@@ -1,6 +1,6 @@
-"""A gated linear layer on Triton's kernels, as an operator that torch sees as one.
+"""A gated linear layer on Triton kernels, as one custom operator.
 
-`finish` and `finish_backward` are what the fused operators that end with it are made of, too.
+`finish` and `finish_backward` also serve the fused operators that end with such a layer.
 """
 
 import math
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.dropout_residual.reference import kept_scale
-from refsys.ops.planes.triton import Planes, fold, outer
+from refsys.ops.backend import flat_tensors
+from refsys.ops.dropout_residual.reference import dropout_scale
+from refsys.ops.planes.triton import PartialSums, outer, reduce
 from refsys.ops.triton_backend import (
     custom_operator,
     dense,
@@ -20,12 +21,12 @@ from refsys.ops.triton_backend import (
     launch_options,
     padded_width,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
 
-# Channels of x at a time, in backward, where they are no heads.
+# Channels of x at a time in backward, unless they are the heads of attention.
 _CHUNK = 64
 
 
@@ -37,10 +38,10 @@ class Gradients(NamedTuple):
     weight: Tensor
 
 
-def why_not(x: Tensor, *tensors: Tensor | None, rate: float = 0.0) -> str | None:
+def unsupported_reason(x: Tensor, *tensors: Tensor | None, rate: float = 0.0) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     del rate
-    return why_not_triton(x, *(each for each in tensors if each is not None))
+    return unsupported_by_triton(x, *flat_tensors(tensors))
 
 
 def gated_linear(
@@ -65,24 +66,33 @@ def finish(
     keep: Tensor | None,
     rate: float,
 ) -> Tensor:
-    """The operator itself; the gate's positions lie evenly, `gate.stride(2)` apart."""
+    """Apply the layer; the gate's positions are equidistant, `gate.stride(2)` apart."""
     batch, rows, tokens, width = x.shape
     outs = weight.shape[0]
     if residual is None:
         out = x.new_empty((batch, rows, tokens, outs))
-        beside = out
+        added = out
     else:
-        beside = dense_channels("gated_linear.residual", residual)
-        out = torch.empty_like(beside)
+        added = dense_channels("gated_linear.residual", residual)
+        out = torch.empty_like(added)
     options = launch_options("gated_linear.forward", x)
     options["BLOCK_WIDTH"] = min(options["BLOCK_WIDTH"], padded_width(width))
     grid = tiles(rows * tokens, options["BLOCK_ROWS"]), batch
     launch(
         "gated_linear.forward",
         (*grid, tiles(outs, options["BLOCK_OUT"])),
-        *(dense("gated_linear.x", x, x.dtype), gate, gate.stride(2)),
-        *(in_dtype("gated_linear.weight", weight, x.dtype), beside, beside.stride()),
-        *(x if keep is None else keep, out, out.stride(), tokens, rows * tokens, kept_scale(rate)),
+        dense("gated_linear.x", x, x.dtype),
+        gate,
+        gate.stride(2),
+        in_dtype("gated_linear.weight", weight, x.dtype),
+        added,
+        added.stride(),
+        x if keep is None else keep,
+        out,
+        out.stride(),
+        tokens,
+        rows * tokens,
+        dropout_scale(rate),
         RESIDUAL=residual is not None,
         KEEP=keep is not None,
         WIDTH=width,
@@ -102,19 +112,19 @@ def finish_backward(
     dgate: Tensor,
     delta: Tensor | None = None,
     heads: int = 0,
-) -> tuple[Gradients, list[Planes]]:
-    """Gradients, that of the weight still to be folded.
+) -> tuple[Gradients, list[PartialSums]]:
+    """Return the gradients, and the reductions that that of the weight still needs.
 
     Args:
-        grad: Of the output, anyhow.
-        x: As given to `finish`; so are `gate`, `weight`, `keep` and `rate`.
+        grad: Gradient of the output; strides are free.
+        x: Argument of `finish`; so are `gate`, `weight`, `keep` and `rate`.
         gate: See `x`.
         weight: See `x`.
         keep: See `x`.
         rate: See `x`.
-        dgate: Where the gradient of the gate goes; it lies as the gate does.
-        delta: Where Σ x · dx over each head goes, [batch, row, head, token]; None for nowhere.
-        heads: How many heads x has, for `delta`.
+        dgate: Output for the gradient of the gate, with the gate's strides.
+        delta: Output for Σ x · dx over each head, [batch, row, head, token]; None omits it.
+        heads: Number of heads of x, for `delta`.
     """
     batch, rows, tokens, width = x.shape
     outs = weight.shape[0]
@@ -123,8 +133,8 @@ def finish_backward(
     gradients = Gradients(torch.empty_like(x), dgate, weight.new_empty(weight.shape))
     gated = workspace("gated_linear.gated", x.shape, dtype=x.dtype, device=x.device)
     dlinear = grad
-    leave = keep is not None or not grad.is_contiguous()
-    if leave:
+    store_dlinear = keep is not None or not grad.is_contiguous()
+    if store_dlinear:
         dlinear = workspace("gated_linear.dlinear", grad.shape, dtype=x.dtype, device=x.device)
     chunk = width // heads if heads else min(width, _CHUNK)
     options = launch_options("gated_linear.backward", x)
@@ -132,11 +142,23 @@ def finish_backward(
     launch(
         "gated_linear.backward",
         (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
-        *(x, gate, gate.stride(2), in_dtype("gated_linear.weight", weight, x.dtype)),
-        *(x if keep is None else keep, grad, grad.stride(), gradients.x, dgate, gated, dlinear),
-        *(x if delta is None else delta, tokens, rows * tokens, kept_scale(rate)),
+        x,
+        gate,
+        gate.stride(2),
+        in_dtype("gated_linear.weight", weight, x.dtype),
+        x if keep is None else keep,
+        grad,
+        grad.stride(),
+        gradients.x,
+        dgate,
+        gated,
+        dlinear,
+        x if delta is None else delta,
+        tokens,
+        rows * tokens,
+        dropout_scale(rate),
         KEEP=keep is not None,
-        LEAVE=leave,
+        LEAVE=store_dlinear,
         DELTA=delta is not None,
         WIDTH=width,
         OUT=outs,
@@ -166,8 +188,9 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `finish_backward`."""
     gate = dense("gated_linear.gate", gate, gate.dtype)
-    gradients, jobs = finish_backward(grad, x, gate, weight, keep, rate, torch.empty_like(gate))
-    fold(*jobs)
+    dgate = torch.empty_like(gate)
+    gradients, reductions = finish_backward(grad, x, gate, weight, keep, rate, dgate)
+    reduce(*reductions)
     return gradients.x, gradients.gate, gradients.weight
 
 
@@ -199,7 +222,7 @@ def _backward_flops(
 
 
 def _even(name: str, tensor: Tensor) -> Tensor:
-    """The tensor itself if all its positions lie one stride apart, else a copy, in scratch."""
+    """Return the tensor if its positions are equidistant, else a copy in scratch."""
     batch, rows, tokens, _width = tensor.shape
     step = tensor.stride(2)
     even = tensor.stride(-1) == 1

@@ -1,4 +1,4 @@
-"""LayerNorm over the last axis, with statistics in a dtype of their own."""
+"""LayerNorm over the last axis, with statistics in a separate dtype."""
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ def layer_norm(
     Args:
         x: [..., c], any floating-point dtype.
         weight: [c], in the dtype of the master weights; None scales by one.
-        bias: [c], likewise; None adds nothing.
-        statistics: The dtype of mean, variance and everything in between.
+        bias: [c], dtype of `weight`; None adds nothing.
+        statistics: Dtype of mean, variance and the intermediates.
         epsilon: Added to the variance.
         backend: See `refsys.ops.backend`.
 

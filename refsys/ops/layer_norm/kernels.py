@@ -1,4 +1,4 @@
-"""LayerNorm inside a kernel: what the fused operators begin and end with.
+"""LayerNorm inside a kernel, for the fused operators.
 
 Shape suffixes: R rows of a tile, C channels, padded to a power of two.
 """
@@ -9,7 +9,7 @@ import triton.language as tl
 
 @triton.jit
 def normalize(x_RC, channel_C, epsilon, WIDTH: tl.constexpr):
-    """(x − mean) / σ, 0 beyond the width, and 1 / σ of each row; `x_RC` is in float32."""
+    """Return (x − mean) / σ, 0 beyond the width, and 1 / σ of each row; `x_RC` is in float32."""
     mean_R = tl.sum(x_RC, 1) / WIDTH
     centred_RC = x_RC - mean_R[:, None]
     if channel_C.shape[0] != WIDTH:
@@ -28,7 +28,7 @@ def scale_and_shift(
     SHIFT: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """What `normalize` gave, times the scale, plus the offset, where there are any; the scale."""
+    """Return normalized rows times the scale plus the offset, if present; and the scale."""
     scale_C = tl.full([channel_C.shape[0]], 1.0, tl.float32)
     if SCALE:
         scale_C = tl.load(norm_weight + channel_C, mask=channel_C < WIDTH, other=0.0)
@@ -42,18 +42,18 @@ def scale_and_shift(
 
 @triton.jit
 def normalize_backward(dhat_RC, hat_RC, rsigma_R, WIDTH: tl.constexpr):
-    """The gradient of x from that of what `normalize` gave; 0 beyond the width like its inputs."""
+    """Return the gradient of x from that of `normalize`'s result; 0 beyond the width."""
     mean_R = tl.sum(dhat_RC, 1) / WIDTH
     slope_R = tl.sum(dhat_RC * hat_RC, 1) / WIDTH
     return rsigma_R[:, None] * (dhat_RC - mean_R[:, None] - hat_RC * slope_R[:, None])
 
 
 @triton.jit
-def store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH: tl.constexpr):
-    """Leaves the gradients of scale and offset, summed over a tile, in [program, 2, WIDTH]."""
-    plane_C = planes + program * 2 * WIDTH + channel_C
-    tl.store(plane_C, tl.sum(dy_RC * hat_RC, 0), mask=channel_C < WIDTH)
-    tl.store(plane_C + WIDTH, tl.sum(dy_RC, 0), mask=channel_C < WIDTH)
+def store_norm_gradients(partials, program, dy_RC, hat_RC, channel_C, WIDTH: tl.constexpr):
+    """Store the gradients of scale and offset, summed over a tile, in [program, 2, WIDTH]."""
+    partial_C = partials + program * 2 * WIDTH + channel_C
+    tl.store(partial_C, tl.sum(dy_RC * hat_RC, 0), mask=channel_C < WIDTH)
+    tl.store(partial_C + WIDTH, tl.sum(dy_RC, 0), mask=channel_C < WIDTH)
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def load_rows(
     WIDTH: tl.constexpr,
     EVICTION: tl.constexpr,
 ):
-    """[R, C] of a dense [rows, WIDTH] tensor from row `first` on; 0 outside."""
+    """Load [R, C] of a dense [rows, WIDTH] tensor from row `first` on; 0 outside."""
     row_R = tl.arange(0, BLOCK_ROWS)
     pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
     inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
@@ -79,7 +79,7 @@ def load_rows(
 def store_rows(
     base, first, channel_C, rows, values_RC, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """The counterpart of `load_rows`."""
+    """Store what `load_rows` would load."""
     row_R = tl.arange(0, BLOCK_ROWS)
     pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + channel_C[None, :])
     inside_RC = (row_R < tl.cast(rows - first, tl.int32))[:, None]
@@ -92,7 +92,7 @@ def store_rows(
 def load_columns(base, first, column_C, rows, width, BLOCK_ROWS: tl.constexpr, EVEN: tl.constexpr):
     """Load [R, C], some columns of a dense [rows, width] tensor from row `first` on; 0 outside.
 
-    As `load_rows`, for a width that no kernel is compiled for. With EVEN all columns exist.
+    Like `load_rows`, for a width that is no constant. With EVEN all columns exist.
     """
     row_R = tl.arange(0, BLOCK_ROWS)
     pointers = base + first * width + (row_R[:, None] * width + column_C[None, :])
@@ -128,7 +128,7 @@ def load_normalized(
     WIDTH: tl.constexpr,
     EVICTION: tl.constexpr,
 ):
-    """LayerNorm's result in the dtype of x, what it was before scale and offset, 1 / σ, scale."""
+    """Return LayerNorm in the dtype of x, the same before scale and offset, 1 / σ, and scale."""
     x_RC = load_rows(x, first, channel_C, rows, BLOCK_ROWS, WIDTH, EVICTION).to(tl.float32)
     hat_RC, rsigma_R = normalize(x_RC, channel_C, epsilon, WIDTH)
     y_RC, scale_C = scale_and_shift(hat_RC, norm_weight, norm_bias, channel_C, True, True, WIDTH)

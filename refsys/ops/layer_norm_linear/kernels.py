@@ -1,11 +1,11 @@
 """LayerNorm and the linear layers that read it, in one pass over the positions.
 
-Rows of up to a tile's width are normalized once and kept; wider ones pass by in chunks, twice for
-their statistics and once more for every chunk that comes out. x lies anyhow; what is made lies
-position by position, and what heads get, head by head: [batch, head, row · token].
+Rows of up to a tile's width are normalized once and held in registers; wider ones are read in
+chunks, twice for their statistics and once more for every chunk of output channels. The strides of
+x are free; the output is dense, and so is the bias of the heads: [batch, head, row · token].
 
-Shape suffixes: R positions of a tile, C channels, O a chunk of channels that come out, H heads; C
-and H are padded to powers of two.
+Shape suffixes: R positions of a tile, C channels, O a chunk of output channels, H heads; C and H
+are padded to powers of two.
 """
 
 import triton
@@ -27,7 +27,7 @@ from refsys.ops.specialization.kernels import in_units
 
 @triton.jit
 def _load_matrix(weight, row_O, column_C, rows, columns, row_stride, column_stride):
-    """[O, C] of a [rows, columns] matrix; 0 outside."""
+    """Load [O, C] of a [rows, columns] matrix; 0 outside."""
     pointers = weight + (row_O[:, None] * row_stride + column_C[None, :] * column_stride)
     inside_OC = (row_O < rows)[:, None] & (column_C < columns)[None, :]
     return tl.load(pointers, mask=inside_OC, other=0.0)
@@ -35,14 +35,14 @@ def _load_matrix(weight, row_O, column_C, rows, columns, row_stride, column_stri
 
 @triton.jit
 def _planar(base, position_R, inside_R, head_H, positions, HEADS: tl.constexpr):
-    """Pointers [R, H] into a dense [HEADS, positions] tensor, and which are inside."""
+    """Return pointers [R, H] into a dense [HEADS, positions] tensor, and which are inside."""
     pointers = base + tl.cast(head_H, tl.int64)[None, :] * positions + position_R[:, None]
     return pointers, inside_R[:, None] & (head_H < HEADS)[None, :]
 
 
 @triton.jit
 def _add_bias(out_RO, bias, out_O, BIAS: tl.constexpr):
-    """With the bias of the first `BIAS` channels that come out."""
+    """Add the bias of the first `BIAS` output channels."""
     bias_O = tl.load(bias + out_O, mask=out_O < BIAS, other=0.0)
     return out_RO + bias_O.to(tl.float32)[None, :]
 
@@ -73,7 +73,7 @@ def forward(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions, normalized once; there is a multiple of UNIT positions."""
+    """Compute one tile of positions, normalized once; their number is a multiple of UNIT."""
     positions = in_units(positions, UNIT)
     batch = tl.cast(tl.program_id(1), tl.int64)
     first = tl.program_id(0) * BLOCK_ROWS
@@ -100,14 +100,17 @@ def forward(
         pointers, inside_RH = _planar(
             heads + batch * positions * HEADS,
             first + tl.arange(0, BLOCK_ROWS),
-            *(inside_R, head_H, positions, HEADS),
+            inside_R,
+            head_H,
+            positions,
+            HEADS,
         )
         tl.store(pointers, logits_RH.to(heads.dtype.element_ty), mask=inside_RH)
 
 
 @triton.jit
 def _statistics(x, offset_R, inside_R, epsilon, WIDTH: tl.constexpr, BLOCK_WIDTH: tl.constexpr):
-    """Mean and 1 / σ of rows too wide for a tile."""
+    """Return mean and 1 / σ of rows too wide for a tile."""
     sum_R = tl.zeros([offset_R.shape[0]], tl.float32)
     for first in range(0, WIDTH, BLOCK_WIDTH):
         channel_C = first + tl.arange(0, BLOCK_WIDTH)
@@ -125,7 +128,7 @@ def _statistics(x, offset_R, inside_R, epsilon, WIDTH: tl.constexpr, BLOCK_WIDTH
 
 @triton.jit
 def _hat(x, offset_R, inside_R, channel_C, mean_R, rsigma_R, WIDTH: tl.constexpr):
-    """A chunk of channels, (x − mean) / σ; 0 beyond the width."""
+    """Load a chunk of channels as (x − mean) / σ; 0 beyond the width."""
     x_RC = load_positions(x, offset_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
     hat_RC = (x_RC - mean_R[:, None]) * rsigma_R[:, None]
     return tl.where((channel_C < WIDTH)[None, :], hat_RC, 0.0)
@@ -152,7 +155,7 @@ def forward_wide(
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions and of channels that come out."""
+    """Compute one tile of positions and of output channels."""
     batch = tl.cast(tl.program_id(1), tl.int64)
     first = tl.program_id(0) * BLOCK_ROWS
     offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
@@ -185,13 +188,13 @@ def backward(
     weight_heads,
     d,
     dheads,
-    beside,
-    beside_strides,
+    residual_grad,
+    residual_strides,
     dx,
     dx_strides,
     y,
-    norm_planes,
-    head_planes,
+    norm_partials,
+    head_partials,
     tokens,
     positions,
     epsilon,
@@ -207,11 +210,11 @@ def backward(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """The gradient of x for one tile of positions, plus what came `beside` it.
+    """Compute the gradient of x for one tile of positions, plus `residual_grad`.
 
-    What LayerNorm gave is left in `y` for the weight's gradient. Those of scale and offset, and of
-    the heads' weights, are summed over the tile: [program, 2, WIDTH] and [program, HEADS, WIDTH].
-    There is a multiple of UNIT positions.
+    The result of LayerNorm is stored in `y` for the weight's gradient. The gradients of scale and
+    offset, and of the heads' weights, are summed over the tile: [program, 2, WIDTH] and
+    [program, HEADS, WIDTH]. The number of positions is a multiple of UNIT.
     """
     positions = in_units(positions, UNIT)
     batch = tl.cast(tl.program_id(1), tl.int64)
@@ -241,21 +244,26 @@ def backward(
         pointers, inside_RH = _planar(
             dheads + batch * positions * HEADS,
             first + tl.arange(0, BLOCK_ROWS),
-            *(inside_R, head_H, positions, HEADS),
+            inside_R,
+            head_H,
+            positions,
+            HEADS,
         )
         d_RH = tl.load(pointers, mask=inside_RH, other=0.0)
         dy_RC = tl.dot(d_RH, weight_HC, dy_RC, input_precision="ieee")
-        # Rows beyond the last have no gradient, whatever their y.
+        # Rows beyond the last have a gradient of zero, whatever their y.
         dweight_HC = tl.dot(tl.trans(d_RH), y_RC, input_precision="ieee")
-        plane = program * HEADS * WIDTH + (head_H[:, None] * WIDTH + channel_C[None, :])
+        offset = program * HEADS * WIDTH + (head_H[:, None] * WIDTH + channel_C[None, :])
         inside_HC = (head_H < HEADS)[:, None] & (channel_C < WIDTH)[None, :]
-        tl.store(head_planes + plane, dweight_HC, mask=inside_HC)
-    store_norm_gradients(norm_planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+        tl.store(head_partials + offset, dweight_HC, mask=inside_HC)
+    store_norm_gradients(norm_partials, program, dy_RC, hat_RC, channel_C, WIDTH)
     dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     if BESIDE:
-        beside += batch * beside_strides[0]
-        beside_R, _inside_R = positions_at(beside_strides, first, positions, tokens, BLOCK_ROWS)
-        dx_RC += load_positions(beside, beside_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+        residual_grad += batch * residual_strides[0]
+        residual_R, _inside_R = positions_at(residual_strides, first, positions, tokens, BLOCK_ROWS)
+        dx_RC += load_positions(residual_grad, residual_R, inside_R, channel_C, WIDTH, "").to(
+            tl.float32
+        )
     dx_R, _inside_R = positions_at(dx_strides, first, positions, tokens, BLOCK_ROWS)
     store_positions(dx + batch * dx_strides[0], dx_R, inside_R, channel_C, dx_RC, WIDTH)
 
@@ -273,9 +281,9 @@ def product(
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """Σ d[row, o] weight[o, c], a tile of rows and of channels: towards rows too wide for one.
+    """Compute Σ d[row, o] weight[o, c] for a tile of wide rows and a tile of channels.
 
-    With EVEN both widths are whole blocks.
+    With EVEN both widths are multiples of a block.
     """
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.program_id(1) * BLOCK_WIDTH + tl.arange(0, BLOCK_WIDTH)
@@ -295,12 +303,12 @@ def backward_wide(
     norm_weight,
     norm_bias,
     dy,
-    beside,
-    beside_strides,
+    residual_grad,
+    residual_strides,
     dx,
     dx_strides,
     y,
-    norm_planes,
+    norm_partials,
     tokens,
     positions,
     epsilon,
@@ -311,16 +319,16 @@ def backward_wide(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
 ):
-    """As `backward`, for rows too wide for a tile, from the gradient of what LayerNorm gave."""
+    """Do the same as `backward` for rows too wide for a tile, from LayerNorm's gradient."""
     batch = tl.cast(tl.program_id(1), tl.int64)
     program = batch * tl.num_programs(0) + tl.program_id(0)
     first = tl.program_id(0) * BLOCK_ROWS
     start = tl.cast(first, tl.int64)
     offset_R, inside_R = positions_at(x_strides, first, positions, tokens, BLOCK_ROWS)
-    beside_R, _inside_R = positions_at(beside_strides, first, positions, tokens, BLOCK_ROWS)
+    residual_R, _inside_R = positions_at(residual_strides, first, positions, tokens, BLOCK_ROWS)
     dx_R, _inside_R = positions_at(dx_strides, first, positions, tokens, BLOCK_ROWS)
     x += batch * x_strides[0]
-    beside += batch * beside_strides[0]
+    residual_grad += batch * residual_strides[0]
     dx += batch * dx_strides[0]
     dy += batch * positions * WIDTH
     y += batch * positions * WIDTH
@@ -335,7 +343,7 @@ def backward_wide(
         )
         dy_RC = load_rows(dy, start, channel_C, positions, BLOCK_ROWS, WIDTH, "")
         store_rows(y, start, channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
-        store_norm_gradients(norm_planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+        store_norm_gradients(norm_partials, program, dy_RC, hat_RC, channel_C, WIDTH)
         sum_R += tl.sum(dy_RC * scale_C[None, :], 1)
         slope_R += tl.sum(dy_RC * scale_C[None, :] * hat_RC, 1)
     for first_channel in range(0, WIDTH, BLOCK_WIDTH):
@@ -350,5 +358,7 @@ def backward_wide(
         )
         dx_RC *= rsigma_R[:, None]
         if BESIDE:
-            dx_RC += load_positions(beside, beside_R, inside_R, channel_C, WIDTH, "").to(tl.float32)
+            dx_RC += load_positions(residual_grad, residual_R, inside_R, channel_C, WIDTH, "").to(
+                tl.float32
+            )
         store_positions(dx, dx_R, inside_R, channel_C, dx_RC, WIDTH)

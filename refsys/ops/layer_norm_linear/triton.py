@@ -1,7 +1,7 @@
-"""LayerNorm and linear layers on Triton's kernels, as operators that torch sees as one.
+"""LayerNorm and linear layers on Triton kernels, as one custom operator.
 
-Backward keeps the input alone. `project` and `project_backward` are what the fused operators that
-begin with a projection are made of, too.
+Only the input is saved for backward. `project` and `project_backward` also serve the fused
+operators that begin with a projection.
 """
 
 import math
@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import Planes, fold, outer
+from refsys.ops.backend import flat_tensors
+from refsys.ops.layer_norm_linear.reference import (
+    AttentionProjectionWeights,
+    LinearWeights,
+    PairBiasWeights,
+)
+from refsys.ops.planes.triton import PartialSums, outer, reduce
 from refsys.ops.specialization import common_unit
 from refsys.ops.triton_backend import (
     WIDE,
@@ -22,7 +28,7 @@ from refsys.ops.triton_backend import (
     launch_options,
     padded_width,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
@@ -31,26 +37,26 @@ MAXIMUM_HEADS = 64
 _EPSILON = 1e-5
 
 
-class Parameters(NamedTuple):
-    """A LayerNorm, and the layers that read it.
+class Weights(NamedTuple):
+    """Weights of a LayerNorm and of the linear layers that read it.
 
     Attributes:
-        scale: [c], or None.
-        offset: [c], or None.
+        norm_weight: [c], or None.
+        norm_bias: [c], or None.
         weight: [o, c], or None.
-        bias: [b] of the first b channels that come out, or None.
-        heads: [head, c], or None.
+        bias: [b] of the first b output channels, or None.
+        weight_heads: [head, c], or None.
     """
 
-    scale: Tensor | None
-    offset: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
-    heads: Tensor | None
+    norm_weight: Tensor | None
+    norm_bias: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    weight_heads: Tensor | None = None
 
 
 class Gradients(NamedTuple):
-    """The gradients of x and of the parameters; those of `norm` are [2, c], scale and offset."""
+    """Gradients of x and of the weights; `norm` is [2, c], scale and offset."""
 
     x: Tensor
     norm: Tensor
@@ -59,89 +65,76 @@ class Gradients(NamedTuple):
     heads: Tensor
 
 
-def why_not(x: Tensor, *parameters: Tensor | None, statistics: torch.dtype) -> str | None:
+def unsupported_reason(
+    x: Tensor, weights: tuple[Tensor | None, ...], *, statistics: torch.dtype
+) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     if statistics != torch.float32:
         return f"statistics are taken in float32, not in {statistics}"
-    return why_not_triton(x, *(each for each in parameters if each is not None))
+    return unsupported_by_triton(x, *flat_tensors(weights))
 
 
-def why_not_heads(x: Tensor, *parameters: Tensor | None, statistics: torch.dtype) -> str | None:
-    """See `refsys.ops.backend.Implementation`: the last parameter is the heads' weight."""
-    heads = parameters[-1]
+def unsupported_reason_heads(
+    x: Tensor, weights: PairBiasWeights | AttentionProjectionWeights, *, statistics: torch.dtype
+) -> str | None:
+    """See `refsys.ops.backend.Implementation`: for weights with a bias of each head."""
     if x.shape[-1] > WIDE:
         return f"positions are wider than {WIDE}"
-    if heads is not None and heads.shape[0] > MAXIMUM_HEADS:
+    if weights.weight_heads.shape[0] > MAXIMUM_HEADS:
         return f"there are more than {MAXIMUM_HEADS} heads"
-    return why_not(x, *parameters, statistics=statistics)
+    return unsupported_reason(x, weights, statistics=statistics)
 
 
-def layer_norm_linear(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    statistics: torch.dtype,
-) -> Tensor:
+def layer_norm_linear(x: Tensor, weights: LinearWeights, *, statistics: torch.dtype) -> Tensor:
     """See `refsys.ops.layer_norm_linear.layer_norm_linear`."""
     del statistics
-    # Where rows and columns are apart they may stay so; what has more axes is a long row.
-    placed = x if x.dim() == 4 else x.reshape(1, 1, -1, x.shape[-1])
-    out: Tensor = forward(placed, norm_weight, norm_bias, weight, bias, None)[0]
+    # Rows and tokens may have strides of their own; other shapes become one long row.
+    x_BRNC = x if x.dim() == 4 else x.reshape(1, 1, -1, x.shape[-1])
+    out: Tensor = forward(x_BRNC, *Weights(*weights))[0]
     return out.view(*x.shape[:-1], -1)
 
 
-def pair_bias(
-    z: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight_heads: Tensor,
-    *,
-    statistics: torch.dtype,
-) -> Tensor:
+def pair_bias(z: Tensor, weights: PairBiasWeights, *, statistics: torch.dtype) -> Tensor:
     """See `refsys.ops.layer_norm_linear.pair_bias`."""
     del statistics
-    heads: Tensor = forward(z, norm_weight, norm_bias, None, None, weight_heads)[1]
+    heads: Tensor = forward(z, *Weights(**weights._asdict()))[1]
     return heads
 
 
 def attention_projection(
-    z: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
-    weight_heads: Tensor,
-    *,
-    statistics: torch.dtype,
+    z: Tensor, weights: AttentionProjectionWeights, *, statistics: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """See `refsys.ops.layer_norm_linear.attention_projection`."""
     del statistics
-    out, heads = forward(z, norm_weight, norm_bias, weight, None, weight_heads)
+    out, heads = forward(z, *Weights(**weights._asdict()))
     return out, heads
 
 
-def project(x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """What the layers make of [batch, row, token, c]; empty where there is none.
+def project(x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Apply the layers to [batch, row, token, c]; the result of an absent layer is empty.
 
     Returns:
         [batch, row, token, o] and [batch, head, row, token].
     """
     x = dense_channels("layer_norm_linear.x", x)
     batch, rows, tokens, width = x.shape
-    outs, heads = _count(parameters.weight), _count(parameters.heads)
+    outs, heads = _count(weights.weight), _count(weights.weight_heads)
     out = x.new_empty((batch, rows, tokens, outs) if outs else (0,))
-    planes = x.new_empty((batch, heads, rows, tokens) if heads else (0,))
-    scale, offset, weight, bias, weight_heads = _on_device(x, parameters)
+    head_bias = x.new_empty((batch, heads, rows, tokens) if heads else (0,))
+    arguments = _kernel_arguments(x, weights)
     sizes = tokens, rows * tokens, _EPSILON
-    flags = _flags(parameters) | {"BIAS": _count(parameters.bias), "OUT": outs}
+    flags = _flags(weights) | {"BIAS": _count(weights.bias), "OUT": outs}
     if width <= WIDE:
         options = launch_options("layer_norm_linear.forward", x) | flags
         launch(
             "layer_norm_linear.forward",
             (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
-            *(x, x.stride(), scale, offset, weight, bias, weight_heads, out, planes, *sizes),
+            x,
+            x.stride(),
+            *arguments,
+            out,
+            head_bias,
+            *sizes,
             **_narrow(width, heads, rows * tokens),
             **options,
         )
@@ -151,77 +144,101 @@ def project(x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         launch(
             "layer_norm_linear.forward_wide",
             (*grid, tiles(outs, options["BLOCK_OUT"])),
-            *(x, x.stride(), scale, offset, weight, bias, out, *sizes),
+            x,
+            x.stride(),
+            *arguments[:-1],
+            out,
+            *sizes,
             WIDTH=width,
             **options,
         )
-    return out, planes
+    return out, head_bias
 
 
 def project_backward(
-    d: Tensor, dheads: Tensor, beside: Tensor | None, x: Tensor, parameters: Parameters
-) -> tuple[Gradients, list[Planes]]:
-    """Gradients, all but that of x still to be folded.
+    d: Tensor, dheads: Tensor, residual_grad: Tensor | None, x: Tensor, weights: Weights
+) -> tuple[Gradients, list[PartialSums]]:
+    """Return the gradients, and the reductions that all but that of x still need.
 
     Args:
-        d: Of what `project` gave, dense; empty where that was.
-        dheads: Likewise.
-        beside: [batch, row, token, c], added to the gradient of x; None adds nothing.
-        x: As given to `project`.
-        parameters: As given to `project`.
+        d: Gradient of the first result of `project`, dense; empty where that was.
+        dheads: Gradient of the second result, likewise.
+        residual_grad: [batch, row, token, c], added to the gradient of x; None adds nothing.
+        x: Argument of `project`.
+        weights: Argument of `project`.
     """
     x = dense_channels("layer_norm_linear.x", x)
     batch, rows, tokens, width = x.shape
-    scale, offset, weight, _bias, weight_heads = parameters
-    norm_dtype = next((each.dtype for each in (scale, offset) if each is not None), x.dtype)
+    norm = flat_tensors(weights.norm_weight, weights.norm_bias)
     gradients = Gradients(
         torch.empty_like(x),
-        x.new_empty((2, width), dtype=norm_dtype),
-        *(x.new_empty((0,)) if t is None else t.new_empty(t.shape) for t in parameters[2:]),
+        x.new_empty((2, width), dtype=norm[0].dtype if norm else x.dtype),
+        *(_gradient(x, tensor) for tensor in (weights.weight, weights.bias, weights.weight_heads)),
     )
-    scale, offset, half, _bias, half_heads = _on_device(x, parameters)
-    besides = gradients.x if beside is None else dense_channels("layer_norm_linear.beside", beside)
+    scale, offset, matrix, _bias, head_matrix = _kernel_arguments(x, weights)
+    added = gradients.x
+    if residual_grad is not None:
+        added = dense_channels("layer_norm_linear.beside", residual_grad)
     y = gradients.x
-    if weight is not None:
+    if weights.weight is not None:
         y = workspace("layer_norm_linear.normalized", x.shape, dtype=x.dtype, device=x.device)
-    flags = _flags(parameters) | {"BESIDE": beside is not None}
-    outs, heads = _count(weight), _count(weight_heads)
+    flags = _flags(weights) | {"BESIDE": residual_grad is not None}
+    outs, heads = _count(weights.weight), _count(weights.weight_heads)
     narrow = width <= WIDE
     kernel = "layer_norm_linear.backward" if narrow else "layer_norm_linear.backward_wide"
     options = launch_options(kernel, x) | flags
     count = tiles(rows * tokens, options["BLOCK_ROWS"])
-    planes = _planes("norm_planes", x, (1, batch * count, 2, width))
-    jobs = [Planes(planes, gradients.norm.unsqueeze(0))]
-    places = besides, besides.stride(), gradients.x, gradients.x.stride(), y, planes
+    norm_partials = _scratch("norm_planes", x, (1, batch * count, 2, width))
+    reductions = [PartialSums(norm_partials, gradients.norm.unsqueeze(0))]
+    outputs = gradients.x, gradients.x.stride(), y, norm_partials
     sizes = tokens, rows * tokens, _EPSILON
     if narrow:
-        head_planes = planes
+        head_partials = norm_partials
         if heads:
-            head_planes = _planes("head_planes", x, (1, batch * count, heads, width))
-            jobs.append(Planes(head_planes, gradients.heads.unsqueeze(0)))
+            head_partials = _scratch("head_planes", x, (1, batch * count, heads, width))
+            reductions.append(PartialSums(head_partials, gradients.heads.unsqueeze(0)))
         launch(
             kernel,
             (count, batch),
-            *(x, x.stride(), scale, offset, half, half_heads, d, dheads, *places, head_planes),
+            x,
+            x.stride(),
+            scale,
+            offset,
+            matrix,
+            head_matrix,
+            d,
+            dheads,
+            added,
+            added.stride(),
+            *outputs,
+            head_partials,
             *sizes,
             OUT=outs,
             **_narrow(width, heads, rows * tokens),
             **options,
         )
     else:
-        dy = _planes("towards", x, x.shape)
-        _product(d, half, dy)
+        dy = _scratch("towards", x, x.shape)
+        _product(d, matrix, dy)
         launch(
             kernel,
             (count, batch),
-            *(x, x.stride(), scale, offset, dy, *places, *sizes),
+            x,
+            x.stride(),
+            scale,
+            offset,
+            dy,
+            added,
+            added.stride(),
+            *outputs,
+            *sizes,
             WIDTH=width,
             **options,
         )
-    if weight is not None:
-        sums = None if parameters.bias is None else gradients.bias
-        jobs += outer(d, y, gradients.weight, sums)
-    return gradients, jobs
+    if weights.weight is not None:
+        sums = None if weights.bias is None else gradients.bias
+        reductions += outer(d, y, gradients.weight, sums)
+    return gradients, reductions
 
 
 @custom_operator("layer_norm_linear")
@@ -234,7 +251,7 @@ def forward(
     weight_heads: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `project`."""
-    return project(x, Parameters(norm_weight, norm_bias, weight, bias, weight_heads))
+    return project(x, Weights(norm_weight, norm_bias, weight, bias, weight_heads))
 
 
 @custom_operator("layer_norm_linear_backward")
@@ -248,16 +265,16 @@ def backward(
     bias: Tensor | None,
     weight_heads: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `project_backward`; what had no gradient has one of zero."""
+    """See `project_backward`; a missing gradient is one of zero."""
     batch, rows, tokens, _width = x.shape
-    parameters = Parameters(norm_weight, norm_bias, weight, bias, weight_heads)
+    weights = Weights(norm_weight, norm_bias, weight, bias, weight_heads)
     shapes = (batch, rows, tokens, _count(weight)), (batch, _count(weight_heads), rows, tokens)
-    given = [
-        x.new_zeros(shape) if each is None else dense("layer_norm_linear.gradient", each, x.dtype)
-        for each, shape in zip((d, dheads), shapes, strict=True)
-    ]
-    gradients, jobs = project_backward(given[0], given[1], None, x, parameters)
-    fold(*jobs)
+    d, dheads = (
+        x.new_zeros(shape) if grad is None else dense("layer_norm_linear.gradient", grad, x.dtype)
+        for grad, shape in zip((d, dheads), shapes, strict=True)
+    )
+    gradients, reductions = project_backward(d, dheads, None, x, weights)
+    reduce(*reductions)
     return gradients.x, gradients.norm, gradients.weight, gradients.bias, gradients.heads
 
 
@@ -269,28 +286,29 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Any) -> 
 
 def _backward(ctx: Any, d: Tensor | None, dheads: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    found = Gradients(*backward(d, dheads, *saved))
-    every = found.x, found.norm[0], found.norm[1], found.weight, found.bias, found.heads
-    return tuple(None if t is None else g for t, g in zip(saved, every, strict=True))
+    dx, dnorm, *matrices = backward(d, dheads, *saved)
+    gradients = dx, dnorm[0], dnorm[1], *matrices
+    return tuple(None if t is None else grad for t, grad in zip(saved, gradients, strict=True))
 
 
 forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _linear(x: Any, weights: Any) -> int:
-    return sum(2 * math.prod(x[:-1]) * math.prod(each) for each in weights if each is not None)
+def _linear(x: Any, *matrices: Any) -> int:
+    return sum(2 * math.prod(x[:-1]) * math.prod(matrix) for matrix in matrices if matrix)
 
 
 @register_flop_formula(torch.ops.foldperf.layer_norm_linear)
 def _flops(
-    x: Any, _scale: Any, _offset: Any, weight: Any, _bias: Any, heads: Any, **_o: Any
+    x: Any, _scale: Any, _offset: Any, weight: Any, _bias: Any, heads: Any, **_options: Any
 ) -> int:
-    return _linear(x, (weight, heads))
+    return _linear(x, weight, heads)
 
 
 @register_flop_formula(torch.ops.foldperf.layer_norm_linear_backward)
-def _backward_flops(_d: Any, _dheads: Any, x: Any, *parameters: Any, **_options: Any) -> int:
-    return 2 * _linear(x, (parameters[2], parameters[4]))
+def _backward_flops(_d: Any, _dheads: Any, x: Any, *weights: Any, **_options: Any) -> int:
+    shapes = Weights(*weights)
+    return 2 * _linear(x, shapes.weight, shapes.weight_heads)
 
 
 def _product(d: Tensor, weight: Tensor, out: Tensor) -> None:
@@ -304,25 +322,31 @@ def _product(d: Tensor, weight: Tensor, out: Tensor) -> None:
     launch("layer_norm_linear.product", grid, d, weight, out, *sizes, EVEN=even, **options)
 
 
-def _on_device(x: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
-    """What the kernels read: weights in the dtype of x, and something where there is nothing."""
-    scale, offset, weight, bias, heads = parameters
-    half, half_heads = (
-        x if each is None else in_dtype(f"layer_norm_linear.{name}", each, x.dtype)
-        for name, each in (("weight", weight), ("heads", heads))
+def _kernel_arguments(x: Tensor, weights: Weights) -> tuple[Tensor, ...]:
+    """Return the weights as kernels take them: matrices in the dtype of x, and x for None."""
+    matrix, head_matrix = (
+        x if tensor is None else in_dtype(f"layer_norm_linear.{name}", tensor, x.dtype)
+        for name, tensor in (("weight", weights.weight), ("heads", weights.weight_heads))
     )
-    scale, offset, bias = (x if each is None else each for each in (scale, offset, bias))
-    return scale, offset, half, bias, half_heads
+    norm_weight, norm_bias, bias = (
+        x if tensor is None else tensor
+        for tensor in (weights.norm_weight, weights.norm_bias, weights.bias)
+    )
+    return norm_weight, norm_bias, matrix, bias, head_matrix
 
 
-def _flags(parameters: Parameters) -> dict[str, Any]:
-    return {"SCALE": parameters.scale is not None, "SHIFT": parameters.offset is not None}
+def _gradient(x: Tensor, weight: Tensor | None) -> Tensor:
+    return x.new_empty((0,)) if weight is None else weight.new_empty(weight.shape)
+
+
+def _flags(weights: Weights) -> dict[str, Any]:
+    return {"SCALE": weights.norm_weight is not None, "SHIFT": weights.norm_bias is not None}
 
 
 def _narrow(width: int, heads: int, positions: int) -> dict[str, int]:
-    """Return the constants of the kernels that keep whole rows.
+    """Return the constants of the kernels that hold whole rows.
 
-    What heads get lies position by position: there, and only there, vectors run along them.
+    The bias of each head is contiguous along positions: only there do vectors run along them.
     """
     return {
         "WIDTH": width,
@@ -337,5 +361,5 @@ def _count(weight: Tensor | None) -> int:
     return 0 if weight is None else weight.shape[0]
 
 
-def _planes(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _scratch(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return workspace(f"layer_norm_linear.{name}", shape, dtype=torch.float32, device=like.device)

@@ -1,4 +1,4 @@
-"""Outer product mean (Algorithm 9): from two alignment projections to a pair update."""
+"""Outer product mean (Algorithm 9): pair update from two projections of the MSA."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from refsys.ops.outer_product_mean import reference, triton
 def _flops(
     a: Tensor,
     b: Tensor,
-    mask_a: Tensor,
-    mask_b: Tensor,
+    _mask_a: Tensor,
+    _mask_b: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    _bias: Tensor,
     **_options: object,
 ) -> int:
     batch, rows, tokens_i, width = a.shape
@@ -30,7 +30,7 @@ _OPERATOR = Operator(
         nbytes(a, b, mask_a, mask_b, weight, bias)
         + a.shape[0] * a.shape[2] * b.shape[2] * weight.shape[0] * a.element_size()
     ),
-    kernels={"triton": Implementation(triton.outer_product_mean, triton.why_not)},
+    kernels={"triton": Implementation(triton.outer_product_mean, triton.unsupported_reason)},
 )
 
 
@@ -45,16 +45,17 @@ def outer_product_mean(
     accumulation: torch.dtype,
     backend: str | None = None,
 ) -> Tensor:
-    """Linear(Σₛ a[s, i] ⊗ b[s, j]) / (10⁻³ + how many alignment rows cover both i and j).
+    """Linear(Σₛ a[s, i] ⊗ b[s, j]) / (10⁻³ + number of MSA rows that cover both i and j).
 
     Args:
-        a: [batch, alignment row, token i, h], zero where `mask_a` is False.
-        b: [batch, alignment row, token j, h], dtype of `a`; as many tokens as it may have.
-        mask_a: [batch, alignment row, token i] bool.
-        mask_b: [batch, alignment row, token j] bool.
+        a: [batch, MSA row, token i, h], zero where `mask_a` is False.
+        b: [batch, MSA row, token j, h], dtype of `a`, zero where `mask_b` is False; any number of
+            tokens.
+        mask_a: [batch, MSA row, token i] bool.
+        mask_b: [batch, MSA row, token j] bool.
         weight: [c_z, h·h].
         bias: [c_z].
-        accumulation: The dtype of the count and of the division.
+        accumulation: Dtype of the count and of the division.
         backend: See `refsys.ops.backend`.
 
     Returns:

@@ -1,10 +1,10 @@
-"""What follows the products of an outer product mean: a linear layer and the division by a count.
+"""Linear layer and division by a count, after the products of an outer product mean.
 
-The products of some tokens i with some tokens j lie as a batched product leaves them, [i, u, j, v],
-and are read as they lie: for each i and u they are rows of v, one for each j.
+The products of some tokens i with some tokens j have the layout of a batched product, [i, u, j, v],
+and are read in it: for each i and u they are rows of v, one for each j.
 
-Shape suffixes: J tokens j of a tile, V the second factor's channels, O channels that come out; V
-and O are padded to powers of two.
+Shape suffixes: J tokens j of a tile, V the second factor's channels, O output channels; V and O are
+padded to powers of two.
 """
 
 import triton
@@ -15,7 +15,7 @@ from refsys.ops.layer_norm.kernels import load_rows, store_rows
 
 @triton.jit
 def _load_weight(weight, u, channel_V, out_O, WIDTH: tl.constexpr, OUT: tl.constexpr):
-    """[O, V]: the weights of one channel of the first factor; 0 outside."""
+    """Load [O, V], the weights of one channel of the first factor; 0 outside."""
     pointers = weight + (out_O[:, None] * WIDTH + u) * WIDTH + channel_V[None, :]
     inside_OV = (out_O < OUT)[:, None] & (channel_V < WIDTH)[None, :]
     return tl.load(pointers, mask=inside_OV, other=0.0)
@@ -23,14 +23,14 @@ def _load_weight(weight, u, channel_V, out_O, WIDTH: tl.constexpr, OUT: tl.const
 
 @triton.jit
 def _load_per_row(count, first, columns, BLOCK_J: tl.constexpr):
-    """[J]: one over how many alignment rows cover a pair, not quite; anything outside."""
+    """Return [J], 1 / (10⁻³ + number of MSA rows that cover a pair); undefined outside."""
     column_J = first + tl.arange(0, BLOCK_J)
     return 1.0 / (tl.load(count + column_J, mask=column_J < columns, other=0.0) + 1e-3)
 
 
 @triton.jit
 def _line(batch, row, rows, WIDTH: tl.constexpr):
-    """Which line of products, one for each i and u, a token begins with."""
+    """Return the first line of a token's products; there is one for each i and u."""
     return (tl.cast(batch, tl.int64) * rows + row) * WIDTH
 
 
@@ -51,7 +51,7 @@ def forward(
     BLOCK_OUT: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """The update of one token i with a tile of tokens j."""
+    """Compute the update of one token i with a tile of tokens j."""
     first, row, batch = tl.program_id(0) * BLOCK_J, tl.program_id(1), tl.program_id(2)
     channel_V, out_O = tl.arange(0, BLOCK_WIDTH), tl.arange(0, BLOCK_OUT)
     products += _line(batch, row, rows, WIDTH) * columns * WIDTH
@@ -62,19 +62,17 @@ def forward(
         out_JO = tl.dot(product_JV, tl.trans(weight_OV), out_JO, input_precision="ieee")
         products += columns * WIDTH
     bias_O = tl.load(bias + out_O, mask=out_O < OUT, other=0.0).to(tl.float32)
-    place = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * columns
-    share_J = _load_per_row(count + place, first, columns, BLOCK_J)
+    pair = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * columns
+    share_J = _load_per_row(count + pair, first, columns, BLOCK_J)
     out_JO = (out_JO + bias_O[None, :]) * share_J[:, None]
-    store_rows(out + place * OUT, first, out_O, columns, out_JO, BLOCK_J, OUT)
+    store_rows(out + pair * OUT, first, out_O, columns, out_JO, BLOCK_J, OUT)
 
 
 @triton.jit
-def _load_gradient(
-    d, count, place, first, columns, out_O, BLOCK_J: tl.constexpr, OUT: tl.constexpr
-):
-    """[J, O]: the gradient of what the linear layer gave; 0 outside."""
-    d_JO = load_rows(d + place * OUT, first, out_O, columns, BLOCK_J, OUT, "")
-    share_J = _load_per_row(count + place, first, columns, BLOCK_J)
+def _load_gradient(d, count, pair, first, columns, out_O, BLOCK_J: tl.constexpr, OUT: tl.constexpr):
+    """Load [J, O], the gradient of the linear layer's output; 0 outside."""
+    d_JO = load_rows(d + pair * OUT, first, out_O, columns, BLOCK_J, OUT, "")
+    share_J = _load_per_row(count + pair, first, columns, BLOCK_J)
     return (d_JO.to(tl.float32) * share_J[:, None]).to(d.dtype.element_ty)
 
 
@@ -98,11 +96,11 @@ def backward_products(
     BLOCK_OUT: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """The gradient of the products of one token i with a tile of tokens j."""
+    """Compute the gradient of the products of one token i with a tile of tokens j."""
     first, row, batch = tl.program_id(0) * BLOCK_J, tl.program_id(1), tl.program_id(2)
     channel_V, out_O = tl.arange(0, BLOCK_WIDTH), tl.arange(0, BLOCK_OUT)
-    place = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * all_columns + first_column
-    d_JO = _load_gradient(d, count, place, first, columns, out_O, BLOCK_J, OUT)
+    pair = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * all_columns + first_column
+    d_JO = _load_gradient(d, count, pair, first, columns, out_O, BLOCK_J, OUT)
     dproducts += _line(batch, row, rows, WIDTH) * columns * WIDTH
     for u in range(0, WIDTH):
         weight_OV = _load_weight(weight, u, channel_V, out_O, WIDTH, OUT)
@@ -111,45 +109,49 @@ def backward_products(
         dproducts += columns * WIDTH
 
 
-@triton.jit(do_not_specialize=["first_row", "rows", "all_rows", "columns", "lines", "each"])
+@triton.jit(
+    do_not_specialize=["first_row", "rows", "all_rows", "columns", "lines", "lines_per_part"]
+)
 def backward_weights(
     products,
     d,
     count,
-    planes,
+    partials,
     sums,
     first_row,
     rows,
     all_rows,
     columns,
     lines,
-    each,
+    lines_per_part,
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     OUT: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
-    """The gradients of one channel u's weights and of the bias over `each` of the tokens i.
+    """Compute the gradients of one channel u's weights and of the bias over a part of the tokens i.
 
-    `planes` is [part, OUT, WIDTH · WIDTH] and `sums` [part, OUT]; `lines` counts the tokens i of
-    all examples.
+    `partials` is [part, OUT, WIDTH · WIDTH] and `sums` [part, OUT]; `lines` is the number of tokens
+    i of all examples.
     """
     u, part = tl.program_id(0), tl.program_id(1)
     channel_V, out_O = tl.arange(0, BLOCK_WIDTH), tl.arange(0, BLOCK_OUT)
     dweight_OV = tl.zeros([BLOCK_OUT, BLOCK_WIDTH], tl.float32)
     sum_O = tl.zeros([BLOCK_OUT], tl.float32)
-    for line in range(part * each, tl.minimum(part * each + each, lines)):
+    for line in range(
+        part * lines_per_part, tl.minimum(part * lines_per_part + lines_per_part, lines)
+    ):
         batch, row = line // rows, line % rows
         base = products + (_line(batch, row, rows, WIDTH) + u) * columns * WIDTH
-        place = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * columns
+        pair = (tl.cast(batch, tl.int64) * all_rows + first_row + row) * columns
         for first in range(0, columns, BLOCK_J):
             product_JV = load_rows(base, first, channel_V, columns, BLOCK_J, WIDTH, "")
-            d_JO = _load_gradient(d, count, place, first, columns, out_O, BLOCK_J, OUT)
+            d_JO = _load_gradient(d, count, pair, first, columns, out_O, BLOCK_J, OUT)
             dweight_OV = tl.dot(tl.trans(d_JO), product_JV, dweight_OV, input_precision="ieee")
             sum_O += tl.sum(d_JO.to(tl.float32), 0)
-    planes += tl.cast(part, tl.int64) * OUT * WIDTH * WIDTH
+    partials += tl.cast(part, tl.int64) * OUT * WIDTH * WIDTH
     inside_OV = (out_O < OUT)[:, None] & (channel_V < WIDTH)[None, :]
-    pointers = planes + (out_O[:, None] * WIDTH + u) * WIDTH + channel_V[None, :]
+    pointers = partials + (out_O[:, None] * WIDTH + u) * WIDTH + channel_V[None, :]
     tl.store(pointers, dweight_OV, mask=inside_OV)
     tl.store(sums + part * OUT + out_O, sum_O, mask=(out_O < OUT) & (u == 0))

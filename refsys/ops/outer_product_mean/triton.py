@@ -1,10 +1,10 @@
-"""Outer product mean on Triton's kernels, as an operator that torch sees as one.
+"""Outer product mean on Triton kernels, as one custom operator.
 
-The products are the vendor's, of some tokens i at a time: no more of them are there at once than
-the pair tensor has elements. Backward keeps the operands and makes the products again. The gradient
-of b takes some tokens j at a time instead, so that each of its sums is one product.
+The products are the vendor's, of some tokens i at a time, so that at any time they are no more than
+the pair tensor has elements. The operands are saved for backward, which recomputes the products.
+The gradient of b takes some tokens j at a time instead, so that each of its sums is one product.
 
-Shape suffixes: B batch, S alignment rows, I and J tokens, U and V channels, C pair channels.
+Shape suffixes: B batch, S MSA rows, I tokens i times channels, J tokens j times channels.
 """
 
 import math
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import Planes, fold
+from refsys.ops.planes.triton import PartialSums, reduce
 from refsys.ops.triton_backend import (
     custom_operator,
     dense,
@@ -24,7 +24,7 @@ from refsys.ops.triton_backend import (
     product,
     split,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
@@ -35,7 +35,7 @@ MAXIMUM_WIDTH = 128
 _PROGRAMS = 256
 
 
-def why_not(
+def unsupported_reason(
     a: Tensor,
     b: Tensor,
     mask_a: Tensor,
@@ -50,7 +50,7 @@ def why_not(
         return f"sums are taken in float32, not in {accumulation}"
     if max(a.shape[-1], weight.shape[0]) > MAXIMUM_WIDTH:
         return f"positions are wider than {MAXIMUM_WIDTH}"
-    return why_not_triton(a, b, mask_a, mask_b, weight, bias)
+    return unsupported_by_triton(a, b, mask_a, mask_b, weight, bias)
 
 
 def outer_product_mean(
@@ -70,7 +70,7 @@ def outer_product_mean(
 
 
 class _Sides(NamedTuple):
-    """Both operands with the alignment rows last, [batch, token · channel, alignment row]."""
+    """Both operands with the MSA rows last, [batch, token · channel, MSA row]."""
 
     batch: int
     rows: int
@@ -81,38 +81,41 @@ class _Sides(NamedTuple):
 
     @classmethod
     def of(cls, a: Tensor, b: Tensor) -> "_Sides":
-        """From [batch, alignment row, token, channel]."""
-        batch, _alignment, rows, width = a.shape
-        turned = (
-            dense(f"outer_product_mean.{name}", each, each.dtype).flatten(2).transpose(1, 2)
-            for name, each in (("a", a), ("b", b))
+        """Return the operands of [batch, MSA row, token, channel]."""
+        batch, _msa_depth, rows, width = a.shape
+        transposed = (
+            dense(f"outer_product_mean.{name}", operand, operand.dtype).flatten(2).transpose(1, 2)
+            for name, operand in (("a", a), ("b", b))
         )
-        return cls(batch, rows, b.shape[2], width, *turned)
+        return cls(batch, rows, b.shape[2], width, *transposed)
 
     def scratch(self, like: Tensor) -> Tensor:
-        """For the products of as many tokens as `parts` gives, at most."""
+        """Return scratch for the products of a part of `parts`."""
         least = self.batch * max(self.rows, self.columns) * self.width**2
         size = (max(like.numel(), least),)
         return workspace("outer_product_mean.products", size, dtype=like.dtype, device=like.device)
 
     def parts(self, count: int, like: Tensor) -> list[tuple[int, int]]:
-        """First and number of tokens whose products take no more than `like`, one at least.
+        """Split tokens into parts whose products take no more than `like`, one token at least.
 
         Args:
-            count: How many tokens there are, `rows` or `columns`.
+            count: Number of tokens, `rows` or `columns`.
             like: The pair tensor.
+
+        Returns:
+            First token and number of tokens of each part.
         """
-        each = self.batch * self.rows * self.columns // count * self.width**2
-        at_once = max(1, like.numel() // each)
+        products_per_token = self.batch * self.rows * self.columns // count * self.width**2
+        at_once = max(1, like.numel() // products_per_token)
         return [(first, min(at_once, count - first)) for first in range(0, count, at_once)]
 
     def products(self, scratch: Tensor, rows: int, columns: int) -> Tensor:
-        """[batch, row · channel, column · channel] in scratch."""
+        """Return a view [batch, row · channel, column · channel] of scratch."""
         shape = self.batch, rows * self.width, columns * self.width
         return scratch[: math.prod(shape)].view(shape)
 
     def at(self, first: int, count: int) -> slice:
-        """Where the channels of so many tokens are."""
+        """Return the slice of the channels of some tokens."""
         return slice(first * self.width, (first + count) * self.width)
 
 
@@ -120,7 +123,7 @@ class _Sides(NamedTuple):
 def forward(
     a: Tensor, b: Tensor, mask_a: Tensor, mask_b: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The update, and how many alignment rows cover each pair, [batch, token i, token j]."""
+    """Return the update, and the number of MSA rows that cover each pair, [batch, i, j]."""
     sides = _Sides.of(a, b)
     out = a.new_empty((sides.batch, sides.rows, sides.columns, weight.shape[0]))
     half, count = in_dtype("outer_product_mean.weight", weight, a.dtype), _count(mask_a, mask_b)
@@ -132,7 +135,15 @@ def forward(
         launch(
             "outer_product_mean.forward",
             (tiles(sides.columns, options["BLOCK_J"]), rows, sides.batch),
-            *(products, half, bias, count, out, first, rows, sides.rows, sides.columns),
+            products,
+            half,
+            bias,
+            count,
+            out,
+            first,
+            rows,
+            sides.rows,
+            sides.columns,
             **options,
         )
     return out, count
@@ -142,21 +153,30 @@ def forward(
 def backward(
     d: Tensor, a: Tensor, b: Tensor, count: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a and b, [batch, token · channel, alignment row]; of weight and bias."""
+    """Return the gradients of a and b, [batch, token · channel, MSA row]; of weight and bias."""
     sides = _Sides.of(a, b)
     d = dense("outer_product_mean.gradient", d, a.dtype)
     half = in_dtype("outer_product_mean.weight", weight, a.dtype)
-    da, db = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in sides[4:])
+    da, db = (
+        torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (sides.a_BIS, sides.b_BJS)
+    )
     scratch = sides.scratch(d)
 
     def products_backward(rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-        """Of so many tokens from the first on."""
+        """Return the gradient of products; `rows` and `columns` are first and number of tokens."""
         dproducts = sides.products(scratch, rows[1], columns[1])
         options = _options("outer_product_mean.backward_products", d, sides.width)
         launch(
             "outer_product_mean.backward_products",
             (tiles(columns[1], options["BLOCK_J"]), rows[1], sides.batch),
-            *(d, count, half, dproducts, *rows, sides.rows, *columns, sides.columns),
+            d,
+            count,
+            half,
+            dproducts,
+            *rows,
+            sides.rows,
+            *columns,
+            sides.columns,
             **options,
         )
         return dproducts
@@ -165,27 +185,36 @@ def backward(
     by_row = sides.parts(sides.rows, d)
     lines = sides.batch * by_row[0][1]
     most = min(tiles(_PROGRAMS, sides.width), d.numel() // (weight.numel() * len(by_row)))
-    parts, each = split(lines, max(1, most))
-    planes = _planes("weight_planes", weight, len(by_row) * parts)
-    sums = _planes("bias_planes", bias, len(by_row) * parts)
+    parts, lines_per_part = split(lines, max(1, most))
+    partials = _partials("weight_planes", weight, len(by_row) * parts)
+    sums = _partials("bias_planes", bias, len(by_row) * parts)
     for number, (first, rows) in enumerate(by_row):
-        own, part = sides.at(first, rows), slice(number * parts, (number + 1) * parts)
+        channels, part = sides.at(first, rows), slice(number * parts, (number + 1) * parts)
         products = sides.products(scratch, rows, sides.columns)
-        product(products, sides.a_BIS[:, own], sides.b_BJS.transpose(1, 2))
+        product(products, sides.a_BIS[:, channels], sides.b_BJS.transpose(1, 2))
         launch(
             "outer_product_mean.backward_weights",
             (sides.width, parts),
-            *(products, d, count, planes[0, part], sums[0, part]),
-            *(first, rows, sides.rows, sides.columns, sides.batch * rows, each),
+            products,
+            d,
+            count,
+            partials[0, part],
+            sums[0, part],
+            first,
+            rows,
+            sides.rows,
+            sides.columns,
+            sides.batch * rows,
+            lines_per_part,
             **options,
         )
         dproducts = products_backward((first, rows), (0, sides.columns))
-        product(da[:, own], dproducts, sides.b_BJS)
+        product(da[:, channels], dproducts, sides.b_BJS)
     for first, columns in sides.parts(sides.columns, d):
         dproducts = products_backward((0, sides.rows), (first, columns))
         product(db[:, sides.at(first, columns)], dproducts.transpose(1, 2), sides.a_BIS)
     dweight, dbias = weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-    fold(Planes(planes, dweight.unsqueeze(0)), Planes(sums, dbias.unsqueeze(0)))
+    reduce(PartialSums(partials, dweight.unsqueeze(0)), PartialSums(sums, dbias.unsqueeze(0)))
     return da, db, dweight, dbias
 
 
@@ -198,10 +227,10 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, T
 def _backward(ctx: Any, d: Tensor | None, _count: None) -> tuple[Tensor | None, ...]:
     if d is None:
         return (None,) * 6
-    a, b, *others = ctx.saved_tensors
-    da, db, dweight, dbias = backward(d, a, b, *others)
-    turned = (t.unflatten(1, (-1, a.shape[-1])).permute(0, 3, 1, 2) for t in (da, db))
-    return *turned, None, None, dweight, dbias
+    a, *saved = ctx.saved_tensors
+    da, db, dweight, dbias = backward(d, a, *saved)
+    doperands = (t.unflatten(1, (-1, a.shape[-1])).permute(0, 3, 1, 2) for t in (da, db))
+    return *doperands, None, None, dweight, dbias
 
 
 forward.register_autograd(_backward, setup_context=_setup_context)
@@ -221,27 +250,27 @@ def _flops(a: Any, b: Any, _mask: Any, _mask_b: Any, weight: Any, *_args: Any, *
 def _backward_flops(
     _d: Any, a: Any, b: Any, _count: Any, weight: Any, *_args: Any, **_o: Any
 ) -> int:
-    """What is made again is not counted."""
+    """Return twice the products of forward; recomputation is not counted."""
     return 2 * _products(a, b, weight)
 
 
 def _count(mask_a: Tensor, mask_b: Tensor) -> Tensor:
-    """How many alignment rows cover each pair, exactly."""
-    sides = [dense("outer_product_mean.mask", mask, torch.float32) for mask in (mask_a, mask_b)]
+    """Return the exact number of MSA rows that cover each pair."""
+    masks = [dense("outer_product_mean.mask", mask, torch.float32) for mask in (mask_a, mask_b)]
     shape = mask_a.shape[0], mask_a.shape[2], mask_b.shape[2]
     count = mask_a.new_empty(shape, dtype=torch.float32)
-    product(count, sides[0].transpose(1, 2), sides[1])
+    product(count, masks[0].transpose(1, 2), masks[1])
     return count
 
 
 def _options(kernel: str, like: Tensor, width: int) -> dict[str, Any]:
-    """A kernel's launch options and the constants that follow from the shapes."""
+    """Return a kernel's launch options and the constants that follow from the shapes."""
     out = like.shape[-1]
     widths = {"WIDTH": width, "BLOCK_WIDTH": padded_width(width)}
     return launch_options(kernel, like) | widths | {"OUT": out, "BLOCK_OUT": padded_width(out)}
 
 
-def _planes(name: str, like: Tensor, parts: int) -> Tensor:
+def _partials(name: str, like: Tensor, parts: int) -> Tensor:
     return workspace(
         f"outer_product_mean.{name}",
         (1, parts, *like.shape),

@@ -1,4 +1,4 @@
-"""Pair-weighted averaging (the core of Algorithm 10): alignment rows mixed by pair weights."""
+"""Pair-weighted averaging (the core of Algorithm 10): MSA rows averaged with pair weights."""
 
 import torch
 from torch import Tensor
@@ -31,14 +31,14 @@ def pair_weighted_averaging(
     """Σⱼ softmaxⱼ(logits[i, j], over the tokens that `mask` keeps) v[s, j], for each head.
 
     Args:
-        v: [batch, alignment row, token j, head, d].
+        v: [batch, MSA row, token j, head, d].
         logits: [batch, token i, token j, head]; i may be a slab of the tokens.
-        mask: [batch, token j] bool. An example without tokens gives zero.
-        softmax: The dtype of the weights' softmax.
+        mask: [batch, token j] bool. The result of an example without tokens is zero.
+        softmax: Dtype of the weights' softmax.
         backend: See `refsys.ops.backend`.
 
     Returns:
-        [batch, alignment row, token i, head, d] in the dtype of `v`.
+        [batch, MSA row, token i, head, d] in the dtype of `v`.
 
     Raises:
         ArgumentError: a shape, dtype or device does not fit.

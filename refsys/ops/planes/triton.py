@@ -1,4 +1,4 @@
-"""Sums over rows, in parts that are added up in their order."""
+"""Sums over rows in partial sums, which are added up in a fixed order."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,16 @@ from refsys.ops.specialization import common_unit, encoded
 from refsys.ops.triton_backend import launch, launch_options, padded_width, split, tiles
 from refsys.ops.workspace import workspace
 
-# Programs of `outer`: enough that no multiprocessor idles.
+# Programs of `outer`: enough to occupy every multiprocessor.
 _PROGRAMS = 256
-# Elements of a plane that are loaded at once.
+# Elements of a partial sum that are loaded at once.
 _VECTOR = 4
-# Jobs of one launch of `fold`, most of which have no more.
+# Reductions of one launch of `reduce`; most launches have no more.
 _SLOTS = 3
 
 
-class Planes(NamedTuple):
-    """Parts of a sum, and where the sum goes.
+class PartialSums(NamedTuple):
+    """Partial sums, and the tensor that their total is written to.
 
     Attributes:
         parts: [batch, part, ...] in float32, dense.
@@ -29,23 +29,24 @@ class Planes(NamedTuple):
     out: Tensor
 
 
-def fold(*jobs: Planes) -> None:
-    """Sums the parts of each job, in their order, into its output; all in one launch, if any."""
-    if not jobs:
+def reduce(*reductions: PartialSums) -> None:
+    """Add up the parts of each reduction, in their order; all in one launch, if there are any."""
+    if not reductions:
         return
-    options = launch_options("planes.fold", jobs[0].parts)
-    sizes = [job.out.numel() // job.out.shape[0] for job in jobs]
+    options = launch_options("planes.fold", reductions[0].parts)
+    sizes = [sums.out.numel() // sums.out.shape[0] for sums in reductions]
     starts = [0]
-    for job, size in zip(jobs, sizes, strict=True):
-        starts.append(starts[-1] + tiles(size, options["BLOCK"]) * job.out.shape[0])
+    for sums, size in zip(reductions, sizes, strict=True):
+        starts.append(starts[-1] + tiles(size, options["BLOCK"]) * sums.out.shape[0])
     unit = common_unit(sizes, _VECTOR)
-    # Slots without a job have no programs; they spare a kernel for each number of jobs.
-    empty = max(0, _SLOTS - len(jobs))
-    slots = *jobs, *jobs[:1] * empty
+    # Empty slots have no programs; they save compiling a kernel for each number of reductions.
+    empty = max(0, _SLOTS - len(reductions))
+    slots = *reductions, *reductions[:1] * empty
     launch(
         "planes.fold",
         (starts[-1],),
-        *(tuple(slot.parts for slot in slots), tuple(slot.out for slot in slots)),
+        tuple(slot.parts for slot in slots),
+        tuple(slot.out for slot in slots),
         encoded(slot.parts.shape[1] for slot in slots),
         encoded(size // unit for size in sizes + sizes[:1] * empty),
         encoded(starts + starts[-1:] * empty),
@@ -62,7 +63,7 @@ def outer(
     sums: Tensor | None = None,
     *,
     parts: int | None = None,
-) -> list[Planes]:
+) -> list[PartialSums]:
     """Σ over rows of d[row, o] y[row, c], the gradient of a linear layer's weight, in parts.
 
     Args:
@@ -70,11 +71,11 @@ def outer(
         y: [..., c], dense, dtype of `d`, as many rows.
         out: [o, c], dense; any floating-point dtype.
         sums: [b], dense, for Σ d[row, o] of the first b, the gradient of a bias; None for none.
-        parts: How many there are at most; None leaves it to the sizes. A single one goes into `out`
+        parts: Largest number of parts; None derives it from the sizes. A single one goes into `out`
             if that is in float32.
 
     Returns:
-        What is left to `fold`.
+        Reductions that are left to `reduce`.
     """
     width_out, width = out.shape
     rows = y.numel() // width
@@ -82,27 +83,34 @@ def outer(
     options["BLOCK_WIDTH"] = min(options["BLOCK_WIDTH"], padded_width(width))
     grid = tiles(width_out, options["BLOCK_OUT"]), tiles(width, options["BLOCK_WIDTH"])
     most = parts or min(tiles(_PROGRAMS, grid[0] * grid[1]), y.numel() // out.numel())
-    count, each = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
-    wanted = [out] if sums is None else [out, sums]
-    made = [_parts(target, count, y) for target in wanted]
+    count, tiles_per_part = split(tiles(rows, options["BLOCK_ROWS"]), max(1, most))
+    targets = [out] if sums is None else [out, sums]
+    partials = [_partials(target, count, y) for target in targets]
     launch(
         "planes.outer",
         (count * grid[0], grid[1]),
-        *(d, y, made[0], made[-1], rows, each),
-        *(width_out, width, 0 if sums is None else sums.numel()),
+        d,
+        y,
+        partials[0],
+        partials[-1],
+        rows,
+        tiles_per_part,
+        width_out,
+        width,
+        0 if sums is None else sums.numel(),
         SUMS=sums is not None,
         EVEN=width_out % options["BLOCK_OUT"] == 0 and width % options["BLOCK_WIDTH"] == 0,
         **options,
     )
     return [
-        Planes(planes, target.unsqueeze(0))
-        for planes, target in zip(made, wanted, strict=True)
-        if planes is not target
+        PartialSums(partial, target.unsqueeze(0))
+        for partial, target in zip(partials, targets, strict=True)
+        if partial is not target
     ]
 
 
-def _parts(target: Tensor, parts: int, like: Tensor) -> Tensor:
-    """Planes for the parts of a sum; where there is one part, what it is summed into."""
+def _partials(target: Tensor, parts: int, like: Tensor) -> Tensor:
+    """Return scratch for the parts of a sum, or the target itself if it can take a single part."""
     if parts == 1 and target.dtype == torch.float32:
         return target
     shape = 1, parts, *target.shape

@@ -1,4 +1,4 @@
-"""Smooth-LDDT (Algorithm 27): how well local distances are kept, as something to differentiate."""
+"""Smooth-LDDT (Algorithm 27): differentiable agreement of local distances with the label."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ _OPERATOR = Operator(
     minimum_bytes=lambda x, truth, resolved, radius, **_options: (
         nbytes(x, truth, resolved, radius) + x.shape[0] * x.shape[1] * x.element_size()
     ),
-    kernels={"triton": Implementation(triton.smooth_lddt, triton.why_not)},
+    kernels={"triton": Implementation(triton.smooth_lddt, triton.unsupported_reason)},
 )
 
 
@@ -28,16 +28,16 @@ def smooth_lddt(
     block: int = 1024,
     backend: str | None = None,
 ) -> Tensor:
-    """The mean over near pairs and thresholds t of sigmoid(t − |δ|), for each sample.
+    """Mean over near pairs and thresholds t of sigmoid(t − |δ|), for each sample.
 
-    A pair is near if the label's distance is less than its first atom's radius; δ is how much the
-    two distances differ. Only `x` is differentiated.
+    A pair is near if the label's distance is less than its first atom's radius; δ is the difference
+    of the two distances. Only `x` is differentiated.
 
     Args:
         x: [batch, sample, atom, 3] positions.
         truth: [batch, atom, 3], the label, dtype of `x`.
-        resolved: [batch, atom] bool: what the label has.
-        radius: [batch, atom], how far each atom looks; dtype of `x`.
+        resolved: [batch, atom] bool, True for an atom that the label has.
+        radius: [batch, atom], distance up to which a pair is near; dtype of `x`.
         block: Atoms whose pairs plain PyTorch holds at once.
         backend: See `refsys.ops.backend`.
 
@@ -45,7 +45,7 @@ def smooth_lddt(
         [batch, sample] in the dtype of `x`; 0 where no pair is near.
 
     Raises:
-        ArgumentError: a shape, dtype or device does not fit, or the block is no size.
+        ArgumentError: a shape, dtype or device does not fit, or `block` is less than 1.
     """
     check_rank("x", x, "batch sample atom 3")
     batch, samples, atoms, _three = x.shape

@@ -1,8 +1,8 @@
-"""Smooth-LDDT in Triton: every pair of atoms once, a tile at a time, nothing of it kept.
+"""Smooth-LDDT in Triton: every pair of atoms once, a tile at a time, without storing any.
 
-Most tiles of a large structure hold no near pair: they are left as soon as the label says so.
+Most tiles of a large structure have no near pair: they are skipped after reading the label.
 
-Shape suffixes: Q atoms of a tile, K the atoms that pass by.
+Shape suffixes: Q atoms of a tile, K atoms of the inner loop.
 """
 
 import triton
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _load_atoms(base, atom, atoms):
-    """Three coordinates of a tile of a dense [atoms, 3] tensor, in float32; 0 outside."""
+    """Load three coordinates of a tile of a dense [atoms, 3] tensor, in float32; 0 outside."""
     inside = atom < atoms
     x = tl.load(base + atom * 3, mask=inside, other=0.0).to(tl.float32)
     y = tl.load(base + atom * 3 + 1, mask=inside, other=0.0).to(tl.float32)
@@ -20,20 +20,20 @@ def _load_atoms(base, atom, atoms):
 
 
 @triton.jit
-def _distances(one, other):
-    """[Q, K], and the offsets that they are the lengths of."""
-    x = one[0][:, None] - other[0][None, :]
-    y = one[1][:, None] - other[1][None, :]
-    z = one[2][:, None] - other[2][None, :]
+def _distances(first, second):
+    """Return distances [Q, K], and the three components of the offsets."""
+    x = first[0][:, None] - second[0][None, :]
+    y = first[1][:, None] - second[1][None, :]
+    z = first[2][:, None] - second[2][None, :]
     return tl.sqrt(x * x + y * y + z * z + 1e-10), x, y, z
 
 
 @triton.jit
 def _load_label(truth, resolved, radius, atom, atoms):
-    """Where the label has atoms, which are there, and how far each one looks."""
-    there = tl.load(resolved + atom, mask=atom < atoms, other=0) != 0
+    """Load positions of the label's atoms, which of them are resolved, and their radii."""
+    is_resolved = tl.load(resolved + atom, mask=atom < atoms, other=0) != 0
     reach = tl.load(radius + atom, mask=atom < atoms, other=0.0).to(tl.float32)
-    return _load_atoms(truth, atom, atoms), there, reach
+    return _load_atoms(truth, atom, atoms), is_resolved, reach
 
 
 @triton.jit
@@ -45,9 +45,9 @@ def _sigmoid(x):
 
 @triton.jit(do_not_specialize=["atoms"])
 def forward(
-    x, truth, resolved, radius, planes, atoms, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
+    x, truth, resolved, radius, partials, atoms, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
 ):
-    """Scores and number of one tile's near pairs: `planes` is [example · sample, tile, 2]."""
+    """Sum scores and number of a tile's near pairs into `partials`, [example · sample, tile, 2]."""
     tile, sample, batch = tl.program_id(0), tl.program_id(1), tl.cast(tl.program_id(2), tl.int64)
     line = batch * tl.num_programs(1) + sample
     x += line * atoms * 3
@@ -55,32 +55,32 @@ def forward(
     resolved += batch * atoms
     radius += batch * atoms
     q = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    truth_Q, there_Q, reach_Q = _load_label(truth, resolved, radius, q, atoms)
+    truth_Q, resolved_Q, reach_Q = _load_label(truth, resolved, radius, q, atoms)
     x_Q = _load_atoms(x, q, atoms)
     score_Q = tl.zeros([BLOCK_Q], tl.float32)
     count_Q = tl.zeros([BLOCK_Q], tl.float32)
     for first in range(0, atoms, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
-        truth_K, there_K, _reach_K = _load_label(truth, resolved, radius, k, atoms)
+        truth_K, resolved_K, _reach_K = _load_label(truth, resolved, radius, k, atoms)
         true_QK, _x, _y, _z = _distances(truth_Q, truth_K)
         near_QK = (true_QK < reach_Q[:, None]) & (q[:, None] != k[None, :])
-        near_QK = near_QK & there_Q[:, None] & there_K[None, :]
-        found_Q = tl.sum(near_QK.to(tl.float32), 1)
-        if tl.sum(found_Q, 0) > 0:
+        near_QK = near_QK & resolved_Q[:, None] & resolved_K[None, :]
+        near_Q = tl.sum(near_QK.to(tl.float32), 1)
+        if tl.sum(near_Q, 0) > 0:
             distance_QK, _x, _y, _z = _distances(x_Q, _load_atoms(x, k, atoms))
             error_QK = tl.abs(distance_QK - true_QK)
             score_QK = _sigmoid(0.5 - error_QK) + _sigmoid(1.0 - error_QK)
             score_QK += _sigmoid(2.0 - error_QK) + _sigmoid(4.0 - error_QK)
             score_Q += tl.sum(tl.where(near_QK, score_QK, 0.0), 1) * 0.25
-            count_Q += found_Q
-    planes += (line * tl.num_programs(0) + tile) * 2
-    tl.store(planes, tl.sum(score_Q, 0))
-    tl.store(planes + 1, tl.sum(count_Q, 0))
+            count_Q += near_Q
+    partials += (line * tl.num_programs(0) + tile) * 2
+    tl.store(partials, tl.sum(score_Q, 0))
+    tl.store(partials + 1, tl.sum(count_Q, 0))
 
 
 @triton.jit
 def _slope(x):
-    """The derivative of the sigmoid."""
+    """Return the derivative of the sigmoid."""
     open_ = _sigmoid(x)
     return open_ * (1.0 - open_)
 
@@ -98,7 +98,7 @@ def backward(
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The gradient of a tile's positions, of pairs that either atom of looks at the other."""
+    """Compute the gradient of a tile's positions, from pairs that are near for either atom."""
     tile, sample, batch = tl.program_id(0), tl.program_id(1), tl.cast(tl.program_id(2), tl.int64)
     line = batch * tl.num_programs(1) + sample
     x += line * atoms * 3
@@ -109,28 +109,28 @@ def backward(
     scale = tl.load(grad + line).to(tl.float32) * 0.25
     scale /= tl.maximum(tl.load(sums + line * 2 + 1), 1.0)
     q = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
-    truth_Q, there_Q, reach_Q = _load_label(truth, resolved, radius, q, atoms)
+    truth_Q, resolved_Q, reach_Q = _load_label(truth, resolved, radius, q, atoms)
     x_Q = _load_atoms(x, q, atoms)
     dx_Q = tl.zeros([BLOCK_Q], tl.float32)
     dy_Q = tl.zeros([BLOCK_Q], tl.float32)
     dz_Q = tl.zeros([BLOCK_Q], tl.float32)
     for first in range(0, atoms, BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
-        truth_K, there_K, reach_K = _load_label(truth, resolved, radius, k, atoms)
+        truth_K, resolved_K, reach_K = _load_label(truth, resolved, radius, k, atoms)
         true_QK, _x, _y, _z = _distances(truth_Q, truth_K)
-        valid_QK = (q[:, None] != k[None, :]) & there_Q[:, None] & there_K[None, :]
-        times_QK = (true_QK < reach_Q[:, None]).to(tl.float32)
-        times_QK += (true_QK < reach_K[None, :]).to(tl.float32)
-        times_QK = tl.where(valid_QK, times_QK, 0.0)
-        if tl.sum(tl.sum(times_QK, 1), 0) > 0:
+        valid_QK = (q[:, None] != k[None, :]) & resolved_Q[:, None] & resolved_K[None, :]
+        near_count_QK = (true_QK < reach_Q[:, None]).to(tl.float32)
+        near_count_QK += (true_QK < reach_K[None, :]).to(tl.float32)
+        near_count_QK = tl.where(valid_QK, near_count_QK, 0.0)
+        if tl.sum(tl.sum(near_count_QK, 1), 0) > 0:
             distance_QK, x_QK, y_QK, z_QK = _distances(x_Q, _load_atoms(x, k, atoms))
             error_QK = tl.abs(distance_QK - true_QK)
             slope_QK = _slope(0.5 - error_QK) + _slope(1.0 - error_QK)
             slope_QK += _slope(2.0 - error_QK) + _slope(4.0 - error_QK)
-            # Farther than the label: towards it is down, and the other way about.
-            away_QK = tl.where(distance_QK > true_QK, -1.0, 1.0)
-            away_QK = tl.where(distance_QK == true_QK, 0.0, away_QK)
-            pull_QK = times_QK * away_QK * slope_QK / distance_QK
+            # The score falls with the distance where that exceeds the label's, and rises below.
+            sign_QK = tl.where(distance_QK > true_QK, -1.0, 1.0)
+            sign_QK = tl.where(distance_QK == true_QK, 0.0, sign_QK)
+            pull_QK = near_count_QK * sign_QK * slope_QK / distance_QK
             dx_Q += tl.sum(pull_QK * x_QK, 1)
             dy_Q += tl.sum(pull_QK * y_QK, 1)
             dz_Q += tl.sum(pull_QK * z_QK, 1)

@@ -1,6 +1,6 @@
-"""Smooth-LDDT on Triton's kernels, as operators that torch sees as one.
+"""Smooth-LDDT on Triton kernels, as one custom operator.
 
-Forward keeps positions and label, and two numbers for each sample; no pair of atoms is ever stored.
+Forward saves positions and label, and two sums for each sample; no pair of atoms is ever stored.
 """
 
 from typing import Any
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import Planes, fold
+from refsys.ops.planes.triton import PartialSums, reduce
 from refsys.ops.triton_backend import (
     custom_operator,
     dense,
     launch,
     launch_options,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 from refsys.ops.workspace import workspace
 
 
-def why_not(
+def unsupported_reason(
     x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, *, block: int
 ) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     del block
     if x.dtype != torch.float32:
         return f"positions are taken in float32, not in {x.dtype}"
-    return why_not_triton(x, truth, resolved, radius)
+    return unsupported_by_triton(x, truth, resolved, radius)
 
 
 def smooth_lddt(
@@ -42,21 +42,23 @@ def smooth_lddt(
 
 @custom_operator("smooth_lddt")
 def forward(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """The scores, and the sum of the pairs' with how many there are, [batch, sample, 2]."""
+    """Return the scores; and [batch, sample, 2], the sum of the pairs' scores and their number."""
     batch, samples, atoms, _three = x.shape
     options = launch_options("smooth_lddt.forward", x)
     count = tiles(atoms, options["BLOCK_Q"])
-    planes = workspace(
+    partials = workspace(
         "smooth_lddt.planes", (batch * samples, count, 2), dtype=torch.float32, device=x.device
     )
     launch(
         "smooth_lddt.forward",
         (count, samples, batch),
-        *(*_inputs(x, truth, resolved, radius), planes, atoms),
+        *_inputs(x, truth, resolved, radius),
+        partials,
+        atoms,
         **options,
     )
     sums = x.new_empty((batch, samples, 2), dtype=torch.float32)
-    fold(Planes(planes, sums.view(batch * samples, 2)))
+    reduce(PartialSums(partials, sums.view(batch * samples, 2)))
     return (sums[..., 0] / sums[..., 1].clamp(min=1.0)).to(x.dtype), sums
 
 
@@ -64,7 +66,7 @@ def forward(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple
 def backward(
     grad: Tensor, x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, sums: Tensor
 ) -> Tensor:
-    """The gradient of the positions."""
+    """Return the gradient of the positions."""
     batch, samples, atoms, _three = x.shape
     gradient = x.new_empty(x.shape)
     options = launch_options("smooth_lddt.backward", x)
@@ -72,7 +74,10 @@ def backward(
         "smooth_lddt.backward",
         (tiles(atoms, options["BLOCK_Q"]), samples, batch),
         *_inputs(x, truth, resolved, radius),
-        *(dense("smooth_lddt.gradient", grad, grad.dtype), sums, gradient, atoms),
+        dense("smooth_lddt.gradient", grad, grad.dtype),
+        sums,
+        gradient,
+        atoms,
         **options,
     )
     return gradient
@@ -94,7 +99,7 @@ forward.register_autograd(_backward, setup_context=_setup_context)
 
 @register_flop_formula([torch.ops.foldperf.smooth_lddt, torch.ops.foldperf.smooth_lddt_backward])
 def _flops(*_args: Any, **_options: Any) -> int:
-    """It has no matrix product."""
+    """Return 0: there is no matrix product."""
     return 0
 
 
@@ -102,6 +107,9 @@ def _inputs(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple
     return tuple(
         dense(f"smooth_lddt.{name}", tensor, tensor.dtype)
         for name, tensor in (
-            *(("x", x), ("truth", truth), ("resolved", resolved), ("radius", radius)),
+            ("x", x),
+            ("truth", truth),
+            ("resolved", resolved),
+            ("radius", radius),
         )
     )

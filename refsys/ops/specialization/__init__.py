@@ -1,23 +1,23 @@
-"""Integers of a launch whose values Triton must not compile a kernel for.
+"""Integers of a launch that Triton must not specialize a kernel for.
 
-Triton compiles a kernel anew where an integer is 1 or a multiple of 16, so that addresses can be
-vectorized. Sizes that follow from a sequence's length would give each length kernels of its own. A
+Triton compiles a separate kernel where an integer is 1 or a multiple of 16, so that addresses can
+be vectorized. Sizes that follow from a sequence's length would give each length separate kernels. A
 plain argument is named in ``do_not_specialize``; that does not reach the elements of a tuple, so
-they are passed in a code that is neither 1 nor a multiple of 16. What vectorization needs is said
-by a constant instead: the unit that all the integers of one kind are multiples of. `kernels` holds
-the counterparts on the device.
+they are passed in a code that is neither 1 nor a multiple of 16. Vectorization relies on a constant
+instead: a unit of which all integers of one kind are multiples. `kernels` decodes them on the
+device.
 """
 
 from collections.abc import Iterable
 
 from torch import Tensor
 
-# What Triton itself asks of a multiple: 16 bytes of any dtype.
+# Divisor that Triton specializes for.
 UNIT = 16
 
 
 def encoded(values: Iterable[int]) -> tuple[int, ...]:
-    """Return non-negative integers in a code that Triton does not specialize."""
+    """Return non-negative integers in a code that Triton does not specialize for."""
     return tuple(2 * value + 3 for value in values)
 
 
@@ -29,7 +29,7 @@ def common_unit(values: Iterable[int], unit: int = UNIT) -> int:
 def encoded_strides(tensor: Tensor) -> tuple[int, ...]:
     """Return the strides of a tensor, all but the last in code.
 
-    The last one says whether neighbours are adjacent, which kernels are compiled for.
+    Kernels are specialized for the last one: whether neighbours are adjacent.
     """
     *strides, last = tensor.stride()
     return *encoded(strides), last

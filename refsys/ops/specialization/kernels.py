@@ -1,4 +1,4 @@
-"""Integers of a launch on the device: out of their code, and with a unit that is known."""
+"""Integers of a launch on the device: decoding, and multiples of a constant unit."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def decode(code):
-    """Return the integer that `refsys.ops.specialization.encoded` was given."""
+    """Return the integer behind a code of `refsys.ops.specialization.encoded`."""
     return (code >> 1) - 1
 
 

@@ -5,38 +5,29 @@ from torch import Tensor
 
 from refsys.errors import ArgumentError
 from refsys.ops.backend import Implementation, Operator
-from refsys.ops.contract import check, nbytes
+from refsys.ops.contract import check, check_norm, nbytes
 from refsys.ops.transition import reference, triton
+from refsys.ops.transition.reference import TransitionWeights
 
 
-def _flops(
-    x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight_in: Tensor,
-    weight_out: Tensor,
-    **_options: object,
-) -> int:
-    return 2 * (x.numel() // x.shape[-1]) * (weight_in.numel() + weight_out.numel())
+def _flops(x: Tensor, weights: TransitionWeights, **_options: object) -> int:
+    matrices = weights.weight_in.numel() + weights.weight_out.numel()
+    return 2 * (x.numel() // x.shape[-1]) * matrices
 
 
 _OPERATOR = Operator(
     "transition",
     reference.transition,
     flops=_flops,
-    minimum_bytes=lambda x, norm_weight, norm_bias, weight_in, weight_out, **_options: nbytes(
-        x, norm_weight, norm_bias, weight_in, weight_out, x
-    ),
-    kernels={"triton": Implementation(triton.transition, triton.why_not)},
+    minimum_bytes=lambda x, weights, **_options: nbytes(x, *weights, x),
+    kernels={"triton": Implementation(triton.transition, triton.unsupported_reason)},
+    weights=TransitionWeights,
 )
 
 
 def transition(
     x: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight_in: Tensor,
-    weight_out: Tensor,
+    weights: TransitionWeights,
     *,
     statistics: torch.dtype,
     residual: bool = False,
@@ -46,12 +37,9 @@ def transition(
 
     Args:
         x: [..., c].
-        norm_weight: [c] scale of the LayerNorm.
-        norm_bias: [c] offset of the LayerNorm.
-        weight_in: [2nc, c]: the gate's and the value's projection.
-        weight_out: [c, nc].
-        statistics: The dtype inside LayerNorm.
-        residual: Adds `x` itself.
+        weights: See `TransitionWeights`.
+        statistics: Dtype inside LayerNorm.
+        residual: Whether `x` is added.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -60,16 +48,10 @@ def transition(
     Raises:
         ArgumentError: a shape or device does not fit.
     """
-    width = x.shape[-1]
-    check("norm_weight", norm_weight, (width,), like=x)
-    check("norm_bias", norm_bias, (width,), like=x)
+    width, weight_in = x.shape[-1], weights.weight_in
+    check_norm(x, weights.norm_weight, weights.norm_bias)
     if weight_in.dim() != 2 or weight_in.shape[0] % 2:
         raise ArgumentError(f"weight_in has shape {tuple(weight_in.shape)}; expected [2nc, c]")
     check("weight_in", weight_in, (weight_in.shape[0], width), like=x)
-    check("weight_out", weight_out, (width, weight_in.shape[0] // 2), like=x)
-    return _OPERATOR(
-        *(x, norm_weight, norm_bias, weight_in, weight_out),
-        statistics=statistics,
-        residual=residual,
-        backend=backend,
-    )
+    check("weight_out", weights.weight_out, (width, weight_in.shape[0] // 2), like=x)
+    return _OPERATOR(x, weights, statistics=statistics, residual=residual, backend=backend)

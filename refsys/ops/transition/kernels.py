@@ -1,6 +1,7 @@
 """Transition in Triton: LayerNorm, SwiGLU, linear and residual, a tile of rows at a time.
 
-Nothing as wide as the hidden layer leaves a program: it is made, used and forgotten by the chunk.
+Nothing as wide as the hidden layer leaves a program: hidden units are computed by chunks and are
+never stored.
 
 Shape suffixes: R rows of a tile, C channels, padded to a power of two, H a chunk of hidden units.
 """
@@ -21,7 +22,7 @@ from refsys.ops.layer_norm.kernels import (
 def load_weights(
     weight_in, weight_out, unit_H, channel_C, hidden, WIDTH: tl.constexpr, EVEN: tl.constexpr
 ):
-    """A chunk's weights: gate and value [H, C], and output [C, H]; 0 outside."""
+    """Load a chunk's weights: gate and value [H, C], and output [C, H]; 0 outside."""
     rows_HC = unit_H[:, None] * WIDTH + channel_C[None, :]
     gates = weight_in + rows_HC
     values = weight_in + hidden * WIDTH + rows_HC
@@ -48,7 +49,7 @@ def swiglu_linear(
     BLOCK_HIDDEN: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """What becomes of normalized rows, in float32, a chunk of hidden units at a time."""
+    """Apply SwiGLU and the output layer to normalized rows by chunks; in float32."""
     out_RC = tl.zeros(y_RC.shape, tl.float32)
     for first in range(0, hidden, BLOCK_HIDDEN):
         unit_H = first + tl.arange(0, BLOCK_HIDDEN)
@@ -80,7 +81,7 @@ def forward(
     BLOCK_HIDDEN: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """One tile of rows."""
+    """Compute one tile of rows."""
     first_row = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
     y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
@@ -97,12 +98,12 @@ def forward(
 
 
 @triton.jit
-def slopes(gate, value, towards, dtype: tl.constexpr):
-    """Hidden units, and the gradients of their gates and values, from that of the units."""
+def slopes(gate, value, dhidden, dtype: tl.constexpr):
+    """Return hidden units, and the gradients of their gates and values, from that of the units."""
     open_ = tl.sigmoid(gate)
     swish = gate * open_
-    dgate = towards * value * (open_ + swish * (1.0 - open_))
-    return (swish * value).to(dtype), dgate.to(dtype), (towards * swish).to(dtype)
+    dgate = dhidden * value * (open_ + swish * (1.0 - open_))
+    return (swish * value).to(dtype), dgate.to(dtype), (dhidden * swish).to(dtype)
 
 
 @triton.jit
@@ -118,7 +119,7 @@ def swiglu_linear_backward(
     BLOCK_HIDDEN: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """The gradient of normalized rows; and, with `UPDATE`, what became of them; in float32."""
+    """Return the gradient of normalized rows and, with `UPDATE`, their update; in float32."""
     dy_RC = tl.zeros(y_RC.shape, tl.float32)
     update_RC = tl.zeros(y_RC.shape, tl.float32)
     for first in range(0, hidden, BLOCK_HIDDEN):
@@ -128,8 +129,8 @@ def swiglu_linear_backward(
         )
         gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
         value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
-        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
-        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dhidden_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, dhidden_RH, y_RC.dtype)
         dy_RC = tl.dot(dgate_RH, gate_HC, dy_RC, input_precision="ieee")
         dy_RC = tl.dot(dvalue_RH, value_HC, dy_RC, input_precision="ieee")
         if UPDATE:
@@ -147,7 +148,7 @@ def backward_rows(
     grad,
     dx,
     y,
-    planes,
+    partials,
     rows,
     hidden,
     epsilon,
@@ -158,9 +159,9 @@ def backward_rows(
     BLOCK_HIDDEN: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """The gradient of x for one tile of rows; those of scale and offset, summed over it.
+    """Compute the gradient of x for a tile of rows, and those of scale and offset, summed over it.
 
-    What LayerNorm gave is left in `y`; `planes` is [program, 2, WIDTH].
+    The result of LayerNorm is stored in `y`; `partials` is [program, 2, WIDTH].
     """
     program = tl.cast(tl.program_id(0), tl.int64)
     first_row = program * BLOCK_ROWS
@@ -171,11 +172,10 @@ def backward_rows(
     store_rows(y, first_row, channel_C, rows, y_RC, BLOCK_ROWS, WIDTH)
     grad_RC = load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
     dy_RC, _update_RC = swiglu_linear_backward(
-        *(y_RC, grad_RC, weight_in, weight_out, channel_C, hidden),
-        *(False, WIDTH, BLOCK_HIDDEN, EVEN),
+        y_RC, grad_RC, weight_in, weight_out, channel_C, hidden, False, WIDTH, BLOCK_HIDDEN, EVEN
     )
-    # Normalized again: the registers were needed meanwhile. The hint keeps the compiler from
-    # taking both for one.
+    # Normalized again, to free the registers in between. The hint keeps the compiler from merging
+    # both loads.
     _y_RC, hat_RC, rsigma_R, scale_C = load_normalized(
         x,
         norm_weight,
@@ -188,7 +188,7 @@ def backward_rows(
         WIDTH,
         "evict_first",
     )
-    store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+    store_norm_gradients(partials, program, dy_RC, hat_RC, channel_C, WIDTH)
     dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     if RESIDUAL:
         dx_RC += load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "evict_first").to(
@@ -197,26 +197,26 @@ def backward_rows(
     store_rows(dx, first_row, channel_C, rows, dx_RC, BLOCK_ROWS, WIDTH)
 
 
-# Rows are specialized: wide ones leave no registers for the mask of an uneven number of them.
-@triton.jit(do_not_specialize=["each"])
+# `rows` is specialized: wide rows leave no registers for the mask of an uneven number of them.
+@triton.jit(do_not_specialize=["tiles_per_part"])
 def backward_weights(
     y,
     weight_in,
     weight_out,
     grad,
-    planes,
+    partials,
     rows,
     hidden,
-    each,
+    tiles_per_part,
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_HIDDEN: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """The gradients of a chunk's weights, summed over `each` tiles of rows, in order.
+    """Compute the gradients of a chunk's weights, summed over the tiles of a part, in order.
 
-    `planes` is [part of the rows, 3 · hidden · WIDTH]: a whole `weight_in`, then a `weight_out`.
+    `partials` is [part of the rows, 3 · hidden · WIDTH]: a full `weight_in`, then a `weight_out`.
     """
     chunks = tl.cdiv(hidden, BLOCK_HIDDEN)
     unit_H = tl.program_id(0) % chunks * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
@@ -228,22 +228,22 @@ def backward_weights(
     dgate_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
     dvalue_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
     dout_CH = tl.zeros([BLOCK_WIDTH, BLOCK_HIDDEN], tl.float32)
-    for tile in range(part * each, part * each + each):
+    for tile in range(part * tiles_per_part, part * tiles_per_part + tiles_per_part):
         first_row = tl.cast(tile, tl.int64) * BLOCK_ROWS
         y_RC = load_rows(y, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
         grad_RC = load_rows(grad, first_row, channel_C, rows, BLOCK_ROWS, WIDTH, "")
         gate_RH = tl.dot(y_RC, tl.trans(gate_HC), input_precision="ieee")
         value_RH = tl.dot(y_RC, tl.trans(value_HC), input_precision="ieee")
-        towards_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
-        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, towards_RH, y_RC.dtype)
+        dhidden_RH = tl.dot(grad_RC, out_CH, input_precision="ieee")
+        hidden_RH, dgate_RH, dvalue_RH = slopes(gate_RH, value_RH, dhidden_RH, y_RC.dtype)
         dgate_CH = tl.dot(tl.trans(y_RC), dgate_RH, dgate_CH, input_precision="ieee")
         dvalue_CH = tl.dot(tl.trans(y_RC), dvalue_RH, dvalue_CH, input_precision="ieee")
         dout_CH = tl.dot(tl.trans(grad_RC), hidden_RH, dout_CH, input_precision="ieee")
     size = hidden * WIDTH
-    planes += tl.cast(part, tl.int64) * 3 * size
+    partials += tl.cast(part, tl.int64) * 3 * size
     inside_CH = (channel_C < WIDTH)[:, None] & (unit_H < hidden)[None, :]
-    turned_CH = unit_H[None, :] * WIDTH + channel_C[:, None]
-    tl.store(planes + turned_CH, dgate_CH, mask=inside_CH)
-    tl.store(planes + size + turned_CH, dvalue_CH, mask=inside_CH)
+    transposed_CH = unit_H[None, :] * WIDTH + channel_C[:, None]
+    tl.store(partials + transposed_CH, dgate_CH, mask=inside_CH)
+    tl.store(partials + size + transposed_CH, dvalue_CH, mask=inside_CH)
     outs_CH = channel_C[:, None] * hidden + unit_H[None, :]
-    tl.store(planes + 2 * size + outs_CH, dout_CH, mask=inside_CH)
+    tl.store(partials + 2 * size + outs_CH, dout_CH, mask=inside_CH)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refsys.ops.backend import Implementation, Operator
 from refsys.ops.contract import check, check_rank, nbytes
-from refsys.ops.triangle_attention import peers, reference, triton
+from refsys.ops.triangle_attention import baselines, reference, triton
 
 
 def _flops(q: Tensor, k: Tensor, *_arguments: object, **_options: object) -> int:
@@ -21,16 +21,20 @@ _OPERATOR = Operator(
     reference.triangle_attention,
     flops=_flops,
     minimum_bytes=lambda q, k, v, bias, mask, **_options: nbytes(q, k, v, bias, mask, q),
-    kernels={"triton": Implementation(triton.triangle_attention, triton.why_not)},
-    peers={
-        "sdpa": Implementation(peers.sdpa, peers.why_not_sdpa),
-        "flex": Implementation(peers.flex, peers.why_not_flex, deterministic=False),
+    kernels={"triton": Implementation(triton.triangle_attention, triton.unsupported_reason)},
+    baselines={
+        "sdpa": Implementation(baselines.sdpa, baselines.unsupported_by_sdpa),
+        "flex": Implementation(baselines.flex, baselines.unsupported_by_flex, deterministic=False),
         "cuequivariance": Implementation(
-            peers.cuequivariance, peers.why_not_cuequivariance, deterministic=False
+            baselines.cuequivariance, baselines.unsupported_by_cuequivariance, deterministic=False
         ),
-        "turbopairformer": Implementation(peers.turbopairformer, peers.why_not_turbopairformer),
-        "trifast": Implementation(peers.trifast, peers.why_not_trifast),
-        "deepspeed": Implementation(peers.deepspeed, peers.why_not_deepspeed, deterministic=False),
+        "turbopairformer": Implementation(
+            baselines.turbopairformer, baselines.unsupported_by_turbopairformer
+        ),
+        "trifast": Implementation(baselines.trifast, baselines.unsupported_by_trifast),
+        "deepspeed": Implementation(
+            baselines.deepspeed, baselines.unsupported_by_deepspeed, deterministic=False
+        ),
     },
     scores=lambda q, k, *_arguments, **_options: q.numel() // q.shape[-1] * k.shape[2],
 )
@@ -54,9 +58,9 @@ def triangle_attention(
         k: [batch, row, key, head, d], dtype of `q`.
         v: [batch, row, key, head, d], dtype of `q`.
         bias: [batch, head, query, key], shared by all rows, dtype of `q`.
-        mask: [batch, row, key] bool; False removes the key. A row without keys gives zero, and
-            passes no gradient.
-        softmax: The dtype of logits and probabilities.
+        mask: [batch, row, key] bool; False removes the key. Output and gradients of a row without
+            keys are zero.
+        softmax: Dtype of logits and probabilities.
         backend: See `refsys.ops.backend`.
 
     Returns:

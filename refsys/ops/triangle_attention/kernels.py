@@ -1,8 +1,9 @@
-"""Triangle attention in Triton: what runs on the device, forward and backward.
+"""Triangle attention in Triton, forward and backward.
 
-From what forward leaves of each query, backward makes softmax's weights again: e^(logit − shift),
-with the log-sum-exp for the shift, +∞ for a query without keys. In float32 the rounding of a
-logarithm would show: there the shift is the highest logit, and a factor divides by the sum.
+From the statistics that forward stores for each query, backward recomputes softmax's weights as
+e^(logit − shift), where the shift is the log-sum-exp, and +∞ for a query without keys. In float32
+the rounding of a logarithm would show: there the shift is the highest logit, and a factor divides
+by the sum.
 
 Shape suffixes: Q queries of a tile, K keys of a tile, D head width, padded to a power of two.
 """
@@ -16,8 +17,8 @@ from refsys.ops.triangle_attention.tiles import (
     load_bias,
     load_keep,
     load_tile,
-    place,
     plane_at,
+    program_indices,
     query_line,
     store_tile,
 )
@@ -25,9 +26,9 @@ from refsys.ops.triangle_attention.tiles import (
 
 @triton.jit
 def _power(logits, shift, EXACT: tl.constexpr):
-    """e^(logit − shift); exact to the last bits, or one multiply-add and a power of two."""
-    # Not a global of the module: with those a kernel's name in Triton's cache depends on which
-    # kernel was launched before it.
+    """Return e^(logit − shift), exact to the last bits, or with one multiply-add and exp2."""
+    # Not a global of the module: those make a kernel's name in Triton's cache depend on the kernel
+    # launched before it.
     LOG2E: tl.constexpr = 1.4426950408889634
     if EXACT:
         return tl.exp2((logits - shift) * LOG2E)
@@ -36,7 +37,7 @@ def _power(logits, shift, EXACT: tl.constexpr):
 
 @triton.jit
 def _softmax(logits, shift, factor, keep, EXACT: tl.constexpr):
-    """Softmax's weights, from what forward left."""
+    """Return softmax's weights from the statistics of forward."""
     weights = _power(logits, shift, EXACT)
     if EXACT:
         weights *= factor
@@ -72,13 +73,13 @@ def forward(
     UNIT: tl.constexpr,
     BIAS_UNIT: tl.constexpr,
 ):
-    """One tile of queries of one row and head: online softmax over the keys.
+    """Compute one tile of queries of one row and head by online softmax over the keys.
 
-    Queries, keys and strides of the mask are multiples of UNIT, those of the bias of BIAS_UNIT, the
-    last ones aside.
+    Queries, keys and strides of the mask are multiples of UNIT, strides of the bias of BIAS_UNIT,
+    except the last ones.
     """
     queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
-    tile, head, row, batch = place(tl.cdiv(queries, BLOCK_Q), heads, rows)
+    tile, head, row, batch = program_indices(tl.cdiv(queries, BLOCK_Q), heads, rows)
     first_query = tile * BLOCK_Q
 
     k = line_at(k, k_strides, batch, row, head)
@@ -96,14 +97,22 @@ def forward(
     for first in range(0, keys, BLOCK_K):
         k_KD = load_tile(k, k_strides, first, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN)
         bias_QK = load_bias(
-            *(bias, bias_strides, first_query, first, queries, keys),
-            *(BLOCK_Q, BLOCK_K, EVEN, BIAS_UNIT),
+            bias,
+            bias_strides,
+            first_query,
+            first,
+            queries,
+            keys,
+            BLOCK_Q,
+            BLOCK_K,
+            EVEN,
+            BIAS_UNIT,
         )
         keep_K = load_keep(mask, mask_strides, first, keys, BLOCK_K)
         logits_QK = tl.dot(q_QD, tl.trans(k_KD), bias_QK, input_precision="ieee")
         logits_QK = tl.where(keep_K[None, :], logits_QK, float("-inf"))
         higher_Q = tl.maximum(peak_Q, tl.max(logits_QK, 1))
-        # A query that has met no key yet must not subtract −∞ from −∞.
+        # Avoids −∞ − (−∞) for a query that has had no key yet.
         shift_Q = tl.where(higher_Q == float("-inf"), 0.0, higher_Q)
         weights_QK = _power(logits_QK, shift_Q[:, None], EXACT)
         fade_Q = _power(peak_Q, shift_Q, True)
@@ -116,16 +125,16 @@ def forward(
 
     query = first_query + tl.arange(0, BLOCK_Q)
     line = query_line(0, batch, row, head, rows, heads, queries)
-    found_Q = total_Q > 0
-    total_Q = tl.where(found_Q, total_Q, 1.0)
+    has_keys_Q = total_Q > 0
+    total_Q = tl.where(has_keys_Q, total_Q, 1.0)
     if EXACT:
-        shift_Q = tl.where(found_Q, peak_Q, 0.0)
-        factor_Q = tl.where(found_Q, 1.0 / total_Q, 0.0)
+        shift_Q = tl.where(has_keys_Q, peak_Q, 0.0)
+        factor_Q = tl.where(has_keys_Q, 1.0 / total_Q, 0.0)
         tl.store(factor + line + query, factor_Q, mask=query < queries)
     else:
-        shift_Q = tl.where(found_Q, peak_Q + tl.log(total_Q), float("inf"))
+        shift_Q = tl.where(has_keys_Q, peak_Q + tl.log(total_Q), float("inf"))
     tl.store(shift + line + query, shift_Q, mask=query < queries)
-    out_QD = tl.where(found_Q[:, None], out_QD / total_Q[:, None], 0.0)
+    out_QD = tl.where(has_keys_Q[:, None], out_QD / total_Q[:, None], 0.0)
     out = line_at(out, out_strides, batch, row, head)
     store_tile(out, out_strides, first_query, queries, out_QD, BLOCK_Q, WIDTH, BLOCK_WIDTH)
 
@@ -144,8 +153,8 @@ def delta(
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_Q: tl.constexpr,
 ):
-    """Σ out · grad over the head width: what softmax's gradient subtracts from each query."""
-    tile, head, row, batch = place(tl.cdiv(queries, BLOCK_Q), heads, rows)
+    """Compute Σ out · grad over the head width, which softmax's gradient subtracts."""
+    tile, head, row, batch = program_indices(tl.cdiv(queries, BLOCK_Q), heads, rows)
     first = tile * BLOCK_Q
     out = line_at(out, out_strides, batch, row, head)
     grad = line_at(grad, grad_strides, batch, row, head)
@@ -195,14 +204,14 @@ def backward_tokens(
     UNIT: tl.constexpr,
     BIAS_UNIT: tl.constexpr,
 ):
-    """The gradients of q, k and v of one row and head.
+    """Compute the gradients of q, k and v of one row and head.
 
-    Tiles of keys stay while the queries pass by, so the gradient of a query is a sum over tiles:
-    it is kept in `sums`, float32, by this program alone, and added to in the order of the tiles.
-    `bias` comes transposed, [batch, head, key, query], as its tiles are read here.
+    The outer loop is over tiles of keys, so the gradient of a query is a sum over tiles: it is
+    accumulated in `sums`, float32, by this program alone, in the order of the tiles. `bias` is
+    transposed, [batch, head, key, query], as its tiles are read here.
     """
     queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
-    _tile, head, row, batch = place(1, heads, rows)
+    _tile, head, row, batch = program_indices(1, heads, rows)
     q = line_at(q, q_strides, batch, row, head)
     k = line_at(k, k_strides, batch, row, head)
     v = line_at(v, v_strides, batch, row, head)
@@ -232,8 +241,16 @@ def backward_tokens(
                 grad, grad_strides, first, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN
             )
             bias_KQ = load_bias(
-                *(bias, bias_strides, first_key, first, keys, queries),
-                *(BLOCK_K, BLOCK_Q, EVEN, BIAS_UNIT),
+                bias,
+                bias_strides,
+                first_key,
+                first,
+                keys,
+                queries,
+                BLOCK_K,
+                BLOCK_Q,
+                EVEN,
+                BIAS_UNIT,
             )
             shift_Q = tl.load(shift + query, mask=query < queries, other=float("inf"))
             factor_Q = tl.load(factor + query, mask=query < queries, other=0.0)
@@ -257,7 +274,7 @@ def backward_tokens(
                 store_tile(dq, dq_strides, first, queries, dq_QD, BLOCK_Q, WIDTH, BLOCK_WIDTH)
         store_tile(dk, dk_strides, first_key, keys, dk_KD, BLOCK_K, WIDTH, BLOCK_WIDTH)
         store_tile(dv, dv_strides, first_key, keys, dv_KD, BLOCK_K, WIDTH, BLOCK_WIDTH)
-        # The next tile of keys reads sums that other threads of this program wrote.
+        # The next tile of keys reads sums written by other threads of this program.
         tl.debug_barrier()
 
 
@@ -278,7 +295,7 @@ def backward_bias(
     shift,
     factor,
     delta,
-    planes,
+    partials,
     rows,
     queries,
     keys,
@@ -293,9 +310,9 @@ def backward_bias(
     UNIT: tl.constexpr,
     BIAS_UNIT: tl.constexpr,
 ):
-    """One tile of the gradient of the bias, summed in registers over a chunk of rows, in order.
+    """Compute a tile of the bias gradient, summed in registers over a chunk of rows, in order.
 
-    `planes` is dense [batch, chunk, head, query, key].
+    `partials` is dense [batch, chunk, head, query, key].
     """
     queries, keys = in_units(queries, UNIT), in_units(keys, UNIT)
     program = tl.program_id(0)
@@ -309,33 +326,67 @@ def backward_bias(
     batch = program // heads // chunks
     bias = plane_at(bias, bias_strides, batch, head, BIAS_UNIT)
     bias_QK = load_bias(
-        *(bias, bias_strides, first_query, first_key, queries, keys),
-        *(BLOCK_Q, BLOCK_K, EVEN, BIAS_UNIT),
+        bias,
+        bias_strides,
+        first_query,
+        first_key,
+        queries,
+        keys,
+        BLOCK_Q,
+        BLOCK_K,
+        EVEN,
+        BIAS_UNIT,
     )
     query = first_query + tl.arange(0, BLOCK_Q)
-    each = tl.cdiv(rows, chunks)
+    rows_per_chunk = tl.cdiv(rows, chunks)
     EXACT: tl.constexpr = q.dtype.element_ty == tl.float32
     sum_QK = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
-    for row in range(chunk * each, tl.minimum(chunk * each + each, rows)):
+    for row in range(
+        chunk * rows_per_chunk, tl.minimum(chunk * rows_per_chunk + rows_per_chunk, rows)
+    ):
         q_QD = load_tile(
             line_at(q, q_strides, batch, row, head),
-            *(q_strides, first_query, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN),
+            q_strides,
+            first_query,
+            queries,
+            BLOCK_Q,
+            WIDTH,
+            BLOCK_WIDTH,
+            EVEN,
         )
         q_QD = (q_QD * scale).to(q.dtype.element_ty)
         grad_QD = load_tile(
             line_at(grad, grad_strides, batch, row, head),
-            *(grad_strides, first_query, queries, BLOCK_Q, WIDTH, BLOCK_WIDTH, EVEN),
+            grad_strides,
+            first_query,
+            queries,
+            BLOCK_Q,
+            WIDTH,
+            BLOCK_WIDTH,
+            EVEN,
         )
         k_KD = load_tile(
             line_at(k, k_strides, batch, row, head),
-            *(k_strides, first_key, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN),
+            k_strides,
+            first_key,
+            keys,
+            BLOCK_K,
+            WIDTH,
+            BLOCK_WIDTH,
+            EVEN,
         )
         v_KD = load_tile(
             line_at(v, v_strides, batch, row, head),
-            *(v_strides, first_key, keys, BLOCK_K, WIDTH, BLOCK_WIDTH, EVEN),
+            v_strides,
+            first_key,
+            keys,
+            BLOCK_K,
+            WIDTH,
+            BLOCK_WIDTH,
+            EVEN,
         )
-        keeps = plane_at(mask, mask_strides, batch, row, UNIT)
-        keep_K = load_keep(keeps, mask_strides, first_key, keys, BLOCK_K)
+        row_mask = plane_at(mask, mask_strides, batch, row, UNIT)
+        keep_K = load_keep(row_mask, mask_strides, first_key, keys, BLOCK_K)
         line = query_line(0, batch, row, head, rows, heads, queries)
         shift_Q = tl.load(shift + line + query, mask=query < queries, other=float("inf"))
         factor_Q = tl.load(factor + line + query, mask=query < queries, other=0.0)
@@ -349,5 +400,5 @@ def backward_bias(
     plane = (tl.cast(batch, tl.int64) * chunks + chunk) * heads + head
     key = first_key + tl.arange(0, BLOCK_K)
     inside = (query < queries)[:, None] & (key < keys)[None, :]
-    pointers = planes + plane * queries * keys + tl.cast(query, tl.int64)[:, None] * keys
-    tl.store(pointers + key[None, :], sum_QK.to(planes.dtype.element_ty), mask=inside)
+    pointers = partials + plane * queries * keys + tl.cast(query, tl.int64)[:, None] * keys
+    tl.store(pointers + key[None, :], sum_QK.to(partials.dtype.element_ty), mask=inside)

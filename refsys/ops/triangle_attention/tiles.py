@@ -1,4 +1,4 @@
-"""Where the tensors of triangle attention lie, and tiles of them, for its kernels."""
+"""Addresses and tiles of the tensors of triangle attention, for its kernels."""
 
 import triton
 import triton.language as tl
@@ -17,7 +17,7 @@ def load_tile(
     BLOCK_WIDTH: tl.constexpr,
     EVEN: tl.constexpr,
 ):
-    """[BLOCK, BLOCK_WIDTH] of one row and head from token `first` on; 0 outside."""
+    """Load [BLOCK, BLOCK_WIDTH] of one row and head from token `first` on; 0 outside."""
     places, width = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_WIDTH)[None, :]
     pointers = base + tl.cast(first, tl.int64) * strides[2]
     pointers += places * strides[2] + width * strides[4]
@@ -37,7 +37,7 @@ def store_tile(
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
 ):
-    """The counterpart of `load_tile`."""
+    """Store what `load_tile` would load."""
     places, width = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_WIDTH)[None, :]
     pointers = base + tl.cast(first, tl.int64) * strides[2]
     pointers += places * strides[2] + width * strides[4]
@@ -58,7 +58,7 @@ def load_bias(
     EVEN: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    """[BLOCK_ROWS, BLOCK_COLUMNS] of one head's bias in float32; 0 outside.
+    """Load [BLOCK_ROWS, BLOCK_COLUMNS] of one head's bias in float32; 0 outside.
 
     All strides but the last are encoded multiples of UNIT.
     """
@@ -75,28 +75,28 @@ def load_bias(
 
 @triton.jit
 def load_keep(base, strides, first, keys, BLOCK: tl.constexpr):
-    """[BLOCK] whether a key counts; False outside."""
+    """Load [BLOCK] of the mask, True for a key that counts; False outside."""
     key = first + tl.arange(0, BLOCK)
     return tl.load(base + tl.cast(key, tl.int64) * strides[2], mask=key < keys, other=0) != 0
 
 
 @triton.jit
 def line_at(pointer, strides, batch, row, head):
-    """Where a row and head of a [batch, row, token, head, width] tensor begin."""
+    """Return the start of a row and head of a [batch, row, token, head, width] tensor."""
     offset = tl.cast(batch, tl.int64) * strides[0] + tl.cast(row, tl.int64) * strides[1]
     return pointer + offset + head * strides[3]
 
 
 @triton.jit
 def plane_at(pointer, strides, batch, index, UNIT: tl.constexpr):
-    """Return where a head of the bias, or a row of the mask, begins; strides as in `load_bias`."""
+    """Return the start of a head of the bias or a row of the mask; strides as in `load_bias`."""
     pointer += tl.cast(batch, tl.int64) * in_units(decode(strides[0]), UNIT)
     return pointer + tl.cast(index, tl.int64) * in_units(decode(strides[1]), UNIT)
 
 
 @triton.jit
-def place(tiles, heads, rows):
-    """This program's tile, head, row and batch; tiles lie side by side."""
+def program_indices(tiles, heads, rows):
+    """Return this program's tile, head, row and batch, of which the tile varies fastest."""
     program = tl.program_id(0)
     batch_row = program // tiles // heads
     return program % tiles, program // tiles % heads, batch_row % rows, batch_row // rows
@@ -104,5 +104,5 @@ def place(tiles, heads, rows):
 
 @triton.jit
 def query_line(pointer, batch, row, head, rows, heads, queries):
-    """Where a row and head of a dense [batch, row, head, query] tensor begin."""
+    """Return the start of a row and head of a dense [batch, row, head, query] tensor."""
     return pointer + ((tl.cast(batch, tl.int64) * rows + row) * heads + head) * queries

@@ -1,7 +1,8 @@
-"""Triangle attention on Triton's kernels, as operators that torch sees as one.
+"""Triangle attention on Triton kernels, as custom operators.
 
-The gradients of q, k and v come of one pass over the rows; that of the bias of another, in which
-each tile of it is summed over the rows in registers. No sum is atomic, and each has one order.
+The gradients of q, k and v come from one pass over the rows; that of the bias from another, in
+which each tile of it is summed over the rows in registers. No sum is atomic, and each has a fixed
+order.
 """
 
 import math
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.planes.triton import Planes, fold
+from refsys.ops.planes.triton import PartialSums, reduce
 from refsys.ops.specialization import common_unit, encoded_strides, stride_unit
 from refsys.ops.triton_backend import (
     copy,
@@ -20,19 +21,19 @@ from refsys.ops.triton_backend import (
     launch_options,
     padded_width,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 from refsys.ops.workspace import workspace
 
 MAXIMUM_WIDTH = 64
 
-# The pass for the bias is split over the rows until it has so many programs, if each keeps so many
-# rows: several programs for every multiprocessor of the largest devices.
+# The pass for the bias is split over the rows into this many programs, several for every
+# multiprocessor of the largest devices, as long as each has this many rows.
 _PROGRAMS = 1024
 _ROWS = 8
 
 
-def why_not(
+def unsupported_reason(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor, *, softmax: torch.dtype
 ) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
@@ -40,7 +41,7 @@ def why_not(
         return f"softmax is taken in float32, not in {softmax}"
     if q.shape[-1] > MAXIMUM_WIDTH:
         return f"heads are wider than {MAXIMUM_WIDTH}"
-    return why_not_triton(q, k, v, bias, mask)
+    return unsupported_by_triton(q, k, v, bias, mask)
 
 
 def triangle_attention(
@@ -53,7 +54,7 @@ def triangle_attention(
 
 
 class Inputs(NamedTuple):
-    """What attention reads: [batch, row, token, head, d], and a bias and a mask; strides are free.
+    """Inputs of attention: [batch, row, token, head, d], a bias and a mask; strides are free.
 
     Attributes:
         q: Queries.
@@ -70,40 +71,53 @@ class Inputs(NamedTuple):
     mask: Tensor
 
     def with_strides(self) -> tuple[Any, ...]:
-        """Return each, and its strides; those of the bias and the mask follow from the length."""
-        dense = (part for tensor in self[:3] for part in (tensor, tensor.stride()))
-        return *dense, self.bias, encoded_strides(self.bias), self.mask, encoded_strides(self.mask)
+        """Return each tensor and its strides; those of bias and mask are encoded."""
+        qkv = (part for t in (self.q, self.k, self.v) for part in (t, t.stride()))
+        return *qkv, self.bias, encoded_strides(self.bias), self.mask, encoded_strides(self.mask)
 
 
 def run(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """The result, dense; and what softmax takes away from the logits of each query, in float32.
+    """Return the output, dense, and the softmax statistics of each query, in float32.
 
-    The latter is [1, batch, row, head, query]; in float32 it is [2, ...], with a factor after it.
+    The statistics are [1, batch, row, head, query], the shift of the logits; for inputs in float32
+    they are [2, ...], shift and factor.
     """
     q, k = inputs.q, inputs.k
     batch, rows, queries, heads, _width = q.shape
     out = q.new_empty(q.shape)
-    planes = 2 if q.dtype == torch.float32 else 1
-    softmax = q.new_empty((planes, batch, rows, heads, queries), dtype=torch.float32)
+    statistics = 2 if q.dtype == torch.float32 else 1
+    softmax = q.new_empty((statistics, batch, rows, heads, queries), dtype=torch.float32)
     options = _options("triangle_attention.forward", q, k, inputs)
     launch(
         "triangle_attention.forward",
         (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
         *inputs.with_strides(),
-        *(out, out.stride(), softmax[0], softmax[-1], *_sizes(q, k), _scale(q)),
+        out,
+        out.stride(),
+        softmax[0],
+        softmax[-1],
+        *_sizes(q, k),
+        _scale(q),
         **options,
     )
     return out, softmax
 
 
 def sum_out_grad(out: Tensor, grad: Tensor, delta: Tensor) -> None:
-    """Σ out · grad over the head width into `delta`, [batch, row, head, query]."""
+    """Write Σ out · grad over the head width into `delta`, [batch, row, head, query]."""
     batch, rows, queries, heads, _width = out.shape
     options = _options("triangle_attention.delta", out, out)
     launch(
         "triangle_attention.delta",
         (tiles(queries, options["BLOCK_Q"]) * heads * rows * batch,),
-        *(out, out.stride(), grad, grad.stride(), delta, rows, queries, heads),
+        out,
+        out.stride(),
+        grad,
+        grad.stride(),
+        delta,
+        rows,
+        queries,
+        heads,
         **options,
     )
 
@@ -115,59 +129,75 @@ def run_backward_tokens(
     delta: Tensor,
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:
-    """Gradients of q, k and v into `gradients`, whose strides are free."""
+    """Write the gradients of q, k and v into `gradients`, whose strides are free."""
     q, k, bias = inputs.q, inputs.k, inputs.bias
     bias_BHKQ = bias.transpose(-1, -2)
-    turned = workspace(
+    transposed_bias = workspace(
         "triangle_attention.bias", bias_BHKQ.shape, dtype=bias.dtype, device=q.device
     )
-    copy(turned, bias_BHKQ)
-    # Sums of a float32 gradient are kept in the gradient itself.
+    copy(transposed_bias, bias_BHKQ)
+    # Partial sums of a float32 gradient are stored in the gradient itself.
     sums = gradients[0]
     if sums.dtype != torch.float32:
         sums = workspace("triangle_attention.sums", q.shape, dtype=torch.float32, device=q.device)
     _batch, rows, _queries, heads, _width = q.shape
-    inputs = inputs._replace(bias=turned)
+    inputs = inputs._replace(bias=transposed_bias)
     options = _options("triangle_attention.backward_tokens", q, k, inputs)
     launch(
         "triangle_attention.backward_tokens",
         (heads * rows * q.shape[0],),
         *inputs.with_strides(),
-        *(grad, grad.stride(), softmax[0], softmax[-1], delta, sums, sums.stride()),
+        grad,
+        grad.stride(),
+        softmax[0],
+        softmax[-1],
+        delta,
+        sums,
+        sums.stride(),
         *(part for tensor in gradients for part in (tensor, tensor.stride())),
-        *(*_sizes(q, k), _scale(q)),
+        *_sizes(q, k),
+        _scale(q),
         **options,
     )
     if k.shape[2] == 1:
-        _forget(*gradients[:2])
+        _zero_for_single_key(*gradients[:2])
 
 
 def run_backward_bias(
     grad: Tensor, inputs: Inputs, softmax: Tensor, delta: Tensor
-) -> tuple[Tensor, list[Planes]]:
-    """The gradient of the bias, dense, and what is still to be folded of it."""
+) -> tuple[Tensor, list[PartialSums]]:
+    """Return the gradient of the bias, dense, and the reductions that it still needs."""
     q, k, bias = inputs.q, inputs.k, inputs.bias
     batch, heads, queries, keys = bias.shape
     gradient = bias.new_empty(bias.shape)
     options = _options("triangle_attention.backward_bias", q, k, inputs)
     programs = tiles(queries, options["BLOCK_Q"]) * tiles(keys, options["BLOCK_K"]) * heads * batch
     chunks = _chunks(q, k, programs)
-    planes, jobs = gradient, []
+    partials, reductions = gradient, []
     if chunks > 1:
         shape = batch, chunks, heads, queries, keys
-        planes = workspace("triangle_attention.planes", shape, dtype=torch.float32, device=q.device)
-        jobs = [Planes(planes, gradient)]
+        partials = workspace(
+            "triangle_attention.planes", shape, dtype=torch.float32, device=q.device
+        )
+        reductions = [PartialSums(partials, gradient)]
     launch(
         "triangle_attention.backward_bias",
         (programs * chunks,),
         *inputs.with_strides(),
-        *(grad, grad.stride(), softmax[0], softmax[-1], delta, planes),
-        *(*_sizes(q, k), chunks, _scale(q)),
+        grad,
+        grad.stride(),
+        softmax[0],
+        softmax[-1],
+        delta,
+        partials,
+        *_sizes(q, k),
+        chunks,
+        _scale(q),
         **options,
     )
     if keys == 1:
-        _forget(planes)
-    return gradient, jobs
+        _zero_for_single_key(partials)
+    return gradient, reductions
 
 
 @custom_operator("triangle_attention")
@@ -187,7 +217,7 @@ def backward_tokens(
     out: Tensor,
     softmax: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, dense; and Σ out · grad, [batch, row, head, query]."""
+    """Return the gradients of q, k and v, dense; and Σ out · grad, [batch, row, head, query]."""
     gradients = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     delta = torch.empty_like(softmax[0])
     sum_out_grad(out, grad, delta)
@@ -206,9 +236,10 @@ def backward_bias(
     softmax: Tensor,
     delta: Tensor,
 ) -> Tensor:
-    """The gradient of the bias, dense; `delta` is of `backward_tokens`."""
-    gradient, jobs = run_backward_bias(grad, Inputs(q, k, v, bias, mask), softmax, delta)
-    fold(*jobs)
+    """Return the gradient of the bias, dense; `delta` is a result of `backward_tokens`."""
+    inputs = Inputs(q, k, v, bias, mask)
+    gradient, reductions = run_backward_bias(grad, inputs, softmax, delta)
+    reduce(*reductions)
     return gradient
 
 
@@ -222,7 +253,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_unused: None) -> tuple[Tensor | N
         return (None,) * 5
     q, k, v, bias, mask, out, softmax = ctx.saved_tensors
     dq, dk, dv, delta = backward_tokens(grad, q, k, v, bias, mask, out, softmax)
-    if not ctx.needs_input_grad[3]:
+    if not Inputs(*ctx.needs_input_grad).bias:
         return dq, dk, dv, None, None
     return dq, dk, dv, backward_bias(grad, q, k, v, bias, mask, softmax, delta), None
 
@@ -242,7 +273,7 @@ def _backward_flops(_grad: Any, q: Any, k: Any, *_args: Any, **_options: Any) ->
 
 @register_flop_formula(torch.ops.foldperf.triangle_attention_backward_bias)
 def _bias_flops(*_args: Any, **_options: Any) -> int:
-    """None of its own: it repeats products of the other pass."""
+    """Return 0: it repeats products of the other pass."""
     return 0
 
 
@@ -253,10 +284,10 @@ def _options(kernel: str, q: Tensor, k: Tensor, inputs: Inputs | None = None) ->
         kernel: Its name.
         q: [batch, row, query, head, d].
         k: [batch, row, key, head, d].
-        inputs: What the kernel reads beside a result; None if it reads no bias and no mask.
+        inputs: Inputs of the kernel; None if it reads no bias and no mask.
     """
     options = launch_options(kernel, q)
-    queries, keys, width = q.shape[2], k.shape[2], q.shape[4]
+    queries, keys, width = q.shape[2], k.shape[2], q.shape[-1]
     # A window of atoms has fewer queries than a tile.
     options["BLOCK_Q"] = min(options["BLOCK_Q"], padded_width(queries))
     options |= {"WIDTH": width, "BLOCK_WIDTH": padded_width(width)}
@@ -269,15 +300,16 @@ def _options(kernel: str, q: Tensor, k: Tensor, inputs: Inputs | None = None) ->
     }
 
 
-def _forget(*gradients: Tensor) -> None:
-    """Softmax of a single key is one, whatever its logit: no rounding may pass for a gradient."""
+def _zero_for_single_key(*gradients: Tensor) -> None:
+    """Zero gradients of logits: softmax of a single key is 1, and only rounding errors remain."""
     for gradient in gradients:
         gradient.zero_()
 
 
 def _sizes(q: Tensor, k: Tensor) -> tuple[int, int, int, int]:
-    """Rows, queries, keys, heads."""
-    return q.shape[1], q.shape[2], k.shape[2], q.shape[3]
+    """Return the numbers of rows, queries, keys and heads."""
+    _batch, rows, queries, heads, _width = q.shape
+    return rows, queries, k.shape[2], heads
 
 
 def _scale(q: Tensor) -> float:
@@ -285,6 +317,6 @@ def _scale(q: Tensor) -> float:
 
 
 def _chunks(q: Tensor, k: Tensor, programs: int) -> int:
-    """How many parts the rows are summed in. Their planes take no more elements than q."""
-    rows, width, keys = q.shape[1], q.shape[4], k.shape[2]
+    """Return the number of parts of the sum over rows; they take no more elements than q."""
+    rows, width, keys = q.shape[1], q.shape[-1], k.shape[2]
     return max(1, min(tiles(_PROGRAMS, programs), tiles(rows, _ROWS), rows * width // keys))

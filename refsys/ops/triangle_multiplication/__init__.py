@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from refsys.errors import ArgumentError
-from refsys.ops.backend import Implementation, Operator
-from refsys.ops.contract import check, check_dropout, check_rank, nbytes
+from refsys.ops.backend import Implementation, Operator, flat_tensors
+from refsys.ops.contract import check, check_dropout, check_norm, check_rank, nbytes
 from refsys.ops.triangle_multiplication import reference, triton
+from refsys.ops.triangle_multiplication.reference import StageWeights
 
 
 def _linear_flops(z: Tensor, weight: Tensor) -> int:
@@ -20,49 +21,45 @@ def _linear_flops(z: Tensor, weight: Tensor) -> int:
 _PROJECTION = Operator(
     "triangle_multiplication_projection",
     reference.projection,
-    flops=lambda z, mask, norm_weight, norm_bias, weight, **_options: _linear_flops(z, weight),
-    minimum_bytes=lambda z, mask, norm_weight, norm_bias, weight, **_options: nbytes(
-        z, z, z, z, mask, norm_weight, norm_bias, weight
-    ),
-    kernels={"triton": Implementation(triton.projection, triton.why_not)},
+    flops=lambda z, mask, weights, **_options: _linear_flops(z, weights.weight),
+    minimum_bytes=lambda z, mask, weights, **_options: nbytes(z, z, z, z, mask, *weights),
+    kernels={"triton": Implementation(triton.projection, triton.unsupported_reason)},
+    weights=StageWeights,
+    weights_position=2,
 )
 _CONTRACTION = Operator(
     "triangle_multiplication_contraction",
     reference.contraction,
     flops=lambda a, b, **_options: 2 * a.numel() * a.shape[1],
     minimum_bytes=lambda a, b, **_options: nbytes(a, b, a),
-    kernels={"triton": Implementation(triton.contract, triton.why_not_contraction)},
+    kernels={"triton": Implementation(triton.contract, triton.unsupported_contraction)},
 )
 _EPILOGUE = Operator(
     "triangle_multiplication_epilogue",
     reference.epilogue,
-    flops=lambda x, gate, norm_weight, norm_bias, weight, *_rest, **_options: _linear_flops(
-        x, weight
-    ),
-    minimum_bytes=lambda x, *rest, **_options: nbytes(x, x, *rest),
-    kernels={"triton": Implementation(triton.epilogue, triton.why_not)},
+    flops=lambda x, gate, weights, *_arguments, **_options: _linear_flops(x, weights.weight),
+    minimum_bytes=lambda x, *arguments, **_options: nbytes(x, x, *flat_tensors(arguments)),
+    kernels={"triton": Implementation(triton.epilogue, triton.unsupported_reason)},
+    weights=StageWeights,
+    weights_position=2,
 )
 
 
 def projection(
     z: Tensor,
     mask: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
+    weights: StageWeights,
     *,
     statistics: torch.dtype,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalizes a row slab and projects it to both operands and the output gate.
+    """Normalize a row slab and project it to both operands and the output gate.
 
     Args:
         z: [batch, row, token, c].
         mask: [batch, row, token] bool; False zeroes the operands there.
-        norm_weight: [c] scale of the input LayerNorm.
-        norm_bias: [c] offset of the input LayerNorm.
-        weight: [5c, c]: values of a and b, gates of a and b, output gate.
-        statistics: The dtype inside LayerNorm.
+        weights: See `StageWeights`.
+        statistics: Dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -73,12 +70,9 @@ def projection(
     """
     check_rank("z", z, "batch row token c")
     check("mask", mask, z.shape[:-1], like=z, dtype=torch.bool)
-    check("norm_weight", norm_weight, z.shape[-1:], like=z)
-    check("norm_bias", norm_bias, z.shape[-1:], like=z)
-    check("weight", weight, (5 * z.shape[-1], z.shape[-1]), like=z)
-    return _PROJECTION(
-        z, mask, norm_weight, norm_bias, weight, statistics=statistics, backend=backend
-    )
+    check_norm(z, weights.norm_weight, weights.norm_bias)
+    check("weight", weights.weight, (5 * z.shape[-1], z.shape[-1]), like=z)
+    return _PROJECTION(z, mask, weights, statistics=statistics, backend=backend)
 
 
 def contraction(a: Tensor, b: Tensor, *, outgoing: bool, backend: str | None = None) -> Tensor:
@@ -87,7 +81,7 @@ def contraction(a: Tensor, b: Tensor, *, outgoing: bool, backend: str | None = N
     Args:
         a: [batch, token, token, channel], all tokens, any share of the channels.
         b: [batch, token, token, channel], dtype of `a`.
-        outgoing: Which of the two.
+        outgoing: Sum over the second token axis if True, over the first if False.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -106,9 +100,7 @@ def contraction(a: Tensor, b: Tensor, *, outgoing: bool, backend: str | None = N
 def epilogue(
     x: Tensor,
     gate: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
+    weights: StageWeights,
     residual: Tensor | None = None,
     keep: Tensor | None = None,
     *,
@@ -121,14 +113,12 @@ def epilogue(
     Args:
         x: [batch, row, token, c], the contraction's rows.
         gate: [batch, row, token, c], the projection's gate logits, dtype of `x`.
-        norm_weight: [c] scale of the output LayerNorm.
-        norm_bias: [c] offset of the output LayerNorm.
-        weight: [c, c].
+        weights: See `StageWeights`.
         residual: [batch, row, token, c], dtype of `x`; None adds nothing.
         keep: [batch, token, c] bool, one mask of dropout for all rows; needs a residual. None
             drops nothing.
         rate: Probability of dropping, in [0, 1).
-        statistics: The dtype inside LayerNorm.
+        statistics: Dtype inside LayerNorm.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -139,12 +129,15 @@ def epilogue(
     """
     check_rank("x", x, "batch row token c")
     check("gate", gate, x.shape, like=x, dtype=x.dtype)
-    check("norm_weight", norm_weight, x.shape[-1:], like=x)
-    check("norm_bias", norm_bias, x.shape[-1:], like=x)
-    check("weight", weight, (x.shape[-1], x.shape[-1]), like=x)
+    check_norm(x, weights.norm_weight, weights.norm_bias)
+    check("weight", weights.weight, (x.shape[-1], x.shape[-1]), like=x)
     check_dropout(residual, keep, rate, x.shape, like=x)
     return _EPILOGUE(
-        *(x, gate, norm_weight, norm_bias, weight, residual, keep),
+        x,
+        gate,
+        weights,
+        residual,
+        keep,
         rate=rate,
         statistics=statistics,
         backend=backend,

@@ -1,10 +1,10 @@
 """Triangle multiplication's first and last stage in Triton, a tile of positions at a time.
 
-What the contraction reads and writes lies channel by channel, [batch, channel, row · token], as the
-vendor's batched product takes it; everything else lies position by position.
+The contraction's operands and result have channels in front, [batch, channel, row · token], the
+layout of the vendor's batched product; all other tensors have channels last.
 
-Shape suffixes: R positions of a tile, C channels, padded to a power of two, O a chunk of channels
-that come out.
+Shape suffixes: R positions of a tile, C channels, padded to a power of two, O a chunk of output
+channels.
 """
 
 import triton
@@ -19,12 +19,12 @@ from refsys.ops.layer_norm.kernels import (
     store_norm_gradients,
     store_rows,
 )
-from refsys.ops.layer_norm.positions import load_kept
+from refsys.ops.layer_norm.positions import load_dropout
 
 
 @triton.jit
 def _load_weight(weight, section, out_O, channel_C, WIDTH: tl.constexpr):
-    """[O, C] of one of the [WIDTH, WIDTH] matrices that `weight` stacks; 0 outside."""
+    """Load [O, C] of one of the [WIDTH, WIDTH] matrices that `weight` stacks; 0 outside."""
     pointers = weight + section * WIDTH * WIDTH + (out_O[:, None] * WIDTH + channel_C[None, :])
     inside_OC = (out_O < WIDTH)[:, None] & (channel_C < WIDTH)[None, :]
     return tl.load(pointers, mask=inside_OC, other=0.0)
@@ -32,7 +32,7 @@ def _load_weight(weight, section, out_O, channel_C, WIDTH: tl.constexpr):
 
 @triton.jit
 def _planar(base, first, out_O, positions, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Pointers [R, O] into a dense [WIDTH, positions] tensor, and which are inside."""
+    """Return pointers [R, O] into a dense [WIDTH, positions] tensor, and which are inside."""
     row_R = tl.arange(0, BLOCK_ROWS)
     pointers = base + first + tl.cast(out_O, tl.int64)[None, :] * positions + row_R[:, None]
     inside_R = row_R < tl.cast(positions - first, tl.int32)
@@ -41,7 +41,7 @@ def _planar(base, first, out_O, positions, BLOCK_ROWS: tl.constexpr, WIDTH: tl.c
 
 @triton.jit
 def _flat(base, first, out_O, positions, BLOCK_ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Pointers [R, O] into a dense [positions, WIDTH] tensor, and which are inside."""
+    """Return pointers [R, O] into a dense [positions, WIDTH] tensor, and which are inside."""
     row_R = tl.arange(0, BLOCK_ROWS)
     pointers = base + first * WIDTH + (row_R[:, None] * WIDTH + out_O[None, :])
     inside_R = row_R < tl.cast(positions - first, tl.int32)
@@ -72,13 +72,21 @@ def projection(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions: both operands and the gate's logits."""
+    """Compute both operands and the gate's logits for one tile of positions."""
     batch = tl.cast(tl.program_id(1), tl.int64) * positions
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
     y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
-        *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
-        *(BLOCK_ROWS, WIDTH, ""),
+        z + batch * WIDTH,
+        norm_weight,
+        norm_bias,
+        first,
+        channel_C,
+        positions,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "",
     )
     keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
     for first_out in range(0, WIDTH, BLOCK_OUT):
@@ -104,11 +112,11 @@ def projection(
 
 @triton.jit
 def _operand_slopes(y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO):
-    """The gradients of an operand's values and gates, in y's dtype, from that of the operand."""
+    """Return the gradients of an operand's values and gates, in y's dtype, from the operand's."""
     value_RO = tl.dot(y_RC, tl.trans(value_OC), input_precision="ieee")
     open_RO = tl.sigmoid(tl.dot(y_RC, tl.trans(gate_OC), input_precision="ieee"))
-    towards_RO = tl.load(pointers, mask=inside_RO & keep_R[:, None], other=0.0).to(tl.float32)
-    dvalue_RO = towards_RO * open_RO
+    doperand_RO = tl.load(pointers, mask=inside_RO & keep_R[:, None], other=0.0).to(tl.float32)
+    dvalue_RO = doperand_RO * open_RO
     dgate_RO = dvalue_RO * value_RO * (1.0 - open_RO)
     return dvalue_RO.to(y_RC.dtype), dgate_RO.to(y_RC.dtype)
 
@@ -125,7 +133,7 @@ def projection_backward_rows(
     dgate,
     dz,
     y,
-    planes,
+    partials,
     positions,
     epsilon,
     WIDTH: tl.constexpr,
@@ -133,16 +141,24 @@ def projection_backward_rows(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """The gradient of z for one tile of positions; those of scale and offset, summed over it.
+    """Compute the gradient of z for a tile of positions, and those of scale and offset, summed.
 
-    What LayerNorm gave is left in `y`; `planes` is [program, 2, WIDTH].
+    The result of LayerNorm is stored in `y`; `partials` is [program, 2, WIDTH].
     """
     batch = tl.cast(tl.program_id(1), tl.int64) * positions
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
     y_RC, _hat_RC, _rsigma_R, _scale_C = load_normalized(
-        *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
-        *(BLOCK_ROWS, WIDTH, ""),
+        z + batch * WIDTH,
+        norm_weight,
+        norm_bias,
+        first,
+        channel_C,
+        positions,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "",
     )
     store_rows(y + batch * WIDTH, first, channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
     keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
@@ -168,33 +184,41 @@ def projection_backward_rows(
         dgate_RO = tl.load(pointers, mask=inside_RO, other=0.0)
         dy_RC = tl.dot(dgate_RO, gate_OC, dy_RC, input_precision="ieee")
     _y_RC, hat_RC, rsigma_R, scale_C = load_normalized(
-        *(z + batch * WIDTH, norm_weight, norm_bias, first, channel_C, positions, epsilon),
-        *(BLOCK_ROWS, WIDTH, "evict_first"),
+        z + batch * WIDTH,
+        norm_weight,
+        norm_bias,
+        first,
+        channel_C,
+        positions,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "evict_first",
     )
     program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+    store_norm_gradients(partials, program, dy_RC, hat_RC, channel_C, WIDTH)
     dz_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     store_rows(dz + batch * WIDTH, first, channel_C, positions, dz_RC, BLOCK_ROWS, WIDTH)
 
 
-@triton.jit(do_not_specialize=["each"])
+@triton.jit(do_not_specialize=["tiles_per_part"])
 def projection_backward_weights(
     y,
     mask,
     weight,
     da,
     db,
-    planes,
+    partials,
     positions,
-    each,
+    tiles_per_part,
     WIDTH: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """The gradients of a chunk of an operand's weights, over `each` tiles of positions, in order.
+    """Compute the gradients of a chunk of an operand's weights over the tiles of a part, in order.
 
-    `planes` is [batch, part, 4, WIDTH, WIDTH]: values of a and b, gates of a and b.
+    `partials` is [batch, part, 4, WIDTH, WIDTH]: values of a and b, gates of a and b.
     """
     chunks = tl.cdiv(WIDTH, BLOCK_OUT)
     out_O = tl.program_id(0) % chunks * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
@@ -206,25 +230,25 @@ def projection_backward_weights(
     channel_C = tl.arange(0, BLOCK_WIDTH)
     value_OC = _load_weight(weight, operand, out_O, channel_C, WIDTH)
     gate_OC = _load_weight(weight, 2 + operand, out_O, channel_C, WIDTH)
-    towards = da if operand == 0 else db
+    doperand = da if operand == 0 else db
     dvalue_CO = tl.zeros([BLOCK_WIDTH, BLOCK_OUT], tl.float32)
     dgate_CO = tl.zeros([BLOCK_WIDTH, BLOCK_OUT], tl.float32)
-    for tile in range(part * each, part * each + each):
+    for tile in range(part * tiles_per_part, part * tiles_per_part + tiles_per_part):
         first = tl.cast(tile, tl.int64) * BLOCK_ROWS
         y_RC = load_rows(y + batch * WIDTH, first, channel_C, positions, BLOCK_ROWS, WIDTH, "")
         keep_R = _load_keep(mask + batch, first, positions, BLOCK_ROWS)
         pointers, inside_RO = _planar(
-            towards + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
+            doperand + batch * WIDTH, first, out_O, positions, BLOCK_ROWS, WIDTH
         )
         dvalue_RO, dgate_RO = _operand_slopes(y_RC, value_OC, gate_OC, keep_R, pointers, inside_RO)
         dvalue_CO = tl.dot(tl.trans(y_RC), dvalue_RO, dvalue_CO, input_precision="ieee")
         dgate_CO = tl.dot(tl.trans(y_RC), dgate_RO, dgate_CO, input_precision="ieee")
     size = WIDTH * WIDTH
-    planes += (example * parts + part) * 4 * size + operand * size
+    partials += (example * parts + part) * 4 * size + operand * size
     inside_CO = (channel_C < WIDTH)[:, None] & (out_O < WIDTH)[None, :]
-    turned_CO = out_O[None, :] * WIDTH + channel_C[:, None]
-    tl.store(planes + turned_CO, dvalue_CO, mask=inside_CO)
-    tl.store(planes + 2 * size + turned_CO, dgate_CO, mask=inside_CO)
+    transposed_CO = out_O[None, :] * WIDTH + channel_C[:, None]
+    tl.store(partials + transposed_CO, dvalue_CO, mask=inside_CO)
+    tl.store(partials + 2 * size + transposed_CO, dgate_CO, mask=inside_CO)
 
 
 @triton.jit
@@ -240,7 +264,7 @@ def _load_planar_normalized(
     WIDTH: tl.constexpr,
     EVICTION: tl.constexpr,
 ):
-    """As `load_normalized`, of a dense [WIDTH, positions] tensor."""
+    """Do the same as `load_normalized` for a dense [WIDTH, positions] tensor."""
     pointers, inside_RC = _planar(x, first, channel_C, positions, BLOCK_ROWS, WIDTH)
     x_RC = tl.load(pointers, mask=inside_RC, other=0.0, eviction_policy=EVICTION)
     hat_RC, rsigma_R = normalize(x_RC.to(tl.float32), channel_C, epsilon, WIDTH)
@@ -269,14 +293,22 @@ def epilogue(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """One tile of positions: LayerNorm, linear, gate, dropout, residual."""
+    """Apply LayerNorm, linear, gate, dropout and residual to one tile of positions."""
     keep += tl.cast(tl.program_id(1), tl.int64) * tokens * WIDTH
     batch = tl.cast(tl.program_id(1), tl.int64) * positions * WIDTH
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
     y_RC, _hat_RC, _rsigma_R, _scale_C = _load_planar_normalized(
-        *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
-        *(BLOCK_ROWS, WIDTH, ""),
+        x + batch,
+        norm_weight,
+        norm_bias,
+        first,
+        channel_C,
+        positions,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "",
     )
     for first_out in range(0, WIDTH, BLOCK_OUT):
         out_O = first_out + tl.arange(0, BLOCK_OUT)
@@ -285,13 +317,19 @@ def epilogue(
         gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         update_RO *= tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
         if KEEP:
-            update_RO *= load_kept(
-                *(keep, tl.program_id(0) * BLOCK_ROWS, out_O, positions, tokens, factor),
-                *(WIDTH, BLOCK_ROWS),
+            update_RO *= load_dropout(
+                keep,
+                tl.program_id(0) * BLOCK_ROWS,
+                out_O,
+                positions,
+                tokens,
+                factor,
+                WIDTH,
+                BLOCK_ROWS,
             )
         if RESIDUAL:
-            besides, inside_RO = _flat(residual + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
-            update_RO += tl.load(besides, mask=inside_RO, other=0.0).to(tl.float32)
+            added, inside_RO = _flat(residual + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+            update_RO += tl.load(added, mask=inside_RO, other=0.0).to(tl.float32)
         outs, inside_RO = _flat(out + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         tl.store(outs, update_RO.to(out.dtype.element_ty), mask=inside_RO)
 
@@ -309,7 +347,7 @@ def epilogue_backward(
     dgate,
     y,
     dlinear,
-    planes,
+    partials,
     tokens,
     positions,
     factor,
@@ -320,18 +358,26 @@ def epilogue_backward(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """The gradients of x and the gate for one tile of positions; of scale and offset, summed.
+    """Compute the gradients of x and the gate for a tile of positions; of scale and offset, summed.
 
-    What LayerNorm gave and the gradient of what the linear layer gave are left in `y` and
-    `dlinear`; `planes` is [program, 2, WIDTH].
+    The result of LayerNorm and the gradient of the linear layer's output are stored in `y` and
+    `dlinear`; `partials` is [program, 2, WIDTH].
     """
     keep += tl.cast(tl.program_id(1), tl.int64) * tokens * WIDTH
     batch = tl.cast(tl.program_id(1), tl.int64) * positions * WIDTH
     first = tl.cast(tl.program_id(0), tl.int64) * BLOCK_ROWS
     channel_C = tl.arange(0, BLOCK_WIDTH)
     y_RC, _hat_RC, _rsigma_R, _scale_C = _load_planar_normalized(
-        *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
-        *(BLOCK_ROWS, WIDTH, ""),
+        x + batch,
+        norm_weight,
+        norm_bias,
+        first,
+        channel_C,
+        positions,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "",
     )
     store_rows(y + batch, first, channel_C, positions, y_RC, BLOCK_ROWS, WIDTH)
     dy_RC = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
@@ -341,26 +387,40 @@ def epilogue_backward(
         linear_RO = tl.dot(y_RC, tl.trans(weight_OC), input_precision="ieee")
         gates, inside_RO = _flat(gate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         open_RO = tl.sigmoid(tl.load(gates, mask=inside_RO, other=0.0).to(tl.float32))
-        towards, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
-        towards_RO = tl.load(towards, mask=inside_RO, other=0.0).to(tl.float32)
+        grads, inside_RO = _flat(grad + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
+        grad_RO = tl.load(grads, mask=inside_RO, other=0.0).to(tl.float32)
         if KEEP:
-            towards_RO *= load_kept(
-                *(keep, tl.program_id(0) * BLOCK_ROWS, out_O, positions, tokens, factor),
-                *(WIDTH, BLOCK_ROWS),
+            grad_RO *= load_dropout(
+                keep,
+                tl.program_id(0) * BLOCK_ROWS,
+                out_O,
+                positions,
+                tokens,
+                factor,
+                WIDTH,
+                BLOCK_ROWS,
             )
-        dlinear_RO = (towards_RO * open_RO).to(y_RC.dtype)
-        dgate_RO = towards_RO * linear_RO * open_RO * (1.0 - open_RO)
+        dlinear_RO = (grad_RO * open_RO).to(y_RC.dtype)
+        dgate_RO = grad_RO * linear_RO * open_RO * (1.0 - open_RO)
         dgates, inside_RO = _flat(dgate + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         tl.store(dgates, dgate_RO.to(dgate.dtype.element_ty), mask=inside_RO)
         dlinears, inside_RO = _flat(dlinear + batch, first, out_O, positions, BLOCK_ROWS, WIDTH)
         tl.store(dlinears, dlinear_RO, mask=inside_RO)
         dy_RC = tl.dot(dlinear_RO, weight_OC, dy_RC, input_precision="ieee")
     _y_RC, hat_RC, rsigma_R, scale_C = _load_planar_normalized(
-        *(x + batch, norm_weight, norm_bias, first, channel_C, positions, epsilon),
-        *(BLOCK_ROWS, WIDTH, "evict_first"),
+        x + batch,
+        norm_weight,
+        norm_bias,
+        first,
+        channel_C,
+        positions,
+        epsilon,
+        BLOCK_ROWS,
+        WIDTH,
+        "evict_first",
     )
     program = tl.cast(tl.program_id(1), tl.int64) * tl.num_programs(0) + tl.program_id(0)
-    store_norm_gradients(planes, program, dy_RC, hat_RC, channel_C, WIDTH)
+    store_norm_gradients(partials, program, dy_RC, hat_RC, channel_C, WIDTH)
     dx_RC = normalize_backward(dy_RC * scale_C[None, :], hat_RC, rsigma_R, WIDTH)
     pointers, inside_RC = _planar(dx + batch, first, channel_C, positions, BLOCK_ROWS, WIDTH)
     tl.store(pointers, dx_RC.to(dx.dtype.element_ty), mask=inside_RC)

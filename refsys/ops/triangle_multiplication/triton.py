@@ -1,7 +1,8 @@
-"""Triangle multiplication's stages on Triton's kernels, as operators that torch sees as one.
+"""Stages of triangle multiplication on Triton kernels, one custom operator each.
 
-The contraction is the vendor's batched product; what comes before it leaves its operands as that
-takes them, channel by channel. Backward keeps each stage's inputs and makes all else again.
+The contraction is the vendor's batched product; the projection writes its operands in the layout of
+that product, with channels in front. Each stage saves its inputs for backward, which recomputes the
+rest.
 """
 
 import math
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from refsys.ops.dropout_residual.reference import kept_scale
-from refsys.ops.planes.triton import Planes, fold, outer
+from refsys.ops.backend import flat_tensors
+from refsys.ops.dropout_residual.reference import dropout_scale
+from refsys.ops.planes.triton import PartialSums, outer, reduce
+from refsys.ops.triangle_multiplication.reference import StageWeights
 from refsys.ops.triton_backend import (
     custom_operator,
     dense,
@@ -21,7 +24,7 @@ from refsys.ops.triton_backend import (
     padded_width,
     split,
     tiles,
-    why_not_triton,
+    unsupported_by_triton,
 )
 from refsys.ops.weight_copies import in_dtype
 from refsys.ops.workspace import workspace
@@ -34,8 +37,8 @@ _EPSILON = 1e-5
 _PROGRAMS = 256
 
 
-def why_not(
-    z: Tensor, *tensors: Tensor | None, statistics: torch.dtype, rate: float = 0.0
+def unsupported_reason(
+    z: Tensor, *arguments: Any, statistics: torch.dtype, rate: float = 0.0
 ) -> str | None:
     """See `refsys.ops.backend.Implementation`: for projection and epilogue."""
     del rate
@@ -43,30 +46,28 @@ def why_not(
         return f"statistics are taken in float32, not in {statistics}"
     if z.shape[-1] > MAXIMUM_WIDTH:
         return f"positions are wider than {MAXIMUM_WIDTH}"
-    return why_not_triton(z, *(each for each in tensors if each is not None))
+    return unsupported_by_triton(z, *flat_tensors(arguments))
 
 
-def why_not_contraction(a: Tensor, b: Tensor, *, outgoing: bool) -> str | None:
+def unsupported_contraction(a: Tensor, b: Tensor, *, outgoing: bool) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     del outgoing
-    return why_not_triton(a, b)
+    return unsupported_by_triton(a, b)
 
 
 def projection(
-    z: Tensor, mask: Tensor, *parameters: Tensor, statistics: torch.dtype
+    z: Tensor, mask: Tensor, weights: StageWeights, *, statistics: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See `refsys.ops.triangle_multiplication.projection`; a and b lie channel by channel."""
+    """See `refsys.ops.triangle_multiplication.projection`; a and b have channels in front."""
     del statistics
-    a, b, gate = project(z, mask, *parameters)
+    a, b, gate = project(z, mask, *weights)
     return a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1), gate
 
 
 def epilogue(
     x: Tensor,
     gate: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    weight: Tensor,
+    weights: StageWeights,
     residual: Tensor | None,
     keep: Tensor | None,
     *,
@@ -76,7 +77,7 @@ def epilogue(
     """See `refsys.ops.triangle_multiplication.epilogue`."""
     del statistics
     planar = x.permute(0, 3, 1, 2)
-    out: Tensor = finish(planar, gate, norm_weight, norm_bias, weight, residual, keep, rate)
+    out: Tensor = finish(planar, gate, *weights, residual, keep, rate)
     return out
 
 
@@ -87,7 +88,7 @@ def contract(a: Tensor, b: Tensor, *, outgoing: bool) -> Tensor:
 
 
 class _Contraction(torch.autograd.Function):
-    """The batched product, channel by channel, whose gradients lie as what they belong to."""
+    """Batched product with channels in front; gradients have the layout of their operands."""
 
     @staticmethod
     def forward(ctx: Any, a_BCNN: Tensor, b_BCNN: Tensor, outgoing: bool) -> Tensor:
@@ -100,17 +101,17 @@ class _Contraction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dx_BCNN: Tensor) -> tuple[Tensor, Tensor, None]:
         a_BCNN, b_BCNN = ctx.saved_tensors
-        turned_BCNN = dx_BCNN.transpose(-1, -2)
+        dx_transposed_BCNN = dx_BCNN.transpose(-1, -2)
         if ctx.outgoing:
-            return dx_BCNN @ b_BCNN, turned_BCNN @ a_BCNN, None
-        return b_BCNN @ turned_BCNN, a_BCNN @ dx_BCNN, None
+            return dx_BCNN @ b_BCNN, dx_transposed_BCNN @ a_BCNN, None
+        return b_BCNN @ dx_transposed_BCNN, a_BCNN @ dx_BCNN, None
 
 
 @custom_operator("triangle_multiplication_projection")
 def project(
     z: Tensor, mask: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both operands [batch, channel, row, token], and the gate's logits as z."""
+    """Return both operands [batch, channel, row, token], and the gate's logits, shaped like z."""
     batch, rows, tokens, width = z.shape
     a = z.new_empty((batch, width, rows, tokens))
     b, gate = torch.empty_like(a), z.new_empty(z.shape)
@@ -118,8 +119,16 @@ def project(
     launch(
         "triangle_multiplication.projection",
         (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
-        *_projection_inputs(z, mask, norm_weight, norm_bias, weight),
-        *(a, b, gate, rows * tokens, _EPSILON),
+        dense("triangle_multiplication.z", z, z.dtype),
+        dense("triangle_multiplication.mask", mask, mask.dtype),
+        norm_weight,
+        norm_bias,
+        in_dtype("triangle_multiplication.weight", weight, z.dtype),
+        a,
+        b,
+        gate,
+        rows * tokens,
+        _EPSILON,
         **options,
     )
     return a, b, gate
@@ -136,10 +145,12 @@ def project_backward(
     norm_bias: Tensor,
     weight: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z, of scale and offset [2, c], and of the weight."""
+    """Return the gradients of z, of scale and offset [2, c], and of the weight."""
     batch, rows, tokens, width = z.shape
     positions = rows * tokens
-    inputs = _projection_inputs(z, mask, norm_weight, norm_bias, weight)
+    z = dense("triangle_multiplication.z", z, z.dtype)
+    mask = dense("triangle_multiplication.mask", mask, mask.dtype)
+    matrix = in_dtype("triangle_multiplication.weight", weight, z.dtype)
     da, db, dgate = (
         dense(f"triangle_multiplication.d{name}", tensor, z.dtype)
         for name, tensor in (("a", da), ("b", db), ("gate", dgate))
@@ -147,29 +158,48 @@ def project_backward(
     dz, y = z.new_empty(z.shape), _scratch("normalized", z)
     options = _options("triangle_multiplication.projection_backward_rows", z, width)
     count = tiles(positions, options["BLOCK_ROWS"])
-    norm_planes = _planes("norm_planes", z, (1, batch * count, 2, width))
+    norm_partials = _partials("norm_planes", z, (1, batch * count, 2, width))
     launch(
         "triangle_multiplication.projection_backward_rows",
         (count, batch),
-        *(*inputs, da, db, dgate, dz, y, norm_planes, positions, _EPSILON),
+        z,
+        mask,
+        norm_weight,
+        norm_bias,
+        matrix,
+        da,
+        db,
+        dgate,
+        dz,
+        y,
+        norm_partials,
+        positions,
+        _EPSILON,
         **options,
     )
 
     options = _options("triangle_multiplication.projection_backward_weights", z, width)
     chunks = 2 * tiles(width, options["BLOCK_OUT"])
     most = min(tiles(_PROGRAMS, chunks * batch), positions // (2 * width))
-    parts, each = split(tiles(positions, options["BLOCK_ROWS"]), max(1, most))
-    planes = _planes("weight_planes", z, (1, batch * parts, 4, width, width))
+    parts, tiles_per_part = split(tiles(positions, options["BLOCK_ROWS"]), max(1, most))
+    partials = _partials("weight_planes", z, (1, batch * parts, 4, width, width))
     launch(
         "triangle_multiplication.projection_backward_weights",
         (parts * chunks, batch),
-        *(y, inputs[1], inputs[4], da, db, planes, positions, each),
+        y,
+        mask,
+        matrix,
+        da,
+        db,
+        partials,
+        positions,
+        tiles_per_part,
         **options,
     )
     dnorm, dweight = norm_weight.new_empty((2, width)), weight.new_empty(weight.shape)
-    fold(
-        Planes(norm_planes, dnorm.unsqueeze(0)),
-        Planes(planes, dweight[: 4 * width].unsqueeze(0)),
+    reduce(
+        PartialSums(norm_partials, dnorm.unsqueeze(0)),
+        PartialSums(partials, dweight[: 4 * width].unsqueeze(0)),
         *outer(dgate, y, dweight[4 * width :]),
     )
     return dz, dnorm, dweight
@@ -186,19 +216,24 @@ def finish(
     keep: Tensor | None,
     rate: float,
 ) -> Tensor:
-    """The update, or the residual with it; x is [batch, channel, row, token]."""
+    """Return the update, or residual + update; x is [batch, channel, row, token]."""
     batch, width, rows, tokens = x.shape
     out = gate.new_empty(gate.shape)
-    beside = gate
+    added = gate
     if residual is not None:
-        beside = dense("triangle_multiplication.residual", residual, x.dtype)
+        added = dense("triangle_multiplication.residual", residual, x.dtype)
     options = _options("triangle_multiplication.epilogue", x, width)
     launch(
         "triangle_multiplication.epilogue",
         (tiles(rows * tokens, options["BLOCK_ROWS"]), batch),
-        *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
-        *(beside, gate if keep is None else keep, out),
-        *(tokens, rows * tokens, kept_scale(rate), _EPSILON),
+        *_epilogue_inputs(x, gate, StageWeights(norm_weight, norm_bias, weight)),
+        added,
+        gate if keep is None else keep,
+        out,
+        tokens,
+        rows * tokens,
+        dropout_scale(rate),
+        _EPSILON,
         RESIDUAL=residual is not None,
         KEEP=keep is not None,
         **options,
@@ -217,7 +252,7 @@ def finish_backward(
     keep: Tensor | None,
     rate: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x and the gate, of scale and offset [2, c], and of the weight."""
+    """Return the gradients of x and the gate, of scale and offset [2, c], and of the weight."""
     batch, width, rows, tokens = x.shape
     positions = rows * tokens
     grad = dense("triangle_multiplication.gradient", grad, x.dtype)
@@ -225,18 +260,27 @@ def finish_backward(
     y, dlinear = _scratch("normalized", gate), _scratch("dlinear", gate)
     options = _options("triangle_multiplication.epilogue_backward", x, width)
     count = tiles(positions, options["BLOCK_ROWS"])
-    planes = _planes("norm_planes", x, (1, batch * count, 2, width))
+    partials = _partials("norm_planes", x, (1, batch * count, 2, width))
     launch(
         "triangle_multiplication.epilogue_backward",
         (count, batch),
-        *_epilogue_inputs(x, gate, norm_weight, norm_bias, weight),
-        *(gate if keep is None else keep, grad, dx, dgate, y, dlinear, planes),
-        *(tokens, positions, kept_scale(rate), _EPSILON),
+        *_epilogue_inputs(x, gate, StageWeights(norm_weight, norm_bias, weight)),
+        gate if keep is None else keep,
+        grad,
+        dx,
+        dgate,
+        y,
+        dlinear,
+        partials,
+        tokens,
+        positions,
+        dropout_scale(rate),
+        _EPSILON,
         KEEP=keep is not None,
         **options,
     )
     dnorm, dweight = norm_weight.new_empty((2, width)), weight.new_empty(weight.shape)
-    fold(Planes(planes, dnorm.unsqueeze(0)), *outer(dlinear, y, dweight))
+    reduce(PartialSums(partials, dnorm.unsqueeze(0)), *outer(dlinear, y, dweight))
     return dx, dgate, dnorm, dweight
 
 
@@ -272,48 +316,37 @@ def _linear(positions: int, weight: Any) -> int:
 
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_projection)
-def _projection_flops(z: Any, *parameters: Any, **_options: Any) -> int:
-    return _linear(math.prod(z[:-1]), parameters[3])
+def _projection_flops(z: Any, _mask: Any, *weights: Any, **_options: Any) -> int:
+    return _linear(math.prod(z[:-1]), StageWeights(*weights).weight)
 
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_projection_backward)
-def _projection_backward_flops(*tensors: Any, **_options: Any) -> int:
-    return 2 * _linear(math.prod(tensors[3][:-1]), tensors[7])
+def _projection_backward_flops(
+    _da: Any, _db: Any, _dgate: Any, *shapes: Any, **_options: Any
+) -> int:
+    return 2 * _projection_flops(*shapes)
 
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_epilogue)
-def _epilogue_flops(_x: Any, gate: Any, *parameters: Any, **_options: Any) -> int:
-    return _linear(math.prod(gate[:-1]), parameters[2])
+def _epilogue_flops(
+    _x: Any, gate: Any, _scale: Any, _offset: Any, weight: Any, *_arguments: Any, **_options: Any
+) -> int:
+    return _linear(math.prod(gate[:-1]), weight)
 
 
 @register_flop_formula(torch.ops.foldperf.triangle_multiplication_epilogue_backward)
-def _epilogue_backward_flops(*tensors: Any, **_options: Any) -> int:
-    return 2 * _linear(math.prod(tensors[2][:-1]), tensors[5])
+def _epilogue_backward_flops(_grad: Any, *shapes: Any, **_options: Any) -> int:
+    return 2 * _epilogue_flops(*shapes)
 
 
-def _projection_inputs(
-    z: Tensor, mask: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
-) -> tuple[Tensor, ...]:
-    """Dense, the weight in the dtype of z."""
-    return (
-        dense("triangle_multiplication.z", z, z.dtype),
-        dense("triangle_multiplication.mask", mask, mask.dtype),
-        norm_weight,
-        norm_bias,
-        in_dtype("triangle_multiplication.weight", weight, z.dtype),
-    )
-
-
-def _epilogue_inputs(
-    x: Tensor, gate: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor
-) -> tuple[Tensor, ...]:
-    """Dense, the weight in the dtype of x."""
+def _epilogue_inputs(x: Tensor, gate: Tensor, weights: StageWeights) -> tuple[Tensor, ...]:
+    """Return x and gate, dense, and the weights, the matrix in the dtype of x."""
     return (
         dense("triangle_multiplication.x", x, x.dtype),
         dense("triangle_multiplication.gate", gate, x.dtype),
-        norm_weight,
-        norm_bias,
-        in_dtype("triangle_multiplication.weight", weight, x.dtype),
+        weights.norm_weight,
+        weights.norm_bias,
+        in_dtype("triangle_multiplication.weight", weights.weight, x.dtype),
     )
 
 
@@ -327,7 +360,7 @@ def _scratch(name: str, like: Tensor) -> Tensor:
     )
 
 
-def _planes(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _partials(name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return workspace(
         f"triangle_multiplication.{name}", shape, dtype=torch.float32, device=like.device
     )

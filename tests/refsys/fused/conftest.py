@@ -1,4 +1,4 @@
-"""The interpreter for our kernels, with exact products and less patching."""
+"""Triton's interpreter for the kernels, with exact products and less patching."""
 
 import pytest
 from support import products
@@ -13,10 +13,10 @@ def interpreted(monkeypatch):
 
 
 def call_helper(helper, *arguments, **options):
-    """As the interpreter does it, but for patching the language anew at every call.
+    """Call a helper like the interpreter, without patching the language at every call.
 
-    A kernel's start patches what kernels see, for its own time; what Triton's library sees has to
-    be patched once. Doing so every time takes a fifth of these tests' time.
+    A kernel's start patches the language that kernels see while it runs; that of Triton's library
+    has to be patched once. Patching it every time takes a fifth of these tests' time.
     """
     core = interpreter.tl.core
     if core.is_builtin(core.arange):

@@ -1,4 +1,4 @@
-"""A whole Pairformer block of the full model at 384 tokens, fused and eager, on fake tensors."""
+"""Pairformer block of the full model at 384 tokens, fused and eager, on fake tensors."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ PAIR = TOKENS**2 * CONFIG.c_z
 
 
 class Block:
-    """Forward and backward of it with dropout, as a program that can be traced."""
+    """Forward and backward of a block with dropout, as a program that can be traced."""
 
     phases = ("forward", "backward")
     forward_phases = ("forward",)
@@ -52,15 +52,15 @@ class Block:
         if phase == "backward":
             torch.autograd.backward(self.outputs, [torch.empty_like(o) for o in self.outputs])
             return
-        with saved(self.module.parameters()) as kept:
+        with saved(self.module.parameters()) as storages:
             copy_kernel_weights(self.module, self.inputs[1])
             self.outputs = self.module(*self.inputs)
-        self.saved_bytes = sum(storage.nbytes() for storage in kept)
+        self.saved_bytes = sum(storage.nbytes() for storage in storages)
 
 
 @dataclass
 class Step:
-    """What a step was seen to do."""
+    """Observed costs of a step."""
 
     trace: Trace
     saved_bytes: int
@@ -93,23 +93,23 @@ def fused():
     return step("triton")
 
 
-def test_launches(eager, fused):
+def test_fused_block_has_few_launches(eager, fused):
     assert fused.launches("forward") <= 30
     assert fused.launches("backward") <= 60
     assert min(eager.launches("forward"), eager.launches("backward")) > 100
 
 
-def test_bytes_that_are_kept_for_backward(eager, fused):
+def test_fused_block_saves_a_fifth_of_the_bytes_for_backward(eager, fused):
     assert 5 * fused.saved_bytes <= eager.saved_bytes
-    assert fused.saved_bytes >= 8 * 2 * PAIR, "the inputs of its operators are among what is kept"
+    assert fused.saved_bytes >= 8 * 2 * PAIR, "its operators' inputs are among them"
 
 
-def test_flops_are_those_of_the_reference(eager, fused):
+def test_fused_block_has_the_flops_of_the_reference(eager, fused):
     assert fused.trace.total("flops") == eager.trace.total("flops") > 0
     assert fused.trace.unpriced == ()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_nothing_is_larger_than_four_pair_tensors(architecture):
+def test_largest_tensor_of_the_fused_block_is_at_most_four_pair_tensors(architecture):
     with assume_architecture(architecture):
         assert PAIR <= step("triton").largest <= 4 * PAIR

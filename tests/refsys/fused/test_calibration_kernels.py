@@ -3,7 +3,7 @@
 import torch
 
 
-def test_each_round_takes_one_exponential_of_each_element():
+def test_exponentials_kernel_takes_one_exponential_per_round_and_element():
     from workloads.calibration_kernels import exponentials
 
     source = torch.tensor([-1.0, 0.0, 0.5, 2.0] * 8)

@@ -23,7 +23,7 @@ SMALL = {
 
 
 def draw(shape, shared, hidden=0, seed=0):
-    """a, its conditions (all three with a hidden layer, else two) and weights."""
+    """Draw a, its conditions (three with a hidden layer, else two) and weights."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*sizes):
@@ -51,7 +51,7 @@ SHAPES = st.tuples(
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(shape=SHAPES, shared=st.booleans(), dtype=st.sampled_from(DTYPES))
-def test_any_norm(shape, shared, dtype):
+def test_adaptive_layer_norm_is_exact_for_any_shape(shape, shared, dtype):
     with use_launch_options(SMALL):
         assert_exact(OPERATORS["adaptive_layer_norm"], draw(shape, shared), OPTIONS, dtype)
 
@@ -63,7 +63,7 @@ def test_any_norm(shape, shared, dtype):
     hidden=st.sampled_from([1, 16, 40]),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_transition(shape, shared, hidden, dtype):
+def test_conditioned_transition_is_exact_for_any_shape(shape, shared, hidden, dtype):
     with use_launch_options(SMALL):
         assert_exact(
             OPERATORS["conditioned_transition"], draw(shape, shared, hidden), OPTIONS, dtype
@@ -72,7 +72,7 @@ def test_any_transition(shape, shared, hidden, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("at_once", [7, 4096])
-def test_wide_rows_some_at_a_time(at_once, dtype, monkeypatch):
+def test_conditioned_transition_is_exact_when_wide_rows_are_split(at_once, dtype, monkeypatch):
     monkeypatch.setattr(triton, "ROWS_AT_ONCE", at_once)
     monkeypatch.setattr(triton, "WIDE", 16)
     operator = OPERATORS["conditioned_transition"]
@@ -81,7 +81,7 @@ def test_wide_rows_some_at_a_time(at_once, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_shape_of_the_token_track(dtype):
+def test_conditioned_transition_is_exact_for_the_width_of_tokens(dtype):
     assert_exact(
         OPERATORS["conditioned_transition"], draw((1, 1, 3, 768), False, 1536), OPTIONS, dtype
     )
@@ -95,8 +95,8 @@ def test_samples_and_rows_are_independent_and_strides_are_free():
     for one, other in zip(results((*turned, weight_in, weight_out)), whole, strict=True):
         assert torch.equal(one, other)
     slab = [t[:, :, 3:17] for t in (a, *conditions)]
-    found = results((*slab, weight_in, weight_out))
-    for one, other in zip(found[:5], whole[:5], strict=True):
+    slab_results = results((*slab, weight_in, weight_out))
+    for one, other in zip(slab_results[:5], whole[:5], strict=True):
         assert torch.equal(one, other[:, :, 3:17])
     order = torch.tensor([2, 0, 1])
     assert torch.equal(
@@ -113,21 +113,21 @@ def test_two_runs_give_the_same_bits(monkeypatch):
             assert torch.equal(one, other)
 
 
-def test_no_more_than_some_wide_rows_are_there_at_once():
-    """Of what is three times as wide as the hidden layer."""
-    seen = []
+def test_scratch_of_wide_rows_is_no_larger_than_the_input():
+    """Scratch rows are three times as wide as the hidden layer."""
+    launches = []
     a = torch.empty(1, 48, 384, 768, device="meta", dtype=torch.bfloat16)
     weights = torch.empty(3072, 768, device="meta"), torch.empty(768, 1536, device="meta")
     inputs = [t.requires_grad_() for t in (a, *(torch.empty_like(a) for _ in range(3)), *weights)]
-    with watch_launches(seen.append):
+    with watch_launches(launches.append):
         out = conditioned_transition(*inputs, statistics=torch.float32, backend="triton")
         out.backward(torch.empty_like(out))
-    tensors = [t for each in seen for t in each.arguments if isinstance(t, torch.Tensor)]
+    tensors = [t for launch in launches for t in launch.arguments if isinstance(t, torch.Tensor)]
     assert max(t.numel() for t in tensors) == a.numel()
-    assert sum(each.kernel == "conditioned_transition.swiglu" for each in seen) == 5
+    assert sum(launch.kernel == "conditioned_transition.swiglu" for launch in launches) == 5
 
 
-def test_torch_sees_sound_operators():
+def test_custom_operators_pass_opcheck():
     from refsys.ops.adaptive_layer_norm import triton as norm
 
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
@@ -136,7 +136,7 @@ def test_torch_sees_sound_operators():
     torch.library.opcheck(triton.forward, tuple(inputs), test_utils=checks)
 
 
-def test_a_wrong_condition_or_weight_is_named():
+def test_error_names_the_wrong_condition_or_weight():
     a, scale, shift, gate, weight_in, weight_out = draw((1, 4, 3, 8), True, 16)
     options = {"statistics": F64}
     with pytest.raises(ArgumentError, match=r"scale has shape \(1, 2, 3, 8\); expected \[1, 1 or"):

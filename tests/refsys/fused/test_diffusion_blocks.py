@@ -1,4 +1,4 @@
-"""The diffusion module's transformers with fused operators, beside the same of plain PyTorch."""
+"""Transformers of the diffusion module with fused operators, against plain PyTorch."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def tokens(precision):
 
 
 def gradients(build, name):
-    """The output, and the gradients of all inputs and parameters."""
+    """Return the output, and the gradients of all inputs and parameters."""
     precision = PRECISIONS[name]
     module, run, inputs = build(precision)
     leaves = [t.to(precision.activations).requires_grad_() for t in inputs]
@@ -72,29 +72,29 @@ def test_output_and_gradients_are_as_exact_as_plain(build):
     exact, plain = gradients(build, "float64"), gradients(build, "float32")
     calls, fallbacks = ops.calls(), ops.fallbacks()
     with ops.use_backend("triton"):
-        found = gradients(build, "float32")
+        fused = gradients(build, "float32")
     ran = ops.calls() - calls
     assert {choice.backend for choice in ran if choice.operator != "layer_norm"} == {"triton"}
-    assert {each.operator for each in ops.fallbacks() - fallbacks} <= {"layer_norm"}
+    assert {fallback.operator for fallback in ops.fallbacks() - fallbacks} <= {"layer_norm"}
     largest = max(true.abs().max().item() for true in exact)
-    for true, one, other in zip(exact, plain, found, strict=True):
+    for true, one, other in zip(exact, plain, fused, strict=True):
         error, allowed = ((t.double() - true).abs().max().item() for t in (other, one))
         scale = true.abs().max().item()
-        # What vanishes by symmetry is a sum of others that do not: rounded as they are.
+        # A gradient that vanishes by symmetry is a sum of terms that do not, rounded as they are.
         scale = scale if scale > 1e-12 * largest else largest
         assert error <= 3 * allowed + 4 * torch.finfo(torch.float32).eps * scale
 
 
-def test_windows_of_keys_are_read_where_they_overlap():
-    """A window shares three quarters of its keys with the next one: no copy of them is made."""
+def test_overlapping_windows_of_keys_are_read_without_a_copy():
+    """A window shares three quarters of its keys with the next one."""
     _, run, inputs = atoms(PRECISIONS["float32"])
     launches = []
     with ops.use_backend("triton"), watch_launches(launches.append), torch.no_grad():
         run(*(t.float() for t in inputs))
-    (attention,) = (each for each in launches if each.kernel == "triangle_attention.forward")
+    (attention,) = (one for one in launches if one.kernel == "triangle_attention.forward")
     k = attention.arguments[2]
     windows = key_windows(normal(1, SAMPLES, ATOMS, CONFIG.c_atom), 2, SingleRank(TOKENS))
     assert k.numel() == windows.numel()
     assert k.untyped_storage().nbytes() < 4 * SAMPLES * (ATOMS + KEYS) * CONFIG.c_atom
-    copied = [each.arguments[0] for each in launches if each.kernel == COPY]
+    copied = [launch.arguments[0] for launch in launches if launch.kernel == COPY]
     assert all(tensor.dim() == 2 for tensor in copied), "something other than weights was copied"

@@ -22,7 +22,7 @@ SMALL = {
 
 
 def draw(shape, out, *, residual=True, keep=True, seed=0):
-    """x, the gate's logits, weight, residual and mask; None where there is none."""
+    """Draw x, the gate's logits, weight, residual and mask; None for absent ones."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*sizes):
@@ -47,7 +47,7 @@ def draw(shape, out, *, residual=True, keep=True, seed=0):
     beside=st.sampled_from([(False, False), (True, False), (True, True)]),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_shape(shape, width, out, beside, dtype):
+def test_gated_linear_is_exact_for_any_shape(shape, width, out, beside, dtype):
     residual, keep = beside
     tensors = draw((*shape, width), out, residual=residual, keep=keep)
     with use_launch_options(SMALL):
@@ -56,16 +56,17 @@ def test_any_shape(shape, width, out, beside, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 5, 13, 128), (1, 1, 30, 384)])
-def test_the_widths_of_the_pair_and_single_tracks(shape, dtype):
+def test_gated_linear_is_exact_for_the_widths_of_pair_and_single_tracks(shape, dtype):
     assert_exact(OPERATOR, draw(shape, shape[-1]), {"rate": 0.25}, dtype)
 
 
 @pytest.mark.bits
 def test_strides_are_free_and_two_runs_give_the_same_bits():
     x, gate, weight, residual, keep = (
-        each if each.dtype == torch.bool else each.float() for each in draw((2, 5, 6, 16), 16)
+        tensor if tensor.dtype == torch.bool else tensor.float()
+        for tensor in draw((2, 5, 6, 16), 16)
     )
-    found = []
+    runs = []
     for turned in (False, True, False):
         among = torch.cat([x, gate, x], dim=-1)[..., 16:32] if turned else gate
         beside = residual.transpose(1, 2).contiguous().transpose(1, 2) if turned else residual
@@ -75,12 +76,12 @@ def test_strides_are_free_and_two_runs_give_the_same_bits():
         towards = torch.linspace(-1, 1, out.numel()).view(out.shape)
         if turned:
             towards = towards.transpose(1, 2).contiguous().transpose(1, 2)
-        found.append([out.detach(), *torch.autograd.grad(out, inputs, towards)])
-    for one, other in itertools.pairwise(found):
+        runs.append([out.detach(), *torch.autograd.grad(out, inputs, towards)])
+    for one, other in itertools.pairwise(runs):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
-def test_wrong_arguments_are_named():
+def test_error_names_the_wrong_argument():
     x, gate, weight, residual, keep = draw((1, 3, 5, 16), 8)
     with pytest.raises(ArgumentError, match="gate has shape"):
         gated_linear(x, gate[..., 1:], weight)
@@ -92,10 +93,10 @@ def test_wrong_arguments_are_named():
         gated_linear(x, gate, weight, residual.float())
 
 
-def test_torch_sees_a_sound_operator():
+def test_custom_operator_passes_opcheck():
     from refsys.ops.gated_linear import triton
 
     *tensors, keep = draw((1, 3, 4, 8), 8)
-    inputs = [each.float().requires_grad_() for each in tensors]
+    inputs = [tensor.float().requires_grad_() for tensor in tensors]
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
     torch.library.opcheck(triton.forward, (*inputs, keep, 0.25), test_utils=checks)

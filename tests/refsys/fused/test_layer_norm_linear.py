@@ -10,7 +10,14 @@ from support.accuracy import F64, assert_exact
 
 from refsys.errors import ArgumentError
 from refsys.ops.backend import OPERATORS
-from refsys.ops.layer_norm_linear import attention_projection, layer_norm_linear, pair_bias
+from refsys.ops.layer_norm_linear import (
+    AttentionProjectionWeights,
+    LinearWeights,
+    PairBiasWeights,
+    attention_projection,
+    layer_norm_linear,
+    pair_bias,
+)
 from refsys.ops.triton_backend import use_launch_options
 
 DTYPES = torch.float32, torch.float16
@@ -33,7 +40,7 @@ def normal(generator, *sizes):
 
 
 def draw(shape, out, *, scale=True, shift=True, bias=0, heads=0, seed=0):
-    """x, the LayerNorm's parameters, weight, bias, heads' weight; None where there is none."""
+    """Draw x, the LayerNorm's weights, weight, bias, heads' weight; None for absent ones."""
     generator = torch.Generator().manual_seed(seed)
     width = shape[-1]
     return (
@@ -55,7 +62,7 @@ def draw(shape, out, *, scale=True, shift=True, bias=0, heads=0, seed=0):
     bias=st.booleans(),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_width_and_number_of_rows(shape, width, out, norm, bias, dtype):
+def test_layer_norm_linear_is_exact_for_any_shape(shape, width, out, norm, bias, dtype):
     scale, shift = norm
     *tensors, _heads = draw((*shape, width), out, scale=scale, shift=shift, bias=bias * (out // 2))
     with use_launch_options(SMALL):
@@ -64,7 +71,7 @@ def test_any_width_and_number_of_rows(shape, width, out, norm, bias, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("width", "out"), [(384, 96), (833, 64)])
-def test_the_widths_of_the_single_track_and_the_conditioning(width, out, dtype):
+def test_layer_norm_linear_is_exact_for_wide_rows(width, out, dtype):
     *tensors, _heads = draw((1, 20, width), out, bias=out)
     assert_exact(OPERATORS["layer_norm_linear"], tensors, {"statistics": F64}, dtype)
 
@@ -76,7 +83,7 @@ def test_the_widths_of_the_single_track_and_the_conditioning(width, out, dtype):
     heads=st.sampled_from([1, 4, 16]),
     dtype=st.sampled_from(DTYPES),
 )
-def test_what_heads_get(shape, width, heads, dtype):
+def test_attention_projection_and_pair_bias_are_exact_for_any_shape(shape, width, heads, dtype):
     x, scale, shift, weight, _bias, head = draw((*shape, width), 2 * width, heads=heads)
     with use_launch_options(SMALL):
         whole, alone = (x, scale, shift, weight, head), (x, scale, shift, head)
@@ -85,72 +92,76 @@ def test_what_heads_get(shape, width, heads, dtype):
 
 
 def gradients(out, inputs):
-    towards = [torch.linspace(-1, 1, each.numel()).view(each.shape) for each in out]
-    leaves = [each for each in inputs if each.requires_grad]
-    return [each.detach() for each in out], torch.autograd.grad(out, leaves, towards)
+    towards = [torch.linspace(-1, 1, tensor.numel()).view(tensor.shape) for tensor in out]
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    return [tensor.detach() for tensor in out], torch.autograd.grad(out, leaves, towards)
 
 
 @pytest.mark.bits
 @pytest.mark.parametrize("width", [16, 160])
 def test_strides_are_free_and_two_runs_give_the_same_bits(width):
-    x, *rest, _heads = (
-        None if each is None else each.float() for each in draw((2, 5, 6, width), 24, bias=7)
+    x, *weights, _heads = (
+        None if tensor is None else tensor.float() for tensor in draw((2, 5, 6, width), 24, bias=7)
     )
-    found = []
-    for each in (x, x.transpose(1, 2).contiguous().transpose(1, 2), x):
-        inputs = [each.detach().requires_grad_(), *(t.clone().requires_grad_() for t in rest)]
-        out = layer_norm_linear(*inputs, statistics=torch.float32, backend="triton")
-        found.append(gradients([out], inputs))
-    for (outs, grads), (same_outs, same_grads) in itertools.pairwise(found):
+    runs = []
+    for strided in (x, x.transpose(1, 2).contiguous().transpose(1, 2), x):
+        inputs = [strided.detach().requires_grad_(), *(t.clone().requires_grad_() for t in weights)]
+        options = {"statistics": torch.float32, "backend": "triton"}
+        out = layer_norm_linear(inputs[0], LinearWeights(*inputs[1:]), **options)
+        runs.append(gradients([out], inputs))
+    for (outs, grads), (same_outs, same_grads) in itertools.pairwise(runs):
         for one, other in zip([*outs, *grads], [*same_outs, *same_grads], strict=True):
             assert torch.equal(one, other)
 
 
 @pytest.mark.bits
-def test_a_slab_equals_its_part_of_the_whole():
+def test_projection_of_a_slab_equals_that_part_of_the_full_projection():
     x, scale, shift, weight, _bias, heads = (
-        None if each is None else each.float() for each in draw((1, 6, 5, 16), 32, heads=2)
+        None if tensor is None else tensor.float() for tensor in draw((1, 6, 5, 16), 32, heads=2)
     )
     options = {"statistics": torch.float32, "backend": "triton"}
-    whole, planes = attention_projection(x, scale, shift, weight, heads, **options)
-    slab, part = attention_projection(x[:, 2:5], scale, shift, weight, heads, **options)
+    weights = AttentionProjectionWeights(scale, shift, weight, heads)
+    whole, bias = attention_projection(x, weights, **options)
+    slab, slab_bias = attention_projection(x[:, 2:5], weights, **options)
     assert torch.equal(slab, whole[:, 2:5])
-    assert torch.equal(part, planes[:, :, 2:5])
-    assert part.is_contiguous()
+    assert torch.equal(slab_bias, bias[:, :, 2:5])
+    assert slab_bias.is_contiguous()
 
 
-def test_one_result_alone_may_be_differentiated():
+def test_attention_projection_differentiates_the_bias_alone():
     tensors = draw((1, 3, 5, 16), 32, heads=2)
     x, scale, shift, weight, heads = (
-        each.float().requires_grad_() for each in tensors if each is not None
+        tensor.float().requires_grad_() for tensor in tensors if tensor is not None
     )
     options = {"statistics": torch.float32, "backend": "triton"}
-    _out, planes = attention_projection(x, scale, shift, weight, heads, **options)
-    alone = pair_bias(x, scale, shift, heads, **options)
-    found, expected = (
-        torch.autograd.grad(each.sum(), (x, scale, heads)) for each in (planes, alone)
+    weights = AttentionProjectionWeights(scale, shift, weight, heads)
+    _out, bias = attention_projection(x, weights, **options)
+    alone = pair_bias(x, PairBiasWeights(scale, shift, heads), **options)
+    fused, expected = (
+        torch.autograd.grad(result.sum(), (x, scale, heads)) for result in (bias, alone)
     )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+    for gradient, other in zip(fused, expected, strict=True):
+        torch.testing.assert_close(gradient, other)
 
 
-def test_wrong_arguments_are_named():
+def test_error_names_the_wrong_argument():
     x, scale, shift, weight, _bias, heads = draw((1, 3, 5, 16), 32, heads=2)
     options = {"statistics": F64}
     with pytest.raises(ArgumentError, match=r"weight has shape \(32, 15\)"):
-        layer_norm_linear(x, scale, shift, weight[:, 1:], **options)
+        layer_norm_linear(x, LinearWeights(scale, shift, weight[:, 1:]), **options)
     with pytest.raises(ArgumentError, match=r"bias has shape \(33,\)"):
-        layer_norm_linear(x, scale, shift, weight, torch.zeros(33), **options)
+        layer_norm_linear(x, LinearWeights(scale, shift, weight, torch.zeros(33)), **options)
     with pytest.raises(ArgumentError, match="norm_bias"):
-        pair_bias(x, scale, shift[1:], heads, **options)
+        pair_bias(x, PairBiasWeights(scale, shift[1:], heads), **options)
+    weights = AttentionProjectionWeights(scale, shift, weight, heads)
     with pytest.raises(ArgumentError, match=r"z has shape .*expected \[batch row token c\]"):
-        attention_projection(x[0], scale, shift, weight, heads, **options)
+        attention_projection(x[0], weights, **options)
 
 
-def test_torch_sees_a_sound_operator():
+def test_custom_operator_passes_opcheck():
     from refsys.ops.layer_norm_linear import triton
 
     tensors = draw((1, 3, 4, 8), 16, bias=16, heads=2)
-    inputs = tuple(each.float().requires_grad_() for each in tensors)
+    inputs = tuple(tensor.float().requires_grad_() for tensor in tensors)
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
     torch.library.opcheck(triton.forward, inputs, test_utils=checks)

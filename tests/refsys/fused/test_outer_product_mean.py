@@ -20,13 +20,13 @@ SMALL = {
 }
 
 
-def draw(batch, alignment, rows, columns, width, out, seed=0):
+def draw(batch, msa_depth, rows, columns, width, out, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*sizes):
         return torch.randn(sizes, generator=generator, dtype=F64)
 
-    masks = [torch.rand(batch, alignment, n, generator=generator) < 0.7 for n in (rows, columns)]
+    masks = [torch.rand(batch, msa_depth, n, generator=generator) < 0.7 for n in (rows, columns)]
     a, b = (normal(*mask.shape, width) * mask.unsqueeze(-1) for mask in masks)
     return a, b, *masks, normal(out, width**2) / width, normal(out)
 
@@ -42,20 +42,22 @@ def results(tensors):
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     batch=st.integers(1, 2),
-    alignment=st.integers(1, 5),
+    msa_depth=st.integers(1, 5),
     rows=st.integers(1, 5),
     columns=st.integers(1, 33),
     width=st.sampled_from([1, 4, 8]),
     out=st.sampled_from([1, 16, 24]),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_shape(batch, alignment, rows, columns, width, out, dtype):
+def test_outer_product_mean_is_exact_for_any_shape(
+    batch, msa_depth, rows, columns, width, out, dtype
+):
     with use_launch_options(SMALL):
-        assert_exact(OPERATOR, draw(batch, alignment, rows, columns, width, out), OPTIONS, dtype)
+        assert_exact(OPERATOR, draw(batch, msa_depth, rows, columns, width, out), OPTIONS, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_widths_of_the_alignment_track(dtype):
+def test_outer_product_mean_is_exact_for_the_widths_of_the_msa(dtype):
     assert_exact(OPERATOR, draw(1, 6, 2, 5, 32, 128), OPTIONS, dtype)
 
 
@@ -71,14 +73,14 @@ def test_strides_are_free_and_rows_are_independent():
     torch.testing.assert_close(slab[1], whole[1][:, :, 2:5])
 
 
-def test_what_no_alignment_row_covers_gets_the_bias_alone():
+def test_pairs_that_no_msa_row_covers_get_the_bias_alone():
     a, b, mask_a, mask_b, weight, bias = draw(1, 3, 4, 4, 4, 16)
     mask_a[:, :, 1] = False
     out = results((a * mask_a.unsqueeze(-1), b, mask_a, mask_b, weight, bias))[0]
     torch.testing.assert_close(out[0, 1], (bias.float() * 1000).expand(4, -1))
 
 
-def test_no_more_products_are_there_at_once_than_pairs():
+def test_scratch_of_products_is_no_larger_than_the_pair_tensor():
     """Tokens × channels for each pair at AlphaFold 3's shapes, eight times as many whole."""
     tokens, scratch = 384, []
     a = torch.empty(1, 64, tokens, 32, device="meta", dtype=torch.bfloat16).requires_grad_()
@@ -87,10 +89,10 @@ def test_no_more_products_are_there_at_once_than_pairs():
     bias = torch.empty(128, device="meta").requires_grad_()
     with watch(scratch.append):
         out = outer_product_mean(
-            *(a, a, mask, mask, weight, bias), accumulation=torch.float32, backend="triton"
+            a, a, mask, mask, weight, bias, accumulation=torch.float32, backend="triton"
         )
         out.backward(torch.empty_like(out))
-    assert max(each.nbytes for each in scratch) <= 2 * tokens**2 * 128
+    assert max(buffer.nbytes for buffer in scratch) <= 2 * tokens**2 * 128
 
 
 @pytest.mark.bits
@@ -101,7 +103,7 @@ def test_two_runs_give_the_same_bits():
             assert torch.equal(one, other)
 
 
-def test_torch_sees_a_sound_operator():
+def test_custom_operator_passes_opcheck():
     tensors = draw(1, 3, 4, 5, 4, 16)
     inputs = [t.float().requires_grad_() if t.is_floating_point() else t for t in tensors]
     checks = "test_schema", "test_autograd_registration", "test_faketensor"

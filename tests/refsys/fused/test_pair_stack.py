@@ -1,4 +1,4 @@
-"""The pair stack with fused operators, whole and in slabs, beside the same of plain PyTorch."""
+"""Pair stack with fused operators, unsharded and in slabs, against plain PyTorch."""
 
 import threading
 
@@ -26,7 +26,7 @@ def pair():
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Every operator on its kernels, in threads too; the interpreter takes one at a time."""
+    """Run every operator on its kernels, in all threads; the interpreter runs one at a time."""
     monkeypatch.setenv("FOLDPERF_BACKEND", "triton")
     lock, function = threading.Lock(), triton_backend.function
 
@@ -63,7 +63,7 @@ def gradients(name, z):
     return out.detach(), *torch.autograd.grad(out, [whole, *module.parameters()], towards)
 
 
-def test_every_operator_runs_on_kernels(fused, pair):
+def test_pair_stack_runs_every_operator_on_kernels(fused, pair):
     calls, fallbacks = ops.calls(), ops.fallbacks()
     update(stack("float32"), SingleRank(TOKENS), pair)
     assert {choice.backend for choice in ops.calls() - calls} == {"triton"}
@@ -73,8 +73,8 @@ def test_every_operator_runs_on_kernels(fused, pair):
 def test_output_and_gradients_are_as_exact_as_plain(pair, monkeypatch, request):
     exact, plain = gradients("float64", pair), gradients("float32", pair)
     request.getfixturevalue("fused")
-    found = gradients("float32", pair)
-    for true, one, other in zip(exact, plain, found, strict=True):
+    fused_results = gradients("float32", pair)
+    for true, one, other in zip(exact, plain, fused_results, strict=True):
         error, allowed = ((t.double() - true).abs().max().item() for t in (other, one))
         assert error <= 3 * allowed + 4 * torch.finfo(torch.float32).eps * true.abs().max().item()
 
@@ -84,6 +84,6 @@ def test_slabs_on_several_ranks_equal_the_whole(fused, pair, ranks):
     module = stack("float32")
     with torch.no_grad():
         whole = update(module, SingleRank(TOKENS), pair)
-    found = in_lockstep(TOKENS, ranks, lambda layout: (update(module, layout, pair),))
-    slabs = torch.cat([slab for (slab,) in found], dim=1)
+    fused_results = in_lockstep(TOKENS, ranks, lambda layout: (update(module, layout, pair),))
+    slabs = torch.cat([slab for (slab,) in fused_results], dim=1)
     torch.testing.assert_close(slabs, whole, rtol=1e-5, atol=1e-5)

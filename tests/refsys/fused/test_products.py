@@ -38,7 +38,7 @@ def test_product_equals_the_exact_sum():
 
 
 def dot(a, b, accumulator):
-    """Return what an interpreted kernel gets of `tl.dot`."""
+    """Return the result of `tl.dot` in an interpreted kernel."""
     handles = (TensorHandle(x, getattr(tl, x.dtype.name)) for x in (a, b, accumulator))
     return create_dot(None, *handles).data
 
@@ -65,6 +65,6 @@ def test_fused_operators_keep_their_bits_on_other_processors(processor):
     """Tests of other layouts and positions; `make bits` runs all tests on all processors."""
     if reason := processor.unsupported_reason():
         pytest.skip(reason)
-    moved = ("-k", "position or processor or slab or strides or padding")
-    done = run_bit_tests(processor, "-p", "no:xdist", "tests/refsys/fused", *moved)
+    selection = ("-k", "position or processor or slab or strides or padding")
+    done = run_bit_tests(processor, "-p", "no:xdist", "tests/refsys/fused", *selection)
     assert done.returncode == 0, done.stdout

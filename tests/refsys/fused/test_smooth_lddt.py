@@ -18,7 +18,7 @@ SMALL = {
 
 
 def draw(batch, samples, atoms, seed=0):
-    """Positions near a label, of whose atoms some are missing; some atoms look farther."""
+    """Draw positions near a label with some atoms missing and radii of two sizes."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -36,7 +36,7 @@ def draw(batch, samples, atoms, seed=0):
     samples=st.integers(1, 3),
     atoms=st.integers(1, 40),
 )
-def test_any_number_of_atoms(batch, samples, atoms):
+def test_smooth_lddt_is_exact_for_any_number_of_atoms(batch, samples, atoms):
     with use_launch_options(SMALL):
         tensors = draw(batch, samples, atoms)
         assert_exact(OPERATORS["smooth_lddt"], tensors, {"block": 7}, torch.float32)
@@ -44,17 +44,17 @@ def test_any_number_of_atoms(batch, samples, atoms):
 
 def score(x, label, resolved, radius, backend="triton"):
     x = x.float().requires_grad_()
-    rest = label.float(), resolved, radius.float()
-    scores = smooth_lddt(x, *rest, block=64, backend=backend)
+    targets = label.float(), resolved, radius.float()
+    scores = smooth_lddt(x, *targets, block=64, backend=backend)
     towards = torch.linspace(-1, 1, scores.numel()).view(scores.shape)
     return scores.detach(), *torch.autograd.grad(scores, x, towards)
 
 
 @pytest.mark.bits
-def test_two_runs_give_the_same_bits_and_far_tiles_count_nothing():
+def test_two_runs_give_the_same_bits_and_distant_tiles_do_not_count():
     x, label, resolved, radius = draw(1, 2, 50)
-    far = torch.tensor([500.0, 0.0, 0.0], dtype=F64)
-    apart = torch.cat([x, x + far], dim=2), torch.cat([label, label + far], dim=1)
+    offset = torch.tensor([500.0, 0.0, 0.0], dtype=F64)
+    apart = torch.cat([x, x + offset], dim=2), torch.cat([label, label + offset], dim=1)
     both = *apart, resolved.repeat(1, 2), radius.repeat(1, 2)
     with use_launch_options(SMALL):
         first, second = score(*both), score(*both)
@@ -64,21 +64,21 @@ def test_two_runs_give_the_same_bits_and_far_tiles_count_nothing():
     torch.testing.assert_close(2 * first[1][:, :, :50], gradient)
 
 
-def test_no_pair_is_stored():
+def test_kernels_store_no_pair_of_atoms():
     tensors = draw(1, 2, 200)
-    with allocations() as found:
+    with allocations() as sizes:
         score(*tensors)
-    assert 0 < max(found) < 200 * 200
+    assert 0 < max(sizes) < 200 * 200
 
 
-def test_nothing_near_scores_nothing_and_passes_nothing():
+def test_score_and_gradient_are_zero_when_no_pair_is_near():
     x, label, resolved, radius = draw(1, 2, 20)
     scores, gradient = score(x, label, torch.zeros_like(resolved), radius)
     assert not scores.any()
     assert not gradient.any()
 
 
-def test_wrong_arguments_are_named():
+def test_error_names_the_wrong_argument():
     x, label, resolved, radius = draw(1, 2, 5)
     with pytest.raises(ArgumentError, match="radius has shape"):
         smooth_lddt(x, label, resolved, radius[:, 1:])
@@ -86,7 +86,7 @@ def test_wrong_arguments_are_named():
         smooth_lddt(x, label, resolved, radius, block=0)
 
 
-def test_torch_sees_a_sound_operator():
+def test_custom_operator_passes_opcheck():
     from refsys.ops.smooth_lddt import triton
 
     x, label, resolved, radius = draw(1, 2, 9)

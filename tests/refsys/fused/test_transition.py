@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.accuracy import F64, assert_exact
 
 from refsys.ops.backend import OPERATORS
-from refsys.ops.transition import transition
+from refsys.ops.transition import TransitionWeights, transition
 from refsys.ops.triton_backend import use_launch_options
 
 OPERATOR = OPERATORS["transition"]
@@ -19,7 +19,7 @@ SMALL = {
 
 
 def draw(shape, hidden, seed=0):
-    """x and parameters of a scale that keeps the hidden layer's at one."""
+    """Draw x and weights at a scale that keeps the hidden layer's at one."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*sizes):
@@ -32,7 +32,9 @@ def draw(shape, hidden, seed=0):
 
 def results(tensors, residual=True):
     inputs = [t.float().requires_grad_() for t in tensors]
-    out = transition(*inputs, statistics=torch.float32, residual=residual, backend="triton")
+    x, *weights = inputs
+    options = {"statistics": torch.float32, "residual": residual, "backend": "triton"}
+    out = transition(x, TransitionWeights(*weights), **options)
     towards = torch.linspace(-1, 1, out.shape[-1]).expand_as(out)
     return out.detach(), *torch.autograd.grad(out, inputs, towards)
 
@@ -45,7 +47,7 @@ def results(tensors, residual=True):
     residual=st.booleans(),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_shape(shape, width, hidden, residual, dtype):
+def test_transition_is_exact_for_any_shape(shape, width, hidden, residual, dtype):
     options = {"statistics": F64, "residual": residual}
     with use_launch_options(SMALL):
         assert_exact(OPERATOR, draw((*shape, width), hidden), options, dtype)
@@ -53,7 +55,7 @@ def test_any_shape(shape, width, hidden, residual, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("shape", "hidden"), [((1, 13, 11, 128), 512), ((1, 30, 384), 1536)])
-def test_the_shapes_of_the_pair_and_single_tracks(shape, hidden, dtype):
+def test_transition_is_exact_for_the_widths_of_pair_and_single_tracks(shape, hidden, dtype):
     options = {"statistics": F64, "residual": True}
     assert_exact(OPERATOR, draw(shape, hidden), options, dtype)
 
@@ -78,7 +80,7 @@ def test_two_runs_give_the_same_bits():
             assert torch.equal(one, other)
 
 
-def test_torch_sees_a_sound_operator():
+def test_custom_operator_passes_opcheck():
     from refsys.ops.transition import triton
 
     inputs = [t.float().requires_grad_() for t in draw((2, 3, 8), 16)]
@@ -86,9 +88,10 @@ def test_torch_sees_a_sound_operator():
     torch.library.opcheck(triton.forward, (*inputs, True), test_utils=checks)
 
 
-def test_weights_of_another_dtype_get_gradients_of_it():
+def test_gradients_have_the_dtype_of_their_weights():
     x, *parameters = draw((2, 3, 8), 16)
     inputs = [x.half().requires_grad_(), *(t.float().requires_grad_() for t in parameters)]
-    out = transition(*inputs, statistics=torch.float32, backend="triton")
+    weights = TransitionWeights(*inputs[1:])
+    out = transition(inputs[0], weights, statistics=torch.float32, backend="triton")
     gradients = torch.autograd.grad(out.sum(), inputs)
     assert [g.dtype for g in gradients] == [torch.float16, *[torch.float32] * 4]

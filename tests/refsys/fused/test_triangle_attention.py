@@ -20,7 +20,7 @@ SMALL = {
 
 
 def draw(batch, rows, queries, keys, heads, width, seed=0):
-    """q, k, v, a bias laid out as a projection leaves it, and a mask with a row of no keys."""
+    """Draw q, k, v, a bias in the layout of a projection, and a mask with a row without keys."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -38,7 +38,7 @@ def draw(batch, rows, queries, keys, heads, width, seed=0):
 
 
 def attend(tensors, backend="triton"):
-    """Output and gradients in float32; the gradient of the output is fixed."""
+    """Return output and gradients in float32; the gradient of the output is fixed."""
     inputs = [t.float().requires_grad_() for t in tensors[:4]]
     out = triangle_attention(*inputs, tensors[4], softmax=torch.float32, backend=backend)
     towards = torch.linspace(-1, 1, out.shape[-1]).expand_as(out)
@@ -55,7 +55,7 @@ def attend(tensors, backend="triton"):
 )
 # Here the rounding of a log-sum-exp shows in float32.
 @example(tokens=13, batch=1, heads=1, width=48, dtype=torch.float32)
-def test_whole_pair_tensors(tokens, batch, heads, width, dtype):
+def test_attention_is_exact_for_full_pair_tensors(tokens, batch, heads, width, dtype):
     tensors = draw(batch, tokens, tokens, tokens, heads, width)
     assert_exact(OPERATOR, tensors, {"softmax": F64}, dtype)
 
@@ -66,7 +66,7 @@ def test_whole_pair_tensors(tokens, batch, heads, width, dtype):
     width=st.sampled_from([1, 8, 24, 33, 64]),
     dtype=st.sampled_from(DTYPES),
 )
-def test_slabs_and_blocks_of_queries_in_small_tiles(sizes, width, dtype):
+def test_attention_is_exact_for_slabs_and_blocks_of_queries(sizes, width, dtype):
     rows, queries, keys = sizes
     with use_launch_options(SMALL):
         tensors = draw(2, rows, queries, keys, 1, width)
@@ -77,12 +77,12 @@ def test_slabs_and_blocks_of_queries_in_small_tiles(sizes, width, dtype):
     ("tokens", "dtype"),
     list(zip([63, 64, 65, 130, 257], [*DTYPES, *DTYPES, DTYPES[0]], strict=True)),
 )
-def test_sizes_about_a_tile(tokens, dtype):
+def test_attention_is_exact_for_sizes_near_a_tile(tokens, dtype):
     assert_exact(OPERATOR, draw(1, 2, tokens, tokens, 2, 32), {"softmax": F64}, dtype)
 
 
-def test_many_rows_are_summed_in_planes():
-    """More than eight rows and a few tiles: the bias gradient is folded from several planes."""
+def test_bias_gradient_is_exact_when_rows_are_split_into_partial_sums():
+    """More than eight rows and a few tiles."""
     tensors = draw(2, 9, 18, 18, 1, 8)
     with use_launch_options(SMALL):
         assert_exact(OPERATOR, tensors, {"softmax": F64}, torch.float32)
@@ -100,32 +100,32 @@ def test_strides_are_free(axes):
         assert torch.equal(one, other)
 
 
-def test_a_row_without_keys_gives_zero_and_passes_no_gradient():
+def test_row_without_keys_is_zero_and_has_no_gradient():
     tensors = draw(1, 3, 5, 5, 2, 8)
     out, dq, dk, dv, dbias = attend(tensors)
-    for each in (out, dq, dk, dv):
-        assert (each[:, 1] == 0).all()
-        assert (each[:, 0] != 0).any()
+    for tensor in (out, dq, dk, dv):
+        assert (tensor[:, 1] == 0).all()
+        assert (tensor[:, 0] != 0).any()
     tensors[4][:] = False
-    assert not any(each.any() for each in attend(tensors))
+    assert not any(tensor.any() for tensor in attend(tensors))
     assert dbias.isfinite().all()
 
 
 def test_heads_and_positions_permute():
     tensors = draw(1, 5, 5, 5, 3, 8)
     q, k, v, bias, mask = tensors
-    heads, places = torch.tensor([2, 0, 1]), torch.tensor([3, 0, 4, 2, 1])
+    heads, order = torch.tensor([2, 0, 1]), torch.tensor([3, 0, 4, 2, 1])
     turned = (
-        *(t[:, places][:, :, places][:, :, :, heads] for t in (q, k, v)),
-        bias[:, heads][:, :, places][:, :, :, places],
-        mask[:, places][:, :, places],
+        *(t[:, order][:, :, order][:, :, :, heads] for t in (q, k, v)),
+        bias[:, heads][:, :, order][:, :, :, order],
+        mask[:, order][:, :, order],
     )
-    whole, found = attend(tensors), attend(turned)
-    for one, other in zip(found[:4], whole[:4], strict=True):
-        expected = other[:, places][:, :, places][:, :, :, heads]
+    whole, fused = attend(tensors), attend(turned)
+    for one, other in zip(fused[:4], whole[:4], strict=True):
+        expected = other[:, order][:, :, order][:, :, :, heads]
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
-    expected = whole[4][:, heads][:, :, places][:, :, :, places]
-    torch.testing.assert_close(found[4], expected, rtol=1e-5, atol=1e-6)
+    expected = whole[4][:, heads][:, :, order][:, :, :, order]
+    torch.testing.assert_close(fused[4], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.bits
@@ -137,8 +137,8 @@ def test_padding_changes_no_bit():
         torch.nn.functional.pad(bias, (0, 5, 0, 5), value=-2.0),
         torch.nn.functional.pad(mask, (0, 5)),
     )
-    found, whole = attend(padded), attend((q, k, v, bias, mask))
-    assert torch.equal(found[0][:, :, :7], whole[0])
+    fused, whole = attend(padded), attend((q, k, v, bias, mask))
+    assert torch.equal(fused[0][:, :, :7], whole[0])
     inputs = [t.float().requires_grad_() for t in padded[:4]]
     out = triangle_attention(*inputs, padded[4], softmax=torch.float32, backend="triton")
     towards = torch.linspace(-1, 1, 8).expand_as(out[:, :, :7])
@@ -172,7 +172,7 @@ def test_two_runs_give_the_same_bits():
             assert torch.equal(one, other)
 
 
-def test_torch_sees_sound_operators():
+def test_custom_operators_pass_opcheck():
     from refsys.ops.triangle_attention import triton
 
     inputs = [t.float().requires_grad_() for t in draw(1, 2, 5, 5, 1, 8)[:4]]
@@ -191,12 +191,12 @@ def test_torch_sees_sound_operators():
         (8, torch.bfloat16, torch.float32, "interpreter's products of bfloat16"),
     ],
 )
-def test_what_kernels_cannot_serve_falls_back_with_a_reason(width, dtype, softmax, reason):
+def test_unsupported_arguments_fall_back_with_a_reason(width, dtype, softmax, reason):
     tensors = [t.to(dtype) for t in draw(1, 2, 3, 3, 1, width)[:4]]
     mask = torch.ones(1, 2, 3, dtype=torch.bool)
     before = ops.fallbacks()
-    found = triangle_attention(*tensors, mask, softmax=softmax, backend="triton")
+    fused = triangle_attention(*tensors, mask, softmax=softmax, backend="triton")
     plain = triangle_attention(*tensors, mask, softmax=softmax, backend="reference")
-    assert torch.equal(found, plain)
+    assert torch.equal(fused, plain)
     (fallback,) = ops.fallbacks() - before
     assert reason in fallback.reason

@@ -8,7 +8,7 @@ from support.accuracy import F64, assert_exact
 
 from refsys import ops
 from refsys.ops.backend import OPERATORS
-from refsys.ops.triangle_multiplication import contraction, epilogue, projection
+from refsys.ops.triangle_multiplication import StageWeights, contraction, epilogue, projection
 from refsys.ops.triton_backend import use_launch_options
 
 DTYPES = torch.float32, torch.float16
@@ -22,7 +22,7 @@ SMALL = {
 
 
 def draw(stage, shape, seed=0):
-    """Arguments of a stage in float64, at a scale that keeps what comes out at one."""
+    """Draw arguments of a stage in float64, at a scale that keeps the results at one."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*sizes):
@@ -38,7 +38,7 @@ def draw(stage, shape, seed=0):
     return normal(*shape), normal(*shape), *norm, weight, normal(*shape), keep
 
 
-def judge(stage, shape, dtype):
+def check_exact(stage, shape, dtype):
     operator = OPERATORS[f"triangle_multiplication_{stage}"]
     options = {"statistics": F64} | ({"rate": 0.25} if stage == "epilogue" else {})
     tensors = draw(stage, shape)
@@ -52,44 +52,45 @@ def judge(stage, shape, dtype):
     width=st.sampled_from([8, 24, 32, 64]),
     dtype=st.sampled_from(DTYPES),
 )
-def test_any_slab(stage, shape, width, dtype):
+def test_stage_is_exact_for_any_slab(stage, shape, width, dtype):
     with use_launch_options(SMALL):
-        judge(stage, (*shape, width), dtype)
+        check_exact(stage, (*shape, width), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stage", ["projection", "epilogue"])
-def test_the_shape_of_the_pair_track(stage, dtype):
-    judge(stage, (1, 11, 17, 128), dtype)
+def test_stage_is_exact_for_the_width_of_the_pair_track(stage, dtype):
+    check_exact(stage, (1, 11, 17, 128), dtype)
 
 
 @pytest.mark.parametrize("outgoing", [True, False])
-def test_the_three_stages_together_equal_their_references(outgoing):
+def test_three_stages_in_sequence_are_as_exact_as_plain_pytorch(outgoing):
     z, mask, *parameters = draw("projection", (2, 7, 7, 16))
     *_, scale, offset, weight, _residual, _keep = draw("epilogue", (2, 7, 7, 16), seed=1)
-    found = {}
+    results = {}
     for backend, dtype in (("reference", F64), ("reference", torch.float32), ("triton", None)):
         kind = dtype or torch.float32
         inputs = [t.to(kind).requires_grad_() for t in (z, *parameters, scale, offset, weight)]
         one, *first, scale_, offset_, weight_ = inputs
         upper = F64 if kind == F64 else torch.float32
         with ops.use_backend(backend):
-            a, b, gate = projection(one, mask, *first, statistics=upper)
+            a, b, gate = projection(one, mask, StageWeights(*first), statistics=upper)
             x = contraction(a, b, outgoing=outgoing)
-            out = epilogue(x, gate, scale_, offset_, weight_, statistics=upper)
+            out = epilogue(x, gate, StageWeights(scale_, offset_, weight_), statistics=upper)
         towards = torch.linspace(-1, 1, 16, dtype=kind).expand_as(out)
-        found[backend, kind if dtype else None] = out, *torch.autograd.grad(out, inputs, towards)
-    exact, plain, fused = found.values()
+        results[backend, kind if dtype else None] = out, *torch.autograd.grad(out, inputs, towards)
+    exact, plain, fused = results.values()
     for true, one, other in zip(exact, plain, fused, strict=True):
         error, allowed = ((t.double() - true).abs().max().item() for t in (other, one))
         assert error <= 2 * allowed + 4 * torch.finfo(torch.float32).eps * true.abs().max().item()
 
 
-def test_operands_lie_as_the_batched_product_takes_them():
+def test_operands_have_the_layout_of_the_batched_product():
     z, mask, *parameters = (
         t.float() if t.dtype == F64 else t for t in draw("projection", (1, 5, 6, 8))
     )
-    a, b, gate = projection(z, mask, *parameters, statistics=torch.float32, backend="triton")
+    options = {"statistics": torch.float32, "backend": "triton"}
+    a, b, gate = projection(z, mask, StageWeights(*parameters), **options)
     assert a.shape == b.shape == gate.shape == z.shape
     assert a.permute(0, 3, 1, 2).is_contiguous()
     assert gate.is_contiguous()
@@ -105,8 +106,9 @@ def test_two_runs_give_the_same_bits(stage):
         tensors = [t.float() if t.dtype == F64 else t for t in draw(stage, (1, 9, 20, 16))]
         inputs = [t.requires_grad_(t.is_floating_point()) for t in tensors]
         rate = {"rate": 0.25} if stage == "epilogue" else {}
-        found = operator(*inputs, statistics=torch.float32, backend="triton", **rate)
-        outputs = found if isinstance(found, tuple) else (found,)
+        call = operator.with_flat_arguments(operator)
+        outputs = call(*inputs, statistics=torch.float32, backend="triton", **rate)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         leaves = [t for t in inputs if t.requires_grad]
         return torch.autograd.grad([o.sum() for o in outputs], leaves)
 
@@ -116,7 +118,7 @@ def test_two_runs_give_the_same_bits(stage):
 
 
 @pytest.mark.parametrize("name", ["project", "finish"])
-def test_torch_sees_sound_operators(name):
+def test_custom_operators_pass_opcheck(name):
     from refsys.ops.triangle_multiplication import triton
 
     stage, shape = ("projection", (1, 3, 4, 8)) if name == "project" else ("epilogue", (1, 8, 3, 4))

@@ -1,7 +1,7 @@
-"""Triangle attention on what others have made: torch's own, and packages that may be installed.
+"""Other implementations of triangle attention: torch's own, and packages that may be installed.
 
 Never a default and never a dependency. Some sum the gradient of the bias with atomic additions, so
-that two runs differ in their last bits. None of them zeroes a row without keys of itself.
+that two runs differ in their last bits. None of them zeroes a row without keys.
 
 Shape suffixes: B batch, R row, Q query, K key, H head, D head width.
 """
@@ -30,7 +30,7 @@ def sdpa(
     *,
     softmax: torch.dtype,
 ) -> Tensor:
-    """``torch.nn.functional.scaled_dot_product_attention``.
+    """Run ``torch.nn.functional.scaled_dot_product_attention``.
 
     It takes one bias for each row: rows × heads × queries × keys numbers, and as many in backward.
     """
@@ -38,13 +38,13 @@ def sdpa(
     queries, keys, values = (t.transpose(2, 3) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
     lowest = torch.finfo(q_BRQHD.dtype).min
     added_BRHQK = bias_BHQK.unsqueeze(1).masked_fill(~mask_BRK[:, :, None, None, :], lowest)
-    # Flattened: the fused implementations know one batch axis.
+    # Flattened: the fused implementations take one batch axis.
     q, k, v, added = (t.flatten(0, 1) for t in (queries, keys, values, added_BRHQK))
     out = F.scaled_dot_product_attention(q, k, v, added).unflatten(0, q_BRQHD.shape[:2])
     return _with_keys(out.transpose(2, 3), mask_BRK)
 
 
-def why_not_sdpa(*tensors: Tensor, softmax: torch.dtype) -> str | None:
+def unsupported_by_sdpa(*tensors: Tensor, softmax: torch.dtype) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     if softmax != torch.float32 and softmax != tensors[0].dtype:
         return f"softmax is taken in float32 or the tensors' dtype, not in {softmax}"
@@ -60,7 +60,7 @@ def cuequivariance(
     *,
     softmax: torch.dtype,
 ) -> Tensor:
-    """``cuequivariance_torch.triangle_attention``."""
+    """Run ``cuequivariance_torch.triangle_attention``."""
     del softmax
     attend = import_module("cuequivariance_torch").triangle_attention
     queries, keys, values = (t.transpose(2, 3) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
@@ -77,12 +77,12 @@ def deepspeed(
     *,
     softmax: torch.dtype,
 ) -> Tensor:
-    """``deepspeed.ops.deepspeed4science.DS4Sci_EvoformerAttention``."""
+    """Run ``deepspeed.ops.deepspeed4science.DS4Sci_EvoformerAttention``."""
     del softmax
     attend = import_module("deepspeed.ops.deepspeed4science").DS4Sci_EvoformerAttention
     lowest = torch.finfo(q_BRQHD.dtype).min
-    kept = torch.zeros_like(mask_BRK, dtype=q_BRQHD.dtype).masked_fill(~mask_BRK, lowest)
-    biases = [kept[:, :, None, None, :], bias_BHQK.unsqueeze(1)]
+    added_mask = torch.zeros_like(mask_BRK, dtype=q_BRQHD.dtype).masked_fill(~mask_BRK, lowest)
+    biases = [added_mask[:, :, None, None, :], bias_BHQK.unsqueeze(1)]
     return _with_keys(attend(q_BRQHD, k_BRKHD, v_BRKHD, biases), mask_BRK)
 
 
@@ -95,7 +95,7 @@ def trifast(
     *,
     softmax: torch.dtype,
 ) -> Tensor:
-    """``trifast.triangle_attention``, whose mask says which keys to leave out."""
+    """Run ``trifast.triangle_attention``, whose mask marks the keys to omit."""
     del softmax
     attend = import_module("trifast").triangle_attention
     queries, keys, values = (t.movedim(3, 1) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
@@ -112,15 +112,17 @@ def turbopairformer(
     *,
     softmax: torch.dtype,
 ) -> Tensor:
-    """``turbopairformer.turbo_attention``, whose mask is added to the logits."""
+    """Run ``turbopairformer.turbo_attention``, whose mask is added to the logits."""
     del softmax
     attend = import_module("turbopairformer").turbo_attention
     queries, keys, values = (t.transpose(2, 3) for t in (q_BRQHD, k_BRKHD, v_BRKHD))
-    # Finite, so that a row without keys has a mean, and no gradient that is no number.
-    kept = torch.zeros_like(mask_BRK, dtype=torch.float32).masked_fill(~mask_BRK, -1e9)
+    # Finite, so that a row without keys has a mean, and no NaN gradient.
+    added_mask = torch.zeros_like(mask_BRK, dtype=torch.float32).masked_fill(~mask_BRK, -1e9)
     out = attend(
-        *(queries, keys, values),
-        res_mask=kept[:, :, None, None, :],
+        queries,
+        keys,
+        values,
+        res_mask=added_mask[:, :, None, None, :],
         pair_bias=bias_BHQK.unsqueeze(1),
     )
     return _with_keys(out, mask_BRK)
@@ -135,7 +137,7 @@ def flex(
     *,
     softmax: torch.dtype,
 ) -> Tensor:
-    """``torch.nn.attention.flex_attention``, compiled."""
+    """Run ``torch.nn.attention.flex_attention``, compiled."""
     del softmax
     rows = q_BRQHD.shape[1]
 
@@ -153,18 +155,20 @@ def _flex() -> Callable[..., Any]:
     return torch.compile(import_module("torch.nn.attention.flex_attention").flex_attention)
 
 
-def on_accelerator(
+def unsupported_by_package(
     package: str, dtypes: tuple[torch.dtype, ...], *, square: bool = False
 ) -> Callable[..., str | None]:
-    """Why a package's kernels cannot serve a call, as a function of its arguments.
+    """Return a function that says why a package's kernels cannot serve a call, or None.
 
     Args:
-        package: What has to be installed.
-        dtypes: What it takes.
-        square: Whether there must be as many queries as keys.
+        package: Name of the package.
+        dtypes: Supported dtypes.
+        square: Whether the numbers of queries and keys must be equal.
     """
 
-    def why_not(q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype) -> str | None:
+    def unsupported_reason(
+        q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype
+    ) -> str | None:
         del tensors
         if find_spec(package) is None:
             return f"{package} is not installed"
@@ -178,19 +182,23 @@ def on_accelerator(
             return "there are not as many queries as keys"
         return None
 
-    return why_not
+    return unsupported_reason
 
 
-why_not_cuequivariance = on_accelerator("cuequivariance_torch", _HALF, square=True)
-why_not_deepspeed = on_accelerator("deepspeed", _HALF, square=True)
-why_not_flex = on_accelerator("triton", (*_HALF, torch.float32))
-why_not_turbopairformer = on_accelerator("turbopairformer", (torch.bfloat16,), square=True)
-_why_not_trifast = on_accelerator("trifast", (*_HALF, torch.float32), square=True)
+unsupported_by_cuequivariance = unsupported_by_package("cuequivariance_torch", _HALF, square=True)
+unsupported_by_deepspeed = unsupported_by_package("deepspeed", _HALF, square=True)
+unsupported_by_flex = unsupported_by_package("triton", (*_HALF, torch.float32))
+unsupported_by_turbopairformer = unsupported_by_package(
+    "turbopairformer", (torch.bfloat16,), square=True
+)
+_trifast_reason = unsupported_by_package("trifast", (*_HALF, torch.float32), square=True)
 
 
-def why_not_trifast(q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype) -> str | None:
+def unsupported_by_trifast(
+    q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype
+) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
-    if reason := _why_not_trifast(q, k, *tensors, softmax=softmax):
+    if reason := _trifast_reason(q, k, *tensors, softmax=softmax):
         return reason
     if q.shape[1] != q.shape[2]:
         return "there are not as many rows as tokens"
@@ -200,6 +208,6 @@ def why_not_trifast(q: Tensor, k: Tensor, *tensors: Tensor, softmax: torch.dtype
 
 
 def _with_keys(out_BRQHD: Tensor, mask_BRK: Tensor) -> Tensor:
-    """Zero where a row has no key; there others give a mean, or no number."""
-    found_BR111 = mask_BRK.any(dim=-1)[:, :, None, None, None]
-    return torch.where(found_BR111, out_BRQHD, 0.0)
+    """Return the output with zeros for rows without keys, where baselines give a mean or NaN."""
+    has_keys_BR111 = mask_BRK.any(dim=-1)[:, :, None, None, None]
+    return torch.where(has_keys_BR111, out_BRQHD, 0.0)

@@ -8,14 +8,14 @@ from support.accuracy import F64, assert_exact
 
 from refsys import ops
 from refsys.ops.backend import (
+    BASELINES,
     OPERATORS,
-    PEERS,
     Choice,
     Fallback,
     Implementation,
     Operator,
 )
-from refsys.ops.triangle_attention import peers, triangle_attention
+from refsys.ops.triangle_attention import baselines, triangle_attention
 from workloads.backends import Backends
 
 OPERATOR = OPERATORS["triangle_attention"]
@@ -75,17 +75,17 @@ class TestAdapters:
             DS4Sci_EvoformerAttention=self.deepspeed,
             turbo_attention=self.turbopairformer,
         )
-        monkeypatch.setattr(peers, "import_module", lambda _name: module)
+        monkeypatch.setattr(baselines, "import_module", lambda _name: module)
         expected = OPERATOR.reference(*tensors, softmax=F64)
-        torch.testing.assert_close(getattr(peers, name)(*tensors, softmax=F64), expected)
+        torch.testing.assert_close(getattr(baselines, name)(*tensors, softmax=F64), expected)
 
 
 def test_flex_attention_receives_bias_and_mask_of_each_row(tensors, monkeypatch):
     from torch.nn.attention.flex_attention import flex_attention
 
-    monkeypatch.setattr(peers, "_flex", lambda: flex_attention)
+    monkeypatch.setattr(baselines, "_flex", lambda: flex_attention)
     single = [t.float() if t.dtype == F64 else t for t in tensors]
-    found = peers.flex(*single, softmax=torch.float32)
+    found = baselines.flex(*single, softmax=torch.float32)
     torch.testing.assert_close(found, OPERATOR.reference(*single, softmax=torch.float32))
 
 
@@ -110,22 +110,22 @@ def test_missing_baselines_fall_back_with_a_reason(tensors):
     assert Fallback("triangle_attention", "flex", "it does not run on a cpu") in ops.fallbacks()
 
 
-def test_unsupported_shapes_are_reported_with_a_reason(monkeypatch):
-    monkeypatch.setattr(peers, "find_spec", lambda _name: True)
+def test_shapes_that_a_baseline_does_not_take_are_named(monkeypatch):
+    monkeypatch.setattr(baselines, "find_spec", lambda _name: True)
 
-    def why_not(name, rows, queries, keys, width):
+    def unsupported_reason(name, rows, queries, keys, width):
         q, k = (
             SimpleNamespace(shape=(1, rows, tokens, 4, width), is_cuda=True, dtype=torch.bfloat16)
             for tokens in (queries, keys)
         )
-        return getattr(peers, f"why_not_{name}")(q, k, softmax=torch.float32)
+        return getattr(baselines, f"unsupported_by_{name}")(q, k, softmax=torch.float32)
 
-    assert why_not("trifast", 64, 64, 64, 32) is None
-    assert why_not("trifast", 16, 64, 64, 32) == "there are not as many rows as tokens"
-    assert "power of two" in why_not("trifast", 64, 64, 64, 24)
-    assert "power of two" in why_not("trifast", 64, 64, 64, 8)
+    assert unsupported_reason("trifast", 64, 64, 64, 32) is None
+    assert unsupported_reason("trifast", 16, 64, 64, 32) == "there are not as many rows as tokens"
+    assert "power of two" in unsupported_reason("trifast", 64, 64, 64, 24)
+    assert "power of two" in unsupported_reason("trifast", 64, 64, 64, 8)
     for name in ("trifast", "cuequivariance", "deepspeed"):
-        assert why_not(name, 64, 32, 64, 32) == "there are not as many queries as keys"
+        assert unsupported_reason(name, 64, 32, 64, 32) == "there are not as many queries as keys"
 
 
 def test_baselines_are_never_selected_by_default():
@@ -136,9 +136,11 @@ def test_baselines_are_never_selected_by_default():
 
     able = Implementation(attend, lambda *_arguments, **_options: None)
     unable = Implementation(attend, lambda *_arguments, **_options: "no")
-    one = Operator("one", attend, int, int, {"triton": unable}, peers=dict.fromkeys(PEERS, able))
+    one = Operator(
+        "one", attend, int, int, {"triton": unable}, baselines=dict.fromkeys(BASELINES, able)
+    )
     try:
-        one.__dict__["implementations"] = {"triton": unable, "compiled": unable, **one.peers}
+        one.__dict__["implementations"] = {"triton": unable, "compiled": unable, **one.baselines}
         assert one.choose(None, SimpleNamespace(is_cuda=True)) == "reference"
         assert one.choose("sdpa", SimpleNamespace(is_cuda=True)) == "sdpa"
     finally:
