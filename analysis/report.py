@@ -39,7 +39,7 @@ from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
 from analysis.table import Row, as_csv, cases_as_csv, newest, rows
 from analysis.utilization import ENERGY, UTILIZATION, use_chapter
-from bench.records.record import Record
+from bench.records.record import RecordJson
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"
@@ -50,7 +50,7 @@ _PALETTE = 96
 
 
 def write_report(
-    records: Sequence[Record],
+    records: Sequence[RecordJson],
     folder: Path,
     *,
     published: Path = FOLDER,
@@ -208,7 +208,7 @@ def _remove_former(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _source(records: Sequence[Record]) -> str:
+def _source(records: Sequence[RecordJson]) -> str:
     """Hash of the records, and the commits that they come from."""
     digest = hashlib.sha256("\n".join(sorted(r["run_id"] for r in records)).encode()).hexdigest()
     commits = sorted({(r["git"]["sha"] or "unknown")[:8] for r in records})
@@ -238,7 +238,7 @@ def _image(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
     }
 
 
-def _missing(records: Sequence[Record]) -> list[tuple[str, str]]:
+def _missing(records: Sequence[RecordJson]) -> list[tuple[str, str]]:
     """Metrics that no record has, with the reason that the last one gives."""
     reasons: dict[str, str] = {}
     found: set[str] = set()
@@ -251,7 +251,7 @@ def _missing(records: Sequence[Record]) -> list[tuple[str, str]]:
     return sorted((name, reason) for name, reason in reasons.items() if name not in found)
 
 
-def _machines(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _machines(records: Sequence[RecordJson]) -> list[dict[str, Any]]:
     """Each machine and software that records come from, and how many."""
     groups: Counter[tuple[str, ...]] = Counter()
     for record in records:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records.record import Record
+from bench.records.record import RecordJson
 
 # Columns that every table of ours begins with: what a series of records is known by.
 IDENTITY = ("workload", "series", "variant", "device", "ranks")
@@ -46,7 +46,7 @@ class Row:
     status: str
     reason: str
     commit: str
-    record: Record
+    record: RecordJson
 
     @property
     def identity(self) -> tuple[Cell, ...]:
@@ -102,12 +102,12 @@ class Row:
         return found
 
 
-def newest(records: Sequence[Record]) -> list[Record]:
+def newest(records: Sequence[RecordJson]) -> list[RecordJson]:
     """The last record of each case of each sweep on each machine.
 
     A case is a cell and a replicate of it; earlier records of it are of other source or software.
     """
-    last: dict[tuple[object, ...], Record] = {}
+    last: dict[tuple[object, ...], RecordJson] = {}
     for record in sorted(records, key=lambda r: r["started_at"]):
         machine = (record["host"]["hostname_hash"], record["devices"][0]["uuid_hash"])
         ranks = record["workload"]["ranks"]
@@ -116,7 +116,7 @@ def newest(records: Sequence[Record]) -> list[Record]:
     return list(last.values())
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
+def rows(records: Sequence[RecordJson]) -> list[Row]:
     """A row for each record, sorted by series, variant, device, ranks, tokens."""
     return sorted(
         map(_row, records),
@@ -124,7 +124,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     )
 
 
-def _row(record: Record) -> Row:
+def _row(record: RecordJson) -> Row:
     workload, git = record["workload"], record["git"]
     labels: dict[str, Any] = workload["labels"]
     sha = (git["sha"] or "unknown")[:8]

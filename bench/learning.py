@@ -50,7 +50,7 @@ def learning_record(
         "loss": loss,
         "curve": curve,
         "ratio": curve[-1]["losses"][loss] / curve[0]["losses"][loss],
-        **provenance.everything(),
+        **provenance.origin().as_dict(),
     }
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records.metrics import METRICS, MetricKind
-from bench.records.record import Record, metric
+from bench.records.record import Record
 from workloads.errors import WorkloadError
 
 # asv's own process reads this file, and has no use for torch.
@@ -65,8 +65,8 @@ class Tracked:
 
     def figure(self, record: Record) -> float | None:
         """The figure of a record, finite and not negative; None if it has none."""
-        value = metric(record, self.metric)
-        if value is None and self.whole and metric(record, self.whole) is not None:
+        value = record.value(self.metric)
+        if value is None and self.whole and record.value(self.whole) is not None:
             value = 0.0
         if value is None or not math.isfinite(value):
             return None
@@ -159,15 +159,15 @@ def figures(records: Iterable[Record], catalogue: "Catalogue") -> Figures:
     """
     samples: dict[str, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record["status"] != "ok":
+        if record.status != "ok":
             continue
-        about = record["workload"]
-        workload = catalogue.workloads.get(about["name"])
-        place = cell(workload, about["config"], about["labels"], about["ranks"])
+        case = record.workload
+        workload = catalogue.workloads.get(case.name)
+        parameters = cell(workload, dict(case.config), case.labels, case.ranks)
         for tracked in TRACKED.values():
             if (value := tracked.figure(record)) is not None:
-                samples[benchmark(about["name"], tracked)][place].append(value)
+                samples[benchmark(case.name, tracked)][parameters].append(value)
     return {
-        name: {place: median(values) for place, values in cells.items()}
+        name: {parameters: median(values) for parameters, values in cells.items()}
         for name, cells in samples.items()
     }

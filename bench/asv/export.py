@@ -27,6 +27,7 @@ from bench.asv.benchmarks import (
     tracked_by,
 )
 from bench.errors import StorageError
+from bench.records.origin import Host
 from bench.records.record import Record
 from refsys.files import write_json
 
@@ -49,6 +50,8 @@ _MACHINE_FIELDS = ("machine", "os", "arch", "cpu", "num_cpu", "ram")
 # Parameters as asv keeps them: the text of each value.
 Place = tuple[str, ...]
 Row = dict[Place, float | None]
+# Commit, machine and environment that share a result file.
+_Group = tuple[str, Host, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +86,16 @@ def export(records: Iterable[Record], out: Path, catalogue: "Catalogue") -> Expo
         StorageError: the folder cannot be read or written.
     """
     failed = untraceable = count = 0
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    groups: dict[_Group, list[Record]] = defaultdict(list)
     for record in records:
-        git = record["git"]
-        if record["status"] != "ok":
+        git = record.git
+        if record.status != "ok":
             failed += 1
-        elif not git["sha"] or git["dirty"] is not False:
+        elif not git.sha or git.dirty is not False:
             untraceable += 1
         else:
-            chosen = selectors.of_record(record) | {"python": _python(record)}
-            host = json.dumps([record["host"], chosen], sort_keys=True)
-            groups[git["sha"], host].append(record)
+            environment = selectors.of_record(record) | {"python": _python(record)}
+            groups[git.sha, record.host, tuple(environment.items())].append(record)
     files: list[Path] = []
     errors: list[StorageError] = []
     try:
@@ -117,8 +119,8 @@ def _export_error(record: Record, error: Exception) -> StorageError:
     """Return the error of the file that holds a record's figures."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return StorageError(
-        f"records of commit {record['git']['sha'][:8]} on {record['host']['cpu']}, "
-        f"run {record['run_id']}: cannot be exported: {reason:.300}"
+        f"records of commit {str(record.git.sha)[:8]} on {record.host.cpu}, "
+        f"run {record.run_id}: cannot be exported: {reason:.300}"
     )
 
 
@@ -181,7 +183,7 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
     """Adds figures to the file of a record's machine, commit and selectors."""
     chosen = selectors.of_record(record)
     machine = _machine(record, out)
-    sha = record["git"]["sha"]
+    sha = str(record.git.sha)
     text = json.dumps([chosen, _python(record)], sort_keys=True)
     environment = f"foldperf-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     path = out / machine["machine"] / f"{sha[:8]}-{environment}.json"
@@ -200,7 +202,7 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
                 row = _decoded(known.get("result"), known["params"]) | row
             results[name] = [*_encoded(row), VERSION]
     kept = {name: [old.get(column) for column in _COLUMNS] for name, old in before.items()}
-    moment = record["git"]["commit_time"] or record["started_at"]
+    moment = record.git.commit_time or record.started_at
     write_json(
         path,
         {
@@ -224,22 +226,22 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
 
 def _machine(record: Record, out: Path) -> dict[str, Any]:
     """The machine of a record, as asv describes it if it ran there; else it is described now."""
-    host = record["host"]
+    host = record.host
     for path in sorted(out.glob(f"*/{MACHINE}")):
         known = _read(path)
         hashed = hashlib.sha256(str(known.get("machine")).encode()).hexdigest()[:16]
         # A name alone tells little: many are called localhost.
-        if hashed == host["hostname_hash"] and known.get("cpu") == host["cpu"]:
+        if hashed == host.hostname_hash and known.get("cpu") == host.cpu:
             return known
-    slug = re.sub(r"[^a-z0-9]+", "-", host["cpu"].lower()).strip("-")[:_LONGEST_SLUG]
+    slug = re.sub(r"[^a-z0-9]+", "-", host.cpu.lower()).strip("-")[:_LONGEST_SLUG]
     described = {
         "version": _MACHINE_FORM,
-        "machine": f"{slug}-{host['cores']}-{host['hostname_hash'][:8]}",
-        "os": host["os"],
+        "machine": f"{slug}-{host.cores}-{host.hostname_hash[:8]}",
+        "os": host.os,
         "arch": "",
-        "cpu": host["cpu"],
-        "num_cpu": str(host["cores"]),
-        "ram": str(host["memory_bytes"]),
+        "cpu": host.cpu,
+        "num_cpu": str(host.cores),
+        "ram": str(host.memory_bytes),
     }
     path = out / str(described["machine"]) / MACHINE
     if not path.exists():
@@ -249,7 +251,7 @@ def _machine(record: Record, out: Path) -> dict[str, Any]:
 
 def _python(record: Record) -> str:
     """The version as asv has it, without its last part."""
-    return ".".join((record["software"]["python"] or "").split(".")[:2])
+    return ".".join((record.software["python"] or "").split(".")[:2])
 
 
 def _encoded(row: Row) -> tuple[list[float | None], list[list[str]]]:

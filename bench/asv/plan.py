@@ -10,7 +10,7 @@ from bench.asv.benchmarks import Cell, Figures, cell, figures
 from bench.errors import UsageError
 from bench.progress import Progress
 from bench.records.git import find_repository
-from bench.records.record import read_records
+from bench.records.reading import read_records
 from bench.records.working_tree import ROOT, require_commit
 from bench.run.runner import Runner
 from bench.run.sweep import Sweep, find_sweep, read_sweep
@@ -67,7 +67,7 @@ class Plan:
         progress = Progress(len(self.sweep.cases), self.sweep.name, sys.stderr)
         done = runner.run(progress, ["foldperf", "run", self.sweep.name])
         keys = {runner.key(case) for case in self.sweep.cases}
-        records = [record for record in read_records([done.path]) if record["key"] in keys]
+        records = [record for record in read_records([done.path]) if record.key in keys]
         return figures(records, self.catalogue)
 
 

@@ -4,25 +4,27 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from bench.records.record import Record
+from bench.records.record import Record, RecordedDevice
 
 NONE = "none"
 
 
-def of_devices(devices: Sequence[Mapping[str, Any]], torch: str | None) -> dict[str, str]:
+def of_devices(devices: Sequence[RecordedDevice], torch: str | None) -> dict[str, str]:
     """Selectors of a case.
 
     Args:
         devices: As a record describes them, one for each rank.
         torch: The version of torch.
     """
-    found = [device for device in devices if device["kind"] != "cpu"]
+    accelerators = [device for device in devices if device.kind != "cpu"]
 
     def joined(field: str) -> str:
-        return ", ".join(sorted({str(device[field] or NONE) for device in found})) or NONE
+        return (
+            ", ".join(sorted({str(getattr(device, field) or NONE) for device in accelerators}))
+            or NONE
+        )
 
     return {
         "gpu": joined("name"),
@@ -34,7 +36,7 @@ def of_devices(devices: Sequence[Mapping[str, Any]], torch: str | None) -> dict[
 
 def of_record(record: Record) -> dict[str, str]:
     """Selectors of a record."""
-    return of_devices(record["devices"], record["software"]["torch"])
+    return of_devices(record.devices, record.software["torch"])
 
 
 def main() -> None:
@@ -43,7 +45,7 @@ def main() -> None:
 
     from bench.devices import find_device
 
-    device = find_device().describe().as_json()
+    device = RecordedDevice(**find_device().describe().as_json())
     print(json.dumps(of_devices([device], torch.__version__)))
 
 

@@ -282,8 +282,8 @@ def _failure(status: str, reason: str) -> Measured:
 
 def line_of(record: Record) -> str:
     """Return what a record says in a few words."""
-    if record["status"] != "ok":
-        return f"{record['status']}: {record['reason']}"
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
     shown = []
     for name, unit, factor in (
         ("device_time_s", "ms on the device", 1e3),
@@ -291,7 +291,7 @@ def line_of(record: Record) -> str:
         ("times_floor", "times the roofline bound", 1),
         ("error_ratio", "times plain PyTorch's error", 1),
     ):
-        value = record["metrics"].get(name, {}).get("value")
+        value = record.value(name)
         if value is not None:
             shown.append(f"{factor * value:.3g} {unit}")
     return ", ".join(shown) or "ok"

@@ -7,7 +7,7 @@ from bench.accuracy import ALLOWED
 from bench.check_device.progress import StageState
 from bench.check_device.recorder import SWEEP
 from bench.check_device.supervisor import stage_line
-from bench.records.record import Record, metric
+from bench.records.record import Record
 
 _BASELINES = f"{SWEEP}.baselines"
 
@@ -48,7 +48,7 @@ def report_lines(
 
 
 def _of(records: Iterable[Record], stage: str) -> list[Record]:
-    return [record for record in records if record["sweep"] == f"{SWEEP}.{stage}"]
+    return [record for record in records if record.sweep == f"{SWEEP}.{stage}"]
 
 
 def _compilation(state: StageState | None) -> list[str]:
@@ -87,22 +87,22 @@ def _absent(reason: str | None) -> str:
 
 
 def _accuracy(records: Sequence[Record]) -> list[str]:
-    compared = [r for r in _of(records, "accuracy") if metric(r, "error_ratio") is not None]
-    repeated = [r for r in _of(records, "accuracy") if metric(r, "differing_numbers") is not None]
+    compared = [r for r in _of(records, "accuracy") if r.value("error_ratio") is not None]
+    repeated = [r for r in _of(records, "accuracy") if r.value("differing_numbers") is not None]
     if not compared and not repeated:
         return []
     lines = []
     if compared:
-        worst = max(compared, key=lambda r: metric(r, "error_ratio") or 0.0)
-        config = worst["workload"]["config"]
+        worst = max(compared, key=lambda r: r.value("error_ratio") or 0.0)
+        config = worst.workload.config
         lines.append(
             f"accuracy: {len(compared)} comparisons with float64; the largest error is "
-            f"{metric(worst, 'error_ratio'):.2f} times plain PyTorch's ({ALLOWED:g} allowed), of "
+            f"{worst.value('error_ratio'):.2f} times plain PyTorch's ({ALLOWED:g} allowed), of "
             f"{config['operator']} at {config['tokens']} tokens"
         )
     if repeated:
-        differing = [r for r in repeated if metric(r, "differing_numbers")]
-        names = ", ".join(str(r["workload"]["config"]["operator"]) for r in differing)
+        differing = [r for r in repeated if r.value("differing_numbers")]
+        names = ", ".join(str(r.workload.config["operator"]) for r in differing)
         told = f"differ in {names}" if names else "are equal in every bit"
         lines.append(f"two runs of {len(repeated)} operators {told}")
     return lines
@@ -111,13 +111,13 @@ def _accuracy(records: Sequence[Record]) -> list[str]:
 def _kernels(records: Sequence[Record]) -> list[str]:
     lines = []
     for record in _of(records, "kernels"):
-        config = record["workload"]["config"]
+        config = record.workload.config
         name = _name(config)
-        if record["status"] != "ok":
-            lines.append(f"{name} {record['status']}: {record['reason']}")
+        if record.status != "ok":
+            lines.append(f"{name} {record.status}: {record.reason}")
             continue
-        shown = (_ms(metric(record, each)) for each in ("device_time_s", "step_time_s"))
-        ratio = metric(record, "times_floor")
+        shown = (_ms(record.value(each)) for each in ("device_time_s", "step_time_s"))
+        ratio = record.value("times_floor")
         lines.append(f"{name} {' '.join(shown)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
     if not lines:
         return []
@@ -137,17 +137,17 @@ def _ms(seconds: float | None) -> str:
 
 
 def _baselines(records: Sequence[Record]) -> list[str]:
-    ours = {_case(r): _time(r) for r in _of(records, "kernels") if r["status"] == "ok"}
+    ours = {_case(r): _time(r) for r in _of(records, "kernels") if r.status == "ok"}
     lines = []
     for record in _of(records, "baselines"):
-        config = record["workload"]["config"]
+        config = record.workload.config
         passes = "forward+backward" if config["backward"] else "forward"
         name = (
             f"{config['operator']:<38} {config['tokens']:>5} {passes:<16} {config['backend']:<15}"
         )
         time, own = _time(record), ours.get(_case(record))
         if time is None:
-            lines.append(f"{name} {record['status']}: {record['reason']}")
+            lines.append(f"{name} {record.status}: {record.reason}")
         else:
             ratio = f"{time / own:.2f} times ours" if own else ""
             lines.append(f"{name} {_ms(time)} {ratio}".rstrip())
@@ -155,12 +155,12 @@ def _baselines(records: Sequence[Record]) -> list[str]:
 
 
 def _case(record: Record) -> tuple[Any, ...]:
-    config = record["workload"]["config"]
+    config = record.workload.config
     return tuple(config[name] for name in ("operator", "tokens", "backward", "preset"))
 
 
 def _time(record: Record) -> float | None:
-    return metric(record, "device_time_s") or metric(record, "step_time_s")
+    return record.value("device_time_s") or record.value("step_time_s")
 
 
 def _published(state: StageState | None, published: Published) -> list[str]:

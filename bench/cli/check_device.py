@@ -141,11 +141,11 @@ def _interpreters(words: list[str]) -> dict[str, str]:
 
 def _records(folder: Path) -> "list[Record]":
     """Return the newest record of each case of the check."""
-    from bench.records.record import read_records
+    from bench.records.reading import read_records
 
     path = folder / "records.jsonl"
     records = read_records([path]) if path.exists() else []
-    newest = {(record["sweep"], record["cell_id"]): record for record in records}
+    newest = {(record.sweep, record.cell_id): record for record in records}
     return list(newest.values())
 
 
@@ -180,7 +180,8 @@ def _print(
 
     if arguments.json:
         stages = {name: asdict(state) for name, state in states.items()}
-        options.print_json({"folder": str(folder), "stages": stages, "records": records})
+        tables = [record.as_dict() for record in records]
+        options.print_json({"folder": str(folder), "stages": stages, "records": tables})
         return
     for line in report_lines(states, records, _published()):
         print(line)

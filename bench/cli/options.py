@@ -85,7 +85,7 @@ def readable_records(paths: Iterable[Path], *, debug: bool = False) -> "tuple[li
         StorageError: there is no valid record, but a file that is damaged or cannot be read.
         UsageError: the package that checks them is missing.
     """
-    from bench.records.record import read_all_records
+    from bench.records.reading import read_all_records
 
     reading = checked(read_all_records, paths)
     errors = list(reading.errors)
@@ -104,7 +104,7 @@ def valid_records(paths: Iterable[Path]) -> "list[Record]":
         UsageError: the package that checks them is missing.
         StorageError: a path cannot be read, or a line of it is not a record.
     """
-    from bench.records.record import read_valid_records
+    from bench.records.reading import read_valid_records
 
     return checked(read_valid_records, paths)
 

@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_sources(records)
     path = arguments.results / "recorded" / f"{arguments.name}.jsonl"
     with RecordFile(path).locked() as file:
-        known = {record["run_id"] for record in file.records()}
-        new = [record for record in records if record["run_id"] not in known]
+        known = {record.run_id for record in file.records()}
+        new = [record for record in records if record.run_id not in known]
         for record in new:
             file.append(record)
     print(f"{len(new)} records added to {path}")
@@ -72,8 +72,8 @@ def _of_commit(records: "list[Record]", name: str) -> "list[Record]":
     from bench.errors import UsageError
 
     prefix = name.lower() if _DIGITS.fullmatch(name) else _resolve(name)
-    chosen = [record for record in records if (record["git"]["sha"] or "").startswith(prefix)]
-    commits = sorted({record["git"]["sha"] for record in chosen})
+    chosen = [record for record in records if (record.git.sha or "").startswith(prefix)]
+    commits = sorted({str(record.git.sha) for record in chosen})
     if len(commits) > 1:
         raise UsageError(f"--commit {name} is ambiguous: {', '.join(sha[:12] for sha in commits)}")
     return chosen
@@ -92,8 +92,9 @@ def _resolve(name: str) -> str:
 
 
 def _is_traceable(record: "Record") -> bool:
-    git = record["git"]
-    return bool(git["sha"]) and not git["dirty"] and not record["workload"]["source_sha256"]
+    """Return True if a commit of this project holds the source of a record."""
+    git = record.git
+    return bool(git.sha) and not git.dirty and not record.workload.source_sha256
 
 
 def _check_sources(records: "list[Record]") -> None:
@@ -106,7 +107,7 @@ def _check_sources(records: "list[Record]") -> None:
     from bench.records import provenance
     from bench.records.git import find_repository
 
-    measured = {(record["git"]["sha"], record["source_sha256"]) for record in records}
+    measured = {(str(record.git.sha), record.source_sha256) for record in records}
     for commit, source in sorted(measured):
         try:
             repository = find_repository(provenance.ROOT)

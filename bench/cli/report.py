@@ -34,9 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     records, damaged = options.readable_records(paths, debug=arguments.debug)
     folder = arguments.out or arguments.results / "report"
     unmeasured = list(map(str, unmeasured_in(paths)))
-    page = write_report(
-        records, folder, always_published=arguments.published, unmeasured=unmeasured
-    )
+    tables = [record.as_dict() for record in records]
+    page = write_report(tables, folder, always_published=arguments.published, unmeasured=unmeasured)
     print(page.resolve())
     for line in unmeasured:
         print(line)

@@ -116,7 +116,7 @@ def _print_plan(
 
     host = provenance.host()
     try:
-        placement = Placement(sweep.cases, workloads, host["cores"])
+        placement = Placement(sweep.cases, workloads, host.cores)
     except UsageError as error:
         for case in sweep.cases:
             print(case.title)

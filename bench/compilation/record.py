@@ -29,7 +29,7 @@ def kernel_record(found: Sequence[Compiled], started: datetime) -> dict[str, Any
         "started_at": started.isoformat(timespec="milliseconds"),
         "duration_s": (datetime.now(UTC) - started).total_seconds(),
         "kernels": [_kernel(each) for each in found],
-        **provenance.everything(),
+        **provenance.origin().as_dict(),
     }
 
 

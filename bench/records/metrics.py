@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import Any, Literal
 
-Better = Literal["lower", "higher", "neither"]
-Scope = Literal["process", "device", "program"]
-# What the figures of several ranks come to. A device's energy is summed over devices: ranks that
-# share one count it once.
+from bench.records.record import Better, Quality, Scope
+
+# Reduction of a metric over ranks. A device's energy is summed over devices: ranks that share one
+# count it once.
 Over = Literal["largest", "sum", "mean", "device sum"]
-Quality = Literal["measured", "counted", "degraded", "missing"]
 
 
 @dataclass(frozen=True, slots=True)

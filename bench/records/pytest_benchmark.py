@@ -19,7 +19,8 @@ from bench.devices import find_device
 from bench.errors import UsageError
 from bench.records import provenance
 from bench.records.metrics import METRICS, Value, Values, as_json, from_samples, missing
-from bench.records.record import SCHEMA, Record, record_validator
+from bench.records.reading import record_validator
+from bench.records.record import SCHEMA, Record, RecordJson
 from bench.run.sweep import Case, digest
 from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json
@@ -72,13 +73,7 @@ def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, An
 
 def describe_run() -> dict[str, Any]:
     """What a record says of source, machine and software, as JSON."""
-    return {
-        "git": provenance.git_state(),
-        "source_sha256": provenance.source_sha256(),
-        "host": provenance.host(),
-        "software": provenance.software(),
-        "environment": provenance.environment(),
-    }
+    return provenance.origin().as_dict()
 
 
 def read_records(path: Path) -> list[Record]:
@@ -91,12 +86,11 @@ def read_records(path: Path) -> list[Record]:
     """
     validate = record_validator()
     try:
-        content = path.read_bytes()
-        table = parse_json(content)
-        run, version = table[NAME], str(table["version"])
-        records = [
-            _record(each, run, str(table["datetime"]), version, index)
-            for index, each in enumerate(table["benchmarks"])
+        file = parse_json(path.read_bytes())
+        run, version = file[NAME], str(file["version"])
+        tables = [
+            _record_table(benchmark, run, str(file["datetime"]), version, index)
+            for index, benchmark in enumerate(file["benchmarks"])
         ]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
@@ -106,17 +100,28 @@ def read_records(path: Path) -> list[Record]:
         ) from None
     except MALFORMED as error:
         raise UsageError(f"{path}: not of pytest-benchmark: {error}") from None
-    for index, record in enumerate(records, start=1):
+    records = []
+    for index, table in enumerate(tables, start=1):
         try:
-            validate(record)
+            validate(table)
+            records.append(Record.from_dict(table))
         except ValueError as error:
             raise UsageError(f"{path}: benchmark {index}: {error}") from None
     return records
 
 
-def _record(
+def _record_table(
     benchmark: Mapping[str, Any], run: Mapping[str, Any], at: str, version: str, index: int
-) -> Record:
+) -> RecordJson:
+    """Return the record of a benchmark as JSON: what the file says is not checked yet.
+
+    Args:
+        benchmark: Entry of the benchmark in the file.
+        run: Description of the run, see `describe_run`.
+        at: Time of the run.
+        version: Version of pytest-benchmark.
+        index: Position of the benchmark in the file.
+    """
     case, stats = benchmark["extra_info"][NAME], benchmark["stats"]
     workload, device = case["workload"], case["device"]
     cell = digest([workload["name"], workload["config"], 1, device["kind"]])
@@ -147,7 +152,7 @@ def _record(
             "warmup_steps": case.get("warmup_steps"),
             "timed_steps": int(stats["rounds"]),
             "counts": False,
-            **dict.fromkeys(("energy_s", "timeout_s", "memory_limit_bytes")),
+            **dict.fromkeys(("energy_s", "timeout_s", "timeout_factor", "memory_limit_bytes")),
             "watched_resident_bytes": None,
             "harness": f"pytest-benchmark {version}",
         },

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.errors import StorageError
-from bench.records.record import Record, parse_record, read_records
+from bench.records.reading import parse_record, read_records
+from bench.records.record import Record
 from refsys.files import write_atomically, write_json
 
 # Name of the file in a sweep's folder.
@@ -68,7 +69,7 @@ class RecordFile:
         Raises:
             StorageError: the disk is full or gone; the file is as it was.
         """
-        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(record.as_dict(), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
             while line:

@@ -14,8 +14,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.errors import StorageError
-from bench.records.record import Record, read_records
+from bench.records.origin import Host
+from bench.records.reading import read_records
+from bench.records.record import Record, RecordedDevice
 from bench.records.record_file import RECORDS
+from bench.records.structure import to_json
 from bench.run.points import Point, point_of
 from workloads.errors import WorkloadError
 from workloads.workload import Catalogue
@@ -100,11 +103,12 @@ class Durations:
         """
         for record in records:
             try:
-                name, config = record["workload"]["name"], record["workload"]["config"]
-                if record["duration_s"] <= 0 or not is_like(record):
+                if record.duration_s <= 0 or not is_like(record):
                     continue
-                point = point_of(catalogue[name], config, record["workload"]["ranks"])
-                self.observe(point, record["protocol"], record["status"], record["duration_s"])
+                case = record.workload
+                point = point_of(catalogue[case.name], dict(case.config), case.ranks)
+                protocol = to_json(record.protocol)
+                self.observe(point, protocol, record.status, record.duration_s)
             except (KeyError, TypeError, ValueError, WorkloadError):
                 continue  # of a workload or a version that is not here
 
@@ -146,7 +150,7 @@ class Durations:
 
 
 def known_durations(
-    runs: Path, catalogue: Catalogue, host: Mapping[str, Any], device: Mapping[str, Any]
+    runs: Path, catalogue: Catalogue, host: Host, device: RecordedDevice
 ) -> Durations:
     """Return the durations in the records of a folder that machines like this one made.
 
@@ -156,13 +160,12 @@ def known_durations(
         host: This host, as records have it.
         device: The device of the cases, as records have it.
     """
-    durations = Durations(accelerator=device["kind"] != "cpu")
+    durations = Durations(accelerator=device.kind != "cpu")
 
     def is_like(record: Record) -> bool:
-        other = record["devices"][0]
-        return all(record["host"][name] == host[name] for name in ("cpu", "cores")) and all(
-            other[name] == device[name] for name in ("kind", "name")
-        )
+        other = record.devices[0]
+        same_host = (record.host.cpu, record.host.cores) == (host.cpu, host.cores)
+        return same_host and (other.kind, other.name) == (device.kind, device.name)
 
     for path in sorted(runs.glob(f"*/{RECORDS}")):
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StorageError
-from bench.records.record import read_records
+from bench.records.reading import read_records
 from bench.records.record_file import RECORDS
 from refsys.files import write_json
 
@@ -102,7 +102,7 @@ def find_unmeasured(plan: Plan, records: Path) -> Unmeasured | None:
     Raises:
         StorageError: the records cannot be read.
     """
-    ended = {record["key"]: record["status"] for record in read_records([records])}
+    ended = {record.key: record.status for record in read_records([records])}
     statuses = [(case.title, ended.get(case.key, NO_RECORD)) for case in plan.cases]
     cases = tuple(each for each in statuses if each[1] in {NO_RECORD, *_RETRIED})
     return Unmeasured(plan, cases) if cases else None

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,17 +16,18 @@ import pytest
 from asv.util import UserError
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import GIT, a_record, valid_records
+from support.records import GIT, a_record, parsed, valid_records
 from support.repositories import git, make_repository
 from support.third_party import install
 
 from bench.asv import plugin
 from bench.asv.benchmarks import TRACKED, cell, figures, group, tracked_by
-from bench.asv.export import complete, export, make_strict
+from bench.asv.export import complete, make_strict
+from bench.asv.export import export as export_records
 from bench.asv.plan import DIRTY, make_plan
 from bench.cli import main
 from bench.errors import StorageError, UsageError
-from bench.records.metrics import METRIC_FIELDS, METRICS
+from bench.records.metrics import METRICS
 from bench.records.provenance import host
 from workloads.catalogue import catalogue
 from workloads.errors import WorkloadError
@@ -40,9 +42,7 @@ ANY_NUMBER = st.one_of(st.none(), st.floats(), st.integers(-(10**24), 10**24))
 
 def a_metric(name, value):
     kind = METRICS[name.split(".")[0]]
-    known = {"method": "by hand", "n": 1, "ci": None, "samples": [], "flags": []}
-    if "ranks" in METRIC_FIELDS:
-        known["ranks"] = []
+    known = {"method": "by hand", "n": 1, "ci": None, "samples": [], "flags": [], "ranks": []}
     quality, reason = ("missing", "why not") if value is None else ("measured", None)
     known |= {"unit": kind.unit, "better": kind.better, "scope": kind.scope}
     return known | {"value": value, "quality": quality, "reason": reason}
@@ -54,6 +54,7 @@ def measured(number, tokens=8, values=(), sha="a" * 40, **more):
     workload = about["workload"] | {"config": {"tokens": tokens, "behaviour": "good"}}
     facts = dict.fromkeys(("parameters", "forward_flops", "step_flops", "minimum_bytes"), 1)
     facts |= {"components": {}, "forward_flops_by_component": {}, "notes": [], "arithmetic": "int8"}
+    facts |= {"exponentials": 0, "instructions": 0}
     gpu = {"vendor": "nvidia", "name": "NVIDIA H200", "kind": "cuda", "driver": "580.1"}
     found = {
         "workload": workload | {"ranks": more.pop("ranks", 1)},
@@ -64,6 +65,11 @@ def measured(number, tokens=8, values=(), sha="a" * 40, **more):
         "metrics": {name: a_metric(name, value) for name, value in values.items()},
     }
     return a_record(number, "ok", **(found | more))
+
+
+def export(records, out, catalogue):
+    """Export records that are given as JSON."""
+    return export_records([parsed(record) for record in records], out, catalogue)
 
 
 def strict(path):
@@ -93,7 +99,8 @@ class TestFigures:
     def test_less_is_better(self, name):
         tracked = TRACKED[name]
         values = [
-            tracked.figure(measured(1, values={tracked.metric: value})) for value in (0.25, 0.5)
+            tracked.figure(parsed(measured(1, values={tracked.metric: value})))
+            for value in (0.25, 0.5)
         ]
         better = METRICS[tracked.metric.split(".")[0]].better
         assert (values[0] < values[1]) == (better == "lower")
@@ -101,18 +108,19 @@ class TestFigures:
 
     @given(value=ANY_NUMBER, name=st.sampled_from(sorted(TRACKED)))
     def test_a_figure_is_finite_and_not_negative(self, value, name):
-        record = {"metrics": {TRACKED[name].metric: {"value": value}}}
-        figure = TRACKED[name].figure(record)
+        record = parsed(measured(1))
+        metric = replace(record.metrics["step_time_s"], value=value)
+        figure = TRACKED[name].figure(replace(record, metrics={TRACKED[name].metric: metric}))
         assert figure is None or 0 <= figure < math.inf
 
     def test_a_state_that_the_peak_does_not_hold_is_nothing(self):
         tracked = TRACKED["peak_tracked_bytes_recomputed"]
-        assert tracked.figure(measured(1, values={"peak_tracked_bytes": 5})) == 0
-        assert tracked.figure(measured(1)) is None
+        assert tracked.figure(parsed(measured(1, values={"peak_tracked_bytes": 5}))) == 0
+        assert tracked.figure(parsed(measured(1))) is None
 
     def test_replicates_are_their_median_and_failures_are_nothing(self):
         records = [measured(n, values={"step_time_s": n}) for n in (1, 2, 30)]
-        found = figures([*records, a_record(4), a_record(5, "timeout")], NOBODY)
+        found = figures(map(parsed, [*records, a_record(4), a_record(5, "timeout")]), NOBODY)
         assert found == {STEP_TIME: {("behaviour=good", 8, 1): 2}}
 
 
@@ -193,9 +201,11 @@ class TestExport:
     def test_nothing_is_written_that_is_not_a_figure(self, tmp_path_factory, value, other):
         out = tmp_path_factory.mktemp("asv")
         names = [name for name, kind in METRICS.items() if kind.better != "neither"]
-        record = measured(1)
-        values = {name: {"value": value} for name in names} | {"step_time_s": {"value": other}}
-        export([record | {"metrics": values}], out, NOBODY)
+        record = parsed(measured(1))
+        metric = record.metrics["step_time_s"]
+        metrics = {name: replace(metric, value=value) for name in names}
+        metrics["step_time_s"] = replace(metric, value=other)
+        export_records([replace(record, metrics=metrics)], out, NOBODY)
         for path in out.rglob("*.json"):
             strict(path)
         for path in result_files(out):
@@ -281,7 +291,7 @@ class TestExport:
 
     def test_host_names_are_hashed_alike(self):
         name = os.uname().nodename
-        assert host()["hostname_hash"] == hashlib.sha256(name.encode()).hexdigest()[:16]
+        assert host().hostname_hash == hashlib.sha256(name.encode()).hexdigest()[:16]
 
     def test_nan_of_asv_becomes_null(self, tmp_path):
         (tmp_path / "m").mkdir()

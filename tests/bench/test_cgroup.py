@@ -216,9 +216,9 @@ def test_host_and_sweep_have_what_the_group_grants(machine, monkeypatch):
     for function in (memory_limit, cpu_limit, usable_cores, usable_memory_bytes):
         monkeypatch.setattr(function, "__defaults__", (machine.root,))
     host = provenance.host()
-    assert host["memory_bytes"] == host["cgroup_memory_bytes"] == 300 * MIB
-    assert host["cores"] == min(2, len(os.sched_getaffinity(0)))
-    assert host["cgroup_cores"] == 1.5
+    assert host.memory_bytes == host.cgroup_memory_bytes == 300 * MIB
+    assert host.cores == min(2, len(os.sched_getaffinity(0)))
+    assert host.cgroup_cores == 1.5
     case = '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'
     for protocol, limit in (("", 300), ("memory_limit_gib = 6", 300), ("memory_limit_gib=0.1", 0)):
         machine.write("s.toml", f"[protocol]\n{protocol}\n{case}")
@@ -247,7 +247,7 @@ class TestVerdict:
             paths[rank].write_text(json.dumps(result), encoding="utf-8")
         ended = Ended(status, cause, 1.0, 2**30, "", kill)
         result = verdict(ended, paths, TimeLimit(5.0, None), 2**30, ["host"] * ranks)
-        return result["status"], result["reason"]
+        return result.status, result.reason
 
     def test_a_case_that_the_kernel_killed_is_oom(self, tmp_path):
         reason = f"{self.KILLED} (killed by SIGKILL)"

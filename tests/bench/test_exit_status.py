@@ -20,6 +20,7 @@ from bench.check_device.progress import Stages
 from bench.cli import COMMANDS, main
 from bench.compilation.compiler import Compiled
 from bench.records import provenance
+from bench.records.origin import GitState
 from bench.records.pytest_benchmark import NAME as PYTEST_BENCHMARK
 from bench.run.isolation import Ended
 from bench.run.runner import RECORDS
@@ -124,7 +125,7 @@ def call(inputs, tmp_path, monkeypatch):
         lambda specimens, jobs, done: [Compiled(s, None, "broken", 0.0, False) for s in specimens],
     )
     monkeypatch.setattr("bench.check_device.supervisor.run_isolated", failed_check)
-    monkeypatch.setattr(provenance, "git_state", lambda: COMMIT)
+    monkeypatch.setattr(provenance, "git_state", lambda: GitState(**COMMIT))
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
 

@@ -44,7 +44,7 @@ def test_fifty_steps_learn(run):
 def test_the_record_says_where_it_comes_from(run):
     record = json.loads((run[1] / "learning.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.learning/1"
-    assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time"}
+    assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time", "reason"}
     assert record["config"]["repeat"] == 5
     assert record["host"]["cores"] >= 1
     assert record["software"]["torch"]

@@ -46,11 +46,9 @@ def run(check: Check) -> dict[str, Any]:
     ]
     wrong = []
     for item, record in zip(items, check.run(items), strict=True):
-        metrics = record["metrics"]
-        ratio = metrics.get("error_ratio", {}).get("value")
-        differing = metrics.get("differing_numbers", {}).get("value")
-        inexact = "error_ratio" in metrics and (ratio is None or ratio > ALLOWED)
-        if record["status"] in {"crash", "oom"} or inexact or differing:
+        ratio, differing = record.value("error_ratio"), record.value("differing_numbers")
+        inexact = "error_ratio" in record.metrics and (ratio is None or ratio > ALLOWED)
+        if record.status in {"crash", "oom"} or inexact or differing:
             wrong.append(item.title)
     if wrong:
         raise FailedError(f"wrong: {', '.join(wrong)}", {"wrong": wrong})

@@ -32,7 +32,7 @@ def run(check: Check) -> dict[str, Any]:
         ]
     items = [_item(check, *case) for case in cases]
     records = check.run(items)
-    return {"timed": sum(record["status"] == "ok" for record in records)}
+    return {"timed": sum(record.status == "ok" for record in records)}
 
 
 def _all(check: Check) -> Iterator[tuple[int, str, bool]]:

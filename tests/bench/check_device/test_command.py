@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from support.records import valid_records
+from support.records import parsed, valid_records
 
 from analysis.report import write_report
 from bench.check_device.plan import NAMES
@@ -54,7 +54,7 @@ def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
 def _table(found):
     states = {name: StageState(**state) for name, state in found["stages"].items()}
     published = {("triangle_attention forward", 8): {"another, H100": 0.00099}}
-    lines = report_lines(states, found["records"], published)
+    lines = report_lines(states, list(map(parsed, found["records"])), published)
     assert any("0.990 published: another, H100" in line for line in lines)
     return lines
 

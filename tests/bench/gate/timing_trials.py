@@ -148,7 +148,7 @@ def where() -> dict:
     host = provenance.host()
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": {name: host[name] for name in ("os", "cpu", "hostname_hash")},
+        "host": {name: getattr(host, name) for name in ("os", "cpu", "hostname_hash")},
         "software": {name: provenance.software()[name] for name in ("python", "torch", "numpy")},
     }
 

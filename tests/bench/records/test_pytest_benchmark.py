@@ -82,7 +82,7 @@ def test_records_of_it_are_of_the_cells_that_run_would_measure(written, tmp_path
     )
     sweep = read_sweep(path, catalogue())
     runner = Runner(sweep, tmp_path, tmp_path, catalogue())
-    assert {record["cell_id"] for record in read_records(written)} == {
+    assert {record.cell_id for record in read_records(written)} == {
         runner.cell_id(case) for case in sweep.cases
     }
 
@@ -93,7 +93,7 @@ def test_a_file_without_samples_gives_its_median(written, tmp_path):
     path = tmp_path / "b.json"
     path.write_text(json.dumps(table), encoding="utf-8")
     record, _ = read_records(path)
-    assert record["metrics"]["step_time_s"]["value"] == table["benchmarks"][0]["stats"]["median"]
+    assert record.value("step_time_s") == table["benchmarks"][0]["stats"]["median"]
 
 
 def foreign(table):

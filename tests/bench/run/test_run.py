@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support.records import valid_records
 from support.third_party import install
 
 from bench.cli import main
+from bench.records.origin import GitState
 from bench.run.runner import case_environment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -187,7 +189,7 @@ def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
         'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n',
         encoding="utf-8",
     )
-    clean = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None}
+    clean = GitState(sha="0" * 40, dirty=False)
     command = [
         "run",
         str(sweep),
@@ -196,7 +198,7 @@ def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
         "--store",
         str(store.root),
     ]
-    dirty = clean | {"dirty": True}
+    dirty = replace(clean, dirty=True)
     for state, ran in ((dirty, True), (dirty, False), (clean, True), (dirty, False)):
         monkeypatch.setattr("bench.records.provenance.git_state", lambda state=state: state)
         known = {record["run_id"] for record in records_of(tmp_path)}
