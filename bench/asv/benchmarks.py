@@ -1,8 +1,8 @@
-"""What asv tracks of a record: names, units, parameters, and figures of which less is better.
+"""Figures that asv tracks of a record, each such that less is better: names, units, parameters.
 
-To asv a smaller value is an improvement, always. A fraction of which more is better is therefore
-tracked as what lacks to 1, and a rate as its inverse; metrics without a direction are left out. A
-benchmark is one metric of one workload; its parameters say which case.
+asv takes a smaller value for an improvement, always. A fraction of which more is better is
+therefore tracked as one minus the fraction, and a rate as its inverse; metrics without a direction
+are left out. A benchmark is one metric of one workload; its parameters identify the case.
 """
 
 import math
@@ -64,7 +64,7 @@ class Tracked:
     whole: str = ""
 
     def figure(self, record: Record) -> float | None:
-        """The figure of a record, finite and not negative; None if it has none."""
+        """Return the figure of a record, finite and not negative; None if it has none."""
         value = record.value(self.metric)
         if value is None and self.whole and record.value(self.whole) is not None:
             value = 0.0
@@ -94,68 +94,70 @@ def _track(name: str, kind: MetricKind) -> Iterator[Tracked]:
         yield Tracked(f"inverse_{name}", name, unit, f"1 over {kind.meaning}", "inverse")
 
 
-TRACKED = {each.name: each for name, kind in METRICS.items() for each in _track(name, kind)}
+TRACKED = {
+    tracked.name: tracked for name, kind in METRICS.items() for tracked in _track(name, kind)
+}
 
 
 def group(workload: str) -> str:
-    """The workload's name as asv can have it: it splits names at dots and dashes."""
+    """Return the workload's name without dots and dashes, at which asv splits names."""
     return re.sub(r"\W", "_", workload)
 
 
 def benchmark(workload: str, tracked: Tracked) -> str:
-    """The full name of a benchmark."""
+    """Return the full name of a benchmark."""
     return f"{MODULE}.{group(workload)}.{PREFIX}{tracked.name}"
 
 
 def tracked_by(name: str) -> Tracked | None:
-    """What a benchmark of that full name tracks; None if it is not one of ours."""
-    module, _, rest = name.partition(".")
-    function = rest.rpartition(".")[2]
+    """Return the figure that a benchmark of that full name tracks; None if it is not foldperf's."""
+    module, _, names = name.partition(".")
+    function = names.rpartition(".")[2]
     if module != MODULE or not function.startswith(PREFIX):
         return None
     return TRACKED.get(function.removeprefix(PREFIX))
 
 
 def description(workload: str, tracked: Tracked) -> str:
-    """What asv shows in the place of source code."""
+    """Return the text that asv shows in place of source code."""
     return f"{workload}: {tracked.metric}\n{tracked.meaning}"
 
 
 def cell(
     workload: "Workload | None", config: "Config", labels: Mapping[str, Any], ranks: int
 ) -> Cell:
-    """The parameters of a case: what tells it from others of its workload, its tokens, its ranks.
+    """Return the parameters of a case: its distinguishing axes, tokens and ranks.
 
     Args:
-        workload: The workload, for what follows from its defaults; without it every axis is named.
-        config: Its axes. One that came later than the record is at its default.
-        labels: Its labels, for the problem size of a workload without an axis of that name.
-        ranks: How many processes worked on it.
+        workload: Workload, for axes that follow from others; without it every axis is named.
+        config: Axes of the case. An axis that the record lacks is at its default.
+        labels: Labels, for the size of a workload without an axis ``tokens``.
+        ranks: Number of processes that worked on it.
     """
-    chosen = _chosen(workload, config) if workload else config
-    words = [f"{name}={value}" for name, value in chosen.items() if name != "tokens"]
+    named_axes = _named_axes(workload, config) if workload else config
+    words = [f"{name}={value}" for name, value in named_axes.items() if name != "tokens"]
     tokens = float(config.get("tokens", labels.get("tokens", 0)))
     size = int(tokens) if tokens.is_integer() else tokens
     return " ".join(words) or "default", size, ranks
 
 
-def _chosen(workload: "Workload", config: "Config") -> "Config":
-    """The axes from which the others follow, and those that a title says."""
+def _named_axes(workload: "Workload", config: "Config") -> "Config":
+    """Return the axes that determine the others, and those that a title shows."""
     try:
-        chosen = whole = workload.configure(config)
+        axes = whole = workload.configure(config)
         for axis in workload.axes:
-            less = {name: value for name, value in chosen.items() if name != axis.name}
+            less = {name: value for name, value in axes.items() if name != axis.name}
             if not axis.titled and axis.name != "tokens" and workload.configure(less) == whole:
-                chosen = less
+                axes = less
     except WorkloadError:
         return config  # of a version that had other axes
-    return chosen
+    return axes
 
 
 def figures(records: Iterable[Record], catalogue: "Catalogue") -> Figures:
-    """Every tracked figure, by benchmark and case: the median over records of the same case.
+    """Return every tracked figure by benchmark and case: the median over records of the case.
 
-    Records of cases that did not end well give none.
+    Records of cases that were not measured give none.
     """
     samples: dict[str, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:

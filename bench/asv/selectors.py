@@ -1,4 +1,4 @@
-"""What the dashboard can choose by beside asv's own: accelerator, vendor, driver, torch.
+"""Selectors of the dashboard beside asv's own: accelerator, vendor, driver, torch.
 
 ``python -m bench.asv.selectors`` prints those of this machine as JSON.
 """
@@ -12,11 +12,11 @@ NONE = "none"
 
 
 def of_devices(devices: Sequence[RecordedDevice], torch: str | None) -> dict[str, str]:
-    """Selectors of a case.
+    """Return the selectors of a case.
 
     Args:
-        devices: As a record describes them, one for each rank.
-        torch: The version of torch.
+        devices: Device of each rank.
+        torch: Version of torch.
     """
     accelerators = [device for device in devices if device.kind != "cpu"]
 
@@ -35,12 +35,12 @@ def of_devices(devices: Sequence[RecordedDevice], torch: str | None) -> dict[str
 
 
 def of_record(record: Record) -> dict[str, str]:
-    """Selectors of a record."""
+    """Return the selectors of a record."""
     return of_devices(record.devices, record.software["torch"])
 
 
 def main() -> None:
-    """Prints the selectors of this machine."""
+    """Print the selectors of this machine."""
     import torch
 
     from bench.devices import find_device

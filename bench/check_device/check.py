@@ -27,12 +27,12 @@ class StageEnd(BenchError):
     """A stage that ends before its work is done: it overran, or cannot run here, or found a fault.
 
     Attributes:
-        found: What it found so far.
+        findings: Findings so far.
     """
 
-    def __init__(self, reason: str, found: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, reason: str, findings: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason)
-        self.found = found or {}
+        self.findings = findings or {}
 
 
 class OutOfTimeError(StageEnd):
@@ -63,7 +63,7 @@ class Sizes:
         bits: Number of tokens at which two runs are compared bit by bit.
         kernels: Numbers of tokens at which kernels are timed.
         baselines: Numbers of tokens at which other implementations are timed.
-        others: Backends of those.
+        baseline_backends: Backends of those implementations.
         published: Numbers of tokens at which a baseline's times are published.
         step: Tokens of the whole training step.
         step_axes: Further axes of it.
@@ -87,7 +87,7 @@ class Sizes:
     bits: int = 384
     kernels: tuple[int, ...] = (384, 768, 1024)
     baselines: tuple[int, ...] = (384, 768)
-    others: tuple[str, ...] = ("compiled", "reference", *PEERS)
+    baseline_backends: tuple[str, ...] = ("compiled", "reference", *PEERS)
     published: tuple[int, ...] = (512, 768, 1024)
     step: int = 384
     step_axes: Mapping[str, object] = field(default_factory=dict)
@@ -117,7 +117,7 @@ REHEARSAL = Sizes(
     bits=12,
     kernels=(8, 12),
     baselines=(8,),
-    others=("reference", "sdpa", "cuequivariance"),
+    baseline_backends=("reference", "sdpa", "cuequivariance"),
     published=(8, 12),
     step=8,
     step_axes={"precision": "float32", "samples": 1, "alignment_rows": 2, "checkpointing": False},
@@ -284,7 +284,7 @@ def line_of(record: Record) -> str:
     """Return what a record says in a few words."""
     if record.status != "ok":
         return f"{record.status}: {record.reason}"
-    shown = []
+    figures = []
     for name, unit, factor in (
         ("device_time_s", "ms on the device", 1e3),
         ("step_time_s", "ms eager", 1e3),
@@ -293,5 +293,5 @@ def line_of(record: Record) -> str:
     ):
         value = record.value(name)
         if value is not None:
-            shown.append(f"{factor * value:.3g} {unit}")
-    return ", ".join(shown) or "ok"
+            figures.append(f"{factor * value:.3g} {unit}")
+    return ", ".join(figures) or "ok"

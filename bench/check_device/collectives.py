@@ -32,13 +32,13 @@ def main(kind: str, sizes: str, result: str) -> int:
     if kind == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_TIMEOUT)
-    found = [
+    measurements = [
         _measure(name, int(float(size) * 2**20), device)
         for size in sizes.split(",")
         for name in _OPERATIONS
     ]
     if rank == 0:
-        write_json(Path(result), found)
+        write_json(Path(result), measurements)
     dist.barrier()
     dist.destroy_process_group()
     return 0
@@ -108,10 +108,10 @@ def _expected(name: str, count: int, rank: int, ranks: int, device: torch.device
     part = count // ranks
     if name == "all_gather":
         return torch.cat([_values(part, other, device) for other in range(ranks)])
-    given = [_values(count, other, device) for other in range(ranks)]
+    inputs = [_values(count, other, device) for other in range(ranks)]
     if name == "all_to_all":
-        return torch.cat([each.chunk(ranks)[rank] for each in given])
-    total = torch.stack(given).sum(dim=0)
+        return torch.cat([values.chunk(ranks)[rank] for values in inputs])
+    total = torch.stack(inputs).sum(dim=0)
     return total if name == "all_reduce" else total.chunk(ranks)[rank].clone()
 
 

@@ -58,5 +58,5 @@ def deadline(stage: Stage, pending: Iterable[Stage], now: float, end: float) -> 
         now: Time.
         end: When the whole check has to end.
     """
-    total = sum(each.weight for each in pending)
+    total = sum(pending_stage.weight for pending_stage in pending)
     return now + max(0.0, end - now) * stage.weight / total

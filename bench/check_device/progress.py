@@ -50,7 +50,7 @@ class Stages:
                 identity are dropped; None takes those that are there.
         """
         self._path = folder / STAGES
-        self._wanted = identity
+        self._required_identity = identity
         self._identity = ""
         self._states: dict[str, StageState] = {}
         self.reload()
@@ -58,9 +58,9 @@ class Stages:
     def reload(self) -> None:
         """Read the file again; one that is damaged or of another identity counts as empty."""
         identity, states = _read(self._path)
-        matches = self._wanted in {None, identity}
+        matches = self._required_identity in {None, identity}
         self._states = states if matches else {}
-        self._identity = identity if self._wanted is None else self._wanted
+        self._identity = identity if self._required_identity is None else self._required_identity
 
     def get(self, name: str) -> StageState | None:
         """Return the state of a stage, None if it has none."""
@@ -85,17 +85,17 @@ class Stages:
         now: float,
         status: Status,
         reason: str = "",
-        found: Mapping[str, Any] | None = None,
+        findings: Mapping[str, Any] | None = None,
     ) -> None:
         """Note how a stage ended."""
         state = self._states.get(name) or StageState("running", started=now, deadline=now)
         seconds = max(0.0, now - state.started)
         ended = replace(state, status=status, reason=reason, seconds=seconds)
-        self._put(name, replace(ended, found=found or {}))
+        self._put(name, replace(ended, found=findings or {}))
 
     def _put(self, name: str, state: StageState) -> None:
         self._states[name] = state
-        table = {key: asdict(each) for key, each in self._states.items()}
+        table = {key: asdict(stage_state) for key, stage_state in self._states.items()}
         content = {"format": _FORMAT, "identity": self._identity, "stages": table}
         write_json(self._path, content)
 

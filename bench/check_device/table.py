@@ -54,19 +54,19 @@ def _of(records: Iterable[Record], stage: str) -> list[Record]:
 def _compilation(state: StageState | None) -> list[str]:
     if state is None or "hits" not in state.found:
         return []
-    found = state.found
+    compilation = state.found
     lines = [
-        f"kernels: {found['hits']} from the cache, {len(found['misses'])} compiled in "
-        f"{found['seconds']:.1f} s"
+        f"kernels: {compilation['hits']} from the cache, {len(compilation['misses'])} compiled in "
+        f"{compilation['seconds']:.1f} s"
     ]
-    return lines + [f"  {name} did not run: {why}" for name, why in found["failed"].items()]
+    return lines + [f"  {name} did not run: {why}" for name, why in compilation["failed"].items()]
 
 
 def _calibration(state: StageState | None) -> list[str]:
     if state is None or "rates" not in state.found:
         return []
     rates, idle = state.found["rates"], state.found["idle_power_w"]
-    shown = [
+    rows = [
         ("copy in device memory", rates["bytes_s"], 1e9, "GB/s"),
         ("copy in the L2 cache", rates["l2_bytes_s"], 1e9, "GB/s"),
         ("exponentials", rates["exponentials_s"], 1e12, "T/s"),
@@ -78,7 +78,7 @@ def _calibration(state: StageState | None) -> list[str]:
     return [
         f"{name:<24} "
         + (f"{value / factor:10.4g} {unit}" if isinstance(value, int | float) else _absent(value))
-        for name, value, factor, unit in shown
+        for name, value, factor, unit in rows
     ]
 
 
@@ -103,8 +103,8 @@ def _accuracy(records: Sequence[Record]) -> list[str]:
     if repeated:
         differing = [r for r in repeated if r.value("differing_numbers")]
         names = ", ".join(str(r.workload.config["operator"]) for r in differing)
-        told = f"differ in {names}" if names else "are equal in every bit"
-        lines.append(f"two runs of {len(repeated)} operators {told}")
+        agreement = f"differ in {names}" if names else "are equal in every bit"
+        lines.append(f"two runs of {len(repeated)} operators {agreement}")
     return lines
 
 
@@ -112,13 +112,13 @@ def _kernels(records: Sequence[Record]) -> list[str]:
     lines = []
     for record in _of(records, "kernels"):
         config = record.workload.config
-        name = _name(config)
+        label = _name(config)
         if record.status != "ok":
-            lines.append(f"{name} {record.status}: {record.reason}")
+            lines.append(f"{label} {record.status}: {record.reason}")
             continue
-        shown = (_ms(record.value(each)) for each in ("device_time_s", "step_time_s"))
+        times = (_ms(record.value(label)) for label in ("device_time_s", "step_time_s"))
         ratio = record.value("times_floor")
-        lines.append(f"{name} {' '.join(shown)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
+        lines.append(f"{label} {' '.join(times)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
     if not lines:
         return []
     head = (
@@ -137,7 +137,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _baselines(records: Sequence[Record]) -> list[str]:
-    ours = {_case(r): _time(r) for r in _of(records, "kernels") if r.status == "ok"}
+    kernel_times = {_case(r): _time(r) for r in _of(records, "kernels") if r.status == "ok"}
     lines = []
     for record in _of(records, "baselines"):
         config = record.workload.config
@@ -145,11 +145,11 @@ def _baselines(records: Sequence[Record]) -> list[str]:
         name = (
             f"{config['operator']:<38} {config['tokens']:>5} {passes:<16} {config['backend']:<15}"
         )
-        time, own = _time(record), ours.get(_case(record))
+        time, kernel_time = _time(record), kernel_times.get(_case(record))
         if time is None:
             lines.append(f"{name} {record.status}: {record.reason}")
         else:
-            ratio = f"{time / own:.2f} times ours" if own else ""
+            ratio = f"{time / kernel_time:.2f} times ours" if kernel_time else ""
             lines.append(f"{name} {_ms(time)} {ratio}".rstrip())
     return ["baselines", *lines] if lines else []
 
@@ -177,24 +177,24 @@ def _published(state: StageState | None, published: Published) -> list[str]:
 def _tuning(state: StageState | None) -> list[str]:
     kernels = state.found.get("kernels", ()) if state else ()
     return [
-        f"tuned {each['kernel']} {each['bucket']}: {1e6 * each['shipped_s']:.1f} µs shipped, "
-        f"{1e6 * each['best_s']:.1f} µs at best"
-        for each in kernels
+        f"tuned {kernel['kernel']} {kernel['bucket']}: {1e6 * kernel['shipped_s']:.1f} µs shipped, "
+        f"{1e6 * kernel['best_s']:.1f} µs at best"
+        for kernel in kernels
     ]
 
 
 def _step(state: StageState | None) -> list[str]:
     if state is None or not state.found:
         return []
-    known = [f"{name} {value:.4g}" for name, value in state.found.items() if value is not None]
-    return [f"step: {', '.join(known)}"] if known else []
+    figures = [f"{name} {value:.4g}" for name, value in state.found.items() if value is not None]
+    return [f"step: {', '.join(figures)}"] if figures else []
 
 
 def _communication(state: StageState | None) -> list[str]:
     collectives = state.found.get("collectives", ()) if state else ()
     return [
-        f"{each['operation']:<16} {each['bytes'] / 2**20:>8g} MiB "
-        f"{each['bus_bytes_s'] / 1e9:>8.3g} GB/s on the bus, "
-        f"{'right' if each['equal'] else 'WRONG'}"
-        for each in collectives
+        f"{collective['operation']:<16} {collective['bytes'] / 2**20:>8g} MiB "
+        f"{collective['bus_bytes_s'] / 1e9:>8.3g} GB/s on the bus, "
+        f"{'right' if collective['equal'] else 'WRONG'}"
+        for collective in collectives
     ]

@@ -54,10 +54,10 @@ def time_operator(check: Check, config: Mapping[str, Any], samples: int | None =
     samples = samples or check.sizes.samples
     values = program_times(check, program, workload.facts(dict(config)), samples)
     notes = program.notes()
-    ran, asked = program.implementations(), str(config["backend"])
-    if ran.get(str(config["operator"])) != asked:
+    ran, backend = program.implementations(), str(config["backend"])
+    if ran.get(str(config["operator"])) != backend:
         reasons = sorted({fallback["reason"] for fallback in notes.get("fallbacks", ())})
-        raise UnsupportedError(f"{asked} does not serve it: {'; '.join(reasons) or 'fell back'}")
+        raise UnsupportedError(f"{backend} does not serve it: {'; '.join(reasons) or 'fell back'}")
     return Measured.of(
         values,
         facts_as_json(workload.facts(dict(config))),

@@ -99,8 +99,8 @@ def _environment(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
 
 def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.out is not None:
-        chosen: Path = arguments.out
-        return chosen
+        out: Path = arguments.out
+        return out
     if arguments.rehearse:
         return Path(tempfile.mkdtemp(prefix=f"foldperf-rehearsal-{arguments.rehearse}-"))
     results: Path = arguments.results
@@ -126,7 +126,7 @@ def _interpreters(words: list[str]) -> dict[str, str]:
     from bench.errors import UsageError
     from refsys.ops.backend import PEERS
 
-    chosen = {}
+    interpreters = {}
     for word in words:
         backend, sign, path = word.partition("=")
         if not sign or backend not in PEERS:
@@ -135,8 +135,8 @@ def _interpreters(words: list[str]) -> dict[str, str]:
             )
         if not os.access(path, os.X_OK) or Path(path).is_dir():
             raise UsageError(f"--interpreter {word}: {path} is not a program")
-        chosen[backend] = str(Path(path).absolute())
-    return chosen
+        interpreters[backend] = str(Path(path).absolute())
+    return interpreters
 
 
 def _records(folder: Path) -> "list[Record]":
@@ -158,15 +158,15 @@ def _published() -> dict[tuple[str, int], dict[str, float]]:
     from analysis.published import FOLDER, read_published
 
     try:
-        series = read_published(FOLDER)
+        all_series = read_published(FOLDER)
     except (ImportError, AnalysisError):
         return {}
     times: dict[tuple[str, int], dict[str, float]] = {}
-    for each in series:
-        for point in each.points:
-            if each.axis == "tokens" and point.at and point.value:
-                label = f"{each.system}, {each.device}"
-                times.setdefault((each.quantity, int(point.at)), {})[label] = point.value
+    for series in all_series:
+        for point in series.points:
+            if series.axis == "tokens" and point.at and point.value:
+                label = f"{series.system}, {series.device}"
+                times.setdefault((series.quantity, int(point.at)), {})[label] = point.value
     return times
 
 

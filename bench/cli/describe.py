@@ -10,7 +10,7 @@ EXAMPLE = "foldperf describe alphafold3-trunk --preset full --tokens 768 --json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The workload and its axes, each an option of its own name."""
+    """Add the workload and its axes, each an option of its own name."""
     parser.add_argument("workload", help="see 'foldperf list'")
     parser.add_argument(
         "axes",
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the facts."""
+    """Print the facts."""
     from workloads.catalogue import catalogue
 
     workload = catalogue()[arguments.workload]

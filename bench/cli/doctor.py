@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"prepared  {prepared.text()}")
     print()
     # A host has hardly any, and its metrics say so.
-    shown = [("readings of the device", readings)] if library else []
-    for title, part in [*shown, ("metrics", findings)]:
+    sections = [("readings of the device", readings)] if library else []
+    for title, part in [*sections, ("metrics", findings)]:
         print(f"{title}:")
         for finding in part:
             print(f"{finding.status:<9} {finding.metric}")

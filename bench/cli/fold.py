@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Stages:
-    """Prints the name of a stage that begins, and how long the one before took."""
+    """Printer of the name of each stage and the duration of the one before."""
 
     def __init__(self, tokens: int) -> None:
         print(f"folding {tokens} tokens", file=sys.stderr)

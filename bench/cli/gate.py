@@ -152,28 +152,32 @@ def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
     cases = _cases(arguments, comparison.CASES)
     baseline = comparison.read_baseline(arguments.baseline or comparison.BASELINE)
     if baseline.torch != comparison.torch_minor():
-        found = of_another_torch(baseline.torch, comparison.torch_minor())
-        return found, {"verdict": found.verdict, "reason": found.headline, "changes": []}
-    wanted = arguments.only or ""
-    expected = {title: each for title, each in baseline.fingerprints.items() if wanted in title}
+        outcome = of_another_torch(baseline.torch, comparison.torch_minor())
+        return outcome, {"verdict": outcome.verdict, "reason": outcome.headline, "changes": []}
+    pattern = arguments.only or ""
+    expected = {
+        title: fingerprint
+        for title, fingerprint in baseline.fingerprints.items()
+        if pattern in title
+    }
     changes = comparison.compare(expected, fingerprints(cases, _jobs(arguments)))
-    found = of_changes([case.title for case in cases], changes)
+    outcome = of_changes([case.title for case in cases], changes)
     rows = [{name: getattr(change, name) for name in change.__slots__} for change in changes]
-    return found, {"verdict": found.verdict, "cases": len(cases), "changes": rows}
+    return outcome, {"verdict": outcome.verdict, "cases": len(cases), "changes": rows}
 
 
 def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
     """Return the outcome, and the table that ``--json`` prints."""
     from bench.gate.timing.block import Pace
     from bench.gate.timing.gate import CASES, PAIRS, run_gate
-    from bench.gate.timing.outcome import of_found
+    from bench.gate.timing.outcome import of_findings
     from bench.gate.timing.source_trees import source_trees
     from bench.gate.timing.verdict import Rule
 
     cases = _cases(arguments, CASES)
     rule = Rule() if arguments.threshold is None else Rule(threshold=arguments.threshold / 100)
     with _terminated_in_order(), source_trees(arguments.against) as trees:
-        found = run_gate(
+        findings = run_gate(
             trees,
             cases,
             options.store(arguments),
@@ -182,7 +186,7 @@ def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
             seed=arguments.seed or 0,
             pace=Pace(),
         )
-    return of_found(found), found.as_json()
+    return of_findings(findings), findings.as_json()
 
 
 @contextmanager

@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     path = arguments.results / "runs" / SWEEP / RECORDS
     with RecordFile(path).locked() as file:
-        known = {record.run_id for record in file.records()}
-        new = {r.run_id: r for r in records if r.run_id not in known}
+        recorded = {record.run_id for record in file.records()}
+        new = {r.run_id: r for r in records if r.run_id not in recorded}
         for record in new.values():
             file.append(record)
     print(f"{len(new)} records added to {path}")

@@ -24,7 +24,7 @@ EXAMPLE = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to prepare."""
+    """Add the structures, their MSAs and templates, and the search."""
     parser.add_argument(
         "structure",
         type=Path,
@@ -97,20 +97,20 @@ def run(arguments: argparse.Namespace) -> int:
     _require_libraries()
     if arguments.structure and arguments.folder:
         raise UsageError("--from takes the place of a structure")
-    wanted, errors = ([_given(arguments)], []) if arguments.structure else _several(arguments)
+    selected, errors = ([_given(arguments)], []) if arguments.structure else _several(arguments)
     if arguments.search or arguments.database:
         database = arguments.database or _fetched_database()
-        wanted = [replace(sources, database=database) for sources in wanted]
-    wanted = [replace(sources, as_deposited=arguments.as_deposited) for sources in wanted]
+        selected = [replace(sources, database=database) for sources in selected]
+    selected = [replace(sources, as_deposited=arguments.as_deposited) for sources in selected]
     store, failed = Store(options.store(arguments)), len(errors)
     workers = options.processes(arguments.workers, most=4)
     for error in errors:
         print_error(error, debug=arguments.debug)
     made_from: dict[str, Path] = {}
-    with Progress(len(wanted), "preparing", sys.stdout) as progress:
-        alone = len(wanted) == 1
+    with Progress(len(selected), "preparing", sys.stdout) as progress:
+        alone = len(selected) == 1
         say = print if alone else progress.finish
-        for sources, done in prepare_all(store, wanted, workers):
+        for sources, done in prepare_all(store, selected, workers):
             if not isinstance(done, Prepared):
                 failed += 1
                 print_error(done, debug=arguments.debug)
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
                 both = f"{other.name} and {sources.structure.name}"
                 print(f"foldperf: {both} are both {done.entry}; one is lost", file=sys.stderr)
     if made_from:
-        failed += _relate(store, made_from, debug=arguments.debug, quiet=len(wanted) == 1)
+        failed += _relate(store, made_from, debug=arguments.debug, quiet=len(selected) == 1)
     return 2 if failed else 0
 
 

@@ -10,17 +10,17 @@ EXAMPLE = "foldperf report\n  foldperf report results/recorded --out paper/ --pu
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Which records, and where to."""
+    """Add the records and the output folder."""
     parser.add_argument(
         "records", type=Path, nargs="*", help="record files or folders (default: results/runs)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to (default: results/report)"
+        "--out", type=Path, metavar="DIR", help="output folder (default: results/report)"
     )
     parser.add_argument(
         "--published",
         action="store_true",
-        help="draw published numbers beside ours even where no record is of an accelerator",
+        help="plot published numbers even if no record is of an accelerator",
     )
     options.add_results(parser)
 

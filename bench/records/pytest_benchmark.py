@@ -1,9 +1,9 @@
 """Figures of pytest-benchmark as records.
 
-A benchmark says which case it timed with `describe_case` in its ``extra_info``, and the run says
-where it ran with `describe_run` in its JSON; `records` makes records of both. ``tests/benchmark``
-does so for every workload's timing cases. pytest-benchmark times whole steps in a process that all
-benchmarks share: `foldperf run` isolates each and measures the rest as well.
+A benchmark describes its case with `describe_case` in its ``extra_info``, and the run its machine
+with `describe_run` in its JSON; `read_records` joins both. ``tests/benchmark`` does so for the
+timing cases of every workload. pytest-benchmark times whole steps in a process that all benchmarks
+share; `foldperf run` isolates each case and measures the other metrics as well.
 """
 
 import functools
@@ -27,7 +27,7 @@ from refsys.files import parse_json
 from workloads.workload import Catalogue
 
 SWEEP = "pytest-benchmark"
-# Under this name both descriptions lie in the JSON.
+# Key of both descriptions in the JSON.
 NAME = "foldperf"
 _METHOD = "pytest-benchmark, median of rounds"
 _SHARED = "in a process with other benchmarks"
@@ -39,20 +39,20 @@ def _device() -> Any:
 
 
 def synchronized_time() -> float:
-    """A timer for pytest-benchmark: seconds, all work on the device done."""
+    """Return the time once all work on the device is done, as a timer of pytest-benchmark."""
     _device().synchronize()
     return perf_counter()
 
 
 def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, Any]:
-    """What a record says of a case, as JSON: to be put in a benchmark's ``extra_info``.
+    """Return the description of a case as JSON, for a benchmark's ``extra_info``.
 
     Raises:
-        WorkloadError: its inputs are not there.
+        WorkloadError: Inputs of the case are missing.
     """
     workload = catalogue[case.workload]
     facts = asdict(workload.facts(case.config))
-    found = {
+    description = {
         "workload": {
             "name": case.workload,
             "config": case.config,
@@ -66,13 +66,13 @@ def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, An
         "device": find_device(case.device).describe().as_json(),
         "facts": facts | {"notes": list(facts["notes"])},
     }
-    # What JSON cannot hold, pytest-benchmark would replace by a text without a word.
-    table: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    # pytest-benchmark would silently replace values that JSON cannot hold by text.
+    table: dict[str, Any] = json.loads(json.dumps(description, allow_nan=False))
     return table
 
 
 def describe_run() -> dict[str, Any]:
-    """What a record says of source, machine and software, as JSON."""
+    """Return the description of source, machine and software as JSON."""
     return provenance.origin().as_dict()
 
 
@@ -80,9 +80,9 @@ def read_records(path: Path) -> list[Record]:
     """Return the records of a file that pytest-benchmark wrote.
 
     Raises:
-        UsageError: it cannot be read, or a benchmark in it does not say which case it timed, or
-            what it says makes no valid record.
-        ImportError: the package that checks records is missing.
+        UsageError: The file cannot be read, or a benchmark in it has no description of its case or
+            an invalid one.
+        ImportError: ``jsonschema`` is not installed.
     """
     validate = record_validator()
     try:
@@ -165,7 +165,7 @@ def _record_table(
 
 
 def _step_time(stats: Mapping[str, Any]) -> Value:
-    """From all rounds where the file has them; a round may hold several steps."""
+    """Return the step time from all rounds if the file has them; a round may hold several steps."""
     if samples := [float(sample) for sample in stats.get("data") or ()]:
         return from_samples(samples, _METHOD, (_SHARED,))
     return Value(float(stats["median"]), _METHOD, n=int(stats["rounds"]), flags=(_SHARED,))

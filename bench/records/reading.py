@@ -21,7 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class RecordReading(NamedTuple):
-    """Records of several files.
+    """Valid records of several files, and errors.
 
     Attributes:
         records: Valid records, without repetitions.

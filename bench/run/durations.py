@@ -145,8 +145,8 @@ class Durations:
                 medians = {size: median(ratios) for size, ratios in by_size.items()}
                 return _at_size(medians, point.size)
         of_workload = [o.ratio for o in self._observations if o.point.workload == point.workload]
-        others = of_workload or [o.ratio for o in self._observations]
-        return median(others) if others else 1.0
+        ratios = of_workload or [o.ratio for o in self._observations]
+        return median(ratios) if ratios else 1.0
 
 
 def known_durations(

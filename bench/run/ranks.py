@@ -1,4 +1,4 @@
-"""Several processes that measure one case together, and what their figures come to.
+"""Ranks that measure one case together, and the reduction of their figures.
 
 Each rank runs the same passes. Where a pass ends by the clock, rank 0's clock decides, since a rank
 that stops early leaves the others waiting in a collective.
@@ -23,9 +23,9 @@ class Ranks:
     """Position of this process among those that work on a case; by default the only one.
 
     Attributes:
-        rank: Its number.
-        count: Number of them.
-        talk: The group that decisions go through; None with one rank.
+        rank: Number of this process.
+        count: Number of processes.
+        talk: Process group for decisions; None with one rank.
     """
 
     rank: int = 0
@@ -33,15 +33,15 @@ class Ranks:
     talk: dist.ProcessGroup | None = None
 
     def first(self, flag: bool) -> bool:
-        """Rank 0's answer, on every rank."""
+        """Return the flag of rank 0 on every rank."""
         return self._reduce(flag if self.rank == 0 else False, dist.ReduceOp.MAX)
 
     def every(self, flag: bool) -> bool:
-        """Return whether the answer is yes on every rank."""
+        """Return True if the flag is set on every rank."""
         return self._reduce(flag, dist.ReduceOp.MIN)
 
     def total(self, seconds: float) -> float:
-        """The sum over the ranks."""
+        """Return the sum over the ranks."""
         if self.talk is None:
             return seconds
         sum_ = torch.tensor([seconds], dtype=torch.float64)
@@ -186,5 +186,5 @@ def _over(rule: Over, values: Sequence[Any], domains: Sequence[object]) -> Any:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    present = [value for value in values if value is not None]
+    return fmean(present) if len(present) == len(values) else None

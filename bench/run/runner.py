@@ -135,10 +135,10 @@ class Runner:
         self, keys: Sequence[str], retry: Collection[str], impossible: Collection[str]
     ) -> None:
         """Drop the records of this sweep's cases that are to run again."""
-        known = set(keys)
+        own_keys = set(keys)
         self._file.forget(
             lambda record: (
-                record.key in known
+                record.key in own_keys
                 and (record.status in retry or self._outdated(record, impossible))
             )
         )
@@ -250,8 +250,8 @@ class Runner:
                 most = self._sweep.memory_limit_bytes
                 return verdict(ended, paths, limit, most, domains), ended
         except OSError as error:
-            place = error.filename or tempfile.gettempdir()
-            raise StorageError(f"a case cannot be started: {place}: {error.strerror}") from None
+            path = error.filename or tempfile.gettempdir()
+            raise StorageError(f"a case cannot be started: {path}: {error.strerror}") from None
 
 
 def _line(case: Case, record: Record) -> str:

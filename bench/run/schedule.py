@@ -96,15 +96,15 @@ class Schedule:
         Args:
             span: Makes words of seconds.
         """
-        left = self._order.left
-        if not left:
+        remaining = self._order.left
+        if not remaining:
             return ""
-        known = sum(self._durations.knows(self._points[index]) for index in left)
-        source = "earlier cases on such a machine" if known else "the protocol alone"
-        if 0 < known < len(left):
-            source += f" and, for {len(left) - known} of them, the protocol alone"
-        estimated = sum(map(self.estimate, left))
-        cases = f"{len(left)} case{'s' * (len(left) > 1)} to run"
+        observed = sum(self._durations.knows(self._points[index]) for index in remaining)
+        source = "earlier cases on such a machine" if observed else "the protocol alone"
+        if 0 < observed < len(remaining):
+            source += f" and, for {len(remaining) - observed} of them, the protocol alone"
+        estimated = sum(map(self.estimate, remaining))
+        cases = f"{len(remaining)} case{'s' * (len(remaining) > 1)} to run"
         line = f"{cases}, about {span(estimated)}, estimated from {source}"
         if self._budget is None:
             return line

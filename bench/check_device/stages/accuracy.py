@@ -74,14 +74,16 @@ def _item(check: Check, operator: str, tokens: int, *, bits: bool) -> Item:
 def _measure_error(check: Check, config: Mapping[str, Any]) -> Measured:
     operator, backend = OPERATORS[str(config["operator"])], str(config["backend"])
     tensors, options = _arguments(check, config)
-    found, precision = _in_first_dtype_served(
+    accuracy, precision = _in_first_dtype_served(
         lambda dtype: compare(operator, tensors, options, dtype, backend)
     )
-    exact = found.ratio <= ALLOWED
-    flags = () if exact else (f"{found.worst} is not as exact as it must be",)
-    ratio = Value(found.ratio, f"{_ERROR}; in {precision}", quality="counted", flags=flags)
+    exact = accuracy.ratio <= ALLOWED
+    flags = () if exact else (f"{accuracy.worst} is not as exact as it must be",)
+    ratio = Value(accuracy.ratio, f"{_ERROR}; in {precision}", quality="counted", flags=flags)
     timed = time_operator(check, dict(config) | {"precision": precision}, _SAMPLES)
-    return _with(timed, {"error_ratio": ratio}, {"worst_result": found.worst, "dtype": precision})
+    return _with(
+        timed, {"error_ratio": ratio}, {"worst_result": accuracy.worst, "dtype": precision}
+    )
 
 
 def _measure_bits(check: Check, config: Mapping[str, Any]) -> Measured:

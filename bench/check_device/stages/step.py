@@ -58,8 +58,8 @@ def _measure(check: Check, config: Config) -> Measured:
     energy_s = check.sizes.energy_s
     protocol = Protocol(warmup_steps=1, timed_steps=5, counts=False, energy_s=energy_s)
     workload = check.workload(TRAINING_STEP)
-    found = measure(workload, config, check.setting(), check.device, protocol)
-    return Measured(**found, protocol=asdict(protocol))
+    result = measure(workload, config, check.setting(), check.device, protocol)
+    return Measured(**result, protocol=asdict(protocol))
 
 
 def _count(check: Check, config: Config) -> Measured:

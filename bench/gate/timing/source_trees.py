@@ -1,4 +1,4 @@
-"""The two source trees that the timing gate measures, side by side in a folder of their own.
+"""Source trees that the timing gate measures, side by side in a folder of their own.
 
 Both are copies, so that an edit during the gate meets neither side, and both lie at paths of the
 same length, since the length of paths and variables alone can move a program's speed (Mytkowicz
@@ -97,9 +97,9 @@ def _repository(root: Path) -> Repository:
 
 
 def _export(repository: Repository, reference: str, folder: Path) -> str:
-    """Writes a commit's packages to a folder, past the index and the working tree.
+    """Write a commit's packages to a folder, and return the commit's name.
 
-    Every file is as it is stored: attributes such as ``export-ignore`` do not count.
+    Files are written as they are stored: attributes such as ``export-ignore`` do not count.
     """
     try:
         commit = repository.resolve(reference)

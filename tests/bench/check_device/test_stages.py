@@ -125,7 +125,7 @@ def test_a_stop_at_any_stage_loses_that_stage_alone(check, clock, tmp_path, stop
 def test_states_of_another_identity_and_damaged_files_count_as_none(tmp_path, clock):
     states = Stages(tmp_path, "one")
     states.start("versions", 1.0, 2.0)
-    states.end("versions", 3.0, "ok", found={"a": 1})
+    states.end("versions", 3.0, "ok", findings={"a": 1})
     assert Stages(tmp_path, "one").is_final("versions")
     assert Stages(tmp_path).get("versions").found == {"a": 1}
     assert Stages(tmp_path).get("versions").seconds == 2.0

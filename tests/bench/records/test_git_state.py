@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from support.hidden_changes import OUTSIDE_PACKAGES, TRICKS, add, edit

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.measured import measured
 from support.records import VALIDATOR, a_record
 
-from bench.devices import Description
+from bench.devices.device import Description
 from bench.records import migration
 from bench.records.migration import EARLIER, migrate
 from bench.records.origin import GitState, Host, Origin
