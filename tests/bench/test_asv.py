@@ -107,13 +107,13 @@ class TestFigures:
         assert (name == tracked.metric.replace(".", "_")) == (better == "lower")
 
     @given(value=ANY_NUMBER, name=st.sampled_from(sorted(TRACKED)))
-    def test_a_figure_is_finite_and_not_negative(self, value, name):
+    def test_figure_is_finite_and_not_negative(self, value, name):
         record = parsed(measured(1))
         metric = replace(record.metrics["step_time_s"], value=value)
         figure = TRACKED[name].figure(replace(record, metrics={TRACKED[name].metric: metric}))
         assert figure is None or 0 <= figure < math.inf
 
-    def test_a_state_that_the_peak_does_not_hold_is_nothing(self):
+    def test_state_that_the_peak_does_not_hold_is_nothing(self):
         tracked = TRACKED["peak_tracked_bytes_recomputed"]
         assert tracked.figure(parsed(measured(1, values={"peak_tracked_bytes": 5}))) == 0
         assert tracked.figure(parsed(measured(1))) is None
@@ -149,13 +149,13 @@ class TestCases:
         }
         assert len(set(cells.values())) == len(cells)
 
-    def test_what_follows_from_the_size_is_not_another_case(self):
+    def test_cell_is_the_same_for_axes_that_follow_from_the_size(self):
         workload = catalogue()["alphafold3"]
         small, large = (workload.configure({"tokens": tokens}) for tokens in (32, 96))
         assert small["atoms"] != large["atoms"]
         assert cell(workload, small, {}, 1)[0] == cell(workload, large, {}, 1)[0]
 
-    def test_an_axis_that_came_later_is_at_its_default(self):
+    def test_axis_that_came_later_is_at_its_default(self):
         workload = catalogue()["alphafold3-trunk"]
         config = workload.configure({"tokens": 32})
         older = {name: value for name, value in config.items() if name != "dropout"}
@@ -173,7 +173,7 @@ class TestCases:
 
 
 class TestExport:
-    def test_a_file_holds_what_asv_wants(self, tmp_path):
+    def test_file_holds_what_asv_wants(self, tmp_path):
         done = export([measured(1), measured(2, tokens=16, ranks=2)], tmp_path, NOBODY)
         assert (done.figures, len(done.files), done.failed, done.untraceable) == (2, 1, 0, 0)
         found = strict(done.files[0])
@@ -212,7 +212,7 @@ class TestExport:
             for result, _, _ in strict(path)["results"].values():
                 assert all(v is None or 0 <= v < math.inf for v in result)
 
-    def test_what_cannot_be_traced_is_left_out_and_counted(self, tmp_path):
+    def test_export_counts_and_omits_untraceable_records(self, tmp_path):
         dirty = [GIT | {"dirty": True}, dict.fromkeys(GIT), GIT | {"sha": None}]
         records = [measured(n, git=git) for n, git in enumerate(dirty)]
         done = export([*records, a_record(9, "crash")], tmp_path, NOBODY)
@@ -233,7 +233,7 @@ class TestExport:
         chosen = {strict(path)["params"]["gpu"] for path in result_files(tmp_path)}
         assert chosen == {"NVIDIA H200", "NVIDIA H100", "none"}
 
-    def test_an_export_adds_to_an_earlier_one(self, tmp_path):
+    def test_export_adds_to_an_earlier_one(self, tmp_path):
         export([measured(1), measured(2, tokens=16)], tmp_path, NOBODY)
         export(
             [measured(3, tokens=128), measured(4, values=[("step_time_s", 2)])], tmp_path, NOBODY
@@ -243,7 +243,7 @@ class TestExport:
         export([measured(3, tokens=128)], tmp_path, NOBODY)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
-    def test_what_asv_wrote_stays(self, tmp_path):
+    def test_export_keeps_results_of_asv_run(self, tmp_path):
         folder = tmp_path / "there"
         folder.mkdir()
         theirs = {"version": 2, "result_columns": ["result", "params", "version"]}
@@ -262,7 +262,7 @@ class TestExport:
         assert listed["other"] == other
         assert listed[STEP_TIME]["params"][1] == ["4", "8"]
 
-    def test_the_list_of_benchmarks_can_be_made_again(self, tmp_path):
+    def test_list_of_benchmarks_can_be_made_again(self, tmp_path):
         export([measured(1), measured(2, tokens=16)], tmp_path, NOBODY)
         path = tmp_path / "benchmarks.json"
         whole = path.read_bytes()
@@ -270,14 +270,14 @@ class TestExport:
         complete(tmp_path)
         assert path.read_bytes() == whole
 
-    def test_a_figure_that_means_something_else_cuts_the_history(self, tmp_path, monkeypatch):
+    def test_figure_that_means_something_else_cuts_the_history(self, tmp_path, monkeypatch):
         export([measured(1)], tmp_path, NOBODY)
         monkeypatch.setattr("bench.asv.export.VERSION", "2")
         export([measured(2, tokens=16)], tmp_path, NOBODY)
         assert exported(tmp_path) == {"16": 1.5}
         assert strict(tmp_path / "benchmarks.json")[STEP_TIME]["params"][1] == ["16"]
 
-    def test_a_machine_where_asv_ran_is_recognized(self, tmp_path):
+    def test_machine_where_asv_ran_is_recognized(self, tmp_path):
         known = {"machine": "atlas", "cpu": "a cpu", "arch": "x86_64", "os": "Linux", "version": 1}
         (tmp_path / "atlas").mkdir()
         (tmp_path / "atlas" / "machine.json").write_text(json.dumps(known), encoding="utf-8")
@@ -301,7 +301,7 @@ class TestExport:
         assert strict(path) == {"results": {"x": [[None, 1.0], [["1", "2"]]]}}
 
     @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
-    def test_a_damaged_file_is_named(self, tmp_path, content):
+    def test_damaged_file_is_named(self, tmp_path, content):
         (tmp_path / "benchmarks.json").write_text(content, encoding="utf-8")
         with pytest.raises(StorageError, match=r"benchmarks\.json: not .*; remove it"):
             export([measured(1)], tmp_path, NOBODY)
@@ -313,7 +313,7 @@ class TestCommand:
         path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return str(path)
 
-    def test_it_says_what_it_did_and_what_it_left_out(self, tmp_path, capsys):
+    def test_export_prints_figures_and_omitted_records(self, tmp_path, capsys):
         bad = measured(2, git=GIT | {"dirty": True})
         good = measured(1, values={"operator_calls": 7})
         path = self.write(tmp_path, good, bad, a_record(3))
@@ -332,7 +332,7 @@ class TestCommand:
 
 
 def test_source_of_no_commit_is_refused(tmp_path, monkeypatch):
-    """What asv measures it files under the commit that it is told."""
+    """asv files its figures under the commit that it is given."""
     monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "sweep.toml")
     axes = '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "synthetic" }\n'
     (tmp_path / "sweep.toml").write_text(axes, encoding="utf-8")
@@ -376,7 +376,7 @@ class TestCommitOfAsv:
         plugin._check_commits()
         return module
 
-    def test_a_commit_of_other_source_is_refused(self, tree, asv_run):
+    def test_commit_of_other_source_is_refused(self, tree, asv_run):
         with pytest.raises(UserError, match=r"refsys/a\.py differs from the commit"):
             asv_run.Run.run(set_commit_hash=tree)
         with pytest.raises(UserError, match="nothing is filed under none: none is not a commit"):
@@ -384,13 +384,13 @@ class TestCommitOfAsv:
         for name in ("HEAD", "main", None):
             assert asv_run.Run.run(set_commit_hash=name) == "ran"
 
-    def test_a_commit_that_asv_built_is_refused_before_it_is_measured(self, tree, asv_run):
+    def test_commit_that_asv_built_is_refused_before_it_is_measured(self, tree, asv_run):
         with pytest.raises(UserError, match="differs from the commit"):
             asv_run.run_benchmarks(results=SimpleNamespace(commit_hash=tree))
         unsaved = SimpleNamespace(commit_hash=None)
         assert asv_run.run_benchmarks(results=unsaved) is unsaved
 
-    def test_a_suite_that_is_built_for_another_commit_is_refused(self, tree, tmp_path, monkeypatch):
+    def test_suite_that_is_built_for_another_commit_is_refused(self, tree, tmp_path, monkeypatch):
         monkeypatch.delenv(DIRTY, raising=False)
         monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "quick")
         monkeypatch.setenv("ASV_COMMIT", tree)
@@ -513,7 +513,7 @@ class TestAsv:
         records = valid_records(clone.root / "results/runs/toy/records.jsonl")
         assert [record["status"] for record in records] == ["ok", "ok"]
 
-    def test_a_third_party_workload_is_there_with_every_metric(self, clone):
+    def test_third_party_workload_is_there_with_every_metric(self, clone):
         listed = {name for name in clone.index()["benchmarks"] if name.startswith("workload.toy.")}
         assert {name.rpartition("track_")[2] for name in listed} == set(TRACKED)
         drawn = [name for name in listed if clone.graphs(name)["none"]]
@@ -538,7 +538,7 @@ class TestAsv:
         assert launches["NVIDIA H200"] == [1005, None, 1005]
         assert not launches["none"]
 
-    def test_what_became_worse_is_a_regression_and_what_became_better_is_not(self, clone):
+    def test_asv_reports_worse_figures_alone_as_regressions(self, clone):
         assert clone.regressions() == WORSE
 
     def test_every_file_of_asv_is_strict_json(self, clone):

@@ -62,7 +62,7 @@ def test_every_kernel_keeps_the_rules_on_every_architecture(compiled):
         assert 0 < each["resources"]["occupancy"] <= 1
 
 
-def test_what_is_known_is_not_compiled_again(compiled):
+def test_compile_takes_known_kernels_from_the_cache(compiled):
     run, home = compiled
     again = python("-m", "bench", "compile", "--json", home=home)
     assert again.returncode == 0
@@ -71,7 +71,7 @@ def test_what_is_known_is_not_compiled_again(compiled):
     assert [e["resources"] for e in first] == [e["resources"] for e in second]
 
 
-def test_a_damaged_result_is_made_again(compiled):
+def test_damaged_result_is_made_again(compiled):
     _, home = compiled
     files = sorted((home / "compiled").iterdir())
     files[0].write_text("{", encoding="utf-8")
@@ -107,7 +107,7 @@ def test_mutants_are_caught():
         (["--only", "softmax"], "no kernel's name contains it"),
     ],
 )
-def test_a_wrong_request_is_one_line(arguments, message):
+def test_wrong_request_is_one_line(arguments, message):
     run = python("-m", "bench", "compile", *arguments)
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
@@ -126,7 +126,7 @@ def test_interpreted_kernels_cannot_be_compiled():
     assert "kernels are interpreted, not compiled" in run.output
 
 
-def test_a_specimen_says_what_the_launcher_would_see():
+def test_specimen_says_what_the_launcher_would_see():
     found = {s.kernel: s for s in specimens(["sm_90"])}["triangle_attention.forward"]
     pointer, strides = found.types[:2]
     assert pointer == "*bf16"
@@ -184,7 +184,7 @@ def test_json_is_json_where_a_rule_is_broken(monkeypatch, capsys):
     assert f"FAIL {specimen.kernel} sm_90 bf16: spills 72" in capsys.readouterr().out
 
 
-def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
+def test_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
     _, home = compiled
     run = python("-m", "bench", "compile", "--only", "transition", "--out", tmp_path, home=home)
     assert run.returncode == 0, run.stderr
@@ -201,7 +201,7 @@ def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
         assert text in drawn
 
 
-def test_a_figure_says_what_is_wrong(tmp_path):
+def test_figure_says_what_is_wrong(tmp_path):
     from analysis.errors import AnalysisError
     from analysis.kernels import draw_kernels
 

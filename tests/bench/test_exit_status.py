@@ -116,7 +116,7 @@ def write_failing_baseline(folder):
 
 @pytest.fixture
 def call(inputs, tmp_path, monkeypatch):
-    """Calls a command in this process; returns its status after a look at what it wrote."""
+    """Return a function that calls a command in this process and checks the files it wrote."""
     monkeypatch.setattr(
         "bench.run.runner.run_isolated", lambda *_, **__: Ended(7, None, 0.1, 2**20, "it gave up")
     )
@@ -214,7 +214,7 @@ def bare(monkeypatch):
 
 @pytest.fixture
 def in_ascii(monkeypatch):
-    """Calls a function with streams of ASCII; returns its value, output and errors."""
+    """Call a function with streams of ASCII; return its value, output and errors."""
 
     def run(function, *arguments):
         streams = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]

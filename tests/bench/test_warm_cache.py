@@ -56,7 +56,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(cache, tmp_path_factory):
-    """What launches find in the cache after it was carried to another folder."""
+    """Kernels that launches take from the cache after it was carried to another folder."""
     carried = tmp_path_factory.mktemp("carried") / "cache"
     shutil.copytree(cache, carried)
     assert relocate(carried) == VARIANTS

@@ -74,7 +74,7 @@ def test_bad_words_are_refused(words, reason, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "soon"])
-def test_a_budget_is_a_time(budget, capsys):
+def test_budget_is_a_time(budget, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check-device", "--budget", budget])
     assert ended.value.code == 2

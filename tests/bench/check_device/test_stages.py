@@ -100,7 +100,7 @@ def test_stages_that_keep_their_deadlines_keep_the_budget(weights, used, budget)
 
 
 @pytest.mark.parametrize("stopped", range(len(STAGES)))
-def test_a_stop_at_any_stage_loses_that_stage_alone(check, clock, tmp_path, stopped, monkeypatch):
+def test_stop_at_any_stage_loses_that_stage_alone(check, clock, tmp_path, stopped, monkeypatch):
     began = []
 
     def run(stage, check, stop):
@@ -157,7 +157,7 @@ def test_cases_with_a_record_are_not_measured_again(check, clock, tmp_path):
     assert len((tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_a_case_that_fails_has_a_record_and_the_next_runs(check, clock):
+def test_case_that_fails_has_a_record_and_the_next_runs(check, clock):
     errors = [
         (UnsupportedError("no kernel"), "unsupported"),
         (MemoryError("too large"), "oom"),
@@ -174,7 +174,7 @@ def test_a_case_that_fails_has_a_record_and_the_next_runs(check, clock):
         validate(record.as_dict())
 
 
-def test_no_case_begins_that_cannot_end_in_time(check, clock):
+def test_case_is_not_started_when_it_cannot_end_in_time(check, clock):
     items = [item(check, clock, 8 * (n + 1), seconds=30.0) for n in range(5)]
     with pytest.raises(OutOfTimeError, match="2 of 5 cases are done; next would be case 24"):
         check.run(items)
@@ -182,7 +182,7 @@ def test_no_case_begins_that_cannot_end_in_time(check, clock):
     assert len(check.run(items)) == 5
 
 
-def test_a_device_that_answers_no_more_ends_the_process(check, clock, monkeypatch):
+def test_device_that_answers_no_more_ends_the_process(check, clock, monkeypatch):
     def synchronize():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -201,7 +201,7 @@ def test_failures_say_why():
     assert measured_or_reason(refuse).reason == "not here"
 
 
-def test_the_tick_of_a_counter_and_the_power_at_rest_are_found():
+def test_tick_of_a_counter_and_the_power_at_rest_are_found():
     device = ScriptedDevice("nvidia", tick_s=0.02, curve=lambda _moment: 75.0)
     power, period = calibration.at_rest(device, 0.6)
     assert power == pytest.approx(75.0, rel=0.1)
@@ -233,6 +233,6 @@ def test_rates_are_work_over_device_time():
     assert calibration.calibration_of([record("copy", None, status="crash")]) is None
 
 
-def test_each_stage_is_a_module():
+def test_every_stage_is_a_module():
     for name in NAMES:
         assert callable(import_module(f"bench.check_device.stages.{name}").run)

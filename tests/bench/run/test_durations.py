@@ -34,7 +34,7 @@ def learned(*observed):
     return durations
 
 
-def test_nothing_known_is_the_protocols():
+def test_estimate_without_observations_is_that_of_the_protocol():
     durations = Durations(accelerator=True)
     assert durations.estimate(at(64), PROTOCOL) == expected_s(PROTOCOL, at(64), accelerator=True)
     assert not durations.knows(at(64))

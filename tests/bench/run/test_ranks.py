@@ -119,7 +119,7 @@ def run_toys(foldperf, tmp_path, toys, behaviours, check):
     return {record["workload"]["config"]["behaviour"]: record for record in found}
 
 
-def test_a_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
+def test_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     behaviours = ["memory error on rank 1", "exit on rank 1"]
     found = run_toys(foldperf, tmp_path, toys, behaviours, check=2)
     full = found["memory error on rank 1"]
@@ -129,7 +129,7 @@ def test_a_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     assert max(full["duration_s"], gone["duration_s"]) < HANG_S / 2
 
 
-def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
+def test_real_sweep_on_two_ranks(foldperf, tmp_path, store):
     sweep = tmp_path / "pair.toml"
     sweep.write_text(
         f"[protocol]\n{QUICK}"
@@ -151,7 +151,7 @@ def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
     assert not any("profiled" in flag for flag in metrics["operator_calls"]["flags"])
 
 
-def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
+def test_workload_of_one_rank_refuses_more(foldperf, tmp_path):
     sweep = tmp_path / "s.toml"
     sweep.write_text(
         '[[case]]\nworkload = "operators"\nranks = 2\naxes = { preset = "tiny" }\n',
@@ -161,7 +161,7 @@ def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
     assert "operators runs on one rank alone" in refused.stderr
 
 
-def test_a_selection_covers_every_workload_that_has_it(tmp_path):
+def test_selection_covers_every_workload_that_has_it(tmp_path):
     found = catalogue()
     path = tmp_path / "all.toml"
     path.write_text('[[case]]\nworkload = "*"\nselection = "quick"\n', encoding="utf-8")
