@@ -29,7 +29,7 @@ Results = dict[str, Tensor]
 
 
 class NotServedError(BenchError):
-    """An operator did not run on the backend that was asked for."""
+    """The operator did not run on the requested backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def accuracy(
 
     Args:
         candidate: Results of an implementation in `dtype`.
-        exact: The same in float64.
+        exact: Results in float64.
         errors: Largest error of plain PyTorch by result.
         dtype: Dtype that both computed in.
     """
@@ -121,7 +121,7 @@ def accuracy(
             ratios[name] = math.inf
             continue
         scale = true.abs().max().item()
-        # A gradient that vanishes by symmetry is a sum of others that do not: rounded as they are.
+        # A gradient that vanishes by symmetry is a sum of terms that do not, with their rounding.
         rounding = ulp(scale if scale > 1e-12 * largest else largest, dtype)
         error, allowed = largest_error(value, true), errors[name] + rounding
         ratios[name] = error / allowed if allowed else math.inf if error else 0.0
@@ -153,7 +153,7 @@ def results_on(
 def results(
     call: Callable[..., Any], tensors: Arguments, options: Options, dtype: torch.dtype
 ) -> Results:
-    """Return outputs and gradients by name; what flows back is fixed, and rounded to `dtype`."""
+    """Return outputs and gradients by name; output gradients are fixed, and rounded to `dtype`."""
     inputs = [t if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
     returned = call(*inputs, **options)
     outputs = returned if isinstance(returned, tuple) else (returned,)
@@ -170,7 +170,7 @@ def results(
 
 
 def differing_numbers(first: Results, second: Results) -> int:
-    """Return how many numbers of two runs differ in a bit."""
+    """Return the number of elements of two runs that differ in a bit."""
     return sum(int((_bits(first[name]) != _bits(second[name])).sum().item()) for name in first)
 
 

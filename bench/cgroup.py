@@ -21,7 +21,7 @@ _KILL_FILES = ("memory.events", "memory.oom_control")
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """The least memory limit of a process's control groups.
+    """Lowest memory limit of a process's control groups.
 
     Attributes:
         nbytes: The limit. Unit: B.
@@ -33,7 +33,7 @@ class MemoryLimit:
 
 
 def memory_limit(root: Path = _ROOT) -> MemoryLimit | None:
-    """The least limit of this process's groups; None if no group has one.
+    """Return the lowest limit of this process's groups; None if no group has one.
 
     Args:
         root: Folder with ``proc`` and the mounts of control groups.

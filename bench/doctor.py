@@ -17,7 +17,7 @@ Status = Literal["available", "degraded", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One metric, or one reading of the device, on this machine.
+    """Metric, or reading of the device, on this machine.
 
     Attributes:
         metric: Its name.

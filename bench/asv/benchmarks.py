@@ -45,7 +45,7 @@ Figures = dict[str, dict[Cell, float]]
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One figure that asv follows.
+    """Figure that asv follows.
 
     Attributes:
         name: Its name in asv, behind the prefix.

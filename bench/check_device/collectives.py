@@ -26,7 +26,7 @@ Operation = Callable[[Tensor, Tensor], object]
 
 
 def main(kind: str, sizes: str, result: str) -> int:
-    """Run every operation at every size (MiB); rank 0 writes what each gave."""
+    """Run every operation at every size (MiB); rank 0 writes the measurements."""
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", local) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
@@ -76,7 +76,7 @@ def _measure(name: str, nbytes: int, device: torch.device) -> dict[str, Any]:
 
 
 def _values(count: int, rank: int, device: torch.device) -> Tensor:
-    """Return what a rank puts in: integers below 1,000 that tell ranks and places apart."""
+    """Return the input of a rank: integers below 1,000 that differ between ranks and positions."""
     return ((torch.arange(count, device=device) * 7 + 131 * rank) % 997).float()
 
 
@@ -104,7 +104,7 @@ def _all_to_all(target: Tensor, source: Tensor) -> None:
 
 
 def _expected(name: str, count: int, rank: int, ranks: int, device: torch.device) -> Tensor:
-    """Return what an operation must give on a rank."""
+    """Return the expected result of an operation on a rank."""
     part = count // ranks
     if name == "all_gather":
         return torch.cat([_values(part, other, device) for other in range(ranks)])

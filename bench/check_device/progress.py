@@ -23,11 +23,11 @@ class StageState:
 
     Attributes:
         status: See `Status`.
-        reason: Why it was skipped, failed or cut; empty otherwise.
-        started: When it began, in seconds since the epoch.
-        deadline: When it has to end, likewise.
-        seconds: How long it ran; 0 while it runs.
-        found: What it found that no record holds, as JSON.
+        reason: Why the stage was skipped, failed or cut; empty otherwise.
+        started: Start, in seconds since the epoch.
+        deadline: Time at which it has to end, likewise.
+        seconds: Duration; 0 while it runs.
+        found: Findings that are not in records, as JSON.
     """
 
     status: Status
@@ -39,15 +39,15 @@ class StageState:
 
 
 class Stages:
-    """The states of stages, read from and written to a file in one piece."""
+    """States of stages, in a file that is read and written as a whole."""
 
     def __init__(self, folder: Path, identity: str | None = None) -> None:
-        """Read what is there.
+        """Read the file.
 
         Args:
-            folder: Where the file lies.
+            folder: Folder of the file.
             identity: Code, machine, device, software and options of the check. States of another
-                identity are dropped; None takes those that are there.
+                identity are dropped; None accepts any identity.
         """
         self._path = folder / STAGES
         self._required_identity = identity
@@ -71,7 +71,7 @@ class Stages:
         return next((n for n, state in self._states.items() if state.status == "running"), None)
 
     def is_final(self, name: str) -> bool:
-        """Return whether a stage does not have to run again."""
+        """Return True if a stage does not have to run again."""
         state = self._states.get(name)
         return state is not None and state.status in FINAL
 
@@ -87,7 +87,7 @@ class Stages:
         reason: str = "",
         findings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Note how a stage ended."""
+        """Note the end of a stage."""
         state = self._states.get(name) or StageState("running", started=now, deadline=now)
         seconds = max(0.0, now - state.started)
         ended = replace(state, status=status, reason=reason, seconds=seconds)

@@ -38,13 +38,13 @@ class Measured:
         metrics: Metrics as records hold them.
         facts: As records hold them; None where the case did not run.
         status: Status of the record.
-        reason: Why the case did not run; None where it did.
+        reason: Why the case did not run; None if it did.
         telemetry: As records hold it.
         outcome: Likewise.
         breakdown: Likewise.
         notes: Likewise.
         software: Versions, where the case ran in another interpreter.
-        protocol: What the record says of how the case was measured.
+        protocol: Fields of the record's protocol that differ from `_PROTOCOL`.
     """
 
     metrics: Mapping[str, Any]
@@ -80,7 +80,7 @@ class Recorder:
         """Look at the machine.
 
         Args:
-            folder: Where the file of records lies.
+            folder: Folder of the file of records.
             device: Device of all cases.
             seed: Seed of everything random.
         """
@@ -96,7 +96,7 @@ class Recorder:
 
     @property
     def file(self) -> RecordFile:
-        """The file of records."""
+        """Return the file of records."""
         return self._file
 
     @property
@@ -107,7 +107,7 @@ class Recorder:
         return digest([origin.source_sha256, identity, dict(origin.environment)])
 
     def key(self, stage: str, workload: str, config: Config, salt: str = "") -> str:
-        """Return what tells a case's record from every other."""
+        """Return the identity of a case's record."""
         return digest([self.identity, self._seed, stage, workload, config, salt])
 
     def get(self, key: str) -> Record | None:

@@ -30,7 +30,7 @@ _OVERRUN = "overran its deadline"
 
 @dataclass
 class Supervisor:
-    """One run of a device check.
+    """Run of a device check.
 
     Attributes:
         request: What is asked of the process that runs the stages.
@@ -163,7 +163,7 @@ class _Watch:
 
 
 def stage_line(name: str, state: StageState) -> str:
-    """Return how a stage ended, in one line."""
+    """Return the end of a stage in one line."""
     reason = f": {state.reason}" if state.reason else ""
     return f"{state.status:<8} {name} ({state.seconds:.0f} s){reason}"
 

@@ -63,7 +63,7 @@ class Request:
 
 
 class RehearsedDevice(ScriptedDevice):
-    """A scripted device whose name says that it is none."""
+    """Scripted device whose name marks it as a rehearsal."""
 
     def describe(self) -> Description:
         """See `Device`."""
@@ -127,12 +127,12 @@ def run_stages(check: Check, stages: Sequence[Stage], states: Stages, end: float
 
     Args:
         check: Device, sizes and records.
-        stages: In order.
-        states: Where it is noted how each ended.
-        end: When the check has to end, by the check's clock.
+        stages: Stages in order.
+        states: States of the stages.
+        end: Time at which the check has to end, by its clock.
 
     Raises:
-        LostDeviceError: the device answers no more; the stage is still noted as running.
+        LostDeviceError: The device no longer responds; the stage is still noted as running.
         StorageError: a record or a state cannot be written.
     """
     pending = [stage for stage in stages if not states.is_final(stage.name)]

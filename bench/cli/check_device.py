@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.check_device.progress import StageState
     from bench.records.record import Record
 
-SUMMARY = "check a new device in minutes: correctness, kernel times, a whole step"
+SUMMARY = "check a new device in minutes: correctness, kernel times, a full training step"
 EXAMPLE = "foldperf check-device --budget 12\n  foldperf check-device --rehearse nvidia"
 _STATUS = {"failed": 1, "timeout": 2, "crash": 2}
 
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=options.minutes,
         default=12.0,
         metavar="MINUTES",
-        help="time for everything; stages share it (default: 12)",
+        help="time budget of all stages (default: 12)",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
@@ -35,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rehearse",
         choices=("nvidia", "amd"),
-        help="run the control flow of every stage on the host, which plays such a device; nothing "
-        "that comes of it is a measurement",
+        help="run the control flow of every stage on the host in place of such a device; the "
+        "figures are no measurements",
     )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="STAGE", help="run these stages alone"
@@ -46,14 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="BACKEND=PYTHON",
-        help="time a baseline with the Python of its own environment; again for several",
+        help="time a baseline with the Python of its own environment; may be repeated",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder of the check (default: runs/check-device in the results; of a rehearsal a "
-        "temporary one)",
+        help="folder of the check (default: runs/check-device in the results; for a rehearsal "
+        "a temporary folder)",
     )
     options.add_store(parser)
     options.add_results(parser)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.progress import Progress
 
     if unknown := [name for name in arguments.only if name not in NAMES]:
-        raise UsageError(f"--only {unknown[0]}: choose of {', '.join(NAMES)}")
+        raise UsageError(f"--only {unknown[0]}: choose one of {', '.join(NAMES)}")
     folder = _folder(arguments)
     request = Request(
         parent=os.getpid(),

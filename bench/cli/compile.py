@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         action="append",
         metavar="NAME",
-        help="sm_80, sm_90, sm_100, gfx90a, gfx942 or gfx950; again for several (default: all)",
+        help="sm_80, sm_90, sm_100, gfx90a, gfx942 or gfx950; may be repeated (default: all)",
     )
     parser.add_argument("--only", metavar="TEXT", help="only kernels whose name contains this")
     parser.add_argument(

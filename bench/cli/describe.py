@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from bench.cli import options
 
-SUMMARY = "exact facts of a workload: parameters, FLOPs, bytes, by component"
+SUMMARY = "print the exact costs of a workload: parameters, FLOPs, bytes, by component"
 EXAMPLE = "foldperf describe alphafold3-trunk --preset full --tokens 768 --json"
 
 

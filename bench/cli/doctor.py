@@ -12,7 +12,7 @@ from bench.cli import options
 if TYPE_CHECKING:
     from bench.records.origin import GitState
 
-SUMMARY = "what this machine can measure, and what would unlock the rest"
+SUMMARY = "show which metrics this machine can measure, and how to enable the others"
 EXAMPLE = "foldperf doctor"
 _EXTRAS = {
     "gemmi": ("preparation of structures", "data"),

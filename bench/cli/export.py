@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.cli import options
 
-SUMMARY = "records as files of other tools: asv's dashboard"
+SUMMARY = "write records as files of other tools: asv's dashboard"
 EXAMPLE = "foldperf export asv results/recorded --out results/asv"
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-SUMMARY = "download real structures and alignments, from pinned packages"
+SUMMARY = "download real structures and MSAs from pinned packages"
 EXAMPLE = "foldperf fetch\n  foldperf fetch --all"
 
 # More entries than this are counted, not listed.

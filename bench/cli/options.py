@@ -110,10 +110,10 @@ def valid_records(paths: Iterable[Path]) -> "list[Record]":
 
 
 def checked(read: "Callable[[_Source], _Reading]", source: "_Source") -> "_Reading":
-    """Return what `read` makes of a source, for which it needs the package that checks records.
+    """Return the result of `read` on a source, which needs the ``jsonschema`` package.
 
     Raises:
-        UsageError: the package is missing.
+        UsageError: ``jsonschema`` is not installed.
     """
     from bench.errors import UsageError
 

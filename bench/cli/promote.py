@@ -10,7 +10,7 @@ from bench.cli import options
 if TYPE_CHECKING:
     from bench.records.record import Record
 
-SUMMARY = "copy records that are evidence into the tracked results"
+SUMMARY = "copy records into the tracked results, as evidence"
 EXAMPLE = "foldperf promote results/runs/demo/records.jsonl --name demo-laptop"
 _DIGITS = re.compile("[0-9a-fA-F]{1,64}")
 
@@ -18,7 +18,7 @@ _DIGITS = re.compile("[0-9a-fA-F]{1,64}")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the records, the name of the evidence file and the checks."""
     parser.add_argument("records", type=Path, nargs="+", help="record files or folders")
-    parser.add_argument("--name", required=True, help="name of the file they go to")
+    parser.add_argument("--name", required=True, help="name of the file of evidence")
     parser.add_argument(
         "--commit", default="", metavar="NAME", help="take the records of this commit alone"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.cli import options
 
-SUMMARY = "tables, figures and one self-contained HTML page, from records"
+SUMMARY = "write tables, figures and one self-contained HTML page from records"
 EXAMPLE = "foldperf report\n  foldperf report results/recorded --out paper/ --published"
 
 

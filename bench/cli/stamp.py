@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-SUMMARY = "write the commit into the tree, for copies that leave .git behind"
+SUMMARY = "write the commit into the tree, for copies without .git"
 EXAMPLE = "foldperf stamp"
 
 

@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from refsys.config import PRESETS
 
     parser.add_argument(
-        "--model", choices=["alphafold3", "trunk"], default="alphafold3", help="what to train"
+        "--model", choices=["alphafold3", "trunk"], default="alphafold3", help="model to train"
     )
     parser.add_argument(
         "--stage",
@@ -36,14 +36,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="initial, fine_tuning_1, fine_tuning_2 or fine_tuning_3: crop, samples, loss weights",
     )
     parser.add_argument(
-        "--start", type=Path, help="a run's folder or a checkpoint to take the weights from"
+        "--start", type=Path, help="folder of a run or checkpoint with the initial weights"
     )
-    parser.add_argument("--samples", type=_positive, help="noised copies (default: the stage's)")
+    parser.add_argument(
+        "--samples", type=_positive, help="diffusion samples (default: the stage's)"
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or float64")
-    parser.add_argument("--entries", nargs="+", metavar="ENTRY", help="default: all prepared")
+    parser.add_argument(
+        "--entries", nargs="+", metavar="ENTRY", help="entries (default: all prepared)"
+    )
     parser.add_argument("--tokens", type=_positive, help="crop (default: the stage's)")
-    parser.add_argument("--alignment-rows", type=_positive, help="default: the preset's")
+    parser.add_argument(
+        "--alignment-rows", type=_positive, help="MSA depth (default: the preset's)"
+    )
     parser.add_argument("--batch", type=_positive, default=1, help="examples in a step")
     parser.add_argument(
         "--sampling",
@@ -55,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cycles",
         type=_positive,
         default=4,
-        help="recycling iterations at most: each step draws from 1 to this",
+        help="recycling iterations at most: each step samples from 1 to this",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=_rate, default=1.8e-3)
@@ -65,12 +71,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-checkpointing", action="store_true", help="keep all activations")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--steps", type=_positive, help="steps to have done")
+    what.add_argument("--steps", type=_positive, help="total number of steps")
     what.add_argument(
         "--replay-step",
         type=_count,
         metavar="STEP",
-        help="train nothing: make the batch of this step again, and compare it with the log's",
+        help="without training, rebuild the batch of this step and compare it with the log",
     )
     parser.add_argument("--workers", type=_count, default=1, help="loader processes")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         metavar="NAME",
-        help="dtype table; again for several (default: bfloat16)",
+        help="dtype table; may be repeated (default: bfloat16)",
     )
     group.add_argument(
         "--operators", action="store_true", help="single operators, without training steps"
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--at",
         type=Path,
         metavar="DIR",
-        help="absolute path that the cache will have where it is carried to (default: its own)",
+        help="absolute path of the cache on the target machine (default: its path here)",
     )
 
 

@@ -130,7 +130,7 @@ def git_state(root: Path = ROOT) -> GitState:
 
 
 def commit_warning(state: GitState, root: Path = ROOT) -> str:
-    """Return why a source tree has no known commit, as a sentence; empty if it has one."""
+    """Return the reason why the commit of a tree is unknown, as a sentence; else an empty text."""
     if state.reason:
         return f"the commit of {root} is not read: {state.reason}"
     if state.sha is None:

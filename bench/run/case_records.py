@@ -55,7 +55,7 @@ class CaseRecords:
         }
 
     def key(self, case: Case) -> str:
-        """Return the name that a case's record has, and no other record."""
+        """Return the key of a case's record, which no other record has."""
         origin, foreign = self.origin, self._foreign(case)
         # Any installed package may be a part of another package's workload.
         packages = foreign and origin.software["packages_sha256"]
@@ -77,7 +77,7 @@ class CaseRecords:
         return provenance.foreign_sha256(type(self._catalogue[case.workload]).__module__)
 
     def cell_id(self, case: Case) -> str:
-        """Return the name of workload, axes, ranks and kind of device: no code, no machine."""
+        """Return the hash of workload, axes, ranks and kind of device, without code and machine."""
         kind = self.placement.descriptions(case)[0].kind
         return digest([case.workload, case.config, case.ranks, kind])
 

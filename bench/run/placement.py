@@ -36,7 +36,7 @@ class Placement:
         self._catalogue, self._cores = catalogue, cores
         self._devices: dict[str, list[Device]] = {}
         self._descriptions: dict[str, list[RecordedDevice]] = {}
-        # Why there is no further device of a choice.
+        # Reason for which there is no further device of a choice.
         self._lacking: dict[str, str] = {}
         for case in cases:
             self._find(case.device, case.ranks)
@@ -63,11 +63,11 @@ class Placement:
         return self._descriptions[case.device][: case.ranks]
 
     def energy_domains(self, case: Case) -> list[object]:
-        """Return what the energy counter of each rank's device counts; see `bench.run.ranks`."""
+        """Return the energy domain of each rank's device; see `bench.run.ranks`."""
         return energy_domains(self.descriptions(case))
 
     def unsupported_reason(self, case: Case) -> str | None:
-        """Return why a case cannot run here; None if nothing speaks against it."""
+        """Return the reason why a case cannot run here; None if it can."""
         devices = self._devices[case.device]
         device = devices[0].torch_device
         if len(devices) < case.ranks:

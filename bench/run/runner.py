@@ -34,7 +34,7 @@ from bench.run.unmeasured import Plan, PlannedCase, Unmeasured, find_unmeasured
 from bench.run.verdict import verdict
 from workloads.workload import Catalogue
 
-# Note of a record whose case could not run, which was known without starting it.
+# Note of a record whose case was not started because it cannot run.
 _NOT_STARTED = "not_started"
 
 
@@ -175,15 +175,15 @@ class Runner:
         return Schedule(cases, self._catalogue, durations, budget)
 
     def key(self, case: Case) -> str:
-        """Return the name that a case's record has, and no other record."""
+        """Return the key of a case's record, which no other record has."""
         return self._case_records.key(case)
 
     def cell_id(self, case: Case) -> str:
-        """Return the name of workload, axes, ranks and kind of device: no code, no machine."""
+        """Return the hash of workload, axes, ranks and kind of device, without code and machine."""
         return self._case_records.cell_id(case)
 
     def _outdated(self, record: Record, impossible: Collection[str]) -> bool:
-        """Return whether a recorded case would end otherwise now, or can be traced to a commit.
+        """Return True if a recorded case would end otherwise now, or can be traced to a commit now.
 
         It ended at a limit that is another now, was not started for want of something that is
         here now, or was measured of uncommitted source that is committed.

@@ -91,10 +91,10 @@ class Schedule:
         return estimated if self._budget is None else max(0.0, min(estimated, self._budget.left_s))
 
     def description(self, span: Callable[[float], str]) -> str:
-        """Return what is to be done in one line; empty if it is nothing.
+        """Return the number of cases to run and their time in one line; empty without cases.
 
         Args:
-            span: Makes words of seconds.
+            span: Returns seconds in words.
         """
         remaining = self._order.left
         if not remaining:

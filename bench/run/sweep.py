@@ -64,7 +64,7 @@ _ORDERS = ("random", "listed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One case of a sweep.
+    """Case of a sweep.
 
     Attributes:
         title: Title in one line.
@@ -89,7 +89,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A sweep that has been read and checked.
+    """Sweep that has been read and checked.
 
     Attributes:
         name: Name of the file without its suffix.
@@ -199,7 +199,7 @@ def _protocol(table: Mapping[str, Any]) -> tuple[dict[str, Any], Protocol]:
     for key, choices in (("order", _ORDERS), ("device", ("auto", "cpu", "cuda"))):
         if settings[key] not in choices:
             raise UsageError(
-                f"{key}={settings[key]!r} in [protocol]; choose of {', '.join(choices)}"
+                f"{key}={settings[key]!r} in [protocol]; choose one of {', '.join(choices)}"
             )
     measured = {field.name: settings[field.name] for field in fields(Protocol)}
     return {key: settings[key] for key in _LIMITS}, Protocol(**measured)

@@ -24,7 +24,7 @@ _RETRIED = ("blocked", "crash", "oom", "timeout")
 
 @dataclass(frozen=True, slots=True)
 class PlannedCase:
-    """A case of a sweep as it was last run.
+    """Case of a sweep as it was last run.
 
     Attributes:
         key: Key of its record.
@@ -109,9 +109,9 @@ def find_unmeasured(plan: Plan, records: Path) -> Unmeasured | None:
 
 
 def unmeasured_in(paths: Iterable[Path]) -> list[Unmeasured]:
-    """Return what is missing in the folders of record files, by their plans.
+    """Return the cases without a measurement in the folders of record files, by their plans.
 
-    A folder without a plan, of promoted records for example, does not say what it lacks.
+    A folder without a plan, of promoted records for example, has none.
 
     Args:
         paths: Record files, and folders that are searched.

@@ -30,7 +30,7 @@ WRONG = {
     "a word that is no axis": ("describe alphafold3-trunk tokens", "expected --AXIS VALUE"),
     "a workload that does not exist": ("describe alphafold4", "'alphafold4' does not exist"),
     "a sweep that does not exist": ("run nothing", "sweep 'nothing' is neither a file nor one of"),
-    "a status that does not exist": ("run demo --retry bad", "--retry bad: choose of ok"),
+    "a status that does not exist": ("run demo --retry bad", "--retry bad: choose one of ok"),
     "inputs that are not prepared": ("run demo --store none", "not prepared"),
     "records that do not exist": ("report none.jsonl", "none.jsonl: No such file"),
     "no records": ("report .", "no records to report on"),

@@ -24,7 +24,7 @@ _COST_COLUMNS = ("calls", "FLOPs", "bytes")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure that differs from the baseline.
+    """Figure that differs from the baseline.
 
     Attributes:
         case: Title of the case.

@@ -69,7 +69,7 @@ def source_trees(against: str | None, root: Path = ROOT) -> Iterator[Trees]:
 
 
 def default_reference(root: Path = ROOT) -> str:
-    """The commit that a candidate is compared with where nobody says another.
+    """Return the commit that a candidate is compared with by default.
 
     Raises:
         UsageError: `root` is not a git repository, or git refuses to read it.

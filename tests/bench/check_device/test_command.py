@@ -62,7 +62,7 @@ def _table(found):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--only", "nothing"], "--only nothing: choose of versions, "),
+        (["--only", "nothing"], "--only nothing: choose one of versions, "),
         (["--interpreter", "trifast"], "expected BACKEND=PYTHON"),
         (["--interpreter", "other=/bin/sh"], "expected BACKEND=PYTHON"),
         (["--interpreter", "trifast=/no/such"], "/no/such is not a program"),
