@@ -1,4 +1,4 @@
-"""Metrics and readings that this machine has, and the way to the others."""
+"""Metrics and readings that this machine has, and how to enable the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ _COLUMNS = ["result", "params", "version"]
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 # Characters of a processor's name in the name of a folder.
 _LONGEST_SLUG = 64
-# What a result file repeats of its machine.
+# Fields of its machine that a result file repeats.
 _MACHINE_FIELDS = ("machine", "os", "arch", "cpu", "num_cpu", "ram")
 
 # Parameters as asv keeps them: the text of each value.

@@ -95,7 +95,7 @@ def _add_selectors() -> None:
         return machine
 
     Machine.load = staticmethod(load_with_selectors)
-    # Of `--python=same`, which is what the selectors are of.
+    # The selectors are those of `--python=same`.
     ExistingEnvironment.python = "{}.{}".format(*sys.version_info)
 
 

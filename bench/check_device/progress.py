@@ -12,7 +12,7 @@ _FORMAT = 1
 
 # failed: it ran to its end, and what it checks is wrong. skipped: it cannot run here.
 Status = Literal["running", "ok", "failed", "skipped", "timeout", "crash"]
-# What running the command again does not run again.
+# Statuses of stages that do not run again.
 FINAL = frozenset({"ok", "failed", "skipped"})
 _STATUSES = frozenset({"running", "ok", "failed", "skipped", "timeout", "crash"})
 

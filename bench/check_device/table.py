@@ -1,4 +1,4 @@
-"""The closing table of a device check, from its records and the states of its stages."""
+"""Closing table of a device check, from its records and the states of its stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -70,7 +70,7 @@ def program_times(check: Check, program: Program, facts: Facts, samples: int) ->
     """Return times of a program's step, its rates, and its ratio to the roofline bound."""
     work, batch_s = partial(run_step, program), check.sizes.sample_s
     times = work_times(work, check.device, samples=samples, batch_s=batch_s)
-    # What a step takes where the host does not hold it up.
+    # Time of a step without waiting for the host.
     seconds = float(times.device.value or times.eager.value or 0.0)
     return {
         "step_time_s": times.eager,

@@ -1,4 +1,4 @@
-"""The process that runs the stages: ``python -m bench.check_device.worker REQUEST``.
+"""Process that runs the stages: ``python -m bench.check_device.worker REQUEST``.
 
 A stage that ends early, or fails, leaves its reason in ``stages.json``, and the next one runs. A
 stage that does not come back is the supervisor's to end.

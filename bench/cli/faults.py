@@ -1,4 +1,4 @@
-"""Faults as the command line reports them: one line, and the traceback for who asks for it."""
+"""Faults as the command line reports them: one line, and the traceback on request."""
 
 import os
 import sys

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("refsys", "workloads", "bench")
 STAMP = ".foldperf-commit.json"
 _RESULTS = "results"
-# Of files in the packages, those that Python or the code may load.
+# Suffixes of files in the packages that Python or the code may load.
 _SOURCE_SUFFIXES = frozenset({".py", ".json", ".toml", ".so", ".pyd"})
 _EXECUTABLE = "100755"
 _SHA1_DIGITS = 40

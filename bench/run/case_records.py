@@ -1,4 +1,4 @@
-"""Records of a sweep's cases on this machine: their names, and what they say beside the result.
+"""Records of a sweep's cases on this machine: their keys, and their fields beside the result.
 
 A case is known by (cell, replicate, protocol, inputs, code, machine, software).
 """

@@ -1,4 +1,4 @@
-"""Estimates of how long cases take: from cases that ended before, else from the protocol.
+"""Estimates of the duration of cases: from cases that ended before, else from the protocol.
 
 A duration is compared with the one that the protocol alone lets expect (`expected_s`); their ratio
 is carried over to other cases, so that records under another protocol count as well. The nearest

@@ -43,7 +43,7 @@ class InformativeOrder:
         self._begun_kinds: set[tuple[object, ...]] = set()
         # Distance of each case's group from those that have begun.
         self._distance = [math.inf] * len(points)
-        # Whether each pair with a case has one that is not too large.
+        # True for each pair of which a case ended that is not too large.
         self._pairs: dict[tuple[str, str], bool] = {}
         self._too_large: dict[tuple[object, ...], float] = {}
         self._size_span = _spans(points, lambda p: p.size)

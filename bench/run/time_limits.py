@@ -99,7 +99,7 @@ def fixed_workload() -> float:
             torch.relu(weight @ weight).sum().backward()
         torch.mm(large, large)
 
-    # What is done once, such as starting threads, says nothing of the speed.
+    # The first pass includes one-time work, such as starting threads.
     work()
     start = time.perf_counter()
     for _ in range(_ROUNDS):

@@ -18,7 +18,7 @@ from refsys.files import write_json
 
 PLAN = "plan.json"
 NO_RECORD = "no record"
-# Of records that another run may replace by a measurement. What is unsupported here stays so.
+# Statuses that another run may replace by a measurement; unsupported cases stay so.
 _RETRIED = ("blocked", "crash", "oom", "timeout")
 
 

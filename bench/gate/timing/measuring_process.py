@@ -1,4 +1,4 @@
-"""A process of the timing gate, as the gate sees it: requests out, replies in, death noticed."""
+"""Measuring process of the timing gate, seen from the gate: requests, replies and its end."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What pairs of processes say of a change of time, and what they cannot say.
+"""Verdict on a change of time from pairs of processes, and its resolution.
 
 A sample is one pair of fresh processes: the log of candidate over baseline. Steps within a process
 are no samples: more of them make an interval narrow and no truer (Kalibera & Jones, ISMM 2013).
