@@ -7,6 +7,7 @@ commit.
 
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from refsys.files import write_json
 def stamp() -> dict[str, Any] | None:
     """Return the commit and the source's hash; None where the commit is unknown."""
     state = provenance.git_state()
-    return state | {"source_sha256": provenance.source_sha256()} if state["sha"] else None
+    return asdict(state) | {"source_sha256": provenance.source_sha256()} if state.sha else None
 
 
 def write_stamp(folder: Path, content: dict[str, Any] | None) -> None:

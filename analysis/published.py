@@ -14,7 +14,7 @@ from analysis.curves import Reference
 from analysis.errors import AnalysisError
 from analysis.quantities import Quantity
 from analysis.table import Cell, Row
-from bench.records.record import parse_json
+from bench.records.reading import parse_json
 
 FOLDER = Path(__file__).with_name("published_numbers")
 SCHEMA_FILE = Path(__file__).with_name("published.schema.json")

@@ -39,7 +39,7 @@ from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
 from analysis.table import Row, as_csv, cases_as_csv, newest, rows
 from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
-from bench.records.record import Record
+from bench.records.record import RecordJson
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"
@@ -50,7 +50,7 @@ _PALETTE = 96
 
 
 def write_report(
-    records: Sequence[Record],
+    records: Sequence[RecordJson],
     folder: Path,
     *,
     published: Path = FOLDER,
@@ -218,7 +218,7 @@ def _remove_previous(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _source(records: Sequence[Record]) -> str:
+def _source(records: Sequence[RecordJson]) -> str:
     """Return the number, hash and commits of the records, as text."""
     digest = hashlib.sha256("\n".join(sorted(r["run_id"] for r in records)).encode()).hexdigest()
     commits = sorted({(r["git"]["sha"] or "unknown")[:8] for r in records})
@@ -248,7 +248,7 @@ def _image(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
     }
 
 
-def _missing(records: Sequence[Record]) -> list[tuple[str, str]]:
+def _missing(records: Sequence[RecordJson]) -> list[tuple[str, str]]:
     """Return the metrics that no record has, each with the reason of the last record."""
     reasons: dict[str, str] = {}
     measured: set[str] = set()
@@ -261,7 +261,7 @@ def _missing(records: Sequence[Record]) -> list[tuple[str, str]]:
     return sorted((name, reason) for name, reason in reasons.items() if name not in measured)
 
 
-def _machines(records: Sequence[Record]) -> list[dict[str, Any]]:
+def _machines(records: Sequence[RecordJson]) -> list[dict[str, Any]]:
     """Return the machines and software of the records, with the number of records."""
     groups: Counter[tuple[str, ...]] = Counter()
     for record in records:

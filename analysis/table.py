@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.records.record import Record
+from bench.records.record import RecordJson
 
 # Leading columns of every table: the identity of a series of records.
 IDENTITY = ("workload", "series", "variant", "device", "ranks")
@@ -18,7 +18,7 @@ Cell = str | Number | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Record with the fields that views group and sort by.
+    """RecordJson with the fields that views group and sort by.
 
     Attributes:
         workload: Name of the workload.
@@ -46,7 +46,7 @@ class Row:
     status: str
     reason: str
     commit: str
-    record: Record
+    record: RecordJson
 
     @property
     def identity(self) -> tuple[Cell, ...]:
@@ -102,12 +102,12 @@ class Row:
         return value
 
 
-def newest(records: Sequence[Record]) -> list[Record]:
+def newest(records: Sequence[RecordJson]) -> list[RecordJson]:
     """Return the newest record of each case (cell and replicate), sweep and machine.
 
     Earlier records of a case are of other source or software.
     """
-    last: dict[tuple[object, ...], Record] = {}
+    last: dict[tuple[object, ...], RecordJson] = {}
     for record in sorted(records, key=lambda r: r["started_at"]):
         machine = (record["host"]["hostname_hash"], record["devices"][0]["uuid_hash"])
         ranks = record["workload"]["ranks"]
@@ -116,7 +116,7 @@ def newest(records: Sequence[Record]) -> list[Record]:
     return list(last.values())
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
+def rows(records: Sequence[RecordJson]) -> list[Row]:
     """Return a row for each record, sorted by series, variant, device, ranks and tokens."""
     return sorted(
         map(_row, records),
@@ -124,7 +124,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     )
 
 
-def _row(record: Record) -> Row:
+def _row(record: RecordJson) -> Row:
     workload, git = record["workload"], record["git"]
     labels: dict[str, Any] = workload["labels"]
     sha = (git["sha"] or "unknown")[:8]

@@ -29,7 +29,7 @@ Results = dict[str, Tensor]
 
 
 class NotServedError(BenchError):
-    """An operator did not run on the backend that was asked for."""
+    """The operator did not run on the requested backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,35 +94,35 @@ def compare(
     """
     rounded = [as_dtype(t, dtype) for t in tensors]
     upper = in_float32(options)
-    found = results_on(operator, backend, rounded, upper, dtype)
+    candidate = results_on(operator, backend, rounded, upper, dtype)
     reference = operator.with_flat_arguments(operator.reference)
     plain = results(reference, rounded, upper, dtype)
     wide = [as_dtype(t, F64) for t in rounded]
     exact = results(reference, wide, options, dtype)
     errors = {name: largest_error(plain[name], true) for name, true in exact.items()}
-    return accuracy(found, exact, errors, dtype)
+    return accuracy(candidate, exact, errors, dtype)
 
 
 def accuracy(
-    found: Results, exact: Results, errors: Mapping[str, float], dtype: torch.dtype
+    candidate: Results, exact: Results, errors: Mapping[str, float], dtype: torch.dtype
 ) -> Accuracy:
     """Return the accuracy of results.
 
     Args:
-        found: Results of an implementation in `dtype`.
-        exact: The same in float64.
+        candidate: Results of an implementation in `dtype`.
+        exact: Results in float64.
         errors: Largest error of plain PyTorch by result.
         dtype: Dtype that both computed in.
     """
     largest = max(true.abs().max().item() for true in exact.values())
     ratios: dict[str, float] = {}
     for name, true in exact.items():
-        value = found[name]
+        value = candidate[name]
         if value.dtype != dtype or not bool(value.isfinite().all()):
             ratios[name] = math.inf
             continue
         scale = true.abs().max().item()
-        # A gradient that vanishes by symmetry is a sum of others that do not: rounded as they are.
+        # A gradient that vanishes by symmetry is a sum of terms that do not, with their rounding.
         rounding = ulp(scale if scale > 1e-12 * largest else largest, dtype)
         error, allowed = largest_error(value, true), errors[name] + rounding
         ratios[name] = error / allowed if allowed else math.inf if error else 0.0
@@ -143,21 +143,21 @@ def results_on(
         return operator.with_flat_arguments(operator)(*arguments, backend=backend, **keywords)
 
     before, fallbacks = ops.calls(), ops.fallbacks()
-    found = results(run, tensors, options, dtype)
+    outcome = results(run, tensors, options, dtype)
     if list(ops.calls() - before) != [Choice(operator.name, backend)]:
         new = ops.fallbacks() - fallbacks
         reason = "; ".join(sorted({fallback.reason for fallback in new})) or "another one ran"
         raise NotServedError(f"{operator.name} does not run on {backend}: {reason}")
-    return found
+    return outcome
 
 
 def results(
     call: Callable[..., Any], tensors: Arguments, options: Options, dtype: torch.dtype
 ) -> Results:
-    """Return outputs and gradients by name; what flows back is fixed, and rounded to `dtype`."""
+    """Return outputs and gradients by name; output gradients are fixed, and rounded to `dtype`."""
     inputs = [t if t is None else t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
-    found = call(*inputs, **options)
-    outputs = found if isinstance(found, tuple) else (found,)
+    returned = call(*inputs, **options)
+    outputs = returned if isinstance(returned, tuple) else (returned,)
     generator = torch.Generator().manual_seed(1)
     towards = [
         torch.randn(output.shape, generator=generator).to(dtype).to(output) for output in outputs
@@ -167,11 +167,11 @@ def results(
         outputs, leaves, towards, allow_unused=True, materialize_grads=True
     )
     named = {f"output {number}": output.detach() for number, output in enumerate(outputs)}
-    return named | {f"gradient {number}": each for number, each in enumerate(gradients)}
+    return named | {f"gradient {number}": gradient for number, gradient in enumerate(gradients)}
 
 
 def differing_numbers(first: Results, second: Results) -> int:
-    """Return how many numbers of two runs differ in a bit."""
+    """Return the number of elements of two runs that differ in a bit."""
     return sum(int((_bits(first[name]) != _bits(second[name])).sum().item()) for name in first)
 
 
@@ -191,9 +191,9 @@ def as_dtype(tensor: Any, dtype: torch.dtype) -> Any:
     return tensor.to(dtype) if tensor is not None and tensor.is_floating_point() else tensor
 
 
-def largest_error(found: Tensor, exact: Tensor) -> float:
+def largest_error(actual: Tensor, exact: Tensor) -> float:
     """Return the largest difference of two tensors."""
-    return float((found.double() - exact).abs().max().item())
+    return float((actual.double() - exact).abs().max().item())
 
 
 def ulp(value: float, dtype: torch.dtype) -> float:

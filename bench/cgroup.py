@@ -21,7 +21,7 @@ _KILL_FILES = ("memory.events", "memory.oom_control")
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """The least memory limit of a process's control groups.
+    """Lowest memory limit of a process's control groups.
 
     Attributes:
         nbytes: The limit. Unit: B.
@@ -33,7 +33,7 @@ class MemoryLimit:
 
 
 def memory_limit(root: Path = _ROOT) -> MemoryLimit | None:
-    """The least limit of this process's groups; None if no group has one.
+    """Return the lowest limit of this process's groups; None if no group has one.
 
     Args:
         root: Folder with ``proc`` and the mounts of control groups.
@@ -78,12 +78,12 @@ class KillWatch:
     """Watch for processes of this process's groups that the kernel kills for lack of memory."""
 
     def __init__(self, root: Path = _ROOT) -> None:
-        """Reads the groups' counters of such kills."""
+        """Read the groups' counters of kills."""
         self._root = root
         self._kills = _kills(root)
 
     def reason(self) -> str:
-        """The limit for which the kernel has killed since the watch began; empty if it has not."""
+        """Return the limit for which the kernel killed since the watch began, or an empty text."""
         now = _kills(self._root)
         if not any(count > self._kills.get(group, count) for group, count in now.items()):
             return ""
@@ -95,7 +95,7 @@ class KillWatch:
 
 
 def _kills(root: Path) -> dict[Path, int]:
-    """Processes killed so far for lack of memory, by group."""
+    """Return the number of processes killed for lack of memory so far, by group."""
     counts = {}
     for group in _groups("memory", root):
         for name in _KILL_FILES:
@@ -125,14 +125,14 @@ class _Mount:
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Folders of this process's groups that have a controller, its own first."""
+    """Yield the folders of this process's groups that have a controller, innermost first."""
     paths = _group_paths(root)
     for mount in _mounts(root):
         legacy = mount.kind == "cgroup"
         path = paths.get(controller if legacy else "")
         if path is None or (legacy and controller not in mount.controllers):
             continue
-        # Of a group outside of what is mounted, the top is the nearest that can be seen.
+        # For a group outside the mount, the top of the mount is the nearest visible one.
         inner = path.relative_to(mount.top) if path.is_relative_to(mount.top) else PurePosixPath()
         if ".." in inner.parts:
             inner = PurePosixPath()
@@ -143,11 +143,11 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
 
 
 def _group_paths(root: Path) -> dict[str, PurePosixPath]:
-    """The group of this process by controller of version 1; that of version 2 has no name."""
+    """Return the group of this process by controller of version 1, or by '' of version 2."""
     paths: dict[str, PurePosixPath] = {}
     for line in _lines(root / "proc/self/cgroup"):
-        _, _, rest = line.partition(":")
-        names, _, path = rest.partition(":")
+        _, _, location = line.partition(":")
+        names, _, path = location.partition(":")
         paths |= {name: PurePosixPath(path) for name in names.split(",") if path}
     return paths
 
@@ -163,7 +163,7 @@ def _mounts(root: Path) -> Iterator[_Mount]:
 
 
 def _unescape(text: str) -> str:
-    """A path of ``mountinfo``, which has spaces and the like as octal numbers."""
+    """Return a path of ``mountinfo``, which has spaces and the like as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 

@@ -1,4 +1,4 @@
-"""Metrics and readings that this machine has, and the way to the others."""
+"""Metrics and readings that this machine has, and how to enable the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Status = Literal["available", "degraded", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One metric, or one reading of the device, on this machine.
+    """Metric, or reading of the device, on this machine.
 
     Attributes:
         metric: Its name.

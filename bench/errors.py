@@ -1,4 +1,4 @@
-"""The errors that the harness raises on purpose."""
+"""Errors that the harness raises on purpose."""
 
 
 class BenchError(Exception):
@@ -6,7 +6,7 @@ class BenchError(Exception):
 
 
 class UsageError(BenchError):
-    """What was asked for makes no sense: an unknown name, a malformed file."""
+    """The request cannot be met: an unknown name, a malformed file."""
 
 
 class StorageError(BenchError):

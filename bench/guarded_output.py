@@ -88,7 +88,7 @@ class GuardedStream:
 
     def _end(self) -> None:
         self._open = False
-        # What is still buffered goes nowhere: the interpreter would fail on it at exit, with a
+        # Buffered output is discarded: the interpreter would fail on it at exit, with a
         # status of its own, and child processes would meet the same descriptor.
         if isinstance(self._stream, io.TextIOWrapper):
             with suppress(OSError, ValueError):

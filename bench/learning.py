@@ -1,7 +1,7 @@
-"""Does it learn? A run over a fixed set of draws, and how far its loss falls.
+"""Learning check: training over a fixed set of samples, and the decrease of its loss.
 
-A model that trains right can learn a few draws by heart; one whose gradients, losses or optimizer
-are wrong cannot. The record of such a run says where it comes from, like every other.
+A model that trains correctly can memorize a few samples; a model with wrong gradients, losses or
+optimizer cannot. The record of such a run has its origin, like every record.
 """
 
 import json
@@ -23,13 +23,13 @@ RECORD = "learning.json"
 def learning_record(
     config: "RunConfig", log: Path, started: datetime, loss: str = "diffusion"
 ) -> dict[str, Any]:
-    """The record of a run over repeated draws.
+    """Return the record of a run over repeated samples.
 
     Args:
-        config: Of the run; it repeats its draws.
-        log: Its log, a line a step.
-        started: When it began.
-        loss: The part of the loss that is to fall.
+        config: Configuration of the run, which repeats its samples.
+        log: Log of the run, a line a step.
+        started: Start of the run.
+        loss: Part of the loss that is to fall.
 
     Returns:
         Provenance, configuration, ``curve`` (a point for each pass over all draws: steps done, mean
@@ -50,7 +50,7 @@ def learning_record(
         "loss": loss,
         "curve": curve,
         "ratio": curve[-1]["losses"][loss] / curve[0]["losses"][loss],
-        **provenance.everything(),
+        **provenance.origin().as_dict(),
     }
 
 

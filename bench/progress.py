@@ -73,9 +73,9 @@ class Progress(AbstractContextManager["Progress"]):
             self.say(line)
             self._bar.update(self._task, completed=self._done)
         else:
-            known = self._timed and self._done < self._total
-            left = f", {span(self.seconds_left())} left" if known else ""
-            self.say(f"[{self._done}/{self._total}{left}] {line}")
+            has_estimate = self._timed and self._done < self._total
+            time_left = f", {span(self.seconds_left())} left" if has_estimate else ""
+            self.say(f"[{self._done}/{self._total}{time_left}] {line}")
 
     def note(self, line: str) -> None:
         """Print a line about the piece of work that is under way."""

@@ -1,8 +1,8 @@
-"""Finding faster launch options: each kernel of an operator by itself, on the device at hand.
+"""Search for faster launch options of each kernel of an operator, on this device.
 
-From the options in force one is halved or doubled at a time, as long as that makes the kernel
-faster by more than the noise. Candidate and best take turns, so that a clock that drifts favours
-neither. What a candidate computes must agree with what the shipped options compute.
+Starting from the options in force, one option at a time is halved or doubled, as long as that makes
+the kernel faster by more than the noise. Candidate and best alternate, so that a drifting clock
+favours neither. Results of a candidate must agree with those of the shipped options.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,22 +30,22 @@ _GAIN = 0.03
 _BLOCKS = (16, 256)
 _WARPS = (1, 16)
 _STAGES = (1, 5)
-# Of the largest result, by dtype: sums in another order.
+# Allowed difference relative to the largest result, by dtype: sums have another order.
 _AGREEMENT = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was found for one kernel.
+    """Launch options found for one kernel.
 
     Attributes:
-        key: What it is good for.
-        shipped: The options that it is shipped with.
-        options: The fastest found.
-        shipped_s: What the kernel's launches in a step take with the shipped options: the median
-            of the last comparison.
-        best_s: The same with the fastest.
-        tried: How many candidates ran.
+        key: Kernel, architecture, dtype and size that they hold for.
+        shipped: Options that the kernel is shipped with.
+        options: Fastest options.
+        shipped_s: Time of the kernel's launches in a step with the shipped options: the median
+            of the last comparison. Unit: s.
+        best_s: Time with the fastest options. Unit: s.
+        tried: Number of candidates that ran.
     """
 
     key: Key
@@ -57,12 +57,16 @@ class Tuned:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as shipped."""
+        """Return the shipped time over the best time."""
         return self.shipped_s / self.best_s
 
 
 def check_device(device: Device) -> None:
-    """Raises `UsageError` where kernels cannot run."""
+    """Check that kernels can run on a device.
+
+    Raises:
+        UsageError: No kernel runs here; the message says why.
+    """
     reason = unsupported_by_triton(torch.empty(16, 16, device=device.torch_device))
     if reason:
         raise UsageError(f"nothing to tune: {reason}")
@@ -81,7 +85,7 @@ def tune(
     Args:
         program: Its operators run on their kernels, on `device`.
         device: Device under test.
-        rounds: How often candidate and best take turns.
+        rounds: Number of rounds in which candidate and best alternate.
         keys: Kernels that are tuned; all that a step starts if None.
         expired: Returns True when no further candidate is to be tried.
 
@@ -89,8 +93,8 @@ def tune(
         UsageError: a step starts no kernel or leaves no gradient, or two of them differ.
 
     Yields:
-        What was found for each kernel; what is faster than shipped is kept, and replaces what was
-        kept before in any case.
+        Result of each kernel. Options that are faster than shipped are stored; stored options are
+        replaced in any case.
     """
     expected, again = _step(program), _step(program)
     if not expected:
@@ -98,17 +102,17 @@ def tune(
     if not all(torch.equal(*pair) for pair in zip(expected, again, strict=True)):
         raise UsageError("two steps of this compute different things; tune single operators")
     for key in keys_of(program) if keys is None else keys:
-        found = _tune_kernel(program, device, rounds, key, expected, expired)
-        if found.options != found.shipped or path_of(key).exists():
-            keep(key, found.options, _evidence(found, device))
-        yield found
+        tuned = _tune_kernel(program, device, rounds, key, expected, expired)
+        if tuned.options != tuned.shipped or path_of(key).exists():
+            keep(key, tuned.options, _evidence(tuned, device))
+        yield tuned
 
 
 def keys_of(program: Program) -> list[Key]:
-    """What the kernels that a step starts are tuned for, each once.
+    """Return the tuning keys of the kernels that a step starts, without repetitions.
 
     Raises:
-        UsageError: it starts none.
+        UsageError: A step starts no kernel.
     """
     keys: dict[Key, None] = {}
     with watch_keys(keys.setdefault):
@@ -151,18 +155,18 @@ def _tune_kernel(
             tried.add(_frozen(candidate))
             if not _agrees(program, key, candidate, expected):
                 continue
-            ours, theirs = _compare(program, device, rounds, key.kernel, candidate, best)
-            if ours < (1 - _GAIN) * theirs:
+            candidate_s, best_s = _compare(program, device, rounds, key.kernel, candidate, best)
+            if candidate_s < (1 - _GAIN) * best_s:
                 best, improved = candidate, True
                 break
-    ours, theirs = _compare(program, device, rounds, key.kernel, best, shipped)
-    if best != shipped and ours >= theirs:
-        best, ours = dict(shipped), theirs
-    return Tuned(key, shipped, best, theirs, ours, len(tried) - 1)
+    candidate_s, best_s = _compare(program, device, rounds, key.kernel, best, shipped)
+    if best != shipped and candidate_s >= best_s:
+        best, candidate_s = dict(shipped), best_s
+    return Tuned(key, shipped, best, best_s, candidate_s, len(tried) - 1)
 
 
 def _neighbours(options: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Every option halved and doubled; stages by one."""
+    """Yield options with one of them halved or doubled, or a stage more or less."""
     for name, value in options.items():
         if name == "num_stages":
             low, high = _STAGES
@@ -180,17 +184,17 @@ def _neighbours(options: Mapping[str, int]) -> Iterator[dict[str, int]]:
 def _agrees(
     program: Program, key: Key, candidate: Mapping[str, int], expected: list[Tensor]
 ) -> bool:
-    """Whether the candidate runs at all, and computes what it should."""
+    """Return True if the candidate runs and its gradients agree with the expected ones."""
     try:
         with use_launch_options({key.kernel: candidate}):
-            found = _step(program)
+            gradients = _step(program)
     except Exception:
-        # Whatever a compiler or a driver says of a candidate: it is not one.
+        # Any error of the compiler or the driver rules the candidate out.
         return False
     limit = _AGREEMENT[key.dtype]
     return all(
         bool((one - other).abs().max() <= limit * other.abs().max())
-        for one, other in zip(found, expected, strict=True)
+        for one, other in zip(gradients, expected, strict=True)
     )
 
 
@@ -199,23 +203,23 @@ def _compare(
     device: Device,
     rounds: int,
     kernel: str,
-    ours: Mapping[str, int],
-    theirs: Mapping[str, int],
+    first: Mapping[str, int],
+    second: Mapping[str, int],
 ) -> tuple[float, float]:
-    """Median seconds that the kernel takes in a step with each, taking turns."""
+    """Return the median seconds of a kernel in a step with two sets of options in turns."""
     times: tuple[list[float], list[float]] = [], []
     for turn in range(rounds + 1):
-        for options, seconds in zip((ours, theirs), times, strict=True):
+        for options, seconds in zip((first, second), times, strict=True):
             with use_launch_options({kernel: options}):
-                found = _time_launches(program, device, kernel)
+                elapsed = _time_launches(program, device, kernel)
             # The first turn compiles and warms up.
             if turn:
-                seconds.append(found)
+                seconds.append(elapsed)
     return median(times[0]), median(times[1])
 
 
 def _time_launches(program: Program, device: Device, kernel: str) -> float:
-    """Seconds that the launches of one kernel take in a step."""
+    """Return the seconds that the launches of one kernel take in a step."""
     watch = device.stopwatch()
 
     @contextmanager
@@ -228,7 +232,7 @@ def _time_launches(program: Program, device: Device, kernel: str) -> float:
 
     with around_launches(around):
         _run(program)
-    # Between every other pair of marks something else runs.
+    # Every other interval is other work.
     return sum(watch.intervals()[::2])
 
 
@@ -238,7 +242,7 @@ def _run(program: Program) -> None:
 
 
 def _step(program: Program) -> list[Tensor]:
-    """The gradients after a step, in float32."""
+    """Return the gradients after a step, in float32."""
     _run(program)
     return [tensor.float().clone() for tensor in program.tensors().get("gradients", ())]
 
@@ -247,15 +251,15 @@ def _frozen(options: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(options.items()))
 
 
-def _evidence(found: Tuned, device: Device) -> dict[str, Any]:
-    """What a kept result says of how it came about."""
+def _evidence(tuned: Tuned, device: Device) -> dict[str, Any]:
+    """Return the origin of a result, to be stored with it."""
     from bench.records import provenance
 
     return {
-        "shipped": dict(found.shipped),
-        "shipped_s": found.shipped_s,
-        "best_s": found.best_s,
-        "tried": found.tried,
+        "shipped": dict(tuned.shipped),
+        "shipped_s": tuned.shipped_s,
+        "best_s": tuned.best_s,
+        "tried": tuned.tried,
         "device": device.describe().name,
         "software": provenance.software(),
         "source_sha256": provenance.source_sha256(),

@@ -1,8 +1,8 @@
-"""What asv tracks of a record: names, units, parameters, and figures of which less is better.
+"""Figures that asv tracks of a record, each such that less is better: names, units, parameters.
 
-To asv a smaller value is an improvement, always. A fraction of which more is better is therefore
-tracked as what lacks to 1, and a rate as its inverse; metrics without a direction are left out. A
-benchmark is one metric of one workload; its parameters say which case.
+asv takes a smaller value for an improvement, always. A fraction of which more is better is
+therefore tracked as one minus the fraction, and a rate as its inverse; metrics without a direction
+are left out. A benchmark is one metric of one workload; its parameters identify the case.
 """
 
 import math
@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records.metrics import METRICS, MetricKind
-from bench.records.record import Record, metric
+from bench.records.record import Record
 from workloads.errors import WorkloadError
 
 # asv's own process reads this file, and has no use for torch.
@@ -45,7 +45,7 @@ Figures = dict[str, dict[Cell, float]]
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """One figure that asv follows.
+    """Figure that asv follows.
 
     Attributes:
         name: Its name in asv, behind the prefix.
@@ -64,9 +64,9 @@ class Tracked:
     whole: str = ""
 
     def figure(self, record: Record) -> float | None:
-        """The figure of a record, finite and not negative; None if it has none."""
-        value = metric(record, self.metric)
-        if value is None and self.whole and metric(record, self.whole) is not None:
+        """Return the figure of a record, finite and not negative; None if it has none."""
+        value = record.value(self.metric)
+        if value is None and self.whole and record.value(self.whole) is not None:
             value = 0.0
         if value is None or not math.isfinite(value):
             return None
@@ -94,79 +94,81 @@ def _track(name: str, kind: MetricKind) -> Iterator[Tracked]:
         yield Tracked(f"inverse_{name}", name, unit, f"1 over {kind.meaning}", "inverse")
 
 
-TRACKED = {each.name: each for name, kind in METRICS.items() for each in _track(name, kind)}
+TRACKED = {
+    tracked.name: tracked for name, kind in METRICS.items() for tracked in _track(name, kind)
+}
 
 
 def group(workload: str) -> str:
-    """The workload's name as asv can have it: it splits names at dots and dashes."""
+    """Return the workload's name without dots and dashes, at which asv splits names."""
     return re.sub(r"\W", "_", workload)
 
 
 def benchmark(workload: str, tracked: Tracked) -> str:
-    """The full name of a benchmark."""
+    """Return the full name of a benchmark."""
     return f"{MODULE}.{group(workload)}.{PREFIX}{tracked.name}"
 
 
 def tracked_by(name: str) -> Tracked | None:
-    """What a benchmark of that full name tracks; None if it is not one of ours."""
-    module, _, rest = name.partition(".")
-    function = rest.rpartition(".")[2]
+    """Return the figure that a benchmark of that full name tracks; None if it is not foldperf's."""
+    module, _, names = name.partition(".")
+    function = names.rpartition(".")[2]
     if module != MODULE or not function.startswith(PREFIX):
         return None
     return TRACKED.get(function.removeprefix(PREFIX))
 
 
 def description(workload: str, tracked: Tracked) -> str:
-    """What asv shows in the place of source code."""
+    """Return the text that asv shows in place of source code."""
     return f"{workload}: {tracked.metric}\n{tracked.meaning}"
 
 
 def cell(workload: "Workload | None", axes: "Axes", labels: Mapping[str, Any], ranks: int) -> Cell:
-    """The parameters of a case: what tells it from others of its workload, its tokens, its ranks.
+    """Return the parameters of a case: its distinguishing axes, tokens and ranks.
 
     Args:
-        workload: The workload, for what follows from its defaults; without it every axis is named.
-        axes: Its axes. One that came later than the record is at its default.
-        labels: Its labels, for the problem size of a workload without an axis of that name.
-        ranks: How many processes worked on it.
+        workload: Workload, for axes that follow from others; without it every axis is named.
+        axes: Axes of the case. An axis that the record lacks is at its default.
+        labels: Labels, for the size of a workload without an axis ``tokens``.
+        ranks: Number of processes that worked on it.
     """
-    chosen = _chosen(workload, axes) if workload else axes
-    words = [f"{name}={value}" for name, value in chosen.items() if name != "tokens"]
+    named_axes = _named_axes(workload, axes) if workload else axes
+    words = [f"{name}={value}" for name, value in named_axes.items() if name != "tokens"]
     tokens = float(axes.get("tokens", labels.get("tokens", 0)))
     size = int(tokens) if tokens.is_integer() else tokens
     return " ".join(words) or "default", size, ranks
 
 
-def _chosen(workload: "Workload", axes: "Axes") -> "Axes":
-    """The axes from which the others follow, and those that a title says."""
+def _named_axes(workload: "Workload", axes: "Axes") -> "Axes":
+    """Return the axes that determine the others, and those that a title shows."""
     try:
         whole = workload.configure(axes)
-        chosen = workload.values(whole)
+        named = workload.values(whole)
         for axis in workload.axes:
-            less = {name: value for name, value in chosen.items() if name != axis.name}
+            less = {name: value for name, value in axes.items() if name != axis.name}
             if not axis.titled and axis.name != "tokens" and workload.configure(less) == whole:
-                chosen = less
+                axes = less
     except WorkloadError:
         return axes  # of a version that had other axes
-    return chosen
+    return named
 
 
 def figures(records: Iterable[Record], catalogue: "Catalogue") -> Figures:
-    """Every tracked figure, by benchmark and case: the median over records of the same case.
+    """Return every tracked figure by benchmark and case: the median over records of the case.
 
-    Records of cases that did not end well give none.
+    Records of cases that were not measured give none.
     """
     samples: dict[str, dict[Cell, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record["status"] != "ok":
+        if record.status != "ok":
             continue
-        about = record["workload"]
-        workload = catalogue.workloads.get(about["name"])
-        place = cell(workload, about["config"], about["labels"], about["ranks"])
+        case = record.workload
+        workload = catalogue.workloads.get(case.name)
+        parameters = cell(workload, dict(case.config), case.labels, case.ranks)
         for tracked in TRACKED.values():
             if (value := tracked.figure(record)) is not None:
-                samples[benchmark(about["name"], tracked)][place].append(value)
+                samples[benchmark(case.name, tracked)][parameters].append(value)
     return {
-        name: {place: median(values) for place, values in cells.items()}
+        name: {parameters: median(values) for parameters, values in cells.items()}
         for name, cells in samples.items()
     }

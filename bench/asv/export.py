@@ -1,8 +1,8 @@
 """Records as asv's result files: of any machine, without asv.
 
-A file holds what one machine measured of one commit with one accelerator, driver and torch. What is
-there already is kept: of files that an earlier export wrote, cases that are not exported again; of
-those that ``asv run`` wrote, everything.
+A file holds what one machine measured of one commit with one accelerator, driver and torch. Earlier
+results stay: in files of an earlier export the cases that are not exported again, in files of
+``asv run`` everything.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from bench.asv.benchmarks import (
     tracked_by,
 )
 from bench.errors import StorageError
+from bench.records.origin import Host
 from bench.records.record import Record
 from refsys.files import write_json
 
@@ -43,24 +44,26 @@ _COLUMNS = ["result", "params", "version"]
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 # Characters of a processor's name in the name of a folder.
 _LONGEST_SLUG = 64
-# What a result file repeats of its machine.
+# Fields of its machine that a result file repeats.
 _MACHINE_FIELDS = ("machine", "os", "arch", "cpu", "num_cpu", "ram")
 
 # Parameters as asv keeps them: the text of each value.
-Place = tuple[str, ...]
-Row = dict[Place, float | None]
+CaseTexts = tuple[str, ...]
+Row = dict[CaseTexts, float | None]
+# Commit, machine and environment that share a result file.
+_Group = tuple[str, Host, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export came to.
+    """Result of an export.
 
     Attributes:
-        files: The result files that were written.
-        figures: How many figures the records gave.
-        failed: How many records were of cases that did not end well.
-        untraceable: How many were of source that no commit holds.
-        errors: One for each result file that could not be made.
+        files: Result files that were written.
+        figures: Number of figures in the records.
+        failed: Number of records of cases that were not measured.
+        untraceable: Number of records of source that no commit holds.
+        errors: Error of each result file that could not be written.
     """
 
     files: tuple[Path, ...]
@@ -71,42 +74,41 @@ class Exported:
 
 
 def export(records: Iterable[Record], out: Path, catalogue: "Catalogue") -> Exported:
-    """Writes records into asv's folder of results.
+    """Write records into asv's folder of results.
 
     Args:
-        records: Valid ones. Those that did not end well leave a gap; those of uncommitted source
-            are left out.
-        out: The folder, as ``results_dir`` in ``asv.conf.json``.
-        catalogue: For the defaults of workloads.
+        records: Valid records. Cases that were not measured leave a gap; records of uncommitted
+            source are left out.
+        out: Folder, as ``results_dir`` in ``asv.conf.json``.
+        catalogue: Workloads, for the defaults of their axes.
 
     Raises:
-        StorageError: the folder cannot be read or written.
+        StorageError: The folder cannot be read or written.
     """
     failed = untraceable = count = 0
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    groups: dict[_Group, list[Record]] = defaultdict(list)
     for record in records:
-        git = record["git"]
-        if record["status"] != "ok":
+        git = record.git
+        if record.status != "ok":
             failed += 1
-        elif not git["sha"] or git["dirty"] is not False:
+        elif not git.sha or git.dirty is not False:
             untraceable += 1
         else:
-            chosen = selectors.of_record(record) | {"python": _python(record)}
-            host = json.dumps([record["host"], chosen], sort_keys=True)
-            groups[git["sha"], host].append(record)
+            environment = selectors.of_record(record) | {"python": _python(record)}
+            groups[git.sha, record.host, tuple(environment.items())].append(record)
     files: list[Path] = []
     errors: list[StorageError] = []
     try:
-        for alike in groups.values():
+        for group in groups.values():
             try:
-                found = figures(alike, catalogue)
-                files.append(_write_results(alike[-1], found, out))
+                group_figures = figures(group, catalogue)
+                files.append(_write_results(group[-1], group_figures, out))
             except StorageError as error:
                 errors.append(error)
             except _MALFORMED as error:
-                errors.append(_export_error(alike[-1], error))
+                errors.append(_export_error(group[-1], error))
             else:
-                count += sum(map(len, found.values()))
+                count += sum(map(len, group_figures.values()))
         complete(out)
     except OSError as error:
         raise StorageError(f"{error.filename or out}: {error.strerror}") from None
@@ -117,13 +119,13 @@ def _export_error(record: Record, error: Exception) -> StorageError:
     """Return the error of the file that holds a record's figures."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return StorageError(
-        f"records of commit {record['git']['sha'][:8]} on {record['host']['cpu']}, "
-        f"run {record['run_id']}: cannot be exported: {reason:.300}"
+        f"records of commit {str(record.git.sha)[:8]} on {record.host.cpu}, "
+        f"run {record.run_id}: cannot be exported: {reason:.300}"
     )
 
 
 def complete(out: Path) -> None:
-    """Makes ``benchmarks.json`` list every benchmark and parameter that any result file has.
+    """List every benchmark and parameter of the result files in ``benchmarks.json``.
 
     asv shows what that file lists, and each ``asv run`` lists its own sweep alone.
 
@@ -139,21 +141,23 @@ def complete(out: Path) -> None:
         with _form_of(path):
             for name, columns in _rows(_read(path)):
                 if tracked_by(name) and columns.get("version") == VERSION:
-                    own = values.setdefault(name, [set() for _ in PARAMETERS])
-                    for known, more in zip(own, columns["params"], strict=True):
-                        known.update(_texts(more))
-    for name, found in values.items():
+                    union = values.setdefault(name, [set() for _ in PARAMETERS])
+                    for choices, more in zip(union, columns["params"], strict=True):
+                        choices.update(_texts(more))
+    for name, columns_of in values.items():
         with _form_of(out / BENCHMARKS):
             entry = dict(listed.get(name, {}))
             if entry.get("version") == VERSION and entry.get("param_names") == list(PARAMETERS):
-                for known, more in zip(found, entry["params"], strict=True):
-                    known.update(_texts(more))
-        listed[name] = _described(name) | entry | {"version": VERSION, "params": _ordered(found)}
+                for choices, more in zip(columns_of, entry["params"], strict=True):
+                    choices.update(_texts(more))
+        listed[name] = (
+            _described(name) | entry | {"version": VERSION, "params": _ordered(columns_of)}
+        )
     write_json(out / BENCHMARKS, listed | {"version": _FORM})
 
 
 def make_strict(out: Path) -> None:
-    """Replaces the NaN that asv writes for what it skipped by null, which it takes as well.
+    """Replace the NaN that asv writes for skipped benchmarks by null, which it reads as well.
 
     Raises:
         StorageError: a file cannot be read or written.
@@ -164,7 +168,7 @@ def make_strict(out: Path) -> None:
 
 
 def _described(name: str) -> dict[str, Any]:
-    """A benchmark as asv's discovery would describe it, without its parameters."""
+    """Return a benchmark as asv's discovery describes it, without its parameters."""
     tracked = tracked_by(name)
     assert tracked
     return {
@@ -177,12 +181,12 @@ def _described(name: str) -> dict[str, Any]:
     }
 
 
-def _write_results(record: Record, found: Figures, out: Path) -> Path:
-    """Adds figures to the file of a record's machine, commit and selectors."""
-    chosen = selectors.of_record(record)
+def _write_results(record: Record, figures_by_name: Figures, out: Path) -> Path:
+    """Add figures to the file of a record's machine, commit and selectors; return its path."""
+    selected = selectors.of_record(record)
     machine = _machine(record, out)
-    sha = record["git"]["sha"]
-    text = json.dumps([chosen, _python(record)], sort_keys=True)
+    sha = str(record.git.sha)
+    text = json.dumps([selected, _python(record)], sort_keys=True)
     environment = f"foldperf-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     path = out / machine["machine"] / f"{sha[:8]}-{environment}.json"
     results = {}
@@ -193,14 +197,14 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
                 f"{path}: of commit {known_file['commit_hash']}, not {sha}; remove it"
             )
         before = dict(_rows(known_file))
-        for name, cells in found.items():
-            row: Row = {tuple(map(repr, place)): value for place, value in cells.items()}
-            known = before.get(name, {})
-            if known.get("version") == VERSION:
-                row = _decoded(known.get("result"), known["params"]) | row
+        for name, cells in figures_by_name.items():
+            row: Row = {tuple(map(repr, case)): value for case, value in cells.items()}
+            earlier = before.get(name, {})
+            if earlier.get("version") == VERSION:
+                row = _decoded(earlier.get("result"), earlier["params"]) | row
             results[name] = [*_encoded(row), VERSION]
-    kept = {name: [old.get(column) for column in _COLUMNS] for name, old in before.items()}
-    moment = record["git"]["commit_time"] or record["started_at"]
+    unchanged = {name: [old.get(column) for column in _COLUMNS] for name, old in before.items()}
+    moment = record.git.commit_time or record.started_at
     write_json(
         path,
         {
@@ -213,9 +217,9 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
             "requirements": {},
             "params": {field: machine[field] for field in _MACHINE_FIELDS if field in machine}
             | {"python": _python(record)}
-            | chosen,
+            | selected,
             "result_columns": _COLUMNS,
-            "results": kept | results,
+            "results": unchanged | results,
             "durations": {},
         },
     )
@@ -223,23 +227,23 @@ def _write_results(record: Record, found: Figures, out: Path) -> Path:
 
 
 def _machine(record: Record, out: Path) -> dict[str, Any]:
-    """The machine of a record, as asv describes it if it ran there; else it is described now."""
-    host = record["host"]
+    """Return the machine of a record as asv described it, else as described here."""
+    host = record.host
     for path in sorted(out.glob(f"*/{MACHINE}")):
-        known = _read(path)
-        hashed = hashlib.sha256(str(known.get("machine")).encode()).hexdigest()[:16]
+        described_before = _read(path)
+        hashed = hashlib.sha256(str(described_before.get("machine")).encode()).hexdigest()[:16]
         # A name alone tells little: many are called localhost.
-        if hashed == host["hostname_hash"] and known.get("cpu") == host["cpu"]:
-            return known
-    slug = re.sub(r"[^a-z0-9]+", "-", host["cpu"].lower()).strip("-")[:_LONGEST_SLUG]
+        if hashed == host.hostname_hash and described_before.get("cpu") == host.cpu:
+            return described_before
+    slug = re.sub(r"[^a-z0-9]+", "-", host.cpu.lower()).strip("-")[:_LONGEST_SLUG]
     described = {
         "version": _MACHINE_FORM,
-        "machine": f"{slug}-{host['cores']}-{host['hostname_hash'][:8]}",
-        "os": host["os"],
+        "machine": f"{slug}-{host.cores}-{host.hostname_hash[:8]}",
+        "os": host.os,
         "arch": "",
-        "cpu": host["cpu"],
-        "num_cpu": str(host["cores"]),
-        "ram": str(host["memory_bytes"]),
+        "cpu": host.cpu,
+        "num_cpu": str(host.cores),
+        "ram": str(host.memory_bytes),
     }
     path = out / str(described["machine"]) / MACHINE
     if not path.exists():
@@ -248,14 +252,14 @@ def _machine(record: Record, out: Path) -> dict[str, Any]:
 
 
 def _python(record: Record) -> str:
-    """The version as asv has it, without its last part."""
-    return ".".join((record["software"]["python"] or "").split(".")[:2])
+    """Return the Python version as asv has it, without its last part."""
+    return ".".join((record.software["python"] or "").split(".")[:2])
 
 
 def _encoded(row: Row) -> tuple[list[float | None], list[list[str]]]:
-    """Values in the order of the product of the parameters, None where there is none."""
+    """Return values in the order of the product of the parameters; None is no value."""
     params = _ordered([set(values) for values in zip(*row, strict=True)])
-    return [row.get(place) for place in product(*params)], params
+    return [row.get(case) for case in product(*params)], params
 
 
 def _decoded(result: list[float | None] | None, params: list[list[str]]) -> Row:
@@ -276,7 +280,7 @@ def _texts(values: Iterable[Any]) -> list[str]:
 
 
 def _ordered(params: Iterable[Iterable[str]]) -> list[list[str]]:
-    """Numbers by size, texts by letter."""
+    """Return the values of each parameter in order: numbers by size, texts by letter."""
 
     def rank(text: str) -> tuple[float, str]:
         try:
@@ -288,7 +292,7 @@ def _ordered(params: Iterable[Iterable[str]]) -> list[list[str]]:
 
 
 def _rows(file: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each benchmark of a result file with its columns by name; trailing ones may be absent."""
+    """Yield the benchmarks of a result file with columns by name; trailing ones may be absent."""
     for name, row in file.get("results", {}).items():
         yield name, dict(zip(file["result_columns"], row, strict=False))
 
@@ -308,7 +312,7 @@ def _form_of(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of asv's; empty if there is none. The NaN that asv writes for what it skipped is null.
+    """Return a file of asv; empty if there is none. The NaN of skipped benchmarks is null.
 
     Raises:
         StorageError: it is not of the form that it should be.

@@ -1,4 +1,4 @@
-"""The sweep behind asv's suite: which cases it has, and what they measure."""
+"""Sweep behind asv's suite: its cases and their figures."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from bench.asv.benchmarks import Cell, Figures, cell, figures
 from bench.errors import UsageError
 from bench.progress import Progress
 from bench.records.git import find_repository
-from bench.records.record import read_records
+from bench.records.reading import read_records
 from bench.records.working_tree import ROOT, require_commit
 from bench.run.runner import Runner
 from bench.run.sweep import Sweep, find_sweep, read_sweep
@@ -29,11 +29,11 @@ _MARGIN_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the suite measures.
+    """Cases of the suite.
 
     Attributes:
-        sweep: Its cases and how they run.
-        catalogue: The workloads.
+        sweep: Cases and the way in which they run.
+        catalogue: Workloads.
     """
 
     sweep: Sweep
@@ -41,43 +41,43 @@ class Plan:
 
     @property
     def timeout_s(self) -> float:
-        """Longest time of the whole sweep, on the slowest machine that limits are scaled for."""
+        """Return the longest time of the sweep, on the slowest machine that limits allow for."""
         return len(self.sweep.cases) * self.sweep.timeout_s * LARGEST_FACTOR + _MARGIN_S
 
     def cells(self) -> dict[str, list[Cell]]:
-        """The parameters of every case, by workload."""
-        found: dict[str, list[Cell]] = {}
+        """Return the parameters of every case, by workload."""
+        cells: dict[str, list[Cell]] = {}
         for case in self.sweep.cases:
             workload = self.catalogue[case.workload]
             labels = workload.labels(case.config)
-            found.setdefault(case.workload, []).append(
+            cells.setdefault(case.workload, []).append(
                 cell(workload, case.axes, labels, case.ranks)
             )
-        return found
+        return cells
 
     def measure(self, results: Path, store: Path) -> Figures:
-        """Runs the cases that have no record yet; the figures of all.
+        """Run the cases that have no record yet, and return the figures of all.
 
         Args:
-            results: The folder of results.
-            store: The folder of prepared inputs.
+            results: Folder of results.
+            store: Folder of prepared inputs.
         """
         folder = results / "runs" / self.sweep.name
         runner = Runner(self.sweep, folder, store, self.catalogue)
         progress = Progress(len(self.sweep.cases), self.sweep.name, sys.stderr)
         done = runner.run(progress, ["foldperf", "run", self.sweep.name])
         keys = {runner.key(case) for case in self.sweep.cases}
-        records = [record for record in read_records([done.path]) if record["key"] in keys]
+        records = [record for record in read_records([done.path]) if record.key in keys]
         return figures(records, self.catalogue)
 
 
 def make_plan(catalogue: Catalogue, root: Path = ROOT) -> Plan:
-    """Reads the sweep that the environment names; a path may be relative to the project.
+    """Read the sweep that the environment names; a path may be relative to the project.
 
     Raises:
-        UsageError: there is none, something in it is wrong, or the source is not the commit's.
-        GitError: git refuses to read the repository.
-        WorkloadError: inputs of a case are not there.
+        UsageError: The sweep is missing or wrong, or the source differs from the commit.
+        GitError: Git refuses to read the repository.
+        WorkloadError: Inputs of a case are missing.
     """
     _check_committed(root)
     name = os.environ.get(SWEEP) or _DEFAULT
@@ -89,12 +89,12 @@ def make_plan(catalogue: Catalogue, root: Path = ROOT) -> Plan:
 
 
 def axes_of(cells: Iterable[Cell]) -> list[list[str | int | float]]:
-    """The values of each parameter, each once, in order."""
+    """Return the distinct values of each parameter, in order."""
     return [sorted(set(values)) for values in zip(*cells, strict=True)]
 
 
 def _check_committed(root: Path) -> None:
-    """Checks that the source is that of the commit under which asv files its figures."""
+    """Check that the source is that of the commit under which asv files its figures."""
     # A copy without a repository has no commits, and asv files nothing.
     if os.environ.get(DIRTY) or find_repository(root) is None:
         return

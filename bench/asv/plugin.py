@@ -29,7 +29,7 @@ def setup() -> None:
 
 
 def forget_other_repositories() -> None:
-    """Removes variables such as ``GIT_DIR``: asv itself asks git about this project."""
+    """Remove variables such as ``GIT_DIR``: asv itself asks git about this project."""
     from bench.records.git import git_environment
 
     for name in set(os.environ) - set(git_environment(os.environ)):
@@ -39,7 +39,7 @@ def forget_other_repositories() -> None:
 
 
 def _check_commits() -> None:
-    """Makes ``asv run`` refuse a commit whose source is not the one that is measured."""
+    """Make ``asv run`` refuse a commit whose source is not the measured one."""
     import asv.commands.run as asv_run
 
     run, run_benchmarks = asv_run.Run.run.__func__, asv_run.run_benchmarks
@@ -62,7 +62,7 @@ def _check_commits() -> None:
 
 
 def _require_commit(name: str | None) -> None:
-    """Checks that the source is that of a commit; None is what asv does not save.
+    """Check that the source is that of a commit; asv saves nothing for None.
 
     Raises:
         UserError: asv's; the source differs, or there is no such commit.
@@ -95,7 +95,7 @@ def _add_selectors() -> None:
         return machine
 
     Machine.load = staticmethod(load_with_selectors)
-    # Of `--python=same`, which is what the selectors are of.
+    # The selectors are those of `--python=same`.
     ExistingEnvironment.python = "{}.{}".format(*sys.version_info)
 
 

@@ -1,28 +1,30 @@
-"""What the dashboard can choose by beside asv's own: accelerator, vendor, driver, torch.
+"""Selectors of the dashboard beside asv's own: accelerator, vendor, driver, torch.
 
 ``python -m bench.asv.selectors`` prints those of this machine as JSON.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from bench.records.record import Record
+from bench.records.record import Record, RecordedDevice
 
 NONE = "none"
 
 
-def of_devices(devices: Sequence[Mapping[str, Any]], torch: str | None) -> dict[str, str]:
-    """Selectors of a case.
+def of_devices(devices: Sequence[RecordedDevice], torch: str | None) -> dict[str, str]:
+    """Return the selectors of a case.
 
     Args:
-        devices: As a record describes them, one for each rank.
-        torch: The version of torch.
+        devices: Device of each rank.
+        torch: Version of torch.
     """
-    found = [device for device in devices if device["kind"] != "cpu"]
+    accelerators = [device for device in devices if device.kind != "cpu"]
 
     def joined(field: str) -> str:
-        return ", ".join(sorted({str(device[field] or NONE) for device in found})) or NONE
+        return (
+            ", ".join(sorted({str(getattr(device, field) or NONE) for device in accelerators}))
+            or NONE
+        )
 
     return {
         "gpu": joined("name"),
@@ -33,17 +35,17 @@ def of_devices(devices: Sequence[Mapping[str, Any]], torch: str | None) -> dict[
 
 
 def of_record(record: Record) -> dict[str, str]:
-    """Selectors of a record."""
-    return of_devices(record["devices"], record["software"]["torch"])
+    """Return the selectors of a record."""
+    return of_devices(record.devices, record.software["torch"])
 
 
 def main() -> None:
-    """Prints the selectors of this machine."""
+    """Print the selectors of this machine."""
     import torch
 
     from bench.devices import find_device
 
-    device = find_device().describe().as_json()
+    device = RecordedDevice(**find_device().describe().as_json())
     print(json.dumps(of_devices([device], torch.__version__)))
 
 

@@ -19,36 +19,36 @@ from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
 from workloads.workload import Config, Setting, Workload
 
-# A case takes at most so many times as long as half of those before it, as a rule.
+# A case seldom takes longer than this multiple of the median of earlier ones.
 _MARGIN = 1.5
 
 
 class StageEnd(BenchError):
-    """A stage that ends before its work is done: it overran, or cannot run here, or found a fault.
+    """End of a stage before its work is done: no time, no way to run here, or a failed check.
 
     Attributes:
-        found: What it found so far.
+        findings: Findings so far.
     """
 
-    def __init__(self, reason: str, found: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, reason: str, findings: Mapping[str, Any] | None = None) -> None:
         super().__init__(reason)
-        self.found = found or {}
+        self.findings = findings or {}
 
 
 class OutOfTimeError(StageEnd):
-    """A stage has cases left and no time for them."""
+    """There is no time for the remaining cases of a stage."""
 
 
 class SkippedError(StageEnd):
-    """A stage cannot run here."""
+    """The stage cannot run here."""
 
 
 class FailedError(StageEnd):
-    """A stage ran, and what it checks is wrong."""
+    """The check of a stage failed."""
 
 
 class LostDeviceError(BenchError):
-    """The device answers no more in this process, as after an illegal access of a kernel."""
+    """The device no longer responds in this process, as after an illegal access of a kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +57,27 @@ class Sizes:
 
     Attributes:
         preset: Model whose widths operators have.
-        operators: How many operators are checked, the heaviest first.
-        backend: Backend of ours whose kernels are checked.
+        operators: Number of operators that are checked, the heaviest first.
+        backend: Backend of this project whose kernels are checked.
         accuracy: Numbers of tokens at which operators are compared with float64.
         bits: Number of tokens at which two runs are compared bit by bit.
         kernels: Numbers of tokens at which kernels are timed.
         baselines: Numbers of tokens at which other implementations are timed.
-        others: Backends of those.
+        baseline_backends: Backends of those implementations.
         published: Numbers of tokens at which a baseline's times are published.
-        step: Tokens of the whole training step.
-        step_axes: Further axes of it.
-        counts: Whether its kernels and operators are counted, and its peak is predicted.
+        step: Number of tokens of the full training step.
+        step_axes: Further axes of the step.
+        counts: True if kernels and operators of the step are counted and its peak is predicted.
         samples: Timed samples of each figure.
-        sample_s: Seconds of a sample, at least.
-        energy_s: Seconds of the energy window of the whole step.
-        idle_s: Seconds without work, before and after calibration.
+        sample_s: Shortest sample. Unit: s.
+        energy_s: Energy window of the full step. Unit: s.
+        idle_s: Time without work before and after calibration. Unit: s.
         calibration: Size of each quantity of the calibration workload.
-        tuned: How many kernels are tuned.
+        tuned: Number of kernels that are tuned.
         tuned_operators: Operators whose kernels are tuned; the heaviest of all if empty.
         tuned_precision: Dtype table that they are tuned for.
-        rounds: How often two candidates of tuning take turns.
-        message_mib: MiB of each collective.
+        rounds: Number of rounds in which two candidates of tuning alternate.
+        message_mib: Size of each collective. Unit: MiB.
     """
 
     preset: str = "full"
@@ -87,7 +87,7 @@ class Sizes:
     bits: int = 384
     kernels: tuple[int, ...] = (384, 768, 1024)
     baselines: tuple[int, ...] = (384, 768)
-    others: tuple[str, ...] = ("compiled", "reference", *BASELINES)
+    baseline_backends: tuple[str, ...] = ("compiled", "reference", *BASELINES)
     published: tuple[int, ...] = (512, 768, 1024)
     step: int = 384
     step_axes: Mapping[str, object] = field(default_factory=dict)
@@ -106,9 +106,9 @@ class Sizes:
     message_mib: tuple[int, ...] = (1, 16, 256)
 
 
-# On a host: what takes seconds there.
+# Sizes that take seconds on a host.
 HOST = Sizes(calibration={"copy": 256, "l2_copy": 1, "product": 1024, "exponentials": 64})
-# For a rehearsal, where the host plays an accelerator: the control flow, and no more.
+# For a rehearsal on the host, which runs the control flow alone.
 REHEARSAL = Sizes(
     preset="tiny",
     operators=3,
@@ -117,7 +117,7 @@ REHEARSAL = Sizes(
     bits=12,
     kernels=(8, 12),
     baselines=(8,),
-    others=("reference", "sdpa", "cuequivariance"),
+    baseline_backends=("reference", "sdpa", "cuequivariance"),
     published=(8, 12),
     step=8,
     step_axes={"precision": "float32", "samples": 1, "alignment_rows": 2, "checkpointing": False},
@@ -137,14 +137,14 @@ REHEARSAL = Sizes(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A case of a stage.
+    """Case of a stage.
 
     Attributes:
-        title: One line for people.
-        workload: Name of its workload.
+        title: Title in one line.
+        workload: Name of the workload.
         config: Every axis of the workload.
-        measure: Measures it.
-        salt: What else tells it from other cases, as the interpreter that it runs in.
+        measure: Function that measures the case.
+        salt: Further part of its identity, such as the interpreter that runs it.
     """
 
     title: str
@@ -156,20 +156,20 @@ class Item:
 
 @dataclass
 class Check:
-    """One device check, in the process that runs its stages.
+    """Device check, in the process that runs its stages.
 
     Attributes:
         device: Device under test.
-        devices: How many devices there are.
-        is_rehearsal: Whether the host plays the device.
+        devices: Number of devices.
+        is_rehearsal: True if the host stands in for the device.
         sizes: See `Sizes`.
-        recorder: Where records go.
+        recorder: Recorder of the cases.
         folder: Folder of the check.
         store: Folder of prepared inputs.
         interpreters: Python interpreter of each baseline that needs an environment of its own.
-        say: Prints a line for people.
+        say: Function that prints a line.
         stage: Name of the stage that runs.
-        deadline: When it has to end, by `clock`.
+        deadline: Time at which the stage has to end, by `clock`.
         clock: Seconds since the epoch.
     """
 
@@ -188,7 +188,7 @@ class Check:
 
     @property
     def is_accelerator(self) -> bool:
-        """Return whether the device is one, or is played."""
+        """Return True if the device is an accelerator, or stands in for one."""
         return self.is_rehearsal or self.device.torch_device.type != "cpu"
 
     def need_accelerator(self, what: str) -> None:
@@ -201,7 +201,7 @@ class Check:
             raise SkippedError(f"{what} need an accelerator, and torch sees none")
 
     def setting(self) -> Setting:
-        """Return where programs are built."""
+        """Return the device and the store for which programs are built."""
         return Setting(device=self.device.torch_device, store=self.store)
 
     def remaining(self) -> float:
@@ -281,17 +281,17 @@ def _failure(status: str, reason: str) -> Measured:
 
 
 def line_of(record: Record) -> str:
-    """Return what a record says in a few words."""
-    if record["status"] != "ok":
-        return f"{record['status']}: {record['reason']}"
-    shown = []
+    """Return a record in a few words."""
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    figures = []
     for name, unit, factor in (
         ("device_time_s", "ms on the device", 1e3),
         ("step_time_s", "ms eager", 1e3),
         ("times_floor", "times the roofline bound", 1),
         ("error_ratio", "times plain PyTorch's error", 1),
     ):
-        value = record["metrics"].get(name, {}).get("value")
+        value = record.value(name)
         if value is not None:
-            shown.append(f"{factor * value:.3g} {unit}")
-    return ", ".join(shown) or "ok"
+            figures.append(f"{factor * value:.3g} {unit}")
+    return ", ".join(figures) or "ok"

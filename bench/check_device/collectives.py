@@ -26,19 +26,19 @@ Operation = Callable[[Tensor, Tensor], object]
 
 
 def main(kind: str, sizes: str, result: str) -> int:
-    """Run every operation at every size (MiB); rank 0 writes what each gave."""
+    """Run every operation at every size (MiB); rank 0 writes the measurements."""
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     device = torch.device("cuda", local) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_TIMEOUT)
-    found = [
+    measurements = [
         _measure(name, int(float(size) * 2**20), device)
         for size in sizes.split(",")
         for name in _OPERATIONS
     ]
     if rank == 0:
-        write_json(Path(result), found)
+        write_json(Path(result), measurements)
     dist.barrier()
     dist.destroy_process_group()
     return 0
@@ -76,7 +76,7 @@ def _measure(name: str, nbytes: int, device: torch.device) -> dict[str, Any]:
 
 
 def _values(count: int, rank: int, device: torch.device) -> Tensor:
-    """Return what a rank puts in: integers below 1,000 that tell ranks and places apart."""
+    """Return the input of a rank: integers below 1,000 that differ between ranks and positions."""
     return ((torch.arange(count, device=device) * 7 + 131 * rank) % 997).float()
 
 
@@ -104,14 +104,14 @@ def _all_to_all(target: Tensor, source: Tensor) -> None:
 
 
 def _expected(name: str, count: int, rank: int, ranks: int, device: torch.device) -> Tensor:
-    """Return what an operation must give on a rank."""
+    """Return the expected result of an operation on a rank."""
     part = count // ranks
     if name == "all_gather":
         return torch.cat([_values(part, other, device) for other in range(ranks)])
-    given = [_values(count, other, device) for other in range(ranks)]
+    inputs = [_values(count, other, device) for other in range(ranks)]
     if name == "all_to_all":
-        return torch.cat([each.chunk(ranks)[rank] for each in given])
-    total = torch.stack(given).sum(dim=0)
+        return torch.cat([values.chunk(ranks)[rank] for values in inputs])
+    total = torch.stack(inputs).sum(dim=0)
     return total if name == "all_reduce" else total.chunk(ranks)[rank].clone()
 
 

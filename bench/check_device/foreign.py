@@ -49,12 +49,12 @@ def measure_elsewhere(check: Any, config: Any, interpreter: Path) -> Any:
             folder=folder,
         )
         try:
-            found = json.loads((folder / _RESULT).read_bytes())
+            result = json.loads((folder / _RESULT).read_bytes())
         except (OSError, ValueError):
             cause = ended.cause or f"status {ended.status}"
             last = ended.last_line() or "it printed nothing"
             raise UnsupportedError(f"{interpreter} ended with {cause}: {last}") from None
-    return Measured(**found)
+    return Measured(**result)
 
 
 def main(folder: str) -> int:

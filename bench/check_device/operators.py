@@ -1,4 +1,4 @@
-"""Operators that a device check looks at."""
+"""Operators of a device check."""
 
 from bench.check_device.check import Check
 from refsys.ops.backend import OPERATORS

@@ -12,7 +12,7 @@ BUDGET_MIN = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage.
+    """Stage of a device check.
 
     Attributes:
         name: Name of its module in `bench.check_device.stages`.
@@ -47,16 +47,16 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 def deadline(stage: Stage, pending: Iterable[Stage], now: float, end: float) -> float:
-    """Return when a stage has to end.
+    """Return the deadline of a stage.
 
-    The time that is left is shared by weight among the stages that are left, so that what one does
-    not use goes to the next ones.
+    The remaining time is shared by weight among the remaining stages, so time that a stage does not
+    use goes to the next ones.
 
     Args:
-        stage: The stage that begins.
-        pending: Stages that are left, this one included.
-        now: Time.
-        end: When the whole check has to end.
+        stage: Stage that begins.
+        pending: Remaining stages, this one included.
+        now: Current time.
+        end: Time at which the check has to end.
     """
-    total = sum(each.weight for each in pending)
+    total = sum(pending_stage.weight for pending_stage in pending)
     return now + max(0.0, end - now) * stage.weight / total

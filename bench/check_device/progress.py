@@ -12,7 +12,7 @@ _FORMAT = 1
 
 # failed: it ran to its end, and what it checks is wrong. skipped: it cannot run here.
 Status = Literal["running", "ok", "failed", "skipped", "timeout", "crash"]
-# What running the command again does not run again.
+# Statuses of stages that do not run again.
 FINAL = frozenset({"ok", "failed", "skipped"})
 _STATUSES = frozenset({"running", "ok", "failed", "skipped", "timeout", "crash"})
 
@@ -23,11 +23,11 @@ class StageState:
 
     Attributes:
         status: See `Status`.
-        reason: Why it was skipped, failed or cut; empty otherwise.
-        started: When it began, in seconds since the epoch.
-        deadline: When it has to end, likewise.
-        seconds: How long it ran; 0 while it runs.
-        found: What it found that no record holds, as JSON.
+        reason: Why the stage was skipped, failed or cut; empty otherwise.
+        started: Start, in seconds since the epoch.
+        deadline: Time at which it has to end, likewise.
+        seconds: Duration; 0 while it runs.
+        found: Findings that are not in records, as JSON.
     """
 
     status: Status
@@ -39,18 +39,18 @@ class StageState:
 
 
 class Stages:
-    """The states of stages, read from and written to a file in one piece."""
+    """States of stages, in a file that is read and written as a whole."""
 
     def __init__(self, folder: Path, identity: str | None = None) -> None:
-        """Read what is there.
+        """Read the file.
 
         Args:
-            folder: Where the file lies.
+            folder: Folder of the file.
             identity: Code, machine, device, software and options of the check. States of another
-                identity are dropped; None takes those that are there.
+                identity are dropped; None accepts any identity.
         """
         self._path = folder / STAGES
-        self._wanted = identity
+        self._required_identity = identity
         self._identity = ""
         self._states: dict[str, StageState] = {}
         self.reload()
@@ -58,9 +58,9 @@ class Stages:
     def reload(self) -> None:
         """Read the file again; one that is damaged or of another identity counts as empty."""
         identity, states = _read(self._path)
-        matches = self._wanted in {None, identity}
+        matches = self._required_identity in {None, identity}
         self._states = states if matches else {}
-        self._identity = identity if self._wanted is None else self._wanted
+        self._identity = identity if self._required_identity is None else self._required_identity
 
     def get(self, name: str) -> StageState | None:
         """Return the state of a stage, None if it has none."""
@@ -71,7 +71,7 @@ class Stages:
         return next((n for n, state in self._states.items() if state.status == "running"), None)
 
     def is_final(self, name: str) -> bool:
-        """Return whether a stage does not have to run again."""
+        """Return True if a stage does not have to run again."""
         state = self._states.get(name)
         return state is not None and state.status in FINAL
 
@@ -85,17 +85,17 @@ class Stages:
         now: float,
         status: Status,
         reason: str = "",
-        found: Mapping[str, Any] | None = None,
+        findings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Note how a stage ended."""
+        """Note the end of a stage."""
         state = self._states.get(name) or StageState("running", started=now, deadline=now)
         seconds = max(0.0, now - state.started)
         ended = replace(state, status=status, reason=reason, seconds=seconds)
-        self._put(name, replace(ended, found=found or {}))
+        self._put(name, replace(ended, found=findings or {}))
 
     def _put(self, name: str, state: StageState) -> None:
         self._states[name] = state
-        table = {key: asdict(each) for key, each in self._states.items()}
+        table = {key: asdict(stage_state) for key, stage_state in self._states.items()}
         content = {"format": _FORMAT, "identity": self._identity, "stages": table}
         write_json(self._path, content)
 

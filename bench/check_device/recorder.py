@@ -1,7 +1,7 @@
 """Records of cases that are measured within the process of a device check."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,25 @@ from typing import Any
 from bench.devices import Device
 from bench.records import provenance
 from bench.records.metrics import Values, as_json
-from bench.records.record import Record
+from bench.records.record import CaseResult, Record, RecordedProtocol
 from bench.records.record_file import RecordFile
 from bench.run.case_records import machine_identity, new_record
+from bench.run.placement import recorded_device
 from bench.run.sweep import digest
 from workloads.catalogue import catalogue
 from workloads.workload import Axes, Config
 
 SWEEP = "check-device"
+# Protocol of a case that says nothing else: stages have time limits, cases have none.
+_PROTOCOL: dict[str, Any] = {
+    "warmup_steps": 3,
+    "timed_steps": 0,
+    "counts": False,
+    "energy_s": 0.0,
+    "timeout_s": 0.0,
+    "memory_limit_bytes": 0,
+    "watched_resident_bytes": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +38,13 @@ class Measured:
         metrics: Metrics as records hold them.
         facts: As records hold them; None where the case did not run.
         status: Status of the record.
-        reason: Why the case did not run; None where it did.
+        reason: Why the case did not run; None if it did.
         telemetry: As records hold it.
         outcome: Likewise.
         breakdown: Likewise.
         notes: Likewise.
         software: Versions, where the case ran in another interpreter.
-        protocol: What the record says of how the case was measured.
+        protocol: Fields of the record's protocol that differ from `_PROTOCOL`.
     """
 
     metrics: Mapping[str, Any]
@@ -52,6 +63,15 @@ class Measured:
         """Return the result of a case that ran, from metrics."""
         return cls(as_json(values), facts, **more)
 
+    def result(self) -> CaseResult:
+        """Return the parts of the record that are the case's result.
+
+        Raises:
+            ValueError: A part is of another type than records have.
+        """
+        parts = {field.name: getattr(self, field.name) for field in fields(CaseResult)}
+        return CaseResult.from_dict(parts)
+
 
 class Recorder:
     """Appends a record for each case, and knows which cases have one."""
@@ -60,34 +80,34 @@ class Recorder:
         """Look at the machine.
 
         Args:
-            folder: Where the file of records lies.
+            folder: Folder of the file of records.
             device: Device of all cases.
             seed: Seed of everything random.
         """
         self._file = RecordFile(folder / "records.jsonl")
-        self._device = device.describe().as_json()
-        self._origin = provenance.everything()
+        self._device = recorded_device(device)
+        self._origin = provenance.origin()
         self._seed = seed
         self._records: dict[str, Record] = {}
 
     def load(self) -> None:
         """Read the records of earlier processes; called once the file is locked."""
-        self._records = {record["key"]: record for record in self._file.records()}
+        self._records = {record.key: record for record in self._file.records()}
 
     @property
     def file(self) -> RecordFile:
-        """The file of records."""
+        """Return the file of records."""
         return self._file
 
     @property
     def identity(self) -> str:
         """Hash of code, machine, device and software."""
         origin = self._origin
-        identity = machine_identity(origin["host"], self._device, origin["software"])
-        return digest([origin["source_sha256"], identity, origin["environment"]])
+        identity = machine_identity(origin.host, self._device, origin.software)
+        return digest([origin.source_sha256, identity, dict(origin.environment)])
 
     def key(self, stage: str, workload: str, config: Config, salt: str = "") -> str:
-        """Return what tells a case's record from every other."""
+        """Return the identity of a case's record."""
         return digest([self.identity, self._seed, stage, workload, axes_of(workload, config), salt])
 
     def get(self, key: str) -> Record | None:
@@ -108,24 +128,14 @@ class Recorder:
         Raises:
             StorageError: it cannot be written; earlier records are intact.
         """
-        protocol = {
-            "seed": self._seed,
-            "order_index": len(self._records),
-            "warmup_steps": 3,
-            "timed_steps": 0,
-            "counts": False,
-            "energy_s": 0.0,
-            "timeout_s": 0.0,
-            "memory_limit_bytes": 0,
-            "watched_resident_bytes": 0,
-        }
-        origin = dict(self._origin)
+        protocol = _PROTOCOL | dict(measured.protocol)
+        origin = self._origin
         if measured.software is not None:
-            origin["software"] = dict(measured.software)
+            origin = replace(origin, software=dict(measured.software))
         record = new_record(
             sweep=f"{SWEEP}.{stage}",
             key=self.key(stage, workload, config, salt),
-            cell_id=digest([workload, axes_of(workload, config), 1, self._device["kind"]]),
+            cell_id=digest([workload, axes_of(workload, config), 1, self._device.kind]),
             replicate=0,
             started=started,
             seconds=max(0.0, (datetime.now(UTC) - started).total_seconds()),
@@ -136,11 +146,11 @@ class Recorder:
             ranks=1,
             devices=[self._device],
             origin=origin,
-            protocol=protocol | dict(measured.protocol),
-            result={field.name: getattr(measured, field.name) for field in fields(measured)},
+            protocol=RecordedProtocol(seed=self._seed, order_index=len(self._records), **protocol),
+            result=measured.result(),
         )
         self._file.append(record)
-        self._records[record["key"]] = record
+        self._records[record.key] = record
         return record
 
 

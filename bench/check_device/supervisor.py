@@ -1,4 +1,4 @@
-"""Runs a device check in a process of its own, and ends that process where a stage overruns."""
+"""Supervisor of a device check: it runs in a process of its own, which ends if a stage overruns."""
 
 import fcntl
 import json
@@ -30,7 +30,7 @@ _OVERRUN = "overran its deadline"
 
 @dataclass
 class Supervisor:
-    """One run of a device check.
+    """Run of a device check.
 
     Attributes:
         request: What is asked of the process that runs the stages.
@@ -72,7 +72,7 @@ class Supervisor:
                     break
                 remaining = remaining[remaining.index(name) :]
                 if ended.status == LOST_DEVICE and losses < _MOST_LOSSES:
-                    # What crashed has a record, so that another process begins after it.
+                    # A crashed case has a record, so another process begins after it.
                     losses += 1
                     lost = "the device answered no more; another process goes on"
                     states.end(name, time.time(), "crash", lost)
@@ -163,7 +163,7 @@ class _Watch:
 
 
 def stage_line(name: str, state: StageState) -> str:
-    """Return how a stage ended, in one line."""
+    """Return the end of a stage in one line."""
     reason = f": {state.reason}" if state.reason else ""
     return f"{state.status:<8} {name} ({state.seconds:.0f} s){reason}"
 

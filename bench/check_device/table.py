@@ -1,4 +1,4 @@
-"""The closing table of a device check, from its records and the states of its stages."""
+"""Closing table of a device check, from its records and the states of its stages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from bench.accuracy import ALLOWED
 from bench.check_device.progress import StageState
 from bench.check_device.recorder import SWEEP
 from bench.check_device.supervisor import stage_line
-from bench.records.record import Record, metric
+from bench.records.record import Record
 
 _BASELINES = f"{SWEEP}.baselines"
 
@@ -48,25 +48,25 @@ def report_lines(
 
 
 def _of(records: Iterable[Record], stage: str) -> list[Record]:
-    return [record for record in records if record["sweep"] == f"{SWEEP}.{stage}"]
+    return [record for record in records if record.sweep == f"{SWEEP}.{stage}"]
 
 
 def _compilation(state: StageState | None) -> list[str]:
     if state is None or "hits" not in state.found:
         return []
-    found = state.found
+    compilation = state.found
     lines = [
-        f"kernels: {found['hits']} from the cache, {len(found['misses'])} compiled in "
-        f"{found['seconds']:.1f} s"
+        f"kernels: {compilation['hits']} from the cache, {len(compilation['misses'])} compiled in "
+        f"{compilation['seconds']:.1f} s"
     ]
-    return lines + [f"  {name} did not run: {why}" for name, why in found["failed"].items()]
+    return lines + [f"  {name} did not run: {why}" for name, why in compilation["failed"].items()]
 
 
 def _calibration(state: StageState | None) -> list[str]:
     if state is None or "rates" not in state.found:
         return []
     rates, idle = state.found["rates"], state.found["idle_power_w"]
-    shown = [
+    rows = [
         ("copy in device memory", rates["bytes_s"], 1e9, "GB/s"),
         ("copy in the L2 cache", rates["l2_bytes_s"], 1e9, "GB/s"),
         ("exponentials", rates["exponentials_s"], 1e12, "T/s"),
@@ -78,7 +78,7 @@ def _calibration(state: StageState | None) -> list[str]:
     return [
         f"{name:<24} "
         + (f"{value / factor:10.4g} {unit}" if isinstance(value, int | float) else _absent(value))
-        for name, value, factor, unit in shown
+        for name, value, factor, unit in rows
     ]
 
 
@@ -87,38 +87,38 @@ def _absent(reason: str | None) -> str:
 
 
 def _accuracy(records: Sequence[Record]) -> list[str]:
-    compared = [r for r in _of(records, "accuracy") if metric(r, "error_ratio") is not None]
-    repeated = [r for r in _of(records, "accuracy") if metric(r, "differing_numbers") is not None]
+    compared = [r for r in _of(records, "accuracy") if r.value("error_ratio") is not None]
+    repeated = [r for r in _of(records, "accuracy") if r.value("differing_numbers") is not None]
     if not compared and not repeated:
         return []
     lines = []
     if compared:
-        worst = max(compared, key=lambda r: metric(r, "error_ratio") or 0.0)
-        config = worst["workload"]["config"]
+        worst = max(compared, key=lambda r: r.value("error_ratio") or 0.0)
+        config = worst.workload.config
         lines.append(
             f"accuracy: {len(compared)} comparisons with float64; the largest error is "
-            f"{metric(worst, 'error_ratio'):.2f} times plain PyTorch's ({ALLOWED:g} allowed), of "
+            f"{worst.value('error_ratio'):.2f} times plain PyTorch's ({ALLOWED:g} allowed), of "
             f"{config['operator']} at {config['tokens']} tokens"
         )
     if repeated:
-        differing = [r for r in repeated if metric(r, "differing_numbers")]
-        names = ", ".join(str(r["workload"]["config"]["operator"]) for r in differing)
-        told = f"differ in {names}" if names else "are equal in every bit"
-        lines.append(f"two runs of {len(repeated)} operators {told}")
+        differing = [r for r in repeated if r.value("differing_numbers")]
+        names = ", ".join(str(r.workload.config["operator"]) for r in differing)
+        agreement = f"differ in {names}" if names else "are equal in every bit"
+        lines.append(f"two runs of {len(repeated)} operators {agreement}")
     return lines
 
 
 def _kernels(records: Sequence[Record]) -> list[str]:
     lines = []
     for record in _of(records, "kernels"):
-        config = record["workload"]["config"]
-        name = _name(config)
-        if record["status"] != "ok":
-            lines.append(f"{name} {record['status']}: {record['reason']}")
+        config = record.workload.config
+        label = _name(config)
+        if record.status != "ok":
+            lines.append(f"{label} {record.status}: {record.reason}")
             continue
-        shown = (_ms(metric(record, each)) for each in ("device_time_s", "step_time_s"))
-        ratio = metric(record, "times_floor")
-        lines.append(f"{name} {' '.join(shown)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
+        times = (_ms(record.value(label)) for label in ("device_time_s", "step_time_s"))
+        ratio = record.value("times_floor")
+        lines.append(f"{label} {' '.join(times)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
     if not lines:
         return []
     head = (
@@ -137,30 +137,30 @@ def _ms(seconds: float | None) -> str:
 
 
 def _baselines(records: Sequence[Record]) -> list[str]:
-    ours = {_case(r): _time(r) for r in _of(records, "kernels") if r["status"] == "ok"}
+    kernel_times = {_case(r): _time(r) for r in _of(records, "kernels") if r.status == "ok"}
     lines = []
     for record in _of(records, "baselines"):
-        config = record["workload"]["config"]
+        config = record.workload.config
         passes = "forward+backward" if config["backward"] else "forward"
         name = (
             f"{config['operator']:<38} {config['tokens']:>5} {passes:<16} {config['backend']:<15}"
         )
-        time, own = _time(record), ours.get(_case(record))
+        time, kernel_time = _time(record), kernel_times.get(_case(record))
         if time is None:
-            lines.append(f"{name} {record['status']}: {record['reason']}")
+            lines.append(f"{name} {record.status}: {record.reason}")
         else:
-            ratio = f"{time / own:.2f} times ours" if own else ""
+            ratio = f"{time / kernel_time:.2f} times ours" if kernel_time else ""
             lines.append(f"{name} {_ms(time)} {ratio}".rstrip())
     return ["baselines", *lines] if lines else []
 
 
 def _case(record: Record) -> tuple[Any, ...]:
-    config = record["workload"]["config"]
+    config = record.workload.config
     return tuple(config[name] for name in ("operator", "tokens", "backward", "preset"))
 
 
 def _time(record: Record) -> float | None:
-    return metric(record, "device_time_s") or metric(record, "step_time_s")
+    return record.value("device_time_s") or record.value("step_time_s")
 
 
 def _published(state: StageState | None, published: Published) -> list[str]:
@@ -177,24 +177,24 @@ def _published(state: StageState | None, published: Published) -> list[str]:
 def _tuning(state: StageState | None) -> list[str]:
     kernels = state.found.get("kernels", ()) if state else ()
     return [
-        f"tuned {each['kernel']} {each['bucket']}: {1e6 * each['shipped_s']:.1f} µs shipped, "
-        f"{1e6 * each['best_s']:.1f} µs at best"
-        for each in kernels
+        f"tuned {kernel['kernel']} {kernel['bucket']}: {1e6 * kernel['shipped_s']:.1f} µs shipped, "
+        f"{1e6 * kernel['best_s']:.1f} µs at best"
+        for kernel in kernels
     ]
 
 
 def _step(state: StageState | None) -> list[str]:
     if state is None or not state.found:
         return []
-    known = [f"{name} {value:.4g}" for name, value in state.found.items() if value is not None]
-    return [f"step: {', '.join(known)}"] if known else []
+    figures = [f"{name} {value:.4g}" for name, value in state.found.items() if value is not None]
+    return [f"step: {', '.join(figures)}"] if figures else []
 
 
 def _communication(state: StageState | None) -> list[str]:
     collectives = state.found.get("collectives", ()) if state else ()
     return [
-        f"{each['operation']:<16} {each['bytes'] / 2**20:>8g} MiB "
-        f"{each['bus_bytes_s'] / 1e9:>8.3g} GB/s on the bus, "
-        f"{'right' if each['equal'] else 'WRONG'}"
-        for each in collectives
+        f"{collective['operation']:<16} {collective['bytes'] / 2**20:>8g} MiB "
+        f"{collective['bus_bytes_s'] / 1e9:>8.3g} GB/s on the bus, "
+        f"{'right' if collective['equal'] else 'WRONG'}"
+        for collective in collectives
     ]

@@ -54,10 +54,10 @@ def time_operator(check: Check, config: OperatorCase, samples: int | None = None
     samples = samples or check.sizes.samples
     values = program_times(check, program, workload.facts(config), samples)
     notes = program.notes()
-    ran, asked = program.implementations(), config.backend
-    if ran.get(config.operator) != asked:
+    ran, backend = program.implementations(), config.backend
+    if ran.get(config.operator) != backend:
         reasons = sorted({fallback["reason"] for fallback in notes.get("fallbacks", ())})
-        raise UnsupportedError(f"{asked} does not serve it: {'; '.join(reasons) or 'fell back'}")
+        raise UnsupportedError(f"{backend} does not serve it: {'; '.join(reasons) or 'fell back'}")
     return Measured.of(
         values,
         facts_as_json(workload.facts(config)),
@@ -70,7 +70,7 @@ def program_times(check: Check, program: Program, facts: Facts, samples: int) ->
     """Return times of a program's step, its rates, and its ratio to the roofline bound."""
     work, batch_s = partial(run_step, program), check.sizes.sample_s
     times = work_times(work, check.device, samples=samples, batch_s=batch_s)
-    # What a step takes where the host does not hold it up.
+    # Time of a step without waiting for the host.
     seconds = float(times.device.value or times.eager.value or 0.0)
     return {
         "step_time_s": times.eager,

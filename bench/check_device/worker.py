@@ -1,4 +1,4 @@
-"""The process that runs the stages: ``python -m bench.check_device.worker REQUEST``.
+"""Process that runs the stages: ``python -m bench.check_device.worker REQUEST``.
 
 A stage that ends early, or fails, leaves its reason in ``stages.json``, and the next one runs. A
 stage that does not come back is the supervisor's to end.
@@ -63,12 +63,12 @@ class Request:
 
 
 class RehearsedDevice(ScriptedDevice):
-    """A scripted device whose name says that it is none."""
+    """Scripted device whose name marks it as a rehearsal."""
 
     def describe(self) -> Description:
         """See `Device`."""
-        found = super().describe()
-        return replace(found, name=f"{found.name} (rehearsal on a CPU)")
+        description = super().describe()
+        return replace(description, name=f"{description.name} (rehearsal on a CPU)")
 
 
 def main(path: str) -> int:
@@ -93,15 +93,15 @@ def main(path: str) -> int:
         recorder=recorder,
         folder=folder,
         store=Path(request.store),
-        interpreters={name: Path(each) for name, each in request.interpreters.items()},
+        interpreters={name: Path(python) for name, python in request.interpreters.items()},
         say=say,
     )
     identity = digest([recorder.identity, repr(sizes), request.rehearse, request.interpreters])
     with recorder.file.locked():
         recorder.load()
-        wanted = [stage for stage in STAGES if stage.name in request.stages]
+        stages = [stage for stage in STAGES if stage.name in request.stages]
         try:
-            run_stages(check, wanted, Stages(folder, identity), request.end)
+            run_stages(check, stages, Stages(folder, identity), request.end)
         except LostDeviceError as error:
             say(f"{check.stage}: {error}")
             return LOST_DEVICE
@@ -127,12 +127,12 @@ def run_stages(check: Check, stages: Sequence[Stage], states: Stages, end: float
 
     Args:
         check: Device, sizes and records.
-        stages: In order.
-        states: Where it is noted how each ended.
-        end: When the check has to end, by the check's clock.
+        stages: Stages in order.
+        states: States of the stages.
+        end: Time at which the check has to end, by its clock.
 
     Raises:
-        LostDeviceError: the device answers no more; the stage is still noted as running.
+        LostDeviceError: The device no longer responds; the stage is still noted as running.
         StorageError: a record or a state cannot be written.
     """
     pending = [stage for stage in stages if not states.is_final(stage.name)]
@@ -141,13 +141,13 @@ def run_stages(check: Check, stages: Sequence[Stage], states: Stages, end: float
         check.stage, check.deadline = stage.name, deadline(stage, pending, now, end)
         states.start(stage.name, now, check.deadline)
         try:
-            found = stage.run(check)
+            findings = stage.run(check)
         except SkippedError as ended:
-            states.end(stage.name, check.clock(), "skipped", str(ended), ended.found)
+            states.end(stage.name, check.clock(), "skipped", str(ended), ended.findings)
         except FailedError as ended:
-            states.end(stage.name, check.clock(), "failed", str(ended), ended.found)
+            states.end(stage.name, check.clock(), "failed", str(ended), ended.findings)
         except OutOfTimeError as ended:
-            states.end(stage.name, check.clock(), "timeout", str(ended), ended.found)
+            states.end(stage.name, check.clock(), "timeout", str(ended), ended.findings)
         except (LostDeviceError, StorageError):
             raise
         except Exception as error:
@@ -155,13 +155,13 @@ def run_stages(check: Check, stages: Sequence[Stage], states: Stages, end: float
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
             states.end(stage.name, check.clock(), "crash", reason)
         else:
-            states.end(stage.name, check.clock(), "ok", found=_as_json(found))
+            states.end(stage.name, check.clock(), "ok", findings=_as_json(findings))
         pending.pop(0)
 
 
-def _as_json(found: Any) -> Any:
-    """Return what a stage found as JSON has it: a number that is not finite is null."""
-    text = json.dumps(found, default=str)
+def _as_json(findings: Any) -> Any:
+    """Return the findings of a stage as JSON has them: a number that is not finite is null."""
+    text = json.dumps(findings, default=str)
     return json.loads(text, parse_constant=lambda _name: None)
 
 

@@ -1,4 +1,4 @@
-"""The command line: one file for each subcommand. The only place that imports ``analysis``.
+"""Command line: one file for each subcommand. The only place that imports ``analysis``.
 
 A command module has ``SUMMARY``, ``EXAMPLE``, ``configure`` for its arguments and ``run``, which
 returns the exit status: 0 done, 1 a regression, 2 bad input or a fault, 3 ambiguous.

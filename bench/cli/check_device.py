@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.check_device.progress import StageState
     from bench.records.record import Record
 
-SUMMARY = "check a new device in minutes: correctness, kernel times, a whole step"
+SUMMARY = "check a new device in minutes: correctness, kernel times, a full training step"
 EXAMPLE = "foldperf check-device --budget 12\n  foldperf check-device --rehearse nvidia"
 _STATUS = {"failed": 1, "timeout": 2, "crash": 2}
 
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=options.minutes,
         default=12.0,
         metavar="MINUTES",
-        help="time for everything; stages share it (default: 12)",
+        help="time budget of all stages (default: 12)",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto"
@@ -35,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rehearse",
         choices=("nvidia", "amd"),
-        help="run the control flow of every stage on the host, which plays such a device; nothing "
-        "that comes of it is a measurement",
+        help="run the control flow of every stage on the host in place of such a device; the "
+        "figures are no measurements",
     )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="STAGE", help="run these stages alone"
@@ -46,14 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="BACKEND=PYTHON",
-        help="time a baseline with the Python of its own environment; again for several",
+        help="time a baseline with the Python of its own environment; may be repeated",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder of the check (default: runs/check-device in the results; of a rehearsal a "
-        "temporary one)",
+        help="folder of the check (default: runs/check-device in the results; for a rehearsal "
+        "a temporary folder)",
     )
     options.add_store(parser)
     options.add_results(parser)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.progress import Progress
 
     if unknown := [name for name in arguments.only if name not in NAMES]:
-        raise UsageError(f"--only {unknown[0]}: choose of {', '.join(NAMES)}")
+        raise UsageError(f"--only {unknown[0]}: choose one of {', '.join(NAMES)}")
     folder = _folder(arguments)
     request = Request(
         parent=os.getpid(),
@@ -99,8 +99,8 @@ def _environment(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
 
 def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.out is not None:
-        chosen: Path = arguments.out
-        return chosen
+        out: Path = arguments.out
+        return out
     if arguments.rehearse:
         return Path(tempfile.mkdtemp(prefix=f"foldperf-rehearsal-{arguments.rehearse}-"))
     results: Path = arguments.results
@@ -126,7 +126,7 @@ def _interpreters(words: list[str]) -> dict[str, str]:
     from bench.errors import UsageError
     from refsys.ops.backend import BASELINES
 
-    chosen = {}
+    interpreters = {}
     for word in words:
         backend, sign, path = word.partition("=")
         if not sign or backend not in BASELINES:
@@ -135,17 +135,17 @@ def _interpreters(words: list[str]) -> dict[str, str]:
             )
         if not os.access(path, os.X_OK) or Path(path).is_dir():
             raise UsageError(f"--interpreter {word}: {path} is not a program")
-        chosen[backend] = str(Path(path).absolute())
-    return chosen
+        interpreters[backend] = str(Path(path).absolute())
+    return interpreters
 
 
 def _records(folder: Path) -> "list[Record]":
     """Return the newest record of each case of the check."""
-    from bench.records.record import read_records
+    from bench.records.reading import read_records
 
     path = folder / "records.jsonl"
     records = read_records([path]) if path.exists() else []
-    newest = {(record["sweep"], record["cell_id"]): record for record in records}
+    newest = {(record.sweep, record.cell_id): record for record in records}
     return list(newest.values())
 
 
@@ -158,15 +158,15 @@ def _published() -> dict[tuple[str, int], dict[str, float]]:
     from analysis.published import FOLDER, read_published
 
     try:
-        series = read_published(FOLDER)
+        all_series = read_published(FOLDER)
     except (ImportError, AnalysisError):
         return {}
     times: dict[tuple[str, int], dict[str, float]] = {}
-    for each in series:
-        for point in each.points:
-            if each.axis == "tokens" and point.at and point.value:
-                label = f"{each.system}, {each.device}"
-                times.setdefault((each.quantity, int(point.at)), {})[label] = point.value
+    for series in all_series:
+        for point in series.points:
+            if series.axis == "tokens" and point.at and point.value:
+                label = f"{series.system}, {series.device}"
+                times.setdefault((series.quantity, int(point.at)), {})[label] = point.value
     return times
 
 
@@ -180,7 +180,8 @@ def _print(
 
     if arguments.json:
         stages = {name: asdict(state) for name, state in states.items()}
-        options.print_json({"folder": str(folder), "stages": stages, "records": records})
+        tables = [record.as_dict() for record in records]
+        options.print_json({"folder": str(folder), "stages": stages, "records": tables})
         return
     for line in report_lines(states, records, _published()):
         print(line)

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         action="append",
         metavar="NAME",
-        help="sm_80, sm_90, sm_100, gfx90a, gfx942 or gfx950; again for several (default: all)",
+        help="sm_80, sm_90, sm_100, gfx90a, gfx942 or gfx950; may be repeated (default: all)",
     )
     parser.add_argument("--only", metavar="TEXT", help="only kernels whose name contains this")
     parser.add_argument(
@@ -83,21 +83,21 @@ def _compile(arguments: argparse.Namespace) -> int:
 
     started = datetime.now(UTC)
     architectures = arguments.architecture or ARCHITECTURES
-    wanted = [
+    selected = [
         specimen
         for specimen in specimens(architectures, exhaustive=arguments.all)
         if (arguments.only or "") in specimen.kernel
     ]
-    if not wanted:
+    if not selected:
         raise UsageError(f"--only {arguments.only}: no kernel's name contains it")
-    with Progress(len(wanted), "kernels") as progress:
+    with Progress(len(selected), "kernels") as progress:
 
         def done(compiled: "Compiled") -> None:
             (progress.skip if compiled.cached else progress.finish)(_line(compiled))
             # Several are compiled at once: what counts is the time from one's end to the next's.
             progress.start("compiling")
 
-        kernels = compile_all(wanted, options.processes(arguments.jobs, most=2), done)
+        kernels = compile_all(selected, options.processes(arguments.jobs, most=2), done)
     broken = [list(violations(compiled)) for compiled in kernels]
     return faults.settled(
         1 if any(broken) else 0,

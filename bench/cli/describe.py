@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 from bench.cli import options
 
-SUMMARY = "exact facts of a workload: parameters, FLOPs, bytes, by component"
+SUMMARY = "print the exact costs of a workload: parameters, FLOPs, bytes, by component"
 EXAMPLE = "foldperf describe alphafold3-trunk --preset full --tokens 768 --json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The workload and its axes, each an option of its own name."""
+    """Add the workload and its axes, each an option of its own name."""
     parser.add_argument("workload", help="see 'foldperf list'")
     parser.add_argument(
         "axes",
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the facts."""
+    """Print the facts."""
     from workloads.catalogue import catalogue
 
     workload = catalogue()[arguments.workload]

@@ -5,11 +5,14 @@ import os
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bench.cli import options
 
-SUMMARY = "what this machine can measure, and what would unlock the rest"
+if TYPE_CHECKING:
+    from bench.records.origin import GitState
+
+SUMMARY = "show which metrics this machine can measure, and how to enable the others"
 EXAMPLE = "foldperf doctor"
 _EXTRAS = {
     "gemmi": ("preparation of structures", "data"),
@@ -43,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         options.print_json(
             {
                 "device": description.as_json(),
-                "host": host,
+                "host": asdict(host),
                 "software": software,
-                "git": git,
+                "git": asdict(git),
                 "prepared": prepared.entries,
                 "prepared_reason": prepared.reason,
                 "library": asdict(library) if library else None,
@@ -60,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"library   {library.reason or 'found'}")
         if library.unlock:
             print(f"          unlock: {library.unlock}")
-    print(f"host      {host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB")
+    print(f"host      {host.cpu}, {host.cores} cores, {host.memory_bytes / 2**30:.0f} GiB")
     print(f"software  python {software['python']}, torch {software['torch']}")
     print(f"commit    {_commit(git)}")
     print(f"prepared  {prepared.text()}")
     print()
     # A host has hardly any, and its metrics say so.
-    shown = [("readings of the device", readings)] if library else []
-    for title, part in [*shown, ("metrics", findings)]:
+    sections = [("readings of the device", readings)] if library else []
+    for title, part in [*sections, ("metrics", findings)]:
         print(f"{title}:")
         for finding in part:
             print(f"{finding.status:<9} {finding.metric}")
@@ -82,11 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _commit(git: dict[str, Any]) -> str:
+def _commit(git: "GitState") -> str:
     """Return the short commit, and why it is not known or not that of the repository."""
     from bench.records.provenance import commit_warning
 
-    parts = [git["sha"][:12] + (" (dirty)" if git["dirty"] else "")] if git["sha"] else []
+    parts = [git.sha[:12] + (" (dirty)" if git.dirty else "")] if git.sha else []
     return "; ".join([*parts, *filter(None, [commit_warning(git)])])
 
 

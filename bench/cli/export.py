@@ -5,24 +5,27 @@ from pathlib import Path
 
 from bench.cli import options
 
-SUMMARY = "records as files of other tools: asv's dashboard"
+SUMMARY = "write records as files of other tools: asv's dashboard"
 EXAMPLE = "foldperf export asv results/recorded --out results/asv"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Which tool, which records, and where to."""
-    parser.add_argument("format", choices=["asv"], help="whose files")
+    """Add the tool, the records and the output folder."""
+    parser.add_argument("format", choices=["asv"], help="tool that reads the files")
     parser.add_argument(
         "records", type=Path, nargs="*", help="record files or folders (default: results/runs)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to (default: results/asv, asv's results_dir)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: results/asv, asv's results_dir)",
     )
     options.add_results(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the files and says what was left out."""
+    """Write the files and name what was left out."""
     from bench.asv.export import export
     from bench.errors import UsageError
     from workloads.catalogue import catalogue

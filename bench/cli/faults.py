@@ -1,4 +1,4 @@
-"""Faults as the command line reports them: one line, and the traceback for who asks for it."""
+"""Faults as the command line reports them: one line, and the traceback on request."""
 
 import os
 import sys
@@ -60,7 +60,7 @@ def describe(error: BaseException) -> str:
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    """The errors that the project raises on purpose; none where it cannot be imported."""
+    """Return the errors that the project raises on purpose; none if it cannot be imported."""
     try:
         from analysis.errors import AnalysisError
         from bench.errors import BenchError

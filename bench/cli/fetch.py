@@ -2,7 +2,7 @@
 
 import argparse
 
-SUMMARY = "download real structures and alignments, from pinned packages"
+SUMMARY = "download real structures and MSAs from pinned packages"
 EXAMPLE = "foldperf fetch\n  foldperf fetch --all"
 
 # More entries than this are counted, not listed.
@@ -10,19 +10,19 @@ _FEW = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """How much to fetch: what it is, is pinned."""
+    """Add the choice between the core and all packages, which are pinned."""
     parser.add_argument(
         "--all", action="store_true", help="every package, about 240 MB, not the core alone"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetches what the cache lacks."""
+    """Fetch the packages that the cache lacks."""
     from refsys.data.prepare.fetch import fetch, packages
     from refsys.home import package_cache
 
-    wanted = [p for p in packages(package_cache()) if p.core or arguments.all]
-    for package, downloaded in fetch(wanted):
+    selected = [p for p in packages(package_cache()) if p.core or arguments.all]
+    for package, downloaded in fetch(selected):
         entries = [source.entry for source in package.sources]
         what = ", ".join(entries) if len(entries) <= _FEW else f"{len(entries)} structures"
         how = "fetched" if downloaded else "in the cache"

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.cli import options
 
-SUMMARY = "sample structures of a prepared entry, into mmCIF files"
+SUMMARY = "sample structures of a prepared entry and write them as mmCIF files"
 EXAMPLE = "foldperf fold 1ubq --checkpoint runs/tiny --samples 5 --out folded"
 
 
@@ -22,10 +22,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
     parser.add_argument("--precision", default="float32", help="float32, bfloat16 or float64")
-    parser.add_argument("--samples", type=options.at_least(1), default=5, help="structures")
-    parser.add_argument("--steps", type=options.at_least(1), default=200, help="of the sampler")
-    parser.add_argument("--cycles", type=options.at_least(1), default=4, help="of recycling")
-    parser.add_argument("--alignment-rows", type=options.at_least(1), help="default: the preset's")
+    parser.add_argument(
+        "--samples", type=options.at_least(1), default=5, help="number of structures"
+    )
+    parser.add_argument(
+        "--steps", type=options.at_least(1), default=200, help="steps of the sampler"
+    )
+    parser.add_argument(
+        "--cycles", type=options.at_least(1), default=4, help="recycling iterations"
+    )
+    parser.add_argument(
+        "--alignment-rows", type=options.at_least(1), help="MSA depth (default: the preset's)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--out", type=Path, default=Path("folded"), help="folder of the results")
@@ -127,7 +135,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Stages:
-    """Prints the name of a stage that begins, and how long the one before took."""
+    """Printer of the name of each stage and the duration of the one before."""
 
     def __init__(self, tokens: int) -> None:
         print(f"folding {tokens} tokens", file=sys.stderr)

@@ -27,17 +27,23 @@ _TIMING_ALONE = ("against", "pairs", "threshold", "seed")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of both gates and of their reports."""
     parser.add_argument("--cases", metavar="SWEEP", help="cases to cover (default: the gate's own)")
-    parser.add_argument("--only", metavar="TEXT", help="cover only cases whose title contains this")
+    parser.add_argument("--only", metavar="TEXT", help="cover only cases whose title contains TEXT")
     exact = parser.add_argument_group("exact costs")
-    exact.add_argument("--baseline", type=Path, metavar="FILE", help="default: the committed one")
+    exact.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="baseline file (default: the committed one)"
+    )
     exact.add_argument(
         "--jobs",
         type=options.at_least(1),
         metavar="N",
         help="processes (default: cores, 2 at most)",
     )
-    exact.add_argument("--bless", action="store_true", help="make the candidate the baseline")
-    exact.add_argument("--reason", metavar="TEXT", help="why it is blessed")
+    exact.add_argument(
+        "--bless", action="store_true", help="store the costs of the candidate as the baseline"
+    )
+    exact.add_argument(
+        "--reason", metavar="TEXT", help="reason of the change, stored in the baseline"
+    )
     timing = parser.add_argument_group("times")
     timing.add_argument(
         "--timing", action="store_true", help="time the source beside a baseline's source"
@@ -46,26 +52,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--against",
         metavar="REF",
         help="a commit, or the folder of a source tree (default: HEAD if there are uncommitted "
-        "changes, else where the branch began, else the commit before)",
+        "changes, else the commit where the branch began, else the previous commit)",
     )
     timing.add_argument(
         "--pairs",
         type=options.at_least(1),
         metavar="N",
-        help="pairs of fresh processes, once more as many where they leave something open "
-        "(default: 8)",
+        help="pairs of fresh processes; open cases get as many again (default: 8)",
     )
     timing.add_argument(
         "--threshold",
         type=float,
         metavar="PERCENT",
-        help="the smallest slowdown that matters (default: 5)",
+        help="smallest relevant slowdown (default: 5)",
     )
-    timing.add_argument("--seed", type=options.at_least(0), help="of all orders (default: 0)")
+    timing.add_argument(
+        "--seed", type=options.at_least(0), help="seed of the random orders (default: 0)"
+    )
     options.add_store(parser)
     reports = parser.add_argument_group("reports")
     reports.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="append a summary, as for a pull request"
+        "--markdown", type=Path, metavar="FILE", help="append a summary for a pull request"
     )
     reports.add_argument("--junit", type=Path, metavar="FILE", help="write a JUnit file")
     options.add_json(parser)
@@ -152,28 +159,32 @@ def _exact(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
     cases = _cases(arguments, comparison.CASES)
     baseline = comparison.read_baseline(arguments.baseline or comparison.BASELINE)
     if baseline.torch != comparison.torch_minor():
-        found = of_another_torch(baseline.torch, comparison.torch_minor())
-        return found, {"verdict": found.verdict, "reason": found.headline, "changes": []}
-    wanted = arguments.only or ""
-    expected = {title: each for title, each in baseline.fingerprints.items() if wanted in title}
+        outcome = of_another_torch(baseline.torch, comparison.torch_minor())
+        return outcome, {"verdict": outcome.verdict, "reason": outcome.headline, "changes": []}
+    pattern = arguments.only or ""
+    expected = {
+        title: fingerprint
+        for title, fingerprint in baseline.fingerprints.items()
+        if pattern in title
+    }
     changes = comparison.compare(expected, fingerprints(cases, _jobs(arguments)))
-    found = of_changes([case.title for case in cases], changes)
+    outcome = of_changes([case.title for case in cases], changes)
     rows = [{name: getattr(change, name) for name in change.__slots__} for change in changes]
-    return found, {"verdict": found.verdict, "cases": len(cases), "changes": rows}
+    return outcome, {"verdict": outcome.verdict, "cases": len(cases), "changes": rows}
 
 
 def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
     """Return the outcome, and the table that ``--json`` prints."""
     from bench.gate.timing.block import Pace
     from bench.gate.timing.gate import CASES, PAIRS, run_gate
-    from bench.gate.timing.outcome import of_found
+    from bench.gate.timing.outcome import of_findings
     from bench.gate.timing.source_trees import source_trees
     from bench.gate.timing.verdict import Rule
 
     cases = _cases(arguments, CASES)
     rule = Rule() if arguments.threshold is None else Rule(threshold=arguments.threshold / 100)
     with _terminated_in_order(), source_trees(arguments.against) as trees:
-        found = run_gate(
+        findings = run_gate(
             trees,
             cases,
             options.store(arguments),
@@ -182,7 +193,7 @@ def _timing(arguments: argparse.Namespace) -> "tuple[Outcome, dict[str, Any]]":
             seed=arguments.seed or 0,
             pace=Pace(),
         )
-    return of_found(found), found.as_json()
+    return of_findings(findings), findings.as_json()
 
 
 @contextmanager

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from bench.cli import options
 
-SUMMARY = "records of what another harness measured: pytest-benchmark"
+SUMMARY = "import figures of another harness as records: pytest-benchmark"
 EXAMPLE = "foldperf import pytest-benchmark operators.json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the format and the files."""
+    parser.add_argument("format", choices=["pytest-benchmark"], help="harness that wrote the files")
     parser.add_argument(
-        "format", choices=["pytest-benchmark"], help="the harness that wrote the files"
+        "files", type=Path, nargs="+", metavar="FILE", help="JSON file of the harness"
     )
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="its JSON")
     options.add_results(parser)
 
 
@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     path = arguments.results / "runs" / SWEEP / RECORDS
     with RecordFile(path).locked() as file:
-        known = {record["run_id"] for record in file.records()}
-        new = {r["run_id"]: r for r in records if r["run_id"] not in known}
+        recorded = {record.run_id for record in file.records()}
+        new = {r.run_id: r for r in records if r.run_id not in recorded}
         for record in new.values():
             file.append(record)
     print(f"{len(new)} records added to {path}")

@@ -9,7 +9,7 @@ from typing import Any
 from bench.cli import faults, options
 from bench.cli.train import Reporter
 
-SUMMARY = "check that training learns: a fixed set of draws, gone through again and again"
+SUMMARY = "check that training learns: repeated passes over a fixed set of samples"
 EXAMPLE = "foldperf learn --steps 1000 --out results/runs/learning"
 
 
@@ -20,9 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     count = options.at_least(1)
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny", help="model size")
     parser.add_argument("--entry", default="8vkf", help="prepared structure")
-    parser.add_argument("--draws", type=count, default=64, help="of crop, noise level and noise")
+    parser.add_argument(
+        "--draws", type=count, default=64, help="number of samples of crop, noise level and noise"
+    )
     parser.add_argument("--steps", type=count, default=1000)
-    parser.add_argument("--samples", type=count, default=4, help="noised copies in a step")
+    parser.add_argument("--samples", type=count, default=4, help="diffusion samples in a step")
     parser.add_argument("--tokens", type=count, help="crop (default: the preset's)")
     parser.add_argument("--learning-rate", type=float, default=1.8e-3)
     parser.add_argument("--warmup-steps", type=count, default=100)

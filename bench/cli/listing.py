@@ -9,17 +9,17 @@ EXAMPLE = "foldperf list"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """How to print."""
+    """Add the form of the output."""
     options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints workloads, axes and sweeps."""
+    """Print workloads, axes and sweeps."""
     from bench.run.sweep import read_sweep, shipped_sweeps
     from workloads.catalogue import catalogue
 
-    found = catalogue()
-    sweeps = {name: read_sweep(path, found) for name, path in shipped_sweeps().items()}
+    workloads = catalogue()
+    sweeps = {name: read_sweep(path, workloads) for name, path in shipped_sweeps().items()}
     if arguments.json:
         options.print_json(
             {
@@ -31,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
                             for axis in workload.axes
                         },
                     }
-                    for name, workload in found.workloads.items()
+                    for name, workload in workloads.workloads.items()
                 },
-                "broken": dict(found.broken),
+                "broken": dict(workloads.broken),
                 "sweeps": {
                     name: {"description": sweep.description, "cases": len(sweep.cases)}
                     for name, sweep in sweeps.items()
@@ -41,12 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
         return 0
-    for name, workload in found.workloads.items():
+    for name, workload in workloads.workloads.items():
         print(f"{name}: {workload.summary}")
         for axis in workload.axes:
             choices = f"  [{', '.join(map(str, axis.choices))}]" if axis.choices else ""
             print(f"  {axis.name:<16} {axis.help} (default {axis.default}){choices}")
-    for name, reason in found.broken.items():
+    for name, reason in workloads.broken.items():
         print(f"{name}: cannot be loaded: {reason}")
     for name, sweep in sweeps.items():
         print(f"sweep {name}: {sweep.description} {len(sweep.cases)} cases.")

@@ -42,14 +42,14 @@ def store(arguments: argparse.Namespace) -> Path:
     """
     from refsys.home import default_store
 
-    chosen: Path | None = arguments.store
-    return default_store() if chosen is None else chosen
+    folder: Path | None = arguments.store
+    return default_store() if folder is None else folder
 
 
-def processes(chosen: int | None, most: int) -> int:
-    """Return `chosen`, else the number of cores that this process may use, `most` at most."""
-    if chosen is not None:
-        return chosen
+def processes(requested: int | None, most: int) -> int:
+    """Return `requested`, else the number of cores that this process may use, `most` at most."""
+    if requested is not None:
+        return requested
     try:
         return min(most, usable_cores())
     except OSError:  # a sandbox that does not tell
@@ -81,14 +81,14 @@ def add_option(parser: argparse.ArgumentParser, leaf: "Option") -> None:
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """``--results``: the folder of records."""
+    """Add ``--results``, the folder of records."""
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="DIR", help="records (default: results)"
     )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """``--json``: output for programs."""
+    """Add ``--json``, output for programs."""
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
@@ -110,7 +110,7 @@ def readable_records(paths: Iterable[Path], *, debug: bool = False) -> "tuple[li
         StorageError: there is no valid record, but a file that is damaged or cannot be read.
         UsageError: the package that checks them is missing.
     """
-    from bench.records.record import read_all_records
+    from bench.records.reading import read_all_records
 
     reading = checked(read_all_records, paths)
     errors = list(reading.errors)
@@ -123,22 +123,22 @@ def readable_records(paths: Iterable[Path], *, debug: bool = False) -> "tuple[li
 
 
 def valid_records(paths: Iterable[Path]) -> "list[Record]":
-    """Records of files and folders, each held to the schema.
+    """Return the records of files and folders, each checked against the schema.
 
     Raises:
         UsageError: the package that checks them is missing.
         StorageError: a path cannot be read, or a line of it is not a record.
     """
-    from bench.records.record import read_valid_records
+    from bench.records.reading import read_valid_records
 
     return checked(read_valid_records, paths)
 
 
 def checked(read: "Callable[[_Source], _Reading]", source: "_Source") -> "_Reading":
-    """Return what `read` makes of a source, for which it needs the package that checks records.
+    """Return the result of `read` on a source, which needs the ``jsonschema`` package.
 
     Raises:
-        UsageError: the package is missing.
+        UsageError: ``jsonschema`` is not installed.
     """
     from bench.errors import UsageError
 
@@ -151,7 +151,7 @@ def checked(read: "Callable[[_Source], _Reading]", source: "_Source") -> "_Readi
 
 
 def at_least(smallest: int) -> Callable[[str], int]:
-    """A type of argument: whole numbers from `smallest` on."""
+    """Return a type of argument: whole numbers from `smallest` on."""
 
     def parse(text: str) -> int:
         value = int(text)

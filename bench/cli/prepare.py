@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from refsys.data.store.store import Store
     from refsys.errors import DataError
 
-SUMMARY = "build the store of prepared inputs from structures and alignments"
+SUMMARY = "build the store of prepared inputs from structures and MSAs"
 EXAMPLE = (
     "foldperf prepare\n  foldperf prepare my.cif --alignment A=my_A.a3m\n"
     "  foldperf prepare my.cif --assembly 1 --template A=homolog.cif:B\n"
@@ -24,7 +24,7 @@ EXAMPLE = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to prepare."""
+    """Add the structures, their MSAs and templates, and the search."""
     parser.add_argument(
         "structure",
         type=Path,
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--realign",
         action="store_true",
-        help="lay alignments of close homologs onto the chains",
+        help="map MSAs of close homologs onto the chains",
     )
     parser.add_argument(
         "--template",
@@ -57,20 +57,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--as-deposited",
         action="store_true",
         help="keep selenomethionine and the deposited names of arginine's nitrogens "
-        "(default: read as methionine, NH1 the nearer to CD)",
+        "(default: selenomethionine becomes methionine, and the nitrogen nearer to CD NH1)",
     )
     parser.add_argument(
         "--from",
         dest="folder",
         type=Path,
         metavar="FOLDER",
-        help="every structure NAME.cif of a folder as the entry NAME, with the alignments "
+        help="prepare every structure NAME.cif of a folder as entry NAME, with the MSAs "
         "NAME_CHAIN.a3m",
     )
     parser.add_argument(
         "--search",
         action="store_true",
-        help="make alignments of protein chains that have none, by search in the fetched sequences",
+        help="search the fetched sequences for MSAs of protein chains that have none",
     )
     parser.add_argument(
         "--database", type=Path, metavar="FASTA", help="search in these sequences instead"
@@ -79,8 +79,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=options.at_least(0),
         metavar="N",
-        help="structures at once, each in a process of its own (default: cores, 4 at most); 0: in "
-        "this process, which a file may end",
+        help="structures prepared at once, each in a process of its own (default: cores, 4 at "
+        "most); 0: in this process, which a damaged file may end",
     )
     options.add_store(parser)
 
@@ -97,20 +97,20 @@ def run(arguments: argparse.Namespace) -> int:
     _require_libraries()
     if arguments.structure and arguments.folder:
         raise UsageError("--from takes the place of a structure")
-    wanted, errors = ([_given(arguments)], []) if arguments.structure else _several(arguments)
+    selected, errors = ([_given(arguments)], []) if arguments.structure else _several(arguments)
     if arguments.search or arguments.database:
         database = arguments.database or _fetched_database()
-        wanted = [replace(sources, database=database) for sources in wanted]
-    wanted = [replace(sources, as_deposited=arguments.as_deposited) for sources in wanted]
+        selected = [replace(sources, database=database) for sources in selected]
+    selected = [replace(sources, as_deposited=arguments.as_deposited) for sources in selected]
     store, failed = Store(options.store(arguments)), len(errors)
     workers = options.processes(arguments.workers, most=4)
     for error in errors:
         print_error(error, debug=arguments.debug)
     made_from: dict[str, Path] = {}
-    with Progress(len(wanted), "preparing", sys.stdout) as progress:
-        alone = len(wanted) == 1
+    with Progress(len(selected), "preparing", sys.stdout) as progress:
+        alone = len(selected) == 1
         say = print if alone else progress.finish
-        for sources, done in prepare_all(store, wanted, workers):
+        for sources, done in prepare_all(store, selected, workers):
             if not isinstance(done, Prepared):
                 failed += 1
                 print_error(done, debug=arguments.debug)
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
                 both = f"{other.name} and {sources.structure.name}"
                 print(f"foldperf: {both} are both {done.entry}; one is lost", file=sys.stderr)
     if made_from:
-        failed += _relate(store, made_from, debug=arguments.debug, quiet=len(wanted) == 1)
+        failed += _relate(store, made_from, debug=arguments.debug, quiet=len(selected) == 1)
     return 2 if failed else 0
 
 
@@ -169,7 +169,7 @@ def _line(done: "Prepared") -> str:
 
 
 def _given(arguments: argparse.Namespace) -> "Sources":
-    """The structure of the command line."""
+    """Return the sources of the structure on the command line."""
     from bench.errors import UsageError
     from refsys.data.prepare.entries import Sources
 
@@ -221,7 +221,7 @@ def _several(arguments: argparse.Namespace) -> "tuple[list[Sources], list[DataEr
 
 
 def _fetched_database() -> Path:
-    """The sequences in the cache."""
+    """Return the database of sequences in the cache."""
     from bench.errors import UsageError
     from refsys.data.prepare.fetch import packages
     from refsys.home import package_cache

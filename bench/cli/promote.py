@@ -10,15 +10,15 @@ from bench.cli import options
 if TYPE_CHECKING:
     from bench.records.record import Record
 
-SUMMARY = "copy records that are evidence into the tracked results"
+SUMMARY = "copy records into the tracked results, as evidence"
 EXAMPLE = "foldperf promote results/runs/demo/records.jsonl --name demo-laptop"
 _DIGITS = re.compile("[0-9a-fA-F]{1,64}")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Which records, under which name."""
+    """Add the records, the name of the evidence file and the checks."""
     parser.add_argument("records", type=Path, nargs="+", help="record files or folders")
-    parser.add_argument("--name", required=True, help="name of the file they go to")
+    parser.add_argument("--name", required=True, help="name of the file of evidence")
     parser.add_argument(
         "--commit", default="", metavar="NAME", help="take the records of this commit alone"
     )
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_sources(records)
     path = arguments.results / "recorded" / f"{arguments.name}.jsonl"
     with RecordFile(path).locked() as file:
-        known = {record["run_id"] for record in file.records()}
-        new = [record for record in records if record["run_id"] not in known]
+        recorded = {record.run_id for record in file.records()}
+        new = [record for record in records if record.run_id not in recorded]
         for record in new:
             file.append(record)
     print(f"{len(new)} records added to {path}")
@@ -60,27 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _of_commit(records: "list[Record]", name: str) -> "list[Record]":
-    """Records of one commit.
+    """Return the records of one commit.
 
     Args:
-        records: Records of any commits.
-        name: The first digits of its hash, or another name that git has for it, such as ``HEAD``.
+        records: Records of any commit.
+        name: First digits of the commit's hash, or another name of it in git, such as ``HEAD``.
 
     Raises:
-        UsageError: the digits are those of several commits.
+        UsageError: The digits are those of several commits.
     """
     from bench.errors import UsageError
 
     prefix = name.lower() if _DIGITS.fullmatch(name) else _resolve(name)
-    chosen = [record for record in records if (record["git"]["sha"] or "").startswith(prefix)]
-    commits = sorted({record["git"]["sha"] for record in chosen})
+    selected = [record for record in records if (record.git.sha or "").startswith(prefix)]
+    commits = sorted({str(record.git.sha) for record in selected})
     if len(commits) > 1:
         raise UsageError(f"--commit {name} is ambiguous: {', '.join(sha[:12] for sha in commits)}")
-    return chosen
+    return selected
 
 
 def _resolve(name: str) -> str:
-    """Full hash of a commit of this project's repository."""
+    """Return the full hash of a commit of this project's repository."""
     from bench.errors import GitError, UsageError
     from bench.records import provenance
     from bench.records.git import Repository
@@ -92,21 +92,22 @@ def _resolve(name: str) -> str:
 
 
 def _is_traceable(record: "Record") -> bool:
-    git = record["git"]
-    return bool(git["sha"]) and not git["dirty"] and not record["workload"]["source_sha256"]
+    """Return True if a commit of this project holds the source of a record."""
+    git = record.git
+    return bool(git.sha) and not git.dirty and not record.workload.source_sha256
 
 
 def _check_sources(records: "list[Record]") -> None:
-    """Checks that records are of the source of their commits, as far as these are here.
+    """Check that records are of the source of their commits, as far as the repository has them.
 
     Raises:
-        UsageError: a commit's source is not the one that was measured.
+        UsageError: The source of a commit is not the measured one.
     """
     from bench.errors import GitError, UsageError
     from bench.records import provenance
     from bench.records.git import find_repository
 
-    measured = {(record["git"]["sha"], record["source_sha256"]) for record in records}
+    measured = {(str(record.git.sha), record.source_sha256) for record in records}
     for commit, source in sorted(measured):
         try:
             repository = find_repository(provenance.ROOT)

@@ -5,22 +5,22 @@ from pathlib import Path
 
 from bench.cli import options
 
-SUMMARY = "tables, figures and one self-contained HTML page, from records"
+SUMMARY = "write tables, figures and one self-contained HTML page from records"
 EXAMPLE = "foldperf report\n  foldperf report results/recorded --out paper/ --published"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Which records, and where to."""
+    """Add the records and the output folder."""
     parser.add_argument(
         "records", type=Path, nargs="*", help="record files or folders (default: results/runs)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to (default: results/report)"
+        "--out", type=Path, metavar="DIR", help="output folder (default: results/report)"
     )
     parser.add_argument(
         "--published",
         action="store_true",
-        help="draw published numbers beside ours even where no record is of an accelerator",
+        help="plot published numbers even if no record is of an accelerator",
     )
     options.add_results(parser)
 
@@ -34,9 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     records, damaged = options.readable_records(paths, debug=arguments.debug)
     folder = arguments.out or arguments.results / "report"
     unmeasured = list(map(str, unmeasured_in(paths)))
-    page = write_report(
-        records, folder, always_published=arguments.published, unmeasured=unmeasured
-    )
+    tables = [record.as_dict() for record in records]
+    page = write_report(tables, folder, always_published=arguments.published, unmeasured=unmeasured)
     print(page.resolve())
     for line in unmeasured:
         print(line)

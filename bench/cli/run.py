@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.run.sweep import Sweep
     from workloads.workload import Catalogue
 
-SUMMARY = "run a sweep: each case in its own process, each outcome a record"
+SUMMARY = "run a sweep: a process and a record for each case"
 EXAMPLE = (
     "foldperf run demo\n"
     "  foldperf run standard --budget 15\n"
@@ -32,20 +32,20 @@ _REPEATED = ("ranks", "timeout", "store", "results")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sweep, and the folders of its inputs and records."""
-    parser.add_argument("sweep", help="a name of 'foldperf list', or a TOML file")
+    parser.add_argument("sweep", help="name of a sweep (see 'foldperf list'), or a TOML file")
     parser.add_argument(
         "--retry",
         nargs="+",
         default=[],
         metavar="STATUS",
-        help="run again the cases that were recorded with these statuses",
+        help="rerun cases recorded with these statuses",
     )
     parser.add_argument(
         "--budget",
         type=options.minutes,
         metavar="MINUTES",
-        help="run the most informative cases first and begin none that cannot end in this time; "
-        "run again without it for the others (default: all cases, in the sweep's order)",
+        help="run the most informative cases first and start none that cannot end in this time; "
+        "a run without it does the others (default: all cases, in the sweep's order)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the cases and an estimate of their time"
@@ -54,14 +54,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ranks",
         type=options.at_least(1),
         metavar="N",
-        help="run every case on N processes, data parallel (default: as the sweep says)",
+        help="run every case on N processes, data parallel (default: the sweep's)",
     )
     parser.add_argument(
         "--timeout",
         type=options.seconds,
         metavar="SECONDS",
-        help="end a case after this time (default: as the sweep says, longer where this machine is "
-        "slower than the sweep is meant for)",
+        help="time limit of a case (default: the sweep's, longer on a machine slower than the "
+        "reference)",
     )
     options.add_store(parser)
     options.add_results(parser)
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from workloads.catalogue import catalogue
 
     if unknown := set(arguments.retry) - set(STATUSES):
-        raise UsageError(f"--retry {sorted(unknown)[0]}: choose of {', '.join(STATUSES)}")
+        raise UsageError(f"--retry {sorted(unknown)[0]}: choose one of {', '.join(STATUSES)}")
     budget = None if arguments.budget is None else Budget(arguments.budget * 60)
     workloads = catalogue()
     sweep = read_sweep(find_sweep(arguments.sweep), workloads, arguments.ranks)
@@ -116,7 +116,7 @@ def _print_plan(
 
     host = provenance.host()
     try:
-        placement = Placement(sweep.cases, workloads, host["cores"])
+        placement = Placement(sweep.cases, workloads, host.cores)
     except UsageError as error:
         for case in sweep.cases:
             print(case.title)

@@ -1,22 +1,23 @@
 """``foldperf stamp``."""
 
 import argparse
+from dataclasses import asdict
 
-SUMMARY = "write the commit into the tree, for copies that leave .git behind"
+SUMMARY = "write the commit into the tree, for copies without .git"
 EXAMPLE = "foldperf stamp"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+    """Add no arguments."""
     del parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the stamp that `bench.records.provenance` reads where there is no repository.
+    """Write the stamp that `bench.records.provenance` reads where there is no repository.
 
     Raises:
-        UsageError: the tree has no repository; a stamped copy is not stamped again.
-        GitError: git refuses to read it.
+        UsageError: The tree has no repository; a stamped copy is not stamped again.
+        GitError: Git refuses to read the repository.
     """
     del arguments
     from bench.errors import UsageError
@@ -30,6 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{root} is not a git repository: stamp the tree that it was copied from")
     state = provenance.repository_state(repository)
     path = root / provenance.STAMP
-    write_json(path, state | {"source_sha256": provenance.source_sha256(root)})
-    print(f"{path}: {state['sha'][:12]}{' (dirty)' if state['dirty'] else ''}")
+    write_json(path, asdict(state) | {"source_sha256": provenance.source_sha256(root)})
+    print(f"{path}: {str(state.sha)[:12]}{' (dirty)' if state.dirty else ''}")
     return 0

@@ -152,11 +152,11 @@ class Reporter:
         if number % self._every and number != self._steps:
             return
         total = sum(step.seconds.values())
-        left = total * (self._steps - number)
+        left_s = total * (self._steps - number)
         print(
             f"step {number}/{self._steps}  loss {step.loss:.4f}  "
             f"gradient norm {step.gradient_norm:.3f}  {total * 1e3:.0f} ms "
-            f"({step.seconds['data'] * 1e3:.0f} waiting for data), {left:.0f} s left",
+            f"({step.seconds['data'] * 1e3:.0f} waiting for data), {left_s:.0f} s left",
             flush=True,
         )
 

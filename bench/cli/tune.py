@@ -14,23 +14,25 @@ EXAMPLE = "foldperf tune operators --operator transition --preset full --tokens 
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What to tune, and how long."""
+    """Add the workload and the length of a comparison."""
     parser.add_argument(
         "--rounds",
         type=options.at_least(1),
         default=10,
-        help="how often two settings take turns (default: 10)",
+        help="rounds in which two candidates alternate (default: 10)",
     )
     options.add_store(parser)
     options.add_json(parser)
-    parser.add_argument("workload", help="see 'foldperf list'; one whose steps are all alike")
+    parser.add_argument(
+        "workload", help="see 'foldperf list'; all steps of the workload must compute the same"
+    )
     parser.add_argument(
         "axes", nargs=argparse.REMAINDER, metavar="--AXIS VALUE", help="any axis of the workload"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Status 0 when all is tuned, 2 for a bad request or where no kernel can run."""
+    """Tune the kernels of a workload; status 2 for a bad request or if no kernel can run."""
     from bench.devices import find_device
     from bench.progress import Progress
     from bench.tuning import check_device, keys_of, tune
@@ -45,26 +47,28 @@ def run(arguments: argparse.Namespace) -> int:
     check_device(device)
     setting = Setting(device=device.torch_device, store=options.store(arguments))
     program = workload.build(config, setting)
-    found = []
+    results = []
     with Progress(len(keys_of(program)), "kernels") as progress:
         progress.start(workload.name)
-        for each in tune(program, device, arguments.rounds):
-            found.append(each)
-            how = "as shipped" if each.options == each.shipped else f"{each.speedup:.2f} times"
-            progress.finish(f"{each.key.kernel} {each.key.bucket}: {how}, {each.tried} tried")
+        for tuned in tune(program, device, arguments.rounds):
+            results.append(tuned)
+            how = "as shipped" if tuned.options == tuned.shipped else f"{tuned.speedup:.2f} times"
+            progress.finish(f"{tuned.key.kernel} {tuned.key.bucket}: {how}, {tuned.tried} tried")
             progress.start("tuning")
     if arguments.json:
-        options.print_json([asdict(each) | {"key": each.key._asdict()} for each in found])
+        options.print_json([asdict(tuned) | {"key": tuned.key._asdict()} for tuned in results])
     else:
-        _print(found)
+        _print(results)
     return 0
 
 
-def _print(found: "list[Tuned]") -> None:
-    width = max((len(each.key.kernel) for each in found), default=0)
+def _print(results: "list[Tuned]") -> None:
+    width = max((len(tuned.key.kernel) for tuned in results), default=0)
     print(f"{'kernel':<{width}}  bucket         tried   shipped µs     best µs  options")
-    for each in found:
-        changed = {n: v for n, v in each.options.items() if each.shipped[n] != v}
+    for tuned in results:
+        changed = {n: v for n, v in tuned.options.items() if tuned.shipped[n] != v}
         text = ", ".join(f"{n}={v}" for n, v in changed.items()) or "as shipped"
-        times = f"{1e6 * each.shipped_s:>12.1f} {1e6 * each.best_s:>11.1f}"
-        print(f"{each.key.kernel:<{width}}  {each.key.bucket:<13} {each.tried:>6} {times}  {text}")
+        times = f"{1e6 * tuned.shipped_s:>12.1f} {1e6 * tuned.best_s:>11.1f}"
+        print(
+            f"{tuned.key.kernel:<{width}}  {tuned.key.bucket:<13} {tuned.tried:>6} {times}  {text}"
+        )

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--precision",
         action="append",
         metavar="NAME",
-        help="dtype table; again for several (default: bfloat16)",
+        help="dtype table; may be repeated (default: bfloat16)",
     )
     group.add_argument(
         "--operators", action="store_true", help="single operators, without training steps"
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--at",
         type=Path,
         metavar="DIR",
-        help="absolute path that the cache will have where it is carried to (default: its own)",
+        help="absolute path of the cache on the target machine (default: its path here)",
     )
 
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = cache_folder()
     relocate(folder)
-    found: list[Warmed] = []
+    kernels: list[Warmed] = []
     for architecture in dict.fromkeys(arguments.architecture):
         launches = {
             key: launch
@@ -90,12 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
                 (progress.skip if warmed.hit else progress.finish)(line)
                 progress.start("compiling")
 
-            found += warm(launches, architecture, options.processes(arguments.jobs, most=2), done)
+            kernels += warm(launches, architecture, options.processes(arguments.jobs, most=2), done)
     if arguments.at:
         relocate(folder, arguments.at)
     return faults.settled(
-        1 if any(warmed.error for warmed in found) else 0,
-        lambda: (_print_json if arguments.json else _print)(found, folder, arguments.at),
+        1 if any(warmed.error for warmed in kernels) else 0,
+        lambda: (_print_json if arguments.json else _print)(kernels, folder, arguments.at),
         debug=arguments.debug,
     )
 
@@ -106,28 +106,28 @@ def _outcome(warmed: "Warmed") -> str:
     return "in the cache" if warmed.hit else "compiled"
 
 
-def _print_json(found: "list[Warmed]", folder: Path, place: Path | None) -> None:
+def _print_json(kernels: "list[Warmed]", folder: Path, target: Path | None) -> None:
     from bench.compilation.warm import requirements
 
     options.print_json(
         {
             "folder": str(folder),
-            "place": str(place or folder),
+            "place": str(target or folder),
             "requires": requirements(),
-            "kernels": [asdict(warmed) for warmed in found],
+            "kernels": [asdict(warmed) for warmed in kernels],
         }
     )
 
 
-def _print(found: "list[Warmed]", folder: Path, place: Path | None) -> None:
+def _print(kernels: "list[Warmed]", folder: Path, target: Path | None) -> None:
     from bench.compilation.warm import requirements
 
-    for warmed in found:
+    for warmed in kernels:
         if warmed.error:
             print(f"FAIL {warmed.kernel}: {warmed.error}")
-    for reason in sorted({warmed.unbuilt for warmed in found if warmed.unbuilt}):
+    for reason in sorted({warmed.unbuilt for warmed in kernels if warmed.unbuilt}):
         print(f"launchers are left to the device's machine: {reason}", file=sys.stderr)
-    hits = sum(warmed.hit for warmed in found)
-    where = f" to {place}" if place else ""
-    print(f"{len(found)} variants, {hits} of them in the cache before")
+    hits = sum(warmed.hit for warmed in kernels)
+    where = f" to {target}" if target else ""
+    print(f"{len(kernels)} variants, {hits} of them in the cache before")
     print(f"carry {folder}{where}, for {requirements()}")

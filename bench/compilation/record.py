@@ -30,7 +30,7 @@ def kernel_record(kernels: Sequence[Compiled], started: datetime) -> dict[str, A
         "started_at": started.isoformat(timespec="milliseconds"),
         "duration_s": (datetime.now(UTC) - started).total_seconds(),
         "kernels": [_kernel(compiled) for compiled in kernels],
-        **provenance.everything(),
+        **provenance.origin().as_dict(),
     }
 
 

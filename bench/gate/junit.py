@@ -1,20 +1,20 @@
-"""A gate's outcome as a JUnit file, which CI systems show test by test."""
+"""Outcome of a gate as a JUnit file, which CI systems show test by test."""
 
 import re
 import xml.etree.ElementTree as ET
 
 from bench.gate.outcome import AMBIGUOUS, FAIL, SKIPPED, Outcome
 
-# What XML 1.0 cannot hold, escaped or not.
+# Characters that XML 1.0 cannot hold, escaped or not.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(outcome: Outcome, seconds: float) -> bytes:
-    """One test case for each item; FAIL is a failure, AMBIGUOUS and SKIPPED are skipped.
+    """Return a JUnit file with a test case for each item; AMBIGUOUS and SKIPPED are skipped.
 
     Args:
-        outcome: What the gate found.
-        seconds: How long it took.
+        outcome: Outcome of the gate.
+        seconds: Duration of the gate.
     """
     verdicts = [item.verdict for item in outcome.items]
     counts: dict[str, str] = {
@@ -34,8 +34,8 @@ def junit(outcome: Outcome, seconds: float) -> bytes:
             name=_text(item.name),
         )
         if item.verdict == FAIL:
-            found = ET.SubElement(case, "failure", type="regression", message=_text(item.message))
-            found.text = _text("\n".join((item.message, *item.details)))
+            failure = ET.SubElement(case, "failure", type="regression", message=_text(item.message))
+            failure.text = _text("\n".join((item.message, *item.details)))
         elif item.verdict in {AMBIGUOUS, SKIPPED}:
             ET.SubElement(case, "skipped", message=_text(f"{item.verdict}: {item.message}"))
     out = ET.SubElement(suite, "system-out")

@@ -1,16 +1,16 @@
-"""A gate's outcome as Markdown, for a pull request or a job's summary."""
+"""Outcome of a gate as Markdown, for a pull request or a job's summary."""
 
 from collections.abc import Iterable
 
 from bench.gate.outcome import PASS, Item, Outcome
 
 _MARKS = {"PASS": "✅", "FAIL": "❌", "AMBIGUOUS": "❔", "SKIPPED": "⏭️"}
-# What is shown of a failing case; the JUnit file has all.
+# Details shown of a failing case; the JUnit file has all.
 _DETAILS = 20
 
 
 def markdown(outcome: Outcome) -> str:
-    """A heading, what did not pass, and a folded table of everything."""
+    """Return a heading, the items that did not pass, and a collapsed table of the others."""
     lines = [f"### {_MARKS[outcome.verdict]} foldperf {outcome.gate} gate: {outcome.verdict}", ""]
     lines += [_inline(outcome.headline), ""]
     remarkable = outcome.remarkable()
@@ -32,7 +32,7 @@ def _table(outcome: Outcome, items: Iterable[Item]) -> Iterable[str]:
     yield _row(header)
     yield _row(["--"] * len(header))
     for item in items:
-        # One that has no figures says why in the place of the first.
+        # An item without figures has its message in place of the first.
         figures = item.figures or (item.message,)
         padded = [*figures, *[""] * (len(outcome.columns) - len(figures))]
         yield _row([f"{_MARKS[item.verdict]} {item.verdict}", item.case, item.name, *padded])
@@ -49,7 +49,7 @@ def _bullets(details: tuple[str, ...]) -> Iterable[str]:
 
 
 def _inline(text: str) -> str:
-    """Text of others that stays one line, in its cell, and text."""
+    """Return text as one line with Markdown and HTML escaped."""
     text = " ".join(text.split())
     for mark in "\\`*_|[]#":
         text = text.replace(mark, f"\\{mark}")

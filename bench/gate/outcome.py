@@ -1,4 +1,4 @@
-"""What a gate found, in the one shape that the text, the summary and the JUnit file are made of."""
+"""Outcome of a gate, from which the text, the summary and the JUnit file are written."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ _SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One thing that was judged.
+    """Verdict on one figure or case.
 
     Attributes:
         case: Title of the case.
-        name: What of it, as in a phase.
-        verdict: PASS, FAIL, AMBIGUOUS, or SKIPPED for what could not be judged.
-        message: One line: what was found.
+        name: Part of the case, such as a phase.
+        verdict: PASS, FAIL, AMBIGUOUS, or SKIPPED if there is nothing to compare.
+        message: Finding in one line.
         details: Further lines.
-        figures: A table's row, one text for each of the outcome's columns.
+        figures: Row of the table, a text for each column of the outcome.
     """
 
     case: str
@@ -31,15 +31,15 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a gate found.
+    """Outcome of a gate.
 
     Attributes:
         gate: exact or timing.
         verdict: PASS, FAIL or AMBIGUOUS.
-        headline: One line: the verdict and why.
+        headline: Verdict and its reason in one line.
         columns: Names of the figures of each item.
-        items: What was judged.
-        notes: Lines on how far to trust it, and what to do.
+        items: Verdicts on figures or cases.
+        notes: Resolution of the verdict and next steps, in lines.
     """
 
     gate: str
@@ -50,24 +50,24 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     def remarkable(self) -> list[Item]:
-        """The items that did not pass, failures first."""
+        """Return the items that did not pass, failures first."""
         order = (FAIL, AMBIGUOUS, SKIPPED)
         return [item for verdict in order for item in self.items if item.verdict == verdict]
 
     def text(self) -> str:
-        """For a terminal. Beside failures, what is ambiguous is only counted."""
+        """Return text for a terminal. If there are failures, ambiguous items are only counted."""
         lines = [f"{self.verdict}: {self.headline}"]
-        shown = [
+        listed = [
             item
             for item in self.remarkable()
             if item.verdict != AMBIGUOUS or self.verdict == AMBIGUOUS
         ]
-        for item in shown:
+        for item in listed:
             where = " ".join(filter(None, (item.case, item.name)))
             lines.append(f"{item.verdict} {where}: {item.message}")
             lines += [f"  {detail}" for detail in item.details[:_SHOWN]]
             if len(item.details) > _SHOWN:
                 lines.append(f"  and {len(item.details) - _SHOWN} more; --json lists all")
-        if hidden := len(self.remarkable()) - len(shown):
+        if hidden := len(self.remarkable()) - len(listed):
             lines.append(f"{hidden} more are AMBIGUOUS; --json lists all")
         return "\n".join([*lines, *self.notes])

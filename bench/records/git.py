@@ -1,4 +1,4 @@
-"""Questions to git about the repository of a source tree.
+"""Queries of git about the repository of a source tree.
 
 Answers depend on the repository alone. Variables such as ``GIT_DIR`` name another repository or
 index, and settings such as ``status.showUntrackedFiles`` hide files; the variables are removed, and
@@ -23,10 +23,10 @@ _ALLOWED = frozenset(
         "GIT_TEST_ASSUME_DIFFERENT_OWNER",
     }
 )
-# Of the configuration in variables, what CI services set so that git trusts their checkout.
+# Setting that CI services make in variables so that git trusts their checkout.
 _TRUST = "safe.directory"
-# Without optional locks no question writes to the index, and without replacements
-# ('git replace') a commit is what its name says.
+# Without optional locks no query writes to the index; without replacements ('git replace') a hash
+# means the commit itself.
 _OPTIONS = (
     *("--no-optional-locks", "--no-replace-objects", "--no-pager"),
     *("-c", "core.fsmonitor=false", "-c", "core.untrackedCache=false"),
@@ -50,17 +50,17 @@ class TreeEntry(NamedTuple):
 
 
 def git_environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables with which git is started: none that names another repository or setting."""
-    kept = {
+    """Return the environment of git, without variables for another repository or setting."""
+    allowed = {
         name: value
         for name, value in variables.items()
         if not name.startswith("GIT_") or name in _ALLOWED
     }
-    return kept | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    return allowed | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
 
 
 def trusted_directories(variables: Mapping[str, str] = os.environ) -> list[str]:
-    """Values of ``safe.directory`` in ``GIT_CONFIG_COUNT``, ``GIT_CONFIG_KEY_0`` and so on."""
+    """Return values of ``safe.directory`` in ``GIT_CONFIG_COUNT``, ``GIT_CONFIG_KEY_0``, ...."""
     count = variables.get("GIT_CONFIG_COUNT", "")
     pairs = [
         (variables.get(f"GIT_CONFIG_KEY_{index}", ""), variables.get(f"GIT_CONFIG_VALUE_{index}"))
@@ -70,13 +70,13 @@ def trusted_directories(variables: Mapping[str, str] = os.environ) -> list[str]:
 
 
 class Repository:
-    """The repository whose working tree is a folder."""
+    """Repository whose working tree is a folder."""
 
     def __init__(self, root: Path) -> None:
-        """Asks git for the repository.
+        """Ask git for the repository.
 
         Args:
-            root: The top of the working tree; a folder inside of one is refused.
+            root: Top of the working tree; a folder inside a tree is refused.
 
         Raises:
             GitError: git is not installed or refuses, or the working tree is another folder.
@@ -87,18 +87,18 @@ class Repository:
             raise GitError(f"{root}: git takes {top} for the working tree of its repository")
 
     def ask(self, *arguments: str, stdin: bytes = b"", index: Path | None = None) -> bytes:
-        """Runs git and returns what it printed.
+        """Run git and return its output.
 
         Args:
             arguments: Command and arguments.
-            stdin: Its input.
-            index: The index to read in place of the repository's.
+            stdin: Input of git.
+            index: Index to read in place of the repository's.
 
         Raises:
             GitError: git is not installed, fails or does not end; the message is its own.
         """
         environment = git_environment()
-        # Never the repository of a folder above this one.
+        # Git must not find the repository of a folder above this one.
         environment["GIT_CEILING_DIRECTORIES"] = str(self.root.resolve().parent)
         if index is not None:
             environment["GIT_INDEX_FILE"] = str(index)
@@ -121,7 +121,7 @@ class Repository:
         return done.stdout
 
     def resolve(self, name: str) -> str:
-        """Full hash of the commit that a name means.
+        """Return the full hash of the commit that a name means.
 
         Raises:
             GitError: there is no such commit.
@@ -130,18 +130,18 @@ class Repository:
         return self.ask(*question).decode().strip()
 
     def head(self) -> str | None:
-        """Full hash of the commit that is checked out; None before the first commit."""
+        """Return the full hash of the commit that is checked out; None before the first commit."""
         try:
             return self.resolve("HEAD")
         except GitError:
-            # Of a branch without a commit, as opposed to a HEAD that cannot be read.
+            # A branch without a commit, as opposed to a HEAD that cannot be read.
             branch = self.ask("symbolic-ref", "HEAD").decode().strip()
             if self.ask("for-each-ref", branch):
                 raise
             return None
 
     def commit_time(self, commit: str) -> str:
-        """Time of a commit with the committer's time zone, as ISO 8601 has it."""
+        """Return the time of a commit in ISO 8601, with the committer's time zone."""
         for line in self.ask("cat-file", "commit", commit).split(b"\n"):
             if line.startswith(b"committer "):
                 seconds, zone = line.split()[-2:]
@@ -149,7 +149,7 @@ class Repository:
         raise GitError(f"{self.root}: commit {commit} has no committer")
 
     def tree(self, commit: str | None, paths: Sequence[str] = ()) -> dict[str, TreeEntry]:
-        """Files of a commit by path, all or those below some paths; none of no commit."""
+        """Return the files of a commit by path, all or those below `paths`; none for no commit."""
         if commit is None:
             return {}
         listed = self.ask("ls-tree", "-r", "-z", "--full-tree", commit, "--", *paths)
@@ -161,19 +161,19 @@ class Repository:
         return entries
 
     def unignored_files(self) -> set[str]:
-        """Files of the working tree that no ``.gitignore`` in it names.
+        """Return the files of the working tree that no ``.gitignore`` in it names.
 
-        What this user alone ignores (``.git/info/exclude``, ``core.excludesFile``) is listed, and
-        of another repository inside of this one its folder.
+        Files that this user alone ignores (``.git/info/exclude``, ``core.excludesFile``) are
+        included, and the folder of a repository inside this one.
         """
         question = ("ls-files", "--others", "--exclude-per-directory=.gitignore", "-z")
         with tempfile.TemporaryDirectory(prefix="foldperf-git-") as folder:
-            # The repository's own index can hide files; in one that does not exist none is tracked.
+            # The repository's own index can hide files; a missing index tracks none.
             listed = self.ask(*question, index=Path(folder, "index"))
         return {os.fsdecode(path).rstrip("/") for path in listed.split(b"\0") if path}
 
     def contents(self, object_ids: Sequence[str]) -> Iterator[bytes]:
-        """Content of files of commits, as it is stored, without filters or line-end conversion."""
+        """Yield the stored content of files of commits, without filters or line-end conversion."""
         names = "".join(f"{object_id}\n" for object_id in object_ids)
         answer = self.ask("cat-file", "--batch", stdin=names.encode())
         start = 0
@@ -187,7 +187,7 @@ class Repository:
             start += 1
 
     def setting(self, name: str) -> bool:
-        """A setting that is true or false; false where nobody set it."""
+        """Return a setting that is true or false; false if it is not set."""
         try:
             return self.ask("config", "--type=bool", "--get", name).strip() == b"true"
         except GitError:
@@ -195,7 +195,7 @@ class Repository:
 
 
 def find_repository(root: Path) -> Repository | None:
-    """The repository of a source tree, or None where the tree has none of its own.
+    """Return the repository of a source tree, or None if the tree has none of its own.
 
     Raises:
         GitError: there is one, and git cannot or will not read it.
@@ -218,7 +218,7 @@ def _refusal(stderr: bytes) -> str:
 
 
 def _time_zone(offset: bytes) -> timezone:
-    """Time zone of an offset such as ``+0130``."""
+    """Return the time zone of an offset such as ``+0130``."""
     number = int(offset)
     minutes = abs(number) // 100 * 60 + abs(number) % 100
     try:

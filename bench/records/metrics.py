@@ -1,4 +1,4 @@
-"""Every metric that a record may hold: its unit, its direction, what it means.
+"""Metrics that a record may hold: unit, direction and meaning.
 
 Views, gates and `doctor` read this table. A part of a metric has its own name, ``<metric>.<part>``,
 and its whole's unit and direction, as in ``phase_time_s.forward``.
@@ -10,24 +10,23 @@ from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import Any, Literal
 
-Better = Literal["lower", "higher", "neither"]
-Scope = Literal["process", "device", "program"]
-# What the figures of several ranks come to. A device's energy is summed over devices: ranks that
-# share one count it once.
+from bench.records.record import Better, Quality, Scope
+
+# Reduction of a metric over ranks. A device's energy is summed over devices: ranks that share one
+# count it once.
 Over = Literal["largest", "sum", "mean", "device sum"]
-Quality = Literal["measured", "counted", "degraded", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
 class MetricKind:
-    """What a metric is.
+    """Definition of a metric.
 
     Attributes:
-        unit: Its unit, also the suffix of its name where it has one.
-        better: Which direction is an improvement.
-        scope: Whose quantity it is.
-        meaning: One line for people.
-        over_ranks: What the figures of several ranks come to.
+        unit: Unit, also the suffix of a name that has one.
+        better: Direction of an improvement.
+        scope: Owner of the quantity.
+        meaning: Description in one line.
+        over_ranks: Reduction over ranks.
     """
 
     unit: str
@@ -183,24 +182,24 @@ METRICS: dict[str, MetricKind] = {
 }
 
 
-# What ``foldperf check-device`` alone measures, and records of sweeps do not have.
+# Metrics of ``foldperf check-device`` alone, which records of sweeps lack.
 OF_DEVICE_CHECKS = frozenset({"error_ratio", "differing_numbers"})
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One measured metric, or why there is none.
+    """Measured metric, or the reason for having none.
 
     Attributes:
-        value: The figure; None if it could not be had.
-        method: How it was had, in a few words.
+        value: Figure; None if it could not be had.
+        method: Method of measurement in a few words.
         reason: Why there is no figure.
-        n: How many samples are behind it.
-        ci: Interval (low, high, coverage) of the figure, where samples allow one.
-        samples: The samples, in order.
+        n: Number of samples.
+        ci: Interval of the figure (low, high, coverage), where the samples allow one.
+        samples: Samples in order.
         quality: measured, counted (exact, no noise), degraded or missing.
-        flags: What a reader should know.
-        ranks: The figure of each rank, where there are several; the value is what they come to.
+        flags: Remarks for a reader.
+        ranks: Figure of each rank, where there are several; `value` is their reduction.
     """
 
     value: float | int | None
@@ -216,24 +215,24 @@ class Value:
 
 Values = dict[str, Value]
 
-# The fields of a metric in a record.
+# Fields of a metric in a record.
 METRIC_FIELDS = {"unit", "better", "scope"} | {field.name for field in fields(Value)}
 
 
 def missing(reason: str, method: str = "none") -> Value:
-    """A metric that could not be had, with the reason."""
+    """Return a metric without a figure, with the reason."""
     return Value(None, method, reason=reason, n=0, quality="missing")
 
 
 def flagged(values: Values, flag: str) -> Values:
-    """The same with one more flag, unless it is empty."""
+    """Return metrics with one more flag, unless the flag is empty."""
     if not flag:
         return values
     return {name: replace(value, flags=(*value.flags, flag)) for name, value in values.items()}
 
 
 def from_samples(samples: Sequence[float], method: str, flags: tuple[str, ...] = ()) -> Value:
-    """The median of samples, with an interval from their order alone."""
+    """Return the median of samples, with a distribution-free interval."""
     return Value(
         median(samples),
         method,
@@ -245,10 +244,10 @@ def from_samples(samples: Sequence[float], method: str, flags: tuple[str, ...] =
 
 
 def median_interval(samples: Sequence[float], coverage: float = 0.95) -> tuple[float, float, float]:
-    """The narrowest symmetric pair of order statistics that covers the median well enough.
+    """Return the narrowest symmetric pair of order statistics that covers the median.
 
-    Nothing is assumed of the distribution: the number of samples below the median is binomial.
-    With too few samples the extremes are given, with the smaller coverage that they have.
+    No distribution is assumed: the number of samples below the median is binomial. With too few
+    samples the extremes are returned, with their smaller coverage.
 
     Returns:
         Low, high, and the actual coverage.
@@ -264,7 +263,7 @@ def median_interval(samples: Sequence[float], coverage: float = 0.95) -> tuple[f
 
 
 def as_json(values: Values) -> dict[str, dict[str, Any]]:
-    """Metrics as a record holds them.
+    """Return metrics as JSON, in the form of a record.
 
     A figure that is not finite becomes null with a reason.
     """

@@ -1,9 +1,9 @@
 """Figures of pytest-benchmark as records.
 
-A benchmark says which case it timed with `describe_case` in its ``extra_info``, and the run says
-where it ran with `describe_run` in its JSON; `records` makes records of both. ``tests/benchmark``
-does so for every workload's timing cases. pytest-benchmark times whole steps in a process that all
-benchmarks share: `foldperf run` isolates each and measures the rest as well.
+A benchmark describes its case with `describe_case` in its ``extra_info``, and the run its machine
+with `describe_run` in its JSON; `read_records` joins both. ``tests/benchmark`` does so for the
+timing cases of every workload. pytest-benchmark times whole steps in a process that all benchmarks
+share; `foldperf run` isolates each case and measures the other metrics as well.
 """
 
 import functools
@@ -19,14 +19,15 @@ from bench.devices import find_device
 from bench.errors import UsageError
 from bench.records import provenance
 from bench.records.metrics import METRICS, Value, Values, as_json, from_samples, missing
-from bench.records.record import SCHEMA, Record, record_validator
+from bench.records.reading import record_validator
+from bench.records.record import SCHEMA, Record, RecordJson
 from bench.run.sweep import Case, digest
 from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json
 from workloads.workload import Catalogue
 
 SWEEP = "pytest-benchmark"
-# Under this name both descriptions lie in the JSON.
+# Key of both descriptions in the JSON.
 NAME = "foldperf"
 _METHOD = "pytest-benchmark, median of rounds"
 _SHARED = "in a process with other benchmarks"
@@ -38,20 +39,20 @@ def _device() -> Any:
 
 
 def synchronized_time() -> float:
-    """A timer for pytest-benchmark: seconds, all work on the device done."""
+    """Return the time once all work on the device is done, as a timer of pytest-benchmark."""
     _device().synchronize()
     return perf_counter()
 
 
 def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, Any]:
-    """What a record says of a case, as JSON: to be put in a benchmark's ``extra_info``.
+    """Return the description of a case as JSON, for a benchmark's ``extra_info``.
 
     Raises:
-        WorkloadError: its inputs are not there.
+        WorkloadError: Inputs of the case are missing.
     """
     workload = catalogue[case.workload]
     facts = asdict(workload.facts(case.config))
-    found = {
+    description = {
         "workload": {
             "name": case.workload,
             "config": case.axes,
@@ -65,38 +66,31 @@ def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, An
         "device": find_device(case.device).describe().as_json(),
         "facts": facts | {"notes": list(facts["notes"])},
     }
-    # What JSON cannot hold, pytest-benchmark would replace by a text without a word.
-    table: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    # pytest-benchmark would silently replace values that JSON cannot hold by text.
+    table: dict[str, Any] = json.loads(json.dumps(description, allow_nan=False))
     return table
 
 
 def describe_run() -> dict[str, Any]:
-    """What a record says of source, machine and software, as JSON."""
-    return {
-        "git": provenance.git_state(),
-        "source_sha256": provenance.source_sha256(),
-        "host": provenance.host(),
-        "software": provenance.software(),
-        "environment": provenance.environment(),
-    }
+    """Return the description of source, machine and software as JSON."""
+    return provenance.origin().as_dict()
 
 
 def read_records(path: Path) -> list[Record]:
     """Return the records of a file that pytest-benchmark wrote.
 
     Raises:
-        UsageError: it cannot be read, or a benchmark in it does not say which case it timed, or
-            what it says makes no valid record.
-        ImportError: the package that checks records is missing.
+        UsageError: The file cannot be read, or a benchmark in it has no description of its case or
+            an invalid one.
+        ImportError: ``jsonschema`` is not installed.
     """
     validate = record_validator()
     try:
-        content = path.read_bytes()
-        table = parse_json(content)
-        run, version = table[NAME], str(table["version"])
-        records = [
-            _record(each, run, str(table["datetime"]), version, index)
-            for index, each in enumerate(table["benchmarks"])
+        file = parse_json(path.read_bytes())
+        run, version = file[NAME], str(file["version"])
+        tables = [
+            _record_table(benchmark, run, str(file["datetime"]), version, index)
+            for index, benchmark in enumerate(file["benchmarks"])
         ]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
@@ -106,17 +100,28 @@ def read_records(path: Path) -> list[Record]:
         ) from None
     except MALFORMED as error:
         raise UsageError(f"{path}: not of pytest-benchmark: {error}") from None
-    for index, record in enumerate(records, start=1):
+    records = []
+    for index, table in enumerate(tables, start=1):
         try:
-            validate(record)
+            validate(table)
+            records.append(Record.from_dict(table))
         except ValueError as error:
             raise UsageError(f"{path}: benchmark {index}: {error}") from None
     return records
 
 
-def _record(
+def _record_table(
     benchmark: Mapping[str, Any], run: Mapping[str, Any], at: str, version: str, index: int
-) -> Record:
+) -> RecordJson:
+    """Return the record of a benchmark as JSON: what the file says is not checked yet.
+
+    Args:
+        benchmark: Entry of the benchmark in the file.
+        run: Description of the run, see `describe_run`.
+        at: Time of the run.
+        version: Version of pytest-benchmark.
+        index: Position of the benchmark in the file.
+    """
     case, stats = benchmark["extra_info"][NAME], benchmark["stats"]
     workload, device = case["workload"], case["device"]
     cell = digest([workload["name"], workload["config"], 1, device["kind"]])
@@ -147,7 +152,7 @@ def _record(
             "warmup_steps": case.get("warmup_steps"),
             "timed_steps": int(stats["rounds"]),
             "counts": False,
-            **dict.fromkeys(("energy_s", "timeout_s", "memory_limit_bytes")),
+            **dict.fromkeys(("energy_s", "timeout_s", "timeout_factor", "memory_limit_bytes")),
             "watched_resident_bytes": None,
             "harness": f"pytest-benchmark {version}",
         },
@@ -160,7 +165,7 @@ def _record(
 
 
 def _step_time(stats: Mapping[str, Any]) -> Value:
-    """From all rounds where the file has them; a round may hold several steps."""
+    """Return the step time from all rounds if the file has them; a round may hold several steps."""
     if samples := [float(sample) for sample in stats.get("data") or ()]:
         return from_samples(samples, _METHOD, (_SHARED,))
     return Value(float(stats["median"]), _METHOD, n=int(stats["rounds"]), flags=(_SHARED,))

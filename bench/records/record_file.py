@@ -1,4 +1,4 @@
-"""The file that a sweep's records are appended to, by one process at a time."""
+"""File that a sweep's records are appended to, by one process at a time."""
 
 import fcntl
 import json
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.errors import StorageError
-from bench.records.record import Record, parse_record, read_records
+from bench.records.reading import parse_record, read_records
+from bench.records.record import Record
 from refsys.files import write_atomically, write_json
 
-# Name of the file in a sweep's folder.
+# Name of the file in the folder of a sweep.
 RECORDS = "records.jsonl"
 
 
 def write_alone(path: Path, record: dict[str, Any]) -> Path:
-    """Writes a record that is a file of its own, and returns where.
+    """Write a record that is a file of its own, and return its path.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: The file cannot be written.
     """
     try:
         write_json(path, record)
@@ -38,10 +39,10 @@ class RecordFile:
 
     @contextmanager
     def locked(self) -> Iterator[Self]:
-        """Holds the file for this process, and drops what a killed writer left half-written.
+        """Lock the file for this process, and drop the incomplete line of a killed writer.
 
         Raises:
-            StorageError: the folder cannot be written, or another process holds it.
+            StorageError: The folder cannot be written, or another process has locked it.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,16 +64,17 @@ class RecordFile:
             os.close(lock)
 
     def append(self, record: Record) -> None:
-        """Writes one record and flushes it to disk.
+        """Write one record and flush it to disk.
 
         Raises:
-            StorageError: the disk is full or gone; the file is as it was.
+            StorageError: The disk is full or gone; the file is unchanged.
+            ValueError: A number of the record is not finite.
         """
-        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(record.as_dict(), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         size = os.fstat(self._descriptor).st_size
         try:
             while line:
-                # A disk that fills up takes a part; the next try says why.
+                # A disk that fills up takes a part; the next attempt names the error.
                 line = line[os.write(self._descriptor, line) :]
             os.fsync(self._descriptor)
         except OSError as error:
@@ -83,22 +85,22 @@ class RecordFile:
             ) from None
 
     def records(self) -> list[Record]:
-        """What the file holds."""
+        """Return the records of the file."""
         return read_records([self.path])
 
     def forget(self, unwanted: Callable[[Record], bool]) -> int:
-        """Drops records, so that their cases run again; returns how many.
+        """Drop records, so that their cases run again; return their number.
 
         Raises:
-            StorageError: the rest cannot be written; the file is as it was.
+            StorageError: The remaining records cannot be written; the file is unchanged.
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
-        kept = [
+        remaining = [
             line for line in lines if (record := parse_record(line)) is None or not unwanted(record)
         ]
-        if len(kept) < len(lines):
+        if len(remaining) < len(lines):
             try:
-                write_atomically(self.path, b"".join(kept))
+                write_atomically(self.path, b"".join(remaining))
             except OSError as error:
                 raise StorageError(
                     f"{self.path}: records cannot be dropped: {error.strerror}; they are intact"
@@ -106,7 +108,7 @@ class RecordFile:
             os.close(self._descriptor)
             self._descriptor = -1
             self._open()
-        return len(lines) - len(kept)
+        return len(lines) - len(remaining)
 
     def _open(self) -> None:
         try:

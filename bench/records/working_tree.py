@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("refsys", "workloads", "bench")
 STAMP = ".foldperf-commit.json"
 _RESULTS = "results"
-# Of files in the packages, those that Python or the code may load.
+# Suffixes of files in the packages that Python or the code may load.
 _SOURCE_SUFFIXES = frozenset({".py", ".json", ".toml", ".so", ".pyd"})
 _EXECUTABLE = "100755"
 _SHA1_DIGITS = 40
@@ -73,7 +73,7 @@ def package_changes(repository: Repository, commit: str | None) -> list[Change]:
 
 
 def require_commit(name: str | None, root: Path = ROOT) -> None:
-    """Checks that the packages of a tree are those of a commit, so that its figures are as well.
+    """Check that the packages of a tree are those of a commit, so that its figures are too.
 
     Args:
         name: Anything that git takes for a commit; None is the one that is checked out.
@@ -101,30 +101,30 @@ def require_commit(name: str | None, root: Path = ROOT) -> None:
 
 def _changed_files(repository: Repository, tree: Mapping[str, TreeEntry]) -> list[Change]:
     """Files of a commit that the working tree lacks or has with another content or mode."""
-    root, found = repository.root, []
+    root, differing = repository.root, []
     converts_line_ends = repository.setting("core.autocrlf")
     executable: dict[str, bool] = {}
     for path, entry in tree.items():
         if entry.mode == GITLINK:
             if not _is_submodule_at(root / path, entry.object_id, _is_source(path)):
-                found.append(Change(path, "another commit"))
+                differing.append(Change(path, "another commit"))
             continue
         content = _content(root / path, entry.object_id)
         same = content == entry.object_id
         if not same and converts_line_ends:
             same = _differs_in_line_ends(root / path, entry)
         if not same:
-            found.append(Change(path, content))
+            differing.append(Change(path, content))
         elif entry.mode != LINK:
             executable[path] = bool((root / path).stat().st_mode & stat.S_IXUSR)
     # A file system that has one mode for all files says nothing about any.
     if len(set(executable.values())) > 1:
-        found += [
+        differing += [
             Change(path, f"{tree[path].object_id} of another mode")
             for path, flag in executable.items()
             if (tree[path].mode == _EXECUTABLE) != flag
         ]
-    return found
+    return differing
 
 
 def _content(path: Path, like: str) -> str:

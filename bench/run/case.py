@@ -1,8 +1,8 @@
-"""The case process: measures one case and writes what it found to a file.
+"""Case process: it measures one case and writes the result to a file.
 
 Run as ``python -m bench.run.case REQUEST RESULT``, by itself or as one of the ranks that
-``bench.run.launch`` starts; each writes ``RESULT.<rank>``. What the workload prints is left alone:
-the result travels in a file of its own, and a missing or malformed one is the parent's to notice.
+``bench.run.launch`` starts; each writes ``RESULT.<rank>``. Output of the workload is left
+alone: the result is a file of its own, and the parent notices a missing or malformed one.
 """
 
 import io
@@ -16,19 +16,19 @@ from typing import Any
 from bench.probes.host_memory import return_freed_memory
 from refsys.processes import die_with_parent
 
-# The host allocator's failure is a plain RuntimeError.
+# Message of the host allocator's failure, which is a plain RuntimeError.
 _CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
 
 
 def main(request_path: str, result_path: str) -> int:
-    """Runs the case of a request file.
+    """Run the case of a request file.
 
-    With several ranks the status is 1 if it did not end well: the launcher then ends the others,
-    who wait for this one.
+    With several ranks the status is 1 if this rank failed: the launcher then ends the others, which
+    wait for it.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A locale without a character that a workload prints is no reason to crash.
+            # A workload may print a character that the locale lacks.
             stream.reconfigure(errors="backslashreplace")
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     rank, ranks = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
@@ -43,7 +43,7 @@ def main(request_path: str, result_path: str) -> int:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    """The result of a case, whatever becomes of it."""
+    """Return the result of a case, or its status and reason if it fails."""
     import torch
 
     from bench.devices import Unavailable, find_device
@@ -68,7 +68,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         workload = catalogue()[request["workload"]]
         config = workload.configure(request["config"])
         protocol = Protocol(**request["protocol"])
-        found = measure(workload, config, setting, device, protocol, ranks)
+        result = measure(workload, config, setting, device, protocol, ranks)
     except (PermissionError, NoPermission) as error:
         return _failed("blocked", error)
     except unsupported as error:
@@ -78,7 +78,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             return _failed("oom", error)
         traceback.print_exc()
         return _failed("crash", error)
-    return {"status": "ok", "reason": None, **found}
+    return {"status": "ok", "reason": None, **result}
 
 
 def _failed(status: str, error: BaseException) -> dict[str, Any]:

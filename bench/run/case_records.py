@@ -1,17 +1,24 @@
-"""Records of a sweep's cases on this machine: their names, and what they say beside the result.
+"""Records of a sweep's cases on this machine: their keys, and their fields beside the result.
 
 A case is known by (cell, replicate, protocol, inputs, code, machine, software).
 """
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bench.records import provenance
-from bench.records.record import SCHEMA, Record
+from bench.records.origin import Host, Origin
+from bench.records.record import (
+    CaseResult,
+    Record,
+    RecordedDevice,
+    RecordedProtocol,
+    RecordedWorkload,
+)
 from bench.run.isolation import Ended
 from bench.run.placement import Placement
 from bench.run.sweep import Case, Sweep, digest
@@ -20,17 +27,14 @@ from workloads.workload import Catalogue, Config, Workload
 
 _VERSIONS = ("python", "torch", "triton", "numpy", "cuda", "rocm")
 _DEVICE_IDENTITY = ("kind", "name", "uuid_hash", "driver", "power_cap_w", "partition", "ecc")
-_IDENTITY = ("cpu", "cores", "hostname_hash")
-_PARTS = ("metrics", "telemetry", "outcome", "breakdown", "notes")
+_HOST_IDENTITY = ("cpu", "cores", "hostname_hash")
 
 
 class CaseRecords:
     """Names and records of cases, of the machine and source as they were at the beginning.
 
     Attributes:
-        git: Commit of the source, as records have it.
-        host: This host, as records have it.
-        source: Hash of the source that can change a measurement.
+        origin: Source, machine and software.
         placement: Devices of the cases.
     """
 
@@ -43,22 +47,18 @@ class CaseRecords:
         """
         self._sweep = sweep
         self._catalogue = catalogue
-        self.git = provenance.git_state()
-        self.host = provenance.host()
-        self.placement = Placement(sweep.cases, catalogue, self.host["cores"])
-        self._software = provenance.software()
-        self.source = provenance.source_sha256()
-        self._environment = provenance.environment()
+        self.origin = provenance.origin()
+        self.placement = Placement(sweep.cases, catalogue, self.origin.host.cores)
         self._inputs = {
             _config_id(case): catalogue[case.workload].inputs(case.config, store)
             for case in sweep.cases
         }
 
     def key(self, case: Case) -> str:
-        """Return the name that a case's record has, and no other record."""
-        foreign = self._foreign(case)
-        # Of another package's workload the rest of what is installed may be a part.
-        packages = foreign and self._software["packages_sha256"]
+        """Return the key of a case's record, which no other record has."""
+        origin, foreign = self.origin, self._foreign(case)
+        # Any installed package may be a part of another package's workload.
+        packages = foreign and origin.software["packages_sha256"]
         device = self.placement.descriptions(case)[0]
         return digest(
             {
@@ -67,9 +67,9 @@ class CaseRecords:
                 "protocol": asdict(case.protocol),
                 "seed": case.seed,
                 "inputs": self._inputs[_config_id(case)],
-                "code": [self.source, foreign, packages],
-                **machine_identity(self.host, device, self._software),
-                "environment": self._environment,
+                "code": [origin.source_sha256, foreign, packages],
+                **machine_identity(origin.host, device, origin.software),
+                "environment": dict(origin.environment),
             }
         )
 
@@ -77,8 +77,8 @@ class CaseRecords:
         return provenance.foreign_sha256(type(self._catalogue[case.workload]).__module__)
 
     def cell_id(self, case: Case) -> str:
-        """Return the name of workload, axes, ranks and kind of device: no code, no machine."""
-        kind = self.placement.descriptions(case)[0]["kind"]
+        """Return the hash of workload, axes, ranks and kind of device, without code and machine."""
+        kind = self.placement.descriptions(case)[0].kind
         return digest([case.workload, case.axes, case.ranks, kind])
 
     def record(
@@ -88,7 +88,7 @@ class CaseRecords:
         index: int,
         started: datetime,
         limit: TimeLimit | None,
-        result: dict[str, Any],
+        result: CaseResult,
         ended: Ended,
     ) -> Record:
         """Return the record of a case.
@@ -99,17 +99,18 @@ class CaseRecords:
             index: Its number in the sweep's order.
             started: Moment of its start.
             limit: Its time limit; None if it was not started.
-            result: Status, reason, and all parts that the measuring process knows.
+            result: Result of the case.
             ended: End of its process.
         """
-        protocol = asdict(case.protocol) | {
-            "seed": case.seed,
-            "order_index": index,
-            "timeout_s": self._sweep.timeout_s,
-            "timeout_factor": limit and limit.factor,
-            "memory_limit_bytes": self._sweep.memory_limit_bytes,
-            "watched_resident_bytes": ended.peak_resident_bytes,
-        }
+        protocol = RecordedProtocol(
+            **asdict(case.protocol),
+            seed=case.seed,
+            order_index=index,
+            timeout_s=self._sweep.timeout_s,
+            timeout_factor=None if limit is None else limit.factor,
+            memory_limit_bytes=self._sweep.memory_limit_bytes,
+            watched_resident_bytes=ended.peak_resident_bytes,
+        )
         return new_record(
             sweep=self._sweep.name,
             key=key,
@@ -123,13 +124,7 @@ class CaseRecords:
             foreign=self._foreign(case),
             ranks=case.ranks,
             devices=self.placement.descriptions(case),
-            origin={
-                "git": self.git,
-                "source_sha256": self.source,
-                "host": self.host,
-                "software": self._software,
-                "environment": self._environment,
-            },
+            origin=self.origin,
             protocol=protocol,
             result=result,
         )
@@ -148,10 +143,10 @@ def new_record(
     inputs: Mapping[str, str],
     foreign: str | None,
     ranks: int,
-    devices: Sequence[Mapping[str, Any]],
-    origin: Mapping[str, Any],
-    protocol: Mapping[str, Any],
-    result: Mapping[str, Any],
+    devices: Sequence[RecordedDevice],
+    origin: Origin,
+    protocol: RecordedProtocol,
+    result: CaseResult,
 ) -> Record:
     """Return a record with a new identity.
 
@@ -168,46 +163,47 @@ def new_record(
         foreign: Hash of another package's workload; None for ours.
         ranks: How many processes worked on it.
         devices: Device of each.
-        origin: Commit, source, host, software and environment.
-        protocol: How it was measured.
-        result: Status and reason, and those of the other parts that are known.
+        origin: Source, machine and software.
+        protocol: Way in which the case was measured.
+        result: Result of the case.
     """
     axes = workload.values(config)
-    return {
-        "schema": SCHEMA,
-        "run_id": uuid.uuid4().hex,
-        "key": key,
-        "cell_id": cell_id,
-        "sweep": sweep,
-        "replicate": replicate,
-        "status": result["status"],
-        "reason": result["reason"],
-        "started_at": started.isoformat(timespec="milliseconds"),
-        "duration_s": seconds,
-        "workload": {
-            "name": workload.name,
-            "config": axes,
-            "config_sha256": digest([workload.name, axes]),
-            "labels": workload.labels(config),
-            "inputs": dict(inputs),
-            "source_sha256": foreign,
-            "ranks": ranks,
-        },
-        "facts": result.get("facts"),
-        **origin,
-        "devices": list(devices),
-        "protocol": dict(protocol),
-        **{part: dict(result.get(part) or {}) for part in _PARTS},
-    }
+    return Record(
+        run_id=uuid.uuid4().hex,
+        key=key,
+        cell_id=cell_id,
+        sweep=sweep,
+        replicate=replicate,
+        started_at=started.isoformat(timespec="milliseconds"),
+        duration_s=seconds,
+        workload=RecordedWorkload(
+            name=workload.name,
+            config=axes,
+            config_sha256=digest([workload.name, axes]),
+            labels=workload.labels(config),
+            inputs=dict(inputs),
+            source_sha256=foreign,
+            ranks=ranks,
+        ),
+        devices=tuple(devices),
+        protocol=protocol,
+        **_fields(origin),
+        **_fields(result),
+    )
+
+
+def _fields(part: Origin | CaseResult) -> dict[str, Any]:
+    """Return the fields of a part of a record, which are fields of the record."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
 def machine_identity(
-    host: Mapping[str, Any], device: Mapping[str, Any], software: Mapping[str, Any]
+    host: Host, device: RecordedDevice, software: Mapping[str, str | None]
 ) -> dict[str, dict[str, Any]]:
     """Return the fields of a machine on which measurements depend."""
     return {
-        "machine": {name: host[name] for name in _IDENTITY},
-        "device": {name: device[name] for name in _DEVICE_IDENTITY},
+        "machine": {name: getattr(host, name) for name in _HOST_IDENTITY},
+        "device": {name: getattr(device, name) for name in _DEVICE_IDENTITY},
         "software": {name: software[name] for name in _VERSIONS},
     }
 

@@ -1,4 +1,4 @@
-"""Estimates of how long cases take: from cases that ended before, else from the protocol.
+"""Estimates of the duration of cases: from cases that ended before, else from the protocol.
 
 A duration is compared with the one that the protocol alone lets expect (`expected_s`); their ratio
 is carried over to other cases, so that records under another protocol count as well. The nearest
@@ -14,8 +14,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.errors import StorageError
-from bench.records.record import Record, read_records
+from bench.records.origin import Host
+from bench.records.reading import read_records
+from bench.records.record import Record, RecordedDevice
 from bench.records.record_file import RECORDS
+from bench.records.structure import to_json
 from bench.run.points import Point, point_of
 from workloads.errors import WorkloadError
 from workloads.workload import Catalogue
@@ -27,25 +30,25 @@ _START_S, _RANK_S, _ACCELERATOR_S = 4.0, 2.0, 8.0
 _COMPILE_S = {"compiled": 40.0, "triton": 20.0}
 # Steps beside those of the protocol: two for memory; for counts about eight steps' time.
 _MEMORY_STEPS, _COUNT_STEPS = 2, 8
-# Seconds of a step of which nothing is known.
+# Seconds of a step without any observation.
 _STEP_S = 0.5
 # Steps run for so long before and after an energy window.
 _PADDING_S = 1.0
 # Slopes of log duration over log size that measured sizes are extended by.
 _SLOPES = (0.0, 3.0)
-# The same where one size alone is known: steps grow faster, and a part is constant.
+# Slopes if one size alone is known: steps grow faster, and a part is constant.
 _SLOPE_UP, _SLOPE_DOWN = 1.0, 0.5
-# Statuses of cases whose duration says how long their like take.
+# Statuses of cases whose duration tells that of similar cases.
 _INFORMATIVE = frozenset({"ok", "timeout"})
 
 
 def expected_s(protocol: Mapping[str, Any], point: Point, *, accelerator: bool) -> float:
-    """Return the duration that a protocol lets expect of a case of which nothing else is known.
+    """Return the duration of a case as far as the protocol alone tells.
 
     Args:
         protocol: Fields of `bench.run.measure.Protocol`; others are ignored.
         point: Position of the case.
-        accelerator: Whether there is a device with an energy counter beside the host.
+        accelerator: True if there is a device with an energy counter beside the host.
     """
     steps = _MEMORY_STEPS + protocol["warmup_steps"] + protocol["timed_steps"]
     steps += _COUNT_STEPS * bool(protocol["counts"])
@@ -55,7 +58,7 @@ def expected_s(protocol: Mapping[str, Any], point: Point, *, accelerator: bool) 
 
 
 class Observation(NamedTuple):
-    """A case that ended: its position, and its duration over the expected one."""
+    """Position of a case that ended, and its duration over the expected one."""
 
     point: Point
     ratio: float
@@ -72,7 +75,7 @@ class Durations:
     def observe(
         self, point: Point, protocol: Mapping[str, Any], status: str, seconds: float
     ) -> None:
-        """Note how long a case took; of those that failed early only the same case learns.
+        """Note the duration of a case; an early failure counts for the same case alone.
 
         Args:
             point: Its position.
@@ -91,36 +94,37 @@ class Durations:
     def observe_records(
         self, records: Iterable[Record], catalogue: Catalogue, is_like: Callable[[Record], bool]
     ) -> None:
-        """Note the durations of records, in order; those that cannot be read are passed over.
+        """Note the durations of records, in order; those that cannot be read are skipped.
 
         Args:
             records: Of any sweep.
-            catalogue: Workloads; records of others are passed over.
-            is_like: Whether a record is of a machine like this one.
+            catalogue: Workloads; records of others are skipped.
+            is_like: Returns True for a record of a machine like this one.
         """
         for record in records:
             try:
-                name, config = record["workload"]["name"], record["workload"]["config"]
-                if record["duration_s"] <= 0 or not is_like(record):
+                if record.duration_s <= 0 or not is_like(record):
                     continue
-                point = point_of(catalogue[name], config, record["workload"]["ranks"])
-                self.observe(point, record["protocol"], record["status"], record["duration_s"])
+                case = record.workload
+                point = point_of(catalogue[case.name], dict(case.config), case.ranks)
+                protocol = to_json(record.protocol)
+                self.observe(point, protocol, record.status, record.duration_s)
             except (KeyError, TypeError, ValueError, WorkloadError):
-                continue  # of a workload or a version that is not here
+                continue  # of a workload or a version that is not installed
 
     def knows(self, point: Point) -> bool:
-        """Return whether a case of the same workload was observed."""
+        """Return True if a case of the same workload was observed."""
         return any(observed.point.workload == point.workload for observed in self._observations)
 
     def knows_kind(self, point: Point) -> bool:
-        """Return whether a case of the same workload and kind was observed."""
+        """Return True if a case of the same workload and kind was observed."""
         return any(
             (observed.point.workload, observed.point.kind) == (point.workload, point.kind)
             for observed in self._observations
         )
 
     def estimate(self, point: Point, protocol: Mapping[str, Any]) -> float:
-        """Return the seconds that a case probably takes."""
+        """Return the estimated seconds of a case."""
         ratio = self._ratio(point._replace(replicate=0))
         return ratio * expected_s(protocol, point, accelerator=self._accelerator)
 
@@ -141,34 +145,33 @@ class Durations:
                 medians = {size: median(ratios) for size, ratios in by_size.items()}
                 return _at_size(medians, point.size)
         of_workload = [o.ratio for o in self._observations if o.point.workload == point.workload]
-        others = of_workload or [o.ratio for o in self._observations]
-        return median(others) if others else 1.0
+        ratios = of_workload or [o.ratio for o in self._observations]
+        return median(ratios) if ratios else 1.0
 
 
 def known_durations(
-    runs: Path, catalogue: Catalogue, host: Mapping[str, Any], device: Mapping[str, Any]
+    runs: Path, catalogue: Catalogue, host: Host, device: RecordedDevice
 ) -> Durations:
-    """Return the durations in the records of a folder that machines like this one made.
+    """Return the durations in a folder's records of machines like this one.
 
     Args:
-        runs: Folder of the sweeps' folders. One that is not there, or cannot be read, has none.
+        runs: Folder of the sweeps' folders; a missing or unreadable one has none.
         catalogue: Workloads.
         host: This host, as records have it.
         device: The device of the cases, as records have it.
     """
-    durations = Durations(accelerator=device["kind"] != "cpu")
+    durations = Durations(accelerator=device.kind != "cpu")
 
     def is_like(record: Record) -> bool:
-        other = record["devices"][0]
-        return all(record["host"][name] == host[name] for name in ("cpu", "cores")) and all(
-            other[name] == device[name] for name in ("kind", "name")
-        )
+        other = record.devices[0]
+        same_host = (record.host.cpu, record.host.cores) == (host.cpu, host.cores)
+        return same_host and (other.kind, other.name) == (device.kind, device.name)
 
     for path in sorted(runs.glob(f"*/{RECORDS}")):
         try:
             durations.observe_records(read_records([path]), catalogue, is_like)
         except StorageError:
-            continue  # an estimate is no reason to stop
+            continue  # estimates are optional
     return durations
 
 

@@ -43,7 +43,7 @@ class InformativeOrder:
         self._begun_kinds: set[tuple[object, ...]] = set()
         # Distance of each case's group from those that have begun.
         self._distance = [math.inf] * len(points)
-        # Whether each pair with a case has one that is not too large.
+        # True for each pair of which a case ended that is not too large.
         self._pairs: dict[tuple[str, str], bool] = {}
         self._too_large: dict[tuple[object, ...], float] = {}
         self._size_span = _spans(points, lambda p: p.size)
@@ -76,13 +76,13 @@ class InformativeOrder:
             self._distance[other] = min(self._distance[other], distance)
 
     def next(
-        self, seconds: Callable[[int], float], known: Callable[[int], bool], left_s: float
+        self, seconds: Callable[[int], float], has_estimate: Callable[[int], bool], left_s: float
     ) -> int | None:
         """Return the number of the case to run next; None if none can end in time.
 
         Args:
             seconds: Estimated duration of a case by its number.
-            known: Whether the estimate comes from cases of its kind.
+            has_estimate: Returns True if the estimate comes from cases of the same kind.
             left_s: Time left.
         """
         durations = {index: seconds(index) for index in self._left}
@@ -94,7 +94,7 @@ class InformativeOrder:
             point = self._points[index]
             size = 0.0
             if (point.workload, point.kind) not in self._begun_kinds:
-                fits = known(index) and durations[index] <= share_s
+                fits = has_estimate(index) and durations[index] <= share_s
                 # Any size that fits comes before any that does not.
                 size = -point.size - 1.0 if fits else point.size
             return (
@@ -130,7 +130,7 @@ def _spans(
     values: dict[tuple[str, tuple[str, str, str]], list[float]] = {}
     for point in points:
         values.setdefault((point.workload, point.kind), []).append(max(value(point), 1.0))
-    return {kind: max(found) / min(found) for kind, found in values.items()}
+    return {kind: max(kind_values) / min(kind_values) for kind, kind_values in values.items()}
 
 
 def _apart(a: float, b: float, span: float) -> float:

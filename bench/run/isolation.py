@@ -1,4 +1,4 @@
-"""Running a command in a process group of its own, with a time limit and a memory guard."""
+"""Execution of a command in a process group of its own, with time limit and memory guard."""
 
 import os
 import secrets
@@ -16,27 +16,28 @@ from bench.cgroup import KillWatch
 
 _POLL_S = 0.05
 _TAIL_BYTES = 16 * 2**10
-# An environment variable by which the descendants of a command are known.
+# Environment variable that identifies the descendants of a command.
 _MARK = "FOLDPERF_CASE"
-# One that forks while it is looked for is found in the next round.
+# A process that forks during the search is found in the next round.
 _KILL_ROUNDS = 10
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-# The highest: where memory runs out, the kernel ends the command and not what waits for it.
+# The highest score: if memory runs out, the kernel ends the command and not its parent.
 _OOM_SCORE = "1000"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended.
+    """End of a command.
 
     Attributes:
-        status: Its exit status, negative for a signal.
-        cause: None if it ended by itself, else ``timeout``, ``memory``, or what `stop` said.
-        seconds: How long it ran.
-        peak_resident_bytes: Most memory that its processes were seen to hold together.
-        output: The end of what it printed.
-        memory_kill: The limit for which the kernel killed one of its processes, in words; empty if
-            it killed none.
+        status: Exit status, negative for a signal.
+        cause: None if the command ended by itself, else ``timeout``, ``memory`` or the text of
+            `stop`.
+        seconds: Duration. Unit: s.
+        peak_resident_bytes: Most memory that its processes held together. Unit: B.
+        output: End of its output.
+        memory_kill: Limit for which the kernel killed one of its processes, in words; empty if it
+            killed none.
     """
 
     status: int
@@ -47,12 +48,12 @@ class Ended:
     memory_kill: str = ""
 
     def last_line(self) -> str:
-        """The last line printed that says something."""
+        """Return the last line of output that is not blank."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         return lines[-1][:300] if lines else ""
 
     def signal_name(self) -> str:
-        """The signal that ended it."""
+        """Return the name of the signal that ended the command."""
         try:
             return signal.Signals(-self.status).name
         except ValueError:
@@ -109,7 +110,7 @@ def run_isolated(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL_S)
     finally:
-        # Also after an orderly end: what it left running must not disturb the next case.
+        # Also after an orderly end: remaining processes must not disturb the next case.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -119,7 +120,7 @@ def run_isolated(
 
 
 class _Tail:
-    """Reads a process's output as it comes and keeps the end of it."""
+    """Reader of a process's output that keeps the end of it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._chunks: deque[bytes] = deque(maxlen=_TAIL_BYTES // 1024)
@@ -140,33 +141,33 @@ class _Tail:
 
 
 def _kill_marked(mark: str) -> None:
-    """Kills what left the process group: every descendant inherited the mark."""
+    """Kill descendants that left the process group: each of them inherited the mark."""
     entry = f"{_MARK}={mark}".encode()
     for _ in range(_KILL_ROUNDS):
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
                 if entry in path.read_bytes().split(b"\0"):
-                    found.append(int(path.parent.name))
-        for pid in found:
+                    pids.append(int(path.parent.name))
+        for pid in pids:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        if not found:
+        if not pids:
             return
 
 
 def _family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    found, waiting = [], [pid]
+    """Return the numbers of a process and its descendants."""
+    family, waiting = [], [pid]
     while waiting:
         current = waiting.pop()
-        found.append(current)
+        family.append(current)
         # A process may end while its threads are listed.
         with suppress(OSError):
             for path in list(Path(f"/proc/{current}/task").glob("*/children")):
                 with suppress(OSError):
                     waiting += [int(child) for child in path.read_text(encoding="utf-8").split()]
-    return found
+    return family
 
 
 def _resident(pid: int) -> int:

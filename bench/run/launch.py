@@ -1,6 +1,6 @@
-"""Starts the ranks of a case: ``python -m bench.run.launch PARENT RANKS REQUEST RESULT``.
+"""Launcher of the ranks of a case: ``python -m bench.run.launch PARENT RANKS REQUEST RESULT``.
 
-`torchrun` in this process, which dies with the one that asked for the case; its ranks die with it.
+`torchrun` runs in this process, which dies with its parent; the ranks die with this process.
 """
 
 import sys
@@ -9,7 +9,7 @@ from refsys.processes import die_with_parent
 
 
 def main(parent: str, ranks: str, request: str, result: str) -> int:
-    """Runs ``bench.run.case`` on so many ranks of this machine."""
+    """Run ``bench.run.case`` on so many ranks of this machine."""
     die_with_parent(int(parent))
     from torch.distributed.run import main as torchrun
 

@@ -145,5 +145,9 @@ def predicted_peak(workload: Workload, config: Config) -> Values:
 
 def _otherwise(timed_on: dict[str, str], counted_on: dict[str, str]) -> str:
     """Return a flag that names the operators counted on another implementation than was timed."""
-    others = [f"{name} on {way}" for name, way in counted_on.items() if timed_on.get(name) != way]
-    return f"not what was timed: {', '.join(others)}" if others else ""
+    differing = [
+        f"{name} on {backend}"
+        for name, backend in counted_on.items()
+        if timed_on.get(name) != backend
+    ]
+    return f"not what was timed: {', '.join(differing)}" if differing else ""

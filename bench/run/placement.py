@@ -5,13 +5,18 @@ that cannot run here is known for it without starting a process.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from bench.devices import Device, find_device
 from bench.errors import UsageError
+from bench.records.record import RecordedDevice
 from bench.run.ranks import energy_domains
 from bench.run.sweep import Case
 from workloads.workload import Catalogue
+
+
+def recorded_device(device: Device) -> RecordedDevice:
+    """Return the identity and state of a device as records have them."""
+    return RecordedDevice(**device.describe().as_json())
 
 
 class Placement:
@@ -30,13 +35,13 @@ class Placement:
         """
         self._catalogue, self._cores = catalogue, cores
         self._devices: dict[str, list[Device]] = {}
-        self._descriptions: dict[str, list[dict[str, Any]]] = {}
-        # Why there is no further device of a choice.
+        self._descriptions: dict[str, list[RecordedDevice]] = {}
+        # Reason for which there is no further device of a choice.
         self._lacking: dict[str, str] = {}
         for case in cases:
             self._find(case.device, case.ranks)
         for choice, devices in self._devices.items():
-            self._descriptions[choice] = [device.describe().as_json() for device in devices]
+            self._descriptions[choice] = [recorded_device(device) for device in devices]
 
     def _find(self, choice: str, ranks: int) -> None:
         """Look for as many devices of a choice as ranks need."""
@@ -53,16 +58,16 @@ class Placement:
                     raise
                 self._lacking[choice] = str(error)
 
-    def descriptions(self, case: Case) -> list[dict[str, Any]]:
+    def descriptions(self, case: Case) -> list[RecordedDevice]:
         """Return the device of each rank, as records have it; fewer if the machine has fewer."""
         return self._descriptions[case.device][: case.ranks]
 
     def energy_domains(self, case: Case) -> list[object]:
-        """Return what the energy counter of each rank's device counts; see `bench.run.ranks`."""
+        """Return the energy domain of each rank's device; see `bench.run.ranks`."""
         return energy_domains(self.descriptions(case))
 
     def unsupported_reason(self, case: Case) -> str | None:
-        """Return why a case cannot run here; None if nothing speaks against it."""
+        """Return the reason why a case cannot run here; None if it can."""
         devices = self._devices[case.device]
         device = devices[0].torch_device
         if len(devices) < case.ranks:

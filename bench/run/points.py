@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
     @property
     def group(self) -> "Point":
-        """The point without its backend: cases of a group are compared with each other."""
+        """Return the point without its backend: cases of a group are compared with each other."""
         return self._replace(backend="")
 
 

@@ -1,20 +1,21 @@
-"""Several processes that measure one case together, and what their figures come to.
+"""Ranks that measure one case together, and the reduction of their figures.
 
 Each rank runs the same passes. Where a pass ends by the clock, rank 0's clock decides, since a rank
 that stops early leaves the others waiting in a collective.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from bench.records.metrics import METRICS, Over, median_interval
+from bench.records.record import CaseResult, Metric, RecordedDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,9 @@ class Ranks:
     """Position of this process among those that work on a case; by default the only one.
 
     Attributes:
-        rank: Its number.
-        count: Number of them.
-        talk: The group that decisions go through; None with one rank.
+        rank: Number of this process.
+        count: Number of processes.
+        talk: Process group for decisions; None with one rank.
     """
 
     rank: int = 0
@@ -32,15 +33,15 @@ class Ranks:
     talk: dist.ProcessGroup | None = None
 
     def first(self, flag: bool) -> bool:
-        """Rank 0's answer, on every rank."""
+        """Return the flag of rank 0 on every rank."""
         return self._reduce(flag if self.rank == 0 else False, dist.ReduceOp.MAX)
 
     def every(self, flag: bool) -> bool:
-        """Return whether the answer is yes on every rank."""
+        """Return True if the flag is set on every rank."""
         return self._reduce(flag, dist.ReduceOp.MIN)
 
     def total(self, seconds: float) -> float:
-        """The sum over the ranks."""
+        """Return the sum over the ranks."""
         if self.talk is None:
             return seconds
         sum_ = torch.tensor([seconds], dtype=torch.float64)
@@ -74,77 +75,92 @@ def join(device: torch.device, timeout_s: float) -> Ranks:
     return Ranks(dist.get_rank(), count, talk)
 
 
-def energy_domains(devices: Sequence[Mapping[str, Any]]) -> list[object]:
-    """Return what the energy counter of each rank counts, for `merged`.
+def energy_domains(devices: Sequence[RecordedDevice]) -> list[object]:
+    """Return the energy domain of each rank's device, for `merged`.
 
     Args:
-        devices: Description of each rank's device. One without a known counter is by itself.
+        devices: Device of each rank. A device without a known counter is a domain of its own.
     """
     return [
-        device["energy_domain"] or device["uuid_hash"] or f"device of rank {rank}"
+        device.energy_domain or device.uuid_hash or f"device of rank {rank}"
         for rank, device in enumerate(devices)
     ]
 
 
-def merged(results: Sequence[dict[str, Any]], domains: Sequence[object]) -> dict[str, Any]:
-    """Return one result of the results of all ranks.
+def merged(results: Sequence[CaseResult], domains: Sequence[object]) -> CaseResult:
+    """Return one result for a case from the results of its ranks.
 
     Facts, counts and notes are those of rank 0; every metric has the figure of each rank.
 
     Args:
-        results: Result of `bench.run.measure.measure` on each rank, in order.
-        domains: Name for what each rank's energy counter counts. Ranks that share one count it
-            once; one that cannot read it is covered by another that can, as on modules whose first
-            die alone reports.
+        results: Result of each rank, in order.
+        domains: Energy domain of each rank, that is, the set of devices that its counter covers.
+            Ranks of one domain count it once. A rank that cannot read its counter is covered by
+            another rank of the domain that can, as on modules whose first die alone reports.
     """
-    if len(results) == 1:
-        return dict(results[0])
     first = results[0]
+    if len(results) == 1:
+        return first
     metrics = {
-        name: _merged_metric(name, [result["metrics"].get(name) for result in results], domains)
-        for name in first["metrics"]
+        name: _merged_metric(name, [result.metrics.get(name) for result in results], domains)
+        for name in first.metrics
     }
-    outcome = {name: _mean([r["outcome"].get(name) for r in results]) for name in first["outcome"]}
+    outcome = {name: _mean([r.outcome.get(name) for r in results]) for name in first.outcome}
     telemetry = {
         f"{name} of rank {rank}": readings
         for rank, result in enumerate(results)
-        for name, readings in result["telemetry"].items()
+        for name, readings in result.telemetry.items()
     }
-    return {**first, "metrics": metrics, "outcome": outcome, "telemetry": telemetry}
+    return replace(first, metrics=metrics, outcome=outcome, telemetry=telemetry)
 
 
 def _merged_metric(
-    name: str, parts: Sequence[dict[str, Any] | None], domains: Sequence[object]
-) -> dict[str, Any]:
+    name: str, metrics: Sequence[Metric | None], domains: Sequence[object]
+) -> Metric:
+    """Return the reduction of a metric over ranks; missing if a rank lacks its figure.
+
+    Args:
+        name: Name of the metric.
+        metrics: Metric of each rank; rank 0 has one.
+        domains: Energy domain of each rank.
+    """
     kind = METRICS[name.partition(".")[0]]
-    values = [part["value"] if part else None for part in parts]
-    out = {**(parts[0] or {}), "ranks": values}
-    flags = [flag for part in parts if part for flag in part["flags"]]
-    out["flags"] = list(dict.fromkeys(flags))
+    values = tuple(metric.value if metric else None for metric in metrics)
+    present = [metric for metric in metrics if metric]
+    flags = tuple(dict.fromkeys(flag for metric in present for flag in metric.flags))
     covered = {d for d, value in zip(domains, values, strict=True) if value is not None}
-    for rank, value in enumerate(values):
+    for rank, (metric, value) in enumerate(zip(metrics, values, strict=True)):
         if value is None and not (kind.over_ranks == "device sum" and domains[rank] in covered):
-            reason = (parts[rank] or {"reason": "it was not measured"})["reason"]
-            nothing = {"value": None, "reason": f"rank {rank}: {reason}", "n": 0, "ci": None}
-            return out | nothing | {"samples": [], "quality": "missing"}
-    # That of a rank that has a figure.
-    first = next(part for part in parts if part and part["value"] is not None)
-    out |= {name: first[name] for name in ("method", "n", "quality", "reason")}
-    if any(part and part["quality"] == "degraded" for part in parts):
-        out["quality"] = "degraded"
-    out["method"] = f"{out['method']}; {_WORDS[kind.over_ranks]} {len(parts)} ranks"
-    out["value"] = _over(kind.over_ranks, values, domains)
-    out["ci"], samples = None, [part["samples"] for part in parts if part]
-    if len({len(own) for own in samples}) == 1 and samples[0]:
-        steps = zip(*samples, strict=True)
-        out["samples"] = [_over(kind.over_ranks, step, domains) for step in steps]
-        ordered = sorted(out["samples"])
-        middle = len(ordered) // 2
-        out["value"] = (ordered[middle] + ordered[~middle]) / 2
-        out["ci"] = list(median_interval(out["samples"]))
-    else:
-        out["samples"] = []
-    return out
+            reason = metric.reason if metric else "it was not measured"
+            return replace(
+                present[0],
+                value=None,
+                reason=f"rank {rank}: {reason}",
+                n=0,
+                ci=None,
+                samples=(),
+                quality="missing",
+                flags=flags,
+                ranks=values,
+            )
+    # The method is that of the first rank with a figure.
+    model = next(metric for metric in present if metric.value is not None)
+    quality = "degraded" if any(m.quality == "degraded" for m in present) else model.quality
+    value, ci, samples = _over(kind.over_ranks, values, domains), None, ()
+    if len({len(metric.samples) for metric in present}) == 1 and present[0].samples:
+        steps = zip(*(metric.samples for metric in present), strict=True)
+        samples = tuple(_over(kind.over_ranks, step, domains) for step in steps)
+        value, ci = median(samples), median_interval(samples)
+    return replace(
+        model,
+        value=value,
+        method=f"{model.method}; {_WORDS[kind.over_ranks]} {len(metrics)} ranks",
+        ci=ci,
+        samples=samples,
+        quality=quality,
+        flags=flags,
+        ranks=values,
+    )
 
 
 _WORDS: dict[Over, str] = {
@@ -170,5 +186,5 @@ def _over(rule: Over, values: Sequence[Any], domains: Sequence[object]) -> Any:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    present = [value for value in values if value is not None]
+    return fmean(present) if len(present) == len(values) else None

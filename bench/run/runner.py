@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from bench.errors import StorageError, UsageError
 from bench.progress import Progress, span
 from bench.records import provenance
-from bench.records.record import Record, metric
+from bench.records.origin import GitState
+from bench.records.record import CaseResult, Record
 from bench.records.record_file import RECORDS, RecordFile
 from bench.run.case_records import CaseRecords
 from bench.run.durations import known_durations
@@ -34,7 +34,7 @@ from bench.run.unmeasured import Plan, PlannedCase, Unmeasured, find_unmeasured
 from bench.run.verdict import verdict
 from workloads.workload import Catalogue
 
-# Note of a record whose case could not run, which was known without starting it.
+# Note of a record whose case was not started because it cannot run.
 _NOT_STARTED = "not_started"
 
 
@@ -74,9 +74,9 @@ class Runner:
         self._placement = self._case_records.placement
 
     @property
-    def git(self) -> dict[str, Any]:
+    def git(self) -> GitState:
         """Commit of the source that is measured, as records have it."""
-        return self._case_records.git
+        return self._case_records.origin.git
 
     def run(
         self,
@@ -118,8 +118,8 @@ class Runner:
                     progress.start(case.title)
                     record = self._record(case, keys[number], number, schedule)
                     self._file.append(record)
-                    schedule.ended(number, record["status"], record["duration_s"])
-                    statuses[record["status"]] += 1
+                    schedule.ended(number, record.status, record.duration_s)
+                    statuses[record.status] += 1
                     ran += 1
                     progress.expect(schedule.seconds_left())
                     progress.finish(_line(case, record))
@@ -135,11 +135,11 @@ class Runner:
         self, keys: Sequence[str], retry: Collection[str], impossible: Collection[str]
     ) -> None:
         """Drop the records of this sweep's cases that are to run again."""
-        known = set(keys)
+        own_keys = set(keys)
         self._file.forget(
             lambda record: (
-                record["key"] in known
-                and (record["status"] in retry or self._outdated(record, impossible))
+                record.key in own_keys
+                and (record.status in retry or self._outdated(record, impossible))
             )
         )
 
@@ -154,7 +154,7 @@ class Runner:
 
         The latter are recorded as unsupported.
         """
-        before = {record["key"]: record["status"] for record in self._file.records()}
+        before = {record.key: record.status for record in self._file.records()}
         for index, (key, case) in enumerate(zip(keys, self._sweep.cases, strict=True)):
             if status := before.get(key):
                 schedule.recorded(index, status)
@@ -165,42 +165,41 @@ class Runner:
                 record = self._unsupported(case, key, index, reason)
                 self._file.append(record)
                 progress.skip(_line(case, record))
-                yield record["status"]
+                yield record.status
 
     def _schedule(self, budget: Budget | None) -> Schedule:
         """Return the schedule of all cases, which knows the durations of earlier records."""
         cases, runs = self._sweep.cases, self._file.path.parent.parent
         device = self._placement.descriptions(cases[0])[0]
-        durations = known_durations(runs, self._catalogue, self._case_records.host, device)
+        durations = known_durations(runs, self._catalogue, self._case_records.origin.host, device)
         return Schedule(cases, self._catalogue, durations, budget)
 
     def key(self, case: Case) -> str:
-        """Return the name that a case's record has, and no other record."""
+        """Return the key of a case's record, which no other record has."""
         return self._case_records.key(case)
 
     def cell_id(self, case: Case) -> str:
-        """Return the name of workload, axes, ranks and kind of device: no code, no machine."""
+        """Return the hash of workload, axes, ranks and kind of device, without code and machine."""
         return self._case_records.cell_id(case)
 
     def _outdated(self, record: Record, impossible: Collection[str]) -> bool:
-        """Return whether a recorded case would end otherwise now, or can be traced to a commit.
+        """Return True if a recorded case would end otherwise now, or can be traced to a commit now.
 
         It ended at a limit that is another now, was not started for want of something that is
         here now, or was measured of uncommitted source that is committed.
         """
-        protocol = record["protocol"]
-        before = [protocol[name] for name in ("timeout_s", "memory_limit_bytes")]
-        before.append(protocol.get("timeout_factor") is not None)
-        sweep = self._sweep
-        now = [sweep.timeout_s, sweep.memory_limit_bytes, sweep.scale_timeout]
-        limited = record["status"] in {"timeout", "oom"} and before != now
-        possible = record["notes"].get(_NOT_STARTED) and record["key"] not in impossible
-        committed = record["git"]["dirty"] is not False and self._case_records.git["dirty"] is False
+        protocol, sweep = record.protocol, self._sweep
+        scaled = protocol.timeout_factor is not None
+        before = (protocol.timeout_s, protocol.memory_limit_bytes, scaled)
+        now = (sweep.timeout_s, sweep.memory_limit_bytes, sweep.scale_timeout)
+        limited = record.status in {"timeout", "oom"} and before != now
+        possible = record.notes.get(_NOT_STARTED) and record.key not in impossible
+        committed = record.git.dirty is not False and self.git.dirty is False
         return bool(limited or possible or committed)
 
     def _unsupported(self, case: Case, key: str, index: int, reason: str) -> Record:
         """Return the record of a case that need not be started to know that it cannot run."""
-        result = {"status": "unsupported", "reason": reason, "notes": {_NOT_STARTED: True}}
+        result = CaseResult(status="unsupported", reason=reason, notes={_NOT_STARTED: True})
         nothing = Ended(0, None, 0.0, 0, "")
         return self._case_records.record(case, key, index, datetime.now(UTC), None, result, nothing)
 
@@ -212,14 +211,14 @@ class Runner:
         if longer and schedule.allows(longer.seconds):
             started, limit = datetime.now(UTC), longer
             result, ended = self._execute(case, limit)
-        if provenance.current_source_sha256() != self._case_records.source:
+        if provenance.current_source_sha256() != self._case_records.origin.source_sha256:
             raise UsageError(
                 f"the source was edited while {case.title} ran, which is not recorded; run the "
                 "sweep again"
             )
         return self._case_records.record(case, key, index, started, limit, result, ended)
 
-    def _execute(self, case: Case, limit: TimeLimit) -> tuple[dict[str, Any], Ended]:
+    def _execute(self, case: Case, limit: TimeLimit) -> tuple[CaseResult, Ended]:
         """Run the case process; return its result, or what became of it in its place."""
         request = {
             "parent": os.getpid(),
@@ -244,22 +243,23 @@ class Runner:
                     ],
                     timeout_s=limit.seconds,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
-                    environment=case_environment(case.ranks, self._case_records.host["cores"]),
+                    environment=case_environment(case.ranks, self._case_records.origin.host.cores),
                 )
                 paths = [folder / f"result.json.{rank}" for rank in range(case.ranks)]
                 domains = self._placement.energy_domains(case)
                 most = self._sweep.memory_limit_bytes
                 return verdict(ended, paths, limit, most, domains), ended
         except OSError as error:
-            place = error.filename or tempfile.gettempdir()
-            raise StorageError(f"a case cannot be started: {place}: {error.strerror}") from None
+            path = error.filename or tempfile.gettempdir()
+            raise StorageError(f"a case cannot be started: {path}: {error.strerror}") from None
 
 
 def _line(case: Case, record: Record) -> str:
-    if record["status"] != "ok":
-        return f"{record['status']:<11} {case.title}: {record['reason']}"
-    time, peak = metric(record, "step_time_s"), metric(record, "peak_resident_bytes")
+    """Return the line that says how a case ended."""
+    if record.status != "ok":
+        return f"{record.status:<11} {case.title}: {record.reason}"
+    time, peak = record.value("step_time_s"), record.value("peak_resident_bytes")
     figures = [f"{time * 1e3:.{0 if time > 0.01 else 2}f} ms/step"] if time else []
     figures += [f"{peak / 2**20:.0f} MiB peak"] if peak else []
-    figures += record["metrics"]["step_time_s"]["flags"]
+    figures += record.metrics["step_time_s"].flags
     return f"{'ok':<11} {case.title}: {', '.join(figures)}"

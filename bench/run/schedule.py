@@ -91,20 +91,20 @@ class Schedule:
         return estimated if self._budget is None else max(0.0, min(estimated, self._budget.left_s))
 
     def description(self, span: Callable[[float], str]) -> str:
-        """Return what is to be done in one line; empty if it is nothing.
+        """Return the number of cases to run and their time in one line; empty without cases.
 
         Args:
-            span: Makes words of seconds.
+            span: Returns seconds in words.
         """
-        left = self._order.left
-        if not left:
+        remaining = self._order.left
+        if not remaining:
             return ""
-        known = sum(self._durations.knows(self._points[index]) for index in left)
-        source = "earlier cases on such a machine" if known else "the protocol alone"
-        if 0 < known < len(left):
-            source += f" and, for {len(left) - known} of them, the protocol alone"
-        estimated = sum(map(self.estimate, left))
-        cases = f"{len(left)} case{'s' * (len(left) > 1)} to run"
+        observed = sum(self._durations.knows(self._points[index]) for index in remaining)
+        source = "earlier cases on such a machine" if observed else "the protocol alone"
+        if 0 < observed < len(remaining):
+            source += f" and, for {len(remaining) - observed} of them, the protocol alone"
+        estimated = sum(map(self.estimate, remaining))
+        cases = f"{len(remaining)} case{'s' * (len(remaining) > 1)} to run"
         line = f"{cases}, about {span(estimated)}, estimated from {source}"
         if self._budget is None:
             return line

@@ -55,7 +55,7 @@ _LIMITS = {
     "timeout_s": 300.0,
     "memory_limit_gib": math.inf,
 }
-# Of every number; what is longer or larger is a mistake.
+# Bound of every number; anything larger is a mistake.
 _LARGEST = 1e9
 _MOST_RANKS = 1024
 EVERY = "*"
@@ -64,17 +64,17 @@ _ORDERS = ("random", "listed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One case of a sweep.
+    """Case of a sweep.
 
     Attributes:
-        title: One line for people.
-        workload: Its workload's name.
+        title: Title in one line.
+        workload: Name of the workload.
         config: Configuration, of the workload's own type.
         axes: Value of every axis, as records and requests hold the configuration.
         device: auto, cpu or cuda.
-        ranks: Number of processes that work on it together.
-        replicate: Its number among its like.
-        seed: Seed of everything random in it.
+        ranks: Number of processes that work on the case together.
+        replicate: Number among the repetitions of the case.
+        seed: Seed of everything random in the case.
         protocol: Passes, numbers of steps and energy window.
     """
 
@@ -91,14 +91,14 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A sweep that has been read and checked.
+    """Sweep that has been read and checked.
 
     Attributes:
-        name: The file's name without its suffix.
-        description: Its purpose, in a sentence.
-        cases: In the order in which they run.
+        name: Name of the file without its suffix.
+        description: Purpose, in a sentence.
+        cases: Cases in the order in which they run.
         timeout_s: Longest time of a case, on an idle machine like the reference.
-        scale_timeout: Whether the limit grows on a slower machine (`bench.run.time_limits`).
+        scale_timeout: True if the limit grows on a slower machine (`bench.run.time_limits`).
         memory_limit_bytes: Most resident memory of a case: the file's limit, or less where the
             machine or the process's control group has less.
     """
@@ -112,15 +112,15 @@ class Sweep:
 
 
 def shipped_sweeps() -> dict[str, Path]:
-    """The sweeps that come with the project, by name."""
+    """Return the sweeps that come with the project, by name."""
     return {path.stem: path for path in sorted(SWEEPS.glob("*.toml"))}
 
 
 def find_sweep(name_or_path: str) -> Path:
-    """A sweep by name, or the file at a path.
+    """Return the path of a sweep, by its name or as a path.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: There is neither.
     """
     shipped = shipped_sweeps()
     if name_or_path in shipped:
@@ -168,9 +168,9 @@ def _sweep(
     for number, block in enumerate(blocks, start=1):
         where = f"in [[case]] {number}"
         for workload, config, ranks in _expand(block, where, catalogue, given_ranks):
-            own = _changed(protocol, block.get("protocol", {}), where)
+            case_protocol = _changed(protocol, block.get("protocol", {}), where)
             same = digest([workload.name, workload.values(config), ranks])
-            configured.setdefault(same, (workload, config, ranks, own))
+            configured.setdefault(same, (workload, config, ranks, case_protocol))
     cases = [
         Case(
             title=_title(workload, config, ranks, replicate),
@@ -181,9 +181,9 @@ def _sweep(
             ranks=ranks,
             replicate=replicate,
             seed=limits["seed"] + replicate,
-            protocol=own,
+            protocol=case_protocol,
         )
-        for workload, config, ranks, own in configured.values()
+        for workload, config, ranks, case_protocol in configured.values()
         for replicate in range(limits["replicates"])
     ]
     if limits["order"] == "random":
@@ -198,25 +198,27 @@ def _sweep(
 
 
 def _protocol(table: Mapping[str, Any]) -> tuple[dict[str, Any], Protocol]:
-    chosen = _settings(asdict(Protocol()) | _LIMITS, table, "in [protocol]")
+    settings = _settings(asdict(Protocol()) | _LIMITS, table, "in [protocol]")
     for key, choices in (("order", _ORDERS), ("device", ("auto", "cpu", "cuda"))):
-        if chosen[key] not in choices:
-            raise UsageError(f"{key}={chosen[key]!r} in [protocol]; choose of {', '.join(choices)}")
-    measured = {field.name: chosen[field.name] for field in fields(Protocol)}
-    return {key: chosen[key] for key in _LIMITS}, Protocol(**measured)
+        if settings[key] not in choices:
+            raise UsageError(
+                f"{key}={settings[key]!r} in [protocol]; choose one of {', '.join(choices)}"
+            )
+    measured = {field.name: settings[field.name] for field in fields(Protocol)}
+    return {key: settings[key] for key in _LIMITS}, Protocol(**measured)
 
 
 def _changed(protocol: Protocol, table: Mapping[str, Any], where: str) -> Protocol:
-    """The protocol of a block's cases: the sweep's, but for what the block says."""
+    """Return the protocol of a block's cases: the sweep's, with the changes of the block."""
     return Protocol(**_settings(asdict(protocol), table, f"{where}, protocol"))
 
 
-def _settings(known: dict[str, Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Settings with what a table says of them, of the types that they have."""
-    _check_keys(table, set(known), where)
-    chosen = dict(known)
+def _settings(defaults: dict[str, Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings with the values of a table, which must have the types of the defaults."""
+    _check_keys(table, set(defaults), where)
+    settings = dict(defaults)
     for key, value in table.items():
-        kind = type(known[key])
+        kind = type(defaults[key])
         allowed = {int, float} if kind is float else {kind}
         if type(value) not in allowed:
             raise UsageError(f"{key}={value!r} {where} is not of type {kind.__name__}")
@@ -226,8 +228,8 @@ def _settings(known: dict[str, Any], table: Mapping[str, Any], where: str) -> di
                 raise UsageError(
                     f"{key}={value!s:.40} {where} is not in {smallest:g} to {_LARGEST:g}"
                 )
-        chosen[key] = kind(value)
-    return chosen
+        settings[key] = kind(value)
+    return settings
 
 
 def _title(workload: Workload, config: Config, ranks: int, replicate: int) -> str:
@@ -238,9 +240,9 @@ def _title(workload: Workload, config: Config, ranks: int, replicate: int) -> st
 def _expand(
     block: Mapping[str, Any], where: str, catalogue: Catalogue, given_ranks: int | None
 ) -> Iterator[tuple[Workload, Config, int]]:
-    """The cases of a block."""
-    known = {"workload", "selection", "axes", "exclude", "ranks", "protocol"}
-    _check_keys(block, known, where)
+    """Yield the cases of a block."""
+    allowed = {"workload", "selection", "axes", "exclude", "ranks", "protocol"}
+    _check_keys(block, allowed, where)
     if "workload" not in block:
         raise UsageError(f"{where}: no workload")
     name = str(block["workload"])
@@ -251,9 +253,11 @@ def _expand(
     elif {"axes", "exclude"} & set(block):
         raise UsageError(f"{where}: a selection has axes of its own; leave out axes and exclude")
     else:
-        chosen = catalogue.workloads.values() if name == EVERY else [catalogue[name]]
+        workloads = catalogue.workloads.values() if name == EVERY else [catalogue[name]]
         use = str(block["selection"])
-        tables = [(each, {"axes": axes}) for each in chosen for axes in each.selection(use)]
+        tables = [
+            (selected, {"axes": axes}) for selected in workloads for axes in selected.selection(use)
+        ]
     for workload, table in tables:
         configs = _product(table, where, workload)
         for ranks in _ranks(given_ranks or block.get("ranks", 1), where):
@@ -263,7 +267,7 @@ def _expand(
 
 
 def _ranks(value: object, where: str) -> list[int]:
-    """The numbers of ranks that a block asks for."""
+    """Return the numbers of ranks of a block."""
     counts: list[Any] = value if isinstance(value, list) else [value]
     if not counts or not all(type(n) is int and 1 <= n <= _MOST_RANKS for n in counts):
         raise UsageError(f"{where}: ranks={value!r}; expected numbers from 1 to {_MOST_RANKS}")
@@ -271,7 +275,7 @@ def _ranks(value: object, where: str) -> list[int]:
 
 
 def _product(table: Mapping[str, Any], where: str, workload: Workload) -> list[Config]:
-    """The product of a table's axes, without what it excludes."""
+    """Return the product of a table's axes, without excluded combinations."""
     axes = table.get("axes", {})
     if not isinstance(axes, Mapping):
         raise UsageError(f"{where}: axes={axes!r} is not a table")
@@ -284,34 +288,36 @@ def _product(table: Mapping[str, Any], where: str, workload: Workload) -> list[C
     for pattern in excluded:
         if unknown := set(pattern) - set(values):
             raise UsageError(f"{where}: exclude names {sorted(unknown)[0]}, which axes do not list")
-    combinations = [dict(zip(values, each, strict=True)) for each in product(*values.values())]
-    for pattern in excluded:
-        if not any(_matches(pattern, chosen) for chosen in combinations):
-            raise UsageError(f"{where}: exclude {pattern} matches no combination of the axes")
-    found = [
-        workload.configure(chosen)
-        for chosen in combinations
-        if not any(_matches(pattern, chosen) for pattern in excluded)
+    combinations = [
+        dict(zip(values, combination, strict=True)) for combination in product(*values.values())
     ]
-    if not found:
+    for pattern in excluded:
+        if not any(_matches(pattern, combination) for combination in combinations):
+            raise UsageError(f"{where}: exclude {pattern} matches no combination of the axes")
+    configs = [
+        workload.configure(combination)
+        for combination in combinations
+        if not any(_matches(pattern, combination) for pattern in excluded)
+    ]
+    if not configs:
         raise UsageError(f"{where}: every combination is excluded")
-    return found
+    return configs
 
 
-def _matches(pattern: Mapping[str, Value], chosen: Mapping[str, Value]) -> bool:
-    return all(chosen[name] == value for name, value in pattern.items())
+def _matches(pattern: Mapping[str, Value], combination: Mapping[str, Value]) -> bool:
+    return all(combination[name] == value for name, value in pattern.items())
 
 
-def _check_keys(table: Mapping[str, Any], known: set[str], where: str) -> None:
+def _check_keys(table: Mapping[str, Any], allowed: set[str], where: str) -> None:
     if not isinstance(table, dict):
         raise UsageError(f"{where}: not a table")
-    if unknown := sorted(set(table) - known):
+    if unknown := sorted(set(table) - allowed):
         raise UsageError(
-            f"unknown key {unknown[0]!r} {where}; known are {', '.join(sorted(known))}"
+            f"unknown key {unknown[0]!r} {where}; known are {', '.join(sorted(allowed))}"
         )
 
 
 def digest(value: object) -> str:
-    """20 hexadecimal digits of SHA-256 of a JSON value."""
+    """Return 20 hexadecimal digits of the SHA-256 of a JSON value."""
     text = json.dumps(value, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -32,7 +32,7 @@ class TimeLimit:
 
     @property
     def seconds(self) -> float:
-        """The limit in wall time."""
+        """Return the limit in wall time."""
         return self.nominal_s * (self.factor or 1.0)
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class TimeLimit:
 
 
 class TimeLimits:
-    """The limit of each case of a sweep, which follows the machine's speed."""
+    """Limit of each case of a sweep, which follows the machine's speed."""
 
     def __init__(
         self, nominal_s: float, *, scaled: bool, measure: Callable[[], float] | None = None
@@ -63,7 +63,7 @@ class TimeLimits:
 
     @property
     def current(self) -> TimeLimit:
-        """The limit that the next case runs under; the first read measures the machine."""
+        """Return the limit of the next case; the first call measures the machine."""
         if self._current is None:
             self._current = self._calibrated()
         return self._current
@@ -99,7 +99,7 @@ def fixed_workload() -> float:
             torch.relu(weight @ weight).sum().backward()
         torch.mm(large, large)
 
-    # What is done once, such as starting threads, says nothing of the speed.
+    # The first pass includes one-time work, such as starting threads.
     work()
     start = time.perf_counter()
     for _ in range(_ROUNDS):

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StorageError
-from bench.records.record import read_records
+from bench.records.reading import read_records
 from bench.records.record_file import RECORDS
 from refsys.files import write_json
 
 PLAN = "plan.json"
 NO_RECORD = "no record"
-# Of records that another run may replace by a measurement. What is unsupported here stays so.
+# Statuses that another run may replace by a measurement; unsupported cases stay so.
 _RETRIED = ("blocked", "crash", "oom", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCase:
-    """A case of a sweep as it was last run.
+    """Case of a sweep as it was last run.
 
     Attributes:
-        key: Its record's key.
-        title: One line for people.
+        key: Key of its record.
+        title: Title in one line.
     """
 
     key: str
@@ -81,9 +81,9 @@ class Unmeasured:
             # There may be very many, and it is clear why.
             named = tuple(case for case in self.cases if case[1] != NO_RECORD)
         parts = [f"{title} ({status})" for title, status in named]
-        if left := len(self.cases) - len(named):
+        if left_out := len(self.cases) - len(named):
             minutes = (self.plan.budget_s or 0.0) / 60
-            parts.append(f"{left} left by a budget of {minutes:g} min")
+            parts.append(f"{left_out} left by a budget of {minutes:g} min")
         return (
             f"{len(self.cases)} of {len(self.plan.cases)} cases of {self.plan.sweep} are not "
             f"measured: {', '.join(parts)}; to run them: {shlex.join(self.command)}"
@@ -91,27 +91,27 @@ class Unmeasured:
 
     @property
     def command(self) -> list[str]:
-        """The words that run these cases and no other."""
+        """Return the words that run these cases and no other."""
         ended = sorted({status for _, status in self.cases} - {NO_RECORD})
         return [*self.plan.command, *(["--retry", *ended] if ended else [])]
 
 
 def find_unmeasured(plan: Plan, records: Path) -> Unmeasured | None:
-    """Look a plan's cases up in a file of records; None if all are measured or unsupported.
+    """Return the cases of a plan without a measurement in a file; None if there are none.
 
     Raises:
-        StorageError: the records cannot be read.
+        StorageError: The records cannot be read.
     """
-    ended = {record["key"]: record["status"] for record in read_records([records])}
+    ended = {record.key: record.status for record in read_records([records])}
     statuses = [(case.title, ended.get(case.key, NO_RECORD)) for case in plan.cases]
-    cases = tuple(each for each in statuses if each[1] in {NO_RECORD, *_RETRIED})
+    cases = tuple(case for case in statuses if case[1] in {NO_RECORD, *_RETRIED})
     return Unmeasured(plan, cases) if cases else None
 
 
 def unmeasured_in(paths: Iterable[Path]) -> list[Unmeasured]:
-    """Return what is missing in the folders of record files, by their plans.
+    """Return the cases without a measurement in the folders of record files, by their plans.
 
-    A folder without a plan, of promoted records for example, does not say what it lacks.
+    A folder without a plan, of promoted records for example, has none.
 
     Args:
         paths: Record files, and folders that are searched.

@@ -2,19 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.records.metrics import METRIC_FIELDS
-from bench.records.record import STATUSES
+from bench.records.record import CaseResult, Status
 from bench.run.isolation import Ended
 from bench.run.ranks import merged
 from bench.run.time_limits import TimeLimit
-from workloads.workload import Facts
 
-_PARTS = ("metrics", "telemetry", "facts", "outcome", "breakdown", "notes")
-_FACTS = {field.name for field in fields(Facts)}
+_PARTS = frozenset({"metrics", "telemetry", "facts", "outcome", "breakdown", "notes"})
 
 
 def verdict(
@@ -23,7 +20,7 @@ def verdict(
     limit: TimeLimit,
     memory_limit_bytes: int,
     domains: Sequence[object],
-) -> dict[str, Any]:
+) -> CaseResult:
     """Return the merged result of a case's ranks, or status and reason alone.
 
     Args:
@@ -34,9 +31,9 @@ def verdict(
         domains: What each rank's energy counter counts, see `bench.run.ranks.merged`.
     """
     result = _verdict_of_ranks(ended, paths, limit, memory_limit_bytes, domains)
-    if result["status"] == "crash" and ended.memory_kill:
-        # A rank, or a process that it waits for: whatever came of that came of the kill.
-        return {"status": "oom", "reason": f"{ended.memory_kill} ({result['reason']})"}
+    if result.status == "crash" and ended.memory_kill:
+        # The kernel killed a rank or a process that a rank waits for, which explains the crash.
+        return CaseResult(status="oom", reason=f"{ended.memory_kill} ({result.reason})")
     return result
 
 
@@ -46,44 +43,64 @@ def _verdict_of_ranks(
     limit: TimeLimit,
     memory_limit_bytes: int,
     domains: Sequence[object],
-) -> dict[str, Any]:
+) -> CaseResult:
     status, reason = _stopped(ended, limit, memory_limit_bytes)
     if ended.cause:
-        return {"status": status, "reason": reason}
-    found = [_read_result(path) for path in paths]
-    failed = [
+        return CaseResult(status=status, reason=reason)
+    results = [_read_result(path) for path in paths]
+    failures = [
         (path.stat().st_mtime_ns, rank, result)
-        for rank, (path, result) in enumerate(zip(paths, found, strict=True))
-        if isinstance(result, dict) and result["status"] != "ok"
+        for rank, (path, result) in enumerate(zip(paths, results, strict=True))
+        if isinstance(result, CaseResult) and result.status != "ok"
     ]
-    if failed and (not reason or len(paths) > 1):
-        # The first to fail is why the others then lost it, and the launcher ended them.
-        _, rank, result = min(failed, key=lambda each: each[:2])
+    if failures and (not reason or len(paths) > 1):
+        # The other ranks fail because they lost the first one, and the launcher ended them.
+        _, rank, result = min(failures, key=lambda failure: failure[:2])
         who = f"rank {rank}: " if len(paths) > 1 else ""
-        return {"status": result["status"], "reason": who + result["reason"]}
+        return replace(result, reason=f"{who}{result.reason}")
     if not reason:
-        results = [result for result in found if isinstance(result, dict)]
-        if len(results) == len(found):
-            return merged(results, domains)
-        reason = next(text for text in found if isinstance(text, str))
+        valid = [result for result in results if isinstance(result, CaseResult)]
+        if len(valid) == len(results):
+            return merged(valid, domains)
+        reason = next(fault for fault in results if isinstance(fault, str))
     last = ended.last_line()
     if status == "crash" and last:
         reason = f"{reason}; it last said: {last}"
-    return {"status": status, "reason": reason}
+    return CaseResult(status=status, reason=reason)
 
 
-def _read_result(path: Path) -> dict[str, Any] | str:
+def _read_result(path: Path) -> CaseResult | str:
     """Return a rank's result, or the fault of its file in words."""
     try:
-        result = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        table = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         return "ended without a result"
     except ValueError:
         return "its result is not JSON"
-    return result if _is_result(result) else "its result is not of the expected form"
+    try:
+        return _parse_result(table)
+    except (ValueError, TypeError):
+        return "its result is not of the expected form"
 
 
-def _stopped(ended: Ended, limit: TimeLimit, memory_limit_bytes: int) -> tuple[str, str]:
+def _parse_result(table: Any) -> CaseResult:
+    """Return the result in a JSON object.
+
+    Raises:
+        ValueError: A part is missing or of another type.
+        TypeError: The value is not an object.
+    """
+    result = CaseResult.from_dict(table)
+    if result.status != "ok":
+        if not result.reason:
+            raise ValueError("a failure has no reason")
+        return CaseResult(status=result.status, reason=result.reason)
+    if result.facts is None or not table.keys() >= _PARTS or "step_time_s" not in result.metrics:
+        raise ValueError("a part is missing")
+    return result
+
+
+def _stopped(ended: Ended, limit: TimeLimit, memory_limit_bytes: int) -> tuple[Status, str]:
     """Return status and reason of a case that did not end in good order; no reason if it did."""
     if ended.cause == "timeout":
         return "timeout", f"no result within {limit}"
@@ -97,20 +114,3 @@ def _stopped(ended: Ended, limit: TimeLimit, memory_limit_bytes: int) -> tuple[s
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _is_result(result: Any) -> bool:
-    if not isinstance(result, dict) or result.get("status") not in STATUSES:
-        return False
-    if result["status"] != "ok":
-        return isinstance(result.get("reason"), str) and bool(result["reason"])
-    if not all(isinstance(result.get(part), dict) for part in _PARTS):
-        return False
-    metrics = result["metrics"]
-    return (
-        result["facts"].keys() == _FACTS
-        and "step_time_s" in metrics
-        and all(
-            isinstance(value, dict) and value.keys() == METRIC_FIELDS for value in metrics.values()
-        )
-    )

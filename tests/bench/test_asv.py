@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,17 +16,18 @@ import pytest
 from asv.util import UserError
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import GIT, a_record, valid_records
+from support.records import GIT, a_record, parsed, valid_records
 from support.repositories import git, make_repository
 from support.third_party import install
 
 from bench.asv import plugin
 from bench.asv.benchmarks import TRACKED, cell, figures, group, tracked_by
-from bench.asv.export import complete, export, make_strict
+from bench.asv.export import complete, make_strict
+from bench.asv.export import export as export_records
 from bench.asv.plan import DIRTY, make_plan
 from bench.cli import main
 from bench.errors import StorageError, UsageError
-from bench.records.metrics import METRIC_FIELDS, METRICS
+from bench.records.metrics import METRICS
 from bench.records.provenance import host
 from workloads.catalogue import catalogue
 from workloads.errors import WorkloadError
@@ -40,9 +42,7 @@ ANY_NUMBER = st.one_of(st.none(), st.floats(), st.integers(-(10**24), 10**24))
 
 def a_metric(name, value):
     kind = METRICS[name.split(".")[0]]
-    known = {"method": "by hand", "n": 1, "ci": None, "samples": [], "flags": []}
-    if "ranks" in METRIC_FIELDS:
-        known["ranks"] = []
+    known = {"method": "by hand", "n": 1, "ci": None, "samples": [], "flags": [], "ranks": []}
     quality, reason = ("missing", "why not") if value is None else ("measured", None)
     known |= {"unit": kind.unit, "better": kind.better, "scope": kind.scope}
     return known | {"value": value, "quality": quality, "reason": reason}
@@ -54,6 +54,7 @@ def measured(number, tokens=8, values=(), sha="a" * 40, **more):
     workload = about["workload"] | {"config": {"tokens": tokens, "behaviour": "good"}}
     facts = dict.fromkeys(("parameters", "forward_flops", "step_flops", "minimum_bytes"), 1)
     facts |= {"components": {}, "forward_flops_by_component": {}, "notes": [], "arithmetic": "int8"}
+    facts |= {"exponentials": 0, "instructions": 0}
     gpu = {"vendor": "nvidia", "name": "NVIDIA H200", "kind": "cuda", "driver": "580.1"}
     found = {
         "workload": workload | {"ranks": more.pop("ranks", 1)},
@@ -64,6 +65,11 @@ def measured(number, tokens=8, values=(), sha="a" * 40, **more):
         "metrics": {name: a_metric(name, value) for name, value in values.items()},
     }
     return a_record(number, "ok", **(found | more))
+
+
+def export(records, out, catalogue):
+    """Export records that are given as JSON."""
+    return export_records([parsed(record) for record in records], out, catalogue)
 
 
 def strict(path):
@@ -93,26 +99,28 @@ class TestFigures:
     def test_less_is_better(self, name):
         tracked = TRACKED[name]
         values = [
-            tracked.figure(measured(1, values={tracked.metric: value})) for value in (0.25, 0.5)
+            tracked.figure(parsed(measured(1, values={tracked.metric: value})))
+            for value in (0.25, 0.5)
         ]
         better = METRICS[tracked.metric.split(".")[0]].better
         assert (values[0] < values[1]) == (better == "lower")
         assert (name == tracked.metric.replace(".", "_")) == (better == "lower")
 
     @given(value=ANY_NUMBER, name=st.sampled_from(sorted(TRACKED)))
-    def test_a_figure_is_finite_and_not_negative(self, value, name):
-        record = {"metrics": {TRACKED[name].metric: {"value": value}}}
-        figure = TRACKED[name].figure(record)
+    def test_figure_is_finite_and_not_negative(self, value, name):
+        record = parsed(measured(1))
+        metric = replace(record.metrics["step_time_s"], value=value)
+        figure = TRACKED[name].figure(replace(record, metrics={TRACKED[name].metric: metric}))
         assert figure is None or 0 <= figure < math.inf
 
-    def test_a_state_that_the_peak_does_not_hold_is_nothing(self):
+    def test_state_that_the_peak_does_not_hold_is_nothing(self):
         tracked = TRACKED["peak_tracked_bytes_recomputed"]
-        assert tracked.figure(measured(1, values={"peak_tracked_bytes": 5})) == 0
-        assert tracked.figure(measured(1)) is None
+        assert tracked.figure(parsed(measured(1, values={"peak_tracked_bytes": 5}))) == 0
+        assert tracked.figure(parsed(measured(1))) is None
 
     def test_replicates_are_their_median_and_failures_are_nothing(self):
         records = [measured(n, values={"step_time_s": n}) for n in (1, 2, 30)]
-        found = figures([*records, a_record(4), a_record(5, "timeout")], NOBODY)
+        found = figures(map(parsed, [*records, a_record(4), a_record(5, "timeout")]), NOBODY)
         assert found == {STEP_TIME: {("behaviour=good", 8, 1): 2}}
 
 
@@ -141,7 +149,7 @@ class TestCases:
         }
         assert len(set(cells.values())) == len(cells)
 
-    def test_what_follows_from_the_size_is_not_another_case(self):
+    def test_cell_is_the_same_for_axes_that_follow_from_the_size(self):
         workload = catalogue()["alphafold3"]
         small, large = (
             workload.values(workload.configure({"tokens": tokens})) for tokens in (32, 96)
@@ -149,7 +157,7 @@ class TestCases:
         assert small["atoms"] != large["atoms"]
         assert cell(workload, small, {}, 1)[0] == cell(workload, large, {}, 1)[0]
 
-    def test_an_axis_that_came_later_is_at_its_default(self):
+    def test_axis_that_came_later_is_at_its_default(self):
         workload = catalogue()["alphafold3-trunk"]
         config = workload.values(workload.configure({"tokens": 32}))
         older = {name: value for name, value in config.items() if name != "dropout"}
@@ -167,7 +175,7 @@ class TestCases:
 
 
 class TestExport:
-    def test_a_file_holds_what_asv_wants(self, tmp_path):
+    def test_file_holds_what_asv_wants(self, tmp_path):
         done = export([measured(1), measured(2, tokens=16, ranks=2)], tmp_path, NOBODY)
         assert (done.figures, len(done.files), done.failed, done.untraceable) == (2, 1, 0, 0)
         found = strict(done.files[0])
@@ -195,16 +203,18 @@ class TestExport:
     def test_nothing_is_written_that_is_not_a_figure(self, tmp_path_factory, value, other):
         out = tmp_path_factory.mktemp("asv")
         names = [name for name, kind in METRICS.items() if kind.better != "neither"]
-        record = measured(1)
-        values = {name: {"value": value} for name in names} | {"step_time_s": {"value": other}}
-        export([record | {"metrics": values}], out, NOBODY)
+        record = parsed(measured(1))
+        metric = record.metrics["step_time_s"]
+        metrics = {name: replace(metric, value=value) for name in names}
+        metrics["step_time_s"] = replace(metric, value=other)
+        export_records([replace(record, metrics=metrics)], out, NOBODY)
         for path in out.rglob("*.json"):
             strict(path)
         for path in result_files(out):
             for result, _, _ in strict(path)["results"].values():
                 assert all(v is None or 0 <= v < math.inf for v in result)
 
-    def test_what_cannot_be_traced_is_left_out_and_counted(self, tmp_path):
+    def test_export_counts_and_omits_untraceable_records(self, tmp_path):
         dirty = [GIT | {"dirty": True}, dict.fromkeys(GIT), GIT | {"sha": None}]
         records = [measured(n, git=git) for n, git in enumerate(dirty)]
         done = export([*records, a_record(9, "crash")], tmp_path, NOBODY)
@@ -225,7 +235,7 @@ class TestExport:
         chosen = {strict(path)["params"]["gpu"] for path in result_files(tmp_path)}
         assert chosen == {"NVIDIA H200", "NVIDIA H100", "none"}
 
-    def test_an_export_adds_to_an_earlier_one(self, tmp_path):
+    def test_export_adds_to_an_earlier_one(self, tmp_path):
         export([measured(1), measured(2, tokens=16)], tmp_path, NOBODY)
         export(
             [measured(3, tokens=128), measured(4, values=[("step_time_s", 2)])], tmp_path, NOBODY
@@ -235,7 +245,7 @@ class TestExport:
         export([measured(3, tokens=128)], tmp_path, NOBODY)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
-    def test_what_asv_wrote_stays(self, tmp_path):
+    def test_export_keeps_results_of_asv_run(self, tmp_path):
         folder = tmp_path / "there"
         folder.mkdir()
         theirs = {"version": 2, "result_columns": ["result", "params", "version"]}
@@ -254,7 +264,7 @@ class TestExport:
         assert listed["other"] == other
         assert listed[STEP_TIME]["params"][1] == ["4", "8"]
 
-    def test_the_list_of_benchmarks_can_be_made_again(self, tmp_path):
+    def test_list_of_benchmarks_can_be_made_again(self, tmp_path):
         export([measured(1), measured(2, tokens=16)], tmp_path, NOBODY)
         path = tmp_path / "benchmarks.json"
         whole = path.read_bytes()
@@ -262,14 +272,14 @@ class TestExport:
         complete(tmp_path)
         assert path.read_bytes() == whole
 
-    def test_a_figure_that_means_something_else_cuts_the_history(self, tmp_path, monkeypatch):
+    def test_figure_that_means_something_else_cuts_the_history(self, tmp_path, monkeypatch):
         export([measured(1)], tmp_path, NOBODY)
         monkeypatch.setattr("bench.asv.export.VERSION", "2")
         export([measured(2, tokens=16)], tmp_path, NOBODY)
         assert exported(tmp_path) == {"16": 1.5}
         assert strict(tmp_path / "benchmarks.json")[STEP_TIME]["params"][1] == ["16"]
 
-    def test_a_machine_where_asv_ran_is_recognized(self, tmp_path):
+    def test_machine_where_asv_ran_is_recognized(self, tmp_path):
         known = {"machine": "atlas", "cpu": "a cpu", "arch": "x86_64", "os": "Linux", "version": 1}
         (tmp_path / "atlas").mkdir()
         (tmp_path / "atlas" / "machine.json").write_text(json.dumps(known), encoding="utf-8")
@@ -283,7 +293,7 @@ class TestExport:
 
     def test_host_names_are_hashed_alike(self):
         name = os.uname().nodename
-        assert host()["hostname_hash"] == hashlib.sha256(name.encode()).hexdigest()[:16]
+        assert host().hostname_hash == hashlib.sha256(name.encode()).hexdigest()[:16]
 
     def test_nan_of_asv_becomes_null(self, tmp_path):
         (tmp_path / "m").mkdir()
@@ -293,7 +303,7 @@ class TestExport:
         assert strict(path) == {"results": {"x": [[None, 1.0], [["1", "2"]]]}}
 
     @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
-    def test_a_damaged_file_is_named(self, tmp_path, content):
+    def test_damaged_file_is_named(self, tmp_path, content):
         (tmp_path / "benchmarks.json").write_text(content, encoding="utf-8")
         with pytest.raises(StorageError, match=r"benchmarks\.json: not .*; remove it"):
             export([measured(1)], tmp_path, NOBODY)
@@ -305,7 +315,7 @@ class TestCommand:
         path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
         return str(path)
 
-    def test_it_says_what_it_did_and_what_it_left_out(self, tmp_path, capsys):
+    def test_export_prints_figures_and_omitted_records(self, tmp_path, capsys):
         bad = measured(2, git=GIT | {"dirty": True})
         good = measured(1, values={"operator_calls": 7})
         path = self.write(tmp_path, good, bad, a_record(3))
@@ -324,7 +334,7 @@ class TestCommand:
 
 
 def test_source_of_no_commit_is_refused(tmp_path, monkeypatch):
-    """What asv measures it files under the commit that it is told."""
+    """asv files its figures under the commit that it is given."""
     monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "sweep.toml")
     axes = '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "synthetic" }\n'
     (tmp_path / "sweep.toml").write_text(axes, encoding="utf-8")
@@ -368,7 +378,7 @@ class TestCommitOfAsv:
         plugin._check_commits()
         return module
 
-    def test_a_commit_of_other_source_is_refused(self, tree, asv_run):
+    def test_commit_of_other_source_is_refused(self, tree, asv_run):
         with pytest.raises(UserError, match=r"refsys/a\.py differs from the commit"):
             asv_run.Run.run(set_commit_hash=tree)
         with pytest.raises(UserError, match="nothing is filed under none: none is not a commit"):
@@ -376,13 +386,13 @@ class TestCommitOfAsv:
         for name in ("HEAD", "main", None):
             assert asv_run.Run.run(set_commit_hash=name) == "ran"
 
-    def test_a_commit_that_asv_built_is_refused_before_it_is_measured(self, tree, asv_run):
+    def test_commit_that_asv_built_is_refused_before_it_is_measured(self, tree, asv_run):
         with pytest.raises(UserError, match="differs from the commit"):
             asv_run.run_benchmarks(results=SimpleNamespace(commit_hash=tree))
         unsaved = SimpleNamespace(commit_hash=None)
         assert asv_run.run_benchmarks(results=unsaved) is unsaved
 
-    def test_a_suite_that_is_built_for_another_commit_is_refused(self, tree, tmp_path, monkeypatch):
+    def test_suite_that_is_built_for_another_commit_is_refused(self, tree, tmp_path, monkeypatch):
         monkeypatch.delenv(DIRTY, raising=False)
         monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "quick")
         monkeypatch.setenv("ASV_COMMIT", tree)
@@ -505,7 +515,7 @@ class TestAsv:
         records = valid_records(clone.root / "results/runs/toy/records.jsonl")
         assert [record["status"] for record in records] == ["ok", "ok"]
 
-    def test_a_third_party_workload_is_there_with_every_metric(self, clone):
+    def test_third_party_workload_is_there_with_every_metric(self, clone):
         listed = {name for name in clone.index()["benchmarks"] if name.startswith("workload.toy.")}
         assert {name.rpartition("track_")[2] for name in listed} == set(TRACKED)
         drawn = [name for name in listed if clone.graphs(name)["none"]]
@@ -530,7 +540,7 @@ class TestAsv:
         assert launches["NVIDIA H200"] == [1005, None, 1005]
         assert not launches["none"]
 
-    def test_what_became_worse_is_a_regression_and_what_became_better_is_not(self, clone):
+    def test_asv_reports_worse_figures_alone_as_regressions(self, clone):
         assert clone.regressions() == WORSE
 
     def test_every_file_of_asv_is_strict_json(self, clone):

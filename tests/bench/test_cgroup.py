@@ -145,7 +145,7 @@ def test_limits_are_the_least_of_the_group_and_those_above(machine, record):
 
 
 @pytest.mark.parametrize("record", LIMITED)
-def test_a_kill_is_seen_in_the_group_and_names_the_limit(machine, record):
+def test_kill_is_seen_in_the_group_and_names_the_limit(machine, record):
     group = record(machine)
     watch = KillWatch(machine.root)
     assert watch.reason() == ""
@@ -157,7 +157,7 @@ def test_a_kill_is_seen_in_the_group_and_names_the_limit(machine, record):
     assert watch.reason().endswith(group)
 
 
-def test_a_kill_without_a_limit_is_the_machines(machine):
+def test_kill_without_a_limit_is_the_machines(machine):
     machine.process("0::/user.slice\n", V2_MOUNT.format(top="/"))
     machine.v2_group("/user.slice")
     watch = KillWatch(machine.root)
@@ -205,7 +205,7 @@ def test_usable_cores_are_the_quota_rounded_up_and_those_allowed_at_most(
     assert usable_cores(machine.root) == cores
 
 
-def test_a_limit_above_the_machines_memory_is_not_reached(machine):
+def test_limit_above_the_machines_memory_is_not_reached(machine):
     machine.process("0::/\n", V2_MOUNT.format(top="/"))
     machine.v2_group("", memory=2**50)
     assert usable_memory_bytes(machine.root) < 2**50
@@ -216,9 +216,9 @@ def test_host_and_sweep_have_what_the_group_grants(machine, monkeypatch):
     for function in (memory_limit, cpu_limit, usable_cores, usable_memory_bytes):
         monkeypatch.setattr(function, "__defaults__", (machine.root,))
     host = provenance.host()
-    assert host["memory_bytes"] == host["cgroup_memory_bytes"] == 300 * MIB
-    assert host["cores"] == min(2, len(os.sched_getaffinity(0)))
-    assert host["cgroup_cores"] == 1.5
+    assert host.memory_bytes == host.cgroup_memory_bytes == 300 * MIB
+    assert host.cores == min(2, len(os.sched_getaffinity(0)))
+    assert host.cgroup_cores == 1.5
     case = '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n'
     for protocol, limit in (("", 300), ("memory_limit_gib = 6", 300), ("memory_limit_gib=0.1", 0)):
         machine.write("s.toml", f"[protocol]\n{protocol}\n{case}")
@@ -226,7 +226,7 @@ def test_host_and_sweep_have_what_the_group_grants(machine, monkeypatch):
         assert sweep.memory_limit_bytes == (limit * MIB or int(0.1 * 2**30))
 
 
-def test_a_quota_limits_the_threads_of_a_case(monkeypatch):
+def test_quota_limits_the_threads_of_a_case(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     threads = {
@@ -247,19 +247,19 @@ class TestVerdict:
             paths[rank].write_text(json.dumps(result), encoding="utf-8")
         ended = Ended(status, cause, 1.0, 2**30, "", kill)
         result = verdict(ended, paths, TimeLimit(5.0, None), 2**30, ["host"] * ranks)
-        return result["status"], result["reason"]
+        return result.status, result.reason
 
-    def test_a_case_that_the_kernel_killed_is_oom(self, tmp_path):
+    def test_case_that_the_kernel_killed_is_oom(self, tmp_path):
         reason = f"{self.KILLED} (killed by SIGKILL)"
         assert self.verdict(tmp_path, -9) == ("oom", reason)
 
-    def test_a_case_that_lost_a_rank_or_a_child_to_the_kernel_is_oom(self, tmp_path):
+    def test_case_that_lost_a_rank_or_a_child_to_the_kernel_is_oom(self, tmp_path):
         lost = {"status": "crash", "reason": "RuntimeError: Connection closed by peer"}
         status, reason = self.verdict(tmp_path, 1, ranks=2, results=[(0, lost)])
         assert status == "oom"
         assert reason == f"{self.KILLED} (rank 0: {lost['reason']})"
 
-    def test_a_case_that_somebody_killed_is_a_crash(self, tmp_path):
+    def test_case_that_somebody_killed_is_a_crash(self, tmp_path):
         assert self.verdict(tmp_path, -9, kill="") == ("crash", "killed by SIGKILL")
 
     def test_other_ends_stay_as_they_are_when_the_kernel_killed_another_process(self, tmp_path):
@@ -297,7 +297,7 @@ def group():
         assert not folder.exists()
 
 
-def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
+def test_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
     folder, limit = group
     limit.write_text(str(200 * MIB), encoding="utf-8")
     script = (
@@ -322,7 +322,7 @@ def test_a_command_that_a_real_group_cannot_hold_is_killed_for_memory(group):
         assert found["memory_kill"] == (kill if status else "")
 
 
-def test_a_case_that_a_real_group_cannot_hold_is_oom(group, tmp_path):
+def test_case_that_a_real_group_cannot_hold_is_oom(group, tmp_path):
     folder, limit = group
     limit.write_text(str(800 * MIB), encoding="utf-8")
     (tmp_path / "toys").mkdir()
@@ -346,7 +346,7 @@ def test_a_case_that_a_real_group_cannot_hold_is_oom(group, tmp_path):
     assert record["protocol"]["memory_limit_bytes"] == record["host"]["memory_bytes"] == 800 * MIB
 
 
-def test_a_case_is_killed_before_what_waits_for_it():
+def test_case_is_killed_before_what_waits_for_it():
     script = "while open('/proc/self/oom_score_adj').read() != '1000\\n': pass"
     ended = run_isolated([sys.executable, "-c", script], timeout_s=HANG_S, memory_limit_bytes=2**40)
     assert (ended.status, ended.cause) == (0, None)

@@ -30,7 +30,7 @@ WRONG = {
     "a word that is no axis": ("describe alphafold3-trunk tokens", "expected --AXIS VALUE"),
     "a workload that does not exist": ("describe alphafold4", "'alphafold4' does not exist"),
     "a sweep that does not exist": ("run nothing", "sweep 'nothing' is neither a file nor one of"),
-    "a status that does not exist": ("run demo --retry bad", "--retry bad: choose of ok"),
+    "a status that does not exist": ("run demo --retry bad", "--retry bad: choose one of ok"),
     "inputs that are not prepared": ("run demo --store none", "not prepared"),
     "records that do not exist": ("report none.jsonl", "none.jsonl: No such file"),
     "no records": ("report .", "no records to report on"),
@@ -95,7 +95,7 @@ def test_without_a_command_there_is_help(capsys):
 
 
 class TestFetch:
-    def test_the_core_alone_or_all(self, sources, capsys):
+    def test_core_alone_or_all(self, sources, capsys):
         every = packages(package_cache())
         for options, wanted in (([], [p for p in every if p.core]), (["--all"], every)):
             assert main(["fetch", *options]) == 0
@@ -136,7 +136,7 @@ class TestPrepare:
             "refsys.data.prepare.fetch.packages", lambda cache: packages(cache, path)
         )
 
-    def test_what_cannot_be_used_is_named_and_does_not_stop_the_rest(
+    def test_prepare_names_unusable_structures_and_prepares_the_others(
         self, listing, tmp_path, capsys
     ):
         assert main(["prepare", "--workers", "0", "--store", str(tmp_path / "store")]) == 2
@@ -155,12 +155,12 @@ class TestPrepare:
             assert f"{name}.cif: " in line
             assert reason in line
 
-    def test_what_is_not_fetched_is_named(self, listing, tmp_path, capsys):
+    def test_prepare_names_packages_that_are_not_fetched(self, listing, tmp_path, capsys):
         (tmp_path / "packages" / "p-1" / "last.cif").unlink()
         assert main(["prepare", "--store", str(tmp_path / "store")]) == 2
         assert capsys.readouterr().err == "foldperf: p not in the cache; run 'foldperf fetch'\n"
 
-    def test_what_was_done_is_said(self, tmp_path, capsys):
+    def test_prepare_prints_built_and_unchanged_records(self, tmp_path, capsys):
         path, store = tmp_path / "x.cif", str(tmp_path / "store")
         oxygen = "ATOM 6 O OXT . GLY A 1 2 2 6.0 0.0 0.0 1.0 ? 1"
         said = []
@@ -178,7 +178,7 @@ class TestPrepare:
     def test_alignments_templates_and_assemblies_are_taken_from_the_command_line(
         self, sources, tmp_path, capsys
     ):
-        """Of 3en2, twice: its own alignment, and itself as template of its own assembly."""
+        """Prepare 3en2 twice: with its own MSA, and with itself as template of its own assembly."""
         source, store = sources["3en2"], Store(tmp_path)
         path, alignment = source.structure.cached, source.alignments["A"].cached
         options = ("--alignment", f"A={alignment}", "--template", f"A={path}:A", "--assembly", "1")
@@ -200,14 +200,14 @@ class TestDoctor:
         assert "step_time_s" not in missing
         assert all(f.unlock for f in findings if f.metric == "energy_per_step_j")
 
-    def test_a_counter_that_is_there_is_available(self, tmp_path):
+    def test_counter_that_is_there_is_available(self, tmp_path):
         (tmp_path / "intel-rapl:0").mkdir()
         (tmp_path / "intel-rapl:0" / "name").write_text("package-0", encoding="utf-8")
         (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000", encoding="utf-8")
         found = {finding.metric: finding for finding in examine(CpuDevice(tmp_path))}
         assert found["energy_per_step_j"].status == "available"
 
-    def test_a_c_library_that_keeps_memory_is_a_degradation(self, monkeypatch):
+    def test_c_library_that_keeps_memory_is_a_degradation(self, monkeypatch):
         monkeypatch.setattr("bench.probes.host_memory.return_freed_memory", lambda _: False)
         found = {finding.metric: finding for finding in examine(CpuDevice())}
         assert found["peak_resident_bytes"].status == "degraded"
@@ -223,7 +223,7 @@ class TestDoctor:
 
 
 class TestThirdParty:
-    def test_a_workload_of_another_package_is_everywhere(self, foldperf, tmp_path):
+    def test_workload_of_another_package_is_everywhere(self, foldperf, tmp_path):
         paths = [install(tmp_path)]
         listed = json.loads(foldperf("list", "--json", paths=paths, check=0).stdout)
         assert "toy" in listed["workloads"]
@@ -251,12 +251,12 @@ class TestProgress:
         assert lines[0].endswith("left] piece 0 done")
         assert lines[2] == "[3/3] piece 2 done"
 
-    def test_what_was_done_before_says_nothing_of_the_time_left(self, capsys):
+    def test_progress_has_no_time_left_after_skipped_work(self, capsys):
         with Progress(2, "work") as progress:
             progress.skip("known")
         assert capsys.readouterr().err == "[1/2] known\n"
 
-    def test_a_terminal_gets_a_bar(self, monkeypatch):
+    def test_terminal_gets_a_bar(self, monkeypatch):
         import io
 
         stream = io.StringIO()

@@ -9,7 +9,7 @@ from bench.cli import listing, main
 
 @pytest.fixture
 def defect(monkeypatch):
-    """Makes ``foldperf list`` fail in a way that nobody expected."""
+    """Make ``foldperf list`` fail in an unexpected way."""
 
     def run(arguments):
         del arguments

@@ -20,6 +20,7 @@ from bench.check_device.progress import Stages
 from bench.cli import COMMANDS, main
 from bench.compilation.compiler import Compiled
 from bench.records import provenance
+from bench.records.origin import GitState
 from bench.records.pytest_benchmark import NAME as PYTEST_BENCHMARK
 from bench.run.isolation import Ended
 from bench.run.runner import RECORDS
@@ -115,7 +116,7 @@ def write_failing_baseline(folder):
 
 @pytest.fixture
 def call(inputs, tmp_path, monkeypatch):
-    """Calls a command in this process; returns its status after a look at what it wrote."""
+    """Return a function that calls a command in this process and checks the files it wrote."""
     monkeypatch.setattr(
         "bench.run.runner.run_isolated", lambda *_, **__: Ended(7, None, 0.1, 2**20, "it gave up")
     )
@@ -124,7 +125,7 @@ def call(inputs, tmp_path, monkeypatch):
         lambda specimens, jobs, done: [Compiled(s, None, "broken", 0.0, False) for s in specimens],
     )
     monkeypatch.setattr("bench.check_device.supervisor.run_isolated", failed_check)
-    monkeypatch.setattr(provenance, "git_state", lambda: COMMIT)
+    monkeypatch.setattr(provenance, "git_state", lambda: GitState(**COMMIT))
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
 
@@ -213,7 +214,7 @@ def bare(monkeypatch):
 
 @pytest.fixture
 def in_ascii(monkeypatch):
-    """Calls a function with streams of ASCII; returns its value, output and errors."""
+    """Call a function with streams of ASCII; return its value, output and errors."""
 
     def run(function, *arguments):
         streams = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]

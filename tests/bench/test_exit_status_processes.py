@@ -125,7 +125,7 @@ def test_doctor_is_0_when_its_reader_leaves_and_2_when_the_disk_is_full(tmp_path
 
 @pytest.fixture
 def stranger(folder):
-    """Runs a line of bash as a user without passwd entry, home and environment, in ASCII."""
+    """Run a line of bash as a user without passwd entry, home and environment, in ASCII."""
     if os.getuid():
         pytest.skip("only root can become another user")
     if not shutil.which("setpriv"):

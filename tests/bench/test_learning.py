@@ -41,10 +41,10 @@ def test_fifty_steps_learn(run):
     assert last["mse"] < first["mse"]
 
 
-def test_the_record_says_where_it_comes_from(run):
+def test_record_says_where_it_comes_from(run):
     record = json.loads((run[1] / "learning.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.learning/1"
-    assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time"}
+    assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time", "reason"}
     assert record["config"]["repeat"] == 5
     assert record["host"]["cores"] >= 1
     assert record["software"]["torch"]
@@ -61,7 +61,7 @@ def test_draws_repeat_and_the_figure_is_drawn(run, tmp_path):
     assert path.read_bytes() == (folder / "learning.svg").read_bytes(), "byte-stable"
 
 
-def test_a_loss_that_does_not_fall_far_enough_is_a_regression(foldperf, store, tmp_path):
+def test_loss_that_does_not_fall_far_enough_is_a_regression(foldperf, store, tmp_path):
     options = ("--steps", 4, "--draws", 2, "--tokens", 16, "--samples", 1, "--target", 1e-6)
     done = foldperf("learn", *options, "--store", store.root, "--out", tmp_path / "x", check=1)
     assert "does not learn" in done.stdout

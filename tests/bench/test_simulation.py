@@ -148,7 +148,7 @@ SMALL = {"preset": "tiny", "tokens": 40, "entry": "synthetic", "workers": 0}
 
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_simulated_step_is_a_real_one(tmp_path, checkpointing, precision):
+def test_simulated_step_is_a_real_one(tmp_path, checkpointing, precision):
     """Every call, FLOP and byte, and the peak, but for the inputs' own staging."""
     config = TRUNK.configure(SMALL | {"checkpointing": checkpointing, "precision": precision})
     predicted = simulate(TRUNK, config)
@@ -206,6 +206,6 @@ def test_prediction_meets_the_kernels_own_mark():
     assert marked == pytest.approx(predicted, rel=0.05)
 
 
-def test_the_c_library_can_be_told_to_return_memory():
+def test_c_library_can_be_told_to_return_memory():
     assert host_memory.return_freed_memory(True)
     assert host_memory.return_freed_memory(False)

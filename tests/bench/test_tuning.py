@@ -49,7 +49,7 @@ def launched():
     return {name: seen[0][name] for name in SHIPPED}
 
 
-def test_what_is_kept_is_launched_where_it_was_tuned_for(key):
+def test_stored_options_are_launched_for_their_key_alone(key):
     assert launched() == SHIPPED
     keep(key, OTHER, {"best_s": 1e-5})
     assert launched() == OTHER
@@ -62,7 +62,7 @@ def test_what_is_kept_is_launched_where_it_was_tuned_for(key):
     assert json.loads(path_of(key).read_text(encoding="utf-8"))["best_s"] == 1e-5
 
 
-def test_it_can_be_turned_off(key, monkeypatch):
+def test_stored_options_are_ignored_when_tuning_is_off(key, monkeypatch):
     keep(key, OTHER, {})
     monkeypatch.setenv("FOLDPERF_TUNING", "off")
     assert launched() == SHIPPED
@@ -94,7 +94,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_result_is_ignored_with_a_warning(key, damage):
+def test_damaged_result_is_ignored_with_a_warning(key, damage):
     keep(key, OTHER, {})
     DAMAGES[damage](key)
     tuning._read.cache_clear()
@@ -102,7 +102,7 @@ def test_a_damaged_result_is_ignored_with_a_warning(key, damage):
         assert launched() == SHIPPED
 
 
-def test_a_bucket_is_a_width_and_rows_up_to_a_power_of_two():
+def test_bucket_is_a_width_and_rows_up_to_a_power_of_two():
     assert bucket(torch.empty(3, 40, 16, device="meta")) == "16x128"
     assert bucket(torch.empty(128, 16, device="meta")) == "16x128"
     assert bucket(torch.empty(129, 16, device="meta")) == "16x256"
@@ -138,7 +138,7 @@ class Clock:
         self.cost, self.marks = cost, 0
 
 
-def test_the_fastest_that_agrees_is_kept():
+def test_fastest_that_agrees_is_kept():
     kernel, rows = "triangle_multiplication.epilogue", [0]
 
     def note(launch):
@@ -163,14 +163,14 @@ def test_nothing_is_kept_where_nothing_is_faster(tmp_path):
     assert not (tmp_path / "home" / "tuning").exists()
 
 
-def test_what_computes_something_else_is_no_candidate(monkeypatch):
+def test_tune_rejects_candidates_with_other_results(monkeypatch):
     monkeypatch.setattr("bench.tuning._AGREEMENT", {"float32": -1.0})
     for each in tune(program(), Clock(lambda: 1.0), rounds=1):
         assert each.tried > 0
         assert each.options == each.shipped
 
 
-def test_the_command_tunes_and_replaces_what_is_damaged(capsys):
+def test_command_tunes_and_replaces_what_is_damaged(capsys):
     arguments = ["operators", "--operator", "pair_bias", "--preset", "tiny", "--tokens", "4"]
     assert main(["tune", "--rounds", "1", "--json", *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -186,7 +186,7 @@ def test_the_command_tunes_and_replaces_what_is_damaged(capsys):
     assert json.loads(path.read_text(encoding="utf-8"))["kernel"] == found[0]["key"]["kernel"]
 
 
-def test_a_bad_request_is_refused(capsys, monkeypatch):
+def test_bad_request_is_refused(capsys, monkeypatch):
     for arguments, message in (
         (["operators", "--operator", "softmax"], "operator='softmax'"),
         (["operators", "--operator", "layer_norm", "--preset", "tiny"], "starts no kernel"),
@@ -200,12 +200,12 @@ def test_a_bad_request_is_refused(capsys, monkeypatch):
     assert "nothing to tune: kernels do not run on a cpu" in capsys.readouterr().err
 
 
-def test_a_step_that_leaves_nothing_to_compare_is_not_tuned():
+def test_step_that_leaves_nothing_to_compare_is_not_tuned():
     with pytest.raises(UsageError, match="leaves no gradient to compare"):
         next(tune(program(backward=False), Clock(lambda: 1.0), rounds=1))
 
 
-def test_what_is_turned_off_can_be_tuned(monkeypatch):
+def test_keys_are_found_when_tuning_is_off(monkeypatch):
     monkeypatch.setenv("FOLDPERF_TUNING", "off")
     assert keys_of(program())
 

@@ -126,4 +126,5 @@ def failed(tokens: int, status: str, **more) -> dict:
 _FACTS = {
     **{"parameters": 10, "components": {}, "forward_flops": 10, "forward_flops_by_component": {}},
     **{"step_flops": 30, "arithmetic": "float32", "minimum_bytes": 10, "notes": []},
+    **{"exponentials": 0, "instructions": 0},
 }

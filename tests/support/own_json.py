@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from analysis.published import published_lines, read_published
@@ -13,7 +14,8 @@ from bench.asv.export import export
 from bench.gate.exact.comparison import BASELINE, read_baseline
 from bench.records import provenance
 from bench.records.pytest_benchmark import read_records as read_pytest_benchmark
-from bench.records.record import read_valid_records
+from bench.records.reading import parse_record, read_valid_records
+from bench.records.record import Record
 from refsys.ops import tuning
 from refsys.ops.tuning import Key, TuningWarning
 from refsys.training.log import LOG, logged
@@ -60,7 +62,7 @@ def other_files() -> list[tuple[bytes, Reader]]:
 
 def _read_record_file(path: Path) -> None:
     records = read_valid_records([path])
-    cases_as_csv(rows(newest(records))).encode("utf-8")
+    cases_as_csv(rows(newest([record.as_dict() for record in records]))).encode("utf-8")
     out = path.with_name("asv")
     shutil.rmtree(out, ignore_errors=True)
     exported = export(records, out, catalogue())
@@ -94,7 +96,7 @@ def _read_tuned_table(path: Path) -> None:
 
 
 def _a_stamp() -> bytes:
-    return json.dumps(provenance.git_state() | {"source_sha256": "0" * 64}).encode()
+    return json.dumps(asdict(provenance.git_state()) | {"source_sha256": "0" * 64}).encode()
 
 
 def _read_stamp(path: Path) -> None:
@@ -102,7 +104,7 @@ def _read_stamp(path: Path) -> None:
     tree = path.with_name("stamped")
     tree.mkdir(exist_ok=True)
     shutil.copy(path, tree / provenance.STAMP)
-    VALIDATOR.validate(a_record(1) | {"git": provenance.git_state(tree)})
+    VALIDATOR.validate(a_record(1) | {"git": asdict(provenance.git_state(tree))})
 
 
 def _a_pytest_benchmark() -> bytes:
@@ -115,7 +117,7 @@ def _a_pytest_benchmark() -> bytes:
         "warmup_steps": 1,
     }
     run = {name: record[name] for name in ("git", "source_sha256", "host", "software")}
-    facts = json.loads(_MEASURED.read_bytes().splitlines()[0])["facts"]
+    facts = _first_recorded().as_dict()["facts"]
     stats = {"total": 1.0, "median": 0.5, "rounds": 2, "data": [0.5, 0.5]}
     benchmark = {
         "fullname": "tests/benchmark/test_step.py::test_step",
@@ -138,14 +140,17 @@ def _read_log(path: Path) -> object:
     return logged(folder, 0)
 
 
-def _asv_records() -> list[dict]:
-    return [json.loads(line) for line in _MEASURED.read_bytes().splitlines()[:1]]
+def _first_recorded() -> Record:
+    """Return the first record of the measured ones."""
+    record = parse_record(_MEASURED.read_bytes().splitlines()[0])
+    assert record
+    return record
 
 
 def _asv_results() -> bytes:
     """Return a result file of asv, as `export` writes it."""
     with tempfile.TemporaryDirectory() as folder:
-        (path,) = export(_asv_records(), Path(folder), catalogue()).files
+        (path,) = export([_first_recorded()], Path(folder), catalogue()).files
         return path.read_bytes()
 
 
@@ -153,14 +158,12 @@ def _export_beside(path: Path) -> None:
     """Export the same records into the folder of the damaged file."""
     out = path.with_name("asv-results")
     if not out.exists():
-        export(_asv_records(), out, catalogue())
-    (stored,) = (
-        stored_path for stored_path in out.glob("*/*.json") if stored_path.name != "machine.json"
-    )
+        export([_first_recorded()], out, catalogue())
+    (stored,) = (each for each in out.glob("*/*.json") if each.name != "machine.json")
     sound = stored.read_bytes()
     shutil.copy(path, stored)
     try:
-        exported = export(_asv_records(), out, catalogue())
+        exported = export([_first_recorded()], out, catalogue())
         if exported.errors:
             raise exported.errors[0]
     finally:

@@ -1,4 +1,4 @@
-"""The suite that ``asv run`` executes. asv imports it by itself, without the project's folder."""
+"""Suite that ``asv run`` executes. asv imports it by itself, without the project's folder."""
 
 import sys as _sys
 from pathlib import Path as _Path

@@ -1,4 +1,4 @@
-"""A class for each workload of the sweep, a function for each metric; all read one measurement.
+"""Benchmarks of asv: a class for each workload, a function for each metric; one measurement.
 
 asv collects every public name of this module, so that nothing else may have one. It imports the
 module in a server whose forks read the figures, one for each metric and case.

@@ -48,11 +48,9 @@ def run(check: Check) -> dict[str, Any]:
     ]
     wrong = []
     for item, record in zip(items, check.run(items), strict=True):
-        metrics = record["metrics"]
-        ratio = metrics.get("error_ratio", {}).get("value")
-        differing = metrics.get("differing_numbers", {}).get("value")
-        inexact = "error_ratio" in metrics and (ratio is None or ratio > ALLOWED)
-        if record["status"] in {"crash", "oom"} or inexact or differing:
+        ratio, differing = record.value("error_ratio"), record.value("differing_numbers")
+        inexact = "error_ratio" in record.metrics and (ratio is None or ratio > ALLOWED)
+        if record.status in {"crash", "oom"} or inexact or differing:
             wrong.append(item.title)
     if wrong:
         raise FailedError(f"wrong: {', '.join(wrong)}", {"wrong": wrong})
@@ -78,14 +76,16 @@ def _item(check: Check, operator: str, tokens: int, *, bits: bool) -> Item:
 def _measure_error(check: Check, config: OperatorCase) -> Measured:
     operator, backend = OPERATORS[config.operator], config.backend
     tensors, options = _arguments(check, config)
-    found, precision = _in_first_dtype_served(
+    accuracy, precision = _in_first_dtype_served(
         lambda dtype: compare(operator, tensors, options, dtype, backend)
     )
-    exact = found.ratio <= ALLOWED
-    flags = () if exact else (f"{found.worst} is not as exact as it must be",)
-    ratio = Value(found.ratio, f"{_ERROR}; in {precision}", quality="counted", flags=flags)
+    exact = accuracy.ratio <= ALLOWED
+    flags = () if exact else (f"{accuracy.worst} is not as exact as it must be",)
+    ratio = Value(accuracy.ratio, f"{_ERROR}; in {precision}", quality="counted", flags=flags)
     timed = time_operator(check, replace(config, precision=precision), _SAMPLES)
-    return _with(timed, {"error_ratio": ratio}, {"worst_result": found.worst, "dtype": precision})
+    return _with(
+        timed, {"error_ratio": ratio}, {"worst_result": accuracy.worst, "dtype": precision}
+    )
 
 
 def _measure_bits(check: Check, config: OperatorCase) -> Measured:

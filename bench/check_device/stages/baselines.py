@@ -21,7 +21,7 @@ def run(check: Check) -> dict[str, Any]:
     """Time every baseline; one that is not installed has a record that says so."""
     check.need_accelerator("baselines")
     cases = [(_ATTENTION, tokens, backend, backward) for tokens, backend, backward in _all(check)]
-    if "compiled" in check.sizes.others:
+    if "compiled" in check.sizes.baseline_backends:
         # Compiling takes longest, so that these come last, and the whole before its first half.
         cases += [
             (operator, tokens, "compiled", backward)
@@ -32,14 +32,14 @@ def run(check: Check) -> dict[str, Any]:
         ]
     items = [_item(check, *case) for case in cases]
     records = check.run(items)
-    return {"timed": sum(record["status"] == "ok" for record in records)}
+    return {"timed": sum(record.status == "ok" for record in records)}
 
 
 def _all(check: Check) -> Iterator[tuple[int, str, bool]]:
     """Yield sizes, backends and passes of triangle attention."""
     for tokens in check.sizes.baselines:
         for backward in (False, True):
-            for backend in check.sizes.others:
+            for backend in check.sizes.baseline_backends:
                 yield tokens, backend, backward
 
 

@@ -11,7 +11,7 @@ from bench.check_device.timing import facts_as_json, program_times
 from bench.devices import Device, Unavailable
 from bench.devices.calibration import Calibration, save_calibration
 from bench.probes.poller import CounterPoller
-from bench.records.record import Record, metric
+from bench.records.record import Record
 from workloads.workload import Config
 
 _CASES = (
@@ -70,23 +70,24 @@ def _measure(check: Check, config: Config) -> Measured:
 
 def calibration_of(records: list[Record]) -> Calibration | None:
     """Return the rates that calibration records give, or None if they give none."""
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     flops: dict[str, float] = {}
     for record in records:
-        seconds = metric(record, "device_time_s") or metric(record, "step_time_s")
-        if record["status"] != "ok" or not seconds:
+        seconds = record.value("device_time_s") or record.value("step_time_s")
+        work = record.outcome.get("work")
+        if record.status != "ok" or not seconds or not work or record.facts is None:
             continue
-        rate = record["outcome"]["work"] / seconds
-        quantity = record["workload"]["config"]["quantity"]
+        rate = work / seconds
+        quantity = str(record.workload.config["quantity"])
         if quantity == "product":
-            flops[record["facts"]["arithmetic"]] = rate
+            flops[record.facts.arithmetic] = rate
         else:
-            found[_RATES[quantity]] = rate
-    if not found and not flops:
+            rates[_RATES[quantity]] = rate
+    if not rates and not flops:
         return None
-    newest = max(record["started_at"] for record in records)
-    runs = tuple(record["run_id"] for record in records if record["status"] == "ok")
-    return Calibration(flops=flops, measured_at=newest, run_ids=runs, **found)
+    newest = max(record.started_at for record in records)
+    runs = tuple(record.run_id for record in records if record.status == "ok")
+    return Calibration(flops=flops, measured_at=newest, run_ids=runs, **rates)
 
 
 def at_rest(device: Device, seconds: float) -> tuple[float | str, float | str]:

@@ -39,17 +39,17 @@ def run(check: Check) -> dict[str, Any]:
         environment={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     try:
-        found = json.loads(result.read_bytes())
+        measurements = json.loads(result.read_bytes())
     except (OSError, ValueError):
         raise FailedError(
             f"the ranks ended with {ended.cause or ended.status}: {ended.last_line()}"
         ) from None
-    wrong = [each["operation"] for each in found if not each["equal"]]
-    for each in found:
+    wrong = [measurement["operation"] for measurement in measurements if not measurement["equal"]]
+    for measurement in measurements:
         check.say(
-            f"communication {each['operation']} {each['bytes'] / 2**20:g} MiB: "
-            f"{each['bus_bytes_s'] / 1e9:.3g} GB/s on the bus"
+            f"communication {measurement['operation']} {measurement['bytes'] / 2**20:g} MiB: "
+            f"{measurement['bus_bytes_s'] / 1e9:.3g} GB/s on the bus"
         )
     if wrong:
-        raise FailedError(f"wrong results: {', '.join(wrong)}", {"collectives": found})
-    return {"collectives": found}
+        raise FailedError(f"wrong results: {', '.join(wrong)}", {"collectives": measurements})
+    return {"collectives": measurements}

@@ -28,10 +28,8 @@ def run(check: Check) -> dict[str, Any]:
     ]
     records = check.run(items)
     crashed = [
-        item.title
-        for item, record in zip(items, records, strict=True)
-        if record["status"] == "crash"
+        item.title for item, record in zip(items, records, strict=True) if record.status == "crash"
     ]
     if crashed:
         raise FailedError(f"crashed: {', '.join(crashed)}", {"crashed": crashed})
-    return {"timed": sum(record["status"] == "ok" for record in records)}
+    return {"timed": sum(record.status == "ok" for record in records)}

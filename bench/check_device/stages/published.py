@@ -69,9 +69,9 @@ def _attention(check: Check, tokens: int) -> tuple[Operator, list[Tensor]]:
     """Return triangle attention and its inputs: q, k, v, bias, mask."""
     model, normal = preset(check.sizes.preset), _normal(check)
     heads = model.pair_heads
-    each = (1, tokens, tokens, heads, model.c_z // heads)
+    shape = (1, tokens, tokens, heads, model.c_z // heads)
     mask = torch.ones(1, tokens, tokens, dtype=torch.bool, device=check.device.torch_device)
-    inputs = [*(normal(*each) for _ in range(3)), normal(1, heads, tokens, tokens), mask]
+    inputs = [*(normal(*shape) for _ in range(3)), normal(1, heads, tokens, tokens), mask]
     operator = partial(triangle_attention, softmax=torch.float32, backend=check.sizes.backend)
     return operator, inputs
 
@@ -99,7 +99,7 @@ def _normal(check: Check) -> Callable[..., Tensor]:
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        drawn = torch.randn(*shape, generator=generator, device=device)
-        return drawn.to(torch.bfloat16)
+        sample = torch.randn(*shape, generator=generator, device=device)
+        return sample.to(torch.bfloat16)
 
     return normal

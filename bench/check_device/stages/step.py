@@ -11,7 +11,6 @@ from bench.check_device.timing import facts_as_json
 from bench.probes.counts import count_kernels
 from bench.probes.steps import timed_step
 from bench.records.metrics import Value
-from bench.records.record import metric
 from bench.run.measure import Protocol, measure, predicted_peak
 from workloads.workload import Config
 
@@ -47,10 +46,10 @@ def run(check: Check) -> dict[str, Any]:
         items.append(Item(f"{title} counts", workload.name, config, counts, salt="counts"))
     records = check.run(items)
     for record in records:
-        if record["status"] != "ok":
-            raise FailedError(f"{record['status']}: {record['reason']}")
+        if record.status != "ok":
+            raise FailedError(f"{record.status}: {record.reason}")
     return {
-        name: next((v for record in records if (v := metric(record, name)) is not None), None)
+        name: next((v for record in records if (v := record.value(name)) is not None), None)
         for name in _SHOWN
     }
 
@@ -59,8 +58,8 @@ def _measure(check: Check, config: Config) -> Measured:
     energy_s = check.sizes.energy_s
     protocol = Protocol(warmup_steps=1, timed_steps=5, counts=False, energy_s=energy_s)
     workload = check.workload(TRAINING_STEP)
-    found = measure(workload, config, check.setting(), check.device, protocol)
-    return Measured(**found, protocol=asdict(protocol))
+    result = measure(workload, config, check.setting(), check.device, protocol)
+    return Measured(**result, protocol=asdict(protocol))
 
 
 def _count(check: Check, config: Config) -> Measured:

@@ -36,9 +36,9 @@ def run(check: Check) -> dict[str, Any]:
         rounds = check.sizes.rounds
         # Each kernel has its share of what is left.
         expired = _expiry(check, check.remaining() / (len(heaviest) - number))
-        for found in tune(program, check.device, rounds, keys=[key], expired=expired):
-            done.append(found)
-            check.say(f"tuning {key.kernel} {key.bucket}: {found.speedup:.2f} times as shipped")
+        for tuned in tune(program, check.device, rounds, keys=[key], expired=expired):
+            done.append(tuned)
+            check.say(f"tuning {key.kernel} {key.bucket}: {tuned.speedup:.2f} times as shipped")
     return _as_json(done)
 
 
@@ -83,14 +83,14 @@ def _as_json(done: list[Tuned]) -> dict[str, Any]:
     return {
         "kernels": [
             {
-                "kernel": each.key.kernel,
-                "bucket": each.key.bucket,
-                "shipped": dict(each.shipped),
-                "options": dict(each.options),
-                "shipped_s": each.shipped_s,
-                "best_s": each.best_s,
-                "tried": each.tried,
+                "kernel": kernel.key.kernel,
+                "bucket": kernel.key.bucket,
+                "shipped": dict(kernel.shipped),
+                "options": dict(kernel.options),
+                "shipped_s": kernel.shipped_s,
+                "best_s": kernel.best_s,
+                "tried": kernel.tried,
             }
-            for each in done
+            for kernel in done
         ]
     }

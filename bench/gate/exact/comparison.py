@@ -1,8 +1,7 @@
-"""The exact gate: fingerprints against the committed baseline.
+"""Comparison of fingerprints with the committed baseline.
 
-Nothing here is noisy, so that nothing is tolerated: any difference fails, and an intended one is
-blessed with a reason. Torch decides how operators decompose, so that a baseline speaks for one
-minor version of it.
+Costs have no noise, so there is no tolerance: any difference fails, and an intended one is blessed
+with a reason. Torch decides how operators decompose, so a baseline holds for one minor version.
 """
 
 from collections.abc import Mapping
@@ -25,12 +24,12 @@ _COST_COLUMNS = ("calls", "FLOPs", "bytes")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure that differs from the baseline.
+    """Figure that differs from the baseline.
 
     Attributes:
         case: Title of the case.
-        quantity: What differs, as in ``forward calls``.
-        module: Module path, or what stands for it.
+        quantity: Quantity that differs, as ``forward calls``.
+        module: Module path, phase or component.
         operator: Operator, or empty.
         before: The baseline's figure; 0 if it has none.
         after: The candidate's; 0 if it has none.
@@ -53,11 +52,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Fingerprints that were blessed.
+    """Blessed fingerprints.
 
     Attributes:
         torch: Minor version of torch that they hold for.
-        reason: Why they were blessed.
+        reason: Reason for which they were blessed.
         fingerprints: By case title.
     """
 
@@ -67,25 +66,25 @@ class Baseline:
 
 
 def torch_minor() -> str:
-    """The running torch's major and minor version."""
+    """Return the running torch's major and minor version."""
     return ".".join(torch.__version__.split("+")[0].split(".")[:2])
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Reads a baseline.
+    """Read a baseline.
 
     Raises:
-        UsageError: there is none, or it cannot be read.
+        UsageError: The file does not exist or cannot be read.
     """
     try:
         table = parse_json(path.read_bytes())
         if table["schema"] != SCHEMA:
             raise UsageError(f"{path}: of schema {table['schema']}, not {SCHEMA}")
-        found = {title: Fingerprint.from_json(row) for title, row in table["cases"].items()}
+        fingerprints = {title: Fingerprint.from_json(row) for title, row in table["cases"].items()}
         for name in ("torch", "reason"):
             if not isinstance(table[name], str):
                 raise ValueError(f"{name} is {table[name]!r:.80}, not text")
-        return Baseline(table["torch"], table["reason"], found)
+        return Baseline(table["torch"], table["reason"], fingerprints)
     except FileNotFoundError:
         raise UsageError(f"{path}: no baseline; make one with --bless --reason") from None
     except OSError as error:
@@ -96,10 +95,10 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def write_baseline(path: Path, fingerprints: Mapping[str, Fingerprint], reason: str) -> None:
-    """Blesses fingerprints.
+    """Write fingerprints as the baseline.
 
     Raises:
-        UsageError: the file cannot be written.
+        UsageError: The file cannot be written.
     """
     table: dict[str, Any] = {
         "schema": SCHEMA,
@@ -113,17 +112,19 @@ def write_baseline(path: Path, fingerprints: Mapping[str, Fingerprint], reason: 
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def compare(baseline: Mapping[str, Fingerprint], found: Mapping[str, Fingerprint]) -> list[Change]:
-    """Every figure that differs, most telling first within each case.
+def compare(
+    baseline: Mapping[str, Fingerprint], candidates: Mapping[str, Fingerprint]
+) -> list[Change]:
+    """Return every figure that differs, within each case the most informative first.
 
     A case that either side lacks is a difference.
     """
     changes = [
         Change(title, "cases of the baseline", "", "", 1, 0)
         for title in baseline
-        if title not in found
+        if title not in candidates
     ]
-    for title, candidate in found.items():
+    for title, candidate in candidates.items():
         changes += _compare_case(title, baseline.get(title), candidate)
     return changes
 

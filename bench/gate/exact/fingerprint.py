@@ -1,4 +1,4 @@
-"""The fingerprint of a case: its exact costs by phase, module path and operator."""
+"""Fingerprint of a case: its exact costs by phase, module path and operator."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Fingerprint:
     """Exact figures of one case.
 
     Attributes:
-        parameters: By component.
+        parameters: Number of parameters by component.
         peaks: Most live bytes in each phase.
         costs: (calls, FLOPs, bytes) by (phase, module path, operator).
         peak: Bytes alive at the peak by (state, module path, operator).
@@ -32,7 +32,7 @@ class Fingerprint:
     unpriced: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """As a baseline holds it: tables as lines of text, so that a diff shows what moved."""
+        """Return the form of a baseline file: tables as lines of text, for readable diffs."""
         return {
             "parameters": self.parameters,
             "peaks": self.peaks,
@@ -43,7 +43,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> "Fingerprint":
-        """The inverse of `as_json`."""
+        """Return the fingerprint in a baseline file, the inverse of `as_json`."""
         return cls(
             {str(name): int(count) for name, count in table["parameters"].items()},
             {str(name): int(nbytes) for name, nbytes in table["peaks"].items()},
@@ -54,7 +54,7 @@ class Fingerprint:
 
 
 def _lines(table: dict[Key, tuple[int, ...]]) -> list[str]:
-    """``phase module operator figures``; an empty name is a dash."""
+    """Return a table as lines ``phase module operator figures``; an empty name is a dash."""
     return [
         " ".join([*(name or "-" for name in key), *map(str, value)])
         for key, value in sorted(table.items())
@@ -72,29 +72,29 @@ def _table(lines: list[str], figures: int) -> dict[Key, tuple[int, ...]]:
 
 
 def fingerprint(case: Case) -> Fingerprint:
-    """Simulates a case in this process."""
+    """Return the fingerprint of a case, simulated in this process."""
     workload = catalogue()[case.workload]
     facts = workload.facts(case.config)
     return _of_trace(simulate(workload, case.config), dict(facts.components))
 
 
-def _of_trace(found: Trace, parameters: dict[str, int]) -> Fingerprint:
+def _of_trace(trace: Trace, parameters: dict[str, int]) -> Fingerprint:
     return Fingerprint(
         parameters,
-        {phase: peak.nbytes for phase, peak in found.phase_peaks.items()},
-        {tuple(key): (c.calls, c.flops, c.nbytes) for key, c in found.costs.items()},
-        {key: (nbytes,) for key, nbytes in found.peak.by_origin.items()},
-        found.unpriced,
+        {phase: peak.nbytes for phase, peak in trace.phase_peaks.items()},
+        {tuple(key): (c.calls, c.flops, c.nbytes) for key, c in trace.costs.items()},
+        {key: (nbytes,) for key, nbytes in trace.peak.by_origin.items()},
+        trace.unpriced,
     )
 
 
 def fingerprints(cases: Iterable[Case], jobs: int) -> dict[str, Fingerprint]:
-    """Fingerprints by case title, in `jobs` processes."""
-    # The last are the largest, and start first, so that no process ends alone with one of them.
+    """Return fingerprints by case title, computed in `jobs` processes."""
+    # The last cases are the largest; started first, none of them runs alone at the end.
     ordered = list(cases)[::-1]
     if jobs == 1:
-        found = map(fingerprint, ordered)
-        return {case.title: each for case, each in zip(ordered, found, strict=True)}
-    with ProcessPool(jobs) as pool:
-        done = list(pool.map(fingerprint, ordered))
-    return {case.title: each for case, each in zip(ordered, done, strict=True)}
+        results = list(map(fingerprint, ordered))
+    else:
+        with ProcessPool(jobs) as pool:
+            results = list(pool.map(fingerprint, ordered))
+    return {case.title: result for case, result in zip(ordered, results, strict=True)}

@@ -1,4 +1,4 @@
-"""The exact gate's findings in words."""
+"""Findings of the exact gate in words."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from bench.gate.outcome import AMBIGUOUS, FAIL, PASS, Item, Outcome
 
 
 def of_changes(cases: Sequence[str], changes: Sequence[Change]) -> Outcome:
-    """The exact gate's outcome.
+    """Return the outcome of the exact gate.
 
     Args:
         cases: Titles of the cases that were compared.
-        changes: What moved; a case of the baseline that is gone is among them.
+        changes: Figures that differ; a missing case of the baseline is one of them.
     """
     by_case: dict[str, list[str]] = {title: [] for title in cases}
     for change in changes:
@@ -20,12 +20,12 @@ def of_changes(cases: Sequence[str], changes: Sequence[Change]) -> Outcome:
         Item(
             case=title,
             name="costs",
-            verdict=FAIL if moved else PASS,
-            message=f"{len(moved)} figures moved" if moved else "as the baseline says",
-            details=tuple(moved),
-            figures=(str(len(moved)), moved[0] if moved else ""),
+            verdict=FAIL if differences else PASS,
+            message=f"{len(differences)} figures moved" if differences else "as the baseline says",
+            details=tuple(differences),
+            figures=(str(len(differences)), differences[0] if differences else ""),
         )
-        for title, moved in by_case.items()
+        for title, differences in by_case.items()
     )
     columns = ("figures moved", "first of them")
     if not changes:
@@ -44,11 +44,11 @@ def of_changes(cases: Sequence[str], changes: Sequence[Change]) -> Outcome:
     )
 
 
-def of_another_torch(theirs: str, ours: str) -> Outcome:
-    """The exact gate's outcome where the baseline speaks of another torch."""
+def of_another_torch(blessed: str, running: str) -> Outcome:
+    """Return the outcome where the baseline is of another torch."""
     reason = (
-        f"the baseline is of torch {theirs}, this is torch {ours}: operators decompose otherwise "
-        "there, so that costs cannot be compared"
+        f"the baseline is of torch {blessed}, this is torch {running}: operators decompose "
+        "otherwise there, so that costs cannot be compared"
     )
     item = Item(case="all cases", name="costs", verdict=AMBIGUOUS, message=reason)
     return Outcome(gate="exact", verdict=AMBIGUOUS, headline=reason, items=(item,))

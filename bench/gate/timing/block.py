@@ -1,9 +1,9 @@
-"""One block of the timing gate: four fresh processes, two of each side, that take turns.
+"""Block of the timing gate: four fresh processes, two of each side, that alternate.
 
-All four have the same case built at the same time, and one after the other times a slice of it,
-round after round. What the host does for longer than a round meets all four alike, and drops out
-of the ratios within a round. What differs from process to process with the same code (addresses,
-hash seeds, the allocator's layout) is in the ratio of the two processes of one side.
+All four build the same case at the same time, and one after the other times a slice of it, round
+after round. A disturbance that lasts longer than a round affects all four alike, and cancels in the
+ratios within a round. The ratio of the two processes of one side measures the variation between
+processes with the same code (addresses, hash seeds, the allocator's layout).
 """
 
 import math
@@ -29,11 +29,11 @@ _ORDERS = ((0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1), (3, 2, 1, 0))
 
 
 class Cell(NamedTuple):
-    """What is judged: a phase of a case, or its whole step.
+    """Phase of a case, or its whole step, on which the gate has a verdict.
 
     Attributes:
         case: Title of the case.
-        phase: The phase, or ``step``.
+        phase: Name of the phase, or ``step``.
     """
 
     case: str
@@ -42,13 +42,13 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CellTimes:
-    """What a block says of a cell.
+    """Times of a cell in a block.
 
     Attributes:
-        pairs: Log of candidate over baseline, of each of the two pairs of processes.
+        pairs: Log of candidate over baseline in each of the two pairs of processes.
         same_side: Log of one process over the other of the same side: baseline, candidate.
-        baseline_s: Seconds, the baseline's median slice.
-        candidate_s: Seconds, the candidate's.
+        baseline_s: Median slice of the baseline. Unit: s.
+        candidate_s: Median slice of the candidate. Unit: s.
     """
 
     pairs: tuple[float, float]
@@ -59,12 +59,12 @@ class CellTimes:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why a case has no times.
+    """Case without times, and the reason.
 
     Attributes:
         side: baseline, candidate or both.
-        status: As in records.
-        reason: One line.
+        status: Status as in records.
+        reason: Reason in one line.
     """
 
     side: str
@@ -74,15 +74,15 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """How long a block takes for a case.
+    """Time that a block spends on a case.
 
     Attributes:
-        rounds: Slices of each process.
-        least_rounds: The same where a case would take longer than `case_s`.
-        case_s: Seconds of a case after which no round begins, if there are enough.
-        slice_s: Seconds of a slice; a step that is longer is a slice.
-        rebuild_s: A case that is built within this is built anew for every round.
-        timeout_s: Longest wait for a reply.
+        rounds: Number of slices of each process.
+        least_rounds: Number of slices if a case would take longer than `case_s`.
+        case_s: Time of a case after which no round begins, if there are enough. Unit: s.
+        slice_s: Length of a slice; a longer step is a slice. Unit: s.
+        rebuild_s: Longest build of a case that is built anew for every round. Unit: s.
+        timeout_s: Longest wait for a reply. Unit: s.
     """
 
     rounds: int = 6
@@ -105,21 +105,21 @@ def measure_block(
     pace: Pace,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Times, dict[str, Failed]]:
-    """Times all cases with four new processes.
+    """Time all cases with four new processes.
 
     Args:
-        trees: The two source trees.
-        cases: What to time; their order is drawn.
+        trees: Source trees of both sides.
+        cases: Cases, which run in random order.
         store: Prepared inputs.
-        seed: Decides the orders of cases and of turns.
-        pace: How long.
-        tell: Called with the title of a case when it is done.
+        seed: Seed of the orders of cases and of turns.
+        pace: Time for each case.
+        tell: Called with the title of each case that is done.
 
     Returns:
-        Times by cell, and by case title why there are none.
+        Times by cell, and failures by case title.
 
     Raises:
-        BenchError: a process died or fell silent; the message names side and case.
+        BenchError: A process died or does not reply; the message names side and case.
     """
     times: Times = {}
     failures: dict[str, Failed] = {}
@@ -141,7 +141,7 @@ def measure_block(
 
 
 def _build(team: Team, case: Case, store: Path, pace: Pace) -> Failed | None:
-    """Builds a case in all processes at once; why it cannot be timed, or None."""
+    """Build a case in all processes at once; return the failure, or None."""
     request = {
         "workload": case.workload,
         "config": case.axes,
@@ -174,8 +174,8 @@ def _all_at_once(
 
 
 def _time(team: Team, title: str, orders: Iterable[Sequence[int]], pace: Pace) -> Times:
-    """Lets the processes take turns, and compares them within each round."""
-    # Phases that both sides have; a renamed one counts towards the step alone.
+    """Time a case in the processes in turns, and compare them within each round."""
+    # Phases that both sides have; a renamed phase counts in the step alone.
     phases = [phase for phase in team[0].phases if phase in team[1].phases]
     cheap = max(process.build_s for process in team) <= pace.rebuild_s
     rounds: list[list[dict[str, float]]] = []
@@ -191,19 +191,21 @@ def _time(team: Team, title: str, orders: Iterable[Sequence[int]], pace: Pace) -
             process.ask({"request": "slice", "seconds": pace.slice_s}, title)
             one_round[index] = _typical(process.phases, process.answer(pace.timeout_s)["steps"])
         rounds.append([one_round[index] for index in range(len(team))])
-    # Of a step of one phase, the phase is the step.
+    # In a step of one phase, the phase is the step.
     names = phases if len(team[0].phases) == 1 == len(phases) else [*phases, STEP]
     return {
-        Cell(title, name): _compare([[found[name] for found in each] for each in rounds])
+        Cell(title, name): _compare(
+            [[times_of_process[name] for times_of_process in times] for times in rounds]
+        )
         for name in names
     }
 
 
 def _typical(phases: Sequence[str], steps: Sequence[Sequence[float]]) -> dict[str, float]:
-    """The lower quartile of a slice's steps, by phase and whole.
+    """Return the lower quartile of a slice's steps, by phase and for the step.
 
-    Of what was tried it differs least between processes of the same code: a minimum hangs on one
-    lucky step, and a median on how often the host looked away.
+    It varies less between processes of the same code than the minimum, which depends on one lucky
+    step, and the median, which depends on how often the host was busy.
     """
     columns = dict(zip(phases, zip(*steps, strict=True), strict=True))
     columns[STEP] = tuple(map(sum, steps))
@@ -211,13 +213,13 @@ def _typical(phases: Sequence[str], steps: Sequence[Sequence[float]]) -> dict[st
 
 
 def _compare(rounds: Sequence[Sequence[float]]) -> CellTimes:
-    """Of a cell's seconds by round and process."""
+    """Return the times of a cell from its seconds by round and process."""
 
     def ratio(first: int, second: int) -> float:
-        return _trimmed_mean([math.log(each[second] / each[first]) for each in rounds])
+        return _trimmed_mean([math.log(times[second] / times[first]) for times in rounds])
 
     def seconds(*processes: int) -> float:
-        return median(each[process] for each in rounds for process in processes)
+        return median(times[process] for times in rounds for process in processes)
 
     (a, b), (c, d) = _PAIRS
     return CellTimes(
@@ -229,9 +231,9 @@ def _compare(rounds: Sequence[Sequence[float]]) -> CellTimes:
 
 
 def _trimmed_mean(values: Sequence[float]) -> float:
-    """Without the smallest and the largest.
+    """Return the mean without the smallest and the largest value.
 
-    A median would jump where an operator has two speeds by its addresses, a mean where the host
-    was away for a slice.
+    A median would jump for an operator with two speeds by its addresses, a mean when the host is
+    busy during a slice.
     """
     return mean(sorted(values)[1:-1] if len(values) > 2 else values)

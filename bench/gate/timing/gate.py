@@ -1,4 +1,4 @@
-"""The timing gate: paired fresh processes of two source trees, and a verdict on every cell."""
+"""Timing gate: paired fresh processes of two source trees, and a verdict on every cell."""
 
 import os
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ SCHEMA = "foldperf.timing-gate/1"
 PAIRS = 8
 LEAST_PAIRS = 4
 _PAIRS_OF_BLOCK = 2
-# A phase of less of the step than this is judged as a part of the step alone.
+# A phase with a smaller share of the step has no verdict of its own.
 _LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What the timing gate found.
+class TimingFindings:
+    """Findings of the timing gate.
 
     Attributes:
-        against: The baseline, for people.
-        rule: When a cell fails and passes.
-        seed: Of the orders of cases and turns.
-        judgements: By cell.
-        times: By cell, a block each.
-        failures: By case title, why it has no times.
+        against: Name of the baseline.
+        rule: Rule by which a cell fails or passes.
+        seed: Seed of the orders of cases and turns.
+        judgements: Verdict by cell.
+        times: Times of each block, by cell.
+        failures: Failure of each case without times, by its title.
         load: Mean of the host's load average after each block.
     """
 
@@ -49,17 +49,17 @@ class Found:
 
     @property
     def verdict(self) -> str:
-        """FAIL where a cell failed or the candidate alone cannot run a case; else the worst."""
+        """Return FAIL if a cell failed or only the candidate cannot run a case; else the worst."""
         broken = any(failure.side == "candidate" for failure in self.failures.values())
-        return FAIL if broken else overall([each.verdict for each in self.judgements.values()])
+        return FAIL if broken else overall([cell.verdict for cell in self.judgements.values()])
 
     def seconds(self, cell: Cell) -> tuple[float, float]:
-        """Typical seconds of a cell, baseline and candidate."""
+        """Return the median seconds of a cell, baseline and candidate."""
         blocks = self.times[cell]
         return median(b.baseline_s for b in blocks), median(b.candidate_s for b in blocks)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the findings as JSON for programs."""
         cells = []
         for cell, judgement in self.judgements.items():
             baseline_s, candidate_s = self.seconds(cell)
@@ -86,14 +86,14 @@ class Found:
 
 @dataclass(slots=True)
 class _Samples:
-    """What was measured so far."""
+    """Measurements so far."""
 
     times: dict[Cell, list[CellTimes]] = field(default_factory=dict)
     failures: dict[str, Failed] = field(default_factory=dict)
     loads: list[float] = field(default_factory=list)
 
     def cells(self) -> list[Cell]:
-        """The cells that are judged: of cases that never failed, phases that matter."""
+        """Return the cells that get a verdict: relevant phases of cases that never failed."""
         whole = {cell.case: self._seconds(cell) for cell in self.times if cell.phase == STEP}
         return [
             cell
@@ -115,12 +115,12 @@ def run_gate(
     rule: Rule,
     seed: int = 0,
     pace: Pace,
-) -> Found:
-    """Compares two trees; where the first pairs leave cells open, once more as many of their cases.
+) -> TimingFindings:
+    """Compare two trees; cases that the first pairs leave open run as many pairs again.
 
     Raises:
-        UsageError: too few pairs, a case that takes several ranks, or no SciPy.
-        BenchError: a measuring process died, or no case could be timed.
+        UsageError: Too few pairs, a case with several ranks, or no SciPy.
+        BenchError: A measuring process died, or no case could be timed.
     """
     if pairs < LEAST_PAIRS or pairs % _PAIRS_OF_BLOCK:
         raise UsageError(f"--pairs {pairs}: expected an even number, {LEAST_PAIRS} at least")
@@ -136,19 +136,23 @@ def run_gate(
     judgements = _judge(samples, rule)
     verdicts = [judgement.verdict for judgement in judgements.values()]
     if overall(verdicts) == AMBIGUOUS:
-        open_cases = {cell.case for cell, each in judgements.items() if each.verdict == AMBIGUOUS}
+        open_cases = {
+            cell.case for cell, judgement in judgements.items() if judgement.verdict == AMBIGUOUS
+        }
         again = [case for case in cases if case.title in open_cases]
         _measure(samples, trees, again, store, range(blocks, 2 * blocks), seed, pace)
         later = _judge(samples, rule)
-        # What was settled by the first look stays so: the second is for what was open.
+        # A cell that passed at the first look stays so; the second look is for open cells.
         judgements = {
-            cell: before if (before := judgements.get(cell)) and before.verdict == PASS else each
-            for cell, each in later.items()
+            cell: before
+            if (before := judgements.get(cell)) and before.verdict == PASS
+            else judgement
+            for cell, judgement in later.items()
         }
-    # Blocks draw their orders; people read the cases in theirs.
+    # Blocks have random orders; the report has the order of the cases.
     order = {case.title: index for index, case in enumerate(cases)}
     listed = sorted(judgements, key=lambda cell: order[cell.case])
-    return Found(
+    return TimingFindings(
         against=trees.against,
         rule=rule,
         seed=seed,
@@ -168,15 +172,15 @@ def _measure(
     seed: int,
     pace: Pace,
 ) -> None:
-    """Adds blocks to the samples."""
+    """Add blocks to the samples."""
     what = f"{len(cases)} cases against {trees.against}"
     with Progress(len(numbers), "timing gate") as progress:
         for number in numbers:
             progress.start(f"pairs {2 * number + 1} and {2 * number + 2}")
-            # Each block draws its own orders.
+            # Each block has orders of its own.
             times, failures = measure_block(trees, cases, store, (seed << 16) + number, pace)
-            for cell, found in times.items():
-                samples.times.setdefault(cell, []).append(found)
+            for cell, cell_times in times.items():
+                samples.times.setdefault(cell, []).append(cell_times)
             samples.failures |= failures
             samples.loads.append(os.getloadavg()[0])
             progress.finish(f"pairs {2 * number + 1} and {2 * number + 2} of {what}")

@@ -1,4 +1,4 @@
-"""A process of the timing gate, as the gate sees it: requests out, replies in, death noticed."""
+"""Measuring process of the timing gate, seen from the gate: requests, replies and its end."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from typing import Any, Self
 from bench.errors import BenchError
 
 _SCRIPT = Path(__file__).with_name("process.py")
-# glibc keeps what is freed. Whether it gives it back differs from process to process with the same
-# code, and getting it again costs a page fault for each page.
+# glibc should keep freed memory: whether it returns it differs between processes with the same
+# code, and taking it again costs a page fault for each page.
 _ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
@@ -27,13 +27,13 @@ _ALLOCATOR = {
 
 
 class MeasuringProcess:
-    """Runs ``process.py`` on a source tree; a context manager that leaves nothing behind.
+    """Process that runs ``process.py`` on a source tree; a context manager that ends it.
 
     Attributes:
         side: baseline or candidate, for messages.
-        pid: Its number.
-        phases: Of the case that is built, noted here by who asked for it.
-        build_s: CPU seconds that building it took, noted likewise.
+        pid: Number of the process.
+        phases: Phases of the case that is built; set by the caller that built it.
+        build_s: CPU time of the build; set likewise. Unit: s.
     """
 
     def __init__(self, side: str, tree: Path) -> None:
@@ -43,8 +43,8 @@ class MeasuringProcess:
         self._tree = tree
         self._doing = "starting"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
-        others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        paths = [str(tree), *map(os.path.abspath, filter(None, others))]
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = [str(tree), *map(os.path.abspath, filter(None, inherited))]
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_SCRIPT)],
             stdin=subprocess.PIPE,
@@ -76,13 +76,13 @@ class MeasuringProcess:
                 file.close()
 
     def greeted(self, timeout_s: float) -> None:
-        """Waits until it has imported the tree, and checks that it is this one."""
-        found = Path(self.answer(timeout_s)["tree"])
-        if found.resolve() != self._tree.resolve():
-            raise BenchError(f"the {self.side} process imports {found} in place of {self._tree}")
+        """Wait until the process has imported its tree, and check that it is the right one."""
+        tree = Path(self.answer(timeout_s)["tree"])
+        if tree.resolve() != self._tree.resolve():
+            raise BenchError(f"the {self.side} process imports {tree} in place of {self._tree}")
 
     def ask(self, request: Mapping[str, Any], doing: str) -> None:
-        """Sends a request; the reply is another call's to wait for."""
+        """Send a request; `answer` waits for the reply."""
         self._doing = doing
         assert self._process.stdin
         try:
@@ -92,10 +92,10 @@ class MeasuringProcess:
             raise self._dead() from None
 
     def answer(self, timeout_s: float) -> dict[str, Any]:
-        """The reply to the last request.
+        """Return the reply to the last request.
 
         Raises:
-            BenchError: the process died, or says nothing for so long.
+            BenchError: The process died, or does not reply in time.
         """
         assert self._process.stdout
         descriptor = self._process.stdout.fileno()

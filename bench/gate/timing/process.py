@@ -1,8 +1,8 @@
-"""The measuring process of the timing gate: builds a case, times slices of steps, case after case.
+"""Measuring process of the timing gate: it builds a case and times slices of its steps.
 
 Run as a script, ``python -P timing_process.py``, with the source tree to be measured first on the
-import path. This one file measures both sides, so that they differ in nothing but what they import
-from it. Requests come as lines of JSON on the standard input, replies leave on the standard
+import path. This one file measures both sides, so that they differ only in what they import
+from the tree. Requests come as lines of JSON on the standard input, replies leave on the standard
 output; the end of the input ends the process.
 
 ========  ===============================  ===============================================
@@ -41,21 +41,21 @@ _RUN_QUEUE = "/proc/thread-self/schedstat"
 
 
 class OwnTime:
-    """Seconds of this thread without those in which it wanted a core and had none.
+    """Clock of this thread that excludes the time in which it waited for a core.
 
-    Where it never gave its core up, that is its CPU time. Where it did, for a disk, a sleep or
-    other threads, it is the wall time less what it then stood in the run queue. A host's other
-    work and a hypervisor's other guests change wall time by half and this by little.
+    If the thread never gave up its core, that is its CPU time. If it did, for a disk, a sleep or
+    other threads, it is the wall time less the time in the run queue. Other work of the host and
+    other guests of a hypervisor change wall time by half and this clock by little.
     """
 
     def __init__(self) -> None:
         try:
             self._run_queue = os.open(_RUN_QUEUE, os.O_RDONLY)
-        except OSError:  # a kernel without it: what was stood in the queue stays in
+        except OSError:  # a kernel without it: time in the run queue is included
             self._run_queue = -1
 
     def of(self, work: Callable[[], object]) -> float:
-        """Runs `work` and gives its seconds."""
+        """Run `work` and return its seconds."""
         queued, given_up = self._queued(), _times_given_up()
         cpu, wall = thread_time(), perf_counter()
         work()
@@ -65,7 +65,7 @@ class OwnTime:
         return max(cpu, wall - (self._queued() - queued))
 
     def _queued(self) -> float:
-        """Seconds that this thread stood in the run queue since it began."""
+        """Return the seconds that this thread has waited in the run queue since its start."""
         if self._run_queue < 0:
             return 0.0
         return int(os.pread(self._run_queue, 128, 0).split()[1]) / 1e9
@@ -76,7 +76,7 @@ def _times_given_up() -> int:
 
 
 class Bench:
-    """The case that is built, and its clock."""
+    """Case that is built, and its clock."""
 
     def __init__(self) -> None:
         self._case: dict[str, Any] = {}
@@ -85,17 +85,18 @@ class Bench:
         self._own_time = OwnTime()
 
     def build(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Puts a case in the place of the former one, and warms it up."""
+        """Build a case in place of the former one, and warm it up."""
         self._case, self._program = case, None
         gc.collect()
-        # What lives by now, torch above all, is not looked through again at every collection.
+        # Objects that exist by now, torch above all, are not scanned again at every collection.
         gc.freeze()
         return self._build(warmup_steps=2)
 
     def rebuild(self) -> dict[str, Any]:
-        """The same case at other addresses.
+        """Build the same case at other addresses.
 
-        Where its tensors lie to one another modulo a page can change an operator's time by half.
+        The positions of tensors relative to each other modulo a page can change an operator's time
+        by half.
         """
         self._program = None
         gc.collect()
@@ -124,7 +125,7 @@ class Bench:
         return {"phases": list(program.phases), "build_s": thread_time() - start}
 
     def slice(self, seconds: float) -> dict[str, Any]:
-        """Steps for so many seconds, one at least; the first, its caches cold, only if alone."""
+        """Run steps for so many seconds; the first, with cold caches, counts only if alone."""
         gc.disable()
         steps, end = [self._step()], perf_counter() + seconds
         while perf_counter() < end:
@@ -133,7 +134,7 @@ class Bench:
         return {"steps": steps[1:] or steps}
 
     def _step(self) -> list[float]:
-        """Seconds of each phase of one step."""
+        """Return the seconds of each phase of one step."""
         program, device = self._program, self._device
         assert program is not None, "a case is built first"
         assert device is not None, "a case is built first"
@@ -154,8 +155,8 @@ def _failed(status: str, error: Exception) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Serves requests until there are no more."""
-    # What workloads print must not get between the replies.
+    """Serve requests until the input ends."""
+    # Output of workloads must not mix with the replies.
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     bench = Bench()

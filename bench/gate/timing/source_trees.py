@@ -1,4 +1,4 @@
-"""The two source trees that the timing gate measures, side by side in a folder of their own.
+"""Source trees that the timing gate measures, side by side in a folder of their own.
 
 Both are copies, so that an edit during the gate meets neither side, and both lie at paths of the
 same length, since the length of paths and variables alone can move a program's speed (Mytkowicz
@@ -69,7 +69,7 @@ def source_trees(against: str | None, root: Path = ROOT) -> Iterator[Trees]:
 
 
 def default_reference(root: Path = ROOT) -> str:
-    """The commit that a candidate is compared with where nobody says another.
+    """Return the commit that a candidate is compared with by default.
 
     Raises:
         UsageError: `root` is not a git repository, or git refuses to read it.
@@ -97,9 +97,9 @@ def _repository(root: Path) -> Repository:
 
 
 def _export(repository: Repository, reference: str, folder: Path) -> str:
-    """Writes a commit's packages to a folder, past the index and the working tree.
+    """Write a commit's packages to a folder, and return the commit's name.
 
-    Every file is as it is stored: attributes such as ``export-ignore`` do not count.
+    Files are written as they are stored: attributes such as ``export-ignore`` do not count.
     """
     try:
         commit = repository.resolve(reference)

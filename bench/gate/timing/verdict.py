@@ -1,4 +1,4 @@
-"""What pairs of processes say of a change of time, and what they cannot say.
+"""Verdict on a change of time from pairs of processes, and its resolution.
 
 A sample is one pair of fresh processes: the log of candidate over baseline. Steps within a process
 are no samples: more of them make an interval narrow and no truer (Kalibera & Jones, ISMM 2013).
@@ -23,19 +23,19 @@ from bench.gate.outcome import AMBIGUOUS, FAIL, PASS
 
 # Planned numbers of pairs and detectable effects hold with this probability.
 _POWER = 0.9
-# What would take more pairs than this takes a quieter machine.
+# A cell that needs more pairs than this needs a quieter machine.
 MOST_PAIRS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """When a cell fails and passes.
+    """Rule by which a cell fails or passes.
 
     Attributes:
-        threshold: The smallest slowdown that matters, as a fraction.
+        threshold: Smallest relevant slowdown, as a fraction.
         false_fail: Probability that identical code fails, over all cells and looks.
         false_pass: Probability that a cell at the threshold passes, over all looks.
-        looks: How often the samples are judged, a later time with more of them.
+        looks: Number of times that the samples are evaluated, each time with more of them.
     """
 
     threshold: float = 0.05
@@ -46,18 +46,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict on a cell; all changes are candidate over baseline less one.
+    """Verdict on a cell; all changes are candidate over baseline less one.
 
     Attributes:
         verdict: PASS, FAIL or AMBIGUOUS.
-        change: The estimate.
-        low: Below this it is not, with the confidence of a FAIL.
-        high: Above this it is not, with the confidence of a PASS.
-        floor: What the same code could show by chance.
-        detectable: The smallest slowdown that would fail nine times in ten.
-        pairs: How many pairs are behind it.
-        more_pairs: How many more would settle it; 0 if it is settled, None if too many.
-        faster: Whether it is an improvement by the rule of a FAIL, turned round.
+        change: Estimate.
+        low: Lower bound, with the confidence of a FAIL.
+        high: Upper bound, with the confidence of a PASS.
+        floor: Change that the same code could show by chance.
+        detectable: Smallest slowdown that would fail nine times in ten.
+        pairs: Number of pairs of processes.
+        more_pairs: Number of further pairs that would settle it; 0 if it is settled, None if it
+            would take too many.
+        faster: True for an improvement by the mirrored rule of a FAIL.
     """
 
     verdict: str
@@ -72,16 +73,16 @@ class Judgement:
 
 
 def judge(pairs: Sequence[float], same_side: Sequence[float], cells: int, rule: Rule) -> Judgement:
-    """Judges a cell.
+    """Return the verdict on a cell.
 
     Args:
-        pairs: Log of candidate over baseline, of each pair of processes; 4 at least.
+        pairs: Log of candidate over baseline in each pair of processes; 4 at least.
         same_side: Log of one process over another of the same side.
-        cells: How many cells are judged together.
-        rule: When it fails and passes.
+        cells: Number of cells that get a verdict together.
+        rule: Rule by which a cell fails or passes.
     """
     n, estimate, spread = len(pairs), fmean(pairs), stdev(pairs)
-    same = math.sqrt(fmean([each**2 for each in same_side]))
+    same = math.sqrt(fmean([log_ratio**2 for log_ratio in same_side]))
     fails, passes = rule.false_fail / cells / rule.looks, rule.false_pass / rule.looks
     threshold = math.log1p(rule.threshold)
     low = estimate - _quantile(n - 1, fails) * spread / math.sqrt(n)
@@ -95,7 +96,7 @@ def judge(pairs: Sequence[float], same_side: Sequence[float], cells: int, rule: 
     if verdict == AMBIGUOUS:
         needed = _pairs_needed(estimate, low, high, noise, threshold, (fails, passes))
         more = None if needed is None else max(needed - n, 2)
-    # The interval of an improvement is the same, seen from the other side.
+    # The interval of an improvement is the mirrored one.
     other = estimate + (estimate - low)
     return Judgement(
         verdict=verdict,
@@ -111,7 +112,7 @@ def judge(pairs: Sequence[float], same_side: Sequence[float], cells: int, rule: 
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """The gate's verdict: the worst of its cells'."""
+    """Return the gate's verdict: the worst of its cells'."""
     return next((worst for worst in (FAIL, AMBIGUOUS) if worst in verdicts), PASS)
 
 
@@ -123,9 +124,9 @@ def _pairs_needed(
     threshold: float,
     errors: tuple[float, float],
 ) -> int | None:
-    """How many pairs would decide nine times in ten, if noise stays and the estimate is right.
+    """Return the pairs that would decide nine times in ten at the same noise and estimate.
 
-    An estimate that may well be chance is taken for none.
+    An estimate whose interval includes zero is taken for zero.
     """
     fails, passes = errors
     chance = low <= 0 <= high
@@ -137,34 +138,34 @@ def _pairs_needed(
         return _noticed(n - 1, passes, 1 - _POWER) * noise / math.sqrt(n) < room
 
     numbers = range(4, MOST_PAIRS + 1, 2)
-    place = bisect.bisect_left(numbers, True, key=decides)
-    return numbers[place] if place < len(numbers) else None
+    index = bisect.bisect_left(numbers, True, key=decides)
+    return numbers[index] if index < len(numbers) else None
 
 
 def _failing_effect(n: int, beyond: float) -> float:
-    """The effect, in standard errors, that fails nine times in ten; each condition may miss it."""
+    """Return the effect, in standard errors, that fails nine times in ten by both conditions."""
     miss = (1 - _POWER) / 2
     return max(_noticed(n - 1, beyond, miss), _noticed(n, beyond, miss))
 
 
 def _noticed(freedom: int, beyond: float, miss: float) -> float:
-    """The effect, in standard errors, that a t-test misses with probability `miss`."""
+    """Return the effect, in standard errors, that a t-test misses with probability `miss`."""
     return float(special().nctdtrinc(freedom, miss, _quantile(freedom, beyond)))
 
 
 def _quantile(freedom: int, beyond: float) -> float:
-    """Student's t that is exceeded with probability `beyond`."""
+    """Return Student's t that is exceeded with probability `beyond`."""
     return float(special().stdtrit(freedom, 1 - beyond))
 
 
 def special() -> Any:
-    """SciPy's special functions.
+    """Return SciPy's special functions.
 
     Raises:
         UsageError: SciPy is missing.
     """
     try:
-        from scipy import special as found
+        from scipy import special as functions
     except ImportError:
         raise UsageError("the timing gate needs SciPy: pip install 'foldperf[report]'") from None
-    return found
+    return functions

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from support.records import valid_records
+from support.records import parsed, valid_records
 
 from analysis.report import write_report
 from bench.check_device.plan import NAMES
@@ -54,7 +54,7 @@ def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
 def _table(found):
     states = {name: StageState(**state) for name, state in found["stages"].items()}
     published = {("triangle_attention forward", 8): {"another, H100": 0.00099}}
-    lines = report_lines(states, found["records"], published)
+    lines = report_lines(states, list(map(parsed, found["records"])), published)
     assert any("0.990 published: another, H100" in line for line in lines)
     return lines
 
@@ -62,7 +62,7 @@ def _table(found):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--only", "nothing"], "--only nothing: choose of versions, "),
+        (["--only", "nothing"], "--only nothing: choose one of versions, "),
         (["--interpreter", "trifast"], "expected BACKEND=PYTHON"),
         (["--interpreter", "other=/bin/sh"], "expected BACKEND=PYTHON"),
         (["--interpreter", "trifast=/no/such"], "/no/such is not a program"),
@@ -74,7 +74,7 @@ def test_bad_words_are_refused(words, reason, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "soon"])
-def test_a_budget_is_a_time(budget, capsys):
+def test_budget_is_a_time(budget, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check-device", "--budget", budget])
     assert ended.value.code == 2

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.measured import measured
+from support.records import parsed
 
 from bench.check_device.check import (
     REHEARSAL,
@@ -24,8 +26,8 @@ from bench.check_device.stages import calibration
 from bench.check_device.timing import facts_as_json
 from bench.check_device.worker import run_stages
 from bench.devices.scripted import ScriptedDevice
-from bench.records.metrics import Value
-from bench.records.record import record_validator
+from bench.records.metrics import Value, as_json, missing
+from bench.records.reading import record_validator
 from workloads.errors import UnsupportedError
 
 
@@ -98,7 +100,7 @@ def test_stages_that_keep_their_deadlines_keep_the_budget(weights, used, budget)
 
 
 @pytest.mark.parametrize("stopped", range(len(STAGES)))
-def test_a_stop_at_any_stage_loses_that_stage_alone(check, clock, tmp_path, stopped, monkeypatch):
+def test_stop_at_any_stage_loses_that_stage_alone(check, clock, tmp_path, stopped, monkeypatch):
     began = []
 
     def run(stage, check, stop):
@@ -123,7 +125,7 @@ def test_a_stop_at_any_stage_loses_that_stage_alone(check, clock, tmp_path, stop
 def test_states_of_another_identity_and_damaged_files_count_as_none(tmp_path, clock):
     states = Stages(tmp_path, "one")
     states.start("versions", 1.0, 2.0)
-    states.end("versions", 3.0, "ok", found={"a": 1})
+    states.end("versions", 3.0, "ok", findings={"a": 1})
     assert Stages(tmp_path, "one").is_final("versions")
     assert Stages(tmp_path).get("versions").found == {"a": 1}
     assert Stages(tmp_path).get("versions").seconds == 2.0
@@ -148,14 +150,14 @@ def test_cases_with_a_record_are_not_measured_again(check, clock, tmp_path):
     assert clock() == before + 1
     validate = record_validator()
     for record in both:
-        validate(record)
-        assert record["sweep"] == "check-device.kernels"
+        validate(record.as_dict())
+        assert record.sweep == "check-device.kernels"
     again = Recorder(tmp_path, ScriptedDevice("nvidia"))
     assert again.identity == check.recorder.identity
     assert len((tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_a_case_that_fails_has_a_record_and_the_next_runs(check, clock):
+def test_case_that_fails_has_a_record_and_the_next_runs(check, clock):
     errors = [
         (UnsupportedError("no kernel"), "unsupported"),
         (MemoryError("too large"), "oom"),
@@ -164,15 +166,15 @@ def test_a_case_that_fails_has_a_record_and_the_next_runs(check, clock):
     ]
     items = [item(check, clock, 8 + n, error=error) for n, (error, _) in enumerate(errors)]
     records = check.run([*items, item(check, clock, 64)])
-    assert [record["status"] for record in records] == [*(s for _, s in errors), "ok"]
-    assert records[0]["reason"] == "no kernel"
-    assert records[3]["reason"] == "RuntimeError: illegal instruction"
+    assert [record.status for record in records] == [*(s for _, s in errors), "ok"]
+    assert records[0].reason == "no kernel"
+    assert records[3].reason == "RuntimeError: illegal instruction"
     validate = record_validator()
     for record in records:
-        validate(record)
+        validate(record.as_dict())
 
 
-def test_no_case_begins_that_cannot_end_in_time(check, clock):
+def test_case_is_not_started_when_it_cannot_end_in_time(check, clock):
     items = [item(check, clock, 8 * (n + 1), seconds=30.0) for n in range(5)]
     with pytest.raises(OutOfTimeError, match="2 of 5 cases are done; next would be case 24"):
         check.run(items)
@@ -180,7 +182,7 @@ def test_no_case_begins_that_cannot_end_in_time(check, clock):
     assert len(check.run(items)) == 5
 
 
-def test_a_device_that_answers_no_more_ends_the_process(check, clock, monkeypatch):
+def test_device_that_answers_no_more_ends_the_process(check, clock, monkeypatch):
     def synchronize():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -189,7 +191,7 @@ def test_a_device_that_answers_no_more_ends_the_process(check, clock, monkeypatc
     with pytest.raises(LostDeviceError, match="after case 8"):
         check.run([crashing])
     # The next process begins after it.
-    assert [record["status"] for record in check.run([crashing])] == ["crash"]
+    assert [record.status for record in check.run([crashing])] == ["crash"]
 
 
 def test_failures_say_why():
@@ -199,7 +201,7 @@ def test_failures_say_why():
     assert measured_or_reason(refuse).reason == "not here"
 
 
-def test_the_tick_of_a_counter_and_the_power_at_rest_are_found():
+def test_tick_of_a_counter_and_the_power_at_rest_are_found():
     device = ScriptedDevice("nvidia", tick_s=0.02, curve=lambda _moment: 75.0)
     power, period = calibration.at_rest(device, 0.6)
     assert power == pytest.approx(75.0, rel=0.1)
@@ -210,30 +212,27 @@ def test_the_tick_of_a_counter_and_the_power_at_rest_are_found():
 
 def test_rates_are_work_over_device_time():
     def record(quantity, seconds, work=None, status="ok"):
-        return {
-            "status": status,
-            "run_id": quantity,
-            "started_at": "2026-01-01T00:00:00+00:00",
-            "workload": {"config": {"quantity": quantity}},
-            "facts": {"arithmetic": "bfloat16"},
-            "outcome": {"work": work},
-            "metrics": {"device_time_s": {"value": seconds}, "step_time_s": {"value": 99.0}},
-        }
+        table = measured(8, run_id=quantity.encode().hex()[:8].zfill(32))
+        table["workload"]["config"] = {"quantity": quantity}
+        table["facts"]["arithmetic"] = "bfloat16"
+        table["outcome"] = {"work": work}
+        time = missing("not here") if seconds is None else Value(seconds, "graph")
+        table["metrics"] = as_json({"device_time_s": time, "step_time_s": Value(99.0, "clock")})
+        return parsed(table | {"status": status, "reason": None if status == "ok" else "not here"})
 
-    found = calibration.calibration_of(
-        [
-            record("copy", 2.0, 8e12),
-            record("l2_copy", 0.5, 4e12),
-            record("product", 4.0, 4e15),
-            record("exponentials", None, status="unsupported"),
-        ]
+    copy, l2_copy, product = (
+        record("copy", 2.0, 8e12),
+        record("l2_copy", 0.5, 4e12),
+        record("product", 4.0, 4e15),
     )
+    absent = record("exponentials", None, status="unsupported")
+    found = calibration.calibration_of([copy, l2_copy, product, absent])
     assert (found.bytes_s, found.l2_bytes_s, found.exponentials_s) == (4e12, 8e12, None)
     assert found.flops == {"bfloat16": 1e15}
-    assert found.run_ids == ("copy", "l2_copy", "product")
+    assert found.run_ids == (copy.run_id, l2_copy.run_id, product.run_id)
     assert calibration.calibration_of([record("copy", None, status="crash")]) is None
 
 
-def test_each_stage_is_a_module():
+def test_every_stage_is_a_module():
     for name in NAMES:
         assert callable(import_module(f"bench.check_device.stages.{name}").run)

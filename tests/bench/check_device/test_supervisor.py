@@ -40,7 +40,7 @@ def ran(folder):
     return [tuple(line.split()) for line in lines]
 
 
-def test_each_end_is_noted_and_the_next_stage_runs_and_what_is_missing_runs_again(tmp_path, capsys):
+def test_supervisor_notes_every_end_and_reruns_unfinished_stages(tmp_path, capsys):
     script = {
         "compilation": "hang",
         "accuracy": "kill",
@@ -90,7 +90,7 @@ def test_each_end_is_noted_and_the_next_stage_runs_and_what_is_missing_runs_agai
     assert [name for name, _ in ran(tmp_path)] == ["step", "communication"]
 
 
-def test_a_process_that_ends_before_its_first_stage_is_an_error(tmp_path):
+def test_process_that_ends_before_its_first_stage_is_an_error(tmp_path):
     command = (sys.executable, "-c", "import sys; sys.exit('no such library')")
     with pytest.raises(BenchError, match="ended with status 1: no such library"):
         supervisor(tmp_path, {}, command=command).run()

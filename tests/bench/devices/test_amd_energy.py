@@ -8,8 +8,9 @@ from support.fake_amdsmi import ENERGY, FakeAmdSmi, mi250x, modules
 from bench.devices.accelerator import TorchProperties
 from bench.devices.amd import AmdDevice
 from bench.devices.amd_energy import Die, addresses_like, module_of
-from bench.devices.device import NotSupported
+from bench.devices.device import Description, NotSupported
 from bench.records.metrics import Value, as_json
+from bench.records.record import CaseResult
 from bench.run.ranks import energy_domains, merged
 
 DIES = list(modules(2))
@@ -78,27 +79,23 @@ def test_energy_of_two_ranks_on_a_module_is_counted_once():
     smi = FakeAmdSmi(modules(2, busy=90))
     case = [FIRST, SECOND, THIRD]
     devices = [device(bdf, smi, case) for bdf in (FIRST, SECOND)]
-    per_step = [rank_device.energy_j() for rank_device in devices]
-    domains = energy_domains([rank_device.describe().as_json() for rank_device in devices])
+    per_step = [own.energy_j() for own in devices]
+    domains = energy_domains([own.describe() for own in devices])
     assert total(per_step, domains) == pytest.approx(30.6)
     # A third rank on another module adds the energy of that module.
     other = device(THIRD, smi, [*case, FOURTH])
-    domains = energy_domains(
-        [rank_device.describe().as_json() for rank_device in [*devices, other]]
-    )
+    domains = energy_domains([own.describe() for own in [*devices, other]])
     assert total([*per_step, other.energy_j()], domains) == pytest.approx(2 * 30.6)
     # By identity alone the module would count twice.
     wrong = [rank_device.describe().uuid_hash for rank_device in devices]
     assert total(per_step, wrong) == pytest.approx(2 * 30.6)
 
 
-def test_energy_domains_are_counters_or_devices_or_ranks():
+def test_energy_domains_are_counters_or_else_devices_or_ranks():
+    identities = [("module", "a"), ("module", "b"), (None, "c"), (None, None), (None, None)]
     devices = [
-        {"energy_domain": "module", "uuid_hash": "a"},
-        {"energy_domain": "module", "uuid_hash": "b"},
-        {"energy_domain": None, "uuid_hash": "c"},
-        {"energy_domain": None, "uuid_hash": None},
-        {"energy_domain": None, "uuid_hash": None},
+        Description(vendor="amd", name="MI250", kind="cuda", energy_domain=domain, uuid_hash=uuid)
+        for domain, uuid in identities
     ]
     domains = energy_domains(devices)
     assert domains[0] == domains[1]
@@ -106,15 +103,9 @@ def test_energy_domains_are_counters_or_devices_or_ranks():
 
 
 def total(per_step, domains):
-    nothing = {"facts": {}, "telemetry": {}, "outcome": {}, "breakdown": {}, "notes": {}}
-    results = [
-        {
-            **{"status": "ok", "reason": None, **nothing},
-            "metrics": as_json({"energy_per_step_j": Value(joules, "counter")}),
-        }
-        for joules in per_step
-    ]
-    return merged(results, domains)["metrics"]["energy_per_step_j"]["value"]
+    metrics = [as_json({"energy_per_step_j": Value(joules, "counter")}) for joules in per_step]
+    results = [CaseResult.from_dict({"status": "ok", "metrics": each}) for each in metrics]
+    return merged(results, domains).metrics["energy_per_step_j"].value
 
 
 def test_die_is_refused_when_its_sibling_is_hidden():

@@ -83,7 +83,7 @@ def test_mutants_are_red_and_name_module_and_operator(mutant, capsys):
     assert (module, operator) in named
 
 
-def test_the_text_names_them_first(capsys):
+def test_text_names_them_first(capsys):
     cls, forward, module, _ = MUTANTS["a LayerNorm added to the Pairformer"]
     with mutated(cls, forward):
         assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1"]) == 1
@@ -110,7 +110,7 @@ def test_another_torch_is_ambiguous(tmp_path, capsys):
     assert "the baseline is of torch 2.99" in capsys.readouterr().out
 
 
-def test_a_blessed_baseline_is_read_back_as_it_was(tmp_path):
+def test_blessed_baseline_is_read_back_as_it_was(tmp_path):
     found = {"tiny": fingerprint(TINY)}
     comparison.write_baseline(tmp_path / "b.json", found, "because")
     baseline = comparison.read_baseline(tmp_path / "b.json")
@@ -125,12 +125,12 @@ def test_blessing_needs_a_reason_and_all_cases(capsys):
     assert main(["gate", "--bless", "--reason", "x", "--only", "tiny"]) == 2
 
 
-def test_a_case_without_a_baseline_is_a_change():
+def test_case_without_a_baseline_is_a_change():
     (change, *_) = comparison.compare({}, {"new": fingerprint(TINY)})
     assert "without a baseline" in str(change)
 
 
-def test_a_case_that_is_gone_is_a_change():
+def test_case_that_is_gone_is_a_change():
     found = {"tiny": fingerprint(TINY)}
     (change,) = comparison.compare(found | {"gone": found["tiny"]}, found)
     assert (change.case, change.quantity) == ("gone", "cases of the baseline")
@@ -145,7 +145,7 @@ def test_a_case_that_is_gone_is_a_change():
         '"parameters": {}, "peaks": {}, "costs": ["a b c 1"], "peak": [], "unpriced": []}}}',
     ],
 )
-def test_a_baseline_that_cannot_be_read_is_named(tmp_path, text):
+def test_baseline_that_cannot_be_read_is_named(tmp_path, text):
     path = tmp_path / "b.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=r"b\.json"):

@@ -67,7 +67,7 @@ class TestJunit:
         assert case.find("failure").get("message") == "1 -> 2"
         assert case.find("failure").text == "1 -> 2\nx"
 
-    def test_an_ambiguous_cell_is_skipped_with_its_message(self):
+    def test_ambiguous_cell_is_skipped_with_its_message(self):
         outcome = of_another_torch("2.99", "2.13")
         (case,) = ET.fromstring(junit(outcome, 0)).iter("testcase")
         assert "AMBIGUOUS: the baseline is of torch 2.99" in case.find("skipped").get("message")
@@ -89,7 +89,7 @@ class TestMarkdown:
         ours = ("<details>", "</details>", "<summary>")
         assert not [line for line in lines if "<" in line and not line.startswith(ours)]
 
-    def test_what_did_not_pass_comes_before_what_did(self):
+    def test_markdown_lists_failures_before_passed_cases(self):
         changes = [Change("b", "forward calls", "block", "aten.mm", 1, 2)]
         text = markdown(of_changes(["a", "b"], changes))
         assert text.startswith("### ❌ foldperf exact gate: FAIL\n")
@@ -102,7 +102,7 @@ class TestCommandLine:
 
     CHEAP = ("gate", "--only", "trunk preset=tiny", "--jobs", "1")
 
-    def test_the_summary_is_appended_and_the_junit_file_replaced(self, tmp_path):
+    def test_summary_is_appended_and_the_junit_file_replaced(self, tmp_path):
         summary, results = tmp_path / "summary.md", tmp_path / "results.xml"
         summary.write_text("before\n", encoding="utf-8")
         results.write_text("before", encoding="utf-8")
@@ -113,7 +113,7 @@ class TestCommandLine:
         (case,) = ET.parse(results).iter("testcase")
         assert (case.get("name"), len(case)) == ("costs", 0)
 
-    def test_a_place_that_cannot_be_written_is_one_line_after_the_verdict(self, tmp_path, capsys):
+    def test_place_that_cannot_be_written_is_one_line_after_the_verdict(self, tmp_path, capsys):
         (tmp_path / "file").write_text("", encoding="utf-8")
         for option in ("--junit", "--markdown"):
             assert main([*self.CHEAP, option, str(tmp_path / "file" / "x")]) == 2
@@ -139,7 +139,7 @@ def gate_commands(lines):
 
 
 class TestRecipes:
-    def test_the_workflow_has_two_jobs_that_keep_their_junit_files(self):
+    def test_workflow_has_two_jobs_that_keep_their_junit_files(self):
         jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
         assert set(jobs) == {"exact", "timing"}
         for name, job in jobs.items():
@@ -168,7 +168,7 @@ class TestRecipes:
 
     @pytest.fixture
     def run_script(self, tmp_path):
-        """Runs the script on commands that write down how they were called."""
+        """Run the script on commands that record their arguments."""
         commands, log = tmp_path / "commands", tmp_path / "log"
         commands.mkdir()
         who = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
@@ -202,7 +202,7 @@ class TestRecipes:
         ("exact", "timing", "expected"),
         [(0, 0, 0), (0, 3, 0), (3, 0, 0), (1, 0, 1), (0, 1, 1), (3, 1, 1), (2, 1, 2), (1, 2, 2)],
     )
-    def test_the_scripts_status_is_the_worst_and_3_is_neutral(
+    def test_scripts_status_is_the_worst_and_3_is_neutral(
         self, run_script, exact, timing, expected
     ):
         status, _ = run_script(EXACT=str(exact), TIMING=str(timing))
@@ -215,7 +215,7 @@ class TestRecipes:
             status, _ = run_script(EXACT="3", TIMING="1", stdout=stdout)
         assert status == 1
 
-    def test_the_script_installs_gates_and_hands_its_options_on(self, run_script, tmp_path):
+    def test_script_installs_gates_and_hands_its_options_on(self, run_script, tmp_path):
         status, log = run_script("--only", "tiny", REPORTS="out")
         assert status == 0
         assert [line.split()[0] for line in log] == ["python"] * 2 + ["foldperf"] * 4
@@ -224,16 +224,16 @@ class TestRecipes:
         assert re.search(r"--against [0-9a-f]{40} ", timing)
         assert (tmp_path / "out" / "summary.md").exists()
 
-    def test_a_failed_installation_is_a_fault(self, run_script):
+    def test_failed_installation_is_a_fault(self, run_script):
         breaks = "-m pip install --constraint constraints.txt torch"
         assert run_script(BREAKS=breaks) == (2, [f"python {breaks}"])
 
-    def test_a_base_that_does_not_exist_is_a_fault(self, run_script):
+    def test_base_that_does_not_exist_is_a_fault(self, run_script):
         status, log = run_script(BASE="none")
         assert status == 2
         assert not [line for line in log if "--timing" in line]
 
-    def test_the_scripts_exact_gate_does_what_it_should(self, tmp_path):
+    def test_scripts_exact_gate_does_what_it_should(self, tmp_path):
         """For real, on the cheapest cases."""
         (line,) = [
             line

@@ -63,7 +63,7 @@ def snapshot(repository):
     }
 
 
-def test_a_commit_beside_the_working_tree(repository):
+def test_commit_beside_the_working_tree(repository):
     write(repository, "edited")
     with source_trees("main~1", repository) as trees:
         assert contents(trees.baseline) == each("one")
@@ -74,7 +74,7 @@ def test_a_commit_beside_the_working_tree(repository):
         assert contents(trees.candidate) == each("edited")
 
 
-def test_a_folder_beside_the_working_tree(repository, tmp_path):
+def test_folder_beside_the_working_tree(repository, tmp_path):
     write(tmp_path / "other", "another")
     with source_trees(str(tmp_path / "other"), repository) as trees:
         assert contents(trees.baseline) == each("another")
@@ -87,7 +87,7 @@ def test_both_lie_at_paths_of_one_length(repository):
 
 
 @pytest.mark.parametrize("against", ["main", None])
-def test_the_repository_is_left_as_it_was(repository, against):
+def test_repository_is_left_as_it_was(repository, against):
     # Of a file that is newer than the index says, git would like to make a note.
     os.utime(repository / PACKAGES[0] / "code.py", (2e9, 2e9))
     before = snapshot(repository)
@@ -97,7 +97,7 @@ def test_the_repository_is_left_as_it_was(repository, against):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_the_trees_are_gone_however_it_ends(repository, error):
+def test_trees_are_gone_however_it_ends(repository, error):
     with pytest.raises(error), source_trees("main", repository) as trees:
         raise error
     assert not trees.baseline.parent.exists()
@@ -122,7 +122,7 @@ class TestDefault:
         assert default_reference(repository) == git(repository, "rev-parse", "main")
 
 
-def test_what_cannot_be_had_is_one_line(repository, tmp_path):
+def test_source_trees_refuse_an_unknown_baseline_in_one_line(repository, tmp_path):
     bare = tmp_path / "bare"
     write(bare, "no repository")
     for root, against, message in (
@@ -138,7 +138,7 @@ def test_what_cannot_be_had_is_one_line(repository, tmp_path):
         assert "\n" not in str(refused.value)
 
 
-def test_a_commit_without_the_packages_is_refused(repository):
+def test_commit_without_the_packages_is_refused(repository):
     git(repository, "rm", "-rq", PACKAGES[1])
     git(repository, "commit", "-q", "-m", "gone")
     with pytest.raises(UsageError, match="--against HEAD: "), source_trees("HEAD", repository):

@@ -59,7 +59,7 @@ class TestVerdict:
         assert FAIL not in verdicts
 
     @pytest.mark.parametrize("heavy", [False, True])
-    def test_a_slowdown_of_30_percent_fails(self, heavy):
+    def test_slowdown_of_30_percent_fails(self, heavy):
         generator = np.random.default_rng(2)
         failed = 0
         for _ in range(200):
@@ -75,14 +75,14 @@ class TestVerdict:
             verdicts = [judge(*samples(generator, 8, noise), 30, Rule()).verdict for _ in range(50)]
             assert verdicts.count(expected) >= 40, noise
 
-    def test_a_slowdown_at_the_threshold_rarely_passes(self):
+    def test_slowdown_at_the_threshold_rarely_passes(self):
         generator = np.random.default_rng(4)
         rule = Rule(false_pass=0.1, looks=1)
         at = math.log1p(rule.threshold)
         verdicts = [judge(*samples(generator, 8, 0.02, at), 1, rule).verdict for _ in range(500)]
         assert 0.05 * 500 <= verdicts.count(PASS) <= 0.14 * 500
 
-    def test_a_certain_change_below_the_threshold_passes(self):
+    def test_certain_change_below_the_threshold_passes(self):
         found = judge(*exactly(8, 0.001, 0.03), 30, Rule())
         assert found.verdict == PASS
         assert found.low > 0
@@ -113,7 +113,7 @@ class TestVerdict:
         ]
         assert verdicts.count(FAIL) >= 82
 
-    def test_what_no_reasonable_number_settles_says_so(self):
+    def test_more_pairs_is_none_when_too_many_would_be_needed(self):
         assert judge(*exactly(8, 3.0), 30, Rule()).more_pairs is None
         assert judge(*exactly(8, 0.3), 30, Rule()).more_pairs <= MOST_PAIRS
 
@@ -125,7 +125,7 @@ class TestVerdict:
         assert found.verdict != FAIL
         assert found.floor > found.change
 
-    def test_the_detectable_slowdown_is_detected_nine_times_in_ten(self):
+    def test_detectable_slowdown_is_detected_nine_times_in_ten(self):
         generator = np.random.default_rng(7)
         effect = math.log1p(judge(*exactly(8, 0.05), 30, Rule()).detectable)
         verdicts = [
@@ -133,7 +133,7 @@ class TestVerdict:
         ]
         assert 0.85 * 300 <= verdicts.count(FAIL) <= 0.99 * 300
 
-    def test_an_improvement_is_told_and_passes(self):
+    def test_improvement_is_told_and_passes(self):
         found = judge(*exactly(8, 0.01, -SLOWER), 30, Rule())
         assert (found.verdict, found.faster) == (PASS, True)
         assert not judge(*exactly(8, 0.01), 30, Rule()).faster
@@ -142,7 +142,7 @@ class TestVerdict:
         lows = [judge(*exactly(8, 0.05, 0.2), cells, Rule()).low for cells in (1, 10, 100)]
         assert lows == sorted(lows, reverse=True)
 
-    def test_the_worst_cell_decides(self):
+    def test_worst_cell_decides(self):
         assert overall([PASS, FAIL, AMBIGUOUS]) == FAIL
         assert overall([PASS, AMBIGUOUS]) == AMBIGUOUS
         assert overall([PASS]) == PASS
@@ -206,7 +206,7 @@ def packages(tmp_path):
     return paced.install(tmp_path / "packages")
 
 
-def test_a_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packages):
+def test_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packages):
     old = paced.tree(tmp_path / "old", json.dumps(PACE | {"broken": PACE["same"]}))
     now = PACE | {"slower": [0.002, 0.002, 0.002], "broken": "raise", "new": PACE["same"]}
     new = paced.tree(tmp_path / "new", json.dumps(now))
@@ -247,7 +247,7 @@ def test_a_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packag
         ("hang", "the candidate process says nothing for 0.5 s: a case"),
     ],
 )
-def test_a_process_that_dies_or_hangs_is_a_fault_that_names_it(
+def test_process_that_dies_or_hangs_is_a_fault_that_names_it(
     tmp_path, packages, monkeypatch, how, message
 ):
     monkeypatch.setenv("PYTHONPATH", str(packages))
@@ -300,7 +300,7 @@ def test_on_an_accelerator_the_devices_own_clock_counts(monkeypatch):
     assert device.waits > len(steps)
 
 
-def test_a_termination_leaves_neither_processes_nor_folders(tmp_path, packages):
+def test_termination_leaves_neither_processes_nor_folders(tmp_path, packages):
     old = paced.tree(tmp_path / "old", json.dumps(PACE))
     new = paced.tree(tmp_path / "new", json.dumps({"same": "hang"}))
     running = gate(old, new, packages, "--only", "operator=same")
@@ -339,7 +339,7 @@ def test_bad_requests_are_one_line(capsys):
         assert error.count("\n") == 1
 
 
-def test_a_fault_of_the_gate_itself_is_not_a_regression(monkeypatch, capsys):
+def test_fault_of_the_gate_itself_is_not_a_regression(monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("the gate is unhappy")
 

@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def export(commit: str, folder: Path) -> str:
-    """Writes a commit's packages to a folder; its full name."""
+    """Write a commit's packages to a folder; return its full name."""
 
     def git(*words: str) -> bytes:
         return Repository(provenance.ROOT).ask(*words)
@@ -105,7 +105,7 @@ def plant(tree: Path) -> None:
 
 
 def trial(kind: str, number: int, trees: Path, only: str) -> dict:
-    """Runs the gate once, as a maintainer would."""
+    """Run the gate once, as a maintainer would."""
     start = time.monotonic()
     command = [
         *(sys.executable, "-m", "bench", "gate", "--timing", "--json"),
@@ -144,17 +144,17 @@ FIGURES = ("change", "low", "high", "floor", "detectable")
 
 
 def where() -> dict:
-    """What the trial ran on."""
+    """Return the time, machine and software of a trial."""
     host = provenance.host()
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": {name: host[name] for name in ("os", "cpu", "hostname_hash")},
+        "host": {name: getattr(host, name) for name in ("os", "cpu", "hostname_hash")},
         "software": {name: provenance.software()[name] for name in ("python", "torch", "numpy")},
     }
 
 
 def append(path: Path, line: dict) -> None:
-    """Adds a line, whole."""
+    """Append a line in one piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab", buffering=0) as file:
         file.write(json.dumps(line).encode() + b"\n")
@@ -169,7 +169,7 @@ def read(path: Path) -> list[dict]:
 
 
 def summarize(lines: list[dict]) -> None:
-    """Prints what the trials came to."""
+    """Print a summary of the trials."""
     for kind in ("same", "slowed"):
         own = [line for line in lines if line["kind"] == kind]
         if not own:

@@ -9,7 +9,7 @@ from support.records import GIT, a_record
 from bench.cli import main
 from bench.errors import StorageError, UsageError
 from bench.gate.exact.comparison import read_baseline
-from bench.records.record import read_all_records, read_valid_records
+from bench.records.reading import read_all_records, read_valid_records
 from refsys.files import parse_json
 
 
@@ -35,8 +35,8 @@ DAMAGES = {
     "number as a time": (with_git(commit_time=5), "git.commit_time: 5 is not of type"),
     "tokens in words": (with_workload(labels={"tokens": "many"}), "workload.labels.tokens: 'many'"),
     "null": (line_of(2, host=None), "host: None is not of type 'object'"),
-    "another status": (line_of(2, status="fine"), "not a record of foldperf.record/1: status is"),
-    "a key that is no text": (line_of(2, key=[]), "key is not of type string"),
+    "another status": (line_of(2, status="fine"), "status: 'fine' is not one of"),
+    "a key that is no text": (line_of(2, key=[]), "key: [] is not of type 'string'"),
     "NaN": (line_of(2, duration_s=float("nan")), "NaN is not JSON"),
     "infinity": (line_of(2).replace("1.5", "1e999"), "1e999 is beyond the range of float64"),
     "huge integer": (line_of(2, replicate=10**40), "an integer of 41 digits"),
@@ -44,7 +44,7 @@ DAMAGES = {
     "nesting": ("[" * 100_000, "nested too deeply"),
     "half of a pair": (line_of(2, sweep="\ud800"), "surrogates not allowed"),
     "no text": (b"\xff\xfe", "invalid start byte"),
-    "another thing": ("[1]", "not a record of foldperf.record/1"),
+    "another thing": ("[1]", "not a record of foldperf.record/2"),
     "folder for a name": (
         line_of(2, host=a_record(2)["host"] | {"hostname_hash": "../x"}),
         "host.",
@@ -72,7 +72,7 @@ def test_damaged_record_is_named_by_file_and_line_and_the_others_are_read(write,
     line, message = DAMAGES[damage]
     folder = write(a=[line_of(1), line, line_of(3)], b=[line_of(4)])
     reading = read_all_records([folder])
-    assert [record["run_id"] for record in reading.records] == [f"{n:032x}" for n in (1, 3, 4)]
+    assert [record.run_id for record in reading.records] == [f"{n:032x}" for n in (1, 3, 4)]
     (error,) = reading.errors
     assert str(error).startswith(f"{folder / 'a.jsonl'}: line 2: ")
     assert message in str(error)
@@ -106,7 +106,7 @@ def test_missing_file_does_not_stop_the_others(write, tmp_path):
 class TestCommands:
     @pytest.fixture
     def folder(self, write):
-        from bench.records.record import SCHEMA_FILE
+        from bench.records.reading import SCHEMA_FILE
 
         recorded = SCHEMA_FILE.parents[2] / "results" / "recorded" / "demo-2-core-cpu.jsonl"
         sound = [json.loads(line) for line in recorded.read_text(encoding="utf-8").splitlines()[:2]]

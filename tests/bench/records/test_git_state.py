@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from support.hidden_changes import OUTSIDE_PACKAGES, TRICKS, add, edit
@@ -12,6 +13,7 @@ from bench.cli import main
 from bench.errors import GitError, UsageError
 from bench.records import provenance
 from bench.records.git import Repository, git_environment, trusted_directories
+from bench.records.origin import GitState
 from bench.records.provenance import git_state
 from bench.records.working_tree import require_commit
 from bench.run.isolation import Ended
@@ -51,20 +53,20 @@ def other(tmp_path):
 @pytest.mark.parametrize("trick", TRICKS)
 def test_git_state_is_dirty_when_settings_hide_a_change(tree, trick):
     clean = git_state(tree)
-    assert (clean["sha"], clean["dirty"]) == (git(tree, "rev-parse", "HEAD"), False)
+    assert (clean.sha, clean.dirty) == (git(tree, "rev-parse", "HEAD"), False)
     TRICKS[trick](tree)
     dirty = git_state(tree)
-    assert (dirty["sha"], dirty["dirty"]) == (clean["sha"], True)
-    assert dirty["diff_sha256"]
-    assert dirty["commit_time"] == clean["commit_time"]
+    assert (dirty.sha, dirty.dirty) == (clean.sha, True)
+    assert dirty.diff_sha256
+    assert dirty.commit_time == clean.commit_time
 
 
 def test_git_state_hash_follows_the_content_of_changes(tree):
     edit(tree)
-    first = git_state(tree)["diff_sha256"]
-    assert git_state(tree)["diff_sha256"] == first
+    first = git_state(tree).diff_sha256
+    assert git_state(tree).diff_sha256 == first
     add(tree)
-    assert git_state(tree)["diff_sha256"] != first
+    assert git_state(tree).diff_sha256 != first
 
 
 def touch(tree):
@@ -102,13 +104,13 @@ def sign_commits_on_show(tree):
 def test_git_state_is_clean_when_no_content_differs(tree, change):
     change(tree)
     state = git_state(tree)
-    assert (state["sha"], state["dirty"]) == (git(tree, "rev-parse", "HEAD"), False)
-    assert "\n" not in state["commit_time"]
+    assert (state.sha, state.dirty) == (git(tree, "rev-parse", "HEAD"), False)
+    assert "\n" not in state.commit_time
 
 
 def test_git_state_is_dirty_when_a_sparse_checkout_lacks_source(tree):
     git(tree, "sparse-checkout", "set", "refsys", "bench")
-    assert git_state(tree)["dirty"] is True
+    assert git_state(tree).dirty is True
 
 
 def linked_worktree(tree):
@@ -155,9 +157,9 @@ def with_submodule(tree):
 def test_git_state_is_that_of_other_kinds_of_checkout(tree, make):
     root = make(tree)
     state = git_state(root)
-    assert (state["sha"], state["dirty"]) == (git(root, "rev-parse", "HEAD"), False)
+    assert (state.sha, state.dirty) == (git(root, "rev-parse", "HEAD"), False)
     edit(root)
-    assert git_state(root)["dirty"] is True
+    assert git_state(root).dirty is True
 
 
 @pytest.mark.parametrize("change", [edit, add])
@@ -165,7 +167,7 @@ def test_git_state_is_dirty_when_a_submodule_differs(tree, change):
     with_submodule(tree)
     git(tree, "config", "submodule.refsys/library.ignore", "all")
     change(tree / "refsys/library")
-    assert git_state(tree)["dirty"] is True
+    assert git_state(tree).dirty is True
 
 
 VARIABLES = {
@@ -188,7 +190,7 @@ def test_git_state_is_that_of_the_tree_when_variables_name_another_repository(
     for name in names:
         monkeypatch.setenv(name, str(other / VARIABLES[name]))
     assert git_state(tree) == state
-    assert state["dirty"] is False
+    assert state.dirty is False
 
 
 @pytest.mark.parametrize(("key", "value"), [("core.bare", "true"), ("core.worktree", "/")])
@@ -263,26 +265,26 @@ class TestRefusal:
     def test_git_state_has_the_reason_why_it_is_unknown(self, tree, monkeypatch, break_):
         break_(tree, monkeypatch)
         state = git_state(tree)
-        assert REFUSALS[break_] in state.pop("reason")
-        assert state == dict.fromkeys(("sha", "dirty", "diff_sha256", "commit_time"))
+        assert REFUSALS[break_] in state.reason
+        assert state == GitState(reason=state.reason)
 
     def test_git_state_is_unknown_when_another_repository_holds_a_copy(self, tree):
         shutil.rmtree(tree / ".git")
         git(tree.parent, "init", "-q")
         git(tree.parent, "add", "-A")
         git(tree.parent, "commit", "-qm", "one")
-        assert set(git_state(tree).values()) == {None}
+        assert git_state(tree) == GitState()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="giving files to another user takes root")
     def test_git_state_has_the_reason_when_another_user_owns_the_tree(self, tree, monkeypatch):
         monkeypatch.delenv("SUDO_UID", raising=False)
         for path in (tree, tree / ".git"):
             os.chown(path, 12345, 12345)
-        assert "dubious ownership" in git_state(tree)["reason"]
+        assert "dubious ownership" in git_state(tree).reason
         monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
         monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
         monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(tree))
-        assert git_state(tree)["dirty"] is False
+        assert git_state(tree).dirty is False
 
     def test_git_state_has_the_stamp_and_the_reason(self, tree, monkeypatch):
         monkeypatch.setattr(provenance, "ROOT", tree)
@@ -290,8 +292,8 @@ class TestRefusal:
         state = git_state(tree)
         distrust(tree, monkeypatch)
         refused = git_state(tree)
-        assert "dubious ownership" in refused.pop("reason")
-        assert refused == state
+        assert "dubious ownership" in refused.reason
+        assert replace(refused, reason=None) == state
 
     @pytest.mark.parametrize("break_", REFUSALS)
     def test_stamp_fails_with_the_refusal(self, tree, monkeypatch, capsys, break_):
@@ -340,10 +342,10 @@ def test_git_state_is_unknown_when_the_stamp_is_damaged(tree, monkeypatch, damag
     monkeypatch.setattr(provenance, "ROOT", tree)
     assert main(["stamp"]) == 0
     shutil.rmtree(tree / ".git")
-    assert git_state(tree)["dirty"] is False
+    assert git_state(tree).dirty is False
     stamp = json.loads((tree / provenance.STAMP).read_text(encoding="utf-8"))
     (tree / provenance.STAMP).write_text(json.dumps(stamp | damage), encoding="utf-8")
-    assert set(git_state(tree).values()) == {None}
+    assert git_state(tree) == GitState()
 
 
 def test_run_does_not_record_a_case_during_which_the_source_was_edited(

@@ -19,8 +19,8 @@ class TestMedian:
         assert coverage <= 1
 
     @pytest.mark.parametrize("n", [6, 9, 15, 30])
-    def test_coverage_is_what_it_says(self, n):
-        """Of many samples of a skewed distribution, so many intervals hold its true median."""
+    def test_median_interval_has_its_stated_coverage(self, n):
+        """The stated share of intervals from a skewed distribution contains its true median."""
         random = np.random.default_rng(3)
         found = [median_interval(random.exponential(size=n).tolist()) for _ in range(4000)]
         held = np.mean([low <= math.log(2) <= high for low, high, _ in found])
@@ -31,12 +31,12 @@ class TestMedian:
     def test_too_few_samples_say_so(self):
         assert median_interval([1.0, 2.0, 3.0]) == (1.0, 3.0, 0.75)
 
-    def test_a_single_sample_covers_nothing(self):
+    def test_single_sample_covers_nothing(self):
         assert median_interval([1.0]) == (1.0, 1.0, 0.0)
 
 
 class TestJson:
-    def test_a_figure_that_is_not_finite_is_null_with_a_reason(self):
+    def test_figure_that_is_not_finite_is_null_with_a_reason(self):
         values = {"step_time_s": Value(math.inf, "m"), "energy_per_step_j": missing("no counter")}
         found = as_json(values)
         assert found["step_time_s"]["value"] is None

@@ -52,7 +52,7 @@ def test_every_operator_and_every_workload_is_benchmarked(tmp_path):
         assert f"test_step[{workload} " in collected
 
 
-def test_its_figures_become_valid_records_once(written, tmp_path, capsys):
+def test_import_turns_figures_into_valid_records_once(written, tmp_path, capsys):
     for added in (2, 0):
         assert main(["import", "pytest-benchmark", str(written), "--results", str(tmp_path)]) == 0
         assert capsys.readouterr().out.startswith(f"{added} records added to ")
@@ -69,8 +69,8 @@ def test_its_figures_become_valid_records_once(written, tmp_path, capsys):
         assert missing == set(METRICS) - {"step_time_s"}
 
 
-def test_records_of_it_are_of_the_cells_that_run_would_measure(written, tmp_path):
-    """So that views put both beside each other."""
+def test_imported_records_have_the_cells_of_foldperf_run(written, tmp_path):
+    """Views can then show both beside each other."""
     from bench.run.runner import Runner
     from bench.run.sweep import read_sweep
 
@@ -82,18 +82,18 @@ def test_records_of_it_are_of_the_cells_that_run_would_measure(written, tmp_path
     )
     sweep = read_sweep(path, catalogue())
     runner = Runner(sweep, tmp_path, tmp_path, catalogue())
-    assert {record["cell_id"] for record in read_records(written)} == {
+    assert {record.cell_id for record in read_records(written)} == {
         runner.cell_id(case) for case in sweep.cases
     }
 
 
-def test_a_file_without_samples_gives_its_median(written, tmp_path):
+def test_file_without_samples_gives_its_median(written, tmp_path):
     table = json.loads(written.read_text(encoding="utf-8"))
     del table["benchmarks"][0]["stats"]["data"]
     path = tmp_path / "b.json"
     path.write_text(json.dumps(table), encoding="utf-8")
     record, _ = read_records(path)
-    assert record["metrics"]["step_time_s"]["value"] == table["benchmarks"][0]["stats"]["median"]
+    assert record.value("step_time_s") == table["benchmarks"][0]["stats"]["median"]
 
 
 def foreign(table):
@@ -129,12 +129,12 @@ def test_other_files_are_refused_in_a_line(written, tmp_path, capsys, change, me
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_file_that_is_not_there_is_a_line(tmp_path, capsys):
+def test_file_that_is_not_there_is_a_line(tmp_path, capsys):
     assert main(["import", "pytest-benchmark", str(tmp_path / "none.json")]) == 2
     assert "none.json: No such file" in capsys.readouterr().err
 
 
-def test_the_timer_waits_for_the_device(monkeypatch):
+def test_timer_waits_for_the_device(monkeypatch):
     from bench.records import pytest_benchmark
 
     waited = []

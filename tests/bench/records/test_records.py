@@ -4,74 +4,78 @@ import copy
 import json
 import os
 import subprocess
+from dataclasses import asdict
 
 import pytest
-from support.records import GIT, a_record
+from support.records import GIT, a_record, parsed, valid_records
 from support.repositories import make_repository
 
 from bench.cli import main
 from bench.errors import StorageError
 from bench.records import provenance
 from bench.records.git import Repository
-from bench.records.record import SCHEMA, metric, parse_record, read_records, read_valid_records
+from bench.records.origin import GitState
+from bench.records.reading import parse_record, read_records, read_valid_records
+from bench.records.record import SCHEMA
 from bench.records.record_file import RecordFile
 
 
-def record(key, status="ok", **more):
-    known = {"schema": SCHEMA, "key": key, "status": status, "run_id": key * 3}
-    return known | {"git": {}, "protocol": {}} | more
+def record(number, status="oom", **fields):
+    return parsed(a_record(number, status, **fields))
+
+
+def keys(records):
+    return [int(record.key, 16) for record in records]
 
 
 class TestFile:
-    def test_what_is_appended_is_read(self, tmp_path):
+    def test_appended_records_are_read(self, tmp_path):
         with RecordFile(tmp_path / "a" / "r.jsonl").locked() as file:
-            file.append(record("1"))
-            file.append(record("2"))
-            assert [found["key"] for found in file.records()] == ["1", "2"]
-        assert [found["key"] for found in read_records([tmp_path])] == ["1", "2"]
+            file.append(record(1))
+            file.append(record(2))
+            assert file.records() == [record(1), record(2)]
+        assert keys(read_records([tmp_path])) == [1, 2]
 
-    def test_a_torn_line_is_dropped_and_the_next_one_is_whole(self, tmp_path):
+    def test_torn_line_is_dropped_before_the_next_record(self, tmp_path):
         path = tmp_path / "r.jsonl"
         with RecordFile(path).locked() as file:
-            file.append(record("1"))
+            file.append(record(1))
         with path.open("ab") as torn:
             torn.write(b'{"schema": "fold')
-        assert [found["key"] for found in read_records([path])] == ["1"]
+        assert keys(read_records([path])) == [1]
         with RecordFile(path).locked() as file:
-            file.append(record("2"))
-        assert [
-            json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()
-        ] == ["1", "2"]
+            file.append(record(2))
+        assert valid_records(path) == [a_record(1), a_record(2)]
 
-    def test_a_record_that_lacks_its_line_end_alone_is_kept(self, tmp_path):
+    def test_record_without_a_line_end_is_kept(self, tmp_path):
         path = tmp_path / "r.jsonl"
-        path.write_text(json.dumps(record("1")), encoding="utf-8")
+        path.write_text(json.dumps(a_record(1)), encoding="utf-8")
         with RecordFile(path).locked() as file:
-            file.append(record("2"))
-            assert [found["key"] for found in file.records()] == ["1", "2"]
+            file.append(record(2))
+            assert keys(file.records()) == [1, 2]
 
-    def test_nothing_that_is_not_json_is_written(self, tmp_path):
+    def test_append_refuses_numbers_that_json_lacks(self, tmp_path):
         with RecordFile(tmp_path / "r.jsonl").locked() as file:
             with pytest.raises(ValueError, match="not JSON compliant"):
-                file.append(record("1", value=float("nan")))
+                file.append(record(1, outcome={"loss": float("nan")}))
             assert file.records() == []
 
-    def test_forgotten_statuses_leave_the_rest(self, tmp_path):
+    def test_forget_drops_records_of_a_status(self, tmp_path):
         with RecordFile(tmp_path / "r.jsonl").locked() as file:
-            for key, status in (("1", "ok"), ("2", "crash"), ("3", "oom"), ("4", "crash")):
-                file.append(record(key, status))
-            assert file.forget(lambda found: found["status"] == "crash") == 2
-            file.append(record("5"))
-            assert [found["key"] for found in file.records()] == ["1", "3", "5"]
-            assert file.forget(lambda found: found["status"] == "crash") == 0
+            for number, status in enumerate(("blocked", "crash", "oom", "crash"), start=1):
+                file.append(record(number, status))
+            assert file.forget(lambda record: record.status == "crash") == 2
+            file.append(record(5))
+            assert keys(file.records()) == [1, 3, 5]
+            assert file.forget(lambda record: record.status == "crash") == 0
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-    def test_a_folder_without_permission_is_one_line(self, tmp_path):
+    def test_folder_without_permission_is_an_error_of_one_line(self, tmp_path):
         tmp_path.chmod(0o500)
         with pytest.raises(StorageError, match="Permission denied"):
             RecordFile(tmp_path / "x" / "r.jsonl").locked().__enter__()
 
-    def test_a_missing_file_is_named(self, tmp_path):
+    def test_missing_file_is_named(self, tmp_path):
         with pytest.raises(StorageError, match=r"none\.jsonl: No such file"):
             read_records([tmp_path / "none.jsonl"])
 
@@ -81,15 +85,17 @@ class TestFile:
     [
         *("", "{", "[]", "3", "[" * 100_000, "\x00"),
         json.dumps({"schema": SCHEMA, "key": 1}),
-        json.dumps(record("1", schema="other/1")),
-        json.dumps(record("1", status="splendid")),
-        json.dumps(record("1", git=None)),
-        json.dumps(record("1", value=float("nan"))),
-        json.dumps(record("1", value=10**400)),
+        json.dumps(a_record(1) | {"schema": "other/1"}),
+        json.dumps(a_record(1) | {"status": "splendid"}),
+        json.dumps(a_record(1) | {"git": None}),
+        json.dumps(a_record(1) | {"unknown": 1}),
+        json.dumps(a_record(1) | {"replicate": True}),
+        json.dumps(a_record(1) | {"duration_s": float("nan")}),
+        json.dumps(a_record(1) | {"duration_s": 10**400}),
     ],
 )
-def test_what_is_not_a_record_is_none(line):
-    assert parse_record(json.dumps(record("1")).encode())
+def test_parse_record_returns_none_when_the_line_is_not_a_record(line):
+    assert parse_record(json.dumps(a_record(1)).encode())
     assert parse_record(line.encode()) is None
 
 
@@ -99,10 +105,9 @@ class TestValid:
         path.write_text(text, encoding="utf-8")
         return [path]
 
-    def test_copies_are_given_once_and_a_torn_end_is_passed_over(self, tmp_path):
+    def test_repetitions_and_a_torn_end_are_left_out(self, tmp_path):
         line = json.dumps(a_record(1)) + "\n"
-        found = read_valid_records(self.write(tmp_path, line + line + line[:50]))
-        assert found == [a_record(1)]
+        assert read_valid_records(self.write(tmp_path, line + line + line[:50])) == [record(1)]
 
     @pytest.mark.parametrize(
         ("damage", "message"),
@@ -110,10 +115,10 @@ class TestValid:
             (lambda r: r.pop("workload"), "record: 'workload' is a required property"),
             (lambda r: r["host"].update(cores="two"), "host.cores: 'two' is not of type 'integer'"),
             (lambda r: r.update(devices=[]), "devices: "),
-            (lambda r: r.update(schema="other/1"), "not a record of foldperf.record/1"),
+            (lambda r: r.update(schema="other/1"), "not a record of foldperf.record/2"),
         ],
     )
-    def test_a_line_that_is_not_one_is_named(self, tmp_path, damage, message):
+    def test_damaged_line_is_named(self, tmp_path, damage, message):
         wrong = copy.deepcopy(a_record(2))
         damage(wrong)
         lines = json.dumps(a_record(1)) + "\n" + json.dumps(wrong) + "\n"
@@ -121,11 +126,6 @@ class TestValid:
             read_valid_records(self.write(tmp_path, lines))
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
-
-
-def test_metric_gives_the_figure_or_none():
-    found = record("1", metrics={"a": {"value": 3}, "b": {"value": None}})
-    assert [metric(found, name) for name in "abc"] == [3.0, None, None]
 
 
 class TestProvenance:
@@ -144,7 +144,7 @@ class TestProvenance:
         provenance.source_sha256.cache_clear()
         return provenance.source_sha256(tree)
 
-    def test_only_what_can_change_a_measurement_changes_the_source(self, tree):
+    def test_source_hash_changes_with_measuring_files_alone(self, tree):
         before = self.source(tree)
         for name in ("analysis/c.py", "bench/sweeps/s.toml"):
             (tree / name).write_text("x = 2\n", encoding="utf-8")
@@ -152,32 +152,32 @@ class TestProvenance:
         (tree / "refsys/a.py").write_text("x = 2\n", encoding="utf-8")
         assert self.source(tree) != before
 
-    def test_dirty_ignores_results(self, tree):
+    def test_git_state_is_clean_when_only_results_differ(self, tree):
         clean = provenance.git_state(tree)
-        assert clean["dirty"] is False
-        assert len(clean["sha"]) == 40
+        assert clean.dirty is False
+        assert len(clean.sha) == 40
         (tree / "results").mkdir()
         (tree / "results/x").write_text("", encoding="utf-8")
-        assert provenance.git_state(tree)["dirty"] is False
+        assert provenance.git_state(tree).dirty is False
         (tree / "refsys/new.py").write_text("", encoding="utf-8")
         dirty = provenance.git_state(tree)
-        assert dirty["dirty"] is True
-        assert dirty["diff_sha256"]
+        assert dirty.dirty is True
+        assert dirty.diff_sha256
 
-    def test_a_copy_without_a_repository_carries_a_stamp(self, tree, tmp_path):
+    def test_git_state_of_a_copy_is_that_of_its_stamp(self, tree, tmp_path):
         state = provenance.git_state(tree)
-        stamp = state | {"source_sha256": self.source(tree)}
+        stamp = asdict(state) | {"source_sha256": self.source(tree)}
         (tree / provenance.STAMP).write_text(json.dumps(stamp), encoding="utf-8")
         subprocess.run(["rm", "-rf", str(tree / ".git")], check=True)
         assert provenance.git_state(tree) == state
         (tree / "refsys/a.py").write_text("x = 3\n", encoding="utf-8")
         assert self.source(tree) != stamp["source_sha256"]
         changed = provenance.git_state(tree)
-        assert (changed["sha"], changed["dirty"]) == (state["sha"], True)
+        assert (changed.sha, changed.dirty) == (state.sha, True)
         (tree / provenance.STAMP).write_text("[]", encoding="utf-8")
-        assert set(provenance.git_state(tree).values()) == {None}
+        assert provenance.git_state(tree) == GitState()
 
-    def test_environment_is_an_allow_list(self):
+    def test_environment_holds_measuring_variables_alone(self):
         variables = {"CUDA_X": "1", "AWS_SECRET": "2", "OMP_NUM_THREADS": "3", "CUDA_HOME": "4"}
         found = provenance.environment(variables)
         assert found == {"CUDA_X": "1", "OMP_NUM_THREADS": "3"}
@@ -192,7 +192,7 @@ class TestPromotion:
         path.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
         return str(path)
 
-    def test_records_are_copied_once(self, tmp_path, capsys):
+    def test_promote_copies_records_once(self, tmp_path, capsys):
         path = self.write(tmp_path, self.clean(1), self.clean(2), self.clean(1))
         results = str(tmp_path / "results")
         command = ["promote", path, "--name", "laptop", "--results", results]
@@ -201,26 +201,26 @@ class TestPromotion:
             assert expected in capsys.readouterr().out
         assert len(read_records([tmp_path / "results/recorded/laptop.jsonl"])) == 2
 
-    def test_what_no_commit_reproduces_is_refused(self, tmp_path, capsys):
+    def test_promote_refuses_records_of_no_commit(self, tmp_path, capsys):
         path = self.write(tmp_path, self.clean(1, dirty=True), self.clean(2, sha=None))
         command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
         assert main(command) == 2
         assert "2 of 2 records are of source that no commit here holds" in capsys.readouterr().err
         assert main([*command, "--allow-dirty"]) == 0
 
-    def test_another_packages_workload_is_not_of_a_commit_here(self, tmp_path, capsys):
+    def test_promote_refuses_workloads_of_other_packages(self, tmp_path, capsys):
         foreign = a_record(1)
         foreign["workload"] = foreign["workload"] | {"source_sha256": "1" * 64}
         path = self.write(tmp_path, foreign)
         assert main(["promote", path, "--name", "x", "--results", str(tmp_path / "results")]) == 2
         assert "1 of 1 records" in capsys.readouterr().err
 
-    def test_a_commit_is_chosen(self, tmp_path, capsys):
+    def test_promote_takes_records_of_the_named_commit(self, tmp_path, capsys):
         path = self.write(tmp_path, self.clean(1, sha="a" * 40), self.clean(2, sha="b" * 40))
         command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
         assert main([*command, "--commit", "bbbb"]) == 0
         (found,) = read_records([tmp_path / "results/recorded/x.jsonl"])
-        assert found["git"]["sha"] == "b" * 40
+        assert found.git.sha == "b" * 40
         assert main([*command, "--commit", "cc"]) == 2
         assert "no records of commit cc" in capsys.readouterr().err
 
@@ -236,8 +236,8 @@ class TestPromotion:
         commit = make_repository(tmp_path / "tree")
         monkeypatch.setattr(provenance, "ROOT", tmp_path / "tree")
         source = provenance.commit_source_sha256(Repository(tmp_path / "tree"), commit)
-        record = self.clean(1, sha=commit) | {"source_sha256": source}
-        path = self.write(tmp_path, record, self.clean(2, sha="b" * 40))
+        sound = self.clean(1, sha=commit) | {"source_sha256": source}
+        path = self.write(tmp_path, sound, self.clean(2, sha="b" * 40))
         command = ["promote", path, "--name", "x", "--results", str(tmp_path / "results")]
         assert main([*command, "--commit", "main"]) == 0
         assert "1 records added" in capsys.readouterr().out
@@ -257,7 +257,7 @@ class TestPromotion:
         assert main([*command, "--allow-dirty"]) == 0
 
     @pytest.mark.parametrize("name", ["../x", "", "a/b"])
-    def test_a_name_is_a_name(self, tmp_path, name, capsys):
+    def test_promote_refuses_a_name_with_folders(self, tmp_path, name, capsys):
         path = self.write(tmp_path, self.clean(1))
         assert main(["promote", path, "--name", name]) == 2
         assert "expected a file name" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Estimates of durations: by the nearest cases, else by the protocol."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -8,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.measured import measured
+from support.records import parsed
 
+from bench.records.reading import read_records
+from bench.records.record import RecordedDevice
 from bench.run.durations import Durations, expected_s, known_durations
 from bench.run.points import Point, point_of
 from workloads.catalogue import catalogue
@@ -16,7 +20,7 @@ from workloads.catalogue import catalogue
 ROOT = Path(__file__).resolve().parents[3]
 PROTOCOL = {"warmup_steps": 1, "timed_steps": 5, "counts": True, "energy_s": 2.0}
 KIND = ("fold full", "bfloat16", "")
-CPU = {"kind": "cpu", "name": "a cpu"}
+CPU = RecordedDevice(vendor="none", kind="cpu", name="a cpu")
 
 
 def at(size, backend="reference", workload="fold", ranks=1, kind=KIND):
@@ -30,7 +34,7 @@ def learned(*observed):
     return durations
 
 
-def test_nothing_known_is_the_protocols():
+def test_estimate_without_observations_is_that_of_the_protocol():
     durations = Durations(accelerator=True)
     assert durations.estimate(at(64), PROTOCOL) == expected_s(PROTOCOL, at(64), accelerator=True)
     assert not durations.knows(at(64))
@@ -99,7 +103,7 @@ def record(**changes):
 
 def test_records_of_like_machines_count(tmp_path):
     found = catalogue()
-    host = record()["host"]
+    here, host = parsed(record()), record()["host"]
     lines = [
         record(),
         record(host=host | {"cpu": "another"}, duration_s=1.0),
@@ -110,10 +114,10 @@ def test_records_of_like_machines_count(tmp_path):
     (tmp_path / "s").mkdir()
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "s/records.jsonl").write_text(text + "{torn", encoding="utf-8")
-    durations = known_durations(tmp_path, found, host, record()["devices"][0])
+    durations = known_durations(tmp_path, found, here.host, here.devices[0])
     point = point_of(found["transformer"], record()["workload"]["config"], 1)
     assert durations.estimate(point, record()["protocol"]) == pytest.approx(33.0)
-    nothing = known_durations(tmp_path / "none", found, host, CPU)
+    nothing = known_durations(tmp_path / "none", found, here.host, CPU)
     assert not nothing.knows(point)
 
 
@@ -127,16 +131,16 @@ def test_axis_that_a_record_lacks_has_its_default():
 def test_recorded_sweep_is_estimated_from_its_other_cases():
     """Each case of the demo from the others: within a third in the middle, the sum within 10 %."""
     path = ROOT / "results" / "recorded" / "demo-2-core-cpu.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = read_records([path])
     ratios, total = [], 0.0
     for number, left_out in enumerate(records):
         durations = Durations(accelerator=False)
         others = records[:number] + records[number + 1 :]
         durations.observe_records(others, catalogue(), lambda record: True)
-        workload = left_out["workload"]
-        point = point_of(catalogue()[workload["name"]], workload["config"], workload["ranks"])
-        estimate = durations.estimate(point, left_out["protocol"])
+        workload, seconds = left_out.workload, left_out.duration_s
+        point = point_of(catalogue()[workload.name], workload.config, workload.ranks)
+        estimate = durations.estimate(point, asdict(left_out.protocol))
         total += estimate
-        ratios.append(max(estimate / left_out["duration_s"], left_out["duration_s"] / estimate))
+        ratios.append(max(estimate / seconds, seconds / estimate))
     assert median(ratios) < 1.33
-    assert total == pytest.approx(sum(record["duration_s"] for record in records), rel=0.1)
+    assert total == pytest.approx(sum(record.duration_s for record in records), rel=0.1)

@@ -81,7 +81,7 @@ def test_case_gets_its_counterpart_on_the_other_backend_next():
     assert first == [(768, "reference"), (256, "triton"), (256, "reference")]
 
 
-def test_each_kind_has_a_case_before_a_kind_has_a_second_size():
+def test_all_kinds_run_before_a_second_size_of_a_kind():
     kinds = [("layer norm", "", ""), ("attention", "", ""), ("transition", "", "")]
     found = [point for kind in kinds for point in points("a", "b", kind=kind)]
     first = run(found)[:6]

@@ -37,7 +37,7 @@ def accelerator(index, **about):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Gives the machine so many accelerators, each as described."""
+    """Return a function that gives the machine accelerators, each as described."""
 
     def set_up(*descriptions):
         def find(choice, index):

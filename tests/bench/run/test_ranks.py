@@ -11,6 +11,7 @@ from support.records import valid_records
 from support.third_party import install
 
 from bench.records.metrics import METRICS, Value, as_json, from_samples, missing
+from bench.records.record import CaseResult
 from bench.run.ranks import merged
 from bench.run.sweep import read_sweep, shipped_sweeps
 from workloads.catalogue import catalogue
@@ -18,42 +19,43 @@ from workloads.catalogue import catalogue
 QUICK = "warmup_steps = 0\ntimed_steps = 3\nenergy_s = 1\n"
 
 
-def result(values, **parts):
-    nothing = {"facts": {}, "telemetry": {}, "outcome": {}, "breakdown": {}, "notes": {}}
-    return {"status": "ok", "reason": None, "metrics": as_json(values), **nothing, **parts}
-
-
 def merge(values_of_ranks, domains=None):
-    results = [result(values) for values in values_of_ranks]
+    """Return the merged metrics of ranks, by default each on a device of its own."""
+    results = [
+        CaseResult.from_dict({"status": "ok", "metrics": as_json(values)})
+        for values in values_of_ranks
+    ]
     domains = domains or [("gpu", number) for number in range(len(results))]
-    return merged(results, domains)["metrics"]
+    return merged(results, domains).metrics
 
 
-def test_one_rank_is_as_it_is():
-    only = result({"step_time_s": Value(1.0, "clock")})
-    assert merged([only], ["gpu"]) == only
+def test_result_of_one_rank_is_unchanged():
+    result = CaseResult.from_dict(
+        {"status": "ok", "metrics": as_json({"step_time_s": Value(1.0, "clock")})}
+    )
+    assert merged([result], ["gpu"]) == result
 
 
-def test_every_metric_has_each_rank_and_what_they_come_to():
+def test_merged_metric_is_reduced_as_its_kind_says():
     figures = {"largest": 5.0, "sum": 8.0, "mean": 4.0, "device sum": 8.0}
     for name, kind in METRICS.items():
-        (found,) = merge([{name: Value(3.0, "a")}, {name: Value(5.0, "a")}]).values()
-        assert found["ranks"] == [3.0, 5.0]
-        assert found["value"] == figures[kind.over_ranks], name
-        assert "2 ranks" in found["method"]
+        (metric,) = merge([{name: Value(3.0, "a")}, {name: Value(5.0, "a")}]).values()
+        assert metric.ranks == (3.0, 5.0)
+        assert metric.value == figures[kind.over_ranks], name
+        assert "2 ranks" in metric.method
 
 
-def test_ranks_that_share_an_energy_counter_count_it_once():
+def test_shared_energy_counter_is_counted_once():
     values = [{"energy_per_step_j": Value(joules, "counter")} for joules in (10.0, 12.0, 7.0)]
-    assert merge(values, ["host", "host", "gpu"])["energy_per_step_j"]["value"] == 18.0
+    assert merge(values, ["host", "host", "gpu"])["energy_per_step_j"].value == 18.0
 
 
-def test_figure_of_ranks_is_degraded_if_that_of_any_rank_is():
+def test_merged_metric_is_degraded_when_that_of_any_rank_is():
     good = {"energy_per_step_j": Value(10.0, "counter")}
     poor = {"energy_per_step_j": Value(9.0, "c", quality="degraded", flags=("few ticks: 4",))}
-    found = merge([good, poor])["energy_per_step_j"]
-    assert (found["quality"], found["flags"]) == ("degraded", ["few ticks: 4"])
-    assert merge([good, good])["energy_per_step_j"]["quality"] == "measured"
+    metric = merge([good, poor])["energy_per_step_j"]
+    assert (metric.quality, metric.flags) == ("degraded", ("few ticks: 4",))
+    assert merge([good, good])["energy_per_step_j"].quality == "measured"
 
 
 def test_die_without_a_counter_is_covered_by_the_die_that_counts_for_its_module():
@@ -62,40 +64,40 @@ def test_die_without_a_counter_is_covered_by_the_die_that_counts_for_its_module(
     values = [
         {"energy_per_step_j": energy} for energy in (Value(9.0, "c", n=3), none, Value(7.0, "c"))
     ]
-    found = merge(values, ["module 0", "module 0", "module 1"])["energy_per_step_j"]
-    assert found["value"] == 16.0
-    assert found["ranks"] == [9.0, None, 7.0]
-    assert (found["reason"], found["quality"], found["n"]) == (None, "measured", 3)
-    assert merge(values[1::-1], ["module 0"] * 2)["energy_per_step_j"]["value"] == 9.0
+    metric = merge(values, ["module 0", "module 0", "module 1"])["energy_per_step_j"]
+    assert metric.value == 16.0
+    assert metric.ranks == (9.0, None, 7.0)
+    assert (metric.reason, metric.quality, metric.n) == (None, "measured", 3)
+    assert merge(values[1::-1], ["module 0"] * 2)["energy_per_step_j"].value == 9.0
     alone = merge(values, ["module 0", "module 2", "module 1"])["energy_per_step_j"]
-    assert alone["reason"].startswith("rank 1: the energy accumulator is absent")
+    assert alone.reason.startswith("rank 1: the energy accumulator is absent")
     memory = [{"device_used_bytes": Value(1, "driver")}, {"device_used_bytes": none}]
-    assert merge(memory, ["module 0"] * 2)["device_used_bytes"]["value"] is None
+    assert merge(memory, ["module 0"] * 2)["device_used_bytes"].value is None
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=2, max_size=8), st.floats(1.0, 9.0))
-def test_energy_is_that_of_distinct_devices(domains, joules):
+def test_energy_is_the_sum_over_distinct_devices(domains, joules):
     values = [{"energy_per_step_j": Value(joules, "counter")} for _ in domains]
-    found = merge(values, domains)["energy_per_step_j"]["value"]
-    assert found == pytest.approx(joules * len(set(domains)))
+    energy = merge(values, domains)["energy_per_step_j"].value
+    assert energy == pytest.approx(joules * len(set(domains)))
 
 
 @given(st.lists(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), min_size=2, max_size=4))
-def test_a_step_lasts_as_long_as_its_slowest_rank(samples):
+def test_step_time_is_that_of_the_slowest_rank(samples):
     values = [{"step_time_s": from_samples(own, "clock")} for own in samples]
-    found = merge(values)["step_time_s"]
-    slowest = [max(step) for step in zip(*samples, strict=True)]
-    assert found["samples"] == slowest
-    assert found["value"] == median(slowest)
-    assert found["ci"][0] <= found["value"] <= found["ci"][1]
+    metric = merge(values)["step_time_s"]
+    slowest = tuple(max(step) for step in zip(*samples, strict=True))
+    assert metric.samples == slowest
+    assert metric.value == median(slowest)
+    assert metric.ci[0] <= metric.value <= metric.ci[1]
 
 
-def test_what_one_rank_lacks_is_missing_with_its_reason():
-    found = merge(
+def test_metric_that_a_rank_lacks_is_missing_with_its_reason():
+    metric = merge(
         [{"device_used_bytes": Value(1, "driver")}, {"device_used_bytes": missing("driver is old")}]
     )["device_used_bytes"]
-    assert (found["value"], found["reason"]) == (None, "rank 1: driver is old")
-    assert found["ranks"] == [1, None]
+    assert (metric.value, metric.reason) == (None, "rank 1: driver is old")
+    assert metric.ranks == (1, None)
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def run_toys(foldperf, tmp_path, toys, behaviours, check):
     return {record["workload"]["config"]["behaviour"]: record for record in found}
 
 
-def test_a_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
+def test_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     behaviours = ["memory error on rank 1", "exit on rank 1"]
     found = run_toys(foldperf, tmp_path, toys, behaviours, check=2)
     full = found["memory error on rank 1"]
@@ -127,7 +129,7 @@ def test_a_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     assert max(full["duration_s"], gone["duration_s"]) < HANG_S / 2
 
 
-def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
+def test_real_sweep_on_two_ranks(foldperf, tmp_path, store):
     sweep = tmp_path / "pair.toml"
     sweep.write_text(
         f"[protocol]\n{QUICK}"
@@ -149,7 +151,7 @@ def test_a_real_sweep_on_two_ranks(foldperf, tmp_path, store):
     assert not any("profiled" in flag for flag in metrics["operator_calls"]["flags"])
 
 
-def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
+def test_workload_of_one_rank_refuses_more(foldperf, tmp_path):
     sweep = tmp_path / "s.toml"
     sweep.write_text(
         '[[case]]\nworkload = "operators"\nranks = 2\naxes = { preset = "tiny" }\n',
@@ -159,7 +161,7 @@ def test_a_workload_of_one_rank_refuses_more(foldperf, tmp_path):
     assert "operators runs on one rank alone" in refused.stderr
 
 
-def test_a_selection_covers_every_workload_that_has_it(tmp_path):
+def test_selection_covers_every_workload_that_has_it(tmp_path):
     found = catalogue()
     path = tmp_path / "all.toml"
     path.write_text('[[case]]\nworkload = "*"\nselection = "quick"\n', encoding="utf-8")

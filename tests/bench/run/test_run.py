@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support.records import valid_records
 from support.third_party import install
 
 from bench.cli import main
+from bench.records.origin import GitState
 from bench.run.runner import case_environment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -143,7 +145,7 @@ def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys):
     assert {record["status"] for record in records} == {"ok"}
 
 
-def test_the_order_is_random_and_the_seeds_follow_the_replicates(foldperf, tmp_path, toys):
+def test_order_is_random_and_the_seeds_follow_the_replicates(foldperf, tmp_path, toys):
     sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }", "replicates = 2\nseed = 5\n")
     foldperf("run", sweep, paths=[toys], check=0)
     records = records_of(tmp_path)
@@ -155,7 +157,7 @@ def test_the_order_is_random_and_the_seeds_follow_the_replicates(foldperf, tmp_p
     assert len(listed) == 6
 
 
-def test_a_case_that_ended_at_a_limit_runs_again_under_another(foldperf, tmp_path, toys):
+def test_case_that_ended_at_a_limit_runs_again_under_another(foldperf, tmp_path, toys):
     axes = '{ behaviour = ["good", "memory error"] }'
     foldperf("run", write_sweep(tmp_path, axes, "timeout_s = 100\n"), paths=[toys], check=0)
     wider = write_sweep(tmp_path, axes, "timeout_s = 200\n")
@@ -178,16 +180,14 @@ def test_another_source_of_a_third_party_or_another_environment_runs_again(
     assert one["workload"]["source_sha256"] != two["workload"]["source_sha256"]
 
 
-def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
-    tmp_path, store, monkeypatch
-):
+def test_records_of_uncommitted_source_run_again_when_it_is_committed(tmp_path, store, monkeypatch):
     sweep = tmp_path / "toy.toml"
     sweep.write_text(
         f'[protocol]\n{QUICK}[[case]]\nworkload = "alphafold3-trunk"\n'
         'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n',
         encoding="utf-8",
     )
-    clean = {"sha": "0" * 40, "dirty": False, "diff_sha256": None, "commit_time": None}
+    clean = GitState(sha="0" * 40, dirty=False)
     command = [
         "run",
         str(sweep),
@@ -196,7 +196,7 @@ def test_what_was_measured_of_uncommitted_source_runs_again_once_committed(
         "--store",
         str(store.root),
     ]
-    dirty = clean | {"dirty": True}
+    dirty = replace(clean, dirty=True)
     for state, ran in ((dirty, True), (dirty, False), (clean, True), (dirty, False)):
         monkeypatch.setattr("bench.records.provenance.git_state", lambda state=state: state)
         known = {record["run_id"] for record in records_of(tmp_path)}
@@ -226,7 +226,7 @@ def test_case_finds_an_installed_package_after_the_standard_library(tmp_path, mo
 
 
 class TestStorage:
-    def test_a_folder_that_cannot_be_made_is_one_line(self, foldperf, tmp_path, toys):
+    def test_folder_that_cannot_be_made_is_one_line(self, foldperf, tmp_path, toys):
         (tmp_path / "file").write_text("", encoding="utf-8")
         sweep = write_sweep(tmp_path, "{ tokens = [1] }")
         done = foldperf("run", sweep, "--results", "file/x", paths=[toys], check=2)
@@ -251,14 +251,14 @@ class TestStorage:
         assert "Traceback" not in done.stderr
         return done.stderr.splitlines()[-1]
 
-    def test_a_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
+    def test_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
         sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
         # One record fits, and two do not.
         line = self.run_on_a_full_disk(tmp_path, toys, 16_000, sweep)
         assert "cannot be written: File too large" in line
         assert len(records_of(tmp_path)) == 1
 
-    def test_a_full_disk_while_dropping_records_loses_none(self, foldperf, tmp_path, toys):
+    def test_full_disk_while_dropping_records_loses_none(self, foldperf, tmp_path, toys):
         sweep = write_sweep(tmp_path, '{ behaviour = ["raise", "good"] }')
         foldperf("run", sweep, paths=[toys], check=2)
         line = self.run_on_a_full_disk(tmp_path, toys, 100, sweep, "--retry", "crash")

@@ -34,7 +34,7 @@ def test_product_exclusion_and_defaults(read):
     assert {case.axes["entry"] for case in sweep.cases} == {"1ubq"}
 
 
-def test_the_same_cell_twice_is_one_case(read):
+def test_same_cell_twice_is_one_case(read):
     sweep = read(CASE + "axes = { tokens = [32, 64] }\n" + CASE + "axes = { tokens = [64, 96] }\n")
     assert sweep.name == "s"
     assert axes_of(sweep, "tokens") == [(32,), (64,), (96,)]
@@ -95,7 +95,7 @@ def test_order_is_a_function_of_the_seed(read):
         ("protocol = 3\n" + CASE, "not a table"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_file_and_field(read, text, message):
+def test_mistake_is_one_line_that_names_file_and_field(read, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         read(text)
     assert str(caught.value).count("\n") == 0
@@ -110,7 +110,7 @@ def test_shipped_sweeps_are_sound_and_found_by_name():
         find_sweep("no-such-sweep")
 
 
-def test_a_block_may_change_the_protocol_of_its_cases(read):
+def test_block_may_change_the_protocol_of_its_cases(read):
     text = "[protocol]\ntimed_steps = 3\nwarmup_steps = 1\n" + CASE + "axes = { tokens = 32 }\n"
     text += "protocol = { timed_steps = 50 }\n" + CASE + "axes = { tokens = 64 }\n"
     found = {case.axes["tokens"]: case.protocol for case in read(text).cases}
@@ -129,7 +129,7 @@ def test_ranks_are_cases_of_their_own(read):
             read(CASE + f"ranks = {wrong}\n")
 
 
-def test_a_selection_has_its_own_axes(read):
+def test_selection_has_its_own_axes(read):
     with pytest.raises(UsageError, match="leave out axes"):
         read(CASE + 'selection = "quick"\naxes = { tokens = 32 }\n')
     with pytest.raises(UsageError, match="needs a selection"):

@@ -98,7 +98,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(folder, capsys):
-    """Runs the sweep; returns the status and the lines printed."""
+    """Run the sweep; return the status and the lines printed."""
 
     def run(*words):
         places = ["--results", str(folder / "results"), "--store", str(folder / "store")]

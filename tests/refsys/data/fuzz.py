@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -59,8 +60,8 @@ def run():
         outcome = fuzz(targets(sources, Path(folder)), inputs, Path(folder), done)
     record = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": provenance.git_state(),
-        "host": provenance.host(),
+        "git": asdict(provenance.git_state()),
+        "host": asdict(provenance.host()),
         "software": {name: version(name) for name in _READERS},
         "inputs": [inputs.start, inputs.stop],
         "limits": {"seconds": LONGEST_S, "bytes": MOST_BYTES},
