@@ -14,8 +14,11 @@ SEQUENCES = frozenset(
 )
 HIGHEST = 3
 # Files that may call methods by a name made at run time, and why.
-BY_NAME = {
-    "refsys/data/batches/construction.py": "the stages of a batch are methods named after them",
+BY_NAME: dict[str, str] = {}
+# Files that may read a configuration by string keys, and why.
+BY_KEY = {
+    "bench/asv/benchmarks.py": "axes of records whose workload may not be installed",
+    "bench/run/points.py": "axes of records of earlier versions, which lack some",
 }
 
 
@@ -45,6 +48,28 @@ def calls_by_name(source):
             yield node.lineno
 
 
+def reads_by_key(source):
+    """Yield the lines that read a configuration or its axes by a string key."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Subscript):
+            base, key = node.value, node.slice
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "get"
+            and node.args
+        ):
+            base, key = node.func.value, node.args[0]
+        else:
+            continue
+        name = base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")
+        is_key = isinstance(key, ast.Name) or (
+            isinstance(key, ast.Constant) and isinstance(key.value, str)
+        )
+        if name in {"config", "configuration", "axes"} and is_key:
+            yield node.lineno
+
+
 def offences(rule):
     found = {}
     for folder in FOLDERS:
@@ -61,6 +86,23 @@ def test_weights_and_saved_tensors_are_not_indexed_by_high_positions():
 
 def test_methods_are_not_called_by_formatted_names():
     assert offences(calls_by_name).keys() <= BY_NAME.keys()
+
+
+def test_configurations_are_not_read_by_string_keys():
+    found = offences(reads_by_key)
+    assert {path for path in found if not path.startswith("refsys/")} == BY_KEY.keys()
+
+
+@pytest.mark.parametrize(
+    "source", ['config["tokens"]', "case.config.get('tokens', 0)", "axes[name]"]
+)
+def test_rule_of_keys_finds_reads_by_key(source):
+    assert list(reads_by_key(source)) == [1]
+
+
+@pytest.mark.parametrize("source", ["config.tokens", "axes[0]", 'record["config"]'])
+def test_rule_of_keys_accepts_attributes_and_positions(source):
+    assert not list(reads_by_key(source))
 
 
 @pytest.mark.parametrize(

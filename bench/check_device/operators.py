@@ -1,8 +1,11 @@
 """Operators of a device check."""
 
 from bench.check_device.check import Check
+from bench.records.record import Record
 from refsys.ops.backend import OPERATORS
+from workloads.catalogue import catalogue
 from workloads.operator_arguments import CALLS
+from workloads.workload import Config
 
 # Parts of a device check that workloads serve.
 SINGLE_OPERATOR, DEVICE_RATES, TRAINING_STEP = "single operator", "device rates", "training step"
@@ -19,6 +22,12 @@ HEAVIEST = (
     "outer_product_mean",
     "conditioned_transition",
 )
+
+
+def configuration_of(record: Record) -> Config:
+    """Return the configuration of a record's case, of its workload's own type."""
+    workload = catalogue()[record.workload.name]
+    return workload.configure(record.workload.config)
 
 
 def kernel_operators(check: Check) -> list[str]:

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.accuracy import ALLOWED
+from bench.check_device.operators import configuration_of
 from bench.check_device.progress import StageState
 from bench.check_device.recorder import SWEEP
 from bench.check_device.supervisor import stage_line
 from bench.records.record import Record
+from workloads.operators import OperatorCase
 
 _BASELINES = f"{SWEEP}.baselines"
 
@@ -94,15 +96,15 @@ def _accuracy(records: Sequence[Record]) -> list[str]:
     lines = []
     if compared:
         worst = max(compared, key=lambda r: r.value("error_ratio") or 0.0)
-        config = worst.workload.config
+        config = configuration_of(worst)
         lines.append(
             f"accuracy: {len(compared)} comparisons with float64; the largest error is "
             f"{worst.value('error_ratio'):.2f} times plain PyTorch's ({ALLOWED:g} allowed), of "
-            f"{config['operator']} at {config['tokens']} tokens"
+            f"{config.operator} at {config.tokens} tokens"
         )
     if repeated:
         differing = [r for r in repeated if r.value("differing_numbers")]
-        names = ", ".join(str(r.workload.config["operator"]) for r in differing)
+        names = ", ".join(configuration_of(r).operator for r in differing)
         agreement = f"differ in {names}" if names else "are equal in every bit"
         lines.append(f"two runs of {len(repeated)} operators {agreement}")
     return lines
@@ -111,8 +113,7 @@ def _accuracy(records: Sequence[Record]) -> list[str]:
 def _kernels(records: Sequence[Record]) -> list[str]:
     lines = []
     for record in _of(records, "kernels"):
-        config = record.workload.config
-        label = _name(config)
+        label = _name(configuration_of(record))
         if record.status != "ok":
             lines.append(f"{label} {record.status}: {record.reason}")
             continue
@@ -127,9 +128,9 @@ def _kernels(records: Sequence[Record]) -> list[str]:
     return [head, *lines]
 
 
-def _name(config: Mapping[str, Any]) -> str:
-    passes = "forward+backward" if config["backward"] else "forward"
-    return f"{config['operator']:<38} {config['tokens']:>5} {passes:<16}"
+def _name(config: OperatorCase) -> str:
+    passes = "forward+backward" if config.backward else "forward"
+    return f"{config.operator:<38} {config.tokens:>5} {passes:<16}"
 
 
 def _ms(seconds: float | None) -> str:
@@ -140,11 +141,8 @@ def _baselines(records: Sequence[Record]) -> list[str]:
     kernel_times = {_case(r): _time(r) for r in _of(records, "kernels") if r.status == "ok"}
     lines = []
     for record in _of(records, "baselines"):
-        config = record.workload.config
-        passes = "forward+backward" if config["backward"] else "forward"
-        name = (
-            f"{config['operator']:<38} {config['tokens']:>5} {passes:<16} {config['backend']:<15}"
-        )
+        config = configuration_of(record)
+        name = f"{_name(config)} {config.backend:<15}"
         time, kernel_time = _time(record), kernel_times.get(_case(record))
         if time is None:
             lines.append(f"{name} {record.status}: {record.reason}")
@@ -155,8 +153,8 @@ def _baselines(records: Sequence[Record]) -> list[str]:
 
 
 def _case(record: Record) -> tuple[Any, ...]:
-    config = record.workload.config
-    return tuple(config[name] for name in ("operator", "tokens", "backward", "preset"))
+    config = configuration_of(record)
+    return config.operator, config.tokens, config.backward, config.preset
 
 
 def _time(record: Record) -> float | None:

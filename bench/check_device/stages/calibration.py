@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from bench.check_device.check import Check, FailedError, Item
-from bench.check_device.operators import BF16, DEVICE_RATES, FLOAT32
+from bench.check_device.operators import BF16, DEVICE_RATES, FLOAT32, configuration_of
 from bench.check_device.recorder import Measured
 from bench.check_device.timing import facts_as_json, program_times
 from bench.devices import Device, Unavailable
@@ -78,7 +78,7 @@ def calibration_of(records: list[Record]) -> Calibration | None:
         if record.status != "ok" or not seconds or not work or record.facts is None:
             continue
         rate = work / seconds
-        quantity = str(record.workload.config["quantity"])
+        quantity = configuration_of(record).quantity
         if quantity == "product":
             flops[record.facts.arithmetic] = rate
         else:
