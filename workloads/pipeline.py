@@ -105,6 +105,10 @@ class PipelineWorkload(Workload):
             "alignment_rows": config["alignment_rows"] or model.alignment_rows,
         }
 
+    def entries(self, config: Config) -> frozenset[str]:
+        """See `Workload`."""
+        return frozenset({str(config["entry"])})
+
     def inputs(self, config: Config, store: Path) -> dict[str, str]:
         """See `Workload`."""
         return entry_inputs(str(config["entry"]), store)

@@ -104,6 +104,10 @@ class StructureTraining(Workload):
     def synthetic(self, config: Config, setting: Setting) -> Callable[[int], Batch]:
         """The synthetic batch of each step on this rank."""
 
+    def entries(self, config: Config) -> frozenset[str]:
+        """See `Workload`."""
+        return frozenset({str(config["entry"])} - {SYNTHETIC})
+
     def inputs(self, config: Config, store: Path) -> dict[str, str]:
         """See `Workload`."""
         return {} if config["entry"] == SYNTHETIC else entry_inputs(str(config["entry"]), store)

@@ -241,6 +241,11 @@ class Workload(ABC):
         It has the phases that compute; inputs are placeholders of the right shapes and dtypes.
         """
 
+    def entries(self, config: Config) -> frozenset[str]:
+        """Return the names of the prepared entries that the case reads, be they prepared or not."""
+        del config
+        return frozenset()
+
     def inputs(self, config: Config, store: Path) -> dict[str, str]:
         """The prepared inputs that the case reads: a name for its content by what each is.
 

@@ -173,17 +173,20 @@ class Operator:
     @functools.cached_property
     def implementations(self) -> Mapping[str, Implementation]:
         """Every implementation but the reference, by backend, the best first."""
-        compiled = torch.compile(self.reference, dynamic=False)
+        compiled = Implementation(self._run_compiled, _why_not_compiled)
+        return {**self.kernels, "compiled": compiled, **self.peers}
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            # Past its limit dynamo would go back to eager without a word; a sweep of shapes may
-            # not. Its settings are each thread's own, and autograd's threads call this too.
-            dynamo = torch._dynamo.config
-            dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
-            return compiled(*args, **kwargs)
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        """The reference under torch.compile, whose import takes seconds of a CPU."""
+        return torch.compile(self.reference, dynamic=False)
 
-        own = {**self.kernels, "compiled": Implementation(run, _why_not_compiled)}
-        return own | dict(self.peers)
+    def _run_compiled(self, *args: Any, **kwargs: Any) -> Any:
+        # Past its limit dynamo would go back to eager without a word; a sweep of shapes may not.
+        # Its settings are each thread's own, and autograd's threads call this too.
+        compiled, dynamo = self._compiled, torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _RECOMPILE_LIMIT)
+        return compiled(*args, **kwargs)
 
 
 def asked_for_all() -> str | None:
