@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.records import provenance
 from bench.records.record import SCHEMA, Record
+from bench.run.environment import threads_variable
 from bench.run.isolation import Ended
 from bench.run.placement import Placement
 from bench.run.sweep import Case, Sweep, digest
@@ -48,7 +49,7 @@ class CaseRecords:
         self.placement = Placement(sweep.cases, catalogue, self.host["cores"])
         self._software = provenance.software()
         self.source = provenance.source_sha256()
-        self._environment = provenance.environment()
+        self._environment = threads_variable(sweep.threads) | provenance.environment()
         self._inputs = {
             _config_id(case): catalogue[case.workload].inputs(case.config, store)
             for case in sweep.cases
