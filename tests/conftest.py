@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -93,11 +94,11 @@ def store(sources, build_once):
 
 
 @pytest.fixture(scope="session")
-def everything(sources, build_once):
-    """A store of all packages, as the command line prepares them."""
-    del sources
+def everything(store, build_once):
+    """A store of all packages, as the command line prepares them beside those of the core."""
 
     def build(folder):
+        shutil.copytree(store.root, folder)
         with redirect_stdout(io.StringIO()):
             assert main(["prepare", "--store", str(folder)]) == 0
 

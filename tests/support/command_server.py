@@ -10,6 +10,7 @@ import atexit
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,13 +27,42 @@ ROOT = Path(__file__).resolve().parents[2]
 # Imported by the commands of most tests; the others are imported by the command that needs them.
 LIBRARIES = "torch._dynamo torch.distributed.fsdp jsonschema scipy.stats matplotlib.pyplot"
 LIBRARIES += " biotite.structure gemmi rdkit.Chem"
+STREAMS = ("stdout", "stderr")
+
+
+class Command:
+    """A command that a server has started; one runs at a time.
+
+    Attributes:
+        pid: Its process, which tests may kill.
+    """
+
+    def __init__(self, server, words, outputs, pid):
+        self._server, self._words, self._outputs, self.pid = server, words, outputs, pid
+
+    def is_running(self):
+        """Return whether it has not ended yet."""
+        return not self._server.has_answer()
+
+    def kill(self):
+        """Kill it, wait for its end, and check that it was this that ended it."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.wait().returncode == -signal.SIGKILL
+
+    def wait(self):
+        """Return the completed process with its output; a signal's status is negative."""
+        status = int(self._server.answer(" ".join(self._words)))
+        folder = Path(self._outputs.name)
+        texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in STREAMS]
+        self._outputs.cleanup()
+        return subprocess.CompletedProcess(self._words, status, *texts)
 
 
 class CommandServer:
     """Starts commands; use it as a context manager.
 
     A command has a standard input that is empty, and a working folder, search path and environment
-    of its own. It is not for tests of kernels, signals or the descriptors themselves.
+    of its own. It is not for tests of kernels or of the descriptors themselves.
     """
 
     def __enter__(self):
@@ -41,8 +71,9 @@ class CommandServer:
             env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            encoding="utf-8",
+            bufsize=0,
         )
+        self._answers = b""
         return self
 
     def __exit__(self, *_):
@@ -59,24 +90,38 @@ class CommandServer:
             paths: Folders to search for modules, before the repository.
             environment: Variables beside those of this process.
         """
+        return self.start(arguments, folder=folder, paths=paths, **environment).wait()
+
+    def start(self, arguments, *, folder, paths=(), **environment):
+        """Start ``python -m bench ARGUMENTS``; see `run`."""
         words = [str(word) for word in arguments]
-        search = os.pathsep.join(map(str, (*paths, ROOT)))
-        with tempfile.TemporaryDirectory(prefix="foldperf-command-") as name:
-            outputs = [Path(name, stream) for stream in ("stdout", "stderr")]
-            request = {
-                "arguments": words,
-                "folder": str(folder),
-                "environment": os.environ | {"PYTHONPATH": search} | environment,
-                "outputs": list(map(str, outputs)),
-            }
-            self._server.stdin.write(json.dumps(request) + "\n")
-            self._server.stdin.flush()
+        outputs = tempfile.TemporaryDirectory(prefix="foldperf-command-")
+        request = {
+            "arguments": words,
+            "folder": str(folder),
+            "environment": os.environ
+            | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
+            | environment,
+            "outputs": [str(Path(outputs.name, name)) for name in STREAMS],
+        }
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        return Command(self, words, outputs, int(self.answer("start")))
+
+    def has_answer(self):
+        """Return whether the server has said something that nobody has read."""
+        return b"\n" in self._answers or bool(select([self._server.stdout], [], [], 0)[0])
+
+    def answer(self, command):
+        """Return the server's next line."""
+        while b"\n" not in self._answers:
             if not select([self._server.stdout], [], [], HANG_S)[0]:
                 self._server.kill()
-                raise TimeoutError(f"foldperf {' '.join(words)}: still running after {HANG_S} s")
-            status = int(self._server.stdout.readline())
-            texts = [path.read_text(encoding="utf-8", errors="replace") for path in outputs]
-        return subprocess.CompletedProcess(words, status, *texts)
+                raise TimeoutError(f"foldperf {command}: still running after {HANG_S} s")
+            received = self._server.stdout.read(64)
+            assert received, f"foldperf {command}: the server has ended"
+            self._answers += received
+        line, _, self._answers = self._answers.partition(b"\n")
+        return line
 
 
 def serve():
@@ -86,6 +131,7 @@ def serve():
         child = os.fork()
         if not child:
             return _become(request)
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
     return None
