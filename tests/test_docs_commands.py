@@ -46,8 +46,8 @@ ELSEWHERE = {
     r"make (demo|test)": "tests/test_docs_commands.py::test_the_demo_is_made_of_commands_shown",
     r"foldperf prepare": "tests/conftest.py::everything",
     r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
-    r"pytest tests/benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
-    r"foldperf import pytest-benchmark .*": "tests/bench/test_pytest_benchmark.py::written",
+    r"pytest tests/benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
+    r"foldperf import pytest-benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"python docs/.*": "tests/test_example_operators.py::test_it_says_that_both_are_equal",
     r"foldperf check-device --rehearse nvidia.*": (
         "tests/bench/check_device/test_command.py::test_every_stage_runs_in_a_rehearsal"
@@ -57,10 +57,9 @@ ELSEWHERE = {
 }
 # What is shortened: a pattern, and what takes its place.
 SHORTER = (
-    (
-        r"foldperf (run|prepare --for) (demo|quick|standard|kernels|pipeline|iterations)\b",
-        r"foldperf \1 \2.toml",
-    ),
+    (r"foldperf run (demo|quick|standard|kernels|pipeline|iterations)\b", r"foldperf run \1.toml"),
+    # Elsewhere: an entry that is prepared anew may find other templates, and ends a training on it.
+    (r"^foldperf prepare --for demo$", "foldperf prepare --for demo.toml --store for-demo"),
     (
         r"^foldperf tune operators .*",
         "TRITON_INTERPRET=1 foldperf tune --rounds 1 operators --operator pair_bias --preset tiny"

@@ -77,8 +77,10 @@ class CommandServer:
         return self
 
     def __exit__(self, *_):
-        self._server.stdin.close()
+        # A command that a test has left running dies with it.
+        self._server.kill()
         self._server.wait()
+        self._server.stdin.close()
         self._server.stdout.close()
 
     def run(self, arguments, *, folder, paths=(), **environment):

@@ -41,9 +41,11 @@ def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
     assert [record["status"] for record in elsewhere] == ["ok", "ok"]
     missing = [record for record in records if record["status"] == "unsupported"]
     assert all("not installed" in r["reason"] or "accelerator" in r["reason"] for r in missing)
-    write_report(records, tmp_path / "report")
-    assert (tmp_path / "report" / "rates.png").exists()
-    assert (tmp_path / "report" / "kernels_roofline.png").exists()
+    if vendor == "nvidia":
+        # Figures know no vendor, and take several seconds.
+        write_report(records, tmp_path / "report")
+        assert (tmp_path / "report" / "rates.png").exists()
+        assert (tmp_path / "report" / "kernels_roofline.png").exists()
 
     lines = "\n".join(_table(found))
     assert "accuracy: 6 comparisons with float64" in lines
