@@ -16,7 +16,6 @@ from bench.compilation.compiler import Compiled
 from bench.compilation.limits import violations
 from bench.compilation.resources import Resources, count_slow_products
 from bench.compilation.specimens import specimens
-from bench.run.isolation import run_isolated
 from refsys import ops
 from refsys.ops.triton_backend import ARCHITECTURES
 
@@ -62,26 +61,18 @@ def test_every_kernel_keeps_the_rules_on_every_architecture(compiled):
         assert 0 < each["resources"]["occupancy"] <= 1
 
 
-def test_what_is_known_is_not_compiled_again(compiled):
+def test_only_damaged_results_are_made_again_and_are_equal(compiled, foldperf):
     run, home = compiled
-    again = python("-m", "bench", "compile", "--json", home=home)
-    assert again.returncode == 0
-    first, second = json.loads(run.stdout), json.loads(again.stdout)
-    assert all(each["cached"] for each in second)
-    assert [e["resources"] for e in first] == [e["resources"] for e in second]
-
-
-def test_a_damaged_result_is_made_again(compiled):
-    _, home = compiled
     files = sorted((home / "compiled").iterdir())
     files[0].write_text("{", encoding="utf-8")
     files[1].write_text(
         json.dumps({"resources": {"registers": "many"}, "error": None}), encoding="utf-8"
     )
     files[2].unlink()
-    again = python("-m", "bench", "compile", "--json", home=home)
-    assert again.returncode == 0
-    assert sum(not each["cached"] for each in json.loads(again.stdout)) == 3
+    again = foldperf("compile", "--json", check=0, FOLDPERF_HOME=str(home))
+    first, second = json.loads(run.stdout), json.loads(again.stdout)
+    assert sum(not each["cached"] for each in second) == 3 < len(second)
+    assert [e["resources"] for e in first] == [e["resources"] for e in second]
     assert json.loads(files[0].read_bytes())["resources"]
 
 
@@ -107,23 +98,15 @@ def test_mutants_are_caught():
         (["--only", "softmax"], "no kernel's name contains it"),
     ],
 )
-def test_a_wrong_request_is_one_line(arguments, message):
-    run = python("-m", "bench", "compile", *arguments)
-    assert run.returncode == 2
+def test_a_wrong_request_is_one_line(foldperf, arguments, message):
+    run = foldperf("compile", *arguments, check=2)
     (line,) = run.stderr.splitlines()
     assert message in line
 
 
-def test_interpreted_kernels_cannot_be_compiled():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    run = run_isolated(
-        [sys.executable, "-m", "bench", "compile"],
-        timeout_s=HANG_S,
-        memory_limit_bytes=8 * 2**30,
-        environment=environment,
-        folder=ROOT,
-    )
-    assert "kernels are interpreted, not compiled" in run.output
+def test_interpreted_kernels_cannot_be_compiled(foldperf):
+    run = foldperf("compile", check=2, TRITON_INTERPRET="1")
+    assert "kernels are interpreted, not compiled" in run.stderr
 
 
 def test_a_specimen_says_what_the_launcher_would_see():
@@ -184,10 +167,10 @@ def test_json_is_json_where_a_rule_is_broken(monkeypatch, capsys):
     assert f"FAIL {specimen.kernel} sm_90 bf16: spills 72" in capsys.readouterr().out
 
 
-def test_a_record_and_a_figure_of_what_was_compiled(compiled, tmp_path):
+def test_a_record_and_a_figure_of_what_was_compiled(compiled, foldperf, tmp_path):
     _, home = compiled
-    run = python("-m", "bench", "compile", "--only", "transition", "--out", tmp_path, home=home)
-    assert run.returncode == 0, run.stderr
+    words = ("compile", "--only", "transition", "--out", tmp_path)
+    foldperf(*words, check=0, FOLDPERF_HOME=str(home))
     record = json.loads((tmp_path / "kernels.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.kernels/1"
     assert {"git", "software", "host", "source_sha256", "started_at"} <= record.keys()
