@@ -330,6 +330,24 @@ class TestBackends:
             "it has no such implementation",
         }
 
+    def test_torch_compile_is_asked_for_by_the_first_compiled_call_alone(self, monkeypatch):
+        """Its import takes a second of a CPU, which notes of a program need not pay."""
+        asked = []
+
+        def compile_reference(function, **_options):
+            asked.append(function)
+            return function
+
+        monkeypatch.setattr(backend, "OPERATORS", {})
+        monkeypatch.setattr(torch, "compile", compile_reference)
+        operator = Operator("negative", lambda x: -x, None, None)
+        assert ops.is_deterministic("negative", "compiled")
+        assert operator.choose("compiled", torch.ones(1)) == "compiled"
+        assert not asked
+        for _ in range(2):
+            assert operator(torch.ones(1), backend="compiled") == -1
+        assert asked == [operator.reference]
+
     def test_a_wrong_operator_is_named(self):
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):
             ops.use_backend(softmax="reference").__enter__()
