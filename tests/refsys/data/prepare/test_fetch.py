@@ -186,6 +186,17 @@ sha256 = "{digest}"
         expected.append(Sources(structure=y, alignments={"C": alignment}))
         assert list(prepared_sources(listed)) == expected
 
+    def test_entries_that_are_named_have_the_sources_they_have_among_all(self, listed):
+        for package in listed:
+            self.cache(package)
+        names = [
+            name for package in listed for source in package.sources for name in source.entries
+        ]
+        every = dict(zip(names, prepared_sources(listed), strict=True))
+        assert len(every) == 4
+        for name, sources in every.items():
+            assert list(prepared_sources(listed, {name, "of no package"})) == [sources]
+
     def test_a_package_that_is_not_there_leaves_its_part_out(self, listed):
         self.cache(listed[0])
         x = listed[0].members[0].cached
