@@ -67,7 +67,7 @@ class CommandServer:
 
     def __enter__(self):
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "support.command_server"],
+            [sys.executable, "-m", "support.command_server", str(os.getpid())],
             env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -158,6 +158,7 @@ def _become(request):
 
 
 if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
     from bench.cli import _parser
 
     _parser()
