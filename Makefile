@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/foldperf fetch
-	$(BIN)/foldperf prepare
+	$(BIN)/foldperf prepare --for demo
 	$(BIN)/foldperf run demo; status=$$?; \
 	  $(BIN)/foldperf report && exit $$status
 

@@ -3,7 +3,7 @@
 import fcntl
 import io
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -37,7 +37,7 @@ if not any("tests/gpu" in argument for argument in sys.argv[1:]):
 
 import pytest
 from hypothesis import settings
-from support import HANG_S
+from support.command_server import CommandServer
 
 from bench.cli import main
 from refsys.data.prepare.entries import prepare
@@ -94,32 +94,30 @@ def store(sources, build_once):
 
 
 @pytest.fixture(scope="session")
-def everything(sources, build_once):
-    """A store of all packages, as the command line prepares them."""
-    del sources
+def everything(store, build_once):
+    """A store of all packages, as the command line prepares them beside those of the core."""
 
     def build(folder):
+        shutil.copytree(store.root, folder)
         with redirect_stdout(io.StringIO()):
             assert main(["prepare", "--store", str(folder)]) == 0
 
     return Store(build_once("everything", build))
 
 
+@pytest.fixture(scope="session")
+def command_server():
+    """Processes of the command line that need no time to import its libraries."""
+    with CommandServer() as server:
+        yield server
+
+
 @pytest.fixture
-def foldperf(tmp_path):
+def foldperf(tmp_path, command_server):
     """Runs the command line as a process in a folder of its own, with extra import paths."""
 
     def run(*arguments, paths=(), check=None, **environment):
-        search = os.pathsep.join(map(str, (*paths, ROOT)))
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": search} | environment,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=HANG_S,
-            check=False,
-        )
+        done = command_server.run(arguments, folder=tmp_path, paths=paths, **environment)
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
         return done

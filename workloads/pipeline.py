@@ -89,6 +89,10 @@ class PipelineWorkload(Workload[PipelineCase]):
             alignment_rows=config.alignment_rows or model.alignment_rows,
         )
 
+    def entries(self, config: PipelineCase) -> frozenset[str]:
+        """See `Workload`."""
+        return frozenset({config.entry})
+
     def inputs(self, config: PipelineCase, store: Path) -> dict[str, str]:
         """See `Workload`."""
         return entry_inputs(config.entry, store)

@@ -71,6 +71,10 @@ class StructureTraining(Workload[Case]):
     }
     data_parallel = True
 
+    def entries(self, config: Case) -> frozenset[str]:
+        """See `Workload`."""
+        return frozenset(config.run.data.entries) - {SYNTHETIC}
+
     def inputs(self, config: Case, store: Path) -> dict[str, str]:
         """See `Workload`."""
         run = config.run

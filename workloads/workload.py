@@ -210,6 +210,11 @@ class Workload(ABC, Generic[C]):
         It has the phases that compute; inputs are placeholders of the right shapes and dtypes.
         """
 
+    def entries(self, config: C) -> frozenset[str]:
+        """Return the names of the prepared entries that the case reads, prepared or not."""
+        del config
+        return frozenset()
+
     def inputs(self, config: C, store: Path) -> dict[str, str]:
         """The prepared inputs that the case reads: a name for its content by what each is.
 

@@ -35,6 +35,8 @@ from refsys.processes import die_with_parent
 LOG = "check.log"
 # Exit status of a process whose device answers no more; another process may have it again.
 LOST_DEVICE = 75
+# Period of a played device's energy counter: energy windows are as long as 20 of it.
+_REHEARSED_TICK_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +117,7 @@ def _device(request: Request) -> tuple[Device, int, Sizes]:
     from bench.devices import find_device
 
     if request.rehearse:
-        return RehearsedDevice(request.rehearse), 2, REHEARSAL
+        return RehearsedDevice(request.rehearse, tick_s=_REHEARSED_TICK_S), 2, REHEARSAL
     device = find_device(request.device)
     if device.torch_device.type == "cpu":
         return device, 0, HOST

@@ -19,7 +19,8 @@ SUMMARY = "build the store of prepared inputs from structures and MSAs"
 EXAMPLE = (
     "foldperf prepare\n  foldperf prepare my.cif --alignment A=my_A.a3m\n"
     "  foldperf prepare my.cif --assembly 1 --template A=homolog.cif:B\n"
-    "  foldperf prepare --from my-structures --search"
+    "  foldperf prepare --from my-structures --search\n"
+    "  foldperf prepare --for demo"
 )
 
 
@@ -68,6 +69,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "NAME_CHAIN.a3m",
     )
     parser.add_argument(
+        "--for",
+        dest="sweep",
+        metavar="SWEEP",
+        help="only the fetched entries that the cases of a sweep read (a name of 'foldperf list', "
+        "or a TOML file)",
+    )
+    parser.add_argument(
         "--search",
         action="store_true",
         help="search the fetched sequences for MSAs of protein chains that have none",
@@ -97,7 +105,12 @@ def run(arguments: argparse.Namespace) -> int:
     _require_libraries()
     if arguments.structure and arguments.folder:
         raise UsageError("--from takes the place of a structure")
+    if arguments.sweep and (arguments.structure or arguments.folder):
+        raise UsageError("--for chooses among fetched entries; leave out --from and the structure")
     selected, errors = ([_given(arguments)], []) if arguments.structure else _several(arguments)
+    if arguments.sweep and not selected:
+        print(f"{arguments.sweep}: no case reads a fetched entry, nothing to prepare")
+        return 0
     if arguments.search or arguments.database:
         database = arguments.database or _fetched_database()
         selected = [replace(sources, database=database) for sources in selected]
@@ -207,6 +220,7 @@ def _several(arguments: argparse.Namespace) -> "tuple[list[Sources], list[DataEr
     from bench.errors import UsageError
     from refsys.data.prepare.fetch import packages, prepared_sources
     from refsys.data.prepare.folder import folder_contents
+    from refsys.data.store.store import Store
     from refsys.home import package_cache
 
     for option in ("alignment", "template", "realign", "assembly"):
@@ -217,7 +231,33 @@ def _several(arguments: argparse.Namespace) -> "tuple[list[Sources], list[DataEr
     fetched = packages(package_cache())
     if missing := [p.name for p in fetched if p.core and not p.is_cached()]:
         raise UsageError(f"{', '.join(missing)} not in the cache; run 'foldperf fetch'")
-    return list(prepared_sources(fetched)), []
+    if not arguments.sweep:
+        return list(prepared_sources(fetched)), []
+    names = _entries_of(arguments.sweep)
+    available = {
+        name
+        for package in fetched
+        if package.is_cached()
+        for source in package.sources
+        for name in source.entries
+    }
+    prepared = Store(options.store(arguments)).entries()
+    if unknown := sorted(names - available - set(prepared)):
+        raise UsageError(
+            f"--for {arguments.sweep}: {', '.join(unknown)} is in no package of the cache and was "
+            "not prepared; run 'foldperf fetch --all'"
+        )
+    return list(prepared_sources(fetched, names)), []
+
+
+def _entries_of(sweep: str) -> set[str]:
+    """Return the names of the prepared entries that the cases of a sweep read."""
+    from bench.run.sweep import find_sweep, read_sweep
+    from workloads.catalogue import catalogue
+
+    workloads = catalogue()
+    cases = read_sweep(find_sweep(sweep), workloads).cases
+    return {name for case in cases for name in workloads[case.workload].entries(case.config)}
 
 
 def _fetched_database() -> Path:

@@ -5,7 +5,7 @@ A case is known by (cell, replicate, protocol, inputs, code, machine, software).
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from bench.records.record import (
     RecordedProtocol,
     RecordedWorkload,
 )
+from bench.run.environment import threads_variable
 from bench.run.isolation import Ended
 from bench.run.placement import Placement
 from bench.run.sweep import Case, Sweep, digest
@@ -47,7 +48,9 @@ class CaseRecords:
         """
         self._sweep = sweep
         self._catalogue = catalogue
-        self.origin = provenance.origin()
+        origin = provenance.origin()
+        environment = threads_variable(sweep.threads) | dict(origin.environment)
+        self.origin = replace(origin, environment=environment)
         self.placement = Placement(sweep.cases, catalogue, self.origin.host.cores)
         self._inputs = {
             _config_id(case): catalogue[case.workload].inputs(case.config, store)

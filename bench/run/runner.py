@@ -243,7 +243,9 @@ class Runner:
                     ],
                     timeout_s=limit.seconds,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
-                    environment=case_environment(case.ranks, self._case_records.origin.host.cores),
+                    environment=case_environment(
+                        case.ranks, self._case_records.origin.host.cores, self._sweep.threads
+                    ),
                 )
                 paths = [folder / f"result.json.{rank}" for rank in range(case.ranks)]
                 domains = self._placement.energy_domains(case)

@@ -9,6 +9,7 @@
     replicates = 1                # replicate r runs with seed + r
     order = "random"              # or "listed"
     device = "auto"               # or "cpu", "cuda"
+    threads = 1                   # CPU threads of each process; if left out, all of its cores
     timeout_s = 300               # on the reference; longer where the machine is slower
     memory_limit_gib = 16.0       # if left out, and at most: what this process can have
     warmup_steps = 2
@@ -52,6 +53,7 @@ _LIMITS = {
     "replicates": 1,
     "order": "random",
     "device": "auto",
+    "threads": 0,
     "timeout_s": 300.0,
     "memory_limit_gib": math.inf,
 }
@@ -101,6 +103,7 @@ class Sweep:
         scale_timeout: True if the limit grows on a slower machine (`bench.run.time_limits`).
         memory_limit_bytes: Most resident memory of a case: the file's limit, or less where the
             machine or the process's control group has less.
+        threads: CPU threads of each process of a case; as many as its cores if 0.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Sweep:
     timeout_s: float
     memory_limit_bytes: int
     scale_timeout: bool = True
+    threads: int = 0
 
 
 def shipped_sweeps() -> dict[str, Path]:
@@ -194,6 +198,7 @@ def _sweep(
         cases=tuple(cases),
         timeout_s=limits["timeout_s"],
         memory_limit_bytes=int(min(limits["memory_limit_gib"] * 2**30, usable_memory_bytes())),
+        threads=limits["threads"],
     )
 
 

@@ -234,8 +234,11 @@ def test_quota_limits_the_threads_of_a_case(monkeypatch):
         for ranks, cores in ((1, 8), (1, 2), (2, 8), (4, 2))
     }
     assert threads == {(1, 8): None, (1, 2): "2", (2, 8): "4", (4, 2): "1"}
+    for ranks, cores in ((1, 8), (1, 2), (4, 2)):
+        assert case_environment(ranks, cores, threads=5)["OMP_NUM_THREADS"] == "5"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert case_environment(1, 2)["OMP_NUM_THREADS"] == "3"
+    assert case_environment(1, 2, threads=5)["OMP_NUM_THREADS"] == "3", "the user's comes first"
 
 
 class TestVerdict:

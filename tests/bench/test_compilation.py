@@ -16,7 +16,6 @@ from bench.compilation.compiler import Compiled
 from bench.compilation.limits import violations
 from bench.compilation.resources import Resources, count_slow_products
 from bench.compilation.specimens import specimens
-from bench.run.isolation import run_isolated
 from refsys import ops
 from refsys.ops.triton_backend import ARCHITECTURES
 
@@ -66,26 +65,23 @@ def test_every_kernel_is_within_the_limits_on_every_architecture(compiled):
         assert 0 < result["resources"]["occupancy"] <= 1
 
 
-def test_cached_results_are_not_compiled_again(compiled):
+def test_only_damaged_results_are_compiled_again_and_are_equal(compiled, foldperf):
     run, home = compiled
-    again = python("-m", "bench", "compile", "--json", home=home)
-    assert again.returncode == 0
-    first, second = json.loads(run.stdout), json.loads(again.stdout)
-    assert all(result["cached"] for result in second)
-    assert [e["resources"] for e in first] == [e["resources"] for e in second]
-
-
-def test_damaged_result_is_compiled_again(compiled):
-    _, home = compiled
     files = sorted((home / "compiled").iterdir())
     files[0].write_text("{", encoding="utf-8")
     files[1].write_text(
         json.dumps({"resources": {"registers": "many"}, "error": None}), encoding="utf-8"
     )
     files[2].unlink()
-    again = python("-m", "bench", "compile", "--json", home=home)
-    assert again.returncode == 0
-    assert sum(not result["cached"] for result in json.loads(again.stdout)) == 3
+    again = foldperf("compile", "--json", check=0, FOLDPERF_HOME=str(home))
+    first, second = json.loads(run.stdout), json.loads(again.stdout)
+    assert sum(not result["cached"] for result in second) == 3 < len(second)
+    resources = [
+        {json.dumps(result["specimen"], sort_keys=True): result["resources"] for result in results}
+        for results in (first, second)
+    ]
+    assert len(resources[0]) == len(first)
+    assert resources[0] == resources[1]
     assert json.loads(files[0].read_bytes())["resources"]
 
 
@@ -111,23 +107,15 @@ def test_mutant_kernels_violate_the_limits():
         (["--only", "softmax"], "no kernel's name contains it"),
     ],
 )
-def test_invalid_compile_request_is_one_error_line(arguments, message):
-    run = python("-m", "bench", "compile", *arguments)
-    assert run.returncode == 2
+def test_invalid_compile_request_is_one_error_line(foldperf, arguments, message):
+    run = foldperf("compile", *arguments, check=2)
     (line,) = run.stderr.splitlines()
     assert message in line
 
 
-def test_interpreted_kernels_cannot_be_compiled():
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    run = run_isolated(
-        [sys.executable, "-m", "bench", "compile"],
-        timeout_s=HANG_S,
-        memory_limit_bytes=8 * 2**30,
-        environment=environment,
-        folder=ROOT,
-    )
-    assert "kernels are interpreted, not compiled" in run.output
+def test_interpreted_kernels_cannot_be_compiled(foldperf):
+    run = foldperf("compile", check=2, TRITON_INTERPRET="1")
+    assert "kernels are interpreted, not compiled" in run.stderr
 
 
 def test_specimen_has_the_types_and_constants_of_the_launcher():
@@ -188,10 +176,10 @@ def test_json_output_is_valid_when_a_limit_is_violated(monkeypatch, capsys):
     assert f"FAIL {specimen.kernel} sm_90 bf16: spills 72" in capsys.readouterr().out
 
 
-def test_record_and_figure_have_every_compiled_kernel(compiled, tmp_path):
+def test_record_and_figure_have_every_compiled_kernel(compiled, foldperf, tmp_path):
     _, home = compiled
-    run = python("-m", "bench", "compile", "--only", "transition", "--out", tmp_path, home=home)
-    assert run.returncode == 0, run.stderr
+    words = ("compile", "--only", "transition", "--out", tmp_path)
+    foldperf(*words, check=0, FOLDPERF_HOME=str(home))
     record = json.loads((tmp_path / "kernels.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.kernels/1"
     assert {"git", "software", "host", "source_sha256", "started_at"} <= record.keys()

@@ -1,33 +1,22 @@
 """Training learns: a short run over a few draws, its record and its figure."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from analysis.learning import draw_learning
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def run(store, tmp_path_factory):
+def run(store, command_server, tmp_path_factory):
     """Fifty steps over five draws."""
     folder = tmp_path_factory.mktemp("learning")
     options = {
         **{"--steps": 50, "--draws": 5, "--tokens": 32, "--samples": 4, "--warmup-steps": 10},
         **{"--learning-rate": 3e-3, "--target": 0.7, "--store": store.root, "--out": folder},
     }
-    command = [sys.executable, "-m", "bench", "learn"]
-    command += [str(word) for pair in options.items() for word in pair]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, encoding="utf-8", check=False, cwd=folder
-    )
-    return done, folder
+    words = ["learn", *(word for pair in options.items() for word in pair)]
+    return command_server.run(words, folder=folder), folder
 
 
 def test_fifty_steps_learn(run):

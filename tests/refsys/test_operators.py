@@ -335,6 +335,24 @@ class TestBackends:
             "it has no such implementation",
         }
 
+    def test_torch_compile_is_called_by_the_first_compiled_call_alone(self, monkeypatch):
+        """Its import takes a second of a CPU, which notes of a program need not pay."""
+        asked = []
+
+        def compile_reference(function, **_options):
+            asked.append(function)
+            return function
+
+        monkeypatch.setattr(backend, "OPERATORS", {})
+        monkeypatch.setattr(torch, "compile", compile_reference)
+        operator = Operator("negative", lambda x: -x, None, None)
+        assert ops.is_deterministic("negative", "compiled")
+        assert operator.choose("compiled", torch.ones(1)) == "compiled"
+        assert not asked
+        for _ in range(2):
+            assert operator(torch.ones(1), backend="compiled") == -1
+        assert asked == [operator.reference]
+
     def test_choice_for_an_unknown_operator_is_an_error(self):
         with pytest.raises(ArgumentError, match="'softmax' does not exist"):
             ops.use_backend(softmax="reference").__enter__()

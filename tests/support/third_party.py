@@ -107,23 +107,10 @@ class ToyWorkload(Workload):
         elif behaviour == "noise":
             for _ in range(2000):
                 sys.stdout.write("\\x00\\xff garbage " * 50)
-        elif behaviour in GARBAGE:
-            Path(f"{sys.argv[2]}.{setting.rank}").write_text(GARBAGE[behaviour])
+        elif behaviour == "garbage":
+            Path(f"{sys.argv[2]}.{setting.rank}").write_text("\\x00 not json {")
             os._exit(0)
         return Toy(config.tokens, behaviour)
-
-
-GARBAGE = {
-    "garbage": "\\x00 not json {",
-    "empty": "",
-    "list": "[1, 2]",
-    "wrong status": '{"status": "splendid"}',
-    "no figures": '{"status": "ok", "metrics": {}, "telemetry": {}, "facts": {}, "outcome": {}, '
-    '"breakdown": {}, "notes": {}}',
-    "not finite": '{"status": "ok", "outcome": {"loss": NaN}}',
-    "wrong metrics": '{"status": "ok", "metrics": {"a": 1}, "facts": {}, "outcome": {}, '
-    '"breakdown": {}, "notes": {}}',
-}
 '''
 
 

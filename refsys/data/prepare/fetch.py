@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,12 @@ class Source:
     realign: bool
     assemblies: tuple[str, ...]
     templates: tuple[tuple[str, str, str], ...]
+
+    @property
+    def entries(self) -> dict[str, str | None]:
+        """Assembly of each entry that is prepared, by its name; None for the asymmetric unit."""
+        names = {f"{self.entry}-assembly{name.lower()}": name for name in self.assemblies}
+        return {self.entry: None, **names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +157,16 @@ def packages(cache: Path, listing: Path = PACKAGES) -> list[Package]:
     ]
 
 
-def prepared_sources(fetched: list[Package]) -> Iterator[Sources]:
+def prepared_sources(
+    fetched: list[Package], entries: Collection[str] | None = None
+) -> Iterator[Sources]:
     """Yield the sources of the entries to prepare from the packages that are in the cache.
 
     An MSA or template in a package that is not in the cache is left out of its structure's sources.
+
+    Args:
+        fetched: The packages.
+        entries: Names of the entries; all if None. A name that no package has is passed over.
     """
     cached = [package for package in fetched if package.is_cached()]
     structures = {
@@ -172,7 +184,9 @@ def prepared_sources(fetched: list[Package]) -> Iterator[Sources]:
             for chain, entry, other in source.templates:
                 if entry in structures:
                     templates.setdefault(chain, []).append((structures[entry], other))
-            for assembly in (None, *source.assemblies):
+            for name, assembly in source.entries.items():
+                if entries is not None and name not in entries:
+                    continue
                 yield Sources(
                     structure=source.structure.cached,
                     assembly=assembly,

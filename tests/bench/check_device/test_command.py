@@ -25,7 +25,7 @@ def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
     states = {name: state["status"] for name, state in found["stages"].items()}
     assert states == dict.fromkeys(NAMES, "ok")
     stages = {name: state["found"] for name, state in found["stages"].items()}
-    assert stages["calibration"]["energy_counter_tick_s"] == pytest.approx(0.1, rel=0.2)
+    assert stages["calibration"]["energy_counter_tick_s"] == pytest.approx(0.02, rel=0.2)
     assert stages["calibration"]["idle_power_w"]["after"] > 0
     assert {each["equal"] for each in stages["communication"]["collectives"]} == {True}
     assert stages["tuning"]["kernels"]
@@ -41,9 +41,11 @@ def test_every_stage_runs_in_a_rehearsal(vendor, tmp_path, capsys):
     assert [record["status"] for record in elsewhere] == ["ok", "ok"]
     missing = [record for record in records if record["status"] == "unsupported"]
     assert all("not installed" in r["reason"] or "accelerator" in r["reason"] for r in missing)
-    write_report(records, tmp_path / "report")
-    assert (tmp_path / "report" / "rates.png").exists()
-    assert (tmp_path / "report" / "kernels_roofline.png").exists()
+    if vendor == "nvidia":
+        # Figures know no vendor, and take several seconds.
+        write_report(records, tmp_path / "report")
+        assert (tmp_path / "report" / "rates.png").exists()
+        assert (tmp_path / "report" / "kernels_roofline.png").exists()
 
     lines = "\n".join(_table(found))
     assert "accuracy: 6 comparisons with float64" in lines

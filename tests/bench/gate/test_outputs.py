@@ -20,7 +20,7 @@ from bench.gate.markdown import markdown
 from bench.gate.outcome import AMBIGUOUS, FAIL, PASS, SKIPPED, Item, Outcome
 
 ROOT = Path(__file__).resolve().parents[3]
-WORKFLOW = ROOT / "docs" / "ci" / "foldperf.yml"
+WORKFLOW = ROOT / ".github" / "workflows" / "gates.yml"
 SCRIPT = ROOT / "docs" / "ci" / "foldperf.sh"
 COLUMNS = ("before", "after")
 

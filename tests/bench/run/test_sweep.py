@@ -3,6 +3,7 @@
 import pytest
 
 from bench.errors import UsageError
+from bench.run.case_records import CaseRecords
 from bench.run.sweep import find_sweep, read_sweep, shipped_sweeps
 from workloads.catalogue import catalogue
 
@@ -38,6 +39,23 @@ def test_same_cell_twice_is_one_case(read):
     sweep = read(CASE + "axes = { tokens = [32, 64] }\n" + CASE + "axes = { tokens = [64, 96] }\n")
     assert sweep.name == "s"
     assert axes_of(sweep, "tokens") == [(32,), (64,), (96,)]
+
+
+def test_threads_of_a_sweep_are_part_of_a_case_s_key(read, tmp_path, monkeypatch):
+    """As if the user had set the variable, who may still do so."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    case = '[[case]]\nworkload = "operators"\naxes = { operator = "layer_norm" }\n'
+
+    def key(text):
+        sweep = read(text + case)
+        return CaseRecords(sweep, tmp_path, catalogue()).key(sweep.cases[0])
+
+    keys = {
+        text: key(text and f"[protocol]\n{text}\n") for text in ("", "threads = 1", "threads = 2")
+    }
+    assert len(set(keys.values())) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert key("") == key("[protocol]\nthreads = 1\n") == keys["threads = 2"]
 
 
 def test_order_is_a_function_of_the_seed(read):

@@ -61,3 +61,24 @@ def test_failure_keeps_its_reason_and_no_figures(tmp_path):
     assert (found.status, found.reason) == ("unsupported", "no such kernel")
     assert found.facts is None
     assert not found.metrics
+
+
+NOT_JSON, OTHER_FORM = "its result is not JSON", "its result is not of the expected form"
+NOTHING = '"telemetry": {}, "facts": {}, "outcome": {}, "breakdown": {}, "notes": {}'
+MALFORMED = {
+    "text": ("\x00 not json {", NOT_JSON),
+    "empty": ("", NOT_JSON),
+    "not finite": ('{"status": "ok", "outcome": {"loss": NaN}}', NOT_JSON),
+    "list": ("[1, 2]", OTHER_FORM),
+    "wrong status": ('{"status": "splendid"}', OTHER_FORM),
+    "no figures": (f'{{"status": "ok", "metrics": {{}}, {NOTHING}}}', OTHER_FORM),
+    "wrong metrics": (f'{{"status": "ok", "metrics": {{"a": 1}}, {NOTHING}}}', OTHER_FORM),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_result_is_a_crash_with_its_reason(name, tmp_path):
+    text, reason = MALFORMED[name]
+    result = verdict_on(tmp_path, text)
+    assert result.status == "crash"
+    assert result.reason == f"{reason}; it last said: last words"

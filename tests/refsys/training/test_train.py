@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,27 +80,23 @@ def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
 
 
 @pytest.mark.bits
-def test_the_same_bits_after_kills(store, tmp_path, reference):
+def test_the_same_bits_after_kills(store, tmp_path, reference, command_server):
     """SIGKILL at any moment costs the steps since the last checkpoint, and no bit of the result."""
     command = [
-        *(sys.executable, "-m", "bench", "train", "--model", "trunk", "--preset", "tiny"),
+        *("train", "--model", "trunk", "--preset", "tiny"),
         *("--entries", "1ubq", "8vkf"),
         *("--tokens", "24", "--alignment-rows", "6", "--learning-rate", "5e-3"),
         *("--warmup-steps", "10", "--cycles", "2", "--checkpoint-every", "4", "--workers", "0"),
         *("--steps", str(STEPS), "--out", str(tmp_path), "--store", str(store.root)),
     ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for reached in (3, 11, 30):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and steps_logged(tmp_path) < reached:
+        training = command_server.start(command, folder=tmp_path)
+        while training.is_running() and steps_logged(tmp_path) < reached:
             time.sleep(0.002)
-        assert process.poll() is None, "it ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        training.kill()
         assert reached <= steps_logged(tmp_path) < STEPS
-    done = subprocess.run(
-        command, env=environment, capture_output=True, encoding="utf-8", check=True
-    )
+    done = command_server.run(command, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert f"{STEPS} steps done" in done.stdout
     assert losses(tmp_path) == reference
 

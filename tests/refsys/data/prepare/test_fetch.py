@@ -186,6 +186,17 @@ sha256 = "{digest}"
         expected.append(Sources(structure=y, alignments={"C": alignment}))
         assert list(prepared_sources(listed)) == expected
 
+    def test_named_entries_have_the_same_sources_as_among_all(self, listed):
+        for package in listed:
+            self.cache(package)
+        names = [
+            name for package in listed for source in package.sources for name in source.entries
+        ]
+        every = dict(zip(names, prepared_sources(listed), strict=True))
+        assert len(every) == 4
+        for name, sources in every.items():
+            assert list(prepared_sources(listed, {name, "of no package"})) == [sources]
+
     def test_sources_lack_the_files_of_a_package_that_is_not_cached(self, listed):
         self.cache(listed[0])
         x = listed[0].members[0].cached

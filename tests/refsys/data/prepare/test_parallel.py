@@ -7,8 +7,6 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,16 +51,15 @@ def whole(folder, tmp_path_factory):
     return store
 
 
-def start(folder, store, workers=1):
-    command = [sys.executable, "-m", "bench", "prepare", "--from", str(folder)]
-    options = ["--store", str(store), "--workers", str(workers)]
-    return subprocess.Popen(
-        [*command, *options],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
+@pytest.fixture
+def start(folder, tmp_path, command_server):
+    """Start to prepare the folder in a store."""
+
+    def start(workers=1):
+        options = ["--store", tmp_path, "--workers", workers]
+        return command_server.start(["prepare", "--from", folder, *options], folder=ROOT)
+
+    return start
 
 
 def assert_same(one, two):
@@ -119,15 +116,15 @@ class TestProcesses:
         assert said.err == f"foldperf: repaired: {column}: altered since it was written\n"
         assert_same(store, whole.root)
 
-    def test_dead_process_affects_no_other_structure(self, folder, whole, tmp_path):
+    def test_dead_process_affects_no_other_structure(self, start, whole, tmp_path):
         """The structure of a killed process is retried alone."""
-        with start(folder, tmp_path, workers=2) as running:
-            while not (children := spawned(running.pid)):
-                assert running.poll() is None
-                time.sleep(0.01)
-            os.kill(children[0], signal.SIGKILL)
-            out, err = running.communicate(timeout=HANG_S)
-        assert running.returncode == 0, out + err
+        running = start(workers=2)
+        while not (children := spawned(running.pid)):
+            assert running.is_running()
+            time.sleep(0.01)
+        os.kill(children[0], signal.SIGKILL)
+        done = running.wait()
+        assert done.returncode == 0, done.stdout + done.stderr
         assert_same(tmp_path, whole.root)
 
 
@@ -150,7 +147,7 @@ def prepare_here(store, requested):
     find_templates_and_clusters(store)
 
 
-def test_prepare_recovers_from_processes_killed_at_any_moment(folder, whole, tmp_path):
+def test_prepare_recovers_from_processes_killed_at_any_moment(folder, start, whole, tmp_path):
     """Kill three processes on one store, twenty times, when they start to write or a bit later."""
     moments, unfinished = random.Random(7), 0
     for _ in range(20):
@@ -169,10 +166,9 @@ def test_prepare_recovers_from_processes_killed_at_any_moment(folder, whole, tmp
             process.join()
         unfinished += len(list(tmp_path.glob("records/*/.*")))
     assert unfinished
-    with start(folder, tmp_path) as last:
-        out, err = last.communicate(timeout=HANG_S)
-    assert last.returncode == 0, out + err
-    assert not err
+    last = start().wait()
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert not last.stderr
     assert_same(tmp_path, whole.root)
 
 

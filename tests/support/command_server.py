@@ -1,0 +1,188 @@
+"""Run the command line in processes that are forked from one with the libraries imported.
+
+Importing torch and the commands takes two seconds of a CPU, most of what a small command costs. A
+server imports them once, as a fresh interpreter does, and forks for each command: no command sees
+what another, or a test, has done. `CommandServer` is the side of the tests; this file is also the
+program that serves.
+"""
+
+import atexit
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from select import select
+
+from refsys.processes import die_with_parent
+from support import HANG_S
+
+ROOT = Path(__file__).resolve().parents[2]
+# Imported by the commands of most tests; the others are imported by the command that needs them.
+LIBRARIES = "torch._dynamo torch.distributed.fsdp jsonschema scipy.stats matplotlib.pyplot"
+LIBRARIES += " biotite.structure gemmi rdkit.Chem"
+STREAMS = ("stdout", "stderr")
+
+
+class Command:
+    """A command that a server has started; one runs at a time.
+
+    Attributes:
+        pid: Its process, which tests may kill.
+    """
+
+    def __init__(self, server, words, outputs, pid):
+        self._server, self._words, self._outputs, self.pid = server, words, outputs, pid
+
+    def is_running(self):
+        """Return whether it has not ended yet."""
+        return not self._server.has_answer()
+
+    def kill(self):
+        """Kill it, wait for its end, and check that it was this that ended it."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.wait().returncode == -signal.SIGKILL
+
+    def wait(self):
+        """Return the completed process with its output; a signal's status is negative."""
+        status = int(self._server.answer(" ".join(self._words)))
+        folder = Path(self._outputs.name)
+        texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in STREAMS]
+        self._outputs.cleanup()
+        return subprocess.CompletedProcess(self._words, status, *texts)
+
+
+class CommandServer:
+    """Starts commands; use it as a context manager.
+
+    A command has a standard input that is empty, and a working folder, search path and environment
+    of its own. It is not for tests of kernels or of the descriptors themselves.
+    """
+
+    def __enter__(self):
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "support.command_server", str(os.getpid())],
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        self._answers = b""
+        return self
+
+    def __exit__(self, *_):
+        # A command that a test has left running dies with it.
+        self._server.kill()
+        self._server.wait()
+        self._server.stdin.close()
+        self._server.stdout.close()
+
+    def run(self, arguments, *, folder, paths=(), **environment):
+        """Run ``python -m bench ARGUMENTS`` and return the completed process with its output.
+
+        Args:
+            arguments: Words after the program's name.
+            folder: Working folder.
+            paths: Folders to search for modules, before the repository.
+            environment: Variables beside those of this process.
+        """
+        return self.start(arguments, folder=folder, paths=paths, **environment).wait()
+
+    def start(self, arguments, *, folder, paths=(), **environment):
+        """Start ``python -m bench ARGUMENTS``; see `run`."""
+        words = [str(word) for word in arguments]
+        outputs = tempfile.TemporaryDirectory(prefix="foldperf-command-")
+        request = {
+            "arguments": words,
+            "folder": str(folder),
+            "environment": os.environ
+            | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
+            | environment,
+            "outputs": [str(Path(outputs.name, name)) for name in STREAMS],
+        }
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        return Command(self, words, outputs, int(self.answer("start")))
+
+    def has_answer(self):
+        """Return whether the server has said something that nobody has read."""
+        return b"\n" in self._answers or bool(select([self._server.stdout], [], [], 0)[0])
+
+    def answer(self, command):
+        """Return the server's next line."""
+        while b"\n" not in self._answers:
+            if not select([self._server.stdout], [], [], HANG_S)[0]:
+                self._server.kill()
+                raise TimeoutError(f"foldperf {command}: still running after {HANG_S} s")
+            received = self._server.stdout.read(64)
+            assert received, f"foldperf {command}: the server has ended"
+            self._answers += received
+        line, _, self._answers = self._answers.partition(b"\n")
+        return line
+
+
+def serve():
+    """Answer requests until there are no more; return the arguments in a command's process."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if not child:
+            return _become(request)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+    return None
+
+
+def _become(request):
+    """Make this process one that was started for the request."""
+    die_with_parent(os.getppid())
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    tempfile.tempdir = None  # of the server's environment
+    search = os.environ["PYTHONPATH"].split(os.pathsep)
+    # As `python -m` has it: the working folder, the variable's, the interpreter's own.
+    sys.path[:] = [os.getcwd(), *search, *sys.path[3:]]
+    for number, path in enumerate(["/dev/null", *request["outputs"]]):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the process's own
+    return request["arguments"]
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    from bench.cli import _parser
+
+    _parser()
+    for name in (*LIBRARIES.split(), "bench.run.runner", "bench.run.measure", "bench.gate"):
+        import_module(name)
+    for path in (ROOT / "workloads").glob("*.py"):
+        if path.stem != "calibration_kernels":
+            import_module(f"workloads.{path.stem}")
+    gc.freeze()
+    arguments = serve()
+    if arguments is not None:
+        import runpy
+
+        sys.argv[1:] = arguments
+        status = 1
+        try:
+            runpy.run_module("bench", run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        except BaseException:
+            traceback.print_exc()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(ValueError, OSError, AttributeError):
+                stream.flush()
+        # Taking the interpreter down would write to all of its memory, which the server shares.
+        os._exit(status)
