@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import PRESETS, ModelConfig, preset
+from refsys.costs.flops import FlopCounter, flops_by_component
 from refsys.data.batches.construction import ExampleSpec
 from refsys.data.batches.crop import CROPS
 from refsys.data.batches.examples import Examples
@@ -28,7 +29,6 @@ from refsys.training.step import ForwardPass, Relabel, Training
 from workloads import backends
 from workloads.backends import Backends
 from workloads.errors import UnsupportedError
-from workloads.flops import FlopCounter, flops_by_component
 from workloads.workload import Axis, Config, Facts, Program, Setting, Value, Workload
 
 SYNTHETIC = RESERVED_ENTRY

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from refsys.config import PRESETS as ALPHAFOLD3_PRESETS
+from refsys.costs.flops import flops_by_component
 from refsys.precision import PRECISIONS, precision
 from workloads.alphafold3 import AlphaFold3Workload
 from workloads.errors import UnsupportedError, WorkloadError
-from workloads.flops import flops_by_component
 from workloads.language_model import matching
 from workloads.language_model.losses import usual_rows
 from workloads.language_model.model import FAIR, NAIVE, VARIANTS
 from workloads.language_model.presets import PRESETS, LanguageModelConfig
 from workloads.language_model.program import LanguageModelProgram
 from workloads.language_model.training import LanguageModelTraining, Options, synthetic_text
-from workloads.peak import predicted_peak_bytes
+from workloads.predicted_costs import predicted_costs
 from workloads.structure_training import SYNTHETIC
 from workloads.workload import Axis, Config, Facts, Setting, Value, Workload
 
@@ -133,7 +133,7 @@ class TransformerWorkload(Workload):
 
         @cache
         def peak(tokens: int) -> int:
-            return predicted_peak_bytes(self, config | {"sequence": tokens})
+            return predicted_costs(self, config | {"sequence": tokens}).peak.nbytes
 
         limit = matching.peak_bytes(_ALPHAFOLD3, other)
         return matching.kept("sequence", self, config, lambda: matching.longest_within(peak, limit))

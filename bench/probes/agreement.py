@@ -1,7 +1,7 @@
 """Do the profiler and the dispatch mode count the same operators?
 
 Two profiled steps and a step under a dispatch mode are compared, in the operators that do a model's
-work (`bench.probes.categories.COMPUTE_KINDS`). All three run without the early stop of
+work (`refsys.costs.operator_kinds.COMPUTE_KINDS`). All three run without the early stop of
 checkpointing: there an operator begins, and the profiler counts it, but its computation is never
 reached. The host's phases are left out, since what they dispatch depends on the example. So
 is what operators of other libraries than torch call inside, which no dispatch mode sees.
@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
-from bench.probes.categories import COMPUTE_KINDS, operator_kind
+from refsys.costs.operator_kinds import COMPUTE_KINDS, operator_kind
 from workloads.workload import Program
 
 _MOST_FLAGS = 5

@@ -12,9 +12,8 @@ from support.layouts import PoisonLayout, in_lockstep, slabs
 from support.trunks import CONFIG, FLOAT64, context, random_batch, random_trunk, randomize
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.simulation.simulate import simulate
-from bench.simulation.trace import trace
 from refsys.config import PRESETS
+from refsys.costs.trace import trace
 from refsys.errors import ArgumentError
 from refsys.losses.trunk import trunk_loss
 from refsys.model.alphafold3 import TrunkState
@@ -23,6 +22,7 @@ from refsys.parallel import SingleRank
 from refsys.precision import PRECISIONS
 from refsys.training.alphafold3_step import STAGES, AlphaFold3Training, Stage
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Program, Setting
 
 TOKENS, ROWS, SAMPLES = 13, 6, 5
@@ -227,7 +227,7 @@ def axes_of(**axes):
 
 
 def peak(workload, axes):
-    return simulate(workload, workload.configure(axes)).peak.nbytes
+    return predicted_costs(workload, workload.configure(axes)).peak.nbytes
 
 
 @pytest.mark.parametrize(("checkpointing", "sizes"), [(True, (0, 96, 64)), (False, (0, 96))])
@@ -274,7 +274,7 @@ def test_a_simulated_step_in_chunks_is_a_real_one(tmp_path):
     program = TRUNK.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
     for phase in program.phases:
         program.run(phase)
-    predicted, real = simulate(TRUNK, config), trace(program)
+    predicted, real = predicted_costs(TRUNK, config), trace(program)
     assert predicted.peak.nbytes == pytest.approx(real.peak.nbytes, rel=0.01)
     assert predicted.total("flops") == real.total("flops")
 

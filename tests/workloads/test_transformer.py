@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from bench.probes.agreement import count_agreement
-from bench.probes.categories import operator_kind
-from bench.simulation.simulate import simulate
-from bench.simulation.trace import trace
 from refsys import config
+from refsys.costs.operator_kinds import operator_kind
+from refsys.costs.trace import trace
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.precision import PRECISIONS
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.language_model.presets import PRESETS
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["transformer"]
@@ -92,7 +92,7 @@ def test_model_flops_do_not_depend_on_how_a_step_is_run(name):
 
     def traced(**axes):
         config = WORKLOAD.configure({"preset": name, "tokens": tokens, **axes})
-        found = simulate(WORKLOAD, config)
+        found = predicted_costs(WORKLOAD, config)
         assert not found.unpriced
         return found.total("flops")
 
@@ -119,7 +119,7 @@ def test_a_simulated_step_is_a_real_one(tmp_path, name, variant, precision):
     checkpointing = precision == "bfloat16"
     axes = {"preset": name, "variant": variant, "precision": precision, "tokens": 40}
     config = WORKLOAD.configure(axes | {"checkpointing": checkpointing})
-    predicted = simulate(WORKLOAD, config)
+    predicted = predicted_costs(WORKLOAD, config)
     program = WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
     for phase in program.phases:
         program.run(phase)
@@ -148,7 +148,7 @@ def test_the_profiler_counts_the_same_operators(tmp_path, variant):
 def test_fair_is_smaller_and_dispatches_less():
     axes = {"preset": "bloom-560m", "tokens": 768, "precision": "bfloat16"}
     fair, naive = (
-        simulate(WORKLOAD, WORKLOAD.configure(axes | {"variant": variant}))
+        predicted_costs(WORKLOAD, WORKLOAD.configure(axes | {"variant": variant}))
         for variant in ("fair", "naive")
     )
     assert fair.peak.nbytes < 0.9 * naive.peak.nbytes

@@ -18,7 +18,7 @@ from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json, write_json
 from refsys.home import home
 from workloads.errors import WorkloadError
-from workloads.peak import predicted_peak_bytes
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Config, Workload
 
 TOKENS, FLOPS, MEMORY = KINDS = ("tokens", "flops", "memory")
@@ -37,7 +37,9 @@ def step_flops(workload: Workload, config: Config) -> int:
 
 def peak_bytes(workload: Workload, config: Config) -> int:
     """The predicted peak of a step of a case."""
-    return kept("peak_bytes", workload, config, lambda: predicted_peak_bytes(workload, config))
+    return kept(
+        "peak_bytes", workload, config, lambda: predicted_costs(workload, config).peak.nbytes
+    )
 
 
 def sequence_of_flops(flops: Callable[[int], int], target: int) -> int:

@@ -1,15 +1,14 @@
-"""Kinds of operators and of kernels, so that thousands of calls can be read."""
+"""Kinds of operators, by which thousands of calls are summed up."""
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-# Kind -> operators of torch, without namespace and overload. What is not listed is elementwise if
-# torch says so, else other.
+# Kind -> operators of torch, without namespace and overload. Operators that are not listed are
+# elementwise if torch tags them so, else other.
 _OPERATORS: dict[str, str] = {
     "linear": "mm addmm convolution convolution_backward mkldnn_linear",
     "batched_matmul": "bmm baddbmm",
@@ -51,78 +50,46 @@ _OPERATORS: dict[str, str] = {
 }
 _KIND = {name: kind for kind, names in _OPERATORS.items() for name in names.split()}
 _COMMUNICATION = frozenset({"c10d", "_c10d_functional"})
-_SAID = ("attention", "softmax", "activation")
+_NAMED = ("attention", "softmax", "activation")
 
-# Operators that do a model's work, by which the profiler and the dispatch mode are compared.
+# Kinds that do a model's work, by which the profiler and the dispatch mode are compared.
 COMPUTE_KINDS = frozenset(
     {"linear", "batched_matmul", "attention", "normalization", "softmax", "activation"}
 )
-
-# Patterns over the names of kernels; the first that is found decides.
-_KERNELS: tuple[tuple[str, str], ...] = (
-    ("copy", r"^Mem(cpy|set)|CatArrayBatchedCopy|copy_kernel|direct_copy"),
-    ("communication", r"nccl|rccl"),
-    ("attention", r"flash|fmha|attention|attn"),
-    ("matrix_product", r"gemm|gemv|nvjet|cutlass|Cijk_|xmma|splitK|cublas"),
-    ("generated", r"^triton_"),
-    ("normalization", r"(layer|rms|batch|group)_?norm"),
-    ("softmax", r"softmax"),
-    ("optimizer", r"multi_tensor|adam|foreach"),
-    ("random", r"philox|distribution|dropout|bernoulli"),
-    ("activation", r"silu|gelu|sigmoid|tanh|threshold|relu"),
-    ("indexing", r"index|gather|scatter|embedding"),
-    ("reduction", r"reduce|Reduce|sort|scan"),
-    ("elementwise", r"elementwise|vectorized|unrolled"),
-)
+# Kinds whose operators must have a FLOP formula.
+MULTIPLYING_KINDS = frozenset({"linear", "batched_matmul", "attention"})
 
 
 @functools.cache
 def operator_kind(operator: str) -> str:
-    """The kind of an operator, as in ``aten.mm.default``; the overload may be left out."""
-    namespace, _, rest = operator.partition(".")
-    name = rest.partition(".")[0]
+    """Return the kind of an operator such as ``aten.mm.default``; the overload may be left out."""
+    namespace, _, overload = operator.partition(".")
+    name = overload.partition(".")[0]
     if namespace in _COMMUNICATION:
         return "communication"
     if namespace != "aten":
-        # Others' operators say in their names what they are.
-        return next((kind for kind in _SAID if kind in name), "other")
+        # Operators of other libraries are classified by their names.
+        return next((kind for kind in _NAMED if kind in name), "other")
     if name.startswith(("_foreach_", "_fused_adam", "_fused_sgd")):
         return "optimizer"
-    # In place is what it is out of place.
+    # An operator in place is of the kind of the one out of place.
     known = _KIND.get(name) or _KIND.get(name.removesuffix("_"))
     return known or ("elementwise" if _is_pointwise(operator) else "other")
 
 
-@functools.cache
-def kernel_kind(kernel: str) -> str:
-    """The kind of a kernel by its name; other where the name says nothing."""
-    for kind, pattern in _KERNELS:
-        if re.search(pattern, kernel, re.IGNORECASE if kind != "copy" else 0):
-            return kind
-    return "other"
-
-
 def by_operator_kind(calls: Mapping[str, int]) -> Counter[str]:
-    """Calls of operators by kind."""
+    """Return calls by kind of operator."""
     kinds: Counter[str] = Counter()
     for operator, count in calls.items():
         kinds[operator_kind(operator)] += count
     return kinds
 
 
-def by_kernel_kind(launches: Mapping[str, int]) -> Counter[str]:
-    """Launches of kernels by kind."""
-    kinds: Counter[str] = Counter()
-    for kernel, count in launches.items():
-        kinds[kernel_kind(kernel)] += count
-    return kinds
-
-
 def _is_pointwise(operator: str) -> bool:
-    """What torch itself says of the operator."""
-    found: Any = torch.ops
+    """Return whether torch tags the operator as pointwise."""
+    entry: Any = torch.ops
     for part in operator.split("."):
-        found = getattr(found, part, None)
-        if found is None:
+        entry = getattr(entry, part, None)
+        if entry is None:
             return False
-    return torch.Tag.pointwise in getattr(found, "tags", ())
+    return torch.Tag.pointwise in getattr(entry, "tags", ())
