@@ -86,10 +86,15 @@ def by_operator_kind(calls: Mapping[str, int]) -> Counter[str]:
 
 
 def _is_pointwise(operator: str) -> bool:
-    """Return whether torch tags the operator as pointwise."""
+    """Return whether torch tags the operator, or an overload of it, as pointwise."""
     entry: Any = torch.ops
     for part in operator.split("."):
         entry = getattr(entry, part, None)
         if entry is None:
             return False
-    return torch.Tag.pointwise in getattr(entry, "tags", ())
+    overloads = (
+        [getattr(entry, name) for name in entry.overloads()]
+        if isinstance(entry, torch._ops.OpOverloadPacket)
+        else [entry]
+    )
+    return any(torch.Tag.pointwise in getattr(overload, "tags", ()) for overload in overloads)

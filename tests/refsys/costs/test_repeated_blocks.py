@@ -120,9 +120,9 @@ class Stack:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("depth", [4, 5, 6, 23])
+@pytest.mark.parametrize("depth", [4, 5, 12])
 # With many rows activations decide the peak, with few of them gradients do.
-@pytest.mark.parametrize("rows", [1, 64, 400])
+@pytest.mark.parametrize("rows", [1, 400])
 def test_peak_of_a_stack_is_exact_at_any_depth(depth, checkpointing, rows):
     build = partial(Stack, depth, checkpointing=checkpointing, rows=rows)
     short = predict(build)
