@@ -75,20 +75,20 @@ class _Event(NamedTuple):
         sign: 1 for an allocation, -1 for a release.
         table: Numbers of storages by block and index; see `_Insertion`.
         offset: Block that made the storage: 0 itself, -1 the previous one, 1 the next one.
-        index: Index of the storage in the pass of that block.
+        position: Index of the storage among those of that block.
     """
 
     sign: int
     table: list[list[int]]
     offset: int
-    index: int
+    position: int
 
     def of(self, block: int) -> int | None:
         """Return the event of a block; None if its neighbour was not compared."""
         block += self.offset
         if not 0 <= block < len(self.table):
             return None
-        return self.sign * (self.table[block][self.index] + 1)
+        return self.sign * (self.table[block][self.position] + 1)
 
 
 class _Insertion:

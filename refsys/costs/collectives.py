@@ -36,7 +36,7 @@ from torch.utils._pytree import tree_leaves
 from refsys.errors import ArgumentError
 
 # Operator -> kind, and the argument that holds the payload.
-_C10D = {
+_C10D: dict[str, tuple[str, int | None]] = {
     "allreduce_": ("all_reduce", 0),
     "allreduce_coalesced_": ("all_reduce", 0),
     "_allgather_base_": ("all_gather", 1),
@@ -57,7 +57,7 @@ _C10D = {
     "recv_any_source_": ("receive", None),
     "barrier": ("barrier", None),
 }
-_FUNCTIONAL = {
+_FUNCTIONAL: dict[str, tuple[str, int | None]] = {
     name + suffix: (kind, 0)
     for name, kind in (
         ("all_reduce", "all_reduce"),
@@ -143,7 +143,7 @@ def sent_bytes(kind: str, payload_bytes: int, ranks: int) -> int:
 def _group_size(func: Any, args: tuple[Any, ...]) -> int:
     if func.namespace == "_c10d_functional":
         # The name of the group is the last text among the arguments.
-        name = [argument for argument in args if isinstance(argument, str)][-1]
+        name: Any = [argument for argument in args if isinstance(argument, str)][-1]
         return int(dist.distributed_c10d._resolve_process_group(name).size())
     for argument in args:
         if isinstance(argument, torch.ScriptObject):

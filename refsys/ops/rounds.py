@@ -4,7 +4,7 @@ Sampling steps and recycling iterations are `equal_rounds`, the blocks of a stac
 `equal_blocks`. Inside `shortened` a few rounds stand for all.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -53,7 +53,7 @@ def equal_rounds(rounds: Sequence[T]) -> Iterator[T]:
         yield from rounds[1:2]
 
 
-def equal_blocks(blocks: Sequence[T]) -> Iterator[T]:
+def equal_blocks(stack: Iterable[T]) -> Iterator[T]:
     """Yield the blocks of a stack, each of which works on the output of the one before.
 
     All but the first and the last start the same operators on the same shapes. Inside `shortened`,
@@ -62,8 +62,9 @@ def equal_blocks(blocks: Sequence[T]) -> Iterator[T]:
     tensors and gradients (see `shortened`).
 
     Args:
-        blocks: Modules, or tuples of a module and the tensors that it alone reads.
+        stack: Modules, or tuples of a module and the tensors that it alone reads.
     """
+    blocks = list(stack)
     if not _shortened.get() or len(blocks) < LEAST_BLOCKS:
         yield from blocks
         return
@@ -74,18 +75,18 @@ def equal_blocks(blocks: Sequence[T]) -> Iterator[T]:
         yield blocks[-1]
         return
     observer = _observer.get()
-    modules = [block[0] if isinstance(block, tuple) else block for block in blocks]
+    modules: list[Any] = [block[0] if isinstance(block, tuple) else block for block in blocks]
     if observer is None or not observer.enter_stack(modules):
         yield from blocks
         return
-    for index, times in ((0, 1), (1, len(blocks) - 3), (-2, 1), (-1, 1)):
+    for index, repeats in ((0, 1), (1, len(blocks) - 3), (-2, 1), (-1, 1)):
         observer.enter_block()
-        block = blocks[index]
+        block: Any = blocks[index]
         if index == -2 and isinstance(block, tuple):
             columns = list(zip(*blocks[2:-2], strict=True))
             joined = (_joined(observer, *pair) for pair in zip(block, columns, strict=True))
-            block = type(block)(joined)
-        with _multiplied(times):
+            block = tuple(joined)
+        with _multiplied(repeats):
             yield block
     observer.leave_stack()
 
@@ -114,6 +115,6 @@ def times() -> int:
 
 
 @contextmanager
-def _multiplied(times: int) -> Iterator[None]:
-    with _times.using(_times.get() * max(times, 0)):
+def _multiplied(repeats: int) -> Iterator[None]:
+    with _times.using(_times.get() * max(repeats, 0)):
         yield

@@ -20,7 +20,7 @@ from refsys.costs.trace import trace
 from refsys.parallel.collectives import traffic
 from refsys.parallel.data_parallel import GradientAverage
 
-WIDTH, LAYERS, BUCKET_BYTES = 256, 6, 400_000
+WIDTH, LAYERS, BUCKET_BYTES = 256, 7, 400_000
 GRADIENT_BYTES = 4 * LAYERS * (WIDTH * WIDTH + WIDTH)
 
 
@@ -32,7 +32,7 @@ class DataParallelStep:
 
     def __init__(self):
         self.module = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)))
-        # The bucket of a parameter without a gradient is sent last, in the phase `all_reduce`.
+        # Its bucket is never full, and is sent in the phase `all_reduce`.
         self.module.register_parameter("unused", nn.Parameter(torch.ones(WIDTH)))
         self.average = GradientAverage(self.module.parameters(), bucket_bytes=BUCKET_BYTES)
         self.x = torch.ones(4, WIDTH)

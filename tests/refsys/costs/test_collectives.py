@@ -51,7 +51,7 @@ def gloo(tmp_path_factory):
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_predicted_communication_equals_what_gloo_ranks_send(gloo, ranks):
-    """Calls and payload exactly; bytes on the wire to 2 %, the overhead of TCP and barriers."""
+    """Calls and payload exactly; bytes on the wire to 3 %, the overhead of TCP and barriers."""
     measured = gloo(ranks)
     predicted_bytes = 0
     for rank, (calls, payload, traced, _) in enumerate(measured):
@@ -67,7 +67,7 @@ def test_predicted_communication_equals_what_gloo_ranks_send(gloo, ranks):
     on_the_wire = measured[0][3]
     if on_the_wire is None:
         pytest.skip("bytes on the wire are not compared: no network namespace can be made here")
-    assert on_the_wire == pytest.approx(predicted_bytes, rel=0.02)
+    assert on_the_wire == pytest.approx(predicted_bytes, rel=0.03)
 
 
 class AllCollectives:

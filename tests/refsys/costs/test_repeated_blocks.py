@@ -1,7 +1,7 @@
 """A trace whose repeated blocks are counted equals the full trace."""
 
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 
 import pytest
 import torch
@@ -11,45 +11,62 @@ from refsys import config as configurations
 from refsys.costs.block_insertion import _Event
 from refsys.costs.prediction import predict
 from refsys.costs.repeated_blocks import RepeatedBlocks
+from refsys.model.alphafold3 import AlphaFold3
 from refsys.model.chunks import recomputed
+from refsys.model.diffusion import SamplerConfig
 from refsys.ops.rounds import equal_blocks
 from workloads.catalogue import catalogue
 from workloads.language_model import presets as language_models
 
-DEEP = {"pairformer_blocks": 6, "msa_blocks": 5, "token_blocks": 6}
 TRUNK = {"tokens": 24, "entry": "synthetic"}
-FULL_MODEL = {"tokens": 16, "entry": "synthetic", "samples": 2}
+UNCHECKPOINTED = {"checkpointing": False, "precision": "bfloat16", "cycles": 3}
+# Deep enough for stacks to be shortened.
+DEEP_TRUNK = {"pairformer_blocks": 6, "msa_blocks": 5}
+DEEP_DIFFUSION = {"token_blocks": 6}
 
 
 @pytest.fixture
-def deep_presets(monkeypatch):
-    """Tiny models with stacks that are long enough to be shortened."""
-    tiny = replace(configurations.PRESETS["tiny"], **DEEP)
-    monkeypatch.setitem(configurations.PRESETS, "tiny", tiny)
-    for name in ("bloom-tiny", "llama-tiny"):
-        deep = replace(language_models.PRESETS[name], blocks=7)
-        monkeypatch.setitem(language_models.PRESETS, name, deep)
+def short_rollout(monkeypatch):
+    """Three sampling steps, which the full trace runs one by one."""
+    rollout = partialmethod(AlphaFold3.rollout, sampler=SamplerConfig(steps=3))
+    monkeypatch.setattr(AlphaFold3, "rollout", rollout)
 
 
 @pytest.mark.parametrize(
-    ("name", "axes", "left_out"),
+    ("name", "axes", "depths", "left_out"),
     [
-        ("alphafold3-trunk", TRUNK, 2 + 1),
-        ("alphafold3-trunk", TRUNK | {"checkpointing": False, "precision": "bfloat16"}, 2 + 1),
-        ("alphafold3-trunk", TRUNK | {"cycles": 3, "chunk_rows": 7}, 2 + 1),
-        ("alphafold3", FULL_MODEL, 2 + 1 + 2),
-        ("alphafold3", FULL_MODEL | {"checkpointing": False}, 2 + 1 + 2),
-        ("alphafold3", FULL_MODEL | {"chunk_samples": 1, "chunk_rows": 5}, 2 + 1),
-        ("transformer", {"preset": "bloom-tiny"}, 3),
-        ("transformer", {"preset": "llama-tiny", "checkpointing": True, "variant": "naive"}, 3),
+        ("alphafold3-trunk", TRUNK, DEEP_TRUNK, 2 + 1),
+        ("alphafold3-trunk", TRUNK | UNCHECKPOINTED, DEEP_TRUNK, 2 + 1),
+        ("alphafold3", {"tokens": 16, "entry": "synthetic", "samples": 2}, DEEP_DIFFUSION, 2),
     ],
 )
-def test_shortened_trace_equals_the_full_one(deep_presets, name, axes, left_out):
+def test_shortened_trace_of_alphafold3_equals_the_full_one(
+    monkeypatch, short_rollout, name, axes, depths, left_out
+):
     """Calls, launches, FLOPs, bytes, module paths, peaks and their composition."""
+    tiny = replace(configurations.PRESETS["tiny"], **depths)
+    monkeypatch.setitem(configurations.PRESETS, "tiny", tiny)
     workload = catalogue()[name]
     build = partial(workload.build_abstract, workload.configure(axes))
     short = predict(build)
     assert short.left_out == left_out
+    assert short == predict(build, shorten=False)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"preset": "bloom-tiny"},
+        {"preset": "llama-tiny", "checkpointing": True, "variant": "naive"},
+    ],
+)
+def test_shortened_trace_of_a_language_model_equals_the_full_one(monkeypatch, axes):
+    deep = replace(language_models.PRESETS[axes["preset"]], blocks=7)
+    monkeypatch.setitem(language_models.PRESETS, axes["preset"], deep)
+    workload = catalogue()["transformer"]
+    build = partial(workload.build_abstract, workload.configure(axes))
+    short = predict(build)
+    assert short.left_out == 3
     assert short == predict(build, shorten=False)
 
 
