@@ -95,7 +95,7 @@ class CollectiveKey(NamedTuple):
 
 @dataclass(slots=True)
 class Communication:
-    """Calls of one kind together, as seen by one rank.
+    """Totals of the calls of one kind, as seen by one rank.
 
     Attributes:
         calls: Number of calls.
