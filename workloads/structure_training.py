@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from refsys.config import ModelConfig
+from refsys.costs.flops import FlopCounter, flops_by_component
 from refsys.data.store.store import Example, Store
 from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.ops.rounds import shortened
@@ -31,7 +32,6 @@ from refsys.training.trainer import Trainer
 from workloads import backends
 from workloads.backends import Backends
 from workloads.errors import UnsupportedError, WorkloadError
-from workloads.flops import FlopCounter, flops_by_component
 from workloads.workload import Facts, Program, Setting, Value, Workload
 
 # FLOPs of no component: rigid motions and losses.

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from refsys.config import PRESETS as ALPHAFOLD3_PRESETS
+from refsys.costs.flops import flops_by_component
 from refsys.options import option
 from refsys.precision import PRECISIONS, precision
 from refsys.training.loading import SYNTHETIC
 from workloads.alphafold3 import AlphaFold3Case, AlphaFold3Workload
 from workloads.errors import UnsupportedError, WorkloadError
-from workloads.flops import flops_by_component
 from workloads.language_model import matching
 from workloads.language_model.losses import usual_rows
 from workloads.language_model.model import FAIR, NAIVE, VARIANTS
 from workloads.language_model.presets import PRESETS, LanguageModelConfig
 from workloads.language_model.program import LanguageModelProgram
 from workloads.language_model.training import LanguageModelTraining, Options, synthetic_text
-from workloads.peak import predicted_peak_bytes
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Facts, Setting, Value, Workload
 
 _ALPHAFOLD3 = AlphaFold3Workload()
@@ -123,7 +123,7 @@ class TransformerWorkload(Workload[TransformerCase]):
 
         @cache
         def peak(tokens: int) -> int:
-            return predicted_peak_bytes(self, replace(config, sequence=tokens))
+            return predicted_costs(self, replace(config, sequence=tokens)).peak.nbytes
 
         limit = matching.peak_bytes(_ALPHAFOLD3, other)
         return matching.cached(

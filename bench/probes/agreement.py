@@ -1,7 +1,7 @@
 """Agreement of operator counts between the profiler and a dispatch mode.
 
 Two profiled steps and a step under a dispatch mode are compared, for the operators that do a
-model's work (`bench.probes.categories.COMPUTE_KINDS`). All three run without the early stop of
+model's work (`refsys.costs.operator_kinds.COMPUTE_KINDS`). All three run without the early stop of
 checkpointing, where the profiler counts an operator whose computation is never reached. The host's
 phases are excluded, because their operators depend on the example; so are calls inside operators of
 other libraries, which a dispatch mode does not see.
@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import set_checkpoint_early_stop
 
-from bench.probes.categories import COMPUTE_KINDS, operator_kind
+from refsys.costs.operator_kinds import COMPUTE_KINDS, operator_kind
 from workloads.workload import Program
 
 _MOST_FLAGS = 5

@@ -6,11 +6,12 @@ from typing import Any
 
 from bench.devices import Device
 from bench.probes.agreement import count_agreement
-from bench.probes.categories import by_kernel_kind, by_operator_kind
 from bench.probes.device_events import profile_work
+from bench.probes.kernel_kinds import by_kernel_kind
 from bench.probes.steps import run_step
 from bench.records.metrics import Value, Values, missing
-from bench.simulation.trace import Origin, trace
+from refsys.costs.operator_kinds import by_operator_kind
+from refsys.costs.trace import Origin, trace
 from workloads.workload import Program
 
 # Metrics of the profiled steps, without parts.

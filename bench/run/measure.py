@@ -34,7 +34,7 @@ from bench.probes.utilization import (
 )
 from bench.records.metrics import Value, Values, as_json, flagged, missing
 from bench.run.ranks import ALONE, Ranks
-from bench.simulation.simulate import simulate
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Config, Setting, Workload
 
 
@@ -132,7 +132,7 @@ def measure(
 def predicted_peak(workload: Workload, config: Config) -> Values:
     """Return the peak of a step with shapes alone, whole and by state."""
     try:
-        peak = simulate(workload, config).peak
+        peak = predicted_costs(workload, config).peak
     except Exception as error:  # a workload that cannot be traced is measured all the same
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return {"predicted_peak_bytes": missing(f"it cannot be traced: {reason:.200}")}

@@ -12,6 +12,7 @@ from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition, 
 from refsys.model.context import Context
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import Linear, ScaledLayerNorm
+from refsys.ops.rounds import equal_blocks
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.precision import Precision
 
@@ -118,6 +119,7 @@ class DiffusionTransformer(nn.Module):
             token_mask_BN: False where padded.
             context: Layout and checkpointing.
         """
-        for block, bias_BHRN in zip(self.blocks, biases_LBHRN.unbind(0), strict=True):
+        pairs = list(zip(self.blocks, biases_LBHRN.unbind(0), strict=True))
+        for block, bias_BHRN in equal_blocks(pairs):
             a_BDRT = context.run(block, a_BDRT, condition_BDRS, bias_BHRN, token_mask_BN)
         return a_BDRT

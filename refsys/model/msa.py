@@ -18,6 +18,7 @@ from refsys.model.pairformer import PairStack
 from refsys.model.transition import Transition
 from refsys.ops.outer_product_mean import outer_product_mean
 from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
+from refsys.ops.rounds import equal_blocks
 from refsys.precision import Precision
 
 
@@ -168,7 +169,7 @@ class MSAModule(nn.Module):
         context: Context,
     ) -> Tensor:
         """Return the updated pair slab."""
-        for block in self.blocks:
+        for block in equal_blocks(self.blocks):
             m_BSRM, z_BRNC = context.run(
                 block, m_BSRM, z_BRNC, msa_mask_BSN, token_mask_BN, mask_BRN
             )

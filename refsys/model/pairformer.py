@@ -17,6 +17,7 @@ from refsys.model.triangle_multiplication import (
     TriangleMultiplicationIncoming,
     TriangleMultiplicationOutgoing,
 )
+from refsys.ops.rounds import equal_blocks
 from refsys.precision import Precision
 
 
@@ -102,6 +103,6 @@ class PairformerStack(nn.Module):
         context: Context,
     ) -> tuple[Tensor, Tensor]:
         """Return the updated single and pair slabs."""
-        for block in self.blocks:
+        for block in equal_blocks(self.blocks):
             s_BRS, z_BRNC = context.run(block, s_BRS, z_BRNC, token_mask_BN, mask_BRN)
         return s_BRS, z_BRNC

@@ -40,6 +40,7 @@ class Settings:
         tuning_callbacks: Called with the `Key` of each kernel that looks up its launch options.
         shorten_rounds: Run two of the equal rounds of a loop instead of all.
         repetitions: Number of rounds that the current one stands for.
+        stack_observer: Tracer that accounts for blocks left out, see `refsys.ops.rounds`.
     """
 
     backends: Mapping[str, str] = field(default_factory=_empty)
@@ -51,6 +52,7 @@ class Settings:
     tuning_callbacks: tuple[Callback, ...] = ()
     shorten_rounds: bool = False
     repetitions: int = 1
+    stack_observer: Any = None
 
 
 class _Change(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 
 from bench.devices import find_device
 from bench.run.measure import Protocol, measure
-from bench.simulation.simulate import simulate
 from refsys.streams import Draw
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
@@ -66,7 +66,7 @@ def test_case_has_every_metric():
     assert values["host_launches"]["value"] > 0
     energy = values["energy_per_step_j"]
     assert energy["value"] is None or energy["ci"][0] < energy["value"] < energy["ci"][1]
-    predicted = simulate(TRUNK, config).peak.nbytes
+    predicted = predicted_costs(TRUNK, config).peak.nbytes
     assert values["peak_tracked_bytes"]["value"] == pytest.approx(predicted, rel=0.01)
     assert values["peak_allocated_bytes"]["value"] == pytest.approx(predicted, rel=0.10)
 

@@ -12,9 +12,8 @@ from support.layouts import PoisonLayout, in_lockstep, slabs
 from support.trunks import CONFIG, FLOAT64, context, random_batch, random_trunk, randomize
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.simulation.simulate import simulate
-from bench.simulation.trace import trace
 from refsys.config import PRESETS
+from refsys.costs.trace import trace
 from refsys.errors import ArgumentError
 from refsys.losses.trunk import trunk_loss
 from refsys.model.alphafold3 import TrunkState
@@ -25,6 +24,7 @@ from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.build import placeholder_batch
 from refsys.training.stages import STAGES, Stage
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Program, Setting
 
 TOKENS, ROWS, SAMPLES = 13, 6, 5
@@ -229,7 +229,7 @@ def axes_of(**axes):
 
 
 def peak(workload, axes):
-    return simulate(workload, workload.configure(axes)).peak.nbytes
+    return predicted_costs(workload, workload.configure(axes)).peak.nbytes
 
 
 @pytest.mark.parametrize(("checkpointing", "sizes"), [(True, (0, 96, 64)), (False, (0, 96))])
@@ -276,7 +276,7 @@ def test_simulated_chunked_step_equals_the_executed_step(tmp_path):
     program = TRUNK.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
     for phase in program.phases:
         program.run(phase)
-    predicted, real = simulate(TRUNK, config), trace(program)
+    predicted, real = predicted_costs(TRUNK, config), trace(program)
     assert predicted.peak.nbytes == pytest.approx(real.peak.nbytes, rel=0.01)
     assert predicted.total("flops") == real.total("flops")
 

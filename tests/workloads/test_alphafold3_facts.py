@@ -8,7 +8,6 @@ from functools import cache
 import pytest
 import torch
 
-from bench.simulation.simulate import simulate
 from refsys.batch import Batch
 from refsys.config import PRESETS
 from refsys.model.alphafold3 import AlphaFold3
@@ -17,6 +16,7 @@ from refsys.training.build import placeholder_batch
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import ConventionalProgram
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["alphafold3"]
@@ -131,7 +131,9 @@ def test_a_whole_step_of_full_traces_without_the_hardware():
     axes |= {"backend": "triton"}
     # Tracing is one thread's work: whatever else runs meanwhile does not count.
     start = time.process_time()
-    found = simulate(WORKLOAD, WORKLOAD.configure(axes | SYNTHETIC | {"stage": "fine_tuning_2"}))
+    found = predicted_costs(
+        WORKLOAD, WORKLOAD.configure(axes | SYNTHETIC | {"stage": "fine_tuning_2"})
+    )
     assert time.process_time() - start < 120
     assert not found.unpriced
     assert {"parameters", "optimizer", "activations", "gradients"} <= set(found.peak.by_state)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bench.simulation.simulate import simulate
 from workloads.calibration import ROUNDS
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 CALIBRATION = catalogue()["device-rates"]
@@ -46,7 +46,7 @@ def test_a_product_has_the_flops_that_a_trace_counts(precision, width):
     expected = left.double() @ right.double()
     assert (out.double() - expected).abs().max() < 16 * torch.finfo(out.dtype).eps * 5
     config = CALIBRATION.configure({"quantity": "product", "size": 24, "precision": precision})
-    assert simulate(CALIBRATION, config).total("flops") == facts.step_flops == 2 * 24**3
+    assert predicted_costs(CALIBRATION, config).total("flops") == facts.step_flops == 2 * 24**3
     assert facts.minimum_bytes == 3 * 24 * 24 * width
     assert multiplying.outcome() == {"work": facts.step_flops}
 
@@ -56,4 +56,4 @@ def test_exponentials_need_an_accelerator():
         program("exponentials", 1)
     config = CALIBRATION.configure({"quantity": "exponentials", "size": 1})
     assert CALIBRATION.facts(config).exponentials == ROUNDS * 2**20 // 4
-    assert simulate(CALIBRATION, config).peak.nbytes == 2 * 2**20
+    assert predicted_costs(CALIBRATION, config).peak.nbytes == 2 * 2**20

@@ -4,13 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.simulation.simulate import simulate
 from workloads.catalogue import catalogue
 from workloads.errors import WorkloadError
 from workloads.language_model import matching
 from workloads.language_model.matching import GRANULE, LONGEST, longest_within, sequence_of_flops
 from workloads.language_model.presets import PRESETS
-from workloads.peak import predicted_peak_bytes
+from workloads.predicted_costs import predicted_costs
 from workloads.transformer import counterpart
 
 WORKLOAD = catalogue()["transformer"]
@@ -117,7 +116,9 @@ def test_equal_memory_selects_the_longest_sequence_that_fits(monkeypatch, checkp
     sequence = config.sequence
 
     def peak(tokens):
-        return simulate(WORKLOAD, WORKLOAD.configure({**axes, "equal": "tokens", "tokens": tokens}))
+        return predicted_costs(
+            WORKLOAD, WORKLOAD.configure({**axes, "equal": "tokens", "tokens": tokens})
+        )
 
     assert peak(sequence).peak.nbytes <= limit < peak(sequence + GRANULE).peak.nbytes
     assert "equal memory to alphafold3 tiny" in WORKLOAD.labels(config)["variant"]
@@ -128,19 +129,6 @@ def test_equal_memory_raises_when_the_shortest_sequence_does_not_fit(monkeypatch
     monkeypatch.setattr(matching, "peak_bytes", lambda *_: 1_000_000)
     with pytest.raises(WorkloadError, match=r"0\.001 GB are too few: a sequence of 64 tokens"):
         WORKLOAD.configure({"equal": "memory"})
-
-
-@pytest.mark.parametrize(
-    ("workload", "axes"),
-    [
-        (WORKLOAD, {"tokens": 100, "precision": "bfloat16"}),
-        (WORKLOAD, {"tokens": 100, "preset": "llama-tiny", "checkpointing": True}),
-        (TRUNK, {"tokens": 32, "entry": "synthetic"}),
-    ],
-)
-def test_predicted_peak_bytes_equal_the_simulation(workload, axes):
-    config = workload.configure(axes)
-    assert predicted_peak_bytes(workload, config) == simulate(workload, config).peak.nbytes
 
 
 def test_costs_are_cached_by_case_and_recomputed_without_a_writable_cache(tmp_path, monkeypatch):

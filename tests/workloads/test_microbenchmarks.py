@@ -3,8 +3,8 @@
 import pytest
 
 from bench.run.sweep import read_sweep, shipped_sweeps
-from bench.simulation.simulate import simulate
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 
 WORKLOAD = catalogue()["microbenchmarks"]
 
@@ -22,7 +22,7 @@ WORKLOAD = catalogue()["microbenchmarks"]
 def test_flops_are_those_of_the_shapes(operator, length, flops, backend):
     config = WORKLOAD.configure({"operator": operator, "length": length, "backend": backend})
     assert WORKLOAD.facts(config).forward_flops == flops
-    assert simulate(WORKLOAD, config).total("flops") == 3 * flops
+    assert predicted_costs(WORKLOAD, config).total("flops") == 3 * flops
 
 
 def test_fused_operators_take_a_fraction_of_the_memory():
@@ -34,7 +34,7 @@ def test_fused_operators_take_a_fraction_of_the_memory():
     ):
         case = {"operator": operator, "length": length}
         plain, fused = (
-            simulate(WORKLOAD, WORKLOAD.configure(case | {"backend": backend})).peak.nbytes
+            predicted_costs(WORKLOAD, WORKLOAD.configure(case | {"backend": backend})).peak.nbytes
             for backend in ("reference", "triton")
         )
         assert plain > factor * fused, operator

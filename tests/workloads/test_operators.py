@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from bench.simulation.simulate import simulate
-from bench.simulation.trace import trace
+from refsys.costs.trace import trace
 from refsys.ops.backend import OPERATORS
 from workloads.catalogue import catalogue
 from workloads.operator_arguments import CALLS
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["operators"]
@@ -35,7 +35,7 @@ def test_every_operator_has_a_call():
 def test_a_step_costs_what_the_facts_say(name):
     for backward in (False, True):
         config = config_of(name, backward=backward)
-        facts, found = WORKLOAD.facts(config), simulate(WORKLOAD, config)
+        facts, found = WORKLOAD.facts(config), predicted_costs(WORKLOAD, config)
         assert found.total("flops") == pytest.approx(facts.step_flops, rel=0.01), backward
         assert not found.unpriced
         assert found.total("nbytes") >= facts.minimum_bytes
@@ -46,7 +46,7 @@ def test_the_peak_of_a_step_is_predicted(build, name):
     program = build(name)
     for phase in program.phases:
         program.run(phase)
-    assert trace(program).peak.nbytes == simulate(WORKLOAD, config_of(name)).peak.nbytes
+    assert trace(program).peak.nbytes == predicted_costs(WORKLOAD, config_of(name)).peak.nbytes
 
 
 def test_the_backward_phase_gives_every_input_its_gradient(build):

@@ -5,11 +5,11 @@ from time import perf_counter
 import pytest
 import torch
 
-from bench.simulation.simulate import simulate
 from refsys.data.batches.construction import ExampleSpec, example_batch
 from workloads.catalogue import catalogue
 from workloads.conventional import files_of, parse_structure, tokenize
 from workloads.errors import UnsupportedError, WorkloadError
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["pipeline"]
@@ -44,7 +44,11 @@ def test_the_predicted_bytes_are_those_of_a_batch(store):
     running = program(store)
     nbytes = sum(tensor.numel() * tensor.element_size() for tensor in batch_of(running))
     config = WORKLOAD.configure({"tokens": 32})
-    assert simulate(WORKLOAD, config).peak.nbytes == nbytes == WORKLOAD.facts(config).minimum_bytes
+    assert (
+        predicted_costs(WORKLOAD, config).peak.nbytes
+        == nbytes
+        == WORKLOAD.facts(config).minimum_bytes
+    )
     assert running.outcome()["token"] == 32
 
 

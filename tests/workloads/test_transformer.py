@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from bench.probes.agreement import count_agreement
-from bench.probes.categories import operator_kind
-from bench.simulation.simulate import simulate
-from bench.simulation.trace import trace
 from refsys import config
+from refsys.costs.operator_kinds import operator_kind
+from refsys.costs.trace import trace
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.precision import PRECISIONS
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.language_model.presets import PRESETS
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 WORKLOAD = catalogue()["transformer"]
@@ -93,7 +93,7 @@ def test_model_flops_are_independent_of_variant_and_checkpointing(name):
 
     def traced(**axes):
         config = WORKLOAD.configure({"preset": name, "tokens": tokens, **axes})
-        found = simulate(WORKLOAD, config)
+        found = predicted_costs(WORKLOAD, config)
         assert not found.unpriced
         return found.total("flops")
 
@@ -120,7 +120,7 @@ def test_simulated_step_equals_the_executed_step(tmp_path, name, variant, precis
     checkpointing = precision == "bfloat16"
     axes = {"preset": name, "variant": variant, "precision": precision, "tokens": 40}
     config = WORKLOAD.configure(axes | {"checkpointing": checkpointing})
-    predicted = simulate(WORKLOAD, config)
+    predicted = predicted_costs(WORKLOAD, config)
     program = WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
     for phase in program.phases:
         program.run(phase)
@@ -149,7 +149,7 @@ def test_profiler_counts_the_same_operators_as_the_trace(tmp_path, variant):
 def test_fair_variant_has_lower_peak_and_fewer_calls_than_naive():
     axes = {"preset": "bloom-560m", "tokens": 768, "precision": "bfloat16"}
     fair, naive = (
-        simulate(WORKLOAD, WORKLOAD.configure(axes | {"variant": variant}))
+        predicted_costs(WORKLOAD, WORKLOAD.configure(axes | {"variant": variant}))
         for variant in ("fair", "naive")
     )
     assert fair.peak.nbytes < 0.9 * naive.peak.nbytes

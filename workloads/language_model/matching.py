@@ -17,7 +17,7 @@ from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json, write_json
 from refsys.home import home
 from workloads.errors import WorkloadError
-from workloads.peak import predicted_peak_bytes
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Config, Workload
 
 TOKENS, FLOPS, MEMORY = KINDS = ("tokens", "flops", "memory")
@@ -36,7 +36,9 @@ def step_flops(workload: Workload, config: Config) -> int:
 
 def peak_bytes(workload: Workload, config: Config) -> int:
     """Return the predicted peak memory of a step of a case, bytes."""
-    return cached("peak_bytes", workload, config, lambda: predicted_peak_bytes(workload, config))
+    return cached(
+        "peak_bytes", workload, config, lambda: predicted_costs(workload, config).peak.nbytes
+    )
 
 
 def sequence_of_flops(flops: Callable[[int], int], target: int) -> int:

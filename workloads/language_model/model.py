@@ -21,6 +21,7 @@ from refsys.model.chunks import recomputed
 from refsys.model.initialization import Initializer, ones, zeros
 from refsys.model.layers import Linear
 from refsys.model.recycling import ComponentModel
+from refsys.ops.rounds import equal_blocks
 from refsys.precision import Precision
 from refsys.streams import Draw
 from workloads.language_model.attention import MATERIALIZED, Attend, positions
@@ -267,7 +268,7 @@ class LanguageModel(ComponentModel):
             "loss": "chunked logits" if self._fair else "all logits",
         }
         attend = self.positions.attend_with(attention)
-        for block in self._stack:
+        for block in equal_blocks(self._stack):
             if self._checkpointing:
                 x_BTW = recomputed(run, block, x_BTW, attend)
             else:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.run.sweep import Case
-from bench.simulation.simulate import simulate
-from bench.simulation.trace import Trace
+from refsys.costs.trace import Trace
 from refsys.processes import ProcessPool
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 
 Key = tuple[str, ...]
 
@@ -75,7 +75,7 @@ def fingerprint(case: Case) -> Fingerprint:
     """Return the fingerprint of a case, simulated in this process."""
     workload = catalogue()[case.workload]
     facts = workload.facts(case.config)
-    return _of_trace(simulate(workload, case.config), dict(facts.components))
+    return _of_trace(predicted_costs(workload, case.config), dict(facts.components))
 
 
 def _of_trace(trace: Trace, parameters: dict[str, int]) -> Fingerprint:

@@ -96,3 +96,8 @@ def test_throttling_flag_is_empty_without_reasons():
         assert telemetry.throttling() == ""
     assert free.as_json() == {"throttle_reasons": [0]}
     assert unreadable.as_json() == {}
+
+
+def test_c_library_can_be_set_to_return_freed_memory():
+    assert host_memory.return_freed_memory(True)
+    assert host_memory.return_freed_memory(False)

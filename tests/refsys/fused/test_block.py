@@ -9,9 +9,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from bench.simulation.trace import Trace, trace
 from refsys import ops
 from refsys.config import preset
+from refsys.costs.trace import Trace, trace
 from refsys.model.context import Context
 from refsys.model.layers import copy_kernel_weights
 from refsys.model.pairformer import PairformerBlock

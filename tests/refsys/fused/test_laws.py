@@ -4,7 +4,6 @@ import pytest
 import torch
 from support.allocations import allocations
 
-from bench.simulation.simulate import simulate
 from refsys.ops import triton_backend
 from refsys.ops.backend import OPERATORS
 from refsys.ops.transition import TransitionWeights, transition
@@ -13,13 +12,14 @@ from refsys.ops.triangle_attention import triton as attention_kernels
 from refsys.ops.triton_backend import ARCHITECTURES, assume_architecture, watch_launches
 from refsys.ops.workspace import watch
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 
 FUSED = sorted(name for name, operator in OPERATORS.items() if "triton" in operator.kernels)
 
 
 def trace(workload, backend, **axes):
     program = catalogue()[workload]
-    return simulate(
+    return predicted_costs(
         program, program.configure({"precision": "bfloat16", "backend": backend, **axes})
     )
 

@@ -1,9 +1,9 @@
-"""Tracing a program's step: every operator, by phase, module path and name."""
+"""Trace of a program's step: every operator by phase, module path and name."""
 
 import gc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,28 +11,35 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.probes.categories import operator_kind
-from bench.simulation.module_paths import ModulePaths
-from bench.simulation.storages import LiveStorages, Peak
-from refsys.ops.rounds import times
+from refsys.costs.collectives import (
+    CollectiveKey,
+    Communication,
+    collective_call,
+    is_collective,
+    sent_bytes,
+)
+from refsys.costs.flops import operator_flops
+from refsys.costs.module_paths import ModulePaths
+from refsys.costs.operator_kinds import MULTIPLYING_KINDS, operator_kind
+from refsys.costs.program import Program
+from refsys.costs.repeated_blocks import RepeatedBlocks
+from refsys.costs.storages import LiveStorages, Peak
+from refsys.ops.rounds import shortened, times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
-from workloads.flops import flop_registry
-from workloads.workload import Program
 
 # Bookkeeping of torch itself, which moves no data: `prim.device` is a fake tensor asking itself.
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
-# Of these, only what multiplies matrices must have a FLOP formula.
+# Of these, only operators that multiply matrices must have a FLOP formula.
 _BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional"})
 # No views in name, but they start nothing on a device.
 _NO_KERNEL = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
 )
-_MULTIPLYING = frozenset({"linear", "batched_matmul", "attention"})
 
 
 class Origin(NamedTuple):
-    """Where a cost arises."""
+    """Phase, module path and operator of a cost."""
 
     phase: str
     module: str
@@ -41,11 +48,11 @@ class Origin(NamedTuple):
 
 @dataclass(slots=True)
 class Cost:
-    """What the operators of one origin cost together.
+    """Costs of the operators of one origin together.
 
     Attributes:
-        calls: How many there were, views not counted.
-        launches: Kernels that a device would start for them: each that an operator of our own
+        calls: Number of calls, views not counted.
+        launches: Kernels that a device would start for them: each that an operator of the project
             starts or would start; one for any other call, none where memory is only allocated.
         flops: Floating-point operations of matrix products and convolutions.
         nbytes: Bytes of their inputs and outputs.
@@ -59,31 +66,42 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a step costs.
+    """Costs of a step.
 
     Attributes:
         costs: By origin.
         peak: Most bytes alive at once.
         phase_peaks: The same within each phase.
-        unpriced: Operators without a FLOP formula, of other libraries or that multiply matrices:
-            their FLOPs are unknown.
+        unpriced: Operators of unknown cost: no FLOP formula, though they are of other libraries or
+            multiply matrices, or a collective of unknown kind.
+        communication: Collective calls and bytes of this rank, by phase, kind and size of group.
+        left_out: Blocks of differentiated stacks that were counted and not traced.
     """
 
     costs: dict[Origin, Cost]
     peak: Peak
     phase_peaks: dict[str, Peak]
     unpriced: tuple[str, ...] = field(default=())
+    communication: dict[CollectiveKey, Communication] = field(default_factory=dict)
+    left_out: int = field(default=0, compare=False)
 
     def total(self, quantity: str) -> int:
-        """The sum of `calls`, `launches`, `flops` or `nbytes` over all origins."""
+        """Return the sum of `calls`, `launches`, `flops` or `nbytes` over all origins."""
         return sum(getattr(cost, quantity) for cost in self.costs.values())
 
 
-def trace(program: Program) -> Trace:
-    """Runs one step of `program` and notes every operator.
+def trace(program: Program, *, shorten: bool = False) -> Trace:
+    """Run one step of `program` and record every operator.
 
     Under a fake tensor mode nothing is computed and memory is predicted; on real tensors the same
     is measured, much slowed down. The program's state (parameters, optimizer) must exist already.
+
+    Args:
+        program: Program to run.
+        shorten: Count equal rounds and blocks without running them; under fake tensors only.
+
+    Raises:
+        UnequalBlocksError: `shorten` is set, and blocks that the model calls equal are not.
     """
     tracer = _Tracer(program.module or nn.Module(), program.forward_phases)
     gc.collect()
@@ -95,7 +113,8 @@ def trace(program: Program) -> Trace:
             parameters = list(program.tensors().get("parameters", []))
             for phase in program.phases:
                 tracer.enter_phase(phase)
-                program.run(phase)
+                with shortened(tracer.blocks) if shorten else nullcontext():
+                    program.run(phase)
                 tracer.leave_phase(parameters)
             tracer.name(program.tensors())
     finally:
@@ -112,7 +131,10 @@ class _Tracer(TorchDispatchMode):
         self._forward_phases = forward_phases
         self.paths = ModulePaths(root)
         self.memory = LiveStorages()
+        self.blocks = RepeatedBlocks(self.memory)
+        self.memory.before_event = self.blocks.locate
         self._costs: defaultdict[Origin, Cost] = defaultdict(Cost)
+        self._communication: defaultdict[CollectiveKey, Communication] = defaultdict(Communication)
         self._unpriced: set[str] = set()
         self._phase = ""
         self._scratch: list[int] | None = None
@@ -120,36 +142,38 @@ class _Tracer(TorchDispatchMode):
         self._module = ""
 
     def hold(self, states: Mapping[str, Iterable[Tensor]]) -> None:
-        """Notes tensors that are alive from the start, and keeps none of them alive."""
+        """Record tensors that are alive from the start, and keep none of them alive."""
         for state, tensors in states.items():
             for tensor in tensors:
                 self.memory.add(tensor, state)
 
     def name(self, states: Mapping[str, Iterable[Tensor]]) -> None:
-        """Says what tensors are that came into being on the way."""
+        """Set the states of tensors that came into being during the step."""
         for state, tensors in states.items():
             self.memory.assign(tensors, state)
 
     def enter_phase(self, phase: str) -> None:
+        """Begin a phase."""
         self._phase = phase
         self.memory.enter_phase(phase)
 
     def leave_phase(self, parameters: Iterable[Tensor]) -> None:
-        """What a forward phase leaves is activations; what hangs on a parameter is a gradient."""
+        """Call what a forward phase leaves activations, and what parameters hold gradients."""
+        self.blocks.add_gradients()
         self.memory.reassign_alive("forward", "activations")
         self.memory.rename("forward", "temporaries")
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self.memory.assign(gradients, "gradients")
 
     def on_scratch(self, scratch: Scratch) -> None:
-        """Scratch inside an opaque operator; elsewhere the allocation itself is seen."""
+        """Record scratch inside an opaque operator; elsewhere the allocation itself is seen."""
         if self._scratch is not None:
             self._scratch.append(
                 self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
             )
 
     def on_launch(self, launch: Launch) -> None:
-        """A kernel that an operator starts; torch's own are counted by operator."""
+        """Count a kernel that an operator starts; torch's own are counted by operator."""
         del launch
         self._launched += 1
 
@@ -157,8 +181,9 @@ class _Tracer(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func.namespace in _IGNORED_NAMESPACES:
+        if self.blocks.allocating or func.namespace in _IGNORED_NAMESPACES:
             return func(*args, **kwargs)
+        self.blocks.locate()
         self._module, recomputed = self.paths.current()
         self._launched = 0
         with self._opaque():
@@ -171,7 +196,13 @@ class _Tracer(TorchDispatchMode):
         if not func.is_view:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             phase = "recompute" if recomputed else self._phase
-            self._count(Origin(phase, self._module, name), func, args, kwargs, out, inputs, outputs)
+            repeated = times() * self.blocks.times()
+            origin = Origin(phase, self._module, name)
+            self._count(origin, repeated, func, args, kwargs, out)
+            nbytes = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+            self._costs[origin].nbytes += repeated * nbytes
+            if is_collective(func):
+                self._communicate(origin, repeated, func, args)
         return out
 
     @contextmanager
@@ -190,34 +221,44 @@ class _Tracer(TorchDispatchMode):
     def _count(
         self,
         origin: Origin,
+        repeated: int,
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         out: Any,
-        inputs: list[Tensor],
-        outputs: list[Tensor],
     ) -> None:
-        cost, repeated = self._costs[origin], times()
+        cost = self._costs[origin]
         cost.calls += repeated
-        if func.namespace not in _BUILT_IN_NAMESPACES:
+        built_in = func.namespace in _BUILT_IN_NAMESPACES
+        if not built_in:
             cost.launches += repeated * self._launched
         elif func.overloadpacket.__name__ not in _NO_KERNEL:
             cost.launches += repeated
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            cost.flops += repeated * int(formula(*args, **kwargs, out_val=out))
-        elif (
-            func.namespace not in _BUILT_IN_NAMESPACES
-            or operator_kind(origin.operator) in _MULTIPLYING
-        ):
+        flops = operator_flops(func, args, kwargs, out)
+        if flops is not None:
+            cost.flops += repeated * flops
+        elif not built_in or operator_kind(origin.operator) in MULTIPLYING_KINDS:
             self._unpriced.add(origin.operator)
-        nbytes = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
-        cost.nbytes += repeated * nbytes
+
+    def _communicate(self, origin: Origin, repeated: int, func: Any, args: tuple[Any, ...]) -> None:
+        call = collective_call(func, args)
+        if call is None:
+            self._unpriced.add(origin.operator)
+            return
+        kind, ranks, payload = call
+        total = self._communication[CollectiveKey(origin.phase, kind, ranks)]
+        total.calls += repeated
+        total.payload_bytes += repeated * payload
+        total.sent_bytes += repeated * sent_bytes(kind, payload, ranks)
 
     def result(self, phases: tuple[str, ...]) -> Trace:
+        """Return the trace of a step whose phases are done."""
+        timeline = self.blocks.complete(self.memory.timeline())
         return Trace(
             dict(self._costs),
-            self.memory.peak(),
-            {phase: self.memory.peak(phase) for phase in phases},
+            timeline.peak(),
+            {phase: timeline.peak(phase) for phase in phases},
             tuple(sorted(self._unpriced)),
+            dict(self._communication),
+            self.blocks.left_out,
         )

@@ -1,4 +1,4 @@
-"""Traces: costs on the right module, memory to the byte, simulation equal to reality."""
+"""Traces: costs on the right module, memory to the byte, prediction equal to measurement."""
 
 import subprocess
 import sys
@@ -11,13 +11,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from bench.probes import host_memory
-from bench.simulation.simulate import simulate
-from bench.simulation.storages import LiveStorages
-from bench.simulation.trace import trace
-from refsys.ops.rounds import shortened
+from refsys.costs.storages import LiveStorages
+from refsys.costs.trace import trace
 from refsys.ops.workspace import declare, workspace
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Program, Setting
 
 TRUNK = catalogue()["alphafold3-trunk"]
@@ -55,7 +53,7 @@ class Step(Program):
             self.loss.backward()
 
 
-def test_every_product_is_charged_to_its_module_and_phase():
+def test_products_are_attributed_to_their_module_and_phase():
     costs = trace(Step(Network())).costs
     flops = {}
     for origin, cost in costs.items():
@@ -73,17 +71,17 @@ def test_every_product_is_charged_to_its_module_and_phase():
     }
 
 
-def test_gradients_are_known_as_such():
+def test_gradients_have_a_state_of_their_own():
     network = Network()
-    found = trace(Step(network))
+    costs = trace(Step(network))
     sizes = sum(p.numel() * 4 for p in network.parameters())
-    assert found.peak.by_state["parameters"] == sizes
-    assert found.phase_peaks["backward"].by_state["gradients"] <= sizes
-    assert sum(found.peak.by_state.values()) == found.peak.nbytes
-    assert sum(found.peak.by_origin.values()) == found.peak.nbytes
+    assert costs.peak.by_state["parameters"] == sizes
+    assert costs.phase_peaks["backward"].by_state["gradients"] <= sizes
+    assert sum(costs.peak.by_state.values()) == costs.peak.nbytes
+    assert sum(costs.peak.by_origin.values()) == costs.peak.nbytes
 
 
-def test_storages_die_when_their_last_view_does():
+def test_storage_is_released_with_its_last_view():
     memory = LiveStorages()
     memory.enter_phase("p")
     tensor = torch.zeros(100)
@@ -119,17 +117,17 @@ class Scratching(Step):
 
 
 @pytest.mark.parametrize("fake", [False, True])
-def test_scratch_inside_an_opaque_operator_is_seen(fake):
-    """Allocated for real or declared by the fake: the tracker sees the same."""
+def test_scratch_inside_an_opaque_operator_is_traced(fake):
+    """Allocated for real or declared by the fake implementation."""
     if fake:
         with torch._subclasses.fake_tensor.FakeTensorMode():
-            found = trace(Scratching(nn.Module()))
+            costs = trace(Scratching(nn.Module()))
     else:
-        found = trace(Scratching(nn.Module()))
-    assert found.peak.by_state["workspace"] == 4000
-    assert found.peak.nbytes == 4 * 8 * 4 + 4000
-    # An operator of ours without a FLOP formula is never taken for free.
-    assert found.unpriced == ("foldperf_test.with_scratch.default",)
+        costs = trace(Scratching(nn.Module()))
+    assert costs.peak.by_state["workspace"] == 4000
+    assert costs.peak.nbytes == 4 * 8 * 4 + 4000
+    # An operator of the project without a FLOP formula is not counted as free.
+    assert costs.unpriced == ("foldperf_test.with_scratch.default",)
 
 
 def test_scratch_outside_an_opaque_operator_is_counted_once():
@@ -139,8 +137,8 @@ def test_scratch_outside_an_opaque_operator_is_counted_once():
         def run(self, phase):
             self.y = workspace("x", (500,), dtype=torch.float32, device=self.x.device)
 
-    found = trace(Plain(nn.Module()))
-    assert found.peak.nbytes == 4 * 8 * 4 + 2000
+    costs = trace(Plain(nn.Module()))
+    assert costs.peak.nbytes == 4 * 8 * 4 + 2000
 
 
 SMALL = {"preset": "tiny", "tokens": 40, "entry": "synthetic", "workers": 0}
@@ -148,51 +146,50 @@ SMALL = {"preset": "tiny", "tokens": 40, "entry": "synthetic", "workers": 0}
 
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_simulated_step_is_a_real_one(tmp_path, checkpointing, precision):
-    """Every call, FLOP and byte, and the peak, but for the inputs' own staging."""
+def test_predicted_costs_equal_those_of_a_real_step(tmp_path, checkpointing, precision):
+    """Every call, FLOP and byte; the peak but for the staging of inputs."""
     config = TRUNK.configure(SMALL | {"checkpointing": checkpointing, "precision": precision})
-    predicted = simulate(TRUNK, config)
+    predicted = predicted_costs(TRUNK, config)
     program = TRUNK.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
     for phase in program.phases:
         program.run(phase)
     real = trace(program)
     compute = {key: cost for key, cost in real.costs.items() if key.phase != "data"}
-    assert {key: vars_of(cost) for key, cost in compute.items()} == {
-        key: vars_of(cost) for key, cost in predicted.costs.items()
+    assert {key: figures(cost) for key, cost in compute.items()} == {
+        key: figures(cost) for key, cost in predicted.costs.items()
     }
     assert predicted.peak.nbytes == pytest.approx(real.peak.nbytes, rel=0.01)
     for state in ("parameters", "optimizer", "activations"):
         assert predicted.peak.by_state[state] == real.peak.by_state[state]
 
 
-def vars_of(cost):
+def figures(cost):
     return cost.calls, cost.flops, cost.nbytes
 
 
-def test_prediction_repeats_itself():
+def test_prediction_is_deterministic():
     config = TRUNK.configure(SMALL)
-    one, two = simulate(TRUNK, config), simulate(TRUNK, config)
+    one, two = predicted_costs(TRUNK, config), predicted_costs(TRUNK, config)
     assert one.peak == two.peak
-    assert {k: vars_of(c) for k, c in one.costs.items()} == {
-        k: vars_of(c) for k, c in two.costs.items()
+    assert {k: figures(c) for k, c in one.costs.items()} == {
+        k: figures(c) for k, c in two.costs.items()
     }
 
 
-def test_rounds_that_are_left_out_cost_what_they_would():
-    """Three cycles before the last and a rollout: each round traced, or two that count for all."""
+def test_shortened_rounds_cost_as_much_as_all_rounds():
+    """Three cycles before the last and a rollout."""
     workload = catalogue()["alphafold3"]
     config = workload.configure({"tokens": 16, "entry": "synthetic", "samples": 2, "cycles": 4})
     with FakeTensorMode():
         program = workload.build_abstract(config)
         program.phases = ("trunk", "rollout")
         whole = trace(program)
-        with shortened():
-            short = trace(program)
+        short = trace(program, shorten=True)
     assert short == whole
 
 
-def test_prediction_meets_the_kernels_own_mark():
-    """The process's high-water mark in a real step is within 5 % of the predicted peak."""
+def test_predicted_peak_equals_the_high_water_mark_of_a_process():
+    """To 5 %, as the kernel counts the pages of a real step."""
     script = Path(__file__).with_name("high_water_mark.py")
     done = subprocess.run(
         [sys.executable, str(script)],
@@ -204,8 +201,3 @@ def test_prediction_meets_the_kernels_own_mark():
     predicted, marked = map(int, done.stdout.split())
     assert predicted > 300 * 2**20
     assert marked == pytest.approx(predicted, rel=0.05)
-
-
-def test_c_library_can_be_told_to_return_memory():
-    assert host_memory.return_freed_memory(True)
-    assert host_memory.return_freed_memory(False)

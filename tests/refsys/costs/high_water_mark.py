@@ -1,10 +1,10 @@
-"""Prints the predicted peak of a trunk step and the process's own, in bytes. Run as a process."""
+"""Print the predicted peak of a trunk step and the process's own, in bytes. Run as a process."""
 
 import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import torch
 
@@ -12,14 +12,14 @@ from bench.devices.cpu import CpuDevice
 from bench.probes.host_memory import return_freed_memory
 from bench.probes.memory import MemoryProbe
 from bench.probes.steps import run_step
-from bench.simulation.simulate import simulate
 from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
 from workloads.workload import Setting
 
 return_freed_memory(True)
 workload = catalogue()["alphafold3-trunk"]
 config = workload.configure({"preset": "tiny", "tokens": 160, "entry": "synthetic", "workers": 0})
-predicted = simulate(workload, config).peak.nbytes
+predicted = predicted_costs(workload, config).peak.nbytes
 probe = MemoryProbe(CpuDevice())
 setting = Setting(device=torch.device("cpu"), store=Path(tempfile.gettempdir()))
 program = workload.build(config, setting)

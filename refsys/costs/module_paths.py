@@ -1,4 +1,4 @@
-"""Which module an operator belongs to, in forward, in recomputation and in backward."""
+"""Module path of an operator in forward, in recomputation and in backward."""
 
 import re
 from bisect import bisect_right
@@ -16,16 +16,16 @@ _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
 
 class ModulePaths:
-    """Follows calls into the modules of one model while entered.
+    """Follow calls into the modules of one model while entered.
 
-    An autograd node carries the sequence number of its creation; the modules entered and left are
-    noted with that counter, so that a node running in backward finds the module that made it.
-    Blocks of a list share one path: ``blocks.3.norm`` is ``blocks.*.norm``.
+    An autograd node carries the sequence number of its creation. Entries and exits of modules are
+    recorded with that counter, so that a node that runs in backward is traced to the module that
+    created it. Blocks of a list share one path: ``blocks.3.norm`` is ``blocks.*.norm``.
     """
 
     def __init__(self, root: nn.Module) -> None:
         self._paths = {id(m): _NUMBER.sub(".*", path) for path, m in root.named_modules()}
-        self._owners = {
+        self._parameter_paths = {
             id(parameter): self._paths[id(module)]
             for module in root.modules()
             for parameter in module.parameters(recurse=False)
@@ -38,7 +38,7 @@ class ModulePaths:
     def __enter__(self) -> Self:
         for handle in (
             register_module_forward_pre_hook(self._enter),
-            # A recomputation ends early by an exception; its modules are left all the same.
+            # A recomputation ends early by an exception, and its modules are left all the same.
             register_module_forward_hook(self._leave, always_call=True),
         ):
             self._hooks.callback(handle.remove)
@@ -48,7 +48,7 @@ class ModulePaths:
         self._hooks.close()
 
     def current(self) -> tuple[str, bool]:
-        """The path of the operator that runs now, and whether it is being recomputed."""
+        """Return the module path of the running operator, and whether it is being recomputed."""
         node = torch._C._current_autograd_node()
         if node is None:
             return self._stack[-1], False
@@ -56,9 +56,9 @@ class ModulePaths:
             return self._stack[-1], True
         variable = getattr(node, "variable", None)
         if variable is not None:
-            return self._owners.get(id(variable), ""), False
-        place = bisect_right(self._sequence, node._sequence_nr()) - 1
-        return self._entered[max(place, 0)], False
+            return self._parameter_paths.get(id(variable), ""), False
+        index = bisect_right(self._sequence, node._sequence_nr()) - 1
+        return self._entered[max(index, 0)], False
 
     def _enter(self, module: nn.Module, _: Any) -> None:
         self._push(self._paths.get(id(module), self._stack[-1]))
@@ -66,14 +66,14 @@ class ModulePaths:
     def _leave(self, module: nn.Module, _inputs: Any, _output: Any) -> None:
         del module
         self._stack.pop()
-        self._note(self._stack[-1])
+        self._record(self._stack[-1])
 
     def _push(self, path: str) -> None:
         self._stack.append(path)
-        self._note(path)
+        self._record(path)
 
-    def _note(self, path: str) -> None:
-        # Nodes that a recomputation makes never run, and another thread counts otherwise.
+    def _record(self, path: str) -> None:
+        # Nodes that a recomputation creates never run, and another thread has a counter of its own.
         if torch._C._current_autograd_node() is not None:
             return
         self._sequence.append(torch.autograd._get_sequence_nr())

@@ -1,4 +1,4 @@
-"""FLOPs of a forward pass, whole and by component of the model."""
+"""FLOP formulas of operators, and FLOPs of a forward pass by component of a model."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -32,8 +32,20 @@ if _FLASH_ON_CPU not in flop_registry:
         return sdpa_backward_flop_count(grad, query, key, value)
 
 
+def operator_flops(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> int | None:
+    """Return the FLOPs of a call of an operator by torch's registry; None without a formula."""
+    formula = flop_registry.get(func.overloadpacket)
+    return None if formula is None else int(formula(*args, **kwargs, out_val=out))
+
+
 class FlopCounter(TorchDispatchMode):
-    """The sum of the FLOPs of what is dispatched, by torch's own formulas."""
+    """Dispatch mode that adds up FLOPs; operators without a formula count as none.
+
+    Attributes:
+        total: FLOPs so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,16 +55,18 @@ class FlopCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.total += times() * int(formula(*args, **(kwargs or {}), out_val=out))
+        self.total += times() * (operator_flops(func, args, kwargs or {}, out) or 0)
         return out
 
 
 @contextmanager
 def flops_by_component(model: Any) -> Iterator[Counter[str]]:
-    """Counts FLOPs by the component whose module asked for them; none of no component."""
-    owner = {
+    """Count FLOPs by the component whose module asked for them; the key '' is no component.
+
+    Args:
+        model: Module with a method ``components``, which maps names to modules.
+    """
+    component = {
         id(module): name for name, part in model.components().items() for module in part.modules()
     }
     spent: Counter[str] = Counter()
@@ -66,7 +80,7 @@ def flops_by_component(model: Any) -> Iterator[Counter[str]]:
 
     def enter(module: nn.Module, _inputs: Any) -> None:
         charge()
-        stack.append(owner.get(id(module), stack[-1]))
+        stack.append(component.get(id(module), stack[-1]))
 
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
         charge()

@@ -1,7 +1,6 @@
-"""Kinds of operators and kernels, by which thousands of calls are summarized."""
+"""Kinds of operators, by which thousands of calls are summarized."""
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -51,78 +50,51 @@ _OPERATORS: dict[str, str] = {
 }
 _KIND = {name: kind for kind, names in _OPERATORS.items() for name in names.split()}
 _COMMUNICATION = frozenset({"c10d", "_c10d_functional"})
-_NAMED_KINDS = ("attention", "softmax", "activation")
+_NAMED = ("attention", "softmax", "activation")
 
-# Kinds that do a model's work, for which the profiler and the dispatch mode are compared.
+# Kinds that do a model's work, by which the profiler and the dispatch mode are compared.
 COMPUTE_KINDS = frozenset(
     {"linear", "batched_matmul", "attention", "normalization", "softmax", "activation"}
 )
-
-# Patterns of kernel names; the first match decides.
-_KERNELS: tuple[tuple[str, str], ...] = (
-    ("copy", r"^Mem(cpy|set)|CatArrayBatchedCopy|copy_kernel|direct_copy"),
-    ("communication", r"nccl|rccl"),
-    ("attention", r"flash|fmha|attention|attn"),
-    ("matrix_product", r"gemm|gemv|nvjet|cutlass|Cijk_|xmma|splitK|cublas"),
-    ("generated", r"^triton_"),
-    ("normalization", r"(layer|rms|batch|group)_?norm"),
-    ("softmax", r"softmax"),
-    ("optimizer", r"multi_tensor|adam|foreach"),
-    ("random", r"philox|distribution|dropout|bernoulli"),
-    ("activation", r"silu|gelu|sigmoid|tanh|threshold|relu"),
-    ("indexing", r"index|gather|scatter|embedding"),
-    ("reduction", r"reduce|Reduce|sort|scan"),
-    ("elementwise", r"elementwise|vectorized|unrolled"),
-)
+# Kinds whose operators must have a FLOP formula.
+MULTIPLYING_KINDS = frozenset({"linear", "batched_matmul", "attention"})
 
 
 @functools.cache
 def operator_kind(operator: str) -> str:
-    """Return the kind of an operator such as ``aten.mm.default``; the overload is optional."""
-    namespace, _, qualified = operator.partition(".")
-    name = qualified.partition(".")[0]
+    """Return the kind of an operator such as ``aten.mm.default``; the overload may be left out."""
+    namespace, _, overload = operator.partition(".")
+    name = overload.partition(".")[0]
     if namespace in _COMMUNICATION:
         return "communication"
     if namespace != "aten":
-        # Operators of other libraries are classified by name.
-        return next((kind for kind in _NAMED_KINDS if kind in name), "other")
+        # Operators of other libraries are classified by their names.
+        return next((kind for kind in _NAMED if kind in name), "other")
     if name.startswith(("_foreach_", "_fused_adam", "_fused_sgd")):
         return "optimizer"
-    # In-place operators have the kind of their out-of-place counterparts.
-    listed = _KIND.get(name) or _KIND.get(name.removesuffix("_"))
-    return listed or ("elementwise" if _is_pointwise(operator) else "other")
-
-
-@functools.cache
-def kernel_kind(kernel: str) -> str:
-    """Return the kind of a kernel by its name; ``other`` if no pattern matches."""
-    for kind, pattern in _KERNELS:
-        if re.search(pattern, kernel, re.IGNORECASE if kind != "copy" else 0):
-            return kind
-    return "other"
+    # An operator in place is of the kind of the one out of place.
+    known = _KIND.get(name) or _KIND.get(name.removesuffix("_"))
+    return known or ("elementwise" if _is_pointwise(operator) else "other")
 
 
 def by_operator_kind(calls: Mapping[str, int]) -> Counter[str]:
-    """Return calls of operators by kind."""
+    """Return calls by kind of operator."""
     kinds: Counter[str] = Counter()
     for operator, count in calls.items():
         kinds[operator_kind(operator)] += count
     return kinds
 
 
-def by_kernel_kind(launches: Mapping[str, int]) -> Counter[str]:
-    """Return launches of kernels by kind."""
-    kinds: Counter[str] = Counter()
-    for kernel, count in launches.items():
-        kinds[kernel_kind(kernel)] += count
-    return kinds
-
-
 def _is_pointwise(operator: str) -> bool:
-    """Return whether torch tags the operator as pointwise."""
-    attribute: Any = torch.ops
+    """Return whether torch tags the operator, or an overload of it, as pointwise."""
+    entry: Any = torch.ops
     for part in operator.split("."):
-        attribute = getattr(attribute, part, None)
-        if attribute is None:
+        entry = getattr(entry, part, None)
+        if entry is None:
             return False
-    return torch.Tag.pointwise in getattr(attribute, "tags", ())
+    overloads = (
+        [getattr(entry, name) for name in entry.overloads()]
+        if isinstance(entry, torch._ops.OpOverloadPacket)
+        else [entry]
+    )
+    return any(torch.Tag.pointwise in getattr(overload, "tags", ()) for overload in overloads)

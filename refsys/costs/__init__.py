@@ -1,0 +1,11 @@
+"""Cost model: calls, FLOPs, bytes, memory and communication of a program, from shapes alone.
+
+A program (`program.Program`) is a sequence of phases on a module; nothing here knows of workloads.
+
+- ``prediction``: trace a program under fake tensors, and fake ranks, without computing anything.
+- ``trace``: the tracer and its result; on real tensors it measures what it would predict.
+- ``storages``, ``module_paths``, ``collectives``, ``repeated_blocks``, ``block_insertion``: its
+  parts.
+- ``flops``, ``operator_kinds``: FLOP formulas and classes of operators.
+- ``roofline``: rates of a device, and the least time that they allow.
+"""
