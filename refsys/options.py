@@ -166,12 +166,12 @@ def configured(
         ArgumentError: an option does not exist, or a value does not fit.
     """
     options = {leaf.name: leaf for leaf in options_of(configuration)}
-    chosen = dict(defaults) | dict(values)
-    for name in chosen:
+    selected = dict(defaults) | dict(values)
+    for name in selected:
         if name not in options:
             raise ArgumentError(f"{name!r} does not exist; choose one of {', '.join(options)}")
     parsed: dict[tuple[str, ...], Any] = {}
-    for name, value in chosen.items():
+    for name, value in selected.items():
         leaf = options[name]
         result = leaf.parse(value)
         parsed[leaf.path] = tuple(str(result).split()) if leaf.many else result
@@ -200,21 +200,21 @@ def values_of(config: object) -> dict[str, Value]:
 
 def _options(configuration: type, path: tuple[str, ...]) -> list[Option]:
     hints = get_type_hints(configuration)
-    found: list[Option] = []
+    options: list[Option] = []
     for item in fields(configuration):
         kind = hints[item.name]
-        here = (*path, item.name)
+        leaf_path = (*path, item.name)
         if is_dataclass(kind) and isinstance(kind, type):
-            found += _options(kind, here)
+            options += _options(kind, leaf_path)
             continue
         declared: _Declaration | None = item.metadata.get(_METADATA)
         if declared is None:
             raise TypeError(f"{configuration.__name__}.{item.name} is not declared with option()")
         default: Any = item.default
         many = isinstance(default, tuple)
-        found.append(
+        options.append(
             Option(
-                path=here,
+                path=leaf_path,
                 name=declared.axis_name or item.name,
                 default=" ".join(default) if many else default,
                 help=declared.help,
@@ -227,7 +227,7 @@ def _options(configuration: type, path: tuple[str, ...]) -> list[Option]:
                 _choices=declared.choices,
             )
         )
-    return found
+    return options
 
 
 def _built(
@@ -236,11 +236,11 @@ def _built(
     hints = get_type_hints(configuration)
     values: dict[str, Any] = {}
     for item in fields(configuration):  # type: ignore[arg-type]
-        here, kind = (*path, item.name), hints[item.name]
+        leaf_path, kind = (*path, item.name), hints[item.name]
         if is_dataclass(kind) and isinstance(kind, type):
-            values[item.name] = _built(kind, here, parsed)
-        elif here in parsed:
-            values[item.name] = parsed[here]
+            values[item.name] = _built(kind, leaf_path, parsed)
+        elif leaf_path in parsed:
+            values[item.name] = parsed[leaf_path]
     return configuration(**values)
 
 

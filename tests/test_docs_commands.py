@@ -190,7 +190,7 @@ def test_a_command_that_is_shown_runs(reader, command):
 
 
 @pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
-def test_what_is_run_elsewhere_is(test):
+def test_commands_left_to_other_tests_are_run_there(test):
     path, _, name = test.partition("::")
     assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
 

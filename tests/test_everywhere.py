@@ -32,7 +32,7 @@ def example(tmp_path):
     return install(folder)
 
 
-def test_it_is_listed_described_and_swept(foldperf, example):
+def test_foreign_workload_is_listed_described_and_swept(foldperf, example):
     listed = json.loads(foldperf("list", "--json", paths=[example], check=0).stdout)
     assert listed["workloads"]["local-attention"]["axes"]["tokens"]["default"] == 1024
     facts = foldperf("describe", "local-attention", "--json", paths=[example], check=0)
@@ -41,7 +41,7 @@ def test_it_is_listed_described_and_swept(foldperf, example):
     assert "local-attention tokens=4096" in quick
 
 
-def test_it_is_measured_reported_and_exported(foldperf, tmp_path, example):
+def test_foreign_workload_is_measured_reported_and_exported(foldperf, tmp_path, example):
     (tmp_path / "mine.toml").write_text(SWEEP, encoding="utf-8")
     foldperf("run", "mine.toml", paths=[example], check=0)
     records = valid_records(tmp_path / "results/runs/mine/records.jsonl")
@@ -64,7 +64,7 @@ def test_it_is_measured_reported_and_exported(foldperf, tmp_path, example):
         assert "local" in (tmp_path / "asv" / "benchmarks.json").read_text(encoding="utf-8")
 
 
-def test_it_is_gated(foldperf, tmp_path, example):
+def test_foreign_workload_is_gated(foldperf, tmp_path, example):
     refused = foldperf("gate", "--only", "local-attention", paths=[example], check=1)
     assert "local-attention tokens=4096" in refused.stdout
     assert "without a baseline" in refused.stdout
@@ -76,7 +76,7 @@ def test_it_is_gated(foldperf, tmp_path, example):
     foldperf("gate", *mine, paths=[example], check=0)
 
 
-def test_no_code_names_a_workload():
+def test_harness_and_analysis_name_no_workload():
     """But for examples in help texts: what measures and what reports treats all alike."""
     names = set(catalogue().workloads)
     for package in ("bench", "analysis"):

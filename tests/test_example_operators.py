@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "example_operators" / "s
 
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_it_says_that_both_are_equal(backend):
+def test_example_reports_equal_results_of_both_operators(backend):
     variables = os.environ | {"TRITON_INTERPRET": "1", "FOLDPERF_BACKEND": backend}
     ran = subprocess.run(
         [sys.executable, SCRIPT], capture_output=True, encoding="utf-8", env=variables, check=False

@@ -15,7 +15,7 @@ from workloads.conventional import CACHED, PATHS, PREPARED, files_of
 from workloads.errors import WorkloadError
 from workloads.host_programs import PATH_HELP, ConventionalProgram
 from workloads.structure_training import StructureCase, StructureTraining
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 # Proteins have 8 atoms a token, nucleic acids up to 23; most complexes stay below this.
 _REAL_ATOMS_PER_TOKEN = 12
@@ -74,7 +74,7 @@ class AlphaFold3Workload(StructureTraining[AlphaFold3Case]):
             "the rollout of 20 steps is not differentiated",
         )
 
-    def batches(self, config: AlphaFold3Case, setting: Setting) -> Batches:
+    def batches(self, config: AlphaFold3Case, setting: ExecutionContext) -> Batches:
         """See `StructureTraining`; a conventional path runs as well, for its time.
 
         Its output is no batch of this model: its crop and rows are as large, its encoding is

@@ -1,4 +1,4 @@
-"""Implementations of a program's operators: the choice, and a note of what ran."""
+"""Choice of a program's operator implementations, and a note of those that ran."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -42,30 +42,31 @@ def unsupported_reason(backend: str, device: torch.device) -> str | None:
 class Backends:
     """Choice of one program, and the calls and fallbacks since it was made."""
 
-    def __init__(self, chosen: str) -> None:
-        """Note the calls so far; `chosen` is a backend, or ``default`` for the device's best."""
-        self._chosen = chosen
+    def __init__(self, backend: str) -> None:
+        """Note the calls so far; `backend` may be, ``default``, the best one of the device."""
+        self._backend = backend
         self._fallbacks_before = ops.fallbacks()
         self._calls_before = self._calls_at_first = ops.calls()
 
     def __call__(self) -> AbstractContextManager[None]:
-        """The choice, for the operators that run inside."""
-        return nullcontext() if self._chosen == DEFAULT_BACKEND else ops.use_backend(self._chosen)
+        """Return the context of the choice."""
+        return nullcontext() if self._backend == DEFAULT_BACKEND else ops.use_backend(self._backend)
 
     def implementations(self) -> dict[str, str]:
         """See `workloads.workload.Program`."""
         now = ops.calls()
         new, self._calls_before = now - self._calls_before, now
-        found: dict[str, str] = {}
+        backends: dict[str, str] = {}
         for operator, backend in sorted(new):
-            found[operator] = f"{found[operator]}, {backend}" if operator in found else backend
-        return found
+            earlier = f"{backends[operator]}, " if operator in backends else ""
+            backends[operator] = earlier + backend
+        return backends
 
     def notes(self) -> dict[str, Any]:
         """See `workloads.workload.Program`.
 
-        Operators that fell back, and why; kernels that were tuned; operators that give other bits
-        the next time.
+        They are operators that fell back, with the reason; tuned kernels; operators that are not
+        deterministic.
         """
         new = ops.fallbacks() - self._fallbacks_before
         fallen = [fallback._asdict() | {"calls": calls} for fallback, calls in sorted(new.items())]

@@ -10,7 +10,7 @@ from torch import Tensor
 from refsys.options import option
 from refsys.precision import PRECISIONS, precision
 from workloads.errors import UnsupportedError
-from workloads.workload import Facts, Program, Setting, Value, Workload
+from workloads.workload import ExecutionContext, Program, StaticCosts, Value, Workload
 
 _MIB = 2**20
 # Default size of each quantity; see the axis.
@@ -80,7 +80,7 @@ class CalibrationWorkload(Workload[CalibrationCase]):
             "rate": rate,
         }
 
-    def facts(self, config: CalibrationCase) -> Facts:
+    def static_costs(self, config: CalibrationCase) -> StaticCosts:
         """See `Workload`; bytes are those of device memory, which a copy in the cache has not."""
         quantity, size = config.quantity, config.size
         arithmetic = precision(config.precision).activations
@@ -93,7 +93,7 @@ class CalibrationWorkload(Workload[CalibrationCase]):
         elif quantity == "exponentials":
             nbytes = 2 * size * _MIB
             exponentials = size * _MIB // 4 * ROUNDS
-        return Facts(
+        return StaticCosts(
             parameters=0,
             components={},
             forward_flops=flops,
@@ -105,7 +105,7 @@ class CalibrationWorkload(Workload[CalibrationCase]):
             notes=("a resource by itself: no part of a model",),
         )
 
-    def build(self, config: CalibrationCase, setting: Setting) -> "CalibrationProgram":
+    def build(self, config: CalibrationCase, setting: ExecutionContext) -> "CalibrationProgram":
         """See `Workload`.
 
         Raises:

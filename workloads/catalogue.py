@@ -1,4 +1,4 @@
-"""Finding workloads: the project's own, and what other packages offer.
+"""Catalogue of workloads: the project's own and those of other packages.
 
 A package offers a workload with an entry point in the group ``foldperf.workloads`` whose value is a
 `Workload` class. The project's own are listed here, so that a bare copy of the source works
@@ -25,12 +25,12 @@ _OWN = {
 
 @cache
 def catalogue() -> Catalogue:
-    """All workloads that can be loaded, by name; a broken one is named with its reason."""
-    found = dict(_OWN)
-    found.update({point.name: point.value for point in entry_points(group=GROUP)})
+    """Return all workloads by name, and the reason for which each broken one cannot be loaded."""
+    values = dict(_OWN)
+    values.update({point.name: point.value for point in entry_points(group=GROUP)})
     workloads: dict[str, Workload] = {}
     broken: dict[str, str] = {}
-    for name, value in sorted(found.items()):
+    for name, value in sorted(values.items()):
         try:
             workloads[name] = _load(value)
         except Exception as error:
@@ -40,7 +40,7 @@ def catalogue() -> Catalogue:
 
 def _load(value: str) -> Workload:
     module, _, attribute = value.partition(":")
-    made = getattr(import_module(module), attribute)()
-    if not isinstance(made, Workload):
+    workload = getattr(import_module(module), attribute)()
+    if not isinstance(workload, Workload):
         raise TypeError(f"{value} is not a Workload")
-    return made
+    return workload

@@ -1,8 +1,8 @@
-"""The conventional host pipeline, as a contrast: what is usual, done in the usual way.
+"""Conventional host pipeline, as a contrast: the usual steps, done in the usual way.
 
-Each step parses the text mmCIF with gemmi and the A3M line by line, makes a Python object of every
-token and atom, crops, and builds one-hot features in float32 on the host. With a cache, what was
-parsed is kept in gzip-compressed arrays, which each step reads.
+Each step parses the text mmCIF with gemmi and the A3M line by line, creates a Python object for
+every token and atom, crops, and builds one-hot features in float32 on the host. With a cache, the
+parsed data are stored in gzip-compressed arrays, which each step reads.
 """
 
 import gzip
@@ -22,8 +22,8 @@ from refsys.data.vocabulary import ELEMENTS, PROTEIN_LETTERS, RESIDUE_TYPES, UNK
 from refsys.errors import DataError
 from workloads.errors import UnsupportedError
 
-# Where a batch comes from: prepared records, in memory or on disk; files that are parsed in each
-# step, or a cache of what was parsed.
+# Source of a batch: prepared records, in memory or on disk; files that are parsed in each step, or
+# a cache of the parsed data.
 PREPARED, PARSED, CACHED = PATHS = ("prepared", "conventional", "conventional-cached")
 COLD = "prepared-cold"
 
@@ -60,7 +60,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What an entry is parsed from.
+    """Files that an entry is parsed from.
 
     Attributes:
         structure: An mmCIF file.
@@ -72,7 +72,7 @@ class Files:
 
 
 def files_of(entry: str) -> Files:
-    """The fetched files of an entry.
+    """Return the fetched files of an entry.
 
     Raises:
         UnsupportedError: it was not fetched, or has a file that this path does not read.
@@ -96,7 +96,7 @@ def files_of(entry: str) -> Files:
 
 
 def parse_structure(path: Path) -> Any:
-    """The objects that gemmi makes of a text mmCIF."""
+    """Return the objects that gemmi parses from a text mmCIF."""
     import gemmi
 
     try:
@@ -106,7 +106,7 @@ def parse_structure(path: Path) -> Any:
 
 
 def parse_alignment(path: Path) -> Rows:
-    """Residue classes and deletion counts of an A3M, letter by letter."""
+    """Return residue classes and deletion counts of an A3M, letter by letter."""
     rows: list[list[int]] = []
     deletions: list[list[int]] = []
     for line in read_bytes(path).decode().splitlines():
@@ -126,7 +126,7 @@ def parse_alignment(path: Path) -> Rows:
 
 
 def tokenize(structure: Any) -> list[Token]:
-    """A token a residue of a polymer, and one an atom of everything else; as modelled."""
+    """Return a token for each polymer residue, and one for each other atom; as modelled."""
     tokens = []
     structure.setup_entities()
     for chain in structure[0]:
@@ -154,26 +154,26 @@ def features(
     rows: int,
     seed: int,
 ) -> dict[str, Tensor]:
-    """One-hot features in float32 of a contiguous crop, and alignment rows drawn at random."""
+    """Return one-hot float32 features of a contiguous crop and randomly sampled MSA rows."""
     draws = random.Random(seed)
     first = draws.randrange(max(len(tokens) - size, 0) + 1)
-    kept = tokens[first : first + size]
+    crop = tokens[first : first + size]
     alignment = np.full((rows, size), _GAP, np.int64)
     deletions = np.zeros((rows, size), np.float32)
     for chain, (codes, counts) in alignments.items():
-        taken = [0, *draws.sample(range(1, len(codes)), min(rows, len(codes)) - 1)]
-        for place, token in enumerate(kept):
+        sampled = [0, *draws.sample(range(1, len(codes)), min(rows, len(codes)) - 1)]
+        for position, token in enumerate(crop):
             if token.chain == chain:
                 column = token.residue_index - 1
-                for row, other in enumerate(taken):
-                    alignment[row, place] = codes[other][column]
-                    deletions[row, place] = counts[other][column]
-    atoms = [(place, atom) for place, token in enumerate(kept) for atom in token.atoms]
+                for row, other in enumerate(sampled):
+                    alignment[row, position] = codes[other][column]
+                    deletions[row, position] = counts[other][column]
+    atoms = [(position, atom) for position, token in enumerate(crop) for atom in token.atoms]
     names = np.zeros((len(atoms), _NAME_LENGTH), np.int64)
     for row, (_, atom) in enumerate(atoms):
         for column, letter in enumerate(atom.name[:_NAME_LENGTH]):
             names[row, column] = max(ord(letter) - 32, 0) % _LETTERS
-    types = np.array([token.residue_type for token in kept], np.int64)
+    types = np.array([token.residue_type for token in crop], np.int64)
     one_hot = _one_hot(alignment, _ALIGNMENT_CLASSES)
     arrays: dict[str, NDArray[Any]] = {
         "msa": one_hot,
@@ -182,9 +182,9 @@ def features(
         "profile": one_hot.mean(axis=0),
         "deletion_mean": deletions.mean(axis=0),
         "restype": _one_hot(types, _ALIGNMENT_CLASSES),
-        "residue_index": np.array([token.residue_index for token in kept], np.int64),
+        "residue_index": np.array([token.residue_index for token in crop], np.int64),
         "token_bonds": np.zeros((size, size), np.float32),
-        "atom_to_token": np.array([place for place, _ in atoms], np.int64),
+        "atom_to_token": np.array([position for position, _ in atoms], np.int64),
         "ref_pos": np.array([atom.position for _, atom in atoms], np.float32),
         "ref_mask": np.ones(len(atoms), np.float32),
         "ref_element": _one_hot(
@@ -205,13 +205,13 @@ def write_cache(
     tokens: list[Token],
     alignments: Alignments,
 ) -> None:
-    """Keeps what was parsed in one gzip-compressed file of arrays."""
-    atoms = [(place, atom) for place, token in enumerate(tokens) for atom in token.atoms]
+    """Write the parsed data to one gzip-compressed file of arrays."""
+    atoms = [(position, atom) for position, token in enumerate(tokens) for atom in token.atoms]
     arrays = [
         np.array([token.chain for token in tokens]),
         np.array([token.residue_type for token in tokens], np.int64),
         np.array([token.residue_index for token in tokens], np.int64),
-        np.array([place for place, _ in atoms], np.int64),
+        np.array([position for position, _ in atoms], np.int64),
         np.array([atom.name for _, atom in atoms]),
         np.array([(atom.element, atom.charge) for _, atom in atoms], np.int64),
         np.array([atom.position for _, atom in atoms], np.float32),
@@ -226,7 +226,7 @@ def write_cache(
 def read_cache(
     path: Path,
 ) -> tuple[list[Token], Alignments]:
-    """What `write_cache` kept, as objects again."""
+    """Return the objects that `write_cache` wrote."""
     with gzip.open(path) as file:
 
         def array() -> Any:
@@ -235,8 +235,8 @@ def read_cache(
         chains, types, numbers = array(), array(), array()
         tokens = [Token(*values) for values in zip(chains, types, numbers, strict=True)]
         places, names, whole, positions = array(), array(), array(), array()
-        for place, name, (element, charge), position in zip(
+        for token, name, (element, charge), position in zip(
             places, names, whole, positions, strict=True
         ):
-            tokens[place].atoms.append(Atom(name, element, charge, position))
+            tokens[token].atoms.append(Atom(name, element, charge, position))
         return tokens, {chain: (array(), array()) for chain in array()}

@@ -1,4 +1,4 @@
-"""What the pipeline workload runs: batches made in the step, stage by stage, or ahead of it."""
+"""Programs of the pipeline workload: batches built in the step, by stages, or ahead of it."""
 
 import os
 from abc import abstractmethod
@@ -31,7 +31,7 @@ from workloads.conventional import (
     write_cache,
 )
 from workloads.errors import UnsupportedError
-from workloads.workload import Program, Setting
+from workloads.workload import ExecutionContext, Program
 
 PATH_HELP = (
     "prepared records; or files parsed in each step, as objects, into one-hot features in "
@@ -40,11 +40,11 @@ PATH_HELP = (
 
 
 class HostProgram(Program):
-    """Makes a step's tensors on the host, then moves them to the device.
+    """Program that builds a step's tensors on the host, then moves them to the device.
 
     Attributes:
-        step: Which step was made; the next run makes the one after it.
-        device: Where to.
+        step: Number of the last step that was built.
+        device: Device that the tensors are moved to.
     """
 
     forward_phases = ()
@@ -54,18 +54,18 @@ class HostProgram(Program):
         self.device = device
 
     @abstractmethod
-    def made(self) -> Mapping[str, Tensor]:
-        """The tensors of the step."""
+    def batch(self) -> Mapping[str, Tensor]:
+        """Return the tensors of the step."""
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
         """See `Program`."""
-        return {"inputs": list(self.made().values())}
+        return {"inputs": list(self.batch().values())}
 
 
 class PipelineProgram(HostProgram):
-    """A batch a step, out of records that are in the page cache after the first.
+    """One batch a step, from records that are in the page cache after the first step.
 
-    A phase is a stage of all the step's examples.
+    A phase is one stage for all examples of the step.
     """
 
     def __init__(self, example: Example, spec: ExampleSpec, device: torch.device) -> None:
@@ -73,7 +73,7 @@ class PipelineProgram(HostProgram):
         self._first, *_ = stages_of(spec)
         self.phases = (*stages_of(spec), "stack", "to_device")
         self._example, self._spec = example, spec
-        self._making: list[BatchConstruction] = []
+        self._constructions: list[BatchConstruction] = []
         self._batch: Batch | None = None
 
     def run(self, phase: str) -> None:
@@ -81,29 +81,31 @@ class PipelineProgram(HostProgram):
         if phase == self._first:
             self.step += 1
             self._batch = None
-            self._making = [
-                BatchConstruction(self._example, self._spec, self.step, place)
-                for place in self._spec.indices
+            self._constructions = [
+                BatchConstruction(self._example, self._spec, self.step, index)
+                for index in self._spec.indices
             ]
         if phase == "stack":
-            self._batch = Batch.stacked([each.batch for each in self._making if each.batch])
-            self._making = []
+            self._batch = Batch.stacked(
+                [construction.batch for construction in self._constructions if construction.batch]
+            )
+            self._constructions = []
         elif phase == "to_device":
             assert self._batch is not None, "the stages come first"
             self._batch = self._batch.to(self.device)
         else:
             try:
-                for each in self._making:
-                    each.run(phase)
+                for construction in self._constructions:
+                    construction.run(phase)
             except CapacityError as error:
                 raise UnsupportedError(str(error)) from None
 
-    def made(self) -> Mapping[str, Tensor]:
+    def batch(self) -> Mapping[str, Tensor]:
         """See `HostProgram`."""
         return self._batch or {}
 
     def outcome(self) -> dict[str, float]:
-        """See `Program`: what the last batch holds, without its padding, and all its bytes."""
+        """See `Program`; sizes of the last batch without its padding, and all its bytes."""
         if self._batch is None:
             return {}
         sizes = {
@@ -114,9 +116,9 @@ class PipelineProgram(HostProgram):
 
 
 class ColdPipelineProgram(PipelineProgram):
-    """The same with the example's records put out of memory before each step, and opened anew.
+    """`PipelineProgram` with the records evicted from memory and opened again before each step.
 
-    That is a phase of its own, ``evict``, whose time is nobody's.
+    The eviction is a phase of its own, ``evict``, whose time counts for nothing.
     """
 
     def __init__(
@@ -137,17 +139,17 @@ class ColdPipelineProgram(PipelineProgram):
 
 
 def evict(files: Iterable[Path]) -> None:
-    """Puts files out of the page cache, as far as nobody writes them."""
+    """Evict files from the page cache, unless another process writes them."""
     for path in files:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class ConventionalProgram(HostProgram):
-    """A crop a step, in the conventional way: see `workloads.conventional`."""
+    """One crop a step, in the conventional way: see `workloads.conventional`."""
 
     def __init__(
-        self, files: Files, tokens: int, rows: int, setting: Setting, *, cached: bool
+        self, files: Files, tokens: int, rows: int, setting: ExecutionContext, *, cached: bool
     ) -> None:
         super().__init__(setting.device)
         first = ("load",) if cached else ("parse_structure", "parse_alignment", "tokenize")
@@ -157,7 +159,7 @@ class ConventionalProgram(HostProgram):
         self._structure: Any = None
         self._objects: list[Token] = []
         self._alignments: Alignments = {}
-        self._made: dict[str, Tensor] = {}
+        self._tensors: dict[str, Tensor] = {}
         self._folder: TemporaryDirectory[str] | None = None
         if cached:
             self._folder = TemporaryDirectory(prefix="foldperf-cache-")
@@ -198,28 +200,28 @@ class ConventionalProgram(HostProgram):
     def _features(self) -> None:
         self.step += 1
         seed = Draw(self._seed, "conventional", self.step).below(1 << 32)
-        self._made = features(self._objects, self._alignments, self._tokens, self._rows, seed)
+        self._tensors = features(self._objects, self._alignments, self._tokens, self._rows, seed)
 
     def _to_device(self) -> None:
-        self._made = {name: tensor.to(self.device) for name, tensor in self._made.items()}
+        self._tensors = {name: tensor.to(self.device) for name, tensor in self._tensors.items()}
 
-    def made(self) -> Mapping[str, Tensor]:
+    def batch(self) -> Mapping[str, Tensor]:
         """See `HostProgram`."""
-        return self._made
+        return self._tensors
 
     def outcome(self) -> dict[str, float]:
         """See `Program`."""
-        if not self._made:
+        if not self._tensors:
             return {}
-        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in self._made.values())
-        atoms = len(self._made["atom_to_token"])
+        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in self._tensors.values())
+        atoms = len(self._tensors["atom_to_token"])
         return {"token": float(self._tokens), "atom": float(atoms), "bytes": float(nbytes)}
 
 
 class LoaderProgram(Program):
-    """Another program's tensors, made ahead by loader processes while a device is at work.
+    """Another program's tensors, built ahead by loader processes while a device is busy.
 
-    A sleep stands in for the device, so that what it waits for data is the host's alone.
+    A sleep stands in for the device, so that its wait for data depends on the host alone.
     """
 
     phases = ("wait", "to_device", "device")
@@ -232,36 +234,36 @@ class LoaderProgram(Program):
             self._make, count(), workers, take=self._take, errors=UnsupportedError
         )
         self._sent: Callable[[], Mapping[str, Tensor]] = dict
-        self._made: Mapping[str, Tensor] = {}
+        self._tensors: Mapping[str, Tensor] = {}
 
     def run(self, phase: str) -> None:
         """See `Program`."""
         if phase == "wait":
             self._sent = next(self._steps)
         elif phase == "to_device":
-            self._made = self._sent()
+            self._tensors = self._sent()
         else:
             sleep(self._device_s)
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
         """See `Program`."""
-        return {"inputs": list(self._made.values())}
+        return {"inputs": list(self._tensors.values())}
 
     def outcome(self) -> dict[str, float]:
         """See `Program`."""
-        return {"bytes": float(sum(tensor.nbytes for tensor in self._made.values()))}
+        return {"bytes": float(sum(tensor.nbytes for tensor in self._tensors.values()))}
 
-    def _take(self, made: PackedBatch | dict[str, Tensor]) -> Callable[[], Mapping[str, Tensor]]:
-        """Sends a step's tensors off; what comes back gives them once they have arrived."""
-        if isinstance(made, PackedBatch):
-            return self._upload.send(made).arrived
+    def _take(self, loaded: PackedBatch | dict[str, Tensor]) -> Callable[[], Mapping[str, Tensor]]:
+        """Send a step's tensors; return a function that returns them once they have arrived."""
+        if isinstance(loaded, PackedBatch):
+            return self._upload.send(loaded).arrived
         device = self._program.device
-        return lambda: {name: tensor.to(device) for name, tensor in made.items()}
+        return lambda: {name: tensor.to(device) for name, tensor in loaded.items()}
 
     def _make(self, step: int) -> PackedBatch | dict[str, Tensor]:
-        """In a loader process: the program's tensors of a step, before they are moved."""
+        """Return the program's tensors of a step, on the host; runs in a loader process."""
         self._program.step = step - 1
         for phase in self._program.phases[:-1]:
             self._program.run(phase)
-        made = self._program.made()
-        return made.packed() if isinstance(made, Batch) else dict(made)
+        batch = self._program.batch()
+        return batch.packed() if isinstance(batch, Batch) else dict(batch)

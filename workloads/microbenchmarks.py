@@ -18,10 +18,11 @@ _CHANNELS, _OUT, _FACTOR = 128, 16, 4
 
 
 def _attention(length: int, table: Precision) -> Call:
-    each = Argument("activation", (_BATCH, 1, length, _HEADS, _WIDTH))
+    activation = Argument("activation", (_BATCH, 1, length, _HEADS, _WIDTH))
     bias = Argument("activation", (_BATCH, _HEADS, length, length))
     return Call(
-        (each, each, each, bias, Argument("mask", (_BATCH, 1, length))), {"softmax": table.softmax}
+        (activation, activation, activation, bias, Argument("mask", (_BATCH, 1, length))),
+        {"softmax": table.softmax},
     )
 
 

@@ -1,4 +1,4 @@
-"""What each operator is called with in AlphaFold 3, as shapes, at a model size and a crop.
+"""Arguments of activation operator in AlphaFold 3, as shapes, at a model size and a crop.
 
 Shape suffixes: B batch, N tokens, C pair width, H heads, D head width, S alignment rows, M
 alignment width, U outer-product width.
@@ -21,10 +21,10 @@ class Argument(NamedTuple):
     """One tensor.
 
     Attributes:
-        kind: An activation, a weight, positions or a mask; the precision table gives each its
+        kind: An activation, a weight, positions or a mask; the precision table gives activation its
             dtype.
         shape: Its shape.
-        scale: Of what is drawn, beside a standard normal.
+        scale: Factor of the standard normal distribution of its values.
     """
 
     kind: Literal["activation", "weight", "position", "mask"]
@@ -32,7 +32,7 @@ class Argument(NamedTuple):
     scale: float = 1.0
 
     def dtype(self, table: Precision) -> torch.dtype:
-        """What the table says of its kind."""
+        """Return its dtype in a precision table."""
         return {
             "activation": table.activations,
             "weight": table.parameters,
@@ -43,7 +43,7 @@ class Argument(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How an operator is called.
+    """Arguments and options of a call of an operator.
 
     Attributes:
         arguments: Its tensors, in order.
@@ -85,9 +85,10 @@ def _dropout_residual(model: ModelConfig, table: Precision, B: int, N: int) -> C
 
 def _triangle_attention(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     H = model.pair_heads
-    each = _activation(B, N, N, H, model.c_z // H)
+    activation = _activation(B, N, N, H, model.c_z // H)
     return Call(
-        (each, each, each, _activation(B, H, N, N), _mask(B, N, N)), {"softmax": table.softmax}
+        (activation, activation, activation, _activation(B, H, N, N), _mask(B, N, N)),
+        {"softmax": table.softmax},
     )
 
 
@@ -101,15 +102,15 @@ def _projection(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
 
 def _contraction(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     del table
-    each = _activation(B, N, N, model.c_z)
-    return Call((each, each), {"outgoing": True})
+    activation = _activation(B, N, N, model.c_z)
+    return Call((activation, activation), {"outgoing": True})
 
 
 def _epilogue(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     C = model.c_z
-    each = _activation(B, N, N, C)
+    activation = _activation(B, N, N, C)
     return Call(
-        (each, each, _weight(C), _weight(C), _weight(C, C), each, _mask(B, N, C)),
+        (activation, activation, _weight(C), _weight(C), _weight(C, C), activation, _mask(B, N, C)),
         {"rate": model.pair_dropout, "statistics": table.norm_statistics},
     )
 
@@ -141,8 +142,11 @@ def _attention_projection(model: ModelConfig, table: Precision, B: int, N: int) 
 def _gated_linear(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     del table
     C = model.c_z
-    each = _activation(B, N, N, C)
-    return Call((each, each, _weight(C, C), each, _mask(B, N, C)), {"rate": model.pair_dropout})
+    activation = _activation(B, N, N, C)
+    return Call(
+        (activation, activation, _weight(C, C), activation, _mask(B, N, C)),
+        {"rate": model.pair_dropout},
+    )
 
 
 def _gated_triangle_attention(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
@@ -188,21 +192,21 @@ def _single_transition(model: ModelConfig, table: Precision, B: int, N: int) -> 
 
 
 def _adaptive_layer_norm(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
-    each = _activation(B, model.samples, N, model.c_token)
-    return Call((each, each, each), {"statistics": table.norm_statistics})
+    activation = _activation(B, model.samples, N, model.c_token)
+    return Call((activation, activation, activation), {"statistics": table.norm_statistics})
 
 
 def _conditioned_transition(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     C, wide = model.c_token, _CONDITIONED_FACTOR * model.c_token
-    each = _activation(B, model.samples, N, C)
+    activation = _activation(B, model.samples, N, C)
     return Call(
-        (each, each, each, each, _weight(2 * wide, C), _weight(C, wide)),
+        (activation, activation, activation, activation, _weight(2 * wide, C), _weight(C, wide)),
         {"statistics": table.norm_statistics},
     )
 
 
 def _atom_layer_norm(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
-    """One condition for all samples."""
+    """Return a call with one condition for all samples."""
     C, A = model.c_atom, _ATOMS * N
     shared = _activation(B, 1, A, C)
     return Call(
@@ -224,7 +228,7 @@ def _atom_transition(model: ModelConfig, table: Precision, B: int, N: int) -> Ca
 
 
 def _smooth_lddt(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
-    """Coordinates spread as those of a globule are."""
+    """Return a call with coordinates that spread like those of a globular protein."""
     del table
     D, A = model.samples, _ATOMS * N
     spread = A ** (1 / 3)
@@ -235,9 +239,9 @@ def _smooth_lddt(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
 
 def _outer_product_mean(model: ModelConfig, table: Precision, B: int, N: int) -> Call:
     S, U, C = model.alignment_rows, model.outer_product_width, model.c_z
-    each, mask = _activation(B, S, N, U), _mask(B, S, N)
+    activation, mask = _activation(B, S, N, U), _mask(B, S, N)
     return Call(
-        (each, each, mask, mask, _weight(C, U * U), _weight(C)),
+        (activation, activation, mask, mask, _weight(C, U * U), _weight(C)),
         {"accumulation": table.accumulation},
     )
 
@@ -270,7 +274,7 @@ CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "pair_weighted_averaging": _pair_weighted_averaging,
 }
 
-# The same for what another track calls otherwise: the single one, or that of the atoms.
+# The calls of other tracks, the single representation's or the atoms', where they differ.
 OTHER_CALLS: dict[str, Callable[[ModelConfig, Precision, int, int], Call]] = {
     "transition": _single_transition,
     "adaptive_layer_norm": _atom_layer_norm,

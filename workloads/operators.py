@@ -20,7 +20,7 @@ from refsys.streams import Draw
 from workloads import backends
 from workloads.backends import Backends, backend_option
 from workloads.operator_arguments import CALLS, Argument, Call
-from workloads.workload import Facts, Program, Setting, Value, Workload
+from workloads.workload import ExecutionContext, Program, StaticCosts, Value, Workload
 
 # Instructions that two logits of attention take of a thread, beside matrix products and loads.
 # Forward: for each, the shift of the exponent, the exponential, the running maximum and sum; for
@@ -42,7 +42,7 @@ class OperatorChoice(Protocol):
 
     @property
     def backward(self) -> bool:
-        """Whether gradients of all inputs are computed too."""
+        """Compute gradients of all inputs too."""
 
 
 Case = TypeVar("Case", bound=OperatorChoice)
@@ -73,7 +73,7 @@ class SingleOperator(Workload[Case]):
     def parts(self, config: Case) -> tuple[Operator, Call, Precision]:
         """Return the operator of a case, its call and its dtype table."""
 
-    def facts(self, config: Case) -> Facts:
+    def static_costs(self, config: Case) -> StaticCosts:
         """See `Workload`.
 
         Backward has twice the products of forward; it reads every input and every output's
@@ -89,7 +89,7 @@ class SingleOperator(Workload[Case]):
         weights = [a.shape for a in call.arguments if a.kind == "weight"]
         parameters = sum(torch.Size(shape).numel() for shape in weights)
         both = config.backward
-        return Facts(
+        return StaticCosts(
             parameters=parameters,
             components={operator.name: parameters},
             forward_flops=forward,
@@ -106,7 +106,7 @@ class SingleOperator(Workload[Case]):
         """See `Workload`."""
         return backends.unsupported_reason(config.backend, device)
 
-    def build(self, config: Case, setting: Setting) -> "OperatorProgram":
+    def build(self, config: Case, setting: ExecutionContext) -> "OperatorProgram":
         """See `Workload`."""
         operator, call, table = self.parts(config)
         tensors = [
@@ -172,7 +172,7 @@ class OperatorsWorkload(SingleOperator[OperatorCase]):
 
 
 class OperatorProgram(Program):
-    """One operator on one set of inputs, again and again."""
+    """One operator on one set of inputs, repeatedly."""
 
     host_phases = ()
     repeatable = True
@@ -200,15 +200,15 @@ class OperatorProgram(Program):
                 self._outputs = ()
 
     def settle(self) -> None:
-        """Makes what lives between steps, as a first step does."""
+        """Allocate the tensors that live between steps, as a first step does."""
         self.run("forward")
         self._outputs = ()
 
     def _forward(self) -> None:
         for tensor in self._inputs:
             tensor.grad = None
-        found = self._operator(*self._inputs, **self._options)
-        self._outputs = found if isinstance(found, tuple) else (found,)
+        result = self._operator(*self._inputs, **self._options)
+        self._outputs = result if isinstance(result, tuple) else (result,)
         if not self._gradients and "backward" in self.phases:
             # What flows back is drawn once, from what came out.
             self._gradients = tuple(output.detach().clone() for output in self._outputs)
@@ -238,7 +238,7 @@ def _empty(argument: Argument, table: Precision, device: torch.device | None) ->
     return torch.empty(argument.shape, dtype=argument.dtype(table), device=device)
 
 
-def _drawn(argument: Argument, table: Precision, setting: Setting, number: int) -> Tensor:
+def _drawn(argument: Argument, table: Precision, setting: ExecutionContext, number: int) -> Tensor:
     """A normal of its scale, divided by the root of the fan-in for a weight; a mask keeps all."""
     if argument.kind == "mask":
         return torch.ones(argument.shape, dtype=torch.bool, device=setting.device)

@@ -26,7 +26,7 @@ from workloads.host_programs import (
     PipelineProgram,
 )
 from workloads.structure_training import entry_inputs, open_entry
-from workloads.workload import Facts, Program, Setting, Value, Workload
+from workloads.workload import ExecutionContext, Program, StaticCosts, Value, Workload
 
 # Proteins have 8 atoms a token, nucleic acids up to 23.
 _ATOMS_PER_TOKEN = 12
@@ -100,17 +100,17 @@ class PipelineWorkload(Workload[PipelineCase]):
     def labels(self, config: PipelineCase) -> dict[str, Value]:
         """See `Workload`."""
         usual = self.values(self.configure({"preset": config.preset}))
-        others = self.chosen(config, usual, ("preset", "tokens", "entry"), titled=False)
+        unusual = self.chosen(config, usual, ("preset", "tokens", "entry"), titled=False)
         return {
             "tokens": config.tokens,
             "series": f"{self.name} {config.preset}",
-            "variant": ", ".join(others),
+            "variant": ", ".join(unusual),
             "synthetic": False,
         }
 
-    def facts(self, config: PipelineCase) -> Facts:
+    def static_costs(self, config: PipelineCase) -> StaticCosts:
         """See `Workload`: no parameters and no FLOPs; the batch is written once."""
-        return Facts(
+        return StaticCosts(
             parameters=0,
             components={},
             forward_flops=0,
@@ -121,7 +121,7 @@ class PipelineWorkload(Workload[PipelineCase]):
             notes=("the host reads, crops and gathers; nothing is multiplied",),
         )
 
-    def build(self, config: PipelineCase, setting: Setting) -> Program:
+    def build(self, config: PipelineCase, setting: ExecutionContext) -> Program:
         """See `Workload`."""
         example = open_entry(config.entry, setting.store)
         tokens, rows = config.tokens, config.alignment_rows

@@ -18,6 +18,7 @@ from refsys.data.store.store import Example, Store
 from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.ops.rounds import shortened
 from refsys.parallel import mesh
+from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import precision
 from refsys.run_config import RunConfig
 from refsys.training.build import (
@@ -32,7 +33,7 @@ from refsys.training.trainer import Trainer
 from workloads import backends
 from workloads.backends import Backends
 from workloads.errors import UnsupportedError, WorkloadError
-from workloads.workload import Facts, Program, Setting, Value, Workload
+from workloads.workload import ExecutionContext, Program, StaticCosts, Value, Workload
 
 # FLOPs of no component: rigid motions and losses.
 OTHER = "other"
@@ -127,7 +128,7 @@ class StructureTraining(Workload[Case]):
             "synthetic": synthetic,
         }
 
-    def facts(self, config: Case) -> Facts:
+    def static_costs(self, config: Case) -> StaticCosts:
         """See `Workload`."""
         run = config.run
         with torch.device("meta"):
@@ -148,7 +149,7 @@ class StructureTraining(Workload[Case]):
         # A trained parameter, its average and its two moments are read and written, its gradient
         # is written and read.
         trained = sum(p.numel() for p in training.parameters)
-        return Facts(
+        return StaticCosts(
             parameters=sum(counts.values()),
             components=counts,
             forward_flops=forward,
@@ -172,7 +173,7 @@ class StructureTraining(Workload[Case]):
         """Return the hyper-parameters of the case's model."""
         return config.run.preset
 
-    def batches(self, config: Case, setting: Setting) -> Batches:
+    def batches(self, config: Case, setting: ExecutionContext) -> Batches:
         """Return the batches of this rank.
 
         Raises:
@@ -189,7 +190,7 @@ class StructureTraining(Workload[Case]):
                 )
         return Batches(run, Store(setting.store), setting.device, rank=setting.rank)
 
-    def build(self, config: Case, setting: Setting) -> "TrainingProgram":
+    def build(self, config: Case, setting: ExecutionContext) -> "TrainingProgram":
         """See `Workload`; the batch of a step has the case's examples for each rank."""
         case = on_ranks(config, setting)
         ranks = mesh.join(case.run.parallel, setting.device)
@@ -228,6 +229,12 @@ class TrainingProgram(Program):
         except CapacityError as error:
             raise UnsupportedError(str(error)) from None
 
+    def average_over_ranks(self) -> None:
+        """Add a phase that averages the gradients over all ranks of the process group."""
+        self.trainer.average = GradientAverage(self.trainer.training.parameters)
+        before = self.phases.index("optimizer")
+        self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
+
     @property
     def module(self) -> nn.Module:
         """See `Program`."""
@@ -263,7 +270,7 @@ class TrainingProgram(Program):
         return self._backends.notes()
 
 
-def on_ranks(config: Case, setting: Setting) -> Case:
+def on_ranks(config: Case, setting: ExecutionContext) -> Case:
     """Return the case of all ranks together: as many examples as one rank has, for each."""
     run, ranks = config.run, setting.ranks
     run = replace(

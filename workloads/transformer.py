@@ -22,7 +22,7 @@ from workloads.language_model.presets import PRESETS, LanguageModelConfig
 from workloads.language_model.program import LanguageModelProgram
 from workloads.language_model.training import LanguageModelTraining, Options, synthetic_text
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Facts, Setting, Value, Workload
+from workloads.workload import ExecutionContext, StaticCosts, Value, Workload
 
 _ALPHAFOLD3 = AlphaFold3Workload()
 _BLOOM = {"preset": "bloom-560m", "precision": "bfloat16", "tokens": 768}
@@ -97,7 +97,7 @@ class TransformerWorkload(Workload[TransformerCase]):
             raise WorkloadError(
                 f"loss_rows={config.loss_rows} is for variant=fair; naive has all logits"
             )
-        wanted = config.sequence
+        requested = config.sequence
         config = replace(
             config,
             tokens=config.tokens or model.tokens,
@@ -105,9 +105,9 @@ class TransformerWorkload(Workload[TransformerCase]):
             sequence=0,
         )
         sequence = self._sequence(config)
-        if wanted not in {0, sequence}:
+        if requested not in {0, sequence}:
             raise WorkloadError(
-                f"sequence={wanted}, but equal={config.equal} makes it {sequence}; leave it out"
+                f"sequence={requested}, but equal={config.equal} makes it {sequence}; leave it out"
             )
         return replace(config, sequence=sequence)
 
@@ -139,17 +139,17 @@ class TransformerWorkload(Workload[TransformerCase]):
     def labels(self, config: TransformerCase) -> dict[str, Value]:
         """See `Workload`."""
         named = ("preset", "tokens", "variant", "precision", "equal", "against", "sequence")
-        others = self.chosen(config, {}, named, titled=False)
+        unusual = self.chosen(config, {}, named, titled=False)
         variant = "naive (strawman)" if config.variant == NAIVE else FAIR
         return {
             "tokens": config.tokens,
             "series": f"{self.name} {config.preset}",
-            "variant": ", ".join([variant, config.precision, comparison(config), *others]),
+            "variant": ", ".join([variant, config.precision, comparison(config), *unusual]),
             "synthetic": True,
         }
 
     def notes(self, config: TransformerCase) -> tuple[str, ...]:
-        """What the facts assume."""
+        """Return the assumptions of the costs."""
         model = model_config(config)
         blocks, width, tokens = model.blocks, model.width, config.sequence
         naive = config.variant == NAIVE
@@ -166,17 +166,17 @@ class TransformerWorkload(Workload[TransformerCase]):
         )
 
     def _residual(self, config: TransformerCase) -> tuple[str, ...]:
-        """How near the sequence comes to what it was chosen by."""
+        """Return how close the sequence comes to the target of its choice."""
         if config.equal == matching.TOKENS:
             return ()
-        chosen = f"{config.sequence:,} tokens: {comparison(config)} at {config.tokens} tokens"
+        choice = f"{config.sequence:,} tokens: {comparison(config)} at {config.tokens} tokens"
         if config.equal == matching.MEMORY:
-            return (f"{chosen}, to a multiple of {matching.GRANULE} that fits",)
+            return (f"{choice}, to a multiple of {matching.GRANULE} that fits",)
         target = matching.step_flops(_ALPHAFOLD3, counterpart(config))
         flops = model_config(config).step_flops(config.sequence) * config.batch
-        return (f"{chosen}, off by {100 * (flops / target - 1):+.2g} %",)
+        return (f"{choice}, off by {100 * (flops / target - 1):+.2g} %",)
 
-    def facts(self, config: TransformerCase) -> Facts:
+    def static_costs(self, config: TransformerCase) -> StaticCosts:
         """See `Workload`; what is counted is the plain computation, whatever the variant."""
         with torch.device("meta"):
             training = self.training(config, variant=NAIVE)
@@ -190,15 +190,15 @@ class TransformerWorkload(Workload[TransformerCase]):
         table = precision(config.precision)
         parameters, forward = sum(counts.values()), sum(spent.values())
         # A parameter and its two moments are read and written, its gradient is written and read.
-        moved = parameters * table.parameters.itemsize * 8
-        return Facts(
+        traffic = parameters * table.parameters.itemsize * 8
+        return StaticCosts(
             parameters=parameters,
             components=counts,
             forward_flops=forward,
             forward_flops_by_component={name: spent[name] for name in components},
             step_flops=3 * forward,
             arithmetic=str(table.activations).removeprefix("torch."),
-            minimum_bytes=moved + text.numel() * text.element_size(),
+            minimum_bytes=traffic + text.numel() * text.element_size(),
             notes=self.notes(config),
         )
 
@@ -217,7 +217,7 @@ class TransformerWorkload(Workload[TransformerCase]):
         table = precision(config.precision)
         return LanguageModelTraining(model_config(config), table, options, device=device)
 
-    def build(self, config: TransformerCase, setting: Setting) -> "LanguageModelProgram":
+    def build(self, config: TransformerCase, setting: ExecutionContext) -> "LanguageModelProgram":
         """See `Workload`."""
         if setting.device.type == "cuda" and config.variant == FAIR:
             _check_triton()
@@ -270,7 +270,7 @@ def counterpart(config: TransformerCase) -> AlphaFold3Case:
 
 
 def comparison(config: TransformerCase) -> str:
-    """What a case has in common with AlphaFold 3, as labels say it."""
+    """Return the quantity that a case has in common with AlphaFold 3, as labels name it."""
     if config.equal == matching.TOKENS:
         return "equal tokens"
     name = "FLOPs" if config.equal == matching.FLOPS else config.equal

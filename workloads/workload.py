@@ -22,25 +22,24 @@ Axes = dict[str, Value]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What is exactly known of a case without running it.
+class StaticCosts:
+    """Exact costs of a case, known without running it.
 
     Attributes:
-        parameters: Number of parameters, frozen ones included.
-        components: The same by component.
+        parameters: Number of parameters, including frozen ones.
+        components: Number of parameters by component.
         forward_flops: Floating-point operations of one forward pass over one batch, 2 for each
             multiply-add of the matrix products.
-        forward_flops_by_component: The same by component.
+        forward_flops_by_component: `forward_flops` by component.
         step_flops: Model FLOPs of a training step: the forward pass, and twice the part of it that
             is differentiated; no recomputation.
-        arithmetic: The dtype of the matrix products, as torch names it.
+        arithmetic: Dtype of the matrix products, by its torch name.
         minimum_bytes: Bytes that any implementation of a step must move: parameters and optimizer
             state read and written once, gradients written and read once, the batch read once.
-        exponentials: That any implementation of a step must take of softmax's logits, where they
-            are known; 0 otherwise.
-        instructions: Of single threads, beside matrix products and loads, that those logits take
-            at the least.
-        notes: What the numbers assume.
+        exponentials: Minimum number of exponentials of softmax logits; 0 if unknown.
+        instructions: Minimum number of single-thread instructions for those logits, without matrix
+            products and loads.
+        notes: Assumptions of the numbers.
     """
 
     parameters: int
@@ -59,12 +58,11 @@ class Program(ABC):
     """One case, built on one device: phases that run in order, again and again.
 
     Attributes:
-        phases: Their names, in the order in which they make up a step.
-        host_phases: Those of them that are the host's work, and are left out of counts.
-        forward_phases: Those of them that make up a forward pass: what they leave alive are
-            activations.
-        repeatable: Whether a step may run again and again on the same tensors with none of the
-            host's work in between, as a captured graph of it does.
+        phases: Names of the phases of a step, in order.
+        host_phases: Phases that run on the host and are left out of counts.
+        forward_phases: Phases of the forward pass: tensors that outlive them are activations.
+        repeatable: Whether a step may be repeated on the same tensors without work of the host in
+            between, as a captured graph does.
     """
 
     phases: tuple[str, ...]
@@ -78,36 +76,36 @@ class Program(ABC):
 
     @property
     def module(self) -> nn.Module | None:
-        """The model, for attributing costs to its modules; None if there is none."""
+        """Model to whose modules costs are attributed; None if there is none."""
         return None
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
-        """The tensors that live between steps, by state: parameters, optimizer, inputs."""
+        """Return the tensors that live between steps, by state: parameters, optimizer, inputs."""
         return {}
 
     def outcome(self) -> dict[str, float]:
-        """What the last step computed that a record should keep, as in its loss."""
+        """Return results of the last step for the record, such as its loss."""
         return {}
 
     def implementations(self) -> dict[str, str]:
-        """What each operator ran on since this was last asked, where there is a choice."""
+        """Return the backends of each operator since the last call, where there is a choice."""
         return {}
 
     def notes(self) -> dict[str, Any]:
-        """What happened that a record should say, as in operators that fell back."""
+        """Return events for the record, such as operators that fell back."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """Where a program is built.
+class ExecutionContext:
+    """Device, inputs and rank that a program is built for.
 
     Attributes:
-        device: Where its tensors live.
-        store: The folder of prepared inputs.
-        seed: Seed of everything random.
-        rank: Which of the processes that work on the case together this is.
-        ranks: How many there are.
+        device: Device of its tensors.
+        store: Folder of prepared inputs.
+        seed: Seed of every random choice.
+        rank: Number of this process among those that work on the case together.
+        ranks: Number of those processes.
     """
 
     device: torch.device
@@ -181,8 +179,8 @@ class Workload(ABC, Generic[C]):
         return {axis.name: values[axis.name] for axis in self.axes}
 
     @abstractmethod
-    def facts(self, config: C) -> Facts:
-        """The exact facts of a case, without allocating it."""
+    def static_costs(self, config: C) -> StaticCosts:
+        """Return the exact costs of a case, without allocating it."""
 
     def unsupported_reason(self, config: C, device: torch.device) -> str | None:
         """Return why a case cannot run on a device, as far as that is known without building it.
@@ -195,8 +193,8 @@ class Workload(ABC, Generic[C]):
         return None
 
     @abstractmethod
-    def build(self, config: C, setting: Setting) -> Program:
-        """The case's program.
+    def build(self, config: C, setting: ExecutionContext) -> Program:
+        """Return the program of a case.
 
         Raises:
             UnsupportedError: this machine cannot run it.
@@ -205,9 +203,9 @@ class Workload(ABC, Generic[C]):
 
     @abstractmethod
     def build_abstract(self, config: C) -> Program:
-        """The program for shapes alone: called, and run, under a fake tensor mode.
+        """Return the program for shapes alone; called, and run, under a fake tensor mode.
 
-        It has the phases that compute; inputs are placeholders of the right shapes and dtypes.
+        It has the phases of the device; inputs are placeholders with the right shapes and dtypes.
         """
 
     def entries(self, config: C) -> frozenset[str]:
@@ -216,10 +214,10 @@ class Workload(ABC, Generic[C]):
         return frozenset()
 
     def inputs(self, config: C, store: Path) -> dict[str, str]:
-        """The prepared inputs that the case reads: a name for its content by what each is.
+        """Return the prepared inputs that the case reads: the name of the content, by kind.
 
         Raises:
-            UnsupportedError: they are not there; the message says what to do.
+            UnsupportedError: they are not prepared; the message says what to do.
         """
         del config, store
         return {}
@@ -235,11 +233,11 @@ class Workload(ABC, Generic[C]):
             ``tokens``, the problem size; ``series``, what is measured, and ``variant``, how: lines
             of a figure; ``synthetic``, whether the inputs are.
         """
-        others = self.chosen(config, {}, ("tokens",), titled=False)
+        unusual = self.chosen(config, {}, ("tokens",), titled=False)
         return {
             "tokens": self.values(config).get("tokens", 0),
             "series": self.name,
-            "variant": ", ".join(others),
+            "variant": ", ".join(unusual),
             "synthetic": False,
         }
 
@@ -272,13 +270,13 @@ class Workload(ABC, Generic[C]):
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Workloads by name, and why others could not be loaded."""
+    """Workloads by name, and the reasons for which others could not be loaded."""
 
     workloads: Mapping[str, Workload]
     broken: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Workload:
-        """The workload of that name.
+        """Return the workload of that name.
 
         Raises:
             WorkloadError: there is none, or it could not be loaded.

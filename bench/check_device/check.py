@@ -17,7 +17,7 @@ from bench.records.record import Record
 from refsys.ops.backend import BASELINES
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
-from workloads.workload import Config, Setting, Workload
+from workloads.workload import Config, ExecutionContext, Workload
 
 # A case seldom takes longer than this multiple of the median of earlier ones.
 _MARGIN = 1.5
@@ -200,9 +200,9 @@ class Check:
         if not self.is_accelerator:
             raise SkippedError(f"{what} need an accelerator, and torch sees none")
 
-    def setting(self) -> Setting:
+    def setting(self) -> ExecutionContext:
         """Return the device and the store for which programs are built."""
-        return Setting(device=self.device.torch_device, store=self.store)
+        return ExecutionContext(device=self.device.torch_device, store=self.store)
 
     def remaining(self) -> float:
         """Return the seconds that the stage has left."""

@@ -14,7 +14,7 @@ from bench.probes.utilization import model_flop_rates
 from bench.records.metrics import Values
 from workloads.errors import UnsupportedError
 from workloads.operators import OperatorCase
-from workloads.workload import Facts, Program
+from workloads.workload import Program, StaticCosts
 
 
 def operator_item(
@@ -52,7 +52,7 @@ def time_operator(check: Check, config: OperatorCase, samples: int | None = None
     program = workload.build(config, check.setting())
     program.implementations()
     samples = samples or check.sizes.samples
-    values = program_times(check, program, workload.facts(config), samples)
+    values = program_times(check, program, workload.static_costs(config), samples)
     notes = program.notes()
     ran, backend = program.implementations(), config.backend
     if ran.get(config.operator) != backend:
@@ -60,13 +60,13 @@ def time_operator(check: Check, config: OperatorCase, samples: int | None = None
         raise UnsupportedError(f"{backend} does not serve it: {'; '.join(reasons) or 'fell back'}")
     return Measured.of(
         values,
-        facts_as_json(workload.facts(config)),
+        facts_as_json(workload.static_costs(config)),
         notes=notes | {"implementations": ran, "phases": list(program.phases)},
         protocol={"timed_steps": samples},
     )
 
 
-def program_times(check: Check, program: Program, facts: Facts, samples: int) -> Values:
+def program_times(check: Check, program: Program, facts: StaticCosts, samples: int) -> Values:
     """Return times of a program's step, its rates, and its ratio to the roofline bound."""
     work, batch_s = partial(run_step, program), check.sizes.sample_s
     times = work_times(work, check.device, samples=samples, batch_s=batch_s)
@@ -81,6 +81,6 @@ def program_times(check: Check, program: Program, facts: Facts, samples: int) ->
     }
 
 
-def facts_as_json(facts: Facts) -> dict[str, Any]:
+def facts_as_json(facts: StaticCosts) -> dict[str, Any]:
     """Return facts as records hold them."""
     return asdict(facts) | {"notes": list(facts.notes)}

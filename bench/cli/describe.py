@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = [word for word in arguments.axes if word != "--json"]
     config = workload.configure(options.parse_axes(words))
     axes = workload.values(config)
-    facts = workload.facts(config)
+    facts = workload.static_costs(config)
     if as_json:
         options.print_json({"workload": workload.name, "config": axes, **asdict(facts)})
         return 0

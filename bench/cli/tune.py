@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.progress import Progress
     from bench.tuning import check_device, keys_of, tune
     from workloads.catalogue import catalogue
-    from workloads.workload import Setting
+    from workloads.workload import ExecutionContext
 
     workload, device = catalogue()[arguments.workload], find_device()
     values = options.parse_axes(arguments.axes)
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         values.setdefault("backend", "triton")
     config = workload.configure(values)
     check_device(device)
-    setting = Setting(device=device.torch_device, store=options.store(arguments))
+    setting = ExecutionContext(device=device.torch_device, store=options.store(arguments))
     program = workload.build(config, setting)
     results = []
     with Progress(len(keys_of(program)), "kernels") as progress:

@@ -10,13 +10,13 @@ from bench.devices import Device, Unavailable
 from bench.devices.calibration import Calibration, load_calibration
 from bench.records.metrics import Value, Values, missing
 from refsys.costs.roofline import DeviceRates, Roofline, Work, roofline
-from workloads.workload import Facts
+from workloads.workload import StaticCosts
 
 _PEAK = "minimum work of a step over peak rates of the data sheet"
 _ACHIEVED = "minimum work of a step over rates achieved on this device"
 
 
-def roofline_bounds(device: Device, facts: Facts, seconds: float) -> Values:
+def roofline_bounds(device: Device, facts: StaticCosts, seconds: float) -> Values:
     """Return ``floor_s``, in total and by resource, ``times_floor``, and both by achieved rates.
 
     Args:
@@ -27,7 +27,7 @@ def roofline_bounds(device: Device, facts: Facts, seconds: float) -> Values:
     return _by_peak(device, facts, seconds) | _by_calibration(device, facts, seconds)
 
 
-def _by_peak(device: Device, facts: Facts, seconds: float) -> Values:
+def _by_peak(device: Device, facts: StaticCosts, seconds: float) -> Values:
     try:
         rates = peak_device_rates(device, facts.arithmetic)
     except Unavailable as error:
@@ -38,7 +38,7 @@ def _by_peak(device: Device, facts: Facts, seconds: float) -> Values:
     return values | _bound("floor_s", "times_floor", bounds, seconds, _PEAK)
 
 
-def _by_calibration(device: Device, facts: Facts, seconds: float) -> Values:
+def _by_calibration(device: Device, facts: StaticCosts, seconds: float) -> Values:
     calibration = load_calibration(device.describe())
     if calibration is None:
         why = missing("no calibration of this device: run foldperf check-device")
@@ -54,7 +54,7 @@ def _by_calibration(device: Device, facts: Facts, seconds: float) -> Values:
     return _bound("achieved_bound_s", "times_achieved_bound", bounds, seconds, method)
 
 
-def minimum_work(facts: Facts) -> Work:
+def minimum_work(facts: StaticCosts) -> Work:
     """Return the minimum work of a step, for any implementation."""
     return Work(
         flops=facts.step_flops,

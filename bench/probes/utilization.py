@@ -12,7 +12,7 @@ from bench.cgroup import usable_cores
 from bench.devices import Device, Unavailable
 from bench.records.metrics import Value, Values, from_samples, missing
 from bench.run.ranks import ALONE, Ranks
-from workloads.workload import Facts
+from workloads.workload import StaticCosts
 
 T = TypeVar("T")
 
@@ -183,7 +183,7 @@ class _ActivityCounter:
         return values
 
 
-def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
+def model_flop_rates(device: Device, facts: StaticCosts, seconds: float) -> Values:
     """Return the model FLOP rate of a step, and its ratio to the device's peak rate."""
     method = "model FLOPs per step over median step time"
     if not facts.step_flops:
@@ -196,7 +196,9 @@ def model_flop_rates(device: Device, facts: Facts, seconds: float) -> Values:
     }
 
 
-def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, seconds: float) -> Values:
+def hardware_flop_utilization(
+    device: Device, facts: StaticCosts, flops: Value, seconds: float
+) -> Values:
     """Return the utilization by executed FLOPs, recomputation included."""
     method = "counted FLOPs per step over median step time"
     if flops.value is None:
@@ -205,7 +207,7 @@ def hardware_flop_utilization(device: Device, facts: Facts, flops: Value, second
     return {"hardware_flop_utilization": replace(share, flags=flops.flags)}
 
 
-def _share(device: Device, facts: Facts, rate: float, method: str) -> Value:
+def _share(device: Device, facts: StaticCosts, rate: float, method: str) -> Value:
     try:
         peak = device.peak_flops(facts.arithmetic)
     except Unavailable as error:

@@ -51,7 +51,7 @@ def describe_case(case: Case, catalogue: Catalogue, store: Path) -> dict[str, An
         WorkloadError: Inputs of the case are missing.
     """
     workload = catalogue[case.workload]
-    facts = asdict(workload.facts(case.config))
+    facts = asdict(workload.static_costs(case.config))
     description = {
         "workload": {
             "name": case.workload,

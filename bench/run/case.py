@@ -52,13 +52,13 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     from bench.run.ranks import join
     from workloads.catalogue import catalogue
     from workloads.errors import UnsupportedError
-    from workloads.workload import Setting
+    from workloads.workload import ExecutionContext
 
     unsupported = (UnsupportedError, NotImplementedError, Unavailable)
     try:
         device = find_device(request["device"], int(os.environ.get("LOCAL_RANK", "0")))
         ranks = join(device.torch_device, request["timeout_s"])
-        setting = Setting(
+        setting = ExecutionContext(
             device=device.torch_device,
             store=Path(request["store"]),
             seed=request["seed"],

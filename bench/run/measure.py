@@ -35,7 +35,7 @@ from bench.probes.utilization import (
 from bench.records.metrics import Value, Values, as_json, flagged, missing
 from bench.run.ranks import ALONE, Ranks
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Config, Setting, Workload
+from workloads.workload import Config, ExecutionContext, Workload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ class Protocol:
 def measure(
     workload: Workload,
     config: Config,
-    setting: Setting,
+    setting: ExecutionContext,
     device: Device,
     protocol: Protocol,
     ranks: Ranks = ALONE,
@@ -69,7 +69,7 @@ def measure(
         The parts of a record that only the measuring process knows: metrics, facts, outcome,
         breakdown, notes.
     """
-    facts = workload.facts(config)
+    facts = workload.static_costs(config)
     memory = MemoryProbe(device)
     program = workload.build(config, setting)
     first: list[StepTime] = []

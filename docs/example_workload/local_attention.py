@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from refsys.options import option
 from workloads.errors import WorkloadError
-from workloads.workload import Facts, Program, Setting, Value, Workload
+from workloads.workload import ExecutionContext, Program, StaticCosts, Value, Workload
 
 HEADS, WIDTH = 4, 64
 
@@ -113,12 +113,12 @@ class LocalAttentionWorkload(Workload[LocalAttentionCase]):
             "synthetic": True,
         }
 
-    def facts(self, config: LocalAttentionCase) -> Facts:
+    def static_costs(self, config: LocalAttentionCase) -> StaticCosts:
         """Return the costs of two linear layers and two products within each window."""
         tokens, window = config.tokens, config.window
         parameters = 4 * WIDTH * WIDTH + 4 * WIDTH
         linear, attention = 8 * tokens * WIDTH * WIDTH, 4 * tokens * window * WIDTH
-        return Facts(
+        return StaticCosts(
             parameters=parameters,
             components={"layer": parameters},
             forward_flops=linear + attention,
@@ -128,7 +128,7 @@ class LocalAttentionWorkload(Workload[LocalAttentionCase]):
             minimum_bytes=4 * (4 * parameters + tokens * WIDTH),
         )
 
-    def build(self, config: LocalAttentionCase, setting: Setting) -> Program:
+    def build(self, config: LocalAttentionCase, setting: ExecutionContext) -> Program:
         """Return the program on a real device."""
         return LocalAttentionProgram(config, setting.device)
 

@@ -37,7 +37,7 @@ class RunRanks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes the log and the checkpoints."""
+        """Return whether this rank writes the log and the checkpoints."""
         return self.rank == 0
 
     @property
@@ -89,11 +89,11 @@ def join(parallel: ParallelOptions, device: torch.device) -> RunRanks:
     Raises:
         ArgumentError: `torchrun` started another number of ranks.
     """
-    count, wanted = launched_ranks(), parallel.data_ranks * parallel.context_ranks
-    if count != wanted:
+    count, configured = launched_ranks(), parallel.data_ranks * parallel.context_ranks
+    if count != configured:
         raise ArgumentError(
-            f"data_ranks={parallel.data_ranks} needs {wanted} ranks, and {count} were started; "
-            f"start them with torchrun --nproc-per-node {wanted}"
+            f"data_ranks={parallel.data_ranks} needs {configured} ranks, and {count} were started; "
+            f"start them with torchrun --nproc-per-node {configured}"
         )
     if count == 1:
         return RunRanks()

@@ -1,4 +1,4 @@
-"""Checkpoints of training: NumPy columns in a folder, whole or not there at all."""
+"""Checkpoints of training: NumPy columns in a folder, complete or absent."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from refsys.data.store.columns import Columns, open_columns, write_columns
 from refsys.errors import CheckpointError, DataError
 from refsys.training.step import Training
 
-# The folder of a run's checkpoints.
+# Folder of the checkpoints of a run.
 CHECKPOINTS = "checkpoints"
 _KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{9})")
@@ -33,10 +33,10 @@ def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Pa
     """Write the state after `step` steps; older checkpoints but one are removed.
 
     Args:
-        folder: Where checkpoints of this run live.
+        folder: Folder of the checkpoints of this run.
         training: The model and optimizer.
-        step: How many steps it has done.
-        run: What identifies the run.
+        step: Number of steps that it has done.
+        run: Identity of the run.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -62,31 +62,31 @@ def _name(step: int) -> str:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
+    """Return the checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def latest(path: Path) -> Path:
-    """A checkpoint, or the last one of a run's folder.
+    """Return a checkpoint, or the last one of a run's folder.
 
     Raises:
         CheckpointError: there is none.
     """
     if _NAME.fullmatch(path.name):
         return path
-    found = checkpoints(path / CHECKPOINTS) or checkpoints(path)
-    if not found:
+    paths = checkpoints(path / CHECKPOINTS) or checkpoints(path)
+    if not paths:
         raise CheckpointError(f"{path}: has no checkpoint")
-    return found[-1]
+    return paths[-1]
 
 
 def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
-    """Load a checkpoint and return how many steps it has done.
+    """Load a checkpoint and return the number of its steps.
 
-    The state of the averages is the averages themselves and the number of steps, so that a run goes
-    on with the bits that it would have had without the stop.
+    The state of the averages is the averages themselves and the number of steps, so that a run
+    continues with the bits that it would have had without the stop.
 
     Raises:
         CheckpointError: it is damaged, has averages of another kind, or is of a run that differs in
@@ -95,16 +95,16 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
     columns = _opened(path)
     _check_averaging(path, columns)
     try:
-        step, found = int(columns.facts["step"]), dict(columns.facts["run"])
+        step, saved_run = int(columns.facts["step"]), dict(columns.facts["run"])
         if path.name != _name(step):
             raise DataError(f"says that it has {step} steps")
         arrays = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES, *_MOMENTS)}
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None
     run = json.loads(json.dumps(run))
-    if found != run:
+    if saved_run != run:
         different = sorted(
-            key for key in run.keys() | found.keys() if run.get(key) != found.get(key)
+            key for key in run.keys() | saved_run.keys() if run.get(key) != saved_run.get(key)
         )
         raise CheckpointError(
             f"{path}: of a run with another {', '.join(different)}; choose another folder"
@@ -122,7 +122,7 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
 
 
 def load_weights(path: Path, training: Training, *, averaged: bool) -> dict[str, Any]:
-    """Load a checkpoint's weights alone and return what identifies its run.
+    """Load a checkpoint's weights alone and return the identity of its run.
 
     Args:
         path: A checkpoint.

@@ -72,10 +72,12 @@ def open_log(folder: Path, done: int) -> Iterator[Callable[[Step], None]]:
     path = folder / LOG
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = path.read_bytes().splitlines()[:done] if path.exists() else []
-        if len(kept) < done:
-            raise CheckpointError(f"{path}: has {len(kept)} lines; the checkpoint has {done} steps")
-        write_atomically(path, b"".join(line + b"\n" for line in kept))
+        lines = path.read_bytes().splitlines()[:done] if path.exists() else []
+        if len(lines) < done:
+            raise CheckpointError(
+                f"{path}: has {len(lines)} lines; the checkpoint has {done} steps"
+            )
+        write_atomically(path, b"".join(line + b"\n" for line in lines))
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None

@@ -87,8 +87,8 @@ class Trainer:
 
     def backend(self) -> AbstractContextManager[None]:
         """Return the context of the configured implementation of the operators."""
-        chosen = self.config.backend
-        return nullcontext() if chosen == DEFAULT_BACKEND else ops.use_backend(chosen)
+        backend = self.config.backend
+        return nullcontext() if backend == DEFAULT_BACKEND else ops.use_backend(backend)
 
     def scalars(self) -> Tensor:
         """Return loss, gradient norm and all parts of the loss, float64 on the device."""

@@ -15,7 +15,7 @@ from refsys.ops.triton_backend import launch_options, shipped_options, tuning_ke
 from refsys.ops.tuning import Key, TuningWarning, bucket, keep, path_of, tuned_options
 from workloads.backends import Backends
 from workloads.catalogue import catalogue
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 KERNEL = "transition.forward"
 X = torch.zeros(3, 40, 16)
@@ -112,7 +112,7 @@ def test_bucket_is_a_width_and_rows_up_to_a_power_of_two():
 def program(operator="triangle_multiplication_epilogue", **axes):
     config = {"operator": operator, "preset": "tiny", "tokens": 6, "backend": "triton", **axes}
     workload = catalogue()["operators"]
-    setting = Setting(device=torch.device("cpu"), store=None)
+    setting = ExecutionContext(device=torch.device("cpu"), store=None)
     return workload.build(workload.configure(config), setting)
 
 

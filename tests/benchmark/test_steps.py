@@ -19,7 +19,7 @@ from bench.run.sweep import read_sweep
 from refsys.home import default_store
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 WARMUP_STEPS = 2
 # All rounds go to the JSON: a fixed number keeps it small, whatever a step takes.
@@ -36,7 +36,7 @@ def test_step(case, benchmark):
     benchmark.group = case.workload
     try:
         described = describe_case(case, FOUND, store)
-        setting = Setting(device=device.torch_device, store=store, seed=case.seed)
+        setting = ExecutionContext(device=device.torch_device, store=store, seed=case.seed)
         program = FOUND[case.workload].build(case.config, setting)
     except UnsupportedError as error:
         pytest.skip(str(error))

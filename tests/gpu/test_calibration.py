@@ -7,7 +7,7 @@ from bench.devices import find_device
 from bench.probes.device_time import work_times
 from workloads.calibration import ROUNDS
 from workloads.catalogue import catalogue
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
 
@@ -17,7 +17,9 @@ CUDA = torch.device("cuda", 0)
 def built(workload, **axes):
     definition = catalogue()[workload]
     config = definition.configure(axes)
-    return definition.build(config, Setting(device=CUDA, store=None)), definition.facts(config)
+    return definition.build(
+        config, ExecutionContext(device=CUDA, store=None)
+    ), definition.static_costs(config)
 
 
 @pytest.mark.parametrize("quantity", ["copy", "product", "exponentials"])

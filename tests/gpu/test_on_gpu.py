@@ -11,7 +11,7 @@ from bench.run.measure import Protocol, measure
 from refsys.streams import Draw
 from workloads.catalogue import catalogue
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
 
@@ -21,7 +21,7 @@ CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 def build(device, **axes):
     config = TRUNK.configure({"entry": "synthetic", **axes})
-    return TRUNK.build(config, Setting(device=device, store=Path("none")))
+    return TRUNK.build(config, ExecutionContext(device=device, store=Path("none")))
 
 
 def losses(device, steps, **axes):
@@ -58,7 +58,7 @@ def test_training_is_deterministic(backend):
 
 def test_case_has_every_metric():
     config = TRUNK.configure({"entry": "synthetic", "preset": "small", "precision": "bfloat16"})
-    setting = Setting(device=CUDA, store=Path("none"))
+    setting = ExecutionContext(device=CUDA, store=Path("none"))
     values = measure(TRUNK, config, setting, find_device("cuda"), Protocol(energy_s=2))["metrics"]
     for name in ("step_time_s", "kernel_launches", "peak_allocated_bytes", "device_used_bytes"):
         assert values[name]["value"] > 0, (name, values[name]["reason"])
@@ -73,7 +73,7 @@ def test_case_has_every_metric():
 
 def measured(name, **axes):
     workload = catalogue()[name]
-    setting = Setting(device=CUDA, store=Path("none"))
+    setting = ExecutionContext(device=CUDA, store=Path("none"))
     config = workload.configure(axes)
     return measure(workload, config, setting, find_device("cuda"), Protocol(energy_s=1))
 

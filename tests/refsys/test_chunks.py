@@ -25,7 +25,7 @@ from refsys.training.build import placeholder_batch
 from refsys.training.stages import STAGES, Stage
 from workloads.catalogue import catalogue
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Program, Setting
+from workloads.workload import ExecutionContext, Program
 
 TOKENS, ROWS, SAMPLES = 13, 6, 5
 TRUNK, ALPHAFOLD3 = catalogue()["alphafold3-trunk"], catalogue()["alphafold3"]
@@ -273,7 +273,7 @@ def test_predicted_peak_decreases_with_chunk_samples():
 
 def test_simulated_chunked_step_equals_the_executed_step(tmp_path):
     config = TRUNK.configure(axes_of(tokens=40, chunk_rows=24))
-    program = TRUNK.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    program = TRUNK.build(config, ExecutionContext(device=torch.device("cpu"), store=tmp_path))
     for phase in program.phases:
         program.run(phase)
     predicted, real = predicted_costs(TRUNK, config), trace(program)
@@ -285,7 +285,7 @@ def test_static_costs_are_independent_of_chunks():
     whole, chunked = (
         TRUNK.configure(axes_of(tokens=16, alignment_rows=4, chunk_rows=rows)) for rows in (0, 5)
     )
-    assert TRUNK.facts(chunked) == TRUNK.facts(whole)
+    assert TRUNK.static_costs(chunked) == TRUNK.static_costs(whole)
 
 
 def test_variant_label_contains_chunk_sizes():

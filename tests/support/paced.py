@@ -19,7 +19,7 @@ from pathlib import Path
 import workloads
 from workloads.errors import UnsupportedError
 from refsys.options import option
-from workloads.workload import Facts, Program, Workload
+from workloads.workload import StaticCosts, Program, Workload
 
 
 class Paced(Program):
@@ -43,8 +43,8 @@ class PacedWorkload(Workload):
     configuration = PacedCase
     selections = {"timing": ({"operator": ["same", "slower", "broken", "nowhere", "new"]},)}
 
-    def facts(self, config):
-        return Facts(
+    def static_costs(self, config):
+        return StaticCosts(
             parameters=0, components={}, forward_flops=0, forward_flops_by_component={},
             step_flops=0, arithmetic="float32", minimum_bytes=0,
         )

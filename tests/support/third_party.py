@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from refsys.options import option
-from workloads.workload import Facts, Program, Workload
+from workloads.workload import StaticCosts, Program, Workload
 from workloads.errors import UnsupportedError
 
 
@@ -52,9 +52,9 @@ class ToyWorkload(Workload):
     def labels(self, config):
         return {"tokens": config.tokens, "series": "toy", "variant": config.behaviour}
 
-    def facts(self, config):
+    def static_costs(self, config):
         n = config.tokens
-        return Facts(
+        return StaticCosts(
             parameters=n * n + n, components={"layer": n * n + n}, forward_flops=2 * n * n,
             forward_flops_by_component={"layer": 2 * n * n}, step_flops=6 * n * n,
             arithmetic="float32", minimum_bytes=4 * n * n,

@@ -17,7 +17,7 @@ from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.host_programs import ConventionalProgram
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 WORKLOAD = catalogue()["alphafold3"]
 COMPONENTS = (
@@ -64,7 +64,7 @@ def test_components_equal_the_oracle(name):
 
 def test_facts_have_them_all():
     axes = {"preset": "tiny", "tokens": 8, "alignment_rows": 2, "samples": 1}
-    facts = WORKLOAD.facts(WORKLOAD.configure(axes))
+    facts = WORKLOAD.static_costs(WORKLOAD.configure(axes))
     assert tuple(facts.components.values()) == ORACLE["tiny"]
     assert facts.parameters == sum(ORACLE["tiny"]) == 847_970
     assert sum(facts.forward_flops_by_component.values()) == facts.forward_flops
@@ -79,9 +79,9 @@ def test_describe_prints_them(foldperf):
 
 
 @cache
-def facts(tokens, samples):
+def static_costs(tokens, samples):
     axes = {"preset": "full", "tokens": tokens, "samples": samples, "precision": "bfloat16"}
-    return WORKLOAD.facts(WORKLOAD.configure(axes | {"alignment_rows": 1024} | SYNTHETIC))
+    return WORKLOAD.static_costs(WORKLOAD.configure(axes | {"alignment_rows": 1024} | SYNTHETIC))
 
 
 def closed_forms(n, samples, rows=1024):
@@ -105,7 +105,7 @@ def closed_forms(n, samples, rows=1024):
 
 @pytest.mark.parametrize(("tokens", "samples"), [(384, 48), (768, 32)])
 def test_flops_of_each_part_equal_the_closed_forms(tokens, samples):
-    found = dict(facts(tokens, samples).forward_flops_by_component)
+    found = dict(static_costs(tokens, samples).forward_flops_by_component)
     expected = closed_forms(tokens, samples)
     for name in ("pairformer", "msa", "token_transformer", "confidence"):
         assert found[name] == pytest.approx(expected[name], rel=0.02), name
@@ -117,7 +117,7 @@ def test_flops_of_each_part_equal_the_closed_forms(tokens, samples):
 @pytest.mark.parametrize(("tokens", "samples", "total"), [(384, 48, 127e12), (768, 32, 523e12)])
 def test_flops_of_a_step_equal_the_published_analysis(tokens, samples, total):
     """At 2.5 cycles on average, backward twice the forward pass, one recomputation."""
-    found = facts(tokens, samples)
+    found = static_costs(tokens, samples)
     parts = found.forward_flops_by_component
     cycle = parts["template"] + parts["msa"] + parts["pairformer"] + parts["trunk_glue"]
     differentiated = (found.step_flops - found.forward_flops) / 2
@@ -148,7 +148,7 @@ def first_batches(config, setting, count):
 
 def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):
     config = WORKLOAD.configure(SYNTHETIC | {"tokens": 24, "batch": 2})
-    setting = Setting(device=torch.device("cpu"), store=tmp_path)
+    setting = ExecutionContext(device=torch.device("cpu"), store=tmp_path)
     one, other = first_batches(config, setting, 2)
     (two,) = first_batches(config, setting, 1)
     expected: Batch = placeholder_batch(config.run)
@@ -159,13 +159,13 @@ def test_synthetic_batches_fill_the_placeholders_shapes(tmp_path):
 
 def test_two_runs_of_two_steps_give_the_same_bits(tmp_path):
     config = WORKLOAD.configure(SYNTHETIC | {"tokens": 16, "alignment_rows": 4, "cycles": 2})
-    program = WORKLOAD.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    program = WORKLOAD.build(config, ExecutionContext(device=torch.device("cpu"), store=tmp_path))
     losses = []
     for _ in range(2):
         for phase in program.phases:
             program.run(phase)
         losses.append(program.outcome()["loss"])
-    again = WORKLOAD.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    again = WORKLOAD.build(config, ExecutionContext(device=torch.device("cpu"), store=tmp_path))
     for phase in (*again.phases, *again.phases):
         again.run(phase)
     assert again.outcome()["loss"] == losses[1]
@@ -174,7 +174,7 @@ def test_two_runs_of_two_steps_give_the_same_bits(tmp_path):
 def test_real_structures_fill_the_placeholders_shapes_and_have_a_permutation(store):
     axes = {"tokens": 32, "alignment_rows": 4, "entry": "3en2-assembly1", "crop": "interface"}
     config = WORKLOAD.configure(axes)
-    setting = Setting(device=torch.device("cpu"), store=store.root)
+    setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     (batch,) = first_batches(config, setting, 1)
     assert batch.sizes == placeholder_batch(config.run).sizes
     program = WORKLOAD.build(config, setting)
@@ -195,7 +195,7 @@ def test_host_phases_are_not_traced():
 
 def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
     axes = {"tokens": 64, "alignment_rows": 2, "entry": "2q2k", "atoms": 32}
-    setting = Setting(device=torch.device("cpu"), store=store.root)
+    setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     program = WORKLOAD.build(WORKLOAD.configure(axes), setting)
     with pytest.raises(UnsupportedError, match=r"2q2k: \d+ atoms in a crop of 64 tokens; a batch"):
         program.run("data")
@@ -204,7 +204,7 @@ def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
 @pytest.mark.parametrize("path", ["conventional", "conventional-cached"])
 def test_the_conventional_path_is_gone_besides_and_the_batch_is_the_same(store, path, monkeypatch):
     axes = {"tokens": 32, "alignment_rows": 4, "entry": "5vht", "preset": "tiny"}
-    setting = Setting(device=torch.device("cpu"), store=store.root)
+    setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     made = []
 
     class Noted(ConventionalProgram):

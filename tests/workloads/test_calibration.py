@@ -7,15 +7,15 @@ from workloads.calibration import ROUNDS
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 CALIBRATION = catalogue()["device-rates"]
-HOST = Setting(device=torch.device("cpu"), store=None)
+HOST = ExecutionContext(device=torch.device("cpu"), store=None)
 
 
 def program(quantity, size, precision="float32"):
     config = CALIBRATION.configure({"quantity": quantity, "size": size, "precision": precision})
-    return CALIBRATION.build(config, HOST), CALIBRATION.facts(config)
+    return CALIBRATION.build(config, HOST), CALIBRATION.static_costs(config)
 
 
 def test_a_copy_reads_and_writes_what_its_facts_say():
@@ -55,5 +55,5 @@ def test_exponentials_need_an_accelerator():
     with pytest.raises(UnsupportedError, match="accelerator"):
         program("exponentials", 1)
     config = CALIBRATION.configure({"quantity": "exponentials", "size": 1})
-    assert CALIBRATION.facts(config).exponentials == ROUNDS * 2**20 // 4
+    assert CALIBRATION.static_costs(config).exponentials == ROUNDS * 2**20 // 4
     assert predicted_costs(CALIBRATION, config).peak.nbytes == 2 * 2**20

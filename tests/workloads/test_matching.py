@@ -68,7 +68,7 @@ def test_longest_within_returns_the_longest_sequence_that_fits(base, knee, rates
 @pytest.mark.parametrize("name", PRESETS)
 def test_step_flops_of_presets_equal_the_static_costs(name):
     config = WORKLOAD.configure({"preset": name, "tokens": 100, "batch": 2})
-    assert WORKLOAD.facts(config).step_flops == 2 * PRESETS[name].step_flops(100)
+    assert WORKLOAD.static_costs(config).step_flops == 2 * PRESETS[name].step_flops(100)
 
 
 def test_default_comparison_is_at_equal_tokens():
@@ -84,15 +84,17 @@ def test_default_comparison_is_at_equal_tokens():
 def test_equal_flops_match_those_of_alphafold3(cache_folder, monkeypatch):
     other = catalogue()["alphafold3"]
     counted = []
-    facts = type(other).facts
+    static_costs = type(other).static_costs
     monkeypatch.setattr(
-        type(other), "facts", lambda *case: counted.append(facts(*case)) or counted[-1]
+        type(other),
+        "static_costs",
+        lambda *case: counted.append(static_costs(*case)) or counted[-1],
     )
     config = WORKLOAD.configure({"tokens": 16, "equal": "flops"})
     (target,) = (found.step_flops for found in counted)
     case = other.configure({"preset": "tiny", "tokens": 16, "entry": "synthetic"})
     assert counterpart(config) == case
-    found = WORKLOAD.facts(config)
+    found = WORKLOAD.static_costs(config)
     assert found.step_flops == pytest.approx(target, rel=1 / config.sequence)
     assert config.sequence > 4 * config.tokens
     labels = WORKLOAD.labels(config)
@@ -122,7 +124,7 @@ def test_equal_memory_selects_the_longest_sequence_that_fits(monkeypatch, checkp
 
     assert peak(sequence).peak.nbytes <= limit < peak(sequence + GRANULE).peak.nbytes
     assert "equal memory to alphafold3 tiny" in WORKLOAD.labels(config)["variant"]
-    assert any("a multiple of 64 that fits" in note for note in WORKLOAD.facts(config).notes)
+    assert any("a multiple of 64 that fits" in note for note in WORKLOAD.static_costs(config).notes)
 
 
 def test_equal_memory_raises_when_the_shortest_sequence_does_not_fit(monkeypatch):

@@ -21,7 +21,7 @@ WORKLOAD = catalogue()["microbenchmarks"]
 @pytest.mark.parametrize("backend", ["reference", "triton"])
 def test_flops_are_those_of_the_shapes(operator, length, flops, backend):
     config = WORKLOAD.configure({"operator": operator, "length": length, "backend": backend})
-    assert WORKLOAD.facts(config).forward_flops == flops
+    assert WORKLOAD.static_costs(config).forward_flops == flops
     assert predicted_costs(WORKLOAD, config).total("flops") == 3 * flops
 
 

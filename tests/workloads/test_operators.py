@@ -8,7 +8,7 @@ from refsys.ops.backend import OPERATORS
 from workloads.catalogue import catalogue
 from workloads.operator_arguments import CALLS
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 WORKLOAD = catalogue()["operators"]
 
@@ -20,7 +20,7 @@ def config_of(name, **axes):
 @pytest.fixture
 def build(tmp_path):
     def build(name, **axes):
-        setting = Setting(device=torch.device("cpu"), store=tmp_path)
+        setting = ExecutionContext(device=torch.device("cpu"), store=tmp_path)
         return WORKLOAD.build(config_of(name, **axes), setting)
 
     return build
@@ -35,7 +35,7 @@ def test_every_operator_has_a_call():
 def test_a_step_costs_what_the_facts_say(name):
     for backward in (False, True):
         config = config_of(name, backward=backward)
-        facts, found = WORKLOAD.facts(config), predicted_costs(WORKLOAD, config)
+        facts, found = WORKLOAD.static_costs(config), predicted_costs(WORKLOAD, config)
         assert found.total("flops") == pytest.approx(facts.step_flops, rel=0.01), backward
         assert not found.unpriced
         assert found.total("nbytes") >= facts.minimum_bytes

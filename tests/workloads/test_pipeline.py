@@ -10,13 +10,13 @@ from workloads.catalogue import catalogue
 from workloads.conventional import files_of, parse_structure, tokenize
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 WORKLOAD = catalogue()["pipeline"]
 
 
 def program(store, rank=0, **axes):
-    setting = Setting(device=torch.device("cpu"), store=store.root, rank=rank, ranks=2)
+    setting = ExecutionContext(device=torch.device("cpu"), store=store.root, rank=rank, ranks=2)
     return WORKLOAD.build(WORKLOAD.configure({"tokens": 32} | axes), setting)
 
 
@@ -26,10 +26,10 @@ def batch_of(running):
     return list(running.tensors()["inputs"])
 
 
-def test_it_makes_the_batches_that_training_sees(store):
+def test_pipeline_builds_the_batches_of_training(store):
     axes = {"tokens": 32, "entry": "8vkf", "preset": "tiny", "atoms": 384}
     training = catalogue()["alphafold3"]
-    setting = Setting(device=torch.device("cpu"), store=store.root)
+    setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     theirs = next(training.batches(training.configure(axes), setting)).sent.host
     for ours, other in zip(batch_of(program(store)), theirs.values(), strict=True):
         assert torch.equal(ours, other)
@@ -47,7 +47,7 @@ def test_the_predicted_bytes_are_those_of_a_batch(store):
     assert (
         predicted_costs(WORKLOAD, config).peak.nbytes
         == nbytes
-        == WORKLOAD.facts(config).minimum_bytes
+        == WORKLOAD.static_costs(config).minimum_bytes
     )
     assert running.outcome()["token"] == 32
 
@@ -78,7 +78,7 @@ def test_every_stage_is_a_phase(store, path):
     assert running.outcome()["bytes"] == sum(t.nbytes for t in running.tensors()["inputs"])
 
 
-def test_what_is_not_in_memory_makes_the_same_batches(store):
+def test_evicted_records_give_the_same_batches(store):
     cold, warm = (program(store, path=path) for path in ("prepared-cold", "prepared"))
     for _ in range(3):
         for one, two in zip(batch_of(cold), batch_of(warm), strict=True):
@@ -105,7 +105,7 @@ def test_the_conventional_batch_is_at_least_fifty_times_as_large(store):
 
 
 @pytest.mark.parametrize("entry", ["2hyy", "3pwp", "4fxd", "6zu5"])
-def test_so_it_is_for_other_molecules_with_the_buckets_of_training(everything, entry):
+def test_conventional_batch_is_larger_for_other_molecules_with_buckets(everything, entry):
     """Nucleotides have more atoms, but no alignment, whose padding is not sent."""
     axes = {"tokens": 384, "alignment_rows": 1024, "crop": "contiguous", "preset": "full"}
     conventional = program(everything, path="conventional", entry=entry, **axes)
@@ -133,7 +133,7 @@ def test_the_conventional_path_makes_one_contiguous_crop(axes):
         WORKLOAD.configure({"path": "conventional"} | axes)
 
 
-def test_what_is_not_fetched_has_no_conventional_path(tmp_path, monkeypatch, store):
+def test_conventional_path_is_unsupported_without_fetched_files(tmp_path, monkeypatch, store):
     monkeypatch.setenv("FOLDPERF_HOME", str(tmp_path))
     with pytest.raises(UnsupportedError, match="the files of 8vkf, which are not fetched"):
         program(store, path="conventional")
@@ -145,7 +145,7 @@ def test_what_is_not_fetched_has_no_conventional_path(tmp_path, monkeypatch, sto
 def test_the_atom_axis_can_be_chosen(store):
     running = program(store, atoms=512)
     batch_of(running)
-    assert WORKLOAD.facts(WORKLOAD.configure({"atoms": 512})).minimum_bytes
+    assert WORKLOAD.static_costs(WORKLOAD.configure({"atoms": 512})).minimum_bytes
     assert {512} == {t.shape[1] for t in running.tensors()["inputs"] if t.shape[1:] == (512, 4)}
     with pytest.raises(WorkloadError, match="atoms=500 is not a multiple of the window"):
         WORKLOAD.configure({"atoms": 500})
@@ -153,7 +153,7 @@ def test_the_atom_axis_can_be_chosen(store):
 
 @pytest.mark.parametrize("path", ["prepared", "conventional"])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_what_is_made_ahead_is_what_is_made_in_the_step(store, path, workers):
+def test_prefetched_batches_equal_those_built_in_the_step(store, path, workers):
     axes = {"path": path, "entry": "5vht", "crop": "contiguous"}
     ahead = program(store, workers=workers, device_ms=1, **axes)
     inline = program(store, **axes)
@@ -170,7 +170,7 @@ def test_a_batch_that_cannot_be_made_ahead_says_why(store):
         batch_of(ahead)
 
 
-def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store):
+def test_pipeline_waits_under_one_percent_for_one_loader_process(store):
     """At the crop and depth of training; on shared cores, in one undisturbed window of ten."""
     axes = {"tokens": 384, "alignment_rows": 1024, "preset": "full"}
     ahead = program(store, workers=1, device_ms=50, **axes)

@@ -14,7 +14,7 @@ def test_predicted_payload_is_every_gradient_once(ranks):
     config = TRANSFORMER.configure({"preset": "bloom-tiny", "tokens": 32})
     costs = predicted_costs(TRANSFORMER, config, ranks=ranks)
     payload = sum(total.payload_bytes for total in costs.communication.values())
-    assert payload == 4 * TRANSFORMER.facts(config).parameters
+    assert payload == 4 * TRANSFORMER.static_costs(config).parameters
     assert {(key.kind, key.ranks) for key in costs.communication} == {("all_reduce", ranks)}
 
 

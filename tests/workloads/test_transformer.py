@@ -16,19 +16,19 @@ from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError, WorkloadError
 from workloads.language_model.presets import PRESETS
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 WORKLOAD = catalogue()["transformer"]
 CPU = torch.device("cpu")
 
 
-def facts(**axes):
-    return WORKLOAD.facts(WORKLOAD.configure(axes))
+def static_costs(**axes):
+    return WORKLOAD.static_costs(WORKLOAD.configure(axes))
 
 
 def build(tmp_path, **axes):
     config = WORKLOAD.configure(axes)
-    return WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
+    return WORKLOAD.build(config, ExecutionContext(device=CPU, store=tmp_path))
 
 
 def test_describe_prints_the_parameters_of_the_released_model(foldperf):
@@ -50,12 +50,12 @@ def test_parameters_equal_the_closed_form(name):
     else:
         block = 4 * d * d + 3 * d * f + 2 * d
         rest = d
-    assert facts(preset=name).parameters == c.vocabulary * d + c.blocks * block + rest
+    assert static_costs(preset=name).parameters == c.vocabulary * d + c.blocks * block + rest
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini", "560m"])
 def test_llama_presets_match_the_size_of_bloom_presets(size):
-    bloom, llama = facts(preset=f"bloom-{size}"), facts(preset=f"llama-{size}")
+    bloom, llama = static_costs(preset=f"bloom-{size}"), static_costs(preset=f"llama-{size}")
     assert llama.parameters == pytest.approx(bloom.parameters, rel=0.02)
     assert llama.step_flops == pytest.approx(bloom.step_flops, rel=0.05)
 
@@ -65,7 +65,7 @@ def test_small_presets_match_the_size_of_alphafold3_presets(size):
     with torch.device("meta"):
         other = AlphaFold3(config.PRESETS[size], PRECISIONS["float32"])
     parameters = sum(parameter.numel() for parameter in other.parameters())
-    assert facts(preset=f"bloom-{size}").parameters == pytest.approx(parameters, rel=1e-3)
+    assert static_costs(preset=f"bloom-{size}").parameters == pytest.approx(parameters, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["bloom-560m", "llama-mini"])
@@ -75,7 +75,7 @@ def test_flops_equal_the_closed_form(name, tokens, batch):
     c = PRESETS[name]
     inner = 2 if c.family == "bloom" else 3
     matrices = c.blocks * (4 * c.width**2 + inner * c.width * c.hidden) + c.vocabulary * c.width
-    found = facts(preset=name, tokens=tokens, batch=batch)
+    found = static_costs(preset=name, tokens=tokens, batch=batch)
     attention = 4 * c.blocks * c.width * tokens**2
     assert found.forward_flops == batch * (2 * matrices * tokens + attention)
     assert found.step_flops == batch * (6 * matrices * tokens + 3 * attention)
@@ -87,9 +87,9 @@ def test_flops_equal_the_closed_form(name, tokens, batch):
 def test_model_flops_are_independent_of_variant_and_checkpointing(name):
     """What is traced differs by exactly the work that a flash kernel and recomputation repeat."""
     c, tokens = PRESETS[name], 48
-    model = facts(preset=name, tokens=tokens)
+    model = static_costs(preset=name, tokens=tokens)
     for axes in ({"variant": "naive"}, {"checkpointing": True}, {"loss_rows": 7}):
-        assert facts(preset=name, tokens=tokens, **axes).step_flops == model.step_flops
+        assert static_costs(preset=name, tokens=tokens, **axes).step_flops == model.step_flops
 
     def traced(**axes):
         config = WORKLOAD.configure({"preset": name, "tokens": tokens, **axes})
@@ -107,7 +107,7 @@ def test_model_flops_are_independent_of_variant_and_checkpointing(name):
 
 
 def test_minimum_bytes_count_parameters_state_and_inputs():
-    found = facts(preset="bloom-tiny", tokens=10, batch=3)
+    found = static_costs(preset="bloom-tiny", tokens=10, batch=3)
     assert found.minimum_bytes == 8 * 4 * found.parameters + 3 * 11 * 8
     assert found.arithmetic == "float32"
 
@@ -121,7 +121,7 @@ def test_simulated_step_equals_the_executed_step(tmp_path, name, variant, precis
     axes = {"preset": name, "variant": variant, "precision": precision, "tokens": 40}
     config = WORKLOAD.configure(axes | {"checkpointing": checkpointing})
     predicted = predicted_costs(WORKLOAD, config)
-    program = WORKLOAD.build(config, Setting(device=CPU, store=tmp_path))
+    program = WORKLOAD.build(config, ExecutionContext(device=CPU, store=tmp_path))
     for phase in program.phases:
         program.run(phase)
     real = trace(program)
@@ -189,7 +189,7 @@ def test_ranks_train_on_different_texts(tmp_path):
     config = WORKLOAD.configure({"tokens": 16, "batch": 2})
 
     def loss(config, rank):
-        program = WORKLOAD.build(config, Setting(device=CPU, store=tmp_path, rank=rank))
+        program = WORKLOAD.build(config, ExecutionContext(device=CPU, store=tmp_path, rank=rank))
         program.run("data")
         program.run("forward")
         return program.outcome()["loss"]
@@ -210,7 +210,7 @@ def test_labels_and_notes_mark_the_naive_variant_as_a_strawman():
     assert labels(variant="naive", checkpointing=True)["variant"] == (
         "naive (strawman), float32, equal tokens, checkpointing=True"
     )
-    naive = facts(variant="naive", tokens=8)
+    naive = static_costs(variant="naive", tokens=8)
     assert any("strawman" in note for note in naive.notes)
     assert any("6 N + 12 L d s" in note for note in naive.notes)
 
@@ -219,6 +219,6 @@ def test_configure_and_build_raise_for_unsupported_options(tmp_path, monkeypatch
     with pytest.raises(WorkloadError, match="loss_rows=8 is for variant=fair"):
         WORKLOAD.configure({"variant": "naive", "loss_rows": 8})
     monkeypatch.setattr("workloads.transformer.find_spec", lambda _: None)
-    cuda = Setting(device=torch.device("cuda"), store=tmp_path)
+    cuda = ExecutionContext(device=torch.device("cuda"), store=tmp_path)
     with pytest.raises(UnsupportedError, match="Triton, which is not installed"):
         WORKLOAD.build(WORKLOAD.configure({}), cuda)

@@ -17,7 +17,7 @@ from refsys.ops.triangle_multiplication import contraction
 from refsys.precision import PRECISIONS, precision
 from workloads.catalogue import catalogue
 from workloads.errors import UnsupportedError
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 TRUNK = catalogue()["alphafold3-trunk"]
 
@@ -48,7 +48,7 @@ ORACLE = {
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameters_equal_the_oracle(name):
-    facts = TRUNK.facts(TRUNK.configure({"preset": name, "tokens": 16, "alignment_rows": 2}))
+    facts = TRUNK.static_costs(TRUNK.configure({"preset": name, "tokens": 16, "alignment_rows": 2}))
     assert ORACLE[name].items() <= facts.components.items()
     assert facts.parameters == sum(facts.components.values())
 
@@ -74,7 +74,7 @@ def test_parameters_equal_the_closed_forms(name):
     outer = 2 * m + 2 * u * m + u * u * z + z
     averaging = 2 * m + 2 * z + c.pair_weighted_heads * z + 3 * m * m
     block = outer + averaging + 2 * m + 3 * n * m * m + pair
-    facts = TRUNK.facts(TRUNK.configure({"preset": name, "tokens": 8, "alignment_rows": 1}))
+    facts = TRUNK.static_costs(TRUNK.configure({"preset": name, "tokens": 8, "alignment_rows": 1}))
     assert facts.components["pairformer"] == c.pairformer_blocks * (pair + single)
     assert facts.components["msa"] == c.msa_blocks * block
 
@@ -126,17 +126,19 @@ def test_the_triangle_contraction_is_cubic():
 
 
 def test_facts_of_full_are_those_of_its_blocks():
-    facts = TRUNK.facts(TRUNK.configure({"preset": "full"}))
+    facts = TRUNK.static_costs(TRUNK.configure({"preset": "full"}))
     assert facts.forward_flops_by_component["pairformer"] == 48 * pairformer_flops(384)
     assert facts.step_flops == 3 * facts.forward_flops
     assert sum(facts.forward_flops_by_component.values()) == facts.forward_flops
 
 
 def test_only_the_last_cycle_is_differentiated_and_costs_threefold():
-    def facts(cycles):
-        return TRUNK.facts(TRUNK.configure({"tokens": 16, "alignment_rows": 2, "cycles": cycles}))
+    def static_costs(cycles):
+        return TRUNK.static_costs(
+            TRUNK.configure({"tokens": 16, "alignment_rows": 2, "cycles": cycles})
+        )
 
-    one, three = facts(1), facts(3)
+    one, three = static_costs(1), static_costs(3)
     assert one.step_flops == 3 * one.forward_flops
     assert three.step_flops == three.forward_flops + 2 * one.forward_flops
     assert three.forward_flops > 2 * one.forward_flops
@@ -154,7 +156,7 @@ def test_the_variant_names_every_axis_that_is_not_usual():
 
 
 def test_a_structure_smaller_than_the_crop_is_not_measured(store):
-    setting = Setting(device=torch.device("cpu"), store=store.root)
+    setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     with pytest.raises(UnsupportedError, match="1ubq has 76 tokens, and a crop of 77"):
         TRUNK.build(TRUNK.configure({"entry": "1ubq", "tokens": 77}), setting)
     program = TRUNK.build(TRUNK.configure({"entry": "1ubq", "tokens": 76}), setting)

@@ -31,7 +31,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def step_flops(workload: Workload, config: Config) -> int:
     """Return the model FLOPs of a step of a case."""
-    return cached("step_flops", workload, config, lambda: workload.facts(config).step_flops)
+    return cached("step_flops", workload, config, lambda: workload.static_costs(config).step_flops)
 
 
 def peak_bytes(workload: Workload, config: Config) -> int:

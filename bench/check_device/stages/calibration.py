@@ -58,7 +58,7 @@ def _item(check: Check, quantity: str, precision: str) -> Item:
 
 def _measure(check: Check, config: Config) -> Measured:
     workload = check.workload(DEVICE_RATES)
-    program, facts = workload.build(config, check.setting()), workload.facts(config)
+    program, facts = workload.build(config, check.setting()), workload.static_costs(config)
     return Measured.of(
         program_times(check, program, facts, check.sizes.samples),
         facts_as_json(facts),

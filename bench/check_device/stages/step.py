@@ -71,7 +71,7 @@ def _count(check: Check, config: Config) -> Measured:
     kernels, breakdown = count_kernels(program, check.device)
     return Measured.of(
         {"step_time_s": time, **kernels, **predicted_peak(workload, config)},
-        facts_as_json(workload.facts(config)),
+        facts_as_json(workload.static_costs(config)),
         breakdown=breakdown,
         notes=program.notes() | {"phases": list(program.phases)},
         protocol={"timed_steps": 1, "counts": True},

@@ -33,11 +33,14 @@ import torch
 
 import workloads
 from bench.devices import Device, Unavailable, find_device
+from workloads import workload as contract
 from workloads.catalogue import catalogue
 from workloads.errors import WorkloadError
-from workloads.workload import Program, Setting
+from workloads.workload import Program
 
 _RUN_QUEUE = "/proc/thread-self/schedstat"
+# This script also measures trees in which the class has its earlier name, ``Setting``.
+_EXECUTION_CONTEXT: Any = vars(contract).get("ExecutionContext") or vars(contract)["Setting"]
 
 
 class OwnTime:
@@ -108,12 +111,12 @@ class Bench:
         try:
             workload = catalogue()[self._case["workload"]]
             device = find_device(self._case["device"])
-            setting = Setting(
+            context = _EXECUTION_CONTEXT(
                 device=device.torch_device,
                 store=Path(self._case["store"]),
                 seed=self._case["seed"],
             )
-            program = workload.build(workload.configure(self._case["config"]), setting)
+            program = workload.build(workload.configure(self._case["config"]), context)
             self._program, self._device = program, device
             for _ in range(warmup_steps):
                 self._step()

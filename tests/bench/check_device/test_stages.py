@@ -76,7 +76,7 @@ def item(check, clock, tokens, *, seconds=1.0, error=None):
         if error:
             raise error
         values = {"step_time_s": Value(seconds, "scripted")}
-        return Measured.of(values, facts_as_json(workload.facts(config)))
+        return Measured.of(values, facts_as_json(workload.static_costs(config)))
 
     return Item(f"case {tokens}", "operators", config, measure)
 

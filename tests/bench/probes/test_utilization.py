@@ -22,9 +22,9 @@ from bench.probes.utilization import (
     watch_cpu,
 )
 from bench.records.metrics import Value, missing
-from workloads.workload import Facts
+from workloads.workload import StaticCosts
 
-FACTS = Facts(
+FACTS = StaticCosts(
     parameters=1,
     components={},
     forward_flops=200,

@@ -29,7 +29,7 @@ from bench.records.record import (
     RecordedWorkload,
 )
 from bench.records.structure import from_json
-from workloads.workload import Facts
+from workloads.workload import StaticCosts
 
 RECORDED = Path(__file__).resolve().parents[3] / "results" / "recorded"
 LINES = [
@@ -72,7 +72,7 @@ def test_fields_of_a_record_are_those_of_the_schema():
 
 
 def test_recorded_parts_have_the_fields_of_their_sources():
-    assert names(RecordedCosts) == names(Facts)
+    assert names(RecordedCosts) == names(StaticCosts)
     assert names(RecordedDevice) == names(Description)
 
 

@@ -52,7 +52,7 @@ class Machine:
         self.clock.now += seconds
         if seconds < self.seconds:
             return Ended(-9, "timeout", seconds, 0, "")
-        facts = CATALOGUE["operators"].facts(CATALOGUE["operators"].configure({"tokens": 8}))
+        facts = CATALOGUE["operators"].static_costs(CATALOGUE["operators"].configure({"tokens": 8}))
         content = {
             **{"status": "ok", "reason": None},
             "metrics": measured(8)["metrics"]

@@ -9,7 +9,7 @@ from bench.devices.cpu import CpuDevice
 from bench.records.metrics import METRICS, OF_DEVICE_CHECKS
 from bench.run.measure import Protocol, measure
 from workloads.catalogue import catalogue
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 
 class Throttled(CpuDevice):
@@ -23,7 +23,7 @@ class Throttled(CpuDevice):
 def result():
     workload = catalogue()["operators"]
     config = workload.configure({"operator": "transition", "preset": "tiny", "tokens": 16})
-    setting = Setting(device=torch.device("cpu"), store=Path("none"))
+    setting = ExecutionContext(device=torch.device("cpu"), store=Path("none"))
     protocol = Protocol(warmup_steps=1, timed_steps=3)
     return measure(workload, config, setting, Throttled(), protocol)
 

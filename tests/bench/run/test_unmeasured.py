@@ -17,7 +17,7 @@ import bench.run.time_limits
 from bench.cli import main, options
 from bench.run.isolation import Ended
 from bench.run.time_limits import REFERENCE_S
-from workloads.workload import Facts
+from workloads.workload import StaticCosts
 
 ROOT = Path(__file__).resolve().parents[3]
 SWEEP = """
@@ -66,7 +66,7 @@ class Machine:
         return Ended(0, None, 1.0, 0, "")
 
 
-FACTS = Facts(
+FACTS = StaticCosts(
     parameters=1,
     components={},
     forward_flops=1,

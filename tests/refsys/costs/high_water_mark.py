@@ -14,14 +14,14 @@ from bench.probes.memory import MemoryProbe
 from bench.probes.steps import run_step
 from workloads.catalogue import catalogue
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 return_freed_memory(True)
 workload = catalogue()["alphafold3-trunk"]
 config = workload.configure({"preset": "tiny", "tokens": 160, "entry": "synthetic", "workers": 0})
 predicted = predicted_costs(workload, config).peak.nbytes
 probe = MemoryProbe(CpuDevice())
-setting = Setting(device=torch.device("cpu"), store=Path(tempfile.gettempdir()))
+setting = ExecutionContext(device=torch.device("cpu"), store=Path(tempfile.gettempdir()))
 program = workload.build(config, setting)
 probe.peaks(lambda: run_step(program), first=True)
 values = probe.peaks(lambda: run_step(program), first=False)

@@ -16,7 +16,7 @@ from refsys.costs.trace import trace
 from refsys.ops.workspace import declare, workspace
 from workloads.catalogue import catalogue
 from workloads.predicted_costs import predicted_costs
-from workloads.workload import Program, Setting
+from workloads.workload import ExecutionContext, Program
 
 TRUNK = catalogue()["alphafold3-trunk"]
 
@@ -150,7 +150,7 @@ def test_predicted_costs_equal_those_of_a_real_step(tmp_path, checkpointing, pre
     """Every call, FLOP and byte; the peak but for the staging of inputs."""
     config = TRUNK.configure(SMALL | {"checkpointing": checkpointing, "precision": precision})
     predicted = predicted_costs(TRUNK, config)
-    program = TRUNK.build(config, Setting(device=torch.device("cpu"), store=tmp_path))
+    program = TRUNK.build(config, ExecutionContext(device=torch.device("cpu"), store=tmp_path))
     for phase in program.phases:
         program.run(phase)
     real = trace(program)

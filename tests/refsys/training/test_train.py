@@ -58,7 +58,7 @@ def reference(store, tmp_path_factory):
     return losses(folder)
 
 
-def test_it_learns(reference):
+def test_training_lowers_the_loss(reference):
     assert np.mean(reference[-10:]) < np.mean(reference[:10]) - 0.1
 
 
@@ -198,7 +198,7 @@ class Sleeping:
         return 1
 
 
-def test_one_loader_process_keeps_up_with_a_device_of_50_ms(store, tmp_path, monkeypatch):
+def test_training_waits_under_one_percent_for_one_loader_process(store, tmp_path, monkeypatch):
     """At the crop and depth of training; on shared cores, in one undisturbed window of three."""
     config = run_config(
         preset="full",

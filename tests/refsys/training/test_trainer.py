@@ -15,7 +15,7 @@ from refsys.options import changed
 from refsys.training.train import train
 from refsys.training.trainer import Trainer
 from workloads.catalogue import catalogue
-from workloads.workload import Setting
+from workloads.workload import ExecutionContext
 
 STEPS = 5
 AXES = {
@@ -64,7 +64,7 @@ def case(workload):
 def test_measured_steps_have_the_bits_of_trained_steps(workload, case, store, tmp_path):
     train(case.run, store, tmp_path, steps=STEPS)
     lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    program = workload.build(case, Setting(device=torch.device("cpu"), store=store.root))
+    program = workload.build(case, ExecutionContext(device=torch.device("cpu"), store=store.root))
     losses = []
     for _ in range(STEPS):
         for phase in program.phases:
@@ -85,7 +85,9 @@ def test_trained_measured_and_traced_steps_run_the_same_operators(
 
     monkeypatch.setattr(refsys.training.train, "build_trainer", built)
     train(case.run, store, tmp_path, steps=1)
-    measured = workload.build(case, Setting(device=torch.device("cpu"), store=store.root)).trainer
+    measured = workload.build(
+        case, ExecutionContext(device=torch.device("cpu"), store=store.root)
+    ).trainer
     for phase in measured.phases.values():
         phase()
     with FakeTensorMode(), shortened():
@@ -118,7 +120,7 @@ def test_any_number_of_loader_processes_gives_the_same_measured_bits(
     workload, case, store, workers
 ):
     case = replace(case, run=changed(case.run, workers=workers))
-    program = workload.build(case, Setting(device=torch.device("cpu"), store=store.root))
+    program = workload.build(case, ExecutionContext(device=torch.device("cpu"), store=store.root))
     losses = []
     for _ in range(2):
         for phase in program.phases:
