@@ -106,6 +106,11 @@ class Option:
         return self._choices() if callable(self._choices) else self._choices
 
     @property
+    def listed_choices(self) -> tuple[Value, ...]:
+        """Allowed values that are known without importing the module that defines them."""
+        return () if callable(self._choices) else self._choices
+
+    @property
     def field(self) -> str:
         """Name of the dataclass field."""
         return self.path[-1]

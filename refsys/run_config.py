@@ -48,9 +48,11 @@ def _backends() -> tuple[str, ...]:
 class ModelOptions:
     """Model, stage of training and recycling."""
 
-    model: str = option(FULL, "what to train", choices=MODELS, axis=False)
+    model: str = option(FULL, "model to train", choices=MODELS, axis=False)
     preset: str = option("tiny", "model size", choices=tuple(PRESETS), titled=True)
-    stage: str = option("initial", "weights of the losses", choices=tuple(STAGES))
+    stage: str = option(
+        "initial", "stage of training: crop, samples, loss weights", choices=tuple(STAGES)
+    )
     samples: int = option(
         0, "diffusion samples of each example; 0 is the preset's at its stage", minimum=0
     )
@@ -59,7 +61,7 @@ class ModelOptions:
         True, "sample the recycling iterations of each step, from 1 to cycles", axis=False
     )
     dropout: bool = option(True, "dropout as in training")
-    start: str = option("", "run folder or checkpoint to take the weights from", axis=False)
+    start: str = option("", "run folder or checkpoint with the initial weights", axis=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +77,9 @@ class DataOptions:
         titled=True,
     )
     batch: int = option(1, "examples in a step", minimum=1)
-    crop: str = option("mixed", "kind of crop", choices=_crops)
+    crop: str = option(
+        "mixed", "kind of crop: contiguous, spatial, interface or mixed", choices=_crops
+    )
     atoms: int = option(0, "size of the atom axis; 0 is as many as the crops need", minimum=0)
     sampling: str = option(
         "weighted",
@@ -185,8 +189,14 @@ class RunConfig:
 
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
-    precision: str = option("float32", "dtype table", choices=_precisions)
-    backend: str = option(DEFAULT_BACKEND, "implementation of the operators", choices=_backends)
+    precision: str = option(
+        "float32", "dtype table: float32, bfloat16 or float64", choices=_precisions
+    )
+    backend: str = option(
+        DEFAULT_BACKEND,
+        "operators: default (the best of the device), reference, compiled, triton or a baseline",
+        choices=_backends,
+    )
     memory: MemoryOptions = field(default_factory=MemoryOptions)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     parallel: ParallelOptions = field(default_factory=ParallelOptions)

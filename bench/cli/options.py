@@ -67,17 +67,17 @@ def add_option(parser: argparse.ArgumentParser, leaf: "Option") -> None:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     flag = f"--{leaf.field.replace('_', '-')}"
-    default = "" if leaf.default == "" else f" (default: {leaf.default})".replace("%", "%%")
+    details = [f"one of {', '.join(map(str, leaf.listed_choices))}"] if leaf.listed_choices else []
+    details += [f"default: {leaf.default}"] if leaf.default != "" else []
+    text = leaf.help + (f" ({'; '.join(details)})" if details else "")
     if isinstance(leaf.default, bool):
-        parser.add_argument(
-            flag, action=argparse.BooleanOptionalAction, default=None, help=f"{leaf.help}{default}"
-        )
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     elif leaf.many:
-        parser.add_argument(
-            flag, nargs="+", metavar=leaf.name.upper(), help=f"{leaf.help} (default: all prepared)"
-        )
+        help_ = f"{leaf.help} (default: all prepared)"
+        parser.add_argument(flag, nargs="+", metavar=leaf.name.upper(), help=help_)
     else:
-        parser.add_argument(flag, type=parse, metavar="VALUE", help=f"{leaf.help}{default}")
+        metavar = {int: "N", float: "NUMBER", str: "NAME"}[type(leaf.default)]
+        parser.add_argument(flag, type=parse, metavar=metavar, help=text)
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Averaged gradients equal the gradients of one rank with all examples."""
+"""Averaged gradients equal those of one rank with all examples, and torch's own average."""
 
 import dataclasses
 import os
@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from refsys.config import PRESETS
 from refsys.data.batches.construction import ExampleSpec
@@ -39,11 +41,35 @@ def gradients(ranks, rank, bucket_bytes=None):
     return averaged, traffic().since(before)
 
 
+class Objective(nn.Module):
+    """The same loss as one module with one entry, which DistributedDataParallel needs."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.training_step, self.model = training, training.model
+
+    def forward(self, batch, step):
+        return self.training_step.forward(batch, step)
+
+
+def torch_gradients(ranks, rank):
+    """Return the gradients of the same step by torch's DistributedDataParallel."""
+    training = TrunkTraining(PRESETS["tiny"], precision("float64"), seed=1)
+    training.initialize()
+    parallel = DistributedDataParallel(Objective(training), find_unused_parameters=True)
+    share = 4 // ranks
+    spec = dataclasses.replace(SPEC, batch=share, first=rank * share)
+    parallel(synthetic_batch(spec, 1), 1).backward()
+    return [None if p.grad is None else p.grad.clone() for p in training.parameters]
+
+
 def on_a_rank(rank, ranks, port, bucket_bytes, out):
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
-    torch.save(gradients(ranks, rank, bucket_bytes), f"{out}/{rank}.pt")
+    averaged = gradients(ranks, rank, bucket_bytes)
+    by_torch = torch_gradients(ranks, rank) if ranks == 2 else None
+    torch.save((*averaged, by_torch), f"{out}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -61,7 +87,7 @@ def test_averaged_gradients_equal_those_of_the_global_batch(tmp_path, ranks, buc
     expected, _ = gradients(1, 0)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
     assert any(gradient is not None and gradient.abs().max() > 0 for gradient in expected)
-    for rank, (averaged, counters) in enumerate(results):
+    for rank, (averaged, counters, by_torch) in enumerate(results):
         for ours, reference, first in zip(averaged, expected, results[0][0], strict=True):
             assert (ours is None) == (reference is None), rank
             if reference is not None:
@@ -69,3 +95,10 @@ def test_averaged_gradients_equal_those_of_the_global_batch(tmp_path, ranks, buc
                 assert torch.equal(ours, first), "ranks differ"
         assert counters.nbytes == sum(8 * g.numel() for g in expected if g is not None)
         assert (counters.calls > 1) == (bucket_bytes < 2**20)
+        if by_torch is None:
+            continue
+        for ours, theirs in zip(averaged, by_torch, strict=True):
+            # Of a parameter that no rank uses, DistributedDataParallel makes a gradient of zeros.
+            expected_gradient = torch.zeros(()) if ours is None else ours
+            if theirs is not None:
+                torch.testing.assert_close(theirs, expected_gradient.expand_as(theirs).to(theirs))
