@@ -29,7 +29,7 @@ def rates_chapter(table: Sequence[Row]) -> Chapter:
     lines: list[tuple[Cell, ...]] = []
     bars = []
     for row, (label, kind, rate) in rates:
-        ratio = row.value("times_floor")
+        ratio = row.value("ratio_to_roofline")
         share = 1 / ratio if ratio else None
         lines.append((*row.identity, label, rate, share, row.record["run_id"]))
         text = format_value(rate, kind) + (f", {100 * share:.0f} % of peak" if share else "")
@@ -94,15 +94,18 @@ def roofline_chapter(table: Sequence[Row]) -> Chapter:
             *row.identity,
             row.tokens,
             *(row.value(metric) for metric in ("device_time_s", "step_time_s", "host_time_s")),
-            *(row.value(metric) for metric in ("floor_s", "times_floor", "error_ratio")),
+            *(
+                row.value(metric)
+                for metric in ("roofline_bound_s", "ratio_to_roofline", "error_ratio")
+            ),
             row.record["run_id"],
         )
         for row in rows
     )
-    bounded = [row for row in rows if row.value("times_floor")]
+    bounded = [row for row in rows if row.value("ratio_to_roofline")]
     columns = (
         *(*IDENTITY, "tokens", "device_time_s", "step_time_s", "host_time_s"),
-        *("floor_s", "times_floor", "error_ratio", "run_id"),
+        *("roofline_bound_s", "ratio_to_roofline", "error_ratio", "run_id"),
     )
     notes = (
         ()
@@ -136,7 +139,7 @@ def _label(row: Row) -> str:
 
 
 def _ratio(row: Row) -> float:
-    return float(row.value("times_floor") or 0.0)
+    return float(row.value("ratio_to_roofline") or 0.0)
 
 
 def _draw_roofline(groups: dict[str, list[Row]]) -> Any:

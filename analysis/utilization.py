@@ -28,7 +28,7 @@ UTILIZATION = (
     _quantity("utilization", "achieved_flops", "flops", "model FLOP rate", logarithmic=True),
     _quantity("utilization", "model_flop_utilization", "share", "model FLOP utilization"),
     _quantity("utilization", "hardware_flop_utilization", "share", "hardware FLOP utilization"),
-    _quantity("utilization", "times_floor", "ratio", "step time / roofline bound", True),
+    _quantity("utilization", "ratio_to_roofline", "ratio", "step time / roofline bound", True),
     _quantity("utilization", "device_busy_pct", "percent", "device busy time"),
     _quantity("utilization", "cpu_busy_pct", "percent", "CPU utilization"),
 )

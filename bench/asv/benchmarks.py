@@ -87,7 +87,7 @@ def _track(name: str, kind: MetricKind) -> Iterator[Tracked]:
             meaning = f"{kind.meaning}: {part}"
             yield Tracked(f"{name}_{part}", f"{name}.{part}", unit, meaning, whole=name)
     elif kind.unit == "1":
-        yield Tracked(f"lacking_{name}", name, "unit", f"1 less {kind.meaning}", "lack")
+        yield Tracked(f"one_minus_{name}", name, "unit", f"1 less {kind.meaning}", "lack")
     else:
         above, _, below = kind.unit.partition("/")
         unit = f"{below}/{above}" if below else f"1/{above}"

@@ -288,7 +288,7 @@ def line_of(record: Record) -> str:
     for name, unit, factor in (
         ("device_time_s", "ms on the device", 1e3),
         ("step_time_s", "ms eager", 1e3),
-        ("times_floor", "times the roofline bound", 1),
+        ("ratio_to_roofline", "times the roofline bound", 1),
         ("error_ratio", "times plain PyTorch's error", 1),
     ):
         value = record.value(name)

@@ -118,7 +118,7 @@ def _kernels(records: Sequence[Record]) -> list[str]:
             lines.append(f"{label} {record.status}: {record.reason}")
             continue
         times = (_ms(record.value(label)) for label in ("device_time_s", "step_time_s"))
-        ratio = record.value("times_floor")
+        ratio = record.value("ratio_to_roofline")
         lines.append(f"{label} {' '.join(times)} {'-' if ratio is None else f'{ratio:.2f}':>9}")
     if not lines:
         return []

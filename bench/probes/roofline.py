@@ -17,7 +17,10 @@ _ACHIEVED = "minimum work of a step over rates achieved on this device"
 
 
 def roofline_bounds(device: Device, facts: StaticCosts, seconds: float) -> Values:
-    """Return ``floor_s``, in total and by resource, ``times_floor``, and both by achieved rates.
+    """Return ``roofline_bound_s``, in total and by resource, and ``ratio_to_roofline``.
+
+    Both are also returned by achieved rates, as ``achieved_bound_s`` and
+    ``ratio_to_achieved_bound``.
 
     Args:
         device: Device whose rates count.
@@ -32,26 +35,28 @@ def _by_peak(device: Device, facts: StaticCosts, seconds: float) -> Values:
         rates = peak_device_rates(device, facts.arithmetic)
     except Unavailable as error:
         why = missing(str(error))
-        return {"floor_s": why, "times_floor": why}
+        return {"roofline_bound_s": why, "ratio_to_roofline": why}
     bounds = roofline(minimum_work(facts), rates)
-    values = {f"floor_s.{name}": Value(part, _PEAK) for name, part in bounds.seconds.items()}
-    return values | _bound("floor_s", "times_floor", bounds, seconds, _PEAK)
+    values = {
+        f"roofline_bound_s.{name}": Value(part, _PEAK) for name, part in bounds.seconds.items()
+    }
+    return values | _bound("roofline_bound_s", "ratio_to_roofline", bounds, seconds, _PEAK)
 
 
 def _by_calibration(device: Device, facts: StaticCosts, seconds: float) -> Values:
     calibration = load_calibration(device.describe())
     if calibration is None:
         why = missing("no calibration of this device: run foldperf check-device")
-        return {"achieved_bound_s": why, "times_achieved_bound": why}
+        return {"achieved_bound_s": why, "ratio_to_achieved_bound": why}
     # No calibration measures instructions.
     work = replace(minimum_work(facts), instructions=0)
     bounds = roofline(work, achieved_device_rates(calibration, facts.arithmetic))
     if bounds.unknown:
         names = ", ".join(bounds.unknown)
         why = missing(f"the calibration of {calibration.measured_at} has no rate of {names}")
-        return {"achieved_bound_s": why, "times_achieved_bound": why}
+        return {"achieved_bound_s": why, "ratio_to_achieved_bound": why}
     method = f"{_ACHIEVED} at {calibration.measured_at}"
-    return _bound("achieved_bound_s", "times_achieved_bound", bounds, seconds, method)
+    return _bound("achieved_bound_s", "ratio_to_achieved_bound", bounds, seconds, method)
 
 
 def minimum_work(facts: StaticCosts) -> Work:

@@ -90,20 +90,20 @@ METRICS: dict[str, MetricKind] = {
     "hardware_flop_utilization": MetricKind(
         "1", "higher", "device", "the same of all FLOPs executed, recomputation included", "mean"
     ),
-    "floor_s": MetricKind(
+    "roofline_bound_s": MetricKind(
         "s",
         "neither",
         "device",
         "least time a step could take: products, bytes, exponentials or instructions at peak",
     ),
-    "times_floor": MetricKind("1", "lower", "device", "step time over floor_s"),
+    "ratio_to_roofline": MetricKind("1", "lower", "device", "step time over roofline_bound_s"),
     "achieved_bound_s": MetricKind(
         "s",
         "neither",
         "device",
-        "the same as floor_s by the rates that check-device measured on this device",
+        "the same as roofline_bound_s by the rates that check-device measured on this device",
     ),
-    "times_achieved_bound": MetricKind(
+    "ratio_to_achieved_bound": MetricKind(
         "1", "lower", "device", "step time over achieved_bound_s; below 1 it beats the calibration"
     ),
     "peak_resident_bytes": MetricKind(

@@ -14,14 +14,20 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "protocol": {"timeout_factor": None, "harness": None},
 }
 _DEVICE_DEFAULTS: dict[str, Any] = {"energy_scope": None}
+# Metrics that have another name in the current schema, with their parts ("floor_s.bytes").
+_RENAMED = {
+    "floor_s": "roofline_bound_s",
+    "times_floor": "ratio_to_roofline",
+    "times_achieved_bound": "ratio_to_achieved_bound",
+}
 _METRIC_DEFAULTS: dict[str, Any] = {"ranks": []}
 
 
 def migrate(table: RecordJson) -> RecordJson:
     """Return a record of the earlier schema as one of the current schema; others as they are.
 
-    Nothing that the record says is changed or left out. A part of another type than the schema
-    wants is left for the check of the result to name.
+    No value is changed or left out; some metrics have a new name. A part of another type than the
+    schema wants is left for the check of the result to name.
     """
     if table.get("schema") != EARLIER:
         return table
@@ -33,9 +39,16 @@ def migrate(table: RecordJson) -> RecordJson:
         migrated["devices"] = [_complete(device, _DEVICE_DEFAULTS) for device in table["devices"]]
     if isinstance(table.get("metrics"), dict):
         migrated["metrics"] = {
-            name: _complete(metric, _METRIC_DEFAULTS) for name, metric in table["metrics"].items()
+            _renamed(name): _complete(metric, _METRIC_DEFAULTS)
+            for name, metric in table["metrics"].items()
         }
     return migrated
+
+
+def _renamed(metric: str) -> str:
+    """Return the current name of a metric or of its part."""
+    name, dot, part = metric.partition(".")
+    return _RENAMED.get(name, name) + dot + part
 
 
 def _complete(part: Any, defaults: dict[str, Any]) -> Any:

@@ -255,7 +255,7 @@ class TestUtilization:
         chapter = utilization_chapter(series(*records), UTILIZATION, "m")
         assert {line["metric"] for line in table(chapter)} == {
             *("achieved_flops", "model_flop_utilization", "hardware_flop_utilization"),
-            *("times_floor", "device_busy_pct", "cpu_busy_pct"),
+            *("ratio_to_roofline", "device_busy_pct", "cpu_busy_pct"),
         }
 
     def test_equal_reasons_of_ranks_are_merged(self):

@@ -413,7 +413,7 @@ STEPS = {
     **{"model_flop_utilization": (0.5, 0.4), "hardware_flop_utilization": (0.4, 0.5)},
     **{"achieved_flops": (5e12, 4e12), "first_step_time_s": (2.0, 2.01)},
 }
-WORSE = {"kernel_launches", "lacking_model_flop_utilization", "inverse_achieved_flops"}
+WORSE = {"kernel_launches", "one_minus_model_flop_utilization", "inverse_achieved_flops"}
 
 
 class Clone:

@@ -16,7 +16,7 @@ MISSING_REASONS = {
     "device_busy_pct": "no busy counter: there is no accelerator",
     "model_flop_utilization": "no sourced peak rate",
     "hardware_flop_utilization": "no sourced peak rate",
-    "times_floor": "no sourced peak rates",
+    "ratio_to_roofline": "no sourced peak rates",
     "kernel_launches": "no accelerator: operators run on the host",
 }
 
@@ -89,7 +89,7 @@ def measured(
             "device_busy_pct": Value(80.0, "m"),
             "model_flop_utilization": Value(0.31, "m"),
             "hardware_flop_utilization": Value(0.4, "m"),
-            "times_floor": Value(2.5, "m"),
+            "ratio_to_roofline": Value(2.5, "m"),
             "kernel_launches": Value(sum(by_kind.values()), "m"),
         }
         values |= {f"kernel_launches.{kind}": Value(n, "m") for kind, n in by_kind.items()}

@@ -105,7 +105,7 @@ def test_achieved_bound_follows_the_calibration(tmp_path, monkeypatch):
     values = roofline_bounds(device, FACTS, 12.0)
     bound = max(FACTS.step_flops / 100, FACTS.minimum_bytes / 10)
     assert values["achieved_bound_s"].value == bound
-    assert values["times_achieved_bound"].value == 12.0 / bound
+    assert values["ratio_to_achieved_bound"].value == 12.0 / bound
     assert "2026-01-01" in values["achieved_bound_s"].method
     lacking = roofline_bounds(device, replace(FACTS, exponentials=8), 12.0)["achieved_bound_s"]
     assert lacking.reason == "the calibration of 2026-01-01 has no rate of exponentials"
@@ -127,21 +127,26 @@ def test_roofline_bound_is_the_largest_of_the_resources():
     values = roofline_bounds(Rated(), facts, 12.0)
     parts = {name: value.value for name, value in values.items() if "achieved" not in name}
     assert parts == {
-        "floor_s": 4.0,
-        "floor_s.products": FACTS.step_flops / 1000,
-        "floor_s.bytes": 0.1,
-        "floor_s.exponentials": 4.0,
-        "floor_s.instructions": 2.0,
-        "times_floor": 3.0,
+        "roofline_bound_s": 4.0,
+        "roofline_bound_s.products": FACTS.step_flops / 1000,
+        "roofline_bound_s.bytes": 0.1,
+        "roofline_bound_s.exponentials": 4.0,
+        "roofline_bound_s.instructions": 2.0,
+        "ratio_to_roofline": 3.0,
     }
     plain = roofline_bounds(Rated(), FACTS, 12.0)
-    assert "floor_s.exponentials" not in plain
-    assert plain["floor_s"].value == max(FACTS.step_flops / 1000, 0.1)
+    assert "roofline_bound_s.exponentials" not in plain
+    assert plain["roofline_bound_s"].value == max(FACTS.step_flops / 1000, 0.1)
     for nothing in (
         roofline_bounds(CpuDevice(), facts, 1.0),
         roofline_bounds(Rated(), replace(FACTS, step_flops=0, minimum_bytes=0), 1.0),
     ):
-        names = {"floor_s", "times_floor", "achieved_bound_s", "times_achieved_bound"}
+        names = {
+            "roofline_bound_s",
+            "ratio_to_roofline",
+            "achieved_bound_s",
+            "ratio_to_achieved_bound",
+        }
         assert nothing.keys() == names
         assert all(value.value is None and value.reason for value in nothing.values())
 

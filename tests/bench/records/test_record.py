@@ -14,6 +14,7 @@ from support.records import VALIDATOR, a_record
 
 from bench.devices.device import Description
 from bench.records import migration
+from bench.records.metrics import METRICS
 from bench.records.migration import EARLIER, migrate
 from bench.records.origin import GitState, Host, Origin
 from bench.records.reading import SCHEMA_FILE, parse_record, read_valid_records
@@ -99,7 +100,12 @@ class TestMigration:
             assert earlier == before, "the argument is unchanged"
             VALIDATOR.validate(migrated)
             assert Record.from_dict(migrated).as_dict() == migrated
-            assert without_additions(migrated, earlier) == earlier | {"schema": SCHEMA}
+            restored = migrated | {"metrics": with_earlier_names(migrated["metrics"])}
+            assert without_additions(restored, earlier) == earlier | {"schema": SCHEMA}
+
+    def test_every_metric_of_an_earlier_record_has_a_current_name(self):
+        names = {name for earlier in EARLIER_RECORDS for name in migrate(earlier)["metrics"]}
+        assert {name.split(".")[0] for name in names} <= METRICS.keys()
 
     def test_migration_leaves_current_records_as_they_are(self):
         assert migrate(a_record(1)) is not None
@@ -119,6 +125,15 @@ class TestMigration:
         path.write_text(json.dumps(EARLIER_RECORDS[0] | {part: 3}) + "\n", encoding="utf-8")
         with pytest.raises(Exception, match=f"line 1: {part}: 3 is not of type"):
             read_valid_records([path])
+
+
+def with_earlier_names(metrics):
+    """Return metrics under the names of the earlier schema."""
+    earlier = {new: old for old, new in migration._RENAMED.items()}
+    return {
+        ".".join([earlier.get(name.split(".")[0], name.split(".")[0]), *name.split(".")[1:]]): value
+        for name, value in metrics.items()
+    }
 
 
 def without_additions(value: Any, earlier: Any) -> Any:
