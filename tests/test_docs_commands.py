@@ -48,7 +48,9 @@ ELSEWHERE = {
     r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
     r"pytest tests/benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"foldperf import pytest-benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
-    r"python docs/.*": "tests/test_example_operators.py::test_it_says_that_both_are_equal",
+    r"python docs/.*": (
+        "tests/test_example_operators.py::test_example_reports_equal_results_of_both_operators"
+    ),
     r"foldperf check-device --rehearse nvidia.*": (
         "tests/bench/check_device/test_command.py::test_every_stage_runs_in_a_rehearsal"
     ),

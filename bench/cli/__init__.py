@@ -67,6 +67,7 @@ def _status(words: Sequence[str]) -> int:
     try:
         parser, commands = _parser()
         arguments = parser.parse_args(words)
+        arguments.words = list(words)
         arguments.debug = debug = arguments.debug or debug
         if arguments.command is None:
             parser.print_help()

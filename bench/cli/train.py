@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _replay(config, store, arguments.out, arguments.replay_step)
     ranks = config.parallel.data_ranks * config.parallel.context_ranks
     if ranks > 1 and "WORLD_SIZE" not in os.environ:
-        return _launch(ranks)
+        return _launch(ranks, arguments.words)
     from bench.devices import find_device
     from refsys.processes import die_with_parent
     from refsys.training.train import train
@@ -107,11 +108,11 @@ def _config(arguments: argparse.Namespace, store: "Store") -> "RunConfig":
     return configured(RunConfig, values).resolved()
 
 
-def _launch(ranks: int) -> int:
+def _launch(ranks: int, words: Sequence[str]) -> int:
     """Start the ranks of this command on this machine; return their status."""
     from refsys.processes import run_ranks
 
-    return run_ranks(ranks, ["-m", "bench", *sys.argv[1:]])
+    return run_ranks(ranks, ["-m", "bench", *words])
 
 
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:
