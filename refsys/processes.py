@@ -10,6 +10,8 @@ from multiprocessing import get_context
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+# Variable with the number of the process that started the ranks of a run.
+LAUNCHER = "FOLDPERF_LAUNCHER"
 
 
 def die_with_parent(parent: int) -> None:
@@ -39,6 +41,7 @@ def run_ranks(ranks: int, command: Sequence[str]) -> int:
     # A port of the system's choice, so that several runs may start at once.
     options = ["--nproc-per-node", str(ranks), "--max-restarts", "0"]
     options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    os.environ[LAUNCHER] = str(os.getpid())
     try:
         torchrun([*options, "--no-python", sys.executable, *command])
     except ChildFailedError as error:

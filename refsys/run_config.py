@@ -18,6 +18,8 @@ from refsys.training.stages import STAGES, Stage, stage
 TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 # Backend that stands for the best one of the device.
 DEFAULT_BACKEND = "default"
+# Largest decay of an exponential average.
+_BELOW_ONE = 1 - 1e-9
 
 
 def _precisions() -> tuple[str, ...]:
@@ -92,7 +94,10 @@ class DataOptions:
     )
     bucketed: bool = option(True, "make the batch of a small example smaller", axis=False)
     repeat: int = option(
-        0, "steps whose random choices are repeated again and again; 0 never repeats", axis=False
+        0,
+        "steps whose random choices are repeated again and again; 0 never repeats",
+        minimum=0,
+        axis=False,
     )
     workers: int = option(
         1,
@@ -126,17 +131,21 @@ class OptimizerConfig:
     warmup_steps: int = option(1000, "steps of linear warm-up", minimum=1, axis=False)
     decay_every: int = option(50_000, "steps between decays", minimum=1, axis=False)
     decay: float = option(0.95, "factor of each decay", minimum=0, maximum=1, axis=False)
-    beta_1: float = option(0.9, "decay of the first moment", minimum=0, maximum=1, axis=False)
-    beta_2: float = option(0.95, "decay of the second moment", minimum=0, maximum=1, axis=False)
+    beta_1: float = option(
+        0.9, "decay of the first moment", minimum=0, maximum=_BELOW_ONE, axis=False
+    )
+    beta_2: float = option(
+        0.95, "decay of the second moment", minimum=0, maximum=_BELOW_ONE, axis=False
+    )
     epsilon: float = option(
-        1e-8, "added to the root of the second moment", minimum=0, maximum=1, axis=False
+        1e-8, "added to the root of the second moment", minimum=1e-30, maximum=1, axis=False
     )
     clip: float = option(10.0, "largest global gradient norm", minimum=1e-12, axis=False)
     average: float = option(
         0.999,
         "decay of the exponential moving average of the parameters, before its bias correction",
         minimum=0,
-        maximum=1,
+        maximum=_BELOW_ONE,
         axis=False,
     )
 

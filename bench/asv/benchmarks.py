@@ -145,9 +145,9 @@ def _named_axes(workload: "Workload", axes: "Axes") -> "Axes":
         whole = workload.configure(axes)
         named = workload.values(whole)
         for axis in workload.axes:
-            less = {name: value for name, value in axes.items() if name != axis.name}
+            less = {name: value for name, value in named.items() if name != axis.name}
             if not axis.titled and axis.name != "tokens" and workload.configure(less) == whole:
-                axes = less
+                named = less
     except WorkloadError:
         return axes  # of a version that had other axes
     return named

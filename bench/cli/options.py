@@ -57,15 +57,10 @@ def processes(requested: int | None, most: int) -> int:
 
 
 def add_option(parser: argparse.ArgumentParser, leaf: "Option") -> None:
-    """Add one leaf of a configuration; the parsed value is None where nothing is chosen."""
-    from refsys.errors import ArgumentError
+    """Add one leaf of a configuration; its value is text, or None where nothing is chosen.
 
-    def parse(text: str) -> Any:
-        try:
-            return leaf.parse(text)
-        except ArgumentError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
+    The text is parsed with the whole configuration, whose errors are one line.
+    """
     flag = f"--{leaf.field.replace('_', '-')}"
     details = [f"one of {', '.join(map(str, leaf.listed_choices))}"] if leaf.listed_choices else []
     details += [f"default: {leaf.default}"] if leaf.default != "" else []
@@ -77,7 +72,7 @@ def add_option(parser: argparse.ArgumentParser, leaf: "Option") -> None:
         parser.add_argument(flag, nargs="+", metavar=leaf.name.upper(), help=help_)
     else:
         metavar = {int: "N", float: "NUMBER", str: "NAME"}[type(leaf.default)]
-        parser.add_argument(flag, type=parse, metavar=metavar, help=text)
+        parser.add_argument(flag, metavar=metavar, help=text)
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:

@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         the log has another batch.
     """
     from refsys.data.store.store import Store
+    from refsys.training.loading import example_spec
     from refsys.training.log import LOG
 
     store = Store(options.store(arguments))
@@ -64,14 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         return _replay(config, store, arguments.out, arguments.replay_step)
     ranks = config.parallel.data_ranks * config.parallel.context_ranks
     if ranks > 1 and "WORLD_SIZE" not in os.environ:
+        example_spec(config)  # refuses examples that cannot be divided, before any rank starts
         return _launch(ranks, arguments.words)
     from bench.devices import find_device
-    from refsys.processes import die_with_parent
+    from refsys.processes import LAUNCHER, die_with_parent
     from refsys.training.train import train
 
     rank = int(os.environ.get("RANK", "0"))
     if ranks > 1:
-        die_with_parent(os.getppid())
+        die_with_parent(int(os.environ.get(LAUNCHER, "0")) or os.getppid())
     done = train(
         config,
         store,
@@ -109,9 +111,25 @@ def _config(arguments: argparse.Namespace, store: "Store") -> "RunConfig":
 
 
 def _launch(ranks: int, words: Sequence[str]) -> int:
-    """Start the ranks of this command on this machine; return their status."""
+    """Start the ranks of this command on this machine; return their status.
+
+    Raises:
+        UsageError: the machine has fewer accelerators or, without any, fewer cores.
+    """
+    import torch
+
+    from bench.cgroup import usable_cores
+    from bench.errors import UsageError
     from refsys.processes import run_ranks
 
+    devices = torch.cuda.device_count()
+    available = devices or usable_cores()
+    if ranks > available:
+        kind = "accelerators" if devices else "cores"
+        raise UsageError(
+            f"--data-ranks {ranks}: this machine has {available} {kind}; start the ranks of "
+            "several machines with torchrun"
+        )
     return run_ranks(ranks, ["-m", "bench", *words])
 
 

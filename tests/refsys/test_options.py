@@ -102,10 +102,9 @@ def test_a_new_leaf_is_an_axis_and_a_command_line_option_with_no_further_line():
     parser = argparse.ArgumentParser()
     for leaf in options_of(LongerRun):
         add_option(parser, leaf)
-    assert parser.parse_args(["--heads", "3"]).heads == 3
+    heads = parser.parse_args(["--heads", "3"]).heads
+    assert configured(LongerRun, {"heads": heads}).model.heads == 3
     assert "heads of something new (default: 8)" in " ".join(parser.format_help().split())
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--heads", "0"])
 
 
 def test_train_has_every_option_that_structure_workloads_have():

@@ -150,7 +150,7 @@ def test_the_variant_names_every_axis_that_is_not_usual():
 
     assert variant() == variant(tokens=96, entry="1ubq", preset="mini") == "reference, float32"
     assert variant(cycles=2, checkpointing=False) == (
-        "reference, float32, checkpointing=False, cycles=2"
+        "reference, float32, cycles=2, checkpointing=False"
     )
     assert variant(entry="synthetic") == "reference, float32, synthetic"
 

@@ -213,7 +213,7 @@ def test_tick_of_a_counter_and_the_power_at_rest_are_found():
 def test_rates_are_work_over_device_time():
     def record(quantity, seconds, work=None, status="ok"):
         table = measured(8, run_id=quantity.encode().hex()[:8].zfill(32))
-        table["workload"]["config"] = {"quantity": quantity}
+        table["workload"] |= {"name": "device-rates", "config": {"quantity": quantity}}
         table["facts"]["arithmetic"] = "bfloat16"
         table["outcome"] = {"work": work}
         time = missing("not here") if seconds is None else Value(seconds, "graph")

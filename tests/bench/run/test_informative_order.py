@@ -161,7 +161,7 @@ def test_earlier_cases_count():
 def test_shipped_sweeps_begin_with_each_pair(name):
     found = catalogue()
     sweep = read_sweep(shipped_sweeps()[name], found)
-    where = [point_of(found[c.workload], c.config, c.ranks, c.replicate) for c in sweep.cases]
+    where = [point_of(found[c.workload], c.axes, c.ranks, c.replicate) for c in sweep.cases]
     pairs = {point.pair for point in where}
     first = run(where)[: len(pairs)]
     assert {point.pair for point in first} == pairs

@@ -64,7 +64,7 @@ class TestConformers:
             shift[space] = batch["reference_position"][atoms].mean(axis=0)
         apart = distances(np.array(list(shift.values())))
         assert apart[~np.eye(len(apart), dtype=bool)].min() > 1e-3
-        for other in ({"step": 1}, {"place": 1}, {"seed": 1}):
+        for other in ({"step": 1}, {"index": 1}, {"seed": 1}):
             again, same = batch_of(store, entry, tokens=500, **other)
             assert (same == rows).all()
             has_reference = batch["reference_mask"]
