@@ -43,9 +43,9 @@ axes = { operator = "layer_norm", preset = "tiny", tokens = 8 }
 """
 # Pattern of a command -> the test that runs it as it stands.
 ELSEWHERE = {
-    r"make (demo|test)": "tests/test_docs_commands.py::test_the_demo_is_made_of_commands_shown",
+    r"make (demo|test)": "tests/test_docs_commands.py::test_demo_consists_of_documented_commands",
     r"foldperf prepare": "tests/conftest.py::everything",
-    r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
+    r"foldperf stamp": "tests/test_docs_commands.py::test_clone_is_stamped",
     r"pytest tests/benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"foldperf import pytest-benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"python docs/.*": (
@@ -183,7 +183,7 @@ def elsewhere(command):
 @pytest.mark.parametrize(
     "command", dict.fromkeys(shortened(command) for command in ALL if not elsewhere(command))
 )
-def test_a_command_that_is_shown_runs(reader, command):
+def test_documented_command_runs(reader, command):
     """In the order of the pages: a later one may need what an earlier one made."""
     status, output = reader(command)
     # A shortened timing gate may see too little: ambiguous.
@@ -197,7 +197,7 @@ def test_commands_left_to_other_tests_are_run_there(test):
     assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
-def test_the_demo_is_made_of_commands_shown():
+def test_demo_consists_of_documented_commands():
     """The demo itself takes minutes: each line of it is a command that a page shows."""
     recipe = re.search(
         r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
@@ -207,7 +207,7 @@ def test_the_demo_is_made_of_commands_shown():
     assert commands <= set(ALL)
 
 
-def test_a_clone_is_stamped(tmp_path):
+def test_clone_is_stamped(tmp_path):
     """Not in the reader's folder: the stamp lies beside the source that it speaks of."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
     subprocess.run(
@@ -219,6 +219,6 @@ def test_a_clone_is_stamped(tmp_path):
     assert (tmp_path / "clone" / STAMP).exists()
 
 
-def test_every_help_text_shows_an_example_that_is_one():
+def test_every_help_text_has_a_valid_example():
     for name, example in examples():
         assert example.startswith(f"foldperf {name}"), example

@@ -75,7 +75,7 @@ def test_text_files_are_opened_with_their_encoding(folder):
         "subprocess.run(words, text=True)",
     ],
 )
-def test_call_that_leaves_the_encoding_open_is_seen(call):
+def test_call_without_an_encoding_is_found(call):
     assert list(calls_without_encoding(call)) == [1]
 
 
@@ -94,5 +94,5 @@ def test_call_that_leaves_the_encoding_open_is_seen(call):
         "subprocess.run(words, encoding='utf-8')",
     ],
 )
-def test_call_with_bytes_or_an_encoding_is_sound(call):
+def test_call_with_bytes_or_an_encoding_is_accepted(call):
     assert not list(calls_without_encoding(call))

@@ -52,7 +52,7 @@ def test_imports_go_one_way(package):
             assert allowed, f"{path.relative_to(ROOT)} imports {module}"
 
 
-def test_measuring_imports_little():
+def test_measuring_imports_only_allowed_packages():
     """Everything that is imported when the measuring side's files are."""
     for package in ("refsys", "workloads", "bench"):
         for path in (ROOT / package).rglob("*.py"):
@@ -62,7 +62,7 @@ def test_measuring_imports_little():
                 assert known or not eager, f"{path.relative_to(ROOT)} imports {module}"
 
 
-def test_a_bare_machine_measures(tmp_path, store):
+def test_measuring_works_without_optional_packages(tmp_path, store):
     """A sweep runs, train trains and doctor speaks with everything else refusing to be imported."""
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nfor name in {HEAVY}:\n    sys.modules[name] = None\n", encoding="utf-8"

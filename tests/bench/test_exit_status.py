@@ -298,7 +298,9 @@ def test_regression_stays_one_when_its_files_cannot_be_written(
 
 
 @pytest.mark.parametrize("target", ["0", "9"])
-def test_learning_verdict_outlives_a_figure_that_cannot_be_drawn(target, call, monkeypatch, capsys):
+def test_learning_verdict_stays_when_the_figure_cannot_be_plotted(
+    target, call, monkeypatch, capsys
+):
     def fail(*_):
         raise AnalysisError("no library to draw with")
 
@@ -335,7 +337,7 @@ def test_command_that_cannot_be_imported_is_a_fault(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("foldperf: unexpected ModuleNotFoundError: No module")
 
 
-def test_folder_that_is_gone_is_a_fault_in_one_line(monkeypatch, capsys):
+def test_removed_working_folder_is_a_fault_in_one_line(monkeypatch, capsys):
     def fail():
         raise FileNotFoundError(2, "No such file or directory")
 

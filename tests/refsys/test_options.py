@@ -75,7 +75,7 @@ def test_fields_without_declaration_and_repeated_names_are_refused():
         options_of(Twice)
 
 
-def test_a_new_leaf_is_an_axis_and_a_command_line_option_with_no_further_line():
+def test_new_leaf_is_an_axis_and_a_command_line_option():
     @dataclass(frozen=True, kw_only=True)
     class Longer(ModelOptions):
         heads: int = option(8, "heads of something new", minimum=1)

@@ -40,7 +40,7 @@ def test_fused_operators_take_a_fraction_of_the_memory():
         assert plain > factor * fused, operator
 
 
-def test_the_shipped_sweep_covers_the_lengths_of_the_figures():
+def test_shipped_sweep_covers_the_lengths_of_the_figures():
     sweep = read_sweep(shipped_sweeps()["kernels"], catalogue())
     lengths = {}
     for case in sweep.cases:

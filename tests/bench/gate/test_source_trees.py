@@ -63,7 +63,7 @@ def snapshot(repository):
     }
 
 
-def test_commit_beside_the_working_tree(repository):
+def test_commit_is_compared_with_the_working_tree(repository):
     write(repository, "edited")
     with source_trees("main~1", repository) as trees:
         assert contents(trees.baseline) == each("one")
@@ -74,14 +74,14 @@ def test_commit_beside_the_working_tree(repository):
         assert contents(trees.candidate) == each("edited")
 
 
-def test_folder_beside_the_working_tree(repository, tmp_path):
+def test_folder_is_compared_with_the_working_tree(repository, tmp_path):
     write(tmp_path / "other", "another")
     with source_trees(str(tmp_path / "other"), repository) as trees:
         assert contents(trees.baseline) == each("another")
         assert contents(trees.candidate) == each("three")
 
 
-def test_both_lie_at_paths_of_one_length(repository):
+def test_both_trees_have_paths_of_the_same_length(repository):
     with source_trees("main", repository) as trees:
         assert len(str(trees.baseline)) == len(str(trees.candidate))
 
@@ -97,27 +97,27 @@ def test_repository_is_left_as_it_was(repository, against):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_trees_are_gone_however_it_ends(repository, error):
+def test_trees_are_removed_after_any_error(repository, error):
     with pytest.raises(error), source_trees("main", repository) as trees:
         raise error
     assert not trees.baseline.parent.exists()
 
 
 class TestDefault:
-    def test_of_uncommitted_changes_is_the_commit_under_them(self, repository):
+    def test_default_of_uncommitted_changes_is_head(self, repository):
         write(repository, "edited")
         assert default_reference(repository) == "HEAD"
 
-    def test_of_a_branch_is_where_it_began(self, repository):
+    def test_default_of_a_branch_is_its_branch_point(self, repository):
         where = git(repository, "rev-parse", "main")
         commit(repository, "four")
         assert default_reference(repository) == where
 
-    def test_of_the_default_branch_is_the_commit_before(self, repository):
+    def test_default_of_the_default_branch_is_the_previous_commit(self, repository):
         git(repository, "checkout", "-q", "main")
         assert default_reference(repository) == "HEAD~1"
 
-    def test_untracked_files_elsewhere_do_not_count(self, repository):
+    def test_default_ignores_untracked_files_outside_the_packages(self, repository):
         (repository / "notes.txt").write_text("x", encoding="utf-8")
         assert default_reference(repository) == git(repository, "rev-parse", "main")
 

@@ -117,7 +117,7 @@ def not_finite(table):
         (lambda table: table.update(benchmarks=3), "not of pytest-benchmark: "),
     ],
 )
-def test_other_files_are_refused_in_a_line(written, tmp_path, capsys, change, message):
+def test_other_files_are_refused_in_one_line(written, tmp_path, capsys, change, message):
     table = json.loads(written.read_text(encoding="utf-8"))
     change(table)
     path = tmp_path / "b.json"
@@ -129,7 +129,7 @@ def test_other_files_are_refused_in_a_line(written, tmp_path, capsys, change, me
     assert not (tmp_path / "runs").exists()
 
 
-def test_file_that_is_not_there_is_a_line(tmp_path, capsys):
+def test_missing_file_is_an_error_of_one_line(tmp_path, capsys):
     assert main(["import", "pytest-benchmark", str(tmp_path / "none.json")]) == 2
     assert "none.json: No such file" in capsys.readouterr().err
 

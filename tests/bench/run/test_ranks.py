@@ -129,7 +129,7 @@ def test_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     assert max(full["duration_s"], gone["duration_s"]) < HANG_S / 2
 
 
-def test_real_sweep_on_two_ranks(foldperf, tmp_path, store):
+def test_sweep_runs_on_two_real_ranks(foldperf, tmp_path, store):
     sweep = tmp_path / "pair.toml"
     sweep.write_text(
         f"[protocol]\n{QUICK}"
