@@ -1,4 +1,4 @@
-"""Documentation that cannot drift: its paths and links exist, its tables are complete."""
+"""Documentation: its paths and links exist, its tables are complete."""
 
 import re
 

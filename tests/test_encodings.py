@@ -1,6 +1,6 @@
-"""Text files are UTF-8 in any locale: every call that opens one says so.
+"""Text files are UTF-8 in any locale: every call that opens one names the encoding.
 
-Ruff's PLW1514 sees it where it knows a path's type; this looks at every call by its name.
+Ruff's PLW1514 needs the type of a path; this check examines every call by its name.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Which way imports go, and what measuring may import."""
+"""Direction of imports, and the packages that measuring may import."""
 
 import ast
 import subprocess
@@ -53,7 +53,7 @@ def test_imports_go_one_way(package):
 
 
 def test_measuring_imports_only_allowed_packages():
-    """Everything that is imported when the measuring side's files are."""
+    """Check the imports that run when a file of the measuring packages is imported."""
     for package in ("refsys", "workloads", "bench"):
         for path in (ROOT / package).rglob("*.py"):
             for module, eager in imports_of(path):
@@ -63,7 +63,7 @@ def test_measuring_imports_only_allowed_packages():
 
 
 def test_measuring_works_without_optional_packages(tmp_path, store):
-    """A sweep runs, train trains and doctor speaks with everything else refusing to be imported."""
+    """Run a sweep, a training and doctor while all other packages refuse to be imported."""
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nfor name in {HEAVY}:\n    sys.modules[name] = None\n", encoding="utf-8"
     )

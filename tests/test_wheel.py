@@ -1,4 +1,4 @@
-"""The wheel: it has every file of the packages, and works where nothing else of the project is."""
+"""Wheel: it has every file of the packages, and works without the rest of the project."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Records in asv: figures, names, exported files, and asv itself over both ways."""
+"""Records in asv: figures, names, exported files, and asv itself on exports and runs."""
 
 import hashlib
 import json

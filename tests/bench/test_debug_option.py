@@ -1,4 +1,4 @@
-"""Tracebacks on the command line: for who asks for them, and one line for everyone else."""
+"""Errors on the command line: one line, with the traceback on request."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The exit status of every command, whoever reads its output and however bare its environment."""
+"""Exit status of every command, for any reader of its output and a minimal environment."""
 
 import io
 import json
@@ -89,7 +89,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A folder with what the calls read."""
+    """Folder with the inputs of the calls."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "test.cif").write_text(mmcif(), encoding="utf-8")
     assert main(["prepare", str(folder / "test.cif"), "--store", str(folder / "store")]) == 0
@@ -232,7 +232,7 @@ def test_status_is_the_verdict_in_an_empty_environment(name, call, bare, in_asci
     status, output, error = in_ascii(call, name)
     assert "Traceback" not in error
     assert "cannot be written" not in error
-    if name == "fetch":  # what it fetches has nowhere to go
+    if name == "fetch":  # there is no folder for downloads
         assert status == 2
         assert "has no home folder" in error
         assert "set FOLDPERF_HOME" in error

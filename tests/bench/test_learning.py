@@ -1,4 +1,4 @@
-"""Training learns: a short run over a few draws, its record and its figure."""
+"""Learning check: a short run over a few samples, its record and its figure."""
 
 import json
 
@@ -9,7 +9,7 @@ from analysis.learning import draw_learning
 
 @pytest.fixture(scope="module")
 def run(store, command_server, tmp_path_factory):
-    """Fifty steps over five draws."""
+    """Fifty steps over five samples."""
     folder = tmp_path_factory.mktemp("learning")
     options = {
         **{"--steps": 50, "--draws": 5, "--tokens": 32, "--samples": 4, "--warmup-steps": 10},

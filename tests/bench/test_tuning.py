@@ -1,4 +1,4 @@
-"""Tuned launch options: found, kept, read again, and never trusted blindly."""
+"""Tuned launch options: search, storage, and checks of stored files."""
 
 import json
 
@@ -235,5 +235,5 @@ def test_steps_that_differ_cannot_be_compared():
         def tensors(self):
             return {"gradients": [torch.tensor(float(self.steps))]}
 
-    with pytest.raises(UsageError, match="two steps of this compute different things"):
+    with pytest.raises(UsageError, match="two steps have different results"):
         next(tune(Restless(), Clock(lambda: 1.0), rounds=1))

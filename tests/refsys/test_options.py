@@ -109,7 +109,7 @@ def test_new_leaf_is_an_axis_and_a_command_line_option():
 
 
 def test_train_has_every_option_that_structure_workloads_have():
-    """But for the contrast pipelines, which are no way to train."""
+    """The conventional pipelines are excepted: they are for comparison only."""
     from workloads.catalogue import catalogue
 
     train = {leaf.name for leaf in options_of(RunConfig) if leaf.command_line}

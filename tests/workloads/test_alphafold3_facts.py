@@ -1,4 +1,4 @@
-"""Exact facts of the whole model: parameters by component, FLOPs by part, a step that traces."""
+"""Static costs of the full model: parameters by component, FLOPs by part, a traced step."""
 
 import json
 import time
@@ -91,7 +91,7 @@ def closed_forms(n, samples, rows=1024):
     passes = samples + ROLLOUT
     atoms = 8 * n
     outer = 8_192 * rows * n + 2_048 * rows * n**2 + 262_144 * n**2
-    # The last block's alignment update has no reader.
+    # The last block's MSA update is not used.
     update = (98_304 + 24_576) * rows * n + 128 * rows * n**2 + 2_048 * n**2
     atom_blocks = 0.426e6 * atoms * passes + 0.2785e6 * atoms
     return {

@@ -1,4 +1,4 @@
-"""The calibration workload: what it counts is what it does."""
+"""Calibration workload: its static costs equal the traced ones."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The workload of single operators: every one, at shapes that it takes, with exact facts."""
+"""Workload of single operators: every operator, with valid shapes and exact static costs."""
 
 import pytest
 import torch

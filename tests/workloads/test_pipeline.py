@@ -106,7 +106,7 @@ def test_conventional_batch_is_at_least_fifty_times_as_large(store):
 
 @pytest.mark.parametrize("entry", ["2hyy", "3pwp", "4fxd", "6zu5"])
 def test_conventional_batch_is_larger_for_other_molecules_with_buckets(everything, entry):
-    """Nucleotides have more atoms, but no alignment, whose padding is not sent."""
+    """Nucleotides have more atoms, but no MSA, whose padding is not sent."""
     axes = {"tokens": 384, "alignment_rows": 1024, "crop": "contiguous", "preset": "full"}
     conventional = program(everything, path="conventional", entry=entry, **axes)
     batch_of(conventional)
@@ -118,7 +118,7 @@ def test_conventional_batch_is_larger_for_other_molecules_with_buckets(everythin
 
 
 def test_both_paths_have_the_same_residues(store):
-    """Objects made of the file have the classes that the record has, where they were modelled."""
+    """Objects parsed from the file have the classes of the record, where they were modelled."""
     tokens = tokenize(parse_structure(files_of("1ubq").structure))
     structure = store.open("1ubq").structure
     assert [token.residue_type for token in tokens] == structure["token_residue_type"].tolist()
@@ -129,7 +129,7 @@ def test_both_paths_have_the_same_residues(store):
 
 @pytest.mark.parametrize("axes", [{"batch": 2}, {"crop": "spatial"}])
 def test_conventional_path_allows_one_contiguous_crop_alone(axes):
-    with pytest.raises(WorkloadError, match="makes one contiguous crop"):
+    with pytest.raises(WorkloadError, match="allows one contiguous crop"):
         WORKLOAD.configure({"path": "conventional"} | axes)
 
 

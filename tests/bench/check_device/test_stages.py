@@ -32,7 +32,7 @@ from workloads.errors import UnsupportedError
 
 
 class Clock:
-    """Seconds that pass where a test says so."""
+    """Clock that only the test advances."""
 
     def __init__(self):
         self.now = 1_000.0
@@ -94,7 +94,7 @@ def test_stages_that_keep_their_deadlines_keep_the_budget(weights, used, budget)
         shares.append(end - now)
         now += share * (end - now)
     assert now <= budget * (1 + 1e-9)
-    # What a stage does not use goes to the next ones.
+    # Time that a stage does not use goes to the next ones.
     for stage, share in zip(stages, shares, strict=True):
         assert share >= budget * stage.weight / sum(weights) * (1 - 1e-9)
 

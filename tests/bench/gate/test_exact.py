@@ -1,4 +1,4 @@
-"""The exact gate: green on what is, red on mutants, silent on no one."""
+"""Exact gate: it passes the present source and fails mutants by name."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ def keep_float32(original, transition, x):
 
 
 def cubic_temporary(original, module, z, *rest):
-    """A tokens³ tensor that comes and goes."""
+    """Allocate and release a tensor of tokens³ elements."""
     cube = z[..., :1].float().unsqueeze(-1).expand(-1, -1, -1, z.shape[2], 1).clone()
     return original(module, z + 0 * cube.sum(), *rest)
 

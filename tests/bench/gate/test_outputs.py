@@ -1,4 +1,4 @@
-"""What the gates write: Markdown, JUnit, and the recipes that have a CI system read them."""
+"""Files that the gates write (Markdown, JUnit), and the recipes for CI systems."""
 
 import os
 import re
@@ -98,7 +98,7 @@ class TestMarkdown:
 
 
 class TestCommandLine:
-    """The exact gate, which is quick; the timing gate's own test looks at its files."""
+    """Exact gate, which is quick; the test of the timing gate checks its files."""
 
     CHEAP = ("gate", "--only", "trunk preset=tiny", "--jobs", "1")
 
@@ -234,7 +234,7 @@ class TestRecipes:
         assert not [line for line in log if "--timing" in line]
 
     def test_exact_gate_of_the_script_runs(self, tmp_path):
-        """For real, on the cheapest cases."""
+        """Run on the cheapest cases."""
         (line,) = [
             line
             for line in SCRIPT.read_text(encoding="utf-8").splitlines()

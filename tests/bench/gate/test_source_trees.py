@@ -1,4 +1,4 @@
-"""The two trees of the timing gate: what they hold, and that the repository is left alone."""
+"""Source trees of the timing gate: their content, and the unchanged repository."""
 
 import os
 import subprocess
@@ -69,7 +69,7 @@ def test_commit_is_compared_with_the_working_tree(repository):
         assert contents(trees.baseline) == each("one")
         assert contents(trees.candidate) == each("edited")
         assert trees.against.startswith("main~1 (")
-        # An edit during the gate meets neither side.
+        # An edit during the gate affects neither side.
         write(repository, "edited again")
         assert contents(trees.candidate) == each("edited")
 
@@ -88,7 +88,7 @@ def test_both_trees_have_paths_of_the_same_length(repository):
 
 @pytest.mark.parametrize("against", ["main", None])
 def test_repository_is_left_as_it_was(repository, against):
-    # Of a file that is newer than the index says, git would like to make a note.
+    # git would update the index for a file that is newer than stated there.
     os.utime(repository / PACKAGES[0] / "code.py", (2e9, 2e9))
     before = snapshot(repository)
     with source_trees(against, repository):
@@ -130,7 +130,7 @@ def test_source_trees_refuse_an_unknown_baseline_in_one_line(repository, tmp_pat
         (bare, "main", "name the folder of a source tree with --against"),
         (bare, None, "name the folder of a source tree with --against"),
         (repository, str(tmp_path), "neither a commit of"),
-        # As of a command that failed in a script; the folder of that name is this one.
+        # An empty word, as from a failed command in a script; as a path it is this folder.
         (repository, "", "--against is empty"),
     ):
         with pytest.raises(UsageError, match=message) as refused, source_trees(against, root):

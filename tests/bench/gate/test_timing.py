@@ -37,14 +37,14 @@ def samples(generator, pairs, noise, effect=0.0):
 
 
 def exactly(pairs, noise, effect=0.0):
-    """The same with just this mean and spread."""
+    """Return the same with exactly this mean and spread."""
     values = np.resize([1.0, -1.0], pairs)
     return effect + values * noise / values.std(ddof=1), values * noise
 
 
 class TestVerdict:
     def test_identical_code_fails_with_at_most_the_stated_probability(self):
-        """Over all cells together, at a probability that can be counted."""
+        """Count over all cells together, at a probability large enough to be counted."""
         generator = np.random.default_rng(0)
         rule = Rule(threshold=1e-9, false_fail=0.2, looks=1)
         failed = sum(
@@ -149,7 +149,7 @@ class TestVerdict:
 
 
 def spin(seconds):
-    """Uses so much of this thread's CPU time."""
+    """Use this much of the thread's CPU time."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
@@ -163,7 +163,7 @@ class TestOwnTime:
         assert max(clock.of(lambda: time.sleep(0.05)) for _ in range(5)) >= 0.049
 
     def test_other_processes_on_the_core_do_not_count(self):
-        """Wall time grows by the number of neighbours; this hardly."""
+        """Wall time grows with the processes on the core, the thread's own time hardly."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(before)})
         try:
@@ -220,7 +220,7 @@ def test_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packages
     cells = {Cell(cell["case"], cell["phase"]): cell for cell in found["cells"]}
     failed = {cell for cell in cells if cells[cell]["verdict"] == FAIL}
     slower = Cell("paced operator=slower", "backward")
-    # The step is a fifth slower with it, which few pairs may or may not tell.
+    # The step is a fifth slower as well, which few pairs may or may not detect.
     assert {slower} <= failed <= {slower, slower._replace(phase="step")}
     assert cells[slower]["change"] == pytest.approx(1.0, abs=0.25)
     assert cells[slower]["low"] > 0.05
@@ -229,7 +229,7 @@ def test_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packages
     assert failures["broken"]["side"] == "candidate"
     assert "the operator is unhappy" in failures["broken"]["reason"]
     assert (failures["new"]["side"], failures["nowhere"]["side"]) == ("baseline", "both")
-    # What ran left nothing, and both files say the same.
+    # No process remains, and both files have the same verdict.
     assert not list(packages.glob("foldperf-gate-*"))
     assert "| ❌ FAIL | paced operator=slower | backward |" in markdown.read_text(encoding="utf-8")
     red = {
@@ -349,7 +349,7 @@ def test_fault_of_the_gate_itself_is_not_a_regression(monkeypatch, capsys):
 
 
 def test_cell_times_are_ratios_within_rounds():
-    """Ratios are within rounds: what a round has in common drops out of them."""
+    """A factor that all processes of a round share cancels in the ratios."""
     drift = np.exp(np.linspace(0, 2, 6))
     rounds = [[d * t for t in (1.0, 1.1, 1.2, 1.3)] for d in drift]
     found = _compare(rounds)

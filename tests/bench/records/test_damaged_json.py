@@ -1,4 +1,4 @@
-"""Damaged JSON of ours: an error that names file and line, and the rest goes on."""
+"""Damaged JSON files of the project: an error names file and line, and valid records are used."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""pytest-benchmark beside foldperf: every operator under it, its figures taken into records."""
+"""Benchmarks under pytest-benchmark, and the import of their figures into records."""
 
 import json
 import os
@@ -22,7 +22,7 @@ CHEAP = "dropout_residual or (layer_norm and not layer_norm_linear and not adapt
 
 
 def run_pytest(*options, folder):
-    # The suite's own workers are no business of a benchmark's.
+    # A benchmark does not inherit the workers of the suite.
     outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", BENCHMARKS, "-q", "-p", "no:cacheprovider", *options],

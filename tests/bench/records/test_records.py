@@ -1,4 +1,4 @@
-"""Records and where they come from: files that survive, identity, promotion."""
+"""Records: robust files, identity, origin, promotion."""
 
 import copy
 import json

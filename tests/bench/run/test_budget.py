@@ -1,4 +1,4 @@
-"""`foldperf run --budget`: what it runs, what it leaves and says, and what cannot run at all."""
+"""`foldperf run --budget`: cases that run, remaining cases, messages, unsupported cases."""
 
 import json
 import shlex
@@ -38,7 +38,7 @@ axes = { preset = "bloom-tiny", tokens = [16, 32] }
 
 
 class Machine:
-    """Stands for case processes, which take time of a scripted clock."""
+    """Stand-in for case processes, which take time of a scripted clock."""
 
     def __init__(self, clock):
         self.clock = clock

@@ -1,4 +1,4 @@
-"""Sweeps run for real: isolation, statuses, resume, and what cannot be written."""
+"""Sweeps with real processes: isolation, statuses, resumption, write errors."""
 
 import json
 import os

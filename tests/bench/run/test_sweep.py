@@ -1,4 +1,4 @@
-"""Sweep files: what they expand to, and how a mistake in one is named."""
+"""Sweep files: their cases, and one-line errors."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_repeated_combination_is_one_case(read):
 
 
 def test_key_of_a_case_includes_the_threads_of_its_sweep(read, tmp_path, monkeypatch):
-    """As if the user had set the variable, who may still do so."""
+    """The key is that of a user's variable with the same value, which takes precedence."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     case = '[[case]]\nworkload = "operators"\naxes = { operator = "layer_norm" }\n'
 

@@ -6,7 +6,7 @@ from bench.run.time_limits import LARGEST_FACTOR, REFERENCE_S, TimeLimits, fixed
 
 
 def limits(*slowness, nominal_s=300.0):
-    """Limits on a machine whose workload takes so many times the reference, time after time."""
+    """Return limits on a machine with scripted slowness, relative to the reference."""
     seconds = iter([REFERENCE_S * factor for factor in slowness])
     return TimeLimits(nominal_s, scaled=True, measure=lambda: next(seconds))
 

@@ -33,7 +33,7 @@ SLOW = REFERENCE_S * 4
 
 
 class Machine:
-    """Stands for case processes: each case needs so many seconds, or ends in another way.
+    """Stand-in for case processes: a case needs scripted seconds, or ends in another way.
 
     Attributes:
         cases: Seconds that a case needs, or the status it ends with, by tokens.

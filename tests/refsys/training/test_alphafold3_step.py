@@ -1,4 +1,4 @@
-"""Laws of a whole training step: identical chains, the last recycle, phases."""
+"""Laws of a full training step: identical chains, the last recycling iteration, phases."""
 
 from collections.abc import Mapping
 

@@ -126,7 +126,7 @@ class HostReads(TorchDispatchMode):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The reads of all steps; batches are made outside of them."""
+    """The reads of all steps; batches are built outside of them."""
     mode, step = HostReads(), refsys.training.train._step
 
     def watched(*arguments):

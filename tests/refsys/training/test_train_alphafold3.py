@@ -1,4 +1,4 @@
-"""Training the whole model: the same bits over workers, stops and kills; stages; averages."""
+"""Training of the full model: equal bits over workers, stops and kills; stages; averages."""
 
 import json
 import os
@@ -201,7 +201,7 @@ class TestWeights:
     def test_averages_of_another_kind_are_refused_but_a_run_may_start_from_their_weights(
         self, store, folder, tmp_path
     ):
-        """A checkpoint of before the averages were corrected."""
+        """A checkpoint whose averages lack the bias correction."""
         columns = open_columns(latest(folder), "checkpoint")
         facts = {name: columns.facts[name] for name in ("step", "run")}
         path = tmp_path / "checkpoints" / latest(folder).name

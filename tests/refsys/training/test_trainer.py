@@ -1,4 +1,4 @@
-"""One definition of the step: what trains, what is measured and what is traced are equal."""
+"""One definition of the step: trained, measured and traced steps are equal."""
 
 import json
 from collections import Counter
