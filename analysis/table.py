@@ -18,7 +18,7 @@ Cell = str | Number | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """RecordJson with the fields that views group and sort by.
+    """Record with the fields that views group and sort by.
 
     Attributes:
         workload: Name of the workload.

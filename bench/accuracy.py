@@ -1,7 +1,7 @@
 """Accuracy of an operator's implementation, against float64 and beside plain PyTorch.
 
-An implementation is as exact as it must be where its largest error against the reference in float64
-is at most twice that of the reference in the same dtype, and two roundings.
+An implementation is accurate enough if its largest error against the reference in float64 is at
+most twice that of the reference in the same dtype, plus two roundings.
 """
 
 import math

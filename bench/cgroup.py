@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
-# Version 1 has no word for "no limit": it gives the largest multiple of a page in 63 bits.
+# Version 1 reports "no limit" as the largest multiple of a page in 63 bits.
 _NO_LIMIT = 2**62
 _LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
 _KILL_FILES = ("memory.events", "memory.oom_control")
@@ -48,7 +48,7 @@ def memory_limit(root: Path = _ROOT) -> MemoryLimit | None:
 
 
 def cpu_limit(root: Path = _ROOT) -> float | None:
-    """Cores' worth of time that this process's groups grant it; None if no group has a quota."""
+    """Return the CPU quota of this process's groups in cores; None if no group has a quota."""
     quotas = []
     for group in _groups("cpu", root):
         # Version 2 has both numbers in one file.
@@ -115,7 +115,7 @@ class _Mount:
         top: The group that is mounted.
         folder: Where it is mounted.
         kind: ``cgroup`` or ``cgroup2``.
-        controllers: Of version 1.
+        controllers: Controllers of version 1.
     """
 
     top: PurePosixPath

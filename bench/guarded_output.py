@@ -1,9 +1,9 @@
 """Standard streams that cannot stop the program.
 
-A reader may leave, a disk fill up, a descriptor be closed, a locale lack a character: the work and
-its verdict do not depend on what is printed. The first write that fails ends a stream. What follows
-is dropped and the exit status stays what it was, but for a full disk or another failure of the
-device, which turns status 0 into 2, since nothing told the user.
+Output can fail: the reader leaves, the disk is full, a descriptor is closed, the locale lacks a
+character. Work and verdict do not depend on it. The first failed write ends a stream, and later
+output is dropped. The exit status does not change, except that a full disk or another device error
+turns status 0 into 2, because the output is incomplete.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Progress of long work, with an estimate of the time left.
 
-On a terminal with `rich` installed it is a live bar; everywhere else plain lines. The work goes on
-when nobody reads them any more.
+On a terminal with `rich` installed it is a live bar; everywhere else plain lines. The work
+continues when the output is closed.
 """
 
 import sys
@@ -49,7 +49,7 @@ class Progress(AbstractContextManager["Progress"]):
             print(line, file=self._stream, flush=True)
 
     def expect(self, seconds_left: float) -> None:
-        """Take the time left from the caller, who knows more than the mean of what is done."""
+        """Set the time left to the caller's estimate, in place of the mean of finished pieces."""
         self._expected = seconds_left
 
     def start(self, title: str) -> None:
@@ -59,7 +59,7 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.update(self._task, description=title[:60])
 
     def finish(self, line: str) -> None:
-        """Note that the piece of work is done; `line` says how it went."""
+        """Note that the piece of work is done; `line` describes its outcome."""
         now = time.monotonic()
         self._timed += 1
         self._spent += now - self._started
@@ -67,7 +67,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.skip(line)
 
     def skip(self, line: str) -> None:
-        """Note a piece of work that needed no doing; it does not count in the mean time."""
+        """Note a piece of work that was skipped; it does not count in the mean time."""
         self._done += 1
         if self._bar:
             self.say(line)

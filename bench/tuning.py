@@ -98,9 +98,9 @@ def tune(
     """
     expected, again = _step(program), _step(program)
     if not expected:
-        raise UsageError("a step of this leaves no gradient to compare: tune it with backward")
+        raise UsageError("a step leaves no gradient to compare: tune it with backward")
     if not all(torch.equal(*pair) for pair in zip(expected, again, strict=True)):
-        raise UsageError("two steps of this compute different things; tune single operators")
+        raise UsageError("two steps have different results; tune single operators")
     for key in keys_of(program) if keys is None else keys:
         tuned = _tune_kernel(program, device, rounds, key, expected, expired)
         if tuned.options != tuned.shipped or path_of(key).exists():
@@ -118,7 +118,7 @@ def keys_of(program: Program) -> list[Key]:
     with watch_keys(keys.setdefault):
         _run(program)
     if not keys:
-        raise UsageError("nothing to tune: a step starts no kernel of ours")
+        raise UsageError("nothing to tune: a step starts no kernel of this project")
     return list(keys)
 
 

@@ -45,7 +45,7 @@ from refsys.data.prepare.fetch import packages, prepared_sources
 from refsys.data.store.store import Store
 from refsys.home import package_cache
 
-# The first example of a test may pay for an import; the same examples are drawn every time.
+# The first example of a test may pay for an import; the same examples are generated every time.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 

@@ -1,4 +1,4 @@
-"""Documentation that cannot drift: its paths and links exist, its tables are complete."""
+"""Documentation: its paths and links exist, its tables are complete."""
 
 import re
 
@@ -10,7 +10,7 @@ from bench.run.sweep import read_sweep
 from workloads.catalogue import catalogue
 
 
-def test_the_makefile_has_the_commands_of_the_first_screen():
+def test_makefile_has_the_commands_of_the_first_screen():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     screen = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:30]
     for target in ("demo", "test"):
@@ -28,7 +28,7 @@ def test_paths_and_links_exist(page):
             assert (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
-def test_the_sweep_shown_is_sound(tmp_path):
+def test_documented_sweep_is_valid(tmp_path):
     (block,) = [text for page in PAGES for text in toml_blocks_of(page) if "[[case]]" in text]
     path = tmp_path / "shown.toml"
     path.write_text(block, encoding="utf-8")
@@ -47,7 +47,7 @@ def test_every_metric_is_in_the_table():
         assert f"| `{name}` | {kind.meaning} |\n" in page, name
 
 
-def test_every_entry_shown_is_as_it_says(everything):
+def test_every_entry_of_the_table_has_the_stated_sizes(everything):
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     table = page[page.index("| entry |") : page.index("No filter")].splitlines()[2:]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table if row]

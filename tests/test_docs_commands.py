@@ -1,8 +1,8 @@
 """Every command that the documentation or a help text shows is run, in a reader's folder.
 
-What takes long is shortened (fewer steps, a smaller sweep of the same name, one case of the gate);
-nothing else is changed. What then is the same command runs once, and what another test runs as it
-stands is listed with that test.
+Long commands are shortened (fewer steps, a smaller sweep of the same name, one case of the gate)
+and otherwise unchanged. Commands that are then equal run once, and commands that another test runs
+unchanged are listed with that test.
 """
 
 import os
@@ -31,7 +31,7 @@ energy_s = 1
 workload = "alphafold3-trunk"
 axes = { tokens = [16, 24], entry = "1ubq" }
 """
-# What other sweeps have in common with it is seen on it.
+# Stands for all sweeps whose specific cases are not under test.
 SINGLE = """
 [protocol]
 warmup_steps = 0
@@ -41,11 +41,11 @@ counts = false
 workload = "operators"
 axes = { operator = "layer_norm", preset = "tiny", tokens = 8 }
 """
-# Pattern of a command -> the test that runs it as it stands.
+# Pattern of a command -> the test that runs it unchanged.
 ELSEWHERE = {
-    r"make (demo|test)": "tests/test_docs_commands.py::test_the_demo_is_made_of_commands_shown",
+    r"make (demo|test)": "tests/test_docs_commands.py::test_demo_consists_of_documented_commands",
     r"foldperf prepare": "tests/conftest.py::everything",
-    r"foldperf stamp": "tests/test_docs_commands.py::test_a_clone_is_stamped",
+    r"foldperf stamp": "tests/test_docs_commands.py::test_clone_is_stamped",
     r"pytest tests/benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"foldperf import pytest-benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"python docs/.*": (
@@ -57,7 +57,7 @@ ELSEWHERE = {
     r"asv .*": "tests/bench/test_asv.py::clone",
     r"pip wheel .*": "tests/test_wheel.py::build",
 }
-# What is shortened: a pattern, and what takes its place.
+# Shortened commands: a pattern and its replacement.
 SHORTER = (
     (r"foldperf run (demo|quick|standard|kernels|pipeline|iterations)\b", r"foldperf run \1.toml"),
     # Elsewhere: an entry that is prepared anew may find other templates, and ends a training on it.
@@ -89,7 +89,7 @@ SHORTER = (
     ),
     (r"--commit 0123abc", "--allow-dirty"),
     (r"^(foldperf promote .*)(?<!--allow-dirty)$", r"\1 --allow-dirty"),
-    # With what the next command adds: all figures are drawn once.
+    # With the option of the next command: all figures are plotted once.
     (r"^(foldperf report results/recorded --out paper/)$", r"\1 --published"),
     (r"results/recorded\b(?!/)", "recorded"),
     (r"pip install ", f"{sys.executable} -m pip install --quiet --target site "),
@@ -111,7 +111,7 @@ def shortened(command):
 
 @pytest.fixture(scope="module")
 def reader(store, sources, command_server, tmp_path_factory):
-    """Run a command in a folder with what the pages speak of; return its status and output."""
+    """Run a command in a folder with the files that the pages name; return status and output."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "demo.toml").write_text(DEMO, encoding="utf-8")
     for name in ("quick", "standard", "kernels", "pipeline", "iterations"):
@@ -183,10 +183,10 @@ def elsewhere(command):
 @pytest.mark.parametrize(
     "command", dict.fromkeys(shortened(command) for command in ALL if not elsewhere(command))
 )
-def test_a_command_that_is_shown_runs(reader, command):
-    """In the order of the pages: a later one may need what an earlier one made."""
+def test_documented_command_runs(reader, command):
+    """Run in the order of the pages: a command may need files of an earlier one."""
     status, output = reader(command)
-    # A shortened timing gate may see too little: ambiguous.
+    # A shortened timing gate may have too few pairs: ambiguous.
     fine = {0, 3} if "--timing" in command else {0}
     assert status in fine, f"{command}\n{output}"
 
@@ -197,7 +197,7 @@ def test_commands_left_to_other_tests_are_run_there(test):
     assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
-def test_the_demo_is_made_of_commands_shown():
+def test_demo_consists_of_documented_commands():
     """The demo itself takes minutes: each line of it is a command that a page shows."""
     recipe = re.search(
         r"^demo:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
@@ -207,8 +207,8 @@ def test_the_demo_is_made_of_commands_shown():
     assert commands <= set(ALL)
 
 
-def test_a_clone_is_stamped(tmp_path):
-    """Not in the reader's folder: the stamp lies beside the source that it speaks of."""
+def test_clone_is_stamped(tmp_path):
+    """Run outside of the reader's folder: the stamp lies beside its source."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
     subprocess.run(
         [sys.executable, "-m", "bench", "stamp"],
@@ -219,6 +219,6 @@ def test_a_clone_is_stamped(tmp_path):
     assert (tmp_path / "clone" / STAMP).exists()
 
 
-def test_every_help_text_shows_an_example_that_is_one():
+def test_every_help_text_has_a_valid_example():
     for name, example in examples():
         assert example.startswith(f"foldperf {name}"), example

@@ -1,6 +1,6 @@
-"""Text files are UTF-8 in any locale: every call that opens one says so.
+"""Text files are UTF-8 in any locale: every call that opens one names the encoding.
 
-Ruff's PLW1514 sees it where it knows a path's type; this looks at every call by its name.
+Ruff's PLW1514 needs the type of a path; this check examines every call by its name.
 """
 
 import ast
@@ -75,7 +75,7 @@ def test_text_files_are_opened_with_their_encoding(folder):
         "subprocess.run(words, text=True)",
     ],
 )
-def test_call_that_leaves_the_encoding_open_is_seen(call):
+def test_call_without_an_encoding_is_found(call):
     assert list(calls_without_encoding(call)) == [1]
 
 
@@ -94,5 +94,5 @@ def test_call_that_leaves_the_encoding_open_is_seen(call):
         "subprocess.run(words, encoding='utf-8')",
     ],
 )
-def test_call_with_bytes_or_an_encoding_is_sound(call):
+def test_call_with_bytes_or_an_encoding_is_accepted(call):
     assert not list(calls_without_encoding(call))

@@ -1,4 +1,4 @@
-"""A workload that is registered is found everywhere, and none is named anywhere."""
+"""Registered workloads appear in every command, and the code names none of them."""
 
 import ast
 import csv
@@ -51,7 +51,8 @@ def test_foreign_workload_is_measured_reported_and_exported(foldperf, tmp_path, 
     for record in records:
         metrics, facts = record["metrics"], record["facts"]
         assert metrics["predicted_peak_bytes"]["value"] == metrics["peak_tracked_bytes"]["value"]
-        # Attention is counted; the input needs no gradient, which the facts do not know.
+        # Attention is counted; the static costs include a gradient of the input, which is not
+        # needed.
         assert 0.8 < metrics["hardware_flops"]["value"] / facts["step_flops"] <= 1
     foldperf("report", check=0)
     with (tmp_path / "results/report/table.csv").open(encoding="utf-8") as table:
@@ -77,7 +78,7 @@ def test_foreign_workload_is_gated(foldperf, tmp_path, example):
 
 
 def test_harness_and_analysis_name_no_workload():
-    """But for examples in help texts: what measures and what reports treats all alike."""
+    """Examples in help texts excepted: measuring and reporting treat all workloads alike."""
     names = set(catalogue().workloads)
     for package in ("bench", "analysis"):
         for path in (ROOT / package).rglob("*.py"):

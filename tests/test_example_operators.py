@@ -23,7 +23,7 @@ def test_example_reports_equal_results_of_both_operators(backend):
     assert all("of its largest value" in line for line in lines)
 
 
-def test_the_block_knows_nothing_of_this_project():
+def test_example_block_does_not_import_this_project():
     text = SCRIPT.with_name("pairformer.py").read_text(encoding="utf-8")
     assert "import refsys" not in text
     assert "from refsys" not in text

@@ -1,4 +1,4 @@
-"""Which way imports go, and what measuring may import."""
+"""Direction of imports, and the packages that measuring may import."""
 
 import ast
 import subprocess
@@ -52,8 +52,8 @@ def test_imports_go_one_way(package):
             assert allowed, f"{path.relative_to(ROOT)} imports {module}"
 
 
-def test_measuring_imports_little():
-    """Everything that is imported when the measuring side's files are."""
+def test_measuring_imports_only_allowed_packages():
+    """Check the imports that run when a file of the measuring packages is imported."""
     for package in ("refsys", "workloads", "bench"):
         for path in (ROOT / package).rglob("*.py"):
             for module, eager in imports_of(path):
@@ -62,8 +62,8 @@ def test_measuring_imports_little():
                 assert known or not eager, f"{path.relative_to(ROOT)} imports {module}"
 
 
-def test_a_bare_machine_measures(tmp_path, store):
-    """A sweep runs, train trains and doctor speaks with everything else refusing to be imported."""
+def test_measuring_works_without_optional_packages(tmp_path, store):
+    """Run a sweep, a training and doctor while all other packages refuse to be imported."""
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\nfor name in {HEAVY}:\n    sys.modules[name] = None\n", encoding="utf-8"
     )

@@ -71,6 +71,6 @@ def test_citation_and_changelog_name_the_version():
     assert versions[:2] == ["Unreleased", PROJECT["version"]]
 
 
-def test_every_package_says_that_it_is_typed():
+def test_every_package_is_marked_as_typed():
     for package in ("refsys", "workloads", "bench", "analysis"):
         assert (ROOT / package / "py.typed").is_file()

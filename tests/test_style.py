@@ -13,7 +13,7 @@ SEQUENCES = frozenset(
     "needs_input_grad".split()
 )
 HIGHEST = 3
-# Files that may call methods by a name made at run time, and why.
+# Files that may call methods by a name computed at run time, and why.
 BY_NAME: dict[str, str] = {}
 # Files that may read a configuration by string keys, and why.
 BY_KEY = {

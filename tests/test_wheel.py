@@ -1,4 +1,4 @@
-"""The wheel: it has every file of the packages, and works where nothing else of the project is."""
+"""Wheel: it has every file of the packages, and works without the rest of the project."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_wheel_built_of_a_source_archive_is_the_same(build, tmp_path):
     assert json.loads((tmp_path / "lib" / STAMP).read_bytes()) == build.stamp
 
 
-def test_wheel_of_an_edited_tree_says_so(build, tmp_path):
+def test_wheel_of_an_edited_tree_is_marked_dirty(build, tmp_path):
     source = tmp_path / "edited"
     shutil.copytree(build.source, source, symlinks=True)
     with (source / "bench" / "launch.py").open("a", encoding="utf-8") as file:

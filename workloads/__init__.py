@@ -1,5 +1,5 @@
-"""What is measured. Each workload is a class that others may add through an entry point.
+"""Workloads: the programs that are measured. Other packages add theirs through an entry point.
 
-Imports ``refsys`` and nothing of ``bench``: a workload builds a program with named phases and knows
-its exact facts, but not who measures it or how.
+Imports ``refsys`` and nothing of ``bench``: a workload builds a program with named
+phases and states its exact costs, independent of how it is measured.
 """

@@ -40,10 +40,10 @@ def unsupported_reason(backend: str, device: torch.device) -> str | None:
 
 
 class Backends:
-    """Choice of one program, and the calls and fallbacks since it was made."""
+    """Backend choice of a program, and the calls and fallbacks since then."""
 
     def __init__(self, backend: str) -> None:
-        """Note the calls so far; `backend` may be, ``default``, the best one of the device."""
+        """Note the calls so far; the `backend` ``default`` is the best one of the device."""
         self._backend = backend
         self._fallbacks_before = ops.fallbacks()
         self._calls_before = self._calls_at_first = ops.calls()

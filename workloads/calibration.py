@@ -15,7 +15,7 @@ from workloads.workload import ExecutionContext, Program, StaticCosts, Value, Wo
 _MIB = 2**20
 # Default size of each quantity; see the axis.
 _SIZES = {"copy": 512, "l2_copy": 16, "product": 8192, "exponentials": 64}
-# Name of each resource for people, and the kind of its rate's unit.
+# Display name of each resource, and the kind of its rate's unit.
 _RESOURCES = {
     "copy": ("copy in device memory", "bandwidth"),
     "l2_copy": ("copy in the L2 cache", "bandwidth"),
@@ -109,7 +109,7 @@ class CalibrationWorkload(Workload[CalibrationCase]):
         """See `Workload`.
 
         Raises:
-            UnsupportedError: exponentials are asked for where no Triton kernel runs.
+            UnsupportedError: exponentials are requested where no Triton kernel runs.
         """
         if config.quantity == "exponentials" and setting.device.type != "cuda":
             raise UnsupportedError("the rate of exponentials is measured on an accelerator alone")

@@ -2,7 +2,7 @@
 
 
 class WorkloadError(Exception):
-    """A workload or one of its axes is not as asked. The message is one line."""
+    """A workload or one of its axes is unknown or invalid. The message is one line."""
 
 
 class UnsupportedError(WorkloadError):

@@ -11,8 +11,8 @@ from workloads.operator_arguments import Argument, Call
 from workloads.operators import SingleOperator
 from workloads.workload import Value
 
-# Attention: examples, heads and their width. The others: channels, and what comes out of LayerNorm
-# with a linear layer; the transition widens fourfold.
+# Attention: examples, heads and their width. The others: channels, and the output width of
+# LayerNorm with a linear layer; the transition widens fourfold.
 _BATCH, _HEADS, _WIDTH = 4, 16, 64
 _CHANNELS, _OUT, _FACTOR = 128, 16, 4
 
@@ -65,7 +65,7 @@ class MicrobenchmarksWorkload(SingleOperator[MicrobenchmarkCase]):
     name = "microbenchmarks"
     summary = "three operators at the shapes of MegaFold's microbenchmarks"
     configuration = MicrobenchmarkCase
-    # Where a CPU measures, the operators' own cases stand for these, too.
+    # On a CPU the cases of the workload `operators` cover these as well.
     selections: ClassVar = {
         "exact": ({"operator": sorted(_CALLS)},),
         "timing": ({"operator": "transition", "length": 512, "precision": "float32"},),

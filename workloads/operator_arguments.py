@@ -1,7 +1,7 @@
-"""Arguments of activation operator in AlphaFold 3, as shapes, at a model size and a crop.
+"""Arguments of each operator in AlphaFold 3, as shapes, at a model size and a crop.
 
-Shape suffixes: B batch, N tokens, C pair width, H heads, D head width, S alignment rows, M
-alignment width, U outer-product width.
+Shape suffixes: B batch, N tokens, C pair width, H heads, D head width, S MSA rows, M MSA width, U
+outer-product width.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,7 @@ class Argument(NamedTuple):
     """One tensor.
 
     Attributes:
-        kind: An activation, a weight, positions or a mask; the precision table gives activation its
-            dtype.
+        kind: An activation, a weight, positions or a mask; the precision table has its dtype.
         shape: Its shape.
         scale: Factor of the standard normal distribution of its values.
     """

@@ -210,7 +210,7 @@ class OperatorProgram(Program):
         result = self._operator(*self._inputs, **self._options)
         self._outputs = result if isinstance(result, tuple) else (result,)
         if not self._gradients and "backward" in self.phases:
-            # What flows back is drawn once, from what came out.
+            # Gradients of the outputs are fixed at the first call: copies of the outputs.
             self._gradients = tuple(output.detach().clone() for output in self._outputs)
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
@@ -221,7 +221,7 @@ class OperatorProgram(Program):
         }
 
     def outcome(self) -> dict[str, float]:
-        """See `Program`: the mean of what came out or, after a backward pass, of a gradient."""
+        """See `Program`: the mean of the output or, after a backward pass, of a gradient."""
         first = self._outputs[0] if self._outputs else self._inputs[0].grad
         return {} if first is None else {"mean": float(first.detach().double().mean())}
 

@@ -62,7 +62,7 @@ class PipelineCase:
 
 
 class PipelineWorkload(Workload[PipelineCase]):
-    """Cases of making batches for the whole model: each step draws, crops and gathers its own."""
+    """Cases of batch construction for the full model: each step samples, crops and gathers anew."""
 
     name = "pipeline"
     summary = "the host's pipeline: crop, gather, pad, and the move to the device"
@@ -78,7 +78,7 @@ class PipelineWorkload(Workload[PipelineCase]):
         config = super().configure(values)
         conventional = config.path not in {PREPARED, COLD}
         if conventional and (config.batch, config.crop) != (1, "contiguous"):
-            raise WorkloadError(f"path={config.path} makes one contiguous crop in a step")
+            raise WorkloadError(f"path={config.path} allows one contiguous crop in a step")
         if config.atoms % ATOM_WINDOW:
             window = ATOM_WINDOW
             raise WorkloadError(f"atoms={config.atoms} is not a multiple of the window, {window}")
@@ -154,18 +154,18 @@ class PipelineWorkload(Workload[PipelineCase]):
         return LoaderProgram(program, workers, seconds) if workers or seconds else program
 
     def build_abstract(self, config: PipelineCase) -> "AbstractProgram":
-        """See `Workload`: the batch itself, whose bytes are what is known without the inputs.
+        """See `Workload`: the batch itself, whose size is known without the inputs.
 
         Raises:
-            UnsupportedError: a conventional path, which makes its tensors out of objects.
+            UnsupportedError: a conventional path, whose tensors are built from parsed files.
         """
         if config.path not in {PREPARED, COLD}:
-            raise UnsupportedError("nothing is known of the conventional path without its files")
+            raise UnsupportedError("the conventional path has no costs without its files")
         return AbstractProgram(_placeholder(config, None))
 
 
 class AbstractProgram(Program):
-    """A batch that is there already, moved to the device."""
+    """Existing batch that is moved to the device."""
 
     phases = ("to_device",)
     forward_phases = ()

@@ -1,4 +1,4 @@
-"""The language model in training: what AlphaFold 3 is compared with, at its best and naively."""
+"""Language model in training, fair and naive, for comparison with AlphaFold 3."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -112,7 +112,7 @@ class TransformerWorkload(Workload[TransformerCase]):
         return replace(config, sequence=sequence)
 
     def _sequence(self, config: TransformerCase) -> int:
-        """The length of a sequence that the comparison asks for."""
+        """Return the sequence length of the comparison."""
         if config.equal == matching.TOKENS:
             return config.tokens
         other = counterpart(config)
@@ -257,7 +257,7 @@ def model_config(config: TransformerCase) -> LanguageModelConfig:
 
 
 def counterpart(config: TransformerCase) -> AlphaFold3Case:
-    """The case of AlphaFold 3 that a case is compared with, its other axes as they usually are."""
+    """Return the AlphaFold 3 case that a case is compared with; other axes have their defaults."""
     return _ALPHAFOLD3.configure(
         {
             "tokens": config.tokens,

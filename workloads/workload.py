@@ -120,7 +120,7 @@ class Workload(ABC, Generic[C]):
 
     Attributes:
         name: Name in sweeps and on the command line.
-        summary: One line for people.
+        summary: Description in one line.
         configuration: Dataclass of a case; its leaves are the axes (`refsys.options`).
         defaults: Defaults of this workload, by axis, where they differ from the dataclass's.
         unused: Leaves of the dataclass that are not axes of this workload.
@@ -223,7 +223,7 @@ class Workload(ABC, Generic[C]):
         return {}
 
     def title(self, config: C) -> str:
-        """Return one line for people: the axes that tell the case from others."""
+        """Return the title of a case in one line: the axes that distinguish it from others."""
         return " ".join([self.name, *self.chosen(config, {})])
 
     def labels(self, config: C) -> dict[str, Value]:
@@ -249,7 +249,7 @@ class Workload(ABC, Generic[C]):
         *,
         titled: bool = True,
     ) -> list[str]:
-        """Return ``name=value`` of each axis that is not as usual.
+        """Return ``name=value`` of each axis that does not have its usual value.
 
         Args:
             config: Configuration of the case.

@@ -1,8 +1,8 @@
 """Figures that asv tracks of a record, each such that less is better: names, units, parameters.
 
-asv takes a smaller value for an improvement, always. A fraction of which more is better is
-therefore tracked as one minus the fraction, and a rate as its inverse; metrics without a direction
-are left out. A benchmark is one metric of one workload; its parameters identify the case.
+To asv a smaller value is always an improvement. A fraction for which more is better is therefore
+tracked as one minus the fraction, and a rate as its inverse; metrics without a direction are left
+out. A benchmark is one metric of one workload; its parameters identify the case.
 """
 
 import math
@@ -17,26 +17,26 @@ from bench.records.metrics import METRICS, MetricKind
 from bench.records.record import Record
 from workloads.errors import WorkloadError
 
-# asv's own process reads this file, and has no use for torch.
+# asv's own process reads this file and does not need torch.
 if TYPE_CHECKING:
     from workloads.workload import Axes, Catalogue, Workload
 
 # Part of every benchmark: raising it cuts the history, as for a figure that means something else.
 VERSION = "1"
-# The suite's module and the beginning of its functions' names, by which asv finds them.
+# Module of the suite, and prefix of its function names, by which asv finds them.
 MODULE = "workload"
 PREFIX = "track_"
 PARAMETERS = ("case", "tokens", "ranks")
 
-# Phases differ from workload to workload, and the whole is step_time_s.
+# Phases differ between workloads, and their total is step_time_s.
 _PARTS_ALONE = frozenset({"phase_time_s"})
-# Parts that every workload has; what a step does not hold at its peak is nothing, not unknown.
+# Parts that every workload has: a state absent at the peak of a step counts as 0, not as unknown.
 _STATES = (
     *("parameters", "optimizer", "gradients", "inputs"),
     *("activations", "recomputed", "temporaries"),
 )
 _PARTS = {"peak_tracked_bytes": _STATES}
-# asv writes these for people.
+# Units as asv displays them.
 _UNITS = {"s": "seconds", "B": "bytes", "1": "unit"}
 
 Cell = tuple[str, int | float, int]
@@ -48,12 +48,12 @@ class Tracked:
     """Figure that asv follows.
 
     Attributes:
-        name: Its name in asv, behind the prefix.
-        metric: The metric of a record that it is made of.
-        unit: As asv spells it.
-        meaning: One line for people.
-        form: The metric itself, what lacks of it to 1, or its inverse.
-        whole: Of a part, the metric that it is a part of.
+        name: Name in asv, after the prefix.
+        metric: Metric of the record that it is computed from.
+        unit: Unit in asv's spelling.
+        meaning: Description in one line.
+        form: The metric itself, one minus the metric, or its inverse.
+        whole: Metric that a part belongs to.
     """
 
     name: str

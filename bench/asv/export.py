@@ -1,8 +1,8 @@
 """Records as asv's result files: of any machine, without asv.
 
-A file holds what one machine measured of one commit with one accelerator, driver and torch. Earlier
-results stay: in files of an earlier export the cases that are not exported again, in files of
-``asv run`` everything.
+A file holds the figures of one machine, commit, accelerator, driver and torch. Earlier results are
+preserved: all those of ``asv run``, and those of earlier exports for cases that are not exported
+again.
 """
 
 import hashlib
@@ -232,7 +232,7 @@ def _machine(record: Record, out: Path) -> dict[str, Any]:
     for path in sorted(out.glob(f"*/{MACHINE}")):
         described_before = _read(path)
         hashed = hashlib.sha256(str(described_before.get("machine")).encode()).hexdigest()[:16]
-        # A name alone tells little: many are called localhost.
+        # The name alone does not identify a machine: many are called localhost.
         if hashed == host.hostname_hash and described_before.get("cpu") == host.cpu:
             return described_before
     slug = re.sub(r"[^a-z0-9]+", "-", host.cpu.lower()).strip("-")[:_LONGEST_SLUG]

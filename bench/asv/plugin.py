@@ -146,6 +146,6 @@ def _selectors() -> dict[str, str]:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"this machine's device cannot be told: {reason}")
+        raise UserError(f"this machine's device cannot be determined: {reason}")
     selectors: dict[str, str] = json.loads(done.stdout)
     return selectors

@@ -250,7 +250,7 @@ class Check:
         return record
 
     def _require_answer(self, item: Item) -> None:
-        """Check that the device still answers after a case that crashed.
+        """Check that the device still responds after a case that crashed.
 
         Raises:
             LostDeviceError: it does not.
@@ -260,7 +260,7 @@ class Check:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise LostDeviceError(
-                f"the device answers no more after {item.title}: {reason}"
+                f"the device no longer responds after {item.title}: {reason}"
             ) from None
 
 

@@ -18,7 +18,7 @@ from workloads.catalogue import catalogue
 from workloads.workload import Axes, Config
 
 SWEEP = "check-device"
-# Protocol of a case that says nothing else: stages have time limits, cases have none.
+# Default protocol of a case: stages have time limits, cases have none.
 _PROTOCOL: dict[str, Any] = {
     "warmup_steps": 3,
     "timed_steps": 0,
@@ -74,10 +74,10 @@ class Measured:
 
 
 class Recorder:
-    """Appends a record for each case, and knows which cases have one."""
+    """Recorder of the cases: it appends their records and finds existing ones."""
 
     def __init__(self, folder: Path, device: Device, seed: int = 0) -> None:
-        """Look at the machine.
+        """Identify the machine.
 
         Args:
             folder: Folder of the file of records.

@@ -1,4 +1,4 @@
-"""Supervisor of a device check: it runs in a process of its own, which ends if a stage overruns."""
+"""Supervisor of a device check, whose stages run in another process, ended if a stage overruns."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ from bench.run.environment import case_environment
 from bench.run.isolation import Ended, run_isolated
 
 COMMAND = (sys.executable, "-m", "bench.check_device.worker")
-# A stage may end by itself for so long after its deadline: a share of its time, and seconds.
+# Grace after a stage's deadline, in which it may end by itself: a share of its time, and seconds.
 _GRACE_SHARE, _GRACE_S, _MOST_GRACE_S = 0.2, 1.0, 15.0
 # Processes that may lose the device in one stage before it is given up.
 _MOST_LOSSES = 5
@@ -33,7 +33,7 @@ class Supervisor:
     """Run of a device check.
 
     Attributes:
-        request: What is asked of the process that runs the stages.
+        request: Request to the process that runs the stages.
         progress: Gets a line for each stage, and notes in between.
         command: Words that start that process, without the request.
         environment: Variables that it has beside this process's.
@@ -99,7 +99,7 @@ class Supervisor:
 
     @staticmethod
     def _note_end(states: Stages, name: str, ended: Ended) -> None:
-        """Note how a stage ended whose process did."""
+        """Store the end of a stage whose process ended."""
         if ended.cause == _OVERRUN:
             states.end(name, time.time(), "timeout", f"{_OVERRUN} and was ended")
             return
@@ -115,7 +115,7 @@ def _how(ended: Ended) -> str:
 
 
 class _Watch:
-    """Follows a check from its files: passes lines on, and says when a stage has overrun."""
+    """Observer of a check's files, which passes lines on and detects a stage that overruns."""
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         self._folder, self._progress = folder, progress
@@ -129,7 +129,7 @@ class _Watch:
         self._running: str | None = None
 
     def poll(self) -> str | None:
-        """Pass on what is new; return the cause for which the process has to end, if any."""
+        """Pass new lines on; return the cause for which the process has to end, if any."""
         self._pass_on_log()
         self._states.reload()
         for name in NAMES:

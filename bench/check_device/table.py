@@ -28,7 +28,7 @@ def report_lines(
     Args:
         states: State of each stage, in order.
         records: Records of the check.
-        published: Numbers of others.
+        published: Published numbers of other systems.
     """
     sections = (
         [stage_line(name, state) for name, state in states.items()],

@@ -1,7 +1,7 @@
 """Process that runs the stages: ``python -m bench.check_device.worker REQUEST``.
 
-A stage that ends early, or fails, leaves its reason in ``stages.json``, and the next one runs. A
-stage that does not come back is the supervisor's to end.
+A stage that ends early, or fails, leaves its reason in ``stages.json``, and the next one runs. The
+supervisor ends a stage that hangs.
 """
 
 import json
@@ -33,9 +33,9 @@ from bench.run.sweep import digest
 from refsys.processes import die_with_parent
 
 LOG = "check.log"
-# Exit status of a process whose device answers no more; another process may have it again.
+# Exit status of a process whose device no longer responds; a new process may succeed.
 LOST_DEVICE = 75
-# Period of a played device's energy counter: energy windows are as long as 20 of it.
+# Period of a simulated device's energy counter: energy windows last 20 periods.
 _REHEARSED_TICK_S = 0.02
 
 
@@ -44,11 +44,11 @@ class Request:
     """Request of the supervisor, as JSON.
 
     Attributes:
-        parent: Process that asks.
+        parent: Number of the requesting process.
         folder: Folder of the check.
         store: Folder of prepared inputs.
         device: auto, cpu or cuda.
-        rehearse: Vendor that the host plays; empty for a real device.
+        rehearse: Vendor that the host simulates; empty for a real device.
         end: When the check has to end, in seconds since the epoch.
         stages: Names of the stages to run.
         interpreters: Python interpreter of each baseline that has one of its own.
@@ -74,7 +74,7 @@ class RehearsedDevice(ScriptedDevice):
 
 
 def main(path: str) -> int:
-    """Run the stages of a request; status 0 once each has been run or is done before."""
+    """Run the stages of a request; return status 0 once all are done, now or before."""
     table = json.loads(Path(path).read_text(encoding="utf-8"))
     request = Request(**table | {"stages": tuple(table["stages"])})
     die_with_parent(request.parent)

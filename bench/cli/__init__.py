@@ -94,7 +94,7 @@ def _run(command: Any, arguments: argparse.Namespace) -> int:
     try:
         return int(command.run(arguments))
     except SystemExit as ended:
-        # Raised by a library: its status is none of ours.
+        # Raised by a library: its status has another meaning.
         raise RuntimeError(f"a library ended the command with {ended.code!r}") from ended
 
 

@@ -92,7 +92,7 @@ def _environment(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
     """Return the variables of the process that runs the stages, beside this process's."""
     if not arguments.rehearse:
         return {}
-    # Kernels are interpreted, what is tuned is nobody's, and operators are too small for threads.
+    # Kernels are interpreted, tuned options are discarded, and operators are too small for threads.
     home = str(folder.absolute() / "home")
     return {"TRITON_INTERPRET": "1", "FOLDPERF_HOME": home, "OMP_NUM_THREADS": "1"}
 
@@ -188,5 +188,5 @@ def _print(
     if arguments.rehearse:
         print("\nThis was a rehearsal on the host: no figure above is of a device.")
     if records:
-        print(f"\nrecords in {folder / 'records.jsonl'}; foldperf report {folder} draws them")
+        print(f"\nrecords in {folder / 'records.jsonl'}; foldperf report {folder} plots them")
     sys.stdout.flush()

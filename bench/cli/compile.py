@@ -48,10 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compile; status 0 if every kernel keeps the rules, 1 if one breaks one.
+    """Compile; return status 0 if every kernel is within the limits, else 1.
 
     Raises:
-        UsageError: an option is of the other mode, or names nothing.
+        UsageError: an option belongs to the other mode, or matches nothing.
     """
     _check_mode(arguments)
     return warm_cache.run(arguments) if arguments.warm else _compile(arguments)
@@ -108,7 +108,7 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 
 def _record(kernels: "list[Compiled]", started: datetime, folder: Path | None) -> None:
-    """Write the record and its figure into the folder that was asked for."""
+    """Write the record and its figure into the requested folder."""
     from analysis.kernels import draw_kernels
     from bench.compilation.record import RECORD, kernel_record
     from bench.records.record_file import write_alone

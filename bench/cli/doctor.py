@@ -99,7 +99,7 @@ class _Prepared:
 
     Attributes:
         entries: Their names; None if the store cannot be looked at.
-        folder: The store; None if it cannot be told.
+        folder: The store; None if it cannot be determined.
         reason: Why there are no names, else None.
     """
 

@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 
 def debug_requested(words: Sequence[str]) -> bool:
-    """Return True if tracebacks are asked for, by ``--debug`` or ``$FOLDPERF_DEBUG``.
+    """Return True if tracebacks are requested, by ``--debug`` or ``$FOLDPERF_DEBUG``.
 
     Reads the words of the command line themselves, since parsing them can be what fails.
     """

@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, write the files that were asked for, then print.
+    """Compare, write the requested files, then print.
 
     Returns:
         0 for PASS, 1 for FAIL, 3 for AMBIGUOUS; 2 for a fault of the request or the gate. A file
@@ -211,7 +211,7 @@ def _terminated_in_order() -> Iterator[None]:
 
 
 def _write_markdown(outcome: "Outcome", path: Path | None) -> None:
-    """Append the summary to the file that was asked for."""
+    """Append the summary to the requested file."""
     from bench.gate.markdown import markdown
 
     if path:
@@ -220,7 +220,7 @@ def _write_markdown(outcome: "Outcome", path: Path | None) -> None:
 
 
 def _write_junit(outcome: "Outcome", seconds: float, path: Path | None) -> None:
-    """Replace the JUnit file that was asked for."""
+    """Replace the requested JUnit file."""
     from bench.gate.junit import junit
     from refsys.files import write_atomically
 

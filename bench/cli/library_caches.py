@@ -15,11 +15,11 @@ _FOLDERS = {
 
 
 def provide_library_caches() -> None:
-    """Give libraries what they expect of a user's account, for this process and its children.
+    """Set what libraries expect of a user's account, for this process and its children.
 
     matplotlib, torch and Triton keep caches in the home folder or under the user's name. Without a
-    home folder that can be written they go into ours, if that is known; what the user has set
-    stays. A user without a name gets one of the user's number.
+    writable home folder they go into the project's folder, if that is known; variables that the
+    user has set are not changed. A user without a name gets the user number as one.
     """
     try:
         getpass.getuser()

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Appends records that are not there yet; refuses those that no commit can reproduce."""
+    """Append new records; refuse those that no commit can reproduce."""
     from bench.errors import UsageError
     from bench.records.record_file import RecordFile
 

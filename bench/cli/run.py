@@ -105,7 +105,7 @@ def _print_plan(
 ) -> None:
     """Print the cases in the order in which they would run, and an estimate of their time.
 
-    Neither inputs nor a device have to be there. Cases that are recorded already are among them.
+    Neither inputs nor a device are needed. Cases that have a record are included.
     """
     from bench.errors import UsageError
     from bench.progress import span

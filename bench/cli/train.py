@@ -33,12 +33,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if leaf.command_line:
             options.add_option(parser, leaf)
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--steps", type=_positive, help="steps to have done")
+    action.add_argument(
+        "--steps", type=_positive, help="total number of steps, earlier runs included"
+    )
     action.add_argument(
         "--replay-step",
         type=_count,
         metavar="STEP",
-        help="train nothing: build the batch of this step again, and compare it with the log's",
+        help="do not train: build the batch of this step again and compare it with the log",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--checkpoint-every", type=_positive, default=100, metavar="STEPS")

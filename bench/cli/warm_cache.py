@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fill the cache; status 0 if it has every kernel, 1 if one does not compile.
 
     Raises:
-        UsageError: no architecture is named, or what is asked for does not exist.
+        UsageError: no architecture is named, or a requested name does not exist.
     """
     from bench.compilation.compiler import check_triton
     from bench.errors import UsageError

@@ -33,20 +33,20 @@ class MemoryProbe:
         self._returns = return_freed_memory(True)
         touch_libraries()
         self._start = 0
-        self._why_not: Unavailable | None = None
+        self._unavailable: Unavailable | None = None
         self._used_before = self._used()
         try:
             self._start = anonymous_bytes()
         except Unavailable as error:
-            self._why_not = error
+            self._unavailable = error
 
     def peaks(self, step: Callable[[], None], *, first: bool) -> Values:
         """Run a step and return its peaks."""
         prefix = "first_step_" if first else ""
-        why_not = self._why_not or self._reset()
+        unavailable = self._unavailable or self._reset()
         step()
         self._device.synchronize()
-        values = {f"{prefix}peak_resident_bytes": self._resident(why_not)}
+        values = {f"{prefix}peak_resident_bytes": self._resident(unavailable)}
         allocated, reserved = self._allocator()
         values[f"{prefix}peak_allocated_bytes"] = allocated
         if not first:
@@ -62,9 +62,9 @@ class MemoryProbe:
             return error
         return None
 
-    def _resident(self, why_not: Unavailable | None) -> Value:
-        if why_not:
-            return missing(str(why_not))
+    def _resident(self, unavailable: Unavailable | None) -> Value:
+        if unavailable:
+            return missing(str(unavailable))
         peak = anonymous_peak_bytes() - self._start
         if self._returns:
             return Value(peak, _RESIDENT)

@@ -23,7 +23,7 @@ _ALLOWED = frozenset(
         "GIT_TEST_ASSUME_DIFFERENT_OWNER",
     }
 )
-# ExecutionContext that CI services make in variables so that git trusts their checkout.
+# Settings that CI services pass in variables so that git trusts their checkout.
 _TRUST = "safe.directory"
 # Without optional locks no query writes to the index; without replacements ('git replace') a hash
 # means the commit itself.

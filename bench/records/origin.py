@@ -1,4 +1,4 @@
-"""Origin of a measurement: commit, source, machine and software. `provenance` finds them out."""
+"""Origin of a measurement: commit, source, machine and software. `provenance` determines it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -40,7 +40,7 @@ class CaseRecords:
     """
 
     def __init__(self, sweep: Sweep, store: Path, catalogue: Catalogue) -> None:
-        """Look at the machine, the source and the cases' inputs.
+        """Identify the machine, the source and the cases' inputs.
 
         Raises:
             UsageError: the device that the cases want is not there.

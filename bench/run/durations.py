@@ -1,7 +1,7 @@
 """Estimates of the duration of cases: from cases that ended before, else from the protocol.
 
-A duration is compared with the one that the protocol alone lets expect (`expected_s`); their ratio
-is carried over to other cases, so that records under another protocol count as well. The nearest
+A duration is divided by the one expected from the protocol alone (`expected_s`); the ratio is
+carried over to other cases, so that records under another protocol count as well. The nearest
 cases decide: the same ones, else those of other sizes by a power law of the size, else the same
 work on another backend or number of ranks, else the workload's, else all.
 """
@@ -43,7 +43,7 @@ _INFORMATIVE = frozenset({"ok", "timeout"})
 
 
 def expected_s(protocol: Mapping[str, Any], point: Point, *, accelerator: bool) -> float:
-    """Return the duration of a case as far as the protocol alone tells.
+    """Return the duration of a case that is expected from the protocol alone.
 
     Args:
         protocol: Fields of `bench.run.measure.Protocol`; others are ignored.

@@ -9,7 +9,7 @@ from bench.records import provenance
 
 
 def threads_variable(threads: int) -> dict[str, str]:
-    """Return the variable by which torch has so many threads; none if 0."""
+    """Return the variable that sets torch's number of threads; empty if it is 0."""
     return {"OMP_NUM_THREADS": str(threads)} if threads else {}
 
 

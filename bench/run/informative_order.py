@@ -1,4 +1,4 @@
-"""Order of cases in which the first ones tell the most.
+"""Order of cases by information, the most informative first.
 
 Greedy, case by case, given what has ended so far. Of the cases that can still end in time, the next
 one is the first by these criteria, in turn:
@@ -55,7 +55,7 @@ class InformativeOrder:
         return sorted(self._left)
 
     def leave_out(self, index: int) -> None:
-        """Take a case that cannot run out of the choice; it stands for nothing."""
+        """Remove a case that cannot run; it counts as no observation."""
         self._left.discard(index)
 
     def ended(self, index: int, status: str) -> None:

@@ -9,7 +9,7 @@ from refsys.processes import die_with_parent
 
 
 def main(parent: str, ranks: str, request: str, result: str) -> int:
-    """Run ``bench.run.case`` on so many ranks of this machine."""
+    """Run ``bench.run.case`` on several ranks of this machine."""
     die_with_parent(int(parent))
     from torch.distributed.run import main as torchrun
 

@@ -1,7 +1,7 @@
 """Measurement of one case in this process: passes in order, all metrics of one execution.
 
 1. Memory: the first step and a steady one, the C allocator giving freed blocks back.
-2. Time, CPU use, busy share, energy, and the device's time apart: nothing else runs, nothing is
+2. Time, CPU use, busy share, energy, and the device's time alone: nothing else runs, nothing is
    traced.
 3. Counts: the same step under the profiler on an accelerator, and under a dispatch mode.
 """
@@ -44,7 +44,7 @@ class Protocol:
 
     Attributes:
         warmup_steps: Steps before the timed ones.
-        timed_steps: Steps whose times are kept.
+        timed_steps: Steps whose times are stored.
         counts: Whether the counting pass runs.
         energy_s: Shortest energy window.
     """

@@ -1,7 +1,7 @@
 """Devices that the ranks of a sweep's cases run on, and cases that cannot run on any.
 
 An accelerator serves one rank. Ranks on the CPU share its cores, one core each at the least. A case
-that cannot run here is known for it without starting a process.
+that cannot run here is detected without starting a process.
 """
 
 from collections.abc import Iterable

@@ -90,7 +90,7 @@ def energy_domains(devices: Sequence[RecordedDevice]) -> list[object]:
 def merged(results: Sequence[CaseResult], domains: Sequence[object]) -> CaseResult:
     """Return one result for a case from the results of its ranks.
 
-    StaticCosts, counts and notes are those of rank 0; every metric has the figure of each rank.
+    Static costs, counts and notes are those of rank 0; every metric has the figure of each rank.
 
     Args:
         results: Result of each rank, in order.

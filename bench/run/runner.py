@@ -1,9 +1,9 @@
 """Run of a sweep: each case in its own process, each outcome a record.
 
-What the folder holds already (`bench.run.case_records` says when two cases are the same) is not run
-again, so that a sweep that was killed goes on where it stopped, and an edit never meets a stale
-record. What ended at a limit runs again under another limit, and what was
-measured of uncommitted source runs again once it is committed. A case that reaches its time limit
+A case with a record in the folder (`bench.run.case_records` defines its identity) is not run again,
+so that a killed sweep resumes where it stopped, and an edit never reuses a stale record. A case
+that ended at a limit runs again under another limit, and a case that was measured from uncommitted
+source runs again once the source is committed. A case that reaches its time limit
 on a machine that has become slower is tried once more (`bench.run.time_limits`).
 """
 
@@ -56,10 +56,10 @@ class Summary:
 
 
 class Runner:
-    """Runner of a sweep's cases on this machine, which makes records of them."""
+    """Runner of a sweep's cases on this machine, which writes their records."""
 
     def __init__(self, sweep: Sweep, folder: Path, store: Path, catalogue: Catalogue) -> None:
-        """Look at the machine.
+        """Identify the machine.
 
         Raises:
             UsageError: the device that the cases want is not there.
@@ -168,7 +168,7 @@ class Runner:
                 yield record.status
 
     def _schedule(self, budget: Budget | None) -> Schedule:
-        """Return the schedule of all cases, which knows the durations of earlier records."""
+        """Return the schedule of all cases, with the durations of earlier records."""
         cases, runs = self._sweep.cases, self._file.path.parent.parent
         device = self._placement.descriptions(cases[0])[0]
         durations = known_durations(runs, self._catalogue, self._case_records.origin.host, device)
@@ -198,7 +198,7 @@ class Runner:
         return bool(limited or possible or committed)
 
     def _unsupported(self, case: Case, key: str, index: int, reason: str) -> Record:
-        """Return the record of a case that need not be started to know that it cannot run."""
+        """Return the record of a case that cannot run and is therefore not started."""
         result = CaseResult(status="unsupported", reason=reason, notes={_NOT_STARTED: True})
         nothing = Ended(0, None, 0.0, 0, "")
         return self._case_records.record(case, key, index, datetime.now(UTC), None, result, nothing)
@@ -219,7 +219,7 @@ class Runner:
         return self._case_records.record(case, key, index, started, limit, result, ended)
 
     def _execute(self, case: Case, limit: TimeLimit) -> tuple[CaseResult, Ended]:
-        """Run the case process; return its result, or what became of it in its place."""
+        """Run the case process; return its result, or its status and the reason."""
         request = {
             "parent": os.getpid(),
             "workload": case.workload,

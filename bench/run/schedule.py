@@ -86,7 +86,7 @@ class Schedule:
         return self._durations.knows_kind(self._points[index])
 
     def seconds_left(self) -> float:
-        """Return the seconds that the run probably goes on; no more than its budget's."""
+        """Return the estimated seconds until the end of the run, at most those of its budget."""
         estimated = sum(map(self.estimate, self._order.left))
         return estimated if self._budget is None else max(0.0, min(estimated, self._budget.left_s))
 

@@ -1,8 +1,8 @@
 """Time limits of cases, scaled to the speed that this machine has at the moment.
 
-A limit is for what hangs. How long a case takes that does not depends on the machine and on what
-else runs there: a limit of a sweep is meant for an idle machine like the reference, and grows with
-the time that a fixed workload takes here.
+A limit ends cases that hang. The duration of other cases depends on the machine and its load, so
+the limit of a sweep is stated for an idle machine like the reference, and grows with the time that
+a fixed workload takes here.
 """
 
 import time
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 # The time of `fixed_workload` on two idle cores of an AMD EPYC server, with torch 2.13.
 REFERENCE_S = 0.15
-# A machine that is slower than this is not waited for.
+# Limits grow by this factor at most.
 LARGEST_FACTOR = 20.0
 # A limit that grows by less is not worth another try.
 _WORTHWHILE = 1.2
@@ -23,8 +23,8 @@ class TimeLimit:
     """Longest time of a case.
 
     Attributes:
-        nominal_s: What the sweep or the user says.
-        factor: What it is multiplied by, 1 or more; None if it is to be taken literally.
+        nominal_s: Limit that the sweep or the user states.
+        factor: Factor of the limit, 1 or more; None if it is taken literally.
     """
 
     nominal_s: float

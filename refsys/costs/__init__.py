@@ -1,6 +1,7 @@
 """Cost model: calls, FLOPs, bytes, memory and communication of a program, from shapes alone.
 
-A program (`program.Program`) is a sequence of phases on a module; nothing here knows of workloads.
+A program (`program.Program`) is a sequence of phases on a module; no module here depends on
+workloads.
 
 - ``prediction``: trace a program under fake tensors, and fake ranks, without computing anything.
 - ``trace``: the tracer and its result; on real tensors it measures what it would predict.

@@ -74,7 +74,7 @@ class _Event(NamedTuple):
     Attributes:
         sign: 1 for an allocation, -1 for a release.
         table: Numbers of storages by block and index; see `_Insertion`.
-        offset: Block that made the storage: 0 itself, -1 the previous one, 1 the next one.
+        offset: Block that allocated the storage: 0 itself, -1 the previous one, 1 the next one.
         position: Index of the storage among those of that block.
     """
 

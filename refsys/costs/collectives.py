@@ -1,6 +1,6 @@
 """Communication of a program: collective calls by kind, and the bytes that a rank sends.
 
-Two figures are kept for each kind. The payload is the tensor data that this rank hands to the
+Two figures are counted for each kind. The payload is the tensor data that this rank hands to the
 call; the sent bytes are what a rank puts on the wire under the bandwidth-optimal algorithm, with n
 bytes of payload and P ranks:
 

@@ -61,7 +61,7 @@ class FlopCounter(TorchDispatchMode):
 
 @contextmanager
 def flops_by_component(model: Any) -> Iterator[Counter[str]]:
-    """Count FLOPs by the component whose module asked for them; the key '' is no component.
+    """Count FLOPs by the component whose module called the operator; the key '' is no component.
 
     Args:
         model: Module with a method ``components``, which maps names to modules.

@@ -153,7 +153,7 @@ class RepeatedBlocks:
 
 
 class _Join(torch.autograd.Function):
-    """Identity whose backward pass also makes the gradients of inputs of blocks left out."""
+    """Identity whose backward pass also creates the gradients of inputs of blocks left out."""
 
     @staticmethod
     def forward(ctx: Any, blocks: RepeatedBlocks, tensor: Tensor, *left_out: Tensor) -> Tensor:

@@ -28,11 +28,11 @@ from refsys.ops.rounds import shortened, times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
 
-# Bookkeeping of torch itself, which moves no data: `prim.device` is a fake tensor asking itself.
+# Bookkeeping of torch itself, which moves no data: a fake tensor calls `prim.device` on itself.
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
 # Of these, only operators that multiply matrices must have a FLOP formula.
 _BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional"})
-# No views in name, but they start nothing on a device.
+# Not named as views, but they start nothing on a device.
 _NO_KERNEL = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
 )
@@ -142,7 +142,7 @@ class _Tracer(TorchDispatchMode):
         self._module = ""
 
     def hold(self, states: Mapping[str, Iterable[Tensor]]) -> None:
-        """Record tensors that are alive from the start, and keep none of them alive."""
+        """Record tensors that are alive from the start, without references to them."""
         for state, tensors in states.items():
             for tensor in tensors:
                 self.memory.add(tensor, state)
@@ -158,7 +158,7 @@ class _Tracer(TorchDispatchMode):
         self.memory.enter_phase(phase)
 
     def leave_phase(self, parameters: Iterable[Tensor]) -> None:
-        """Call what a forward phase leaves activations, and what parameters hold gradients."""
+        """Set the states of a phase's tensors: activations that forward leaves, and gradients."""
         self.blocks.add_gradients()
         self.memory.reassign_alive("forward", "activations")
         self.memory.rename("forward", "temporaries")

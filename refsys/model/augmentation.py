@@ -16,7 +16,7 @@ from refsys.streams import Draw
 # Distance between the first indices of consecutive samples, and of consecutive sampling steps.
 _SAMPLE_STRIDE = 2**30
 _STEP_STRIDE = 2**44
-# Limit on numbers drawn at once (at least one step is): intermediates take 8 bytes a number.
+# Limit on numbers sampled at once (at least one step is): intermediates take 8 bytes a number.
 _NUMBERS_AT_ONCE = 2**22
 
 

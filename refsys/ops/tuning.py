@@ -127,7 +127,7 @@ def read_options(path: Path, key: Key, names: tuple[str, ...]) -> Mapping[str, i
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) or type(error).__name__
         warnings.warn(
-            f"tuned options in {path} are ignored ({reason}); foldperf tune makes them again",
+            f"tuned options in {path} are ignored ({reason}); foldperf tune replaces them",
             TuningWarning,
             stacklevel=3,
         )

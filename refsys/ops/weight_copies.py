@@ -1,9 +1,9 @@
 """Copies of master weights in the dtype that kernels compute in.
 
-A model makes the copies of all its weights in one launch, before its forward pass; a kernel whose
-weight has none, or has changed since, makes its own. A weight is changed in place, as optimizers do
-it: a change that bypasses autograd's version counter (``weight.data.copy_``) is seen by the next
-forward pass of the model, not by an operator that is called alone.
+A model creates the copies of all its weights in one launch, before its forward pass; for a weight
+without a copy, or one that has changed since, a kernel creates its own. A weight is changed in
+place, as optimizers do: a change that bypasses autograd's version counter (``weight.data.copy_``) takes
+effect in the next forward pass of the model, not in an operator that is called alone.
 """
 
 import weakref

@@ -28,7 +28,7 @@ def workspace(
     """Return an uninitialized scratch tensor and report it; it lives as long as its references.
 
     Args:
-        name: Operator and purpose, as in ``triangle_attention.bias_gradient_planes``.
+        name: Operator and purpose, as in ``triangle_attention.planes``.
         shape: Its shape.
         dtype: Its dtype.
         device: Its device.

@@ -148,7 +148,7 @@ class Batches:
 
     Attributes:
         examples: Examples that the batches are built from, None if they are generated.
-        steps: Steps of the batches, in order; read when the first one is asked for.
+        steps: Steps of the batches, in order; read when the first one is requested.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Batches:
         steps: Iterable[int] | None = None,
         load_step: Callable[[int], Loaded] | None = None,
     ) -> None:
-        """Open the examples; no batch is built before it is asked for.
+        """Open the examples; no batch is built before it is requested.
 
         Args:
             config: Configuration without sizes of 0.

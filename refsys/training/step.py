@@ -123,7 +123,7 @@ class Training(ABC):
         )
 
     def initialize(self) -> None:
-        """Draw the weights from the seed; until the first step they are their own average."""
+        """Sample the weights from the seed; until the first step they are their own average."""
         initialize(self.model, self.seed)
         self.restart_averages()
 

@@ -1,4 +1,4 @@
-"""Steps of training: the one object that trains, that is measured and that is traced.
+"""Steps of training: the same object for training, measuring and tracing.
 
 A `Trainer` joins a model in training (`refsys.training.step.Training`), its batches and the
 averaging of gradients over ranks. Its phases are functions that are called in order:

@@ -1,4 +1,4 @@
-"""Records in asv: figures, names, exported files, and asv itself over both ways."""
+"""Records in asv: figures, names, exported files, and asv itself on exports and runs."""
 
 import hashlib
 import json
@@ -113,12 +113,12 @@ class TestFigures:
         figure = TRACKED[name].figure(replace(record, metrics={TRACKED[name].metric: metric}))
         assert figure is None or 0 <= figure < math.inf
 
-    def test_state_that_the_peak_does_not_hold_is_nothing(self):
+    def test_state_absent_at_the_peak_is_zero(self):
         tracked = TRACKED["peak_tracked_bytes_recomputed"]
         assert tracked.figure(parsed(measured(1, values={"peak_tracked_bytes": 5}))) == 0
         assert tracked.figure(parsed(measured(1))) is None
 
-    def test_replicates_are_their_median_and_failures_are_nothing(self):
+    def test_replicates_become_their_median_and_failures_are_omitted(self):
         records = [measured(n, values={"step_time_s": n}) for n in (1, 2, 30)]
         found = figures(map(parsed, [*records, a_record(4), a_record(5, "timeout")]), NOBODY)
         assert found == {STEP_TIME: {("behaviour=good", 8, 1): 2}}
@@ -163,11 +163,11 @@ class TestCases:
         older = {name: value for name, value in config.items() if name != "dropout"}
         assert cell(workload, older, {}, 1) == cell(workload, config, {}, 1)
 
-    def test_without_the_workload_every_axis_is_named(self):
+    def test_every_axis_is_named_without_the_workload(self):
         assert cell(None, {"tokens": 8, "a": 1, "b": "x"}, {}, 2) == ("a=1 b=x", 8, 2)
         assert cell(None, {}, {"tokens": 1.5}, 1) == ("default", 1.5, 1)
 
-    def test_names_are_such_as_asv_splits_rightly(self):
+    def test_benchmark_names_are_split_correctly_by_asv(self):
         assert group("alphafold3-trunk.2 x") == "alphafold3_trunk_2_x"
         assert tracked_by(STEP_TIME) == TRACKED["step_time_s"]
         for other in ("toy.track_step_time_s", "workload.toy.step_time_s", "workload.toy.track_x"):
@@ -175,7 +175,7 @@ class TestCases:
 
 
 class TestExport:
-    def test_file_holds_what_asv_wants(self, tmp_path):
+    def test_exported_file_has_the_form_of_asv(self, tmp_path):
         done = export([measured(1), measured(2, tokens=16, ranks=2)], tmp_path, NOBODY)
         assert (done.figures, len(done.files), done.failed, done.untraceable) == (2, 1, 0, 0)
         found = strict(done.files[0])
@@ -200,7 +200,7 @@ class TestExport:
         )
 
     @given(value=ANY_NUMBER, other=ANY_NUMBER)
-    def test_nothing_is_written_that_is_not_a_figure(self, tmp_path_factory, value, other):
+    def test_values_that_are_no_figures_are_not_written(self, tmp_path_factory, value, other):
         out = tmp_path_factory.mktemp("asv")
         names = [name for name, kind in METRICS.items() if kind.better != "neither"]
         record = parsed(measured(1))
@@ -220,7 +220,7 @@ class TestExport:
         done = export([*records, a_record(9, "crash")], tmp_path, NOBODY)
         assert (done.files, done.figures, done.failed, done.untraceable) == ((), 0, 1, 3)
 
-    def test_another_accelerator_driver_torch_or_commit_is_another_file(self, tmp_path):
+    def test_export_writes_one_file_per_accelerator_driver_torch_and_commit(self, tmp_path):
         one = measured(1)
         device, software = one["devices"][0], one["software"]
         others = [
@@ -264,7 +264,7 @@ class TestExport:
         assert listed["other"] == other
         assert listed[STEP_TIME]["params"][1] == ["4", "8"]
 
-    def test_list_of_benchmarks_can_be_made_again(self, tmp_path):
+    def test_list_of_benchmarks_can_be_rebuilt(self, tmp_path):
         export([measured(1), measured(2, tokens=16)], tmp_path, NOBODY)
         path = tmp_path / "benchmarks.json"
         whole = path.read_bytes()
@@ -272,7 +272,7 @@ class TestExport:
         complete(tmp_path)
         assert path.read_bytes() == whole
 
-    def test_figure_that_means_something_else_cuts_the_history(self, tmp_path, monkeypatch):
+    def test_new_version_of_a_figure_cuts_the_history(self, tmp_path, monkeypatch):
         export([measured(1)], tmp_path, NOBODY)
         monkeypatch.setattr("bench.asv.export.VERSION", "2")
         export([measured(2, tokens=16)], tmp_path, NOBODY)
@@ -291,7 +291,7 @@ class TestExport:
         assert "atlas" in machines
         assert len(machines) == 2
 
-    def test_host_names_are_hashed_alike(self):
+    def test_recorded_host_name_is_a_hash(self):
         name = os.uname().nodename
         assert host().hostname_hash == hashlib.sha256(name.encode()).hexdigest()[:16]
 
@@ -325,7 +325,7 @@ class TestCommand:
             "source, 1 of cases that did not end well\n"
         )
 
-    def test_nothing_to_export_is_bad_input(self, tmp_path, capsys):
+    def test_export_without_records_is_bad_input(self, tmp_path, capsys):
         path = self.write(tmp_path, measured(1, git=GIT | {"dirty": True}))
         assert main(["export", "asv", path, "--out", str(tmp_path / "asv")]) == 2
         assert capsys.readouterr().err == (
@@ -333,7 +333,7 @@ class TestCommand:
         )
 
 
-def test_source_of_no_commit_is_refused(tmp_path, monkeypatch):
+def test_uncommitted_source_is_refused(tmp_path, monkeypatch):
     """asv files its figures under the commit that it is given."""
     monkeypatch.setenv("FOLDPERF_ASV_SWEEP", "sweep.toml")
     axes = '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "synthetic" }\n'
@@ -515,7 +515,7 @@ class TestAsv:
         records = valid_records(clone.root / "results/runs/toy/records.jsonl")
         assert [record["status"] for record in records] == ["ok", "ok"]
 
-    def test_third_party_workload_is_there_with_every_metric(self, clone):
+    def test_third_party_workload_has_every_metric(self, clone):
         listed = {name for name in clone.index()["benchmarks"] if name.startswith("workload.toy.")}
         assert {name.rpartition("track_")[2] for name in listed} == set(TRACKED)
         drawn = [name for name in listed if clone.graphs(name)["none"]]
@@ -549,12 +549,12 @@ class TestAsv:
         for path in files:
             strict(path)
 
-    def test_asv_warns_of_nothing_and_leaves_the_tree_clean(self, clone):
+    def test_asv_gives_no_warning_and_leaves_the_tree_clean(self, clone):
         for word in ("warning", "Skipping", "Couldn't", "failed", "Traceback"):
             assert word.lower() not in clone.said.lower()
         assert clone("git status --porcelain -- . ':(exclude)results'") == ""
 
-    def test_asv_run_files_nothing_under_a_commit_of_other_source(self, clone, tmp_path):
+    def test_asv_run_saves_nothing_under_a_commit_of_other_source(self, clone, tmp_path):
         elsewhere = make_repository(tmp_path)
         head = clone.log()[-1]
         before = {path: path.read_bytes() for path in (clone.root / "results/asv").rglob("*.json")}

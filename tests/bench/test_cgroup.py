@@ -262,7 +262,7 @@ class TestVerdict:
         assert status == "oom"
         assert reason == f"{self.KILLED} (rank 0: {lost['reason']})"
 
-    def test_case_that_somebody_killed_is_a_crash(self, tmp_path):
+    def test_case_killed_by_another_process_is_a_crash(self, tmp_path):
         assert self.verdict(tmp_path, -9, kill="") == ("crash", "killed by SIGKILL")
 
     def test_other_ends_stay_as_they_are_when_the_kernel_killed_another_process(self, tmp_path):

@@ -89,13 +89,13 @@ def test_help_shows_an_example(name, capsys):
     assert f"foldperf {name}" in out
 
 
-def test_without_a_command_there_is_help(capsys):
+def test_help_is_printed_without_a_command(capsys):
     assert main([]) == 2
     assert "COMMAND" in capsys.readouterr().out
 
 
 class TestFetch:
-    def test_core_alone_or_all(self, sources, capsys):
+    def test_fetch_lists_the_core_or_all_packages(self, sources, capsys):
         every = packages(package_cache())
         for options, wanted in (([], [p for p in every if p.core]), (["--all"], every)):
             assert main(["fetch", *options]) == 0
@@ -190,7 +190,7 @@ class TestPrepare:
 
 
 class TestDoctor:
-    def test_every_metric_has_a_status_and_what_is_missing_a_reason(self):
+    def test_every_metric_has_a_status_and_missing_ones_a_reason(self):
         findings = examine(CpuDevice())
         assert [finding.metric for finding in findings] == list(METRICS)
         for finding in findings:
@@ -200,7 +200,7 @@ class TestDoctor:
         assert "step_time_s" not in missing
         assert all(f.unlock for f in findings if f.metric == "energy_per_step_j")
 
-    def test_counter_that_is_there_is_available(self, tmp_path):
+    def test_existing_counter_is_available(self, tmp_path):
         (tmp_path / "intel-rapl:0").mkdir()
         (tmp_path / "intel-rapl:0" / "name").write_text("package-0", encoding="utf-8")
         (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000", encoding="utf-8")
@@ -213,7 +213,7 @@ class TestDoctor:
         assert found["peak_resident_bytes"].status == "degraded"
         assert "glibc" in found["peak_resident_bytes"].unlock
 
-    def test_json_and_text(self, capsys):
+    def test_doctor_prints_json_and_text(self, capsys):
         assert main(["doctor", "--device", "cpu", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert len(found["metrics"]) == len(METRICS)
@@ -223,7 +223,7 @@ class TestDoctor:
 
 
 class TestThirdParty:
-    def test_workload_of_another_package_is_everywhere(self, foldperf, tmp_path):
+    def test_third_party_workload_is_listed_and_described(self, foldperf, tmp_path):
         paths = [install(tmp_path)]
         listed = json.loads(foldperf("list", "--json", paths=paths, check=0).stdout)
         assert "toy" in listed["workloads"]

@@ -1,4 +1,4 @@
-"""Tracebacks on the command line: for who asks for them, and one line for everyone else."""
+"""Errors on the command line: one line, with the traceback on request."""
 
 import sys
 
@@ -42,7 +42,7 @@ def test_debug_variable_shows_the_traceback(value, shown, defect, capsys, monkey
     assert ("Traceback" in capsys.readouterr().err) == shown
 
 
-def test_debug_option_may_stand_among_the_axes_of_a_workload(capsys):
+def test_debug_option_is_accepted_among_the_axes_of_a_workload(capsys):
     words = ["describe", "transformer", "--debug", "--preset", "bloom-tiny"]
     assert main(words) == 0
     assert main([*words[:-1], "huge"]) == 2

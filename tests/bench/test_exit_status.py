@@ -1,4 +1,4 @@
-"""The exit status of every command, whoever reads its output and however bare its environment."""
+"""Exit status of every command, for any reader of its output and a minimal environment."""
 
 import io
 import json
@@ -89,7 +89,7 @@ CALLS = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A folder with what the calls read."""
+    """Folder with the inputs of the calls."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "test.cif").write_text(mmcif(), encoding="utf-8")
     assert main(["prepare", str(folder / "test.cif"), "--store", str(folder / "store")]) == 0
@@ -232,7 +232,7 @@ def test_status_is_the_verdict_in_an_empty_environment(name, call, bare, in_asci
     status, output, error = in_ascii(call, name)
     assert "Traceback" not in error
     assert "cannot be written" not in error
-    if name == "fetch":  # what it fetches has nowhere to go
+    if name == "fetch":  # there is no folder for downloads
         assert status == 2
         assert "has no home folder" in error
         assert "set FOLDPERF_HOME" in error
@@ -298,7 +298,9 @@ def test_regression_stays_one_when_its_files_cannot_be_written(
 
 
 @pytest.mark.parametrize("target", ["0", "9"])
-def test_learning_verdict_outlives_a_figure_that_cannot_be_drawn(target, call, monkeypatch, capsys):
+def test_learning_verdict_stays_when_the_figure_cannot_be_plotted(
+    target, call, monkeypatch, capsys
+):
     def fail(*_):
         raise AnalysisError("no library to draw with")
 
@@ -335,7 +337,7 @@ def test_command_that_cannot_be_imported_is_a_fault(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("foldperf: unexpected ModuleNotFoundError: No module")
 
 
-def test_folder_that_is_gone_is_a_fault_in_one_line(monkeypatch, capsys):
+def test_removed_working_folder_is_a_fault_in_one_line(monkeypatch, capsys):
     def fail():
         raise FileNotFoundError(2, "No such file or directory")
 

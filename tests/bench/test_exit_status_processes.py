@@ -140,21 +140,21 @@ def stranger(folder):
     return run
 
 
-def test_stranger_without_home_gets_the_gates_verdict(stranger):
+def test_user_without_home_gets_the_gates_verdict(stranger):
     output, error = stranger(f"foldperf {GATE} | cat; echo ${{PIPESTATUS[0]}}")
     assert output.startswith("FAIL: ")
     assert output.endswith("\n1\n")
     assert error == ""
 
 
-def test_stranger_without_home_gets_the_doctors_findings(stranger):
+def test_user_without_home_gets_the_doctors_findings(stranger):
     output, error = stranger("foldperf doctor; echo $?")
     assert output.endswith("\n0\n")
     assert f"prepared  unknown: user {UID} has no home folder" in output
     assert error == ""
 
 
-def test_stranger_without_home_is_told_the_variable_that_a_sweep_with_inputs_needs(stranger):
+def test_sweep_with_inputs_names_the_missing_variable_for_a_user_without_home(stranger):
     output, error = stranger("foldperf run demo; echo $?")
     assert output == "2\n"
     assert error == (

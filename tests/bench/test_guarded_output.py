@@ -1,4 +1,4 @@
-"""Streams whose failures the program outlives."""
+"""Guarded streams: the program continues after a failed write."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Training learns: a short run over a few draws, its record and its figure."""
+"""Learning check: a short run over a few samples, its record and its figure."""
 
 import json
 
@@ -9,7 +9,7 @@ from analysis.learning import draw_learning
 
 @pytest.fixture(scope="module")
 def run(store, command_server, tmp_path_factory):
-    """Fifty steps over five draws."""
+    """Fifty steps over five samples."""
     folder = tmp_path_factory.mktemp("learning")
     options = {
         **{"--steps": 50, "--draws": 5, "--tokens": 32, "--samples": 4, "--warmup-steps": 10},
@@ -19,7 +19,7 @@ def run(store, command_server, tmp_path_factory):
     return command_server.run(words, folder=folder), folder
 
 
-def test_fifty_steps_learn(run):
+def test_loss_falls_within_fifty_steps(run):
     done, folder = run
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((folder / "learning.json").read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ def test_fifty_steps_learn(run):
     assert last["mse"] < first["mse"]
 
 
-def test_record_says_where_it_comes_from(run):
+def test_record_has_its_provenance(run):
     record = json.loads((run[1] / "learning.json").read_text(encoding="utf-8"))
     assert record["schema"] == "foldperf.learning/1"
     assert set(record["git"]) == {"sha", "dirty", "diff_sha256", "commit_time", "reason"}
@@ -39,7 +39,7 @@ def test_record_says_where_it_comes_from(run):
     assert record["software"]["torch"]
 
 
-def test_draws_repeat_and_the_figure_is_drawn(run, tmp_path):
+def test_samples_repeat_and_the_figure_is_plotted(run, tmp_path):
     _, folder = run
     log = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     cycles = [json.loads(line)["cycles"] for line in log]

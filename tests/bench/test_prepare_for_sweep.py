@@ -47,7 +47,7 @@ def test_prepared_entry_of_no_package_is_left_as_it_is(prepare_for, capsys):
     assert "nothing to prepare" in capsys.readouterr().out
 
 
-def test_entry_that_is_nowhere_is_named(prepare_for, capsys):
+def test_unknown_entry_is_named(prepare_for, capsys):
     status, prepared = prepare_for(["9zzz"])
     assert (status, prepared.entries()) == (2, [])
     assert "9zzz is in no package of the cache" in capsys.readouterr().err

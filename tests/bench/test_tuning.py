@@ -1,4 +1,4 @@
-"""Tuned launch options: found, kept, read again, and never trusted blindly."""
+"""Tuned launch options: search, storage, and checks of stored files."""
 
 import json
 
@@ -145,7 +145,7 @@ def keys_of_kernel(step, kernel):
     return keys
 
 
-def test_fastest_that_agrees_is_kept():
+def test_fastest_agreeing_candidate_is_stored():
     kernel, rows = "triangle_multiplication.epilogue", [0]
 
     def note(launch):
@@ -164,7 +164,7 @@ def test_fastest_that_agrees_is_kept():
     assert {"device", "software", "source_sha256", "best_s", "shipped_s", "tried"} <= kept.keys()
 
 
-def test_nothing_is_kept_where_nothing_is_faster(tmp_path):
+def test_nothing_is_stored_when_nothing_is_faster(tmp_path):
     step = program()
     keys = keys_of_kernel(step, "triangle_multiplication.epilogue")
     (found,) = tune(step, Clock(lambda: 1.0), rounds=1, keys=keys)
@@ -180,7 +180,7 @@ def test_tune_rejects_candidates_with_other_results(monkeypatch):
         assert each.options == each.shipped
 
 
-def test_command_tunes_and_replaces_what_is_damaged(capsys, monkeypatch):
+def test_tune_command_replaces_damaged_results(capsys, monkeypatch):
     # Each candidate runs the interpreter several times: one or none for each option.
     monkeypatch.setattr("bench.tuning._BLOCKS", (64, 64))
     arguments = ["operators", "--operator", "pair_bias", "--preset", "tiny", "--tokens", "4"]
@@ -198,7 +198,7 @@ def test_command_tunes_and_replaces_what_is_damaged(capsys, monkeypatch):
     assert json.loads(path.read_text(encoding="utf-8"))["kernel"] == found[0]["key"]["kernel"]
 
 
-def test_bad_request_is_refused(capsys, monkeypatch):
+def test_invalid_request_is_refused(capsys, monkeypatch):
     for arguments, message in (
         (["operators", "--operator", "softmax"], "operator='softmax'"),
         (["operators", "--operator", "layer_norm", "--preset", "tiny"], "starts no kernel"),
@@ -235,5 +235,5 @@ def test_steps_that_differ_cannot_be_compared():
         def tensors(self):
             return {"gradients": [torch.tensor(float(self.steps))]}
 
-    with pytest.raises(UsageError, match="two steps of this compute different things"):
+    with pytest.raises(UsageError, match="two steps have different results"):
         next(tune(Restless(), Clock(lambda: 1.0), rounds=1))

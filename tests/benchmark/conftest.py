@@ -1,4 +1,4 @@
-"""Where a run of benchmarks ran, in its JSON."""
+"""Description of the machine in the JSON of a benchmark run."""
 
 from bench.records.pytest_benchmark import NAME, describe_run
 

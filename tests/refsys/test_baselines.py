@@ -97,8 +97,8 @@ def test_sdpa_is_as_accurate_as_plain_pytorch(tensors):
 def test_missing_baselines_fall_back_with_a_reason(tensors):
     before = ops.fallbacks()
     expected = OPERATOR.reference(*tensors, softmax=F64)
-    for peer in ("cuequivariance", "trifast", "deepspeed"):
-        assert torch.equal(triangle_attention(*tensors, softmax=F64, backend=peer), expected)
+    for baseline in ("cuequivariance", "trifast", "deepspeed"):
+        assert torch.equal(triangle_attention(*tensors, softmax=F64, backend=baseline), expected)
     reasons = {f.backend: f.reason for f in ops.fallbacks() - before}
     assert reasons == {
         "cuequivariance": "cuequivariance_torch is not installed",

@@ -1,4 +1,4 @@
-"""Execution context: backends and watchers reach the recomputation in any thread."""
+"""Execution context: backends and callbacks reach the recomputation in any thread."""
 
 from threading import Thread
 

@@ -75,7 +75,7 @@ def test_fields_without_declaration_and_repeated_names_are_refused():
         options_of(Twice)
 
 
-def test_a_new_leaf_is_an_axis_and_a_command_line_option_with_no_further_line():
+def test_new_leaf_is_an_axis_and_a_command_line_option():
     @dataclass(frozen=True, kw_only=True)
     class Longer(ModelOptions):
         heads: int = option(8, "heads of something new", minimum=1)
@@ -108,7 +108,7 @@ def test_a_new_leaf_is_an_axis_and_a_command_line_option_with_no_further_line():
 
 
 def test_train_has_every_option_that_structure_workloads_have():
-    """But for the contrast pipelines, which are no way to train."""
+    """The conventional pipelines are excepted: they are for comparison only."""
     from workloads.catalogue import catalogue
 
     train = {leaf.name for leaf in options_of(RunConfig) if leaf.command_line}

@@ -59,7 +59,7 @@ class Command:
 
 
 class CommandServer:
-    """Starts commands; use it as a context manager.
+    """Server that starts commands; a context manager.
 
     A command has a standard input that is empty, and a working folder, search path and environment
     of its own. It is not for tests of kernels or of the descriptors themselves.

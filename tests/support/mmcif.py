@@ -1,4 +1,4 @@
-"""A small mmCIF file, made of parts that tests replace."""
+"""A small mmCIF file, composed of parts that tests replace."""
 
 HEADER = "data_TEST\n#\n"
 ENTITY = """loop_

@@ -38,7 +38,7 @@ def run(stage, check):
             lost = check.folder / "lost"
             if not lost.exists():
                 lost.touch()
-                raise LostDeviceError("the device answers no more")
+                raise LostDeviceError("the device no longer responds")
     return {"stage": stage.name}
 
 

@@ -1,4 +1,4 @@
-"""Exact facts of the whole model: parameters by component, FLOPs by part, a step that traces."""
+"""Static costs of the full model: parameters by component, FLOPs by part, a traced step."""
 
 import json
 import time
@@ -62,7 +62,7 @@ def test_components_equal_the_oracle(name):
     assert counts == dict(zip(COMPONENTS, ORACLE[name], strict=True))
 
 
-def test_facts_have_them_all():
+def test_static_costs_have_all_components():
     axes = {"preset": "tiny", "tokens": 8, "alignment_rows": 2, "samples": 1}
     facts = WORKLOAD.static_costs(WORKLOAD.configure(axes))
     assert tuple(facts.components.values()) == ORACLE["tiny"]
@@ -71,7 +71,7 @@ def test_facts_have_them_all():
     assert facts.forward_flops_by_component["other"] < 1e-3 * facts.forward_flops
 
 
-def test_describe_prints_them(foldperf):
+def test_describe_prints_all_components(foldperf):
     done = foldperf("describe", "alphafold3", "--preset", "tiny", "--json", check=0)
     found = json.loads(done.stdout)
     assert found["parameters"] == 847_970
@@ -91,7 +91,7 @@ def closed_forms(n, samples, rows=1024):
     passes = samples + ROLLOUT
     atoms = 8 * n
     outer = 8_192 * rows * n + 2_048 * rows * n**2 + 262_144 * n**2
-    # The last block's alignment update has no reader.
+    # The last block's MSA update is not used.
     update = (98_304 + 24_576) * rows * n + 128 * rows * n**2 + 2_048 * n**2
     atom_blocks = 0.426e6 * atoms * passes + 0.2785e6 * atoms
     return {
@@ -125,7 +125,7 @@ def test_flops_of_a_step_equal_the_published_analysis(tokens, samples, total):
     assert step == pytest.approx(total, rel=0.05)
 
 
-def test_a_whole_step_of_full_traces_without_the_hardware():
+def test_full_step_is_traced_without_the_hardware():
     """No shape depends on data and nothing is read back, or it could not be traced."""
     axes = {"preset": "full", "tokens": 768, "samples": 32, "precision": "bfloat16"}
     axes |= {"backend": "triton"}
@@ -193,7 +193,7 @@ def test_host_phases_are_not_traced():
     assert program.phases == ("trunk", "rollout", "diffusion", "backward", "optimizer")
 
 
-def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
+def test_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
     axes = {"tokens": 64, "alignment_rows": 2, "entry": "2q2k", "atoms": 32}
     setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     program = WORKLOAD.build(WORKLOAD.configure(axes), setting)
@@ -202,7 +202,7 @@ def test_a_crop_with_more_atoms_than_the_case_holds_is_unsupported(store):
 
 
 @pytest.mark.parametrize("path", ["conventional", "conventional-cached"])
-def test_the_conventional_path_is_gone_besides_and_the_batch_is_the_same(store, path, monkeypatch):
+def test_conventional_path_leaves_the_batch_unchanged(store, path, monkeypatch):
     axes = {"tokens": 32, "alignment_rows": 4, "entry": "5vht", "preset": "tiny"}
     setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     made = []

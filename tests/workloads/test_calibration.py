@@ -1,4 +1,4 @@
-"""The calibration workload: what it counts is what it does."""
+"""Calibration workload: its static costs equal the traced ones."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def program(quantity, size, precision="float32"):
     return CALIBRATION.build(config, HOST), CALIBRATION.static_costs(config)
 
 
-def test_a_copy_reads_and_writes_what_its_facts_say():
+def test_copy_reads_and_writes_the_bytes_of_its_facts():
     copying, facts = program("copy", 2)
     copying.run("forward")
     source, target = copying.tensors()["inputs"]
@@ -28,7 +28,7 @@ def test_a_copy_reads_and_writes_what_its_facts_say():
     assert facts.step_flops == 0
 
 
-def test_a_copy_in_the_cache_has_no_bytes_in_memory():
+def test_copy_in_the_cache_has_no_bytes_in_memory():
     copying, facts = program("l2_copy", 2)
     copying.run("forward")
     source, target = copying.tensors()["inputs"]
@@ -39,7 +39,7 @@ def test_a_copy_in_the_cache_has_no_bytes_in_memory():
 
 
 @pytest.mark.parametrize(("precision", "width"), [("float32", 4), ("bfloat16", 2)])
-def test_a_product_has_the_flops_that_a_trace_counts(precision, width):
+def test_product_has_the_flops_that_a_trace_counts(precision, width):
     multiplying, facts = program("product", 24, precision)
     multiplying.run("forward")
     left, right, out = multiplying.tensors()["inputs"]

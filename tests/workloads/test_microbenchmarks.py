@@ -1,4 +1,4 @@
-"""MegaFold's microbenchmarks: the shapes that its figures have."""
+"""MegaFold's microbenchmarks: shapes and memory as in its figures."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_flops_are_those_of_the_shapes(operator, length, flops, backend):
 
 
 def test_fused_operators_take_a_fraction_of_the_memory():
-    """What figures 14, 16 and 18 show, of simulated peaks."""
+    """Simulated peaks have the ratios of figures 14, 16 and 18."""
     for operator, length, factor in (
         ("triangle_attention", 1024, 2.5),
         ("layer_norm_linear", 147_456, 1.2),
@@ -40,7 +40,7 @@ def test_fused_operators_take_a_fraction_of_the_memory():
         assert plain > factor * fused, operator
 
 
-def test_the_shipped_sweep_covers_the_lengths_of_the_figures():
+def test_shipped_sweep_covers_the_lengths_of_the_figures():
     sweep = read_sweep(shipped_sweeps()["kernels"], catalogue())
     lengths = {}
     for case in sweep.cases:

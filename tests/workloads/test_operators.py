@@ -1,4 +1,4 @@
-"""The workload of single operators: every one, at shapes that it takes, with exact facts."""
+"""Workload of single operators: every operator, with valid shapes and exact static costs."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_every_operator_has_a_call():
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
-def test_a_step_costs_what_the_facts_say(name):
+def test_step_costs_equal_the_facts(name):
     for backward in (False, True):
         config = config_of(name, backward=backward)
         facts, found = WORKLOAD.static_costs(config), predicted_costs(WORKLOAD, config)
@@ -42,14 +42,14 @@ def test_a_step_costs_what_the_facts_say(name):
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
-def test_the_peak_of_a_step_is_predicted(build, name):
+def test_peak_of_a_step_is_predicted(build, name):
     program = build(name)
     for phase in program.phases:
         program.run(phase)
     assert trace(program).peak.nbytes == predicted_costs(WORKLOAD, config_of(name)).peak.nbytes
 
 
-def test_the_backward_phase_gives_every_input_its_gradient(build):
+def test_backward_phase_gives_every_input_its_gradient(build):
     program = build("triangle_attention")
     program.run("forward")
     program.run("backward")

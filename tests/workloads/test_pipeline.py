@@ -35,12 +35,12 @@ def test_pipeline_builds_the_batches_of_training(store):
         assert torch.equal(ours, other)
 
 
-def test_ranks_draw_different_examples(store):
+def test_ranks_sample_different_examples(store):
     first, second = batch_of(program(store)), batch_of(program(store, rank=1))
     assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_the_predicted_bytes_are_those_of_a_batch(store):
+def test_predicted_bytes_are_those_of_a_batch(store):
     running = program(store)
     nbytes = sum(tensor.numel() * tensor.element_size() for tensor in batch_of(running))
     config = WORKLOAD.configure({"tokens": 32})
@@ -52,7 +52,7 @@ def test_the_predicted_bytes_are_those_of_a_batch(store):
     assert running.outcome()["token"] == 32
 
 
-def test_a_crop_larger_than_its_structure_is_refused(store):
+def test_crop_larger_than_its_structure_is_refused(store):
     with pytest.raises(UnsupportedError, match="would measure padding"):
         program(store, entry="1ubq", tokens=100)
 
@@ -85,7 +85,7 @@ def test_evicted_records_give_the_same_batches(store):
             assert torch.equal(one, two)
 
 
-def test_a_cache_holds_what_was_parsed(store):
+def test_cache_holds_the_parsed_data(store):
     axes = {"crop": "contiguous", "entry": "5vht", "alignment_rows": 7}
     parsed = program(store, path="conventional", **axes)
     cached = program(store, path="conventional-cached", **axes)
@@ -95,7 +95,7 @@ def test_a_cache_holds_what_was_parsed(store):
             assert torch.equal(one, two)
 
 
-def test_the_conventional_batch_is_at_least_fifty_times_as_large(store):
+def test_conventional_batch_is_at_least_fifty_times_as_large(store):
     axes = {"tokens": 384, "alignment_rows": 1024, "crop": "contiguous", "preset": "full"}
     ours, theirs = (program(store, path=path, **axes) for path in ("prepared", "conventional"))
     batch_of(ours)
@@ -106,7 +106,7 @@ def test_the_conventional_batch_is_at_least_fifty_times_as_large(store):
 
 @pytest.mark.parametrize("entry", ["2hyy", "3pwp", "4fxd", "6zu5"])
 def test_conventional_batch_is_larger_for_other_molecules_with_buckets(everything, entry):
-    """Nucleotides have more atoms, but no alignment, whose padding is not sent."""
+    """Nucleotides have more atoms, but no MSA, whose padding is not sent."""
     axes = {"tokens": 384, "alignment_rows": 1024, "crop": "contiguous", "preset": "full"}
     conventional = program(everything, path="conventional", entry=entry, **axes)
     batch_of(conventional)
@@ -117,8 +117,8 @@ def test_conventional_batch_is_larger_for_other_molecules_with_buckets(everythin
     assert conventional.outcome()["bytes"] > 50 * max(ours)
 
 
-def test_both_see_the_same_residues(store):
-    """Objects made of the file have the classes that the record has, where they were modelled."""
+def test_both_paths_have_the_same_residues(store):
+    """Objects parsed from the file have the classes of the record, where they were modelled."""
     tokens = tokenize(parse_structure(files_of("1ubq").structure))
     structure = store.open("1ubq").structure
     assert [token.residue_type for token in tokens] == structure["token_residue_type"].tolist()
@@ -128,8 +128,8 @@ def test_both_see_the_same_residues(store):
 
 
 @pytest.mark.parametrize("axes", [{"batch": 2}, {"crop": "spatial"}])
-def test_the_conventional_path_makes_one_contiguous_crop(axes):
-    with pytest.raises(WorkloadError, match="makes one contiguous crop"):
+def test_conventional_path_allows_one_contiguous_crop_alone(axes):
+    with pytest.raises(WorkloadError, match="allows one contiguous crop"):
         WORKLOAD.configure({"path": "conventional"} | axes)
 
 
@@ -142,7 +142,7 @@ def test_conventional_path_is_unsupported_without_fetched_files(tmp_path, monkey
         WORKLOAD.build_abstract(config)
 
 
-def test_the_atom_axis_can_be_chosen(store):
+def test_atom_axis_can_be_chosen(store):
     running = program(store, atoms=512)
     batch_of(running)
     assert WORKLOAD.static_costs(WORKLOAD.configure({"atoms": 512})).minimum_bytes
@@ -164,7 +164,7 @@ def test_prefetched_batches_equal_those_built_in_the_step(store, path, workers):
     assert ahead.outcome()["bytes"] == inline.outcome()["bytes"]
 
 
-def test_a_batch_that_cannot_be_made_ahead_says_why(store):
+def test_batch_that_cannot_be_prefetched_is_unsupported_with_a_reason(store):
     ahead = program(store, workers=1, entry="1ubq", atoms=32)
     with pytest.raises(UnsupportedError, match=r"1ubq: \d+ atoms in a crop of 32 tokens"):
         batch_of(ahead)

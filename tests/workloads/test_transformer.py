@@ -85,7 +85,7 @@ def test_flops_equal_the_closed_form(name, tokens, batch):
 
 @pytest.mark.parametrize("name", ["bloom-tiny", "llama-tiny"])
 def test_model_flops_are_independent_of_variant_and_checkpointing(name):
-    """What is traced differs by exactly the work that a flash kernel and recomputation repeat."""
+    """The trace differs by exactly the work that a flash kernel and recomputation repeat."""
     c, tokens = PRESETS[name], 48
     model = static_costs(preset=name, tokens=tokens)
     for axes in ({"variant": "naive"}, {"checkpointing": True}, {"loss_rows": 7}):
@@ -137,7 +137,7 @@ def vars_of(cost):
 
 @pytest.mark.parametrize("variant", ["fair", "naive"])
 def test_profiler_counts_the_same_operators_as_the_trace(tmp_path, variant):
-    """Of what the CPU's attention calls inside, too, neither counts anything."""
+    """Neither counts the operators that the CPU's attention calls inside."""
     flags, calls = count_agreement(build(tmp_path, tokens=16, variant=variant))
     assert not flags
     blocks = PRESETS["bloom-tiny"].blocks

@@ -114,7 +114,7 @@ def test_pairformer_flops_equal_the_closed_form_and_grow_as_it_does():
         assert ours == pytest.approx(theirs, abs=0.02)
 
 
-def test_the_triangle_contraction_is_cubic():
+def test_triangle_contraction_is_cubic():
     def flops(n):
         a = torch.empty(1, n, n, 128, device="meta")
         with FlopCounterMode(display=False) as counter:
@@ -144,7 +144,7 @@ def test_only_the_last_cycle_is_differentiated_and_costs_threefold():
     assert three.forward_flops > 2 * one.forward_flops
 
 
-def test_the_variant_names_every_axis_that_is_not_usual():
+def test_variant_names_every_axis_without_its_usual_value():
     def variant(**axes):
         return TRUNK.labels(TRUNK.configure(axes))["variant"]
 
@@ -155,7 +155,7 @@ def test_the_variant_names_every_axis_that_is_not_usual():
     assert variant(entry="synthetic") == "reference, float32, synthetic"
 
 
-def test_a_structure_smaller_than_the_crop_is_not_measured(store):
+def test_structure_smaller_than_the_crop_is_unsupported(store):
     setting = ExecutionContext(device=torch.device("cpu"), store=store.root)
     with pytest.raises(UnsupportedError, match="1ubq has 76 tokens, and a crop of 77"):
         TRUNK.build(TRUNK.configure({"entry": "1ubq", "tokens": 77}), setting)
@@ -176,7 +176,7 @@ def test_inputs_are_named_by_their_content(store):
         TRUNK.inputs(TRUNK.configure({"entry": "9zzz"}), store.root)
 
 
-def test_the_last_alignment_update_is_counted_but_frozen():
+def test_last_msa_update_is_counted_but_frozen():
     trunk = Trunk(PRESETS["mini"], PRECISIONS["float32"])
     frozen = {name for name, p in trunk.named_parameters() if not p.requires_grad}
     assert frozen
@@ -202,7 +202,7 @@ def test_initialization_depends_on_seed_and_name_alone():
     assert (one.pairformer.blocks[0].single_transition.weight_out == 0).all()
 
 
-def test_wrong_names_are_named():
+def test_unknown_names_are_in_the_error():
     with pytest.raises(ArgumentError, match="precision='float8' does not exist"):
         precision("float8")
     with pytest.raises(Exception, match="preset='huge' does not exist; choose one of tiny"):

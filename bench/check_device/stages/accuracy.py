@@ -29,7 +29,7 @@ from workloads.operators import OperatorCase
 T = TypeVar("T")
 
 _ERROR = "largest over outputs and gradients, against float64, by plain PyTorch's and a rounding"
-# Times are the next stage's matter: a few show what a failure costs.
+# A later stage measures times; few samples suffice here.
 _SAMPLES = 3
 _BITS = "outputs and gradients of two runs"
 

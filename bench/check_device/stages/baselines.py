@@ -22,7 +22,7 @@ def run(check: Check) -> dict[str, Any]:
     check.need_accelerator("baselines")
     cases = [(_ATTENTION, tokens, backend, backward) for tokens, backend, backward in _all(check)]
     if "compiled" in check.sizes.baseline_backends:
-        # Compiling takes longest, so that these come last, and the whole before its first half.
+        # Compilation takes longest, so these cases come last, those with backward first.
         cases += [
             (operator, tokens, "compiled", backward)
             for backward in (True, False)

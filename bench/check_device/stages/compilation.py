@@ -1,4 +1,4 @@
-"""Stage ``compilation``: each operator once, and how many of its kernels the cache had."""
+"""Stage ``compilation``: one run of each operator, and the number of its kernels in the cache."""
 
 import time
 from typing import Any
@@ -38,7 +38,7 @@ def run(check: Check) -> dict[str, Any]:
                     program.run(phase)
                 check.device.synchronize()
             except (RuntimeError, torch.OutOfMemoryError) as error:
-                # The stages that follow say more of it.
+                # Later stages report more about it.
                 failed[operator] = " ".join(str(error).split())[:300]
     seconds = time.perf_counter() - start
     hits, misses = len(compilations.hits), list(compilations.misses)

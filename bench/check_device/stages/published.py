@@ -1,8 +1,8 @@
 """Stage ``published``: whole operators, timed as published numbers of a baseline were.
 
 TurboPairFormer's notebook gives wall-clock means of 10 eager calls after 3 warm-up calls. A call
-with backward also takes the mean of the squared output in float32, and adds to gradients that are
-there: times by graph replay are not comparable with these.
+with backward also takes the mean of the squared output in float32, and accumulates into existing
+gradients: times by graph replay are not comparable with these.
 """
 
 import time

@@ -41,7 +41,7 @@ def run(check: Check) -> dict[str, Any]:
     title = f"{workload.name} {check.sizes.step}"
     items = [Item(title, workload.name, config, partial(_measure, check, config))]
     if check.sizes.counts:
-        # A record of its own: it takes as long again, and the times must not be lost with it.
+        # A separate record: counting takes as long again, and its failure must not lose the times.
         counts = partial(_count, check, config)
         items.append(Item(f"{title} counts", workload.name, config, counts, salt="counts"))
     records = check.run(items)

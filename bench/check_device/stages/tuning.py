@@ -1,4 +1,4 @@
-"""Stage ``tuning``: candidate launch options of the heaviest kernels, kept for this device."""
+"""Stage ``tuning``: candidate launch options of the heaviest kernels, stored for this device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ def run(check: Check) -> dict[str, Any]:
     """Tune the heaviest kernels one by one, and return what was found for each.
 
     Raises:
-        OutOfTimeError: there is no time for all; those that are done are kept.
+        OutOfTimeError: there is no time for all; finished ones are stored.
         SkippedError: no kernel can run here.
     """
     check.need_accelerator("kernels")
@@ -34,7 +34,7 @@ def run(check: Check) -> dict[str, Any]:
                 f"{len(done)} of {len(heaviest)} kernels are tuned", _as_json(done)
             )
         rounds = check.sizes.rounds
-        # Each kernel has its share of what is left.
+        # Each kernel has its share of the time left.
         expired = _expiry(check, check.remaining() / (len(heaviest) - number))
         for tuned in tune(program, check.device, rounds, keys=[key], expired=expired):
             done.append(tuned)

@@ -86,7 +86,7 @@ def read_baseline(path: Path) -> Baseline:
                 raise ValueError(f"{name} is {table[name]!r:.80}, not text")
         return Baseline(table["torch"], table["reason"], fingerprints)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no baseline; make one with --bless --reason") from None
+        raise UsageError(f"{path}: no baseline; create one with --bless --reason") from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except MALFORMED as error:

@@ -1,6 +1,6 @@
 """Source trees that the timing gate measures, side by side in a folder of their own.
 
-Both are copies, so that an edit during the gate meets neither side, and both lie at paths of the
+Both are copies, so that an edit during the gate affects neither, and both lie at paths of the
 same length, since the length of paths and variables alone can move a program's speed (Mytkowicz
 et al., ASPLOS 2009). The repository is read and never written to.
 """
@@ -27,9 +27,9 @@ class Trees:
     """Two folders to import from.
 
     Attributes:
-        baseline: What is compared with.
-        candidate: What is judged.
-        against: The baseline for people: a commit with its name, or a folder.
+        baseline: Source tree of the baseline.
+        candidate: Source tree of the candidate.
+        against: Name of the baseline in messages: a commit with its name, or a folder.
     """
 
     baseline: Path

@@ -1,14 +1,15 @@
 """Verdict on a change of time from pairs of processes, and its resolution.
 
 A sample is one pair of fresh processes: the log of candidate over baseline. Steps within a process
-are no samples: more of them make an interval narrow and no truer (Kalibera & Jones, ISMM 2013).
+are not samples: more of them make an interval narrower but not more accurate (Kalibera & Jones,
+ISMM 2013).
 
 - FAIL: the lower bound is above zero, and the estimate is above the threshold and above what the
   same number of pairs of the *same* code would show by chance. Over all cells together identical
   code fails with at most the stated probability (Bonferroni).
 - PASS: the upper bound is below the threshold. All cells must pass for the gate to pass, so that
   this bound needs no correction for their number.
-- AMBIGUOUS: neither, with the number of pairs that would settle it at the noise that was met.
+- AMBIGUOUS: neither, with the number of pairs that would settle it at the observed noise.
 """
 
 import bisect

@@ -28,7 +28,7 @@ _SHORTEST_PROTEIN = 10
 _LEAST_IDENTITY = 0.4
 # Fraction of the shorter of two similar sequences that is aligned with the other.
 _LEAST_COVERAGE = 0.8
-# A part of the sequence itself that is longer than this fraction is no template: it is the answer.
+# A template that has a longer part of the sequence itself is rejected: it would reveal the answer.
 _LARGEST_COPY = 0.95
 
 

@@ -1,4 +1,4 @@
-"""Fused gated attention as one custom operator, made of other operators' kernels.
+"""Fused gated attention as one custom operator, composed of other operators' kernels.
 
 Forward saves its input, the attention output and per-query softmax statistics. Backward repeats the
 projection; the gradients of q, k, v and the gates stay in one tensor until the projection's own

@@ -70,13 +70,13 @@ def _table(found):
         (["--interpreter", "trifast=/no/such"], "/no/such is not a program"),
     ],
 )
-def test_bad_words_are_refused(words, reason, tmp_path, capsys):
+def test_invalid_arguments_are_refused(words, reason, tmp_path, capsys):
     assert main(["check-device", "--out", str(tmp_path), *words]) == 2
     assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf", "soon"])
-def test_budget_is_a_time(budget, capsys):
+def test_budget_that_is_no_time_is_refused(budget, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["check-device", "--budget", budget])
     assert ended.value.code == 2

@@ -32,7 +32,7 @@ from workloads.errors import UnsupportedError
 
 
 class Clock:
-    """Seconds that pass where a test says so."""
+    """Clock that only the test advances."""
 
     def __init__(self):
         self.now = 1_000.0
@@ -94,7 +94,7 @@ def test_stages_that_keep_their_deadlines_keep_the_budget(weights, used, budget)
         shares.append(end - now)
         now += share * (end - now)
     assert now <= budget * (1 + 1e-9)
-    # What a stage does not use goes to the next ones.
+    # Time that a stage does not use goes to the next ones.
     for stage, share in zip(stages, shares, strict=True):
         assert share >= budget * stage.weight / sum(weights) * (1 - 1e-9)
 
@@ -182,7 +182,7 @@ def test_case_is_not_started_when_it_cannot_end_in_time(check, clock):
     assert len(check.run(items)) == 5
 
 
-def test_device_that_answers_no_more_ends_the_process(check, clock, monkeypatch):
+def test_unresponsive_device_ends_the_process(check, clock, monkeypatch):
     def synchronize():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -194,14 +194,14 @@ def test_device_that_answers_no_more_ends_the_process(check, clock, monkeypatch)
     assert [record.status for record in check.run([crashing])] == ["crash"]
 
 
-def test_failures_say_why():
+def test_failures_have_a_reason():
     def refuse():
         raise NotImplementedError("not here")
 
     assert measured_or_reason(refuse).reason == "not here"
 
 
-def test_tick_of_a_counter_and_the_power_at_rest_are_found():
+def test_tick_of_a_counter_and_idle_power_are_measured():
     device = ScriptedDevice("nvidia", tick_s=0.02, curve=lambda _moment: 75.0)
     power, period = calibration.at_rest(device, 0.6)
     assert power == pytest.approx(75.0, rel=0.1)

@@ -1,4 +1,4 @@
-"""Device checks as processes: what hangs is cut, what dies is noted, what is missing runs again."""
+"""Device checks as processes: hanging stages are cut, and unfinished ones run again."""
 
 import json
 import sys
@@ -82,7 +82,7 @@ def test_supervisor_notes_every_end_and_reruns_unfinished_stages(tmp_path, capsy
 
     table = json.loads((tmp_path / STAGES).read_bytes())
     del table["stages"]["communication"]
-    # As it is where the check was killed in this stage; its deadline has long passed.
+    # The state after the check was killed in this stage; its deadline has long passed.
     table["stages"]["step"] |= {"status": "running", "started": 1.0, "deadline": 2.0, "found": {}}
     (tmp_path / STAGES).write_text(json.dumps(table), encoding="utf-8")
     last = supervisor(tmp_path, {}).run()

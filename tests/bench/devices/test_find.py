@@ -63,7 +63,7 @@ def test_torch_properties_are_read(monkeypatch):
 @pytest.mark.parametrize(
     ("ranks", "expected"), [(None, {"c6"}), ("1", {"c6"}), ("3", {"c1", "c6", "c9"})]
 )
-def test_amd_device_knows_the_devices_of_all_ranks(monkeypatch, ranks, expected):
+def test_amd_device_has_the_addresses_of_all_ranks(monkeypatch, ranks, expected):
     arguments = {}
 
     class Recorded(AmdDevice):

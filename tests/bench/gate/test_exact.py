@@ -1,4 +1,4 @@
-"""The exact gate: green on what is, red on mutants, silent on no one."""
+"""Exact gate: it passes the present source and fails mutants by name."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ def keep_float32(original, transition, x):
 
 
 def cubic_temporary(original, module, z, *rest):
-    """A tokens³ tensor that comes and goes."""
+    """Allocate and release a tensor of tokens³ elements."""
     cube = z[..., :1].float().unsqueeze(-1).expand(-1, -1, -1, z.shape[2], 1).clone()
     return original(module, z + 0 * cube.sum(), *rest)
 
@@ -73,7 +73,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutants_are_red_and_name_module_and_operator(mutant, capsys):
+def test_mutants_fail_and_name_module_and_operator(mutant, capsys):
     cls, forward, module, operator = MUTANTS[mutant]
     with mutated(cls, forward):
         assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1", "--json"]) == 1
@@ -83,7 +83,7 @@ def test_mutants_are_red_and_name_module_and_operator(mutant, capsys):
     assert (module, operator) in named
 
 
-def test_text_names_them_first(capsys):
+def test_failure_text_begins_with_module_and_operator(capsys):
     cls, forward, module, _ = MUTANTS["a LayerNorm added to the Pairformer"]
     with mutated(cls, forward):
         assert main(["gate", "--only", "trunk preset=tiny", "--jobs", "1"]) == 1
@@ -92,7 +92,7 @@ def test_text_names_them_first(capsys):
     assert f"{module} aten.native_layer_norm.default: " in out
 
 
-def test_every_preset_is_green_from_the_command_line(foldperf):
+def test_every_preset_passes_from_the_command_line(foldperf):
     done = foldperf("gate", check=0)
     assert done.stdout.startswith(f"PASS: {len(CASES)} cases")
     assert {case.workload for case in CASES} == set(catalogue().workloads)
@@ -130,7 +130,7 @@ def test_case_without_a_baseline_is_a_change():
     assert "without a baseline" in str(change)
 
 
-def test_case_that_is_gone_is_a_change():
+def test_removed_case_is_a_change():
     found = {"tiny": fingerprint(TINY)}
     (change,) = comparison.compare(found | {"gone": found["tiny"]}, found)
     assert (change.case, change.quantity) == ("gone", "cases of the baseline")

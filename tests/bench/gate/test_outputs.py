@@ -1,4 +1,4 @@
-"""What the gates write: Markdown, JUnit, and the recipes that have a CI system read them."""
+"""Files that the gates write (Markdown, JUnit), and the recipes for CI systems."""
 
 import os
 import re
@@ -47,7 +47,7 @@ outcomes = st.builds(
 
 class TestJunit:
     @given(outcomes)
-    def test_whatever_a_case_is_called_it_parses_and_counts(self, outcome):
+    def test_junit_is_valid_for_any_case_title(self, outcome):
         root = ET.fromstring(junit(outcome, 1.5))
         (suite,) = root
         cases = suite.findall("testcase")
@@ -59,7 +59,7 @@ class TestJunit:
         assert int(suite.get("failures")) == len(suite.findall("testcase/failure"))
         assert int(suite.get("skipped")) == len(suite.findall("testcase/skipped"))
 
-    def test_names_and_messages_arrive(self):
+    def test_junit_contains_names_and_messages(self):
         item = Item(case='a<b & "c"', name="f", verdict=FAIL, message="1 -> 2", details=("x",))
         outcome = Outcome(gate="timing", verdict=FAIL, headline="h", items=(item,))
         (case,) = ET.fromstring(junit(outcome, 0)).iter("testcase")
@@ -84,7 +84,7 @@ class TestMarkdown:
         )
 
     @given(outcomes)
-    def test_nothing_of_others_becomes_markup(self, outcome):
+    def test_markdown_escapes_titles_and_messages(self, outcome):
         lines = markdown(outcome).splitlines()
         ours = ("<details>", "</details>", "<summary>")
         assert not [line for line in lines if "<" in line and not line.startswith(ours)]
@@ -98,7 +98,7 @@ class TestMarkdown:
 
 
 class TestCommandLine:
-    """The exact gate, which is quick; the timing gate's own test looks at its files."""
+    """Exact gate, which is quick; the test of the timing gate checks its files."""
 
     CHEAP = ("gate", "--only", "trunk preset=tiny", "--jobs", "1")
 
@@ -113,7 +113,7 @@ class TestCommandLine:
         (case,) = ET.parse(results).iter("testcase")
         assert (case.get("name"), len(case)) == ("costs", 0)
 
-    def test_place_that_cannot_be_written_is_one_line_after_the_verdict(self, tmp_path, capsys):
+    def test_unwritable_file_is_one_line_after_the_verdict(self, tmp_path, capsys):
         (tmp_path / "file").write_text("", encoding="utf-8")
         for option in ("--junit", "--markdown"):
             assert main([*self.CHEAP, option, str(tmp_path / "file" / "x")]) == 2
@@ -150,7 +150,7 @@ class TestRecipes:
         assert checkout["with"]["fetch-depth"] == 0
 
     @pytest.mark.parametrize("recipe", ["workflow", "script"])
-    def test_its_commands_are_ones(self, recipe):
+    def test_recipe_has_valid_commands(self, recipe):
         lines = (
             workflow_commands()
             if recipe == "workflow"
@@ -208,14 +208,14 @@ class TestRecipes:
         status, _ = run_script(EXACT=str(exact), TIMING=str(timing))
         assert status == expected
 
-    def test_script_keeps_its_status_when_its_reader_leaves(self, run_script):
+    def test_script_has_the_same_status_when_its_reader_leaves(self, run_script):
         reader, writer = os.pipe()
         os.close(reader)
         with os.fdopen(writer, encoding="utf-8") as stdout:
             status, _ = run_script(EXACT="3", TIMING="1", stdout=stdout)
         assert status == 1
 
-    def test_script_installs_gates_and_hands_its_options_on(self, run_script, tmp_path):
+    def test_script_installs_runs_both_gates_and_passes_its_options_on(self, run_script, tmp_path):
         status, log = run_script("--only", "tiny", REPORTS="out")
         assert status == 0
         assert [line.split()[0] for line in log] == ["python"] * 2 + ["foldperf"] * 4
@@ -233,8 +233,8 @@ class TestRecipes:
         assert status == 2
         assert not [line for line in log if "--timing" in line]
 
-    def test_scripts_exact_gate_does_what_it_should(self, tmp_path):
-        """For real, on the cheapest cases."""
+    def test_exact_gate_of_the_script_runs(self, tmp_path):
+        """Run on the cheapest cases."""
         (line,) = [
             line
             for line in SCRIPT.read_text(encoding="utf-8").splitlines()

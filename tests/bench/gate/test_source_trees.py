@@ -1,4 +1,4 @@
-"""The two trees of the timing gate: what they hold, and that the repository is left alone."""
+"""Source trees of the timing gate: their content, and the unchanged repository."""
 
 import os
 import subprocess
@@ -63,32 +63,32 @@ def snapshot(repository):
     }
 
 
-def test_commit_beside_the_working_tree(repository):
+def test_commit_is_compared_with_the_working_tree(repository):
     write(repository, "edited")
     with source_trees("main~1", repository) as trees:
         assert contents(trees.baseline) == each("one")
         assert contents(trees.candidate) == each("edited")
         assert trees.against.startswith("main~1 (")
-        # An edit during the gate meets neither side.
+        # An edit during the gate affects neither side.
         write(repository, "edited again")
         assert contents(trees.candidate) == each("edited")
 
 
-def test_folder_beside_the_working_tree(repository, tmp_path):
+def test_folder_is_compared_with_the_working_tree(repository, tmp_path):
     write(tmp_path / "other", "another")
     with source_trees(str(tmp_path / "other"), repository) as trees:
         assert contents(trees.baseline) == each("another")
         assert contents(trees.candidate) == each("three")
 
 
-def test_both_lie_at_paths_of_one_length(repository):
+def test_both_trees_have_paths_of_the_same_length(repository):
     with source_trees("main", repository) as trees:
         assert len(str(trees.baseline)) == len(str(trees.candidate))
 
 
 @pytest.mark.parametrize("against", ["main", None])
 def test_repository_is_left_as_it_was(repository, against):
-    # Of a file that is newer than the index says, git would like to make a note.
+    # git would update the index for a file that is newer than stated there.
     os.utime(repository / PACKAGES[0] / "code.py", (2e9, 2e9))
     before = snapshot(repository)
     with source_trees(against, repository):
@@ -97,27 +97,27 @@ def test_repository_is_left_as_it_was(repository, against):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_trees_are_gone_however_it_ends(repository, error):
+def test_trees_are_removed_after_any_error(repository, error):
     with pytest.raises(error), source_trees("main", repository) as trees:
         raise error
     assert not trees.baseline.parent.exists()
 
 
 class TestDefault:
-    def test_of_uncommitted_changes_is_the_commit_under_them(self, repository):
+    def test_default_of_uncommitted_changes_is_head(self, repository):
         write(repository, "edited")
         assert default_reference(repository) == "HEAD"
 
-    def test_of_a_branch_is_where_it_began(self, repository):
+    def test_default_of_a_branch_is_its_branch_point(self, repository):
         where = git(repository, "rev-parse", "main")
         commit(repository, "four")
         assert default_reference(repository) == where
 
-    def test_of_the_default_branch_is_the_commit_before(self, repository):
+    def test_default_of_the_default_branch_is_the_previous_commit(self, repository):
         git(repository, "checkout", "-q", "main")
         assert default_reference(repository) == "HEAD~1"
 
-    def test_untracked_files_elsewhere_do_not_count(self, repository):
+    def test_default_ignores_untracked_files_outside_the_packages(self, repository):
         (repository / "notes.txt").write_text("x", encoding="utf-8")
         assert default_reference(repository) == git(repository, "rev-parse", "main")
 
@@ -130,7 +130,7 @@ def test_source_trees_refuse_an_unknown_baseline_in_one_line(repository, tmp_pat
         (bare, "main", "name the folder of a source tree with --against"),
         (bare, None, "name the folder of a source tree with --against"),
         (repository, str(tmp_path), "neither a commit of"),
-        # As of a command that failed in a script; the folder of that name is this one.
+        # An empty word, as from a failed command in a script; as a path it is this folder.
         (repository, "", "--against is empty"),
     ):
         with pytest.raises(UsageError, match=message) as refused, source_trees(against, root):

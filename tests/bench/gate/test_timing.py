@@ -37,14 +37,14 @@ def samples(generator, pairs, noise, effect=0.0):
 
 
 def exactly(pairs, noise, effect=0.0):
-    """The same with just this mean and spread."""
+    """Return the same with exactly this mean and spread."""
     values = np.resize([1.0, -1.0], pairs)
     return effect + values * noise / values.std(ddof=1), values * noise
 
 
 class TestVerdict:
-    def test_identical_code_fails_no_oftener_than_promised(self):
-        """Over all cells together, at a probability that can be counted."""
+    def test_identical_code_fails_with_at_most_the_stated_probability(self):
+        """Count over all cells together, at a probability large enough to be counted."""
         generator = np.random.default_rng(0)
         rule = Rule(threshold=1e-9, false_fail=0.2, looks=1)
         failed = sum(
@@ -87,7 +87,7 @@ class TestVerdict:
         assert found.verdict == PASS
         assert found.low > 0
 
-    def test_more_pairs_settle_what_they_are_said_to(self):
+    def test_stated_number_of_pairs_settles_a_cell(self):
         """Nine times in ten with that many; hardly ever with a third of them."""
         generator = np.random.default_rng(5)
         found = judge(*exactly(8, 0.06), 30, Rule())
@@ -103,7 +103,7 @@ class TestVerdict:
         assert settled(enough) >= 82
         assert settled(max(enough // 3, 4)) <= 50
 
-    def test_more_pairs_settle_a_slowdown_too(self):
+    def test_stated_number_of_pairs_settles_a_slowdown(self):
         generator = np.random.default_rng(6)
         found = judge(*exactly(8, 0.12, SLOWER), 30, Rule())
         assert found.verdict == AMBIGUOUS
@@ -133,12 +133,12 @@ class TestVerdict:
         ]
         assert 0.85 * 300 <= verdicts.count(FAIL) <= 0.99 * 300
 
-    def test_improvement_is_told_and_passes(self):
+    def test_improvement_is_reported_and_passes(self):
         found = judge(*exactly(8, 0.01, -SLOWER), 30, Rule())
         assert (found.verdict, found.faster) == (PASS, True)
         assert not judge(*exactly(8, 0.01), 30, Rule()).faster
 
-    def test_more_cells_ask_for_more(self):
+    def test_lower_bound_decreases_with_the_number_of_cells(self):
         lows = [judge(*exactly(8, 0.05, 0.2), cells, Rule()).low for cells in (1, 10, 100)]
         assert lows == sorted(lows, reverse=True)
 
@@ -149,7 +149,7 @@ class TestVerdict:
 
 
 def spin(seconds):
-    """Uses so much of this thread's CPU time."""
+    """Use this much of the thread's CPU time."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
@@ -162,8 +162,8 @@ class TestOwnTime:
         assert min(clock.of(lambda: spin(0.02)) for _ in range(5)) == pytest.approx(0.02, rel=0.3)
         assert max(clock.of(lambda: time.sleep(0.05)) for _ in range(5)) >= 0.049
 
-    def test_who_shares_the_core_does_not_count(self):
-        """Wall time grows by the number of neighbours; this hardly."""
+    def test_other_processes_on_the_core_do_not_count(self):
+        """Wall time grows with the processes on the core, the thread's own time hardly."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(before)})
         try:
@@ -220,7 +220,7 @@ def test_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packages
     cells = {Cell(cell["case"], cell["phase"]): cell for cell in found["cells"]}
     failed = {cell for cell in cells if cells[cell]["verdict"] == FAIL}
     slower = Cell("paced operator=slower", "backward")
-    # The step is a fifth slower with it, which few pairs may or may not tell.
+    # The step is a fifth slower as well, which few pairs may or may not detect.
     assert {slower} <= failed <= {slower, slower._replace(phase="step")}
     assert cells[slower]["change"] == pytest.approx(1.0, abs=0.25)
     assert cells[slower]["low"] > 0.05
@@ -229,7 +229,7 @@ def test_planted_slowdown_fails_by_name_and_nothing_else_does(tmp_path, packages
     assert failures["broken"]["side"] == "candidate"
     assert "the operator is unhappy" in failures["broken"]["reason"]
     assert (failures["new"]["side"], failures["nowhere"]["side"]) == ("baseline", "both")
-    # What ran left nothing, and both files say the same.
+    # No process remains, and both files have the same verdict.
     assert not list(packages.glob("foldperf-gate-*"))
     assert "| ❌ FAIL | paced operator=slower | backward |" in markdown.read_text(encoding="utf-8")
     red = {
@@ -261,7 +261,7 @@ def test_process_that_dies_or_hangs_is_a_fault_that_names_it(
     assert not Path(f"/proc/{process.pid}").exists()
 
 
-def test_on_an_accelerator_the_devices_own_clock_counts(monkeypatch):
+def test_accelerator_phases_are_timed_by_the_device(monkeypatch):
     class Watch:
         def __init__(self):
             self.marks = 0
@@ -324,7 +324,7 @@ def descendants(pid):
     return [int(child) for child in found]
 
 
-def test_bad_requests_are_one_line(capsys):
+def test_invalid_request_is_an_error_of_one_line(capsys):
     for command, message in {
         "gate --against main": "--against goes with --timing",
         "gate --timing --bless --reason x": "--bless goes without --timing",
@@ -348,8 +348,8 @@ def test_fault_of_the_gate_itself_is_not_a_regression(monkeypatch, capsys):
     assert "the gate is unhappy" in capsys.readouterr().err
 
 
-def test_cell_times_of_turns():
-    """Ratios are within rounds: what a round has in common drops out of them."""
+def test_cell_times_are_ratios_within_rounds():
+    """A factor that all processes of a round share cancels in the ratios."""
     drift = np.exp(np.linspace(0, 2, 6))
     rounds = [[d * t for t in (1.0, 1.1, 1.2, 1.3)] for d in drift]
     found = _compare(rounds)

@@ -1,4 +1,4 @@
-"""How often the timing gate is right: whole gate runs on real processes, the same or slowed code.
+"""Error rates of the timing gate: full runs on real processes, of the same or of slowed code.
 
 Not a part of the suite: a trial takes a minute or two. ::
 
@@ -7,9 +7,9 @@ Not a part of the suite: a trial takes a minute or two. ::
     python tests/bench/gate/timing_trials.py summary --out trials.ndjson
 
 ``same`` compares a commit with itself. ``slowed`` compares it with a copy in which the forward pass
-of one operator takes 1.3 times as long. Each trial appends a line when it is done, and what the
-file holds is not run again, so that the script can be stopped and started at will, and several can
-share a file.
+of one operator takes 1.3 times as long. Each
+trial appends a line when it is done, and recorded trials are not run again, so that the script can
+be stopped and restarted, and several scripts can share a file.
 """
 
 import argparse
@@ -32,7 +32,7 @@ OPERATOR = "triangle_attention"
 SLOWDOWN = 1.3
 ONLY = "operator=triangle"
 
-# The operator's reference, made to spend so much more of its thread's time.
+# Addition to the operator's reference that spends more of its thread's time.
 PLANT = f"""
 
 def _slowed(forward):
@@ -99,7 +99,7 @@ def export(commit: str, folder: Path) -> str:
 
 
 def plant(tree: Path) -> None:
-    """Slows the operator down."""
+    """Slow the operator down."""
     with (tree / "refsys" / "ops" / OPERATOR / "reference.py").open("a", encoding="utf-8") as file:
         file.write(PLANT)
 

@@ -1,4 +1,4 @@
-"""Damaged JSON of ours: an error that names file and line, and the rest goes on."""
+"""Damaged JSON files of the project: an error names file and line, and valid records are used."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ class TestCommands:
         lines = [json.dumps(record) for record in sound]
         return write(bad=[with_git(commit_time="yesterday")], sound=lines)
 
-    def test_export_writes_the_sound_records_and_has_status_2(self, folder, tmp_path, capsys):
+    def test_export_writes_the_valid_records_and_has_status_2(self, folder, tmp_path, capsys):
         assert main(["export", "asv", str(folder), "--out", str(tmp_path / "asv")]) == 2
         captured = capsys.readouterr()
         assert captured.err == (
@@ -124,7 +124,7 @@ class TestCommands:
         )
         assert "figures in 1 file" in captured.out
 
-    def test_report_shows_the_sound_records_and_has_status_2(
+    def test_report_shows_the_valid_records_and_has_status_2(
         self, folder, tmp_path, capsys, monkeypatch
     ):
         shown = []
@@ -141,7 +141,7 @@ class TestCommands:
         assert len(shown) == 2
         assert captured.out == f"{tmp_path / 'report' / 'index.html'}\n"
 
-    def test_promote_takes_nothing_of_damaged_files(self, folder, tmp_path, capsys):
+    def test_promote_copies_nothing_from_damaged_files(self, folder, tmp_path, capsys):
         command = ["promote", str(folder), "--name", "x", "--results", str(tmp_path / "results")]
         assert main(command) == 2
         assert "bad.jsonl: line 1: git.commit_time" in capsys.readouterr().err
@@ -187,18 +187,18 @@ def test_damaged_baseline_is_refused_by_its_path(tmp_path, change, message):
 @pytest.mark.parametrize(
     "text", ["NaN", "-Infinity", "1e999", "1" * 30, '{"a":1,"a":1}', "[" * 9999]
 )
-def test_strict_json_refuses_what_no_file_of_ours_holds(text):
+def test_strict_json_refuses_values_that_the_project_never_writes(text):
     with pytest.raises(ValueError, match=r"JSON|float64|digits|twice|deeply"):
         parse_json(text.encode())
 
 
-def test_strict_json_is_json():
+def test_strict_json_reads_standard_json():
     value = {"a": [1, -2.5, 1e300, None, True, "α\U0001f9ec"], "b": {}}
     assert parse_json(json.dumps(value).encode()) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
-def test_import_takes_the_sound_files(tmp_path, capsys):
+def test_import_reads_the_valid_files(tmp_path, capsys):
     from support.own_json import other_files
 
     (content,) = (text for text, _ in other_files() if b"fullname" in text)

@@ -203,7 +203,7 @@ def test_git_state_is_that_of_the_tree_when_variables_configure_git(tree, monkey
         assert git_state(tree) == state
 
 
-def test_git_environment_keeps_no_variable_of_another_repository():
+def test_git_environment_has_no_variable_of_another_repository():
     variables = dict.fromkeys(["GIT_DIR", "GIT_TRACE", "GIT_NEW", "PATH", "HOME"], "x")
     assert set(git_environment(variables)) == {"PATH", "HOME", "LC_ALL", "GIT_TERMINAL_PROMPT"}
 
@@ -422,7 +422,7 @@ def test_commit_source_hash_is_that_of_its_checkout(tree):
     assert provenance.commit_source_sha256(repository, commit) != provenance.source_sha256(tree)
 
 
-def test_git_is_asked_about_a_folder_that_is_the_top(tree):
+def test_repository_must_be_the_top_of_its_working_tree(tree):
     with pytest.raises(GitError, match="not a git repository"):
         Repository(tree / "refsys")
 

@@ -13,7 +13,7 @@ from bench.records.metrics import METRICS, Value, as_json, from_samples, median_
 
 class TestMedian:
     @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
-    def test_interval_holds_the_median_and_says_its_coverage(self, samples):
+    def test_interval_holds_the_median_and_has_its_coverage(self, samples):
         low, high, coverage = median_interval(samples)
         assert min(samples) <= low <= np.median(samples) <= high <= max(samples)
         assert coverage <= 1
@@ -28,10 +28,10 @@ class TestMedian:
         assert coverage >= 0.95
         assert abs(held - coverage) < 0.02
 
-    def test_too_few_samples_say_so(self):
+    def test_interval_of_few_samples_has_its_lower_coverage(self):
         assert median_interval([1.0, 2.0, 3.0]) == (1.0, 3.0, 0.75)
 
-    def test_single_sample_covers_nothing(self):
+    def test_interval_of_a_single_sample_has_no_coverage(self):
         assert median_interval([1.0]) == (1.0, 1.0, 0.0)
 
 
@@ -49,5 +49,5 @@ class TestJson:
         assert found["phase_time_s.forward"]["samples"] == [1.0, 2.0]
 
 
-def test_unavailable_carries_what_would_help():
+def test_unavailable_has_the_remedy():
     assert Unavailable("why", "how").unlock == "how"

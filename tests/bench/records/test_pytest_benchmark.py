@@ -1,4 +1,4 @@
-"""pytest-benchmark beside foldperf: every operator under it, its figures taken into records."""
+"""Benchmarks under pytest-benchmark, and the import of their figures into records."""
 
 import json
 import os
@@ -22,7 +22,7 @@ CHEAP = "dropout_residual or (layer_norm and not layer_norm_linear and not adapt
 
 
 def run_pytest(*options, folder):
-    # The suite's own workers are no business of a benchmark's.
+    # A benchmark does not inherit the workers of the suite.
     outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", BENCHMARKS, "-q", "-p", "no:cacheprovider", *options],
@@ -117,7 +117,7 @@ def not_finite(table):
         (lambda table: table.update(benchmarks=3), "not of pytest-benchmark: "),
     ],
 )
-def test_other_files_are_refused_in_a_line(written, tmp_path, capsys, change, message):
+def test_other_files_are_refused_in_one_line(written, tmp_path, capsys, change, message):
     table = json.loads(written.read_text(encoding="utf-8"))
     change(table)
     path = tmp_path / "b.json"
@@ -129,7 +129,7 @@ def test_other_files_are_refused_in_a_line(written, tmp_path, capsys, change, me
     assert not (tmp_path / "runs").exists()
 
 
-def test_file_that_is_not_there_is_a_line(tmp_path, capsys):
+def test_missing_file_is_an_error_of_one_line(tmp_path, capsys):
     assert main(["import", "pytest-benchmark", str(tmp_path / "none.json")]) == 2
     assert "none.json: No such file" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Records and where they come from: files that survive, identity, promotion."""
+"""Records: robust files, identity, origin, promotion."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ class TestFile:
             file.append(record(2))
         assert valid_records(path) == [a_record(1), a_record(2)]
 
-    def test_record_without_a_line_end_is_kept(self, tmp_path):
+    def test_record_without_a_line_end_is_preserved(self, tmp_path):
         path = tmp_path / "r.jsonl"
         path.write_text(json.dumps(a_record(1)), encoding="utf-8")
         with RecordFile(path).locked() as file:

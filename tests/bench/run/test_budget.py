@@ -1,4 +1,4 @@
-"""`foldperf run --budget`: what it runs, what it leaves and says, and what cannot run at all."""
+"""`foldperf run --budget`: cases that run, remaining cases, messages, unsupported cases."""
 
 import json
 import shlex
@@ -38,7 +38,7 @@ axes = { preset = "bloom-tiny", tokens = [16, 32] }
 
 
 class Machine:
-    """Stands for case processes, which take time of a scripted clock."""
+    """Stand-in for case processes, which take time of a scripted clock."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -90,7 +90,7 @@ def foldperf(tmp_path, capsys):
     return run
 
 
-def test_budget_covers_each_pair_and_leaves_the_rest_to_the_next_run(machine, foldperf, tmp_path):
+def test_budget_covers_each_pair_and_the_next_run_does_the_others(machine, foldperf, tmp_path):
     status, out, err = foldperf("--budget", "2")
     assert status == 0
     assert sorted(machine.started[:2]) == [("operators", 8), ("transformer", 16)]
@@ -112,7 +112,7 @@ def test_budget_covers_each_pair_and_leaves_the_rest_to_the_next_run(machine, fo
     assert len(set(machine.started)) == len(machine.started) == 7
 
 
-def test_second_budget_goes_on_with_what_tells_most_beside_the_first(machine, foldperf):
+def test_second_budget_continues_with_the_most_informative_cases(machine, foldperf):
     foldperf("--budget", "1")
     first = list(machine.started)
     assert sorted(first) == [("operators", 8), ("transformer", 16)]
@@ -127,7 +127,7 @@ def test_budget_too_short_for_any_case_runs_none(machine, foldperf):
     assert "7 left by a budget of 0.001 min" in out[-1]
 
 
-def test_timeout_is_named_beside_what_is_left(machine, foldperf):
+def test_timeout_is_named_with_the_remaining_cases(machine, foldperf):
     machine.seconds = 1e6
     status, out, _ = foldperf("--budget", "1")
     assert status == 2

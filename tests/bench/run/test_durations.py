@@ -87,7 +87,7 @@ def test_nearest_cases_decide():
     assert not durations.knows(at(1, workload="new"))
 
 
-def test_case_that_failed_early_says_nothing_of_others():
+def test_early_failure_does_not_change_other_estimates():
     durations = Durations(accelerator=True)
     durations.observe(at(1024), PROTOCOL, "oom", 1.0)
     assert durations.estimate(at(64), PROTOCOL) == expected_s(PROTOCOL, at(64), accelerator=True)
@@ -101,7 +101,7 @@ def record(**changes):
     return found | {"duration_s": 33.0} | changes
 
 
-def test_records_of_like_machines_count(tmp_path):
+def test_records_of_similar_machines_count(tmp_path):
     found = catalogue()
     here, host = parsed(record()), record()["host"]
     lines = [

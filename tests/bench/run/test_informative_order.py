@@ -135,13 +135,13 @@ def test_first_size_is_the_smallest_when_no_duration_is_known():
     assert {point.size for point in done[3:6]} == {768}
 
 
-def test_shorter_case_comes_first_when_two_tell_as_much():
+def test_shorter_case_comes_first_among_equally_informative_ones():
     found = points("a", workload="fold") + points("a", workload="text")
     done = run(found, seconds=lambda p: p.size * (1 + (p.workload == "fold")), known=False)
     assert [point.workload for point in done[:4]] == ["text", "fold"] * 2
 
 
-def test_case_that_takes_longer_than_what_is_left_is_not_chosen():
+def test_case_longer_than_the_time_left_is_not_chosen():
     order = InformativeOrder(points("a"))
     assert order.next(lambda index: 10.0, lambda index: True, 9.0) is None
     assert order.next(lambda index: 10.0, lambda index: True, 10.0) is not None

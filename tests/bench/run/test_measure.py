@@ -13,7 +13,7 @@ from workloads.workload import ExecutionContext
 
 
 class Throttled(CpuDevice):
-    """Host that says that its clock is held back."""
+    """Host that reports throttling."""
 
     def throttle_reasons(self):
         return frozenset({"hot"})

@@ -73,7 +73,7 @@ def test_ranks_on_a_cpu_have_a_core_each(monkeypatch, ranks, runs):
     assert runs or reason.startswith("4 ranks need a core each, and this process can use 3")
 
 
-def test_device_that_is_not_there_at_all_is_refused(machine):
+def test_missing_device_is_refused(machine):
     machine()
     with pytest.raises(UsageError, match="rank 0 needs a device"):
         placed([case(1, device="cuda")])

@@ -1,4 +1,4 @@
-"""Several ranks on one case: what their figures come to, and what becomes of a rank that fails."""
+"""Several ranks on one case: reduction of their figures, and failure of a rank."""
 
 import json
 from statistics import median
@@ -59,7 +59,7 @@ def test_merged_metric_is_degraded_when_that_of_any_rank_is():
 
 
 def test_die_without_a_counter_is_covered_by_the_die_that_counts_for_its_module():
-    """As on an MI250: the first die of a module reports both, the second nothing."""
+    """On an MI250 the first die of a module reports both, the second nothing."""
     none = missing("the energy accumulator is absent or zero (second die of a module?)")
     values = [
         {"energy_per_step_j": energy} for energy in (Value(9.0, "c", n=3), none, Value(7.0, "c"))
@@ -129,7 +129,7 @@ def test_rank_that_fails_ends_the_case_at_once(foldperf, tmp_path, toys):
     assert max(full["duration_s"], gone["duration_s"]) < HANG_S / 2
 
 
-def test_real_sweep_on_two_ranks(foldperf, tmp_path, store):
+def test_sweep_runs_on_two_real_ranks(foldperf, tmp_path, store):
     sweep = tmp_path / "pair.toml"
     sweep.write_text(
         f"[protocol]\n{QUICK}"
@@ -141,7 +141,7 @@ def test_real_sweep_on_two_ranks(foldperf, tmp_path, store):
     metrics = record["metrics"]
     assert record["workload"]["ranks"] == len(record["devices"]) == 2
     parameters = record["facts"]["parameters"]
-    # The frozen parameters of the last alignment update have no gradient.
+    # The frozen parameters of the last MSA update have no gradient.
     assert 0.9 * 4 * parameters < metrics["collective_bytes"]["value"] <= 4 * parameters
     assert metrics["collective_calls"]["ranks"] == [1, 1]
     assert metrics["phase_time_s.all_reduce"]["value"] > 0

@@ -1,4 +1,4 @@
-"""Sweeps run for real: isolation, statuses, resume, and what cannot be written."""
+"""Sweeps with real processes: isolation, statuses, resumption, write errors."""
 
 import json
 import os
@@ -153,7 +153,7 @@ def test_case_that_ended_at_a_limit_runs_again_under_another(foldperf, tmp_path,
     assert len(records_of(tmp_path)) == 2
 
 
-def test_another_source_of_a_third_party_or_another_environment_runs_again(
+def test_case_runs_again_in_another_environment_or_with_another_third_party_source(
     foldperf, tmp_path, toys
 ):
     sweep = write_sweep(tmp_path, "{ tokens = [1] }")
@@ -213,7 +213,7 @@ def test_case_finds_an_installed_package_after_the_standard_library(tmp_path, mo
 
 
 class TestStorage:
-    def test_folder_that_cannot_be_made_is_one_line(self, foldperf, tmp_path, toys):
+    def test_folder_that_cannot_be_created_is_an_error_of_one_line(self, foldperf, tmp_path, toys):
         (tmp_path / "file").write_text("", encoding="utf-8")
         sweep = write_sweep(tmp_path, "{ tokens = [1] }")
         done = foldperf("run", sweep, "--results", "file/x", paths=[toys], check=2)
@@ -238,7 +238,7 @@ class TestStorage:
         assert "Traceback" not in done.stderr
         return done.stderr.splitlines()[-1]
 
-    def test_full_disk_is_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
+    def test_full_disk_is_an_error_of_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
         sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
         # One record fits, and two do not.
         line = self.run_on_a_full_disk(tmp_path, toys, 16_000, sweep)

@@ -76,7 +76,7 @@ def test_budget_that_suffices_runs_everything():
     assert sorted(run(found, [5.0] * 4, 1e6)[0]) == [0, 1, 2, 3]
 
 
-def test_without_a_budget_the_order_is_the_sweeps():
+def test_order_is_the_sweeps_without_a_budget():
     found = cases([8, 16, 24])
     schedule = Schedule(found, CATALOGUE, Durations(accelerator=False))
     schedule.recorded(2, "ok")
@@ -88,7 +88,7 @@ def test_without_a_budget_the_order_is_the_sweeps():
     assert order == [1, 3, 4, 5]
 
 
-def test_description_says_how_many_how_long_and_from_what():
+def test_description_has_number_time_and_origin_of_the_estimate():
     found = cases([8, 16])
     durations = Durations(accelerator=False)
     schedule = Schedule(found, CATALOGUE, durations)

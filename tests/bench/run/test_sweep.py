@@ -1,4 +1,4 @@
-"""Sweep files: what they expand to, and how a mistake in one is named."""
+"""Sweep files: their cases, and one-line errors."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def axes_of(sweep, *names):
     return sorted(tuple(case.axes[name] for name in names) for case in sweep.cases)
 
 
-def test_product_exclusion_and_defaults(read):
+def test_cases_are_the_product_of_axes_without_exclusions(read):
     text = CASE + (
         'axes = { preset = ["tiny", "mini"], tokens = [32, 64], entry = "1ubq" }\n'
         'exclude = [{ preset = "mini", tokens = 64 }]\n'
@@ -35,14 +35,14 @@ def test_product_exclusion_and_defaults(read):
     assert {case.axes["entry"] for case in sweep.cases} == {"1ubq"}
 
 
-def test_same_cell_twice_is_one_case(read):
+def test_repeated_combination_is_one_case(read):
     sweep = read(CASE + "axes = { tokens = [32, 64] }\n" + CASE + "axes = { tokens = [64, 96] }\n")
     assert sweep.name == "s"
     assert axes_of(sweep, "tokens") == [(32,), (64,), (96,)]
 
 
-def test_threads_of_a_sweep_are_part_of_a_case_s_key(read, tmp_path, monkeypatch):
-    """As if the user had set the variable, who may still do so."""
+def test_key_of_a_case_includes_the_threads_of_its_sweep(read, tmp_path, monkeypatch):
+    """The key is that of a user's variable with the same value, which takes precedence."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     case = '[[case]]\nworkload = "operators"\naxes = { operator = "layer_norm" }\n'
 
@@ -113,14 +113,14 @@ def test_order_is_a_function_of_the_seed(read):
         ("protocol = 3\n" + CASE, "not a table"),
     ],
 )
-def test_mistake_is_one_line_that_names_file_and_field(read, text, message):
+def test_invalid_sweep_is_one_line_that_names_file_and_field(read, text, message):
     with pytest.raises(UsageError, match=message) as caught:
         read(text)
     assert str(caught.value).count("\n") == 0
     assert "s.toml" in str(caught.value)
 
 
-def test_shipped_sweeps_are_sound_and_found_by_name():
+def test_shipped_sweeps_are_valid_and_found_by_name():
     for name, path in shipped_sweeps().items():
         assert find_sweep(name) == path
         assert read_sweep(path, catalogue()).cases

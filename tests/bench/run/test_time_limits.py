@@ -6,7 +6,7 @@ from bench.run.time_limits import LARGEST_FACTOR, REFERENCE_S, TimeLimits, fixed
 
 
 def limits(*slowness, nominal_s=300.0):
-    """Limits on a machine whose workload takes so many times the reference, time after time."""
+    """Return limits on a machine with scripted slowness, relative to the reference."""
     seconds = iter([REFERENCE_S * factor for factor in slowness])
     return TimeLimits(nominal_s, scaled=True, measure=lambda: next(seconds))
 
@@ -46,10 +46,10 @@ def test_limit_is_no_longer_when_the_machine_is_as_slow_as_before(slowness):
     assert several.longer() is None
 
 
-def test_limit_says_what_it_was_multiplied_by():
+def test_limit_states_its_factor():
     assert str(limits(1.0).current) == "300 s"
     assert str(limits(3.0).current) == "900 s (300 s for a machine 3.0 times as fast)"
 
 
-def test_workload_takes_time():
+def test_fixed_workload_takes_a_finite_time():
     assert 0 < fixed_workload() < float("inf")

@@ -33,7 +33,7 @@ SLOW = REFERENCE_S * 4
 
 
 class Machine:
-    """Stands for case processes: each case needs so many seconds, or ends in another way.
+    """Stand-in for case processes: a case needs scripted seconds, or ends in another way.
 
     Attributes:
         cases: Seconds that a case needs, or the status it ends with, by tokens.
@@ -155,7 +155,7 @@ def test_timeout_option_is_taken_literally(machine, run, folder):
     assert (protocol["timeout_s"], protocol["timeout_factor"]) == (40, None)
 
 
-def test_command_printed_runs_what_is_missing_and_no_more(machine, run, folder, capsys):
+def test_printed_command_runs_the_missing_cases_alone(machine, run, folder, capsys):
     machine.cases |= {8: "crash", 24: 50.0}
     status, lines = run("--timeout", "40", "--ranks", "1")
     assert status == 2
@@ -183,7 +183,7 @@ def test_unsupported_case_is_not_missing(machine, run):
     assert lines[-1].startswith("2 ok, 1 unsupported; 3 ran now")
 
 
-def test_report_names_what_a_sweep_lacks(machine, run, folder, capsys):
+def test_report_names_the_unmeasured_cases_of_a_sweep(machine, run, folder, capsys):
     machine.cases = {8: "crash", 16: "interrupt", 24: 1.0}
     assert run()[0] == 130
     assert main(["report", "--results", str(folder / "results")]) == 0
@@ -224,7 +224,7 @@ def test_program_is_named_as_it_was_called(monkeypatch, called, in_path, words):
 
 
 @pytest.mark.parametrize("status", [0, 2])
-def test_demo_reports_what_there_is_and_ends_as_its_sweep_did(tmp_path, status):
+def test_demo_reports_the_existing_records_and_has_the_status_of_its_sweep(tmp_path, status):
     program = tmp_path / "foldperf"
     program.write_text(
         f'#!/bin/sh\necho "called $1"\n[ "$1" != run ] || exit {status}\n', encoding="utf-8"

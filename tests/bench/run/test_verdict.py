@@ -1,4 +1,4 @@
-"""Verdict on a case: its result is taken whole, or the case is a crash with the fault in words."""
+"""Verdict on a case: a complete result, or a crash with the fault in words."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Laws of a whole training step: identical chains, the last recycle, phases."""
+"""Laws of a full training step: identical chains, the last recycling iteration, phases."""
 
 from collections.abc import Mapping
 
@@ -116,7 +116,7 @@ def test_phases_in_turn_are_the_whole_forward_pass(batch):
     assert passing.rollout_BA3.shape == batch["atom_position"].shape
 
 
-def test_labels_are_permuted_to_the_rollout_between_them(batch):
+def test_labels_are_permuted_to_the_rollout_between_phases(batch):
     made = training()
     calls = []
 

@@ -90,7 +90,7 @@ def test_phases_have_the_times_of_their_work(stream):
     assert stream.waits == 3
 
 
-def test_a_phase_that_is_left_out_of_a_step_has_no_time(stream):
+def test_phase_left_out_of_a_step_has_no_time(stream):
     timer = EventTimer(CUDA)
     for names in (["a", "b"], ["b"]):
         for name in names:
@@ -99,7 +99,7 @@ def test_a_phase_that_is_left_out_of_a_step_has_no_time(stream):
         assert list(timer.read()) == names
 
 
-def test_the_timer_is_the_devices():
+def test_timer_follows_the_device():
     assert isinstance(phase_timer(CPU), HostTimer)
     assert isinstance(phase_timer(CUDA), EventTimer)
 
@@ -126,7 +126,7 @@ class HostReads(TorchDispatchMode):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The reads of all steps; batches are made outside of them."""
+    """The reads of all steps; batches are built outside of them."""
     mode, step = HostReads(), refsys.training.train._step
 
     def watched(*arguments):
@@ -138,7 +138,7 @@ def reads(monkeypatch):
 
 
 @pytest.mark.bits
-def test_a_step_waits_once_and_has_the_same_bits(store, tmp_path, stream, reads, monkeypatch):
+def test_step_waits_once_and_has_the_same_bits(store, tmp_path, stream, reads, monkeypatch):
     steps, expected = [], []
     train(CONFIG, store, tmp_path / "host", steps=STEPS, on_step=expected.append)
     monkeypatch.setattr(refsys.training.train, "phase_timer", lambda device: EventTimer(CUDA))
@@ -152,7 +152,7 @@ def test_a_step_waits_once_and_has_the_same_bits(store, tmp_path, stream, reads,
 
 
 @pytest.mark.bits
-def test_the_full_model_waits_for_its_host_phase_alone(store, tmp_path, stream, reads, monkeypatch):
+def test_full_model_waits_for_its_host_phase_alone(store, tmp_path, stream, reads, monkeypatch):
     """The permutation of labels reads the rollout; no other phase reads anything."""
     config = changed(CONFIG, model="alphafold3", tokens=16, samples=1, crop="spatial")
     by_phase, timer = {}, EventTimer(CUDA)

@@ -65,13 +65,13 @@ def test_training_lowers_the_loss(reference):
 @pytest.mark.bits
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
-def test_the_same_bits_again_for_any_number_of_workers(store, tmp_path, reference, workers):
+def test_training_has_the_same_bits_for_any_number_of_workers(store, tmp_path, reference, workers):
     train(changed(CONFIG, workers=workers), store, tmp_path, steps=STEPS)
     assert losses(tmp_path) == reference
 
 
 @pytest.mark.bits
-def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
+def test_training_has_the_same_bits_after_any_stop(store, tmp_path, reference):
     """Every step is a stop: each of the first twelve by itself, then longer strides."""
     for number, stop in enumerate((*range(1, 13), 20, 33, 34, STEPS)):
         config = changed(CONFIG, workers=number % 2)
@@ -80,7 +80,7 @@ def test_the_same_bits_after_stopping_anywhere(store, tmp_path, reference):
 
 
 @pytest.mark.bits
-def test_the_same_bits_after_kills(store, tmp_path, reference, command_server):
+def test_training_has_the_same_bits_after_kills(store, tmp_path, reference, command_server):
     """SIGKILL at any moment costs the steps since the last checkpoint, and no bit of the result."""
     command = [
         *("train", "--model", "trunk", "--preset", "tiny"),
@@ -102,7 +102,7 @@ def test_the_same_bits_after_kills(store, tmp_path, reference, command_server):
 
 
 @pytest.mark.bits
-def test_a_signal_stops_after_the_step_with_a_checkpoint(store, tmp_path, reference):
+def test_signal_stops_training_after_the_step_with_a_checkpoint(store, tmp_path, reference):
     def interrupt(step):
         if step.step == 6:
             signal.raise_signal(signal.SIGTERM)
@@ -127,7 +127,7 @@ class TestReplay:
         *("--tokens", "24", "--alignment-rows", "6", "--cycles", "2"),
     )
 
-    def test_every_batch_of_the_log_is_made_again(self, run, store):
+    def test_replayed_batches_equal_those_of_the_log(self, run, store):
         examples = open_examples(CONFIG, store)
         for step in (5, 0, 3, 1, 2, 4):
             found, line = load(examples, CONFIG, step), logged(run, step)
@@ -135,7 +135,7 @@ class TestReplay:
             assert [place.name for place in found.drawn] == line["drawn"]
             assert not line["substituted"]
 
-    def test_the_digest_is_of_every_value_and_shape(self, store):
+    def test_batch_digest_covers_every_value_and_shape(self, store):
         batch = open_examples(CONFIG, store)[0]
         other = batch["deletions"].clone()
         other[0, -1, -1] += 1
@@ -152,14 +152,14 @@ class TestReplay:
             (("--replay-step", "99"), 0, "has no step 99 to compare with"),
         ],
     )
-    def test_the_command_compares_with_the_log(self, run, store, capsys, options, status, said):
+    def test_replay_command_compares_with_the_log(self, run, store, capsys, options, status, said):
         where = ("--out", str(run), "--store", str(store.root))
         assert main([*self.OPTIONS, *where, *options]) == status
         out = capsys.readouterr().out
         assert said in out
         assert "profile                    torch.float32   [1, 24, 31]" in out
 
-    def test_a_folder_without_a_run_and_a_damaged_log(self, run, store, tmp_path, capsys):
+    def test_replay_needs_no_log_and_refuses_a_damaged_one(self, run, store, tmp_path, capsys):
         where = ("--out", str(tmp_path), "--store", str(store.root), "--replay-step", "0")
         assert main([*self.OPTIONS, *where]) == 0
         (tmp_path / "log.jsonl").write_text("{\n", encoding="utf-8")
@@ -220,7 +220,7 @@ def test_training_waits_under_one_percent_for_one_loader_process(store, tmp_path
     assert min(shares) < 0.01
 
 
-def test_the_log_says_loss_rate_and_phase_times(store, tmp_path):
+def test_log_has_loss_learning_rate_and_phase_times(store, tmp_path):
     train(CONFIG, store, tmp_path, steps=2)
     line = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
     assert line["step"] == 1
@@ -235,21 +235,21 @@ class TestCheckpoints:
         train(CONFIG, store, tmp_path, steps=4, checkpoint_every=1)
         return tmp_path
 
-    def test_two_are_kept(self, folder):
+    def test_last_two_checkpoints_are_stored(self, folder):
         found = checkpoints(folder / "checkpoints")
         assert [path.name for path in found] == ["step-000000003", "step-000000004"]
 
-    def test_another_run_is_refused(self, folder, store):
+    def test_checkpoint_of_another_run_is_refused(self, folder, store):
         other = changed(CONFIG, seed=1, cycles=1)
         with pytest.raises(CheckpointError, match="of a run with another cycles, seed"):
             train(other, store, folder, steps=5)
 
-    def test_other_inputs_of_the_same_name_are_another_run(self, folder, store, monkeypatch):
+    def test_run_with_other_inputs_of_the_same_name_is_refused(self, folder, store, monkeypatch):
         monkeypatch.setattr(Examples, "records", lambda self: {"1ubq": {"structure": "other"}})
         with pytest.raises(CheckpointError, match="of a run with another inputs"):
             train(CONFIG, store, folder, steps=5)
 
-    def test_a_damaged_one_is_refused(self, folder, store):
+    def test_damaged_checkpoint_is_refused(self, folder, store):
         path = checkpoints(folder / "checkpoints")[-1] / "exp_avg.npy"
         content = bytearray(path.read_bytes())
         content[-2] ^= 1
@@ -257,7 +257,7 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match=r"exp_avg\.npy: altered"):
             train(CONFIG, store, folder, steps=5)
 
-    def test_a_step_count_that_was_altered_is_refused(self, folder, store):
+    def test_altered_step_count_is_refused(self, folder, store):
         path = checkpoints(folder / "checkpoints")[-1] / "record.json"
         path.write_text(
             path.read_text(encoding="utf-8").replace('"step": 4', '"step": 2'), encoding="utf-8"
@@ -265,24 +265,24 @@ class TestCheckpoints:
         with pytest.raises(CheckpointError, match="altered since it was written"):
             train(CONFIG, store, folder, steps=5)
 
-    def test_a_log_without_its_last_line_end_goes_on(self, folder, store):
+    def test_log_without_its_last_line_end_is_continued(self, folder, store):
         log = folder / "log.jsonl"
         log.write_bytes(log.read_bytes().rstrip())
         train(CONFIG, store, folder, steps=5)
         assert len(losses(folder)) == 5
 
-    def test_a_log_that_lost_lines_is_refused(self, folder, store):
+    def test_log_with_missing_lines_is_refused(self, folder, store):
         (folder / "log.jsonl").write_text("", encoding="utf-8")
         with pytest.raises(CheckpointError, match="has 0 lines; the checkpoint has 4 steps"):
             train(CONFIG, store, folder, steps=5)
 
-    def test_an_unwritable_folder_is_one_line(self, store, tmp_path):
+    def test_unwritable_folder_is_an_error_of_one_line(self, store, tmp_path):
         (tmp_path / "file").write_text("", encoding="utf-8")
         with pytest.raises(CheckpointError, match="Not a directory"):
             train(CONFIG, store, tmp_path / "file" / "x", steps=1)
 
 
-def test_a_loss_that_is_not_finite_ends_it_in_one_line(store, tmp_path):
+def test_non_finite_loss_ends_training_in_one_line(store, tmp_path):
     wild = changed(CONFIG, learning_rate=1e30, warmup_steps=1)
     with pytest.raises(DivergedError, match=r"step \d+: the .* is (nan|inf); lower"):
         train(wild, store, tmp_path, steps=STEPS, checkpoint_every=1)
@@ -291,7 +291,7 @@ def test_a_loss_that_is_not_finite_ends_it_in_one_line(store, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damage_while_loading_is_one_line(store, tmp_path, monkeypatch, workers):
+def test_damaged_record_is_an_error_of_one_line(store, tmp_path, monkeypatch, workers):
     def damaged(self, step):
         raise DataError("atom_position.npy: damaged")
 
@@ -301,14 +301,14 @@ def test_damage_while_loading_is_one_line(store, tmp_path, monkeypatch, workers)
     assert str(caught.value) == "atom_position.npy: damaged"
 
 
-def test_a_loader_that_is_killed_is_one_line(store, tmp_path, monkeypatch):
+def test_killed_loader_is_an_error_of_one_line(store, tmp_path, monkeypatch):
     monkeypatch.setattr(Examples, "__getitem__", lambda self, step: os.kill(os.getpid(), 9))
     with pytest.raises(DataError, match="a loader process ended") as caught:
         train(changed(CONFIG, workers=1), store, tmp_path, steps=2)
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
+def test_full_disk_is_an_error_of_one_line(store, tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(*_):
@@ -319,12 +319,12 @@ def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
         train(CONFIG, store, tmp_path, steps=2)
 
 
-def test_an_entry_that_is_not_prepared_is_named(store, tmp_path):
+def test_unprepared_entry_is_named_in_the_error(store, tmp_path):
     with pytest.raises(DataError, match="9zzz is not prepared"):
         train(changed(CONFIG, entry="9zzz"), store, tmp_path, steps=1)
 
 
-def test_the_schedule_warms_up_and_decays():
+def test_learning_rate_warms_up_and_decays():
     schedule = OptimizerConfig()
     assert schedule.rate(0) == pytest.approx(1.8e-6)
     assert schedule.rate(999) == schedule.rate(49_999) == pytest.approx(1.8e-3)

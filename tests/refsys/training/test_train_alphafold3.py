@@ -1,4 +1,4 @@
-"""Training the whole model: the same bits over workers, stops and kills; stages; averages."""
+"""Training of the full model: equal bits over workers, stops and kills; stages; averages."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def folder(store, tmp_path_factory):
     return folder
 
 
-def test_the_log_has_every_loss_and_the_time_of_every_phase(folder):
+def test_log_has_every_loss_and_the_time_of_every_phase(folder):
     for line in log(folder):
         assert set(line["seconds"]) == {"data", *PHASES}
         assert {"mse", "bond", "smooth_lddt", "diffusion", "distogram"} < set(line["losses"])
@@ -84,13 +84,13 @@ def test_the_log_has_every_loss_and_the_time_of_every_phase(folder):
 @pytest.mark.bits
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
-def test_the_same_bits_for_any_number_of_workers(store, tmp_path, folder, workers):
+def test_full_model_has_the_same_bits_for_any_number_of_workers(store, tmp_path, folder, workers):
     train(changed(CONFIG, workers=workers), store, tmp_path, steps=STEPS)
     assert losses(tmp_path) == losses(folder)
 
 
 @pytest.mark.bits
-def test_the_same_bits_after_stopping_anywhere(store, tmp_path, folder):
+def test_full_model_has_the_same_bits_after_any_stop(store, tmp_path, folder):
     for number, stop in enumerate((1, 2, 5, STEPS)):
         config = changed(CONFIG, workers=number % 2)
         assert train(config, store, tmp_path, steps=stop) == stop
@@ -98,7 +98,7 @@ def test_the_same_bits_after_stopping_anywhere(store, tmp_path, folder):
 
 
 @pytest.mark.bits
-def test_the_same_bits_after_a_kill_at_every_phase_boundary(store, tmp_path, folder):
+def test_full_model_has_the_same_bits_after_a_kill_at_every_phase_boundary(store, tmp_path, folder):
     script = KILLED.replace("{config!r}", repr(values_of(CONFIG)))
     script = script.replace("{steps}", str(STEPS))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -117,7 +117,7 @@ def small_training(**options):
 
 
 class TestWeights:
-    def test_averages_are_kept_and_loaded(self, folder):
+    def test_averages_are_stored_and_loaded(self, folder):
         training = small_training()
         load_weights(latest(folder), training, averaged=False)
         last = torch.cat([p.detach().flatten() for p in training.parameters])
@@ -131,7 +131,7 @@ class TestWeights:
         assert 0 < (averaged - last).norm() < 0.7 * (start - last).norm()
         assert (averaged - start).norm() > 0.3 * (start - last).norm()
 
-    def test_a_stage_starts_from_the_weights_of_another(self, store, folder, tmp_path):
+    def test_stage_starts_from_the_weights_of_another(self, store, folder, tmp_path):
         start = str(latest(folder).resolve())
         config = changed(CONFIG, stage="fine_tuning_1", start=start)
         train(config, store, tmp_path, steps=1)
@@ -143,18 +143,18 @@ class TestWeights:
         # One step moves no weight further than the learning rate, give or take Adam's rounding.
         assert 0 < (after - before).abs().max() < 2e-3
 
-    def test_a_checkpoint_of_another_model_is_refused(self, folder):
+    def test_checkpoint_of_another_model_is_refused(self, folder):
         mini = AlphaFold3Training(
             preset("mini"), precision("float32"), stage=STAGES["initial"], samples=1
         )
         with pytest.raises(CheckpointError, match="choose its model and preset"):
             load_weights(latest(folder), mini, averaged=True)
 
-    def test_a_folder_without_a_checkpoint_is_refused(self, tmp_path):
+    def test_folder_without_a_checkpoint_is_refused(self, tmp_path):
         with pytest.raises(CheckpointError, match="has no checkpoint"):
             latest(tmp_path)
 
-    def test_the_average_is_the_weighted_mean_of_the_weights_after_each_step(self):
+    def test_average_is_the_weighted_mean_of_the_weights_after_each_step(self):
         """Weights 1, d, d², ... from the last step back, divided by their sum."""
         training, steps, decay = small_training(), 4, 0.999
         training.initialize()
@@ -170,7 +170,7 @@ class TestWeights:
             expected = sum(w * after[number] for w, after in zip(weights, seen, strict=True))
             torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-8)
 
-    def test_weights_to_fold_with_are_at_most_a_tenth_initial_after_fifty_steps(self, tmp_path):
+    def test_initial_weights_are_at_most_a_tenth_of_the_average_after_fifty_steps(self, tmp_path):
         """The share of the initial weights, which are ones here; all later ones are zero."""
         training = small_training()
         training.materialize_moments()
@@ -190,7 +190,7 @@ class TestWeights:
         share = torch.cat([p.detach().flatten() for p in folding.parameters])
         assert share.abs().max() <= 0.1
 
-    def test_the_weight_of_a_step_tends_to_that_of_an_exponential_average(self):
+    def test_weight_of_a_step_tends_to_that_of_an_exponential_average(self):
         schedule = OptimizerConfig(average=0.99)
         weights = [schedule.average_weight(step) for step in range(3000)]
         assert weights[0] == 1.0
@@ -201,7 +201,7 @@ class TestWeights:
     def test_averages_of_another_kind_are_refused_but_a_run_may_start_from_their_weights(
         self, store, folder, tmp_path
     ):
-        """A checkpoint of before the averages were corrected."""
+        """A checkpoint whose averages lack the bias correction."""
         columns = open_columns(latest(folder), "checkpoint")
         facts = {name: columns.facts[name] for name in ("step", "run")}
         path = tmp_path / "checkpoints" / latest(folder).name
@@ -215,7 +215,7 @@ class TestWeights:
         assert load_weights(path, training, averaged=False)["preset"] == "tiny"
 
 
-def test_an_unknown_stage_or_model_is_refused(store, tmp_path):
+def test_unknown_stage_or_model_is_refused(store, tmp_path):
     for change, message in (
         ({"stage": "second"}, "stage='second' does not exist"),
         ({"model": "alphafold9"}, "model='alphafold9' does not exist"),
@@ -225,14 +225,14 @@ def test_an_unknown_stage_or_model_is_refused(store, tmp_path):
     assert not checkpoints(tmp_path / "checkpoints")
 
 
-def test_stages_have_the_papers_sizes():
+def test_stages_have_the_published_sizes():
     full = preset("full")
     assert [stage.crop(full) for stage in STAGES.values()] == [384, 640, 768, 768]
     assert [stage.samples_of(full) for stage in STAGES.values()] == [48, 32, 32, 32]
     assert STAGES["fine_tuning_1"].crop(preset("tiny")) == 104
 
 
-def test_recycles_are_drawn_evenly_and_by_step_alone():
+def test_recycling_iterations_are_sampled_uniformly_by_step_alone():
     one, two = (small_training(cycles=4, draw_cycles=True) for _ in range(2))
     drawn = [one.cycles_of(step) for step in range(400)]
     assert drawn == [two.cycles_of(step) for step in range(400)]

@@ -1,4 +1,4 @@
-"""One definition of the step: what trains, what is measured and what is traced are equal."""
+"""One definition of the step: trained, measured and traced steps are equal."""
 
 import json
 from collections import Counter
@@ -116,7 +116,7 @@ def _again(trainer, case, store):
 
 @pytest.mark.bits
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_any_number_of_loader_processes_gives_the_same_measured_bits(
+def test_measured_steps_have_the_same_bits_for_any_number_of_workers(
     workload, case, store, workers
 ):
     case = replace(case, run=changed(case.run, workers=workers))

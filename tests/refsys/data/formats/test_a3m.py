@@ -50,7 +50,7 @@ def test_msa_is_read_without_the_additions_of_other_tools(read, text, expected):
     assert rows(read(text)) == expected
 
 
-def test_annotation_rows_are_noted_and_nothing_else_is(read):
+def test_only_annotation_rows_are_noted(read):
     text = b">ss_pred\nCCHH\n>ss_conf\n9999\n>q\nMKVL\n>ss_pred\nCCHH\n"
     note = "x.a3m: skipped ss_pred, ss_conf: annotation, not sequences"
     assert read(text).notes == (note,)
@@ -90,7 +90,7 @@ def test_refusal_names_the_cause(read, text, query, message):
     assert message in str(caught.value)
 
 
-def test_stockholm_and_parquet_lose_the_same(read, tmp_path):
+def test_stockholm_and_parquet_omit_the_same_additions(read, tmp_path):
     import pyarrow as pa
     from pyarrow import parquet
 
