@@ -50,6 +50,8 @@ def run_ranks(ranks: int, command: Sequence[str]) -> int:
         return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode
     except SignalException as error:
         return 128 + int(error.sigval)
+    finally:
+        del os.environ[LAUNCHER]
     return 0
 
 

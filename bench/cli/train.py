@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ EXAMPLE = (
     "  foldperf train --data-ranks 2 --batch 2 --steps 50 --out runs/two\n"
     "  foldperf train --entries 1ubq 8vkf --out runs/tiny --replay-step 17"
 )
+
+
+# Statuses of a launcher or a rank that one of the stop signals ended.
+_SIGNALLED = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     ranks = config.parallel.data_ranks * config.parallel.context_ranks
     if ranks > 1 and "WORLD_SIZE" not in os.environ:
         example_spec(config)  # refuses examples that cannot be divided, before any rank starts
-        return _launch(ranks, arguments.words)
+        return _launch(ranks, arguments.device, arguments.words)
     from bench.devices import find_device
     from refsys.processes import LAUNCHER, die_with_parent
     from refsys.training.train import train
@@ -112,8 +117,8 @@ def _config(arguments: argparse.Namespace, store: "Store") -> "RunConfig":
     return configured(RunConfig, values).resolved()
 
 
-def _launch(ranks: int, words: Sequence[str]) -> int:
-    """Start the ranks of this command on this machine; return their status.
+def _launch(ranks: int, device: str, words: Sequence[str]) -> int:
+    """Start the ranks of this command on this machine; return their status, as `run` does.
 
     Raises:
         UsageError: the machine has fewer accelerators or, without any, fewer cores.
@@ -124,7 +129,7 @@ def _launch(ranks: int, words: Sequence[str]) -> int:
     from bench.errors import UsageError
     from refsys.processes import run_ranks
 
-    devices = torch.cuda.device_count()
+    devices = 0 if device == "cpu" else torch.cuda.device_count()
     available = devices or usable_cores()
     if ranks > available:
         kind = "accelerators" if devices else "cores"
@@ -132,7 +137,8 @@ def _launch(ranks: int, words: Sequence[str]) -> int:
             f"--data-ranks {ranks}: this machine has {available} {kind}; start the ranks of "
             "several machines with torchrun"
         )
-    return run_ranks(ranks, ["-m", "bench", *words])
+    status = run_ranks(ranks, ["-m", "bench", *words])
+    return faults.INTERRUPTED if status in _SIGNALLED else status
 
 
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:

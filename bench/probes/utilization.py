@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -36,13 +36,13 @@ def watch_cpu(work: Callable[[], T], ranks: Ranks = ALONE) -> tuple[T, Values]:
     process_s, stop = _process_seconds() - process_s, perf_counter()
     case_s = ranks.total(process_s)
     share = 100 / (stop - start)
-    over = f"getrusage over wall time and {usable} cores"
+    over = f"CPU time of process and descendants over wall time and {usable} cores"
     values = {"cpu_busy_pct": Value(process_s * share / usable, over)}
     if all_before is None or (all_after := _all_seconds(cores)) is None:
         values["foreign_busy_pct"] = missing(f"{_STAT} does not list these cores")
     else:
         foreign = max(0.0, all_after - all_before - case_s)
-        over = f"{_STAT} less getrusage over wall time and {len(cores)} cores"
+        over = f"{_STAT} less the CPU time of process and descendants, over {len(cores)} cores"
         values["foreign_busy_pct"] = Value(foreign * share / len(cores), over)
     return result, values
 
@@ -56,8 +56,36 @@ def disturbance(cpu: Values) -> str:
 
 
 def _process_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    """Return the CPU time of this process, its ended children and its live descendants. Unit: s.
+
+    Loader processes belong to the case: their work is not that of others.
+    """
+    own, ended = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    finished = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+    return finished + sum(map(_live_seconds, _descendants(os.getpid())))
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Yield the live descendants of a process; none where the kernel does not list them."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in path.read_text(encoding="ascii").split()]
+        except (OSError, ValueError):
+            continue  # the thread has ended
+        for child in children:
+            yield child
+            yield from _descendants(child)
+
+
+def _live_seconds(pid: int) -> float:
+    """Return the CPU time of a process and of its ended children; 0 if it has ended. Unit: s."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    # After the name, which may contain anything: utime, stime, cutime and cstime.
+    ticks = text.rpartition(")")[2].split()[11:15]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def _all_seconds(cores: Sequence[int]) -> float | None:

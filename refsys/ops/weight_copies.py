@@ -2,8 +2,9 @@
 
 A model creates the copies of all its weights in one launch, before its forward pass; for a weight
 without a copy, or one that has changed since, a kernel creates its own. A weight is changed in
-place, as optimizers do: a change that bypasses autograd's version counter (``weight.data.copy_``) takes
-effect in the next forward pass of the model, not in an operator that is called alone.
+place, as optimizers do: a change that bypasses autograd's version counter
+(``weight.data.copy_``) takes effect in the next forward pass of the model, not in an operator that
+is called alone.
 """
 
 import weakref

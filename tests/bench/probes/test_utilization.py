@@ -1,5 +1,7 @@
 """Busy shares of host and device, shares of peak rates, roofline bounds."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,20 +54,40 @@ def test_utilization_of_the_cpu_and_of_a_device_without_peaks():
     assert device_busy(CpuDevice(), lambda: None)["device_busy_pct"].value is None
 
 
+SPIN = f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1"
+
+
 def test_work_of_other_processes_is_flagged():
-    """Let two other processes spin while this one sleeps."""
-    spin = [sys.executable, "-c", "while True: pass"]
-    spinning = [subprocess.Popen(spin) for _ in range(2)]
+    """Let two processes spin that are not descendants of this one, while it sleeps."""
+    script = f"{SPIN} & echo $!; {SPIN} & echo $!"
+    started = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True)
     try:
         time.sleep(0.3)
         _, values = watch_cpu(lambda: time.sleep(1.0))
     finally:
-        for other in spinning:
-            other.kill()
-            other.wait()
+        for pid in started.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
     assert values["foreign_busy_pct"].value > 10
     assert "disturbed: others used" in disturbance(values)
     assert not disturbance({"foreign_busy_pct": missing("no /proc/stat")})
+
+
+def test_work_of_descendants_is_work_of_the_case():
+    """As of loader processes, which live on after the measurement, and of a child that ends."""
+    lasting = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.3)
+        _, values = watch_cpu(lambda: time.sleep(1.0))
+    finally:
+        lasting.kill()
+        lasting.wait()
+    cores = utilization.usable_cores()
+    assert values["cpu_busy_pct"].value > 30 / cores
+
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    ending = [sys.executable, "-c", burn]
+    _, values = watch_cpu(lambda: subprocess.run(ending, check=True))
+    assert values["cpu_busy_pct"].value > 20 / cores
 
 
 def test_busy_share_is_read_late_in_the_window():

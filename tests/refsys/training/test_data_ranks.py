@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import HANG_S
+
+from bench.cli.faults import INTERRUPTED
 
 ROOT = Path(__file__).resolve().parents[3]
-STEPS = 6
+STEPS = 30
 
 
 def command(store, folder, ranks, *more, steps=STEPS):
@@ -34,7 +37,7 @@ def run(*arguments, **options):
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=300,
+        timeout=HANG_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -70,27 +73,58 @@ def test_losses_of_two_ranks_are_those_of_one_rank_with_the_same_batch(store, tm
         np.testing.assert_allclose(found[:5], expected[:5], rtol=1e-9)
 
 
-@pytest.mark.bits
-def test_stop_and_kill_of_two_ranks_lose_no_bit(store, tmp_path, two_ranks):
-    """Stopped after a checkpoint, then killed whole in the middle, then one rank killed alone."""
-    run(store, tmp_path, 2, steps=2)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def running(store, folder, reached):
+    """Return a launcher of two ranks that has logged more than `reached` steps."""
     process = subprocess.Popen(
-        command(store, tmp_path, 2),
-        env=environment,
+        command(store, folder, 2),
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    reached = len(log(tmp_path))
-    deadline = time.monotonic() + 120
-    while process.poll() is None and len(log(tmp_path)) <= reached:
+    deadline = time.monotonic() + HANG_S
+    while len(log(folder)) <= reached:
+        assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return process
+
+
+def ranks_of(launcher):
+    """Return the processes that a launcher started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    return [int(child) for child in children.read_text(encoding="ascii").split()]
+
+
+@pytest.mark.bits
+def test_stop_and_kills_of_two_ranks_lose_no_bit(store, tmp_path, two_ranks):
+    """Stopped at a checkpoint, both ranks killed at once, then one rank alone, then a signal."""
+    run(store, tmp_path, 2, steps=2)
+    both = running(store, tmp_path, 4)
+    os.killpg(both.pid, signal.SIGKILL)
+    both.wait()
+    one = running(store, tmp_path, 8)
+    os.kill(ranks_of(one)[1], signal.SIGKILL)
+    assert one.wait(timeout=HANG_S) not in {0, INTERRUPTED}
+    signalled = running(store, tmp_path, 12)
+    signalled.terminate()
+    assert signalled.wait(timeout=HANG_S) == INTERRUPTED
     run(store, tmp_path, 2)
     assert results(tmp_path) == results(two_ranks)
+
+
+def test_more_ranks_than_cores_are_refused_before_any_starts(store, tmp_path):
+    refused = subprocess.run(
+        command(store, tmp_path, 4000, "--batch", "4000"),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=HANG_S,
+    )
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert "--data-ranks 4000: this machine has" in line
 
 
 def test_replayed_batches_of_two_ranks_are_those_of_the_log(store, two_ranks):
