@@ -60,7 +60,8 @@ SPIN = f"{sys.executable} -c 'while True: pass' >/dev/null 2>&1"
 def test_work_of_other_processes_is_flagged():
     """Let two processes spin that are not descendants of this one, while it sleeps."""
     script = f"{SPIN} & echo $!; {SPIN} & echo $!"
-    started = subprocess.run(["sh", "-c", script], capture_output=True, check=True, encoding="utf-8")
+    words = ["sh", "-c", script]
+    started = subprocess.run(words, capture_output=True, check=True, encoding="utf-8")
     try:
         time.sleep(0.3)
         _, values = watch_cpu(lambda: time.sleep(1.0))
