@@ -41,6 +41,9 @@ class Field:
 # Query atoms of a window of the sequence-local attention (AlphaFold 3, Algorithm 7). The atom axis
 # is padded to a multiple of it.
 ATOM_WINDOW = 32
+# Key atoms of a window, with the same centre, and those beyond either end of it.
+ATOM_KEYS = 128
+ATOM_HALO = (ATOM_KEYS - ATOM_WINDOW) // 2
 
 FIXED_AXES = {"xyz": 3, "end": 2, "residue_class": 31, "letter": 4, "corner": 3}
 
@@ -263,6 +266,21 @@ class Batch(Mapping[str, Tensor]):
             return out
 
         return Batch({field.name: pad(field) for field in self.fields}, self.fields)
+
+    def narrowed(self, axis: str, start: int, stop: int) -> "Batch":
+        """Return a batch with the entries [start, stop) of the named axis, as views.
+
+        Indices into that axis are left as they are.
+        """
+
+        def narrow(field: Field) -> Tensor:
+            tensor = self[field.name]
+            for position, name in enumerate(field.axes, start=1):
+                if name == axis:
+                    tensor = tensor.narrow(position, start, stop - start)
+            return tensor
+
+        return Batch({field.name: narrow(field) for field in self.fields}, self.fields)
 
     def permuted_tokens(self, order: Tensor) -> "Batch":
         """Return a copy whose token k is token order[k] of this batch."""

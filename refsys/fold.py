@@ -93,7 +93,7 @@ def fold(
     )
     batch = example_batch(example, spec, step=0).to(device)
     context = Context(
-        layout=SingleRank(batch.sizes["token"]),
+        layout=SingleRank(batch.sizes["token"], batch.sizes["atom"]),
         seed=None,
         step=0,
         example=batch["example"].unsqueeze(1),
@@ -116,7 +116,7 @@ def fold(
     plddt, ptm = [], []
     for sample in range(config.samples):
         confidence = model.predict_confidence(state, positions_BDA3[:, sample], batch, context)
-        plddt.append(expected_lddt(of_atoms(confidence.plddt_BRMK, batch))[0])
+        plddt.append(expected_lddt(of_atoms(confidence.plddt_BRMK, batch, context.layout))[0])
         ptm.append(predicted_tm_score(confidence.pae_BRNK, batch["token_mask"])[0])
     rows = crop_atoms(example, np.arange(example.tokens))
     return Folded(

@@ -18,6 +18,8 @@ from refsys.training.stages import STAGES, Stage, stage
 TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 # Backend that stands for the best one of the device.
 DEFAULT_BACKEND = "default"
+# Options that decide how a run computes, not what.
+_NOT_COMPUTED = frozenset({"workers", "context_ranks", "exchange_chunks"})
 # Largest decay of an exponential average.
 _BELOW_ONE = 1 - 1e-9
 
@@ -173,11 +175,17 @@ class ParallelOptions:
     )
     context_ranks: int = option(
         1,
-        "ranks that share the pair representation of an example; 1 is the only number served",
+        "ranks that divide the tokens and atoms of each example among them",
         minimum=1,
-        maximum=1,
+        maximum=4096,
         axis=False,
-        command_line=False,
+    )
+    exchange_chunks: int = option(
+        1,
+        "parts of the channels that context ranks exchange one by one, to overlap computation",
+        minimum=1,
+        maximum=64,
+        axis=False,
     )
 
 
@@ -240,8 +248,12 @@ class RunConfig:
         return step % self.data.repeat if self.data.repeat else step
 
     def identity(self) -> dict[str, Value]:
-        """Return every option that decides what the run computes: all but the loader processes."""
-        return {name: value for name, value in values_of(self).items() if name != "workers"}
+        """Return every option that decides what the run computes.
+
+        It does not depend on the loader processes; on the context ranks its rounding alone does.
+        """
+        values = values_of(self)
+        return {name: value for name, value in values.items() if name not in _NOT_COMPUTED}
 
 
 def run_config(**values: Any) -> RunConfig:

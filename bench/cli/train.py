@@ -21,6 +21,7 @@ EXAMPLE = (
     "  foldperf train --stage fine_tuning_1 --start runs/tiny --steps 50 --out runs/fine\n"
     "  foldperf train --model trunk --steps 50 --out runs/trunk\n"
     "  foldperf train --data-ranks 2 --batch 2 --steps 50 --out runs/two\n"
+    "  foldperf train --context-ranks 2 --steps 50 --out runs/halves\n"
     "  foldperf train --entries 1ubq 8vkf --out runs/tiny --replay-step 17"
 )
 
@@ -134,8 +135,8 @@ def _launch(ranks: int, device: str, words: Sequence[str]) -> int:
     if ranks > available:
         kind = "accelerators" if devices else "cores"
         raise UsageError(
-            f"--data-ranks {ranks}: this machine has {available} {kind}; start the ranks of "
-            "several machines with torchrun"
+            f"{ranks} ranks: this machine has {available} {kind}; start the ranks of several "
+            "machines with torchrun"
         )
     status = run_ranks(ranks, ["-m", "bench", *words])
     return faults.INTERRUPTED if status in _SIGNALLED else status

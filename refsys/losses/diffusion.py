@@ -3,7 +3,8 @@
 None of them materializes a tensor of samples × atoms²: smooth-LDDT processes the pairs in blocks,
 which it recomputes in the backward pass.
 
-Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, E ligand bonds, Q a block of atoms.
+Shape suffixes: B batch, D diffusion samples, A atoms, O owned atoms, N tokens, E ligand bonds, Q a
+block of atoms.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from torch import Tensor
 from refsys.batch import DNA, LIGAND, RNA, Batch
 from refsys.geometry import aligned
 from refsys.model.diffusion_conditioning import SIGMA_DATA
-from refsys.ops.smooth_lddt import smooth_lddt
+from refsys.ops.smooth_lddt import near_pairs, smooth_lddt
 from refsys.ops.smooth_lddt.reference import norm
+from refsys.parallel import Layout
 from refsys.precision import Precision
 
 NUCLEOTIDE_WEIGHT = 5.0
@@ -60,15 +62,17 @@ def diffusion_loss(
     sigma_BD: Tensor,
     batch: Batch,
     config: DiffusionLossConfig,
+    layout: Layout,
     precision: Precision,
 ) -> dict[str, Tensor]:
     """Return the terms of the diffusion loss, each a scalar mean over examples and samples.
 
     Args:
-        denoised_BDA3: Denoised positions, ångström.
+        denoised_BDA3: Denoised positions of all atoms, ångström.
         sigma_BD: Noise levels of the samples, ångström.
         batch: Labels; `atom_position` is aligned to each sample before the comparison.
         config: Weights.
+        layout: Atoms whose terms this rank computes.
         precision: Dtypes.
 
     Returns:
@@ -86,9 +90,10 @@ def diffusion_loss(
     )
     sigma_BD = sigma_BD.to(precision.losses)
     level_BD = (sigma_BD.square() + SIGMA_DATA**2) / (sigma_BD * SIGMA_DATA).square()
-    mse = (level_BD * mean_squared_error(x_BDA3, target_BDA3, weight_BA, batch)).mean()
-    bond = (level_BD * bond_error(x_BDA3, batch)).mean()
-    lddt = (1.0 - local_score(x_BDA3, batch, config.block)).mean()
+    layout = layout.named("losses")
+    mse = (level_BD * mean_squared_error(x_BDA3, target_BDA3, weight_BA, batch, layout)).mean()
+    bond = (level_BD * bond_error(x_BDA3, batch, layout)).mean()
+    lddt = (1.0 - local_score(x_BDA3, batch, config.block, layout)).mean()
     return {
         "mse": mse,
         "bond": bond,
@@ -98,15 +103,18 @@ def diffusion_loss(
 
 
 def mean_squared_error(
-    x_BDA3: Tensor, target_BDA3: Tensor, weight_BA: Tensor, batch: Batch
+    x_BDA3: Tensor, target_BDA3: Tensor, weight_BA: Tensor, batch: Batch, layout: Layout
 ) -> Tensor:
     """Return [B, D], one third of the mean over resolved atoms of w ‖x − target‖²."""
-    square_BDA = (x_BDA3 - target_BDA3.to(x_BDA3.dtype)).square().sum(-1)
+    x_BDO3, target_BDO3 = (layout.local_atoms(x, 2) for x in (x_BDA3, target_BDA3))
+    square_BDO = (x_BDO3 - target_BDO3.to(x_BDA3.dtype)).square().sum(-1)
     count_B = batch["atom_resolved"].sum(-1).clamp(min=1)
-    return (square_BDA * weight_BA.unsqueeze(1)).sum(-1) / (3.0 * count_B.unsqueeze(1))
+    weight_BO = layout.local_atoms(weight_BA, 1)
+    total_BD = layout.sum_ranks((square_BDO * weight_BO.unsqueeze(1)).sum(-1))
+    return total_BD / (3.0 * count_B.unsqueeze(1))
 
 
-def bond_error(x_BDA3: Tensor, batch: Batch) -> Tensor:
+def bond_error(x_BDA3: Tensor, batch: Batch, layout: Layout) -> Tensor:
     """Return [B, D], the mean over ligand bonds of the squared error in length."""
     ends_BE2 = batch["ligand_bonds"]
     resolved_BA = batch["atom_resolved"]
@@ -117,7 +125,11 @@ def bond_error(x_BDA3: Tensor, batch: Batch) -> Tensor:
     difference_BDE = _lengths(x_BDA3, first_BE, second_BE)
     difference_BDE = difference_BDE - _lengths(truth_B1A3, first_BE, second_BE)
     count_B1 = valid_BE.sum(-1, keepdim=True).clamp(min=1)
-    return (difference_BDE.square() * valid_BE.unsqueeze(1)).sum(-1) / count_B1
+    if not layout.is_unsharded:
+        # The rank that owns the first atom of a bond adds its term.
+        valid_BE = valid_BE & (first_BE >= layout.atom_start) & (first_BE < layout.atom_stop)
+    total_BD = layout.sum_ranks((difference_BDE.square() * valid_BE.unsqueeze(1)).sum(-1))
+    return total_BD / count_B1
 
 
 def _lengths(x_BDA3: Tensor, first_BE: Tensor, second_BE: Tensor) -> Tensor:
@@ -130,16 +142,28 @@ def _lengths(x_BDA3: Tensor, first_BE: Tensor, second_BE: Tensor) -> Tensor:
     return norm(positions(first_BE) - positions(second_BE))
 
 
-def local_score(x_BDA3: Tensor, batch: Batch, block: int) -> Tensor:
+def local_score(x_BDA3: Tensor, batch: Batch, block: int, layout: Layout) -> Tensor:
     """Return smooth-LDDT [B, D] against the label, with a larger cutoff for nucleotides.
 
     Args:
         x_BDA3: Predicted positions, ångström.
         batch: Labels: `atom_position` and `atom_resolved`.
         block: See `refsys.ops.smooth_lddt`.
+        layout: Atoms whose pairs this rank computes.
     """
     molecule_BA = of_atoms_token(batch["molecule"], batch)
     nucleotide_BA = (molecule_BA == DNA) | (molecule_BA == RNA)
     radius_BA = torch.where(nucleotide_BA, NUCLEOTIDE_RADIUS, RADIUS).to(x_BDA3.dtype)
     truth_BA3 = batch["atom_position"].to(x_BDA3.dtype)
-    return smooth_lddt(x_BDA3, truth_BA3, batch["atom_resolved"], radius_BA, block=block)
+    resolved_BA = batch["atom_resolved"]
+    if layout.is_unsharded:
+        return smooth_lddt(x_BDA3, truth_BA3, resolved_BA, radius_BA, block=block)
+    owned = layout.atom_start, layout.atom_stop
+    # A quarter of the owned atoms at once: the pairs are then a small part of the pair tensor.
+    block = min(block, max((owned[1] - owned[0]) // 4, 1))
+    score_BD = smooth_lddt(
+        x_BDA3, truth_BA3, resolved_BA, radius_BA, block=block, atoms=owned
+    )
+    pairs_B1 = near_pairs(truth_BA3, resolved_BA, radius_BA, owned, block).unsqueeze(1)
+    total_BD = layout.sum_ranks(score_BD * pairs_B1)
+    return total_BD / layout.sum_ranks(pairs_B1).clamp(min=1.0)

@@ -73,6 +73,7 @@ def resolved_loss(logits_BR2: Tensor, batch: Batch, layout: Layout, precision: P
 
 
 def _mean(errors: Tensor, valid: Tensor, layout: Layout, precision: Precision) -> Tensor:
+    layout = layout.named("losses")
     total_B = layout.sum_ranks((errors * valid).flatten(1).sum(1))
     count_B = layout.sum_ranks(valid.flatten(1).sum(1).to(precision.losses))
     return (total_B / count_B.clamp(min=1.0)).mean()

@@ -3,8 +3,8 @@
 A training step calls `trunk`, `rollout`, `predict_confidence` and `denoise` separately, because the
 labels are permuted between these calls.
 
-Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, C pair channels, W single width, I
-width of the input single representation, K bins.
+Shape suffixes: B batch, D diffusion samples, A atoms, R owned tokens, N all tokens, C pair channels,
+W single width, I width of the input single representation, K bins.
 """
 
 from dataclasses import replace
@@ -39,28 +39,32 @@ class InputFeatureEmbedder(nn.Module):
         self.dtype = precision.activations
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
-        """Return the input single representation [B, N, I]."""
-        tokens_BNW = self.atom_encoder(batch, context)
-        classes = torch.arange(RESIDUE_CLASSES, device=tokens_BNW.device)
+        """Return the input single representation [B, R, I]."""
+        layout = context.layout
+        tokens_BRW = self.atom_encoder(batch, context)
+        classes = torch.arange(RESIDUE_CLASSES, device=tokens_BRW.device)
         parts = (
-            tokens_BNW,
-            batch["residue_type"].unsqueeze(-1) == classes,
-            batch["profile"],
-            batch["deletion_mean"].unsqueeze(-1),
+            tokens_BRW,
+            layout.local(batch["residue_type"], 1).unsqueeze(-1) == classes,
+            layout.local(batch["profile"], 1),
+            layout.local(batch["deletion_mean"], 1).unsqueeze(-1),
         )
         return torch.cat([part.to(self.dtype) for part in parts], dim=-1)
 
 
 class TrunkState(NamedTuple):
-    """Output of the trunk, the input of the diffusion module and the heads."""
+    """Output of the trunk, the input of the diffusion module and the heads: slabs of this rank."""
 
-    s_inputs_BNI: Tensor
-    s_BNW: Tensor
-    z_BNNC: Tensor
+    s_inputs_BRI: Tensor
+    s_BRW: Tensor
+    z_BRNC: Tensor
 
 
 class AlphaFold3(RecyclingTrunk):
-    """Full model, on one rank."""
+    """Full model.
+
+    Positions of atoms are those of all atoms, on every rank, both as input and as output.
+    """
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__(config, precision)
@@ -92,17 +96,17 @@ class AlphaFold3(RecyclingTrunk):
 
     def trunk(self, batch: Batch, context: Context, cycles: int) -> TrunkState:
         """Embed the inputs and run `cycles` recycling iterations; only the last has a gradient."""
-        s_inputs_BNI = self.input_embedder(batch, context)
-        s_BNW, z_BNNC = self.recycle(s_inputs_BNI, batch, context, cycles)
-        return TrunkState(s_inputs_BNI, s_BNW, z_BNNC)
+        s_inputs_BRI = self.input_embedder(batch, context)
+        s_BRW, z_BRNC = self.recycle(s_inputs_BRI, batch, context, cycles)
+        return TrunkState(s_inputs_BRI, s_BRW, z_BRNC)
 
     def condition(self, state: TrunkState, batch: Batch, context: Context) -> DiffusionConditioning:
         """Return the conditioning that all samples and sampling steps share."""
         return self.diffusion.condition(*state, batch, context)
 
     def distogram_logits(self, state: TrunkState, context: Context) -> Tensor:
-        """Return logits [B, N, N, K] over distance bins."""
-        return self.distogram(state.z_BNNC, context)
+        """Return logits [B, R, N, K] over distance bins."""
+        return self.distogram(state.z_BRNC, context)
 
     def denoise(
         self,

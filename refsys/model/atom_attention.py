@@ -7,8 +7,12 @@ masked, so that no atom attends further than 48 atoms beyond its window.
 Tensors that do not depend on the noise (the conditioning of atoms and atom pairs, the pair biases)
 have one sample, which broadcasts over the samples of the activations.
 
-Shape suffixes: B batch, D diffusion samples (one if shared), A atoms, W windows, Q the 32 queries
-and K the 128 keys of a window, C atom width, P atom pair width, T token width, H heads, N tokens.
+A rank computes the windows of its own atoms. Features of the batch are replicated; the activations of
+atoms that keys are taken from are exchanged with the neighbouring ranks.
+
+Shape suffixes: B batch, D diffusion samples (one if shared), A owned atoms, E all atoms, W windows, Q
+the 32 queries and K the 128 keys of a window, C atom width, P atom pair width, T token width, H heads,
+R owned tokens, N all tokens, M tokens of the owned atoms.
 """
 
 from typing import NamedTuple, cast
@@ -17,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refsys.batch import ATOM_WINDOW, Batch
+from refsys.batch import ATOM_HALO, ATOM_KEYS, ATOM_WINDOW, Batch
 from refsys.config import ModelConfig
 from refsys.model.conditioning import (
     AdaptiveLayerNorm,
@@ -33,9 +37,6 @@ from refsys.ops.triangle_attention import triangle_attention
 from refsys.parallel import Layout
 from refsys.precision import Precision
 
-KEYS = 128
-HALO = (KEYS - ATOM_WINDOW) // 2
-
 # Width of the reference features: position, mask, element, charge, and four letters of 64 kinds.
 ELEMENTS = 128
 NAME_LETTERS, NAME_KINDS = 4, 64
@@ -48,9 +49,17 @@ def query_windows(x: Tensor, axis: int) -> Tensor:
 
 
 def key_windows(x: Tensor, axis: int, layout: Layout) -> Tensor:
-    """Return the keys of each window, […, A, …] → […, W, K, …]; zero or False beyond the ends."""
-    windows = layout.halo(x, axis, HALO).unfold(axis, KEYS, ATOM_WINDOW)
-    return windows.movedim(-1, axis + 1)
+    """Return the keys of each window, […, A, …] → […, W, K, …]; zero beyond the ends."""
+    return _windows(layout.halo(x, axis, ATOM_HALO), axis)
+
+
+def feature_key_windows(x: Tensor, axis: int, layout: Layout) -> Tensor:
+    """Return the keys of each window from a feature of all atoms, […, E, …] → […, W, K, …]."""
+    return _windows(layout.local_halo(x, axis, ATOM_HALO), axis)
+
+
+def _windows(x: Tensor, axis: int) -> Tensor:
+    return x.unfold(axis, ATOM_KEYS, ATOM_WINDOW).movedim(-1, axis + 1)
 
 
 class AtomConditioning(NamedTuple):
@@ -110,11 +119,12 @@ class AtomTransformerBlock(nn.Module):
         context: Context,
     ) -> Tensor:
         """Return the updated atoms of every sample."""
+        layout = context.layout.named("atom_attention")
         x_BDAC = self.norm_q(q_BDAC, conditioning.queries)
         k_BDAC, v_BDAC = self.linear_kv(self.norm_k(q_BDAC, conditioning.keys)).chunk(2, dim=-1)
         queries = self._by_window(query_windows(self.linear_q(x_BDAC), axis=2))
-        keys = self._by_window(key_windows(k_BDAC, 2, context.layout))
-        values = self._by_window(key_windows(v_BDAC, 2, context.layout))
+        keys = self._by_window(key_windows(k_BDAC, 2, layout))
+        values = self._by_window(key_windows(v_BDAC, 2, layout))
         samples = q_BDAC.shape[1]
         mask = mask_BWK.flatten(0, 1).unsqueeze(1).expand(-1, samples, -1)
         # To the operator, a window is an example and its samples are the rows that share a bias.
@@ -157,11 +167,11 @@ class AtomTransformer(nn.Module):
         self,
         q_BDAC: Tensor,
         conditioning: tuple[AtomBlockConditioning, ...],
-        atom_mask_BA: Tensor,
+        atom_mask_BE: Tensor,
         context: Context,
     ) -> Tensor:
         """Return the updated atoms of every sample."""
-        mask_BWK = key_windows(atom_mask_BA, 1, context.layout)
+        mask_BWK = feature_key_windows(atom_mask_BE, 1, context.layout)
         for block, block_conditioning in zip(self.blocks, conditioning, strict=True):
             q_BDAC = context.run(block, q_BDAC, block_conditioning, mask_BWK)
         return q_BDAC
@@ -181,8 +191,9 @@ class AtomReferenceEmbedding(nn.Module):
         self.features = precision.features
         self.dtype = precision.activations
 
-    def single(self, batch: Batch) -> Tensor:
+    def single(self, batch: Batch, layout: Layout) -> Tensor:
         """Return [B, A, C]; zero for atoms missing from the reference conformer and for padding."""
+        batch = owned_atoms(batch, layout)
         look, scaled, dtype = self.linear.lookup, self.linear.scaled, self.dtype
         position_BA3 = batch["reference_position"]
         c_BAC = scaled(position_BA3[..., 0], 0, dtype)
@@ -199,16 +210,20 @@ class AtomReferenceEmbedding(nn.Module):
 
     def pair(self, batch: Batch, layout: Layout) -> Tensor:
         """Return [B, W, Q, K, P]; zero between atoms of different conformers."""
-        position_BA3 = batch["reference_position"].to(self.coordinates)
-        offset_BWQK3 = query_windows(position_BA3, 1).unsqueeze(3) - key_windows(
-            position_BA3, 1, layout
-        ).unsqueeze(2)
-        space_BA, mask_BA = batch["reference_space"], batch["atom_mask"]
-        valid_BWQK = query_windows(space_BA, 1).unsqueeze(3) == key_windows(
-            space_BA, 1, layout
-        ).unsqueeze(2)
-        valid_BWQK = valid_BWQK & query_windows(mask_BA, 1).unsqueeze(3)
-        valid_BWQK = valid_BWQK & key_windows(mask_BA, 1, layout).unsqueeze(2)
+
+
+        def queries(x: Tensor) -> Tensor:
+            return query_windows(layout.local_atoms(x, 1), 1).unsqueeze(3)
+
+        def keys(x: Tensor) -> Tensor:
+            return feature_key_windows(x, 1, layout).unsqueeze(2)
+
+        position_BE3 = batch["reference_position"].to(self.coordinates)
+        offset_BWQK3 = queries(position_BE3) - keys(position_BE3)
+        space_BE, mask_BE = batch["reference_space"], batch["atom_mask"]
+        valid_BWQK = queries(space_BE) == keys(space_BE)
+        valid_BWQK = valid_BWQK & queries(mask_BE)
+        valid_BWQK = valid_BWQK & keys(mask_BE)
         inverse_BWQK = 1.0 / (1.0 + offset_BWQK3.square().sum(-1))
         p_BWQKP = self.linear_offset(offset_BWQK3.to(self.dtype))
         p_BWQKP = p_BWQKP + self.linear_distance.scaled(inverse_BWQK, 0, self.dtype)
@@ -232,7 +247,8 @@ class AtomPairMixer(nn.Module):
         """Return the updated pairs [B, W, Q, K, P]."""
         row_BAP, column_BAP = self.linear_ends(F.relu(c_BAC)).chunk(2, dim=-1)
         p_BWQKP = p_BWQKP + query_windows(row_BAP, 1).unsqueeze(3)
-        p_BWQKP = p_BWQKP + key_windows(column_BAP, 1, layout).unsqueeze(2)
+        columns_BWKP = key_windows(column_BAP, 1, layout.named("atom_attention"))
+        p_BWQKP = p_BWQKP + columns_BWKP.unsqueeze(2)
         hidden = p_BWQKP
         for layer in self.layers:
             hidden = layer(F.relu(hidden))
@@ -247,16 +263,21 @@ class TokenSums(nn.Module):
         self.linear = Linear(c_atom, c_token, initializer=he, precision=precision)
         self.accumulation = precision.accumulation
 
-    def forward(self, q_BDAC: Tensor, batch: Batch) -> Tensor:
-        """Return tokens [B, D, N, T]; zero for tokens without atoms."""
-        mask_BA1 = batch["atom_mask"].unsqueeze(-1)
+    def forward(self, q_BDAC: Tensor, batch: Batch, layout: Layout) -> Tensor:
+        """Return tokens [B, D, R, T]; zero for tokens without atoms."""
+        mask_BE1 = batch["atom_mask"].unsqueeze(-1)
+        mask_BA1 = layout.local_atoms(mask_BE1, 1)
         values_BDAT = F.relu(self.linear(q_BDAC)) * mask_BA1.unsqueeze(1)
-        tokens = batch.sizes["token"]
-        sums = sum_by_token(values_BDAT.to(self.accumulation), batch["atom_token"], tokens)
-        counts = sum_by_token(
-            mask_BA1.to(self.accumulation).unsqueeze(1), batch["atom_token"], tokens
+        first, last = layout.atom_tokens
+        sums_BDMT = sum_by_token(
+            values_BDAT.to(self.accumulation), _token_in_interval(batch, layout), last - first
         )
-        return (sums / counts.clamp(min=1.0)).to(q_BDAC.dtype)
+        sums_BDRT = layout.named("tokens_and_atoms").sum_to_tokens(sums_BDMT, 2)
+        counts_B1N1 = sum_by_token(
+            mask_BE1.to(self.accumulation).unsqueeze(1), batch["atom_token"], batch.sizes["token"]
+        )
+        counts_B1R1 = layout.local(counts_B1N1, 2)
+        return (sums_BDRT / counts_B1R1.clamp(min=1.0)).to(q_BDAC.dtype)
 
 
 def sum_by_token(x_BDAC: Tensor, token_BA: Tensor, tokens: int) -> Tensor:
@@ -268,10 +289,26 @@ def sum_by_token(x_BDAC: Tensor, token_BA: Tensor, tokens: int) -> Tensor:
     return out.scatter_add(2, index, x_BDAC)[:, :, :tokens]
 
 
-def of_tokens(x_BDNC: Tensor, token_BA: Tensor) -> Tensor:
-    """Broadcast tokens to atoms, [B, D, N, C] → [B, D, A, C]; token −1 reads token 0."""
-    index = token_BA.clamp(min=0).long()[:, None, :, None]
-    return x_BDNC.gather(2, index.expand(-1, x_BDNC.shape[1], -1, x_BDNC.shape[-1]))
+def of_tokens(x_BDRC: Tensor, batch: Batch, layout: Layout) -> Tensor:
+    """Broadcast tokens to their atoms, [B, D, R, C] → [B, D, A, C]; padding reads any token."""
+    x_BDMC = layout.named("tokens_and_atoms").tokens_of_atoms(x_BDRC, 2)
+    index = _token_in_interval(batch, layout).clamp(min=0).long()[:, None, :, None]
+    return x_BDMC.gather(2, index.expand(-1, x_BDMC.shape[1], -1, x_BDMC.shape[-1]))
+
+
+def owned_atoms(batch: Batch, layout: Layout) -> Batch:
+    """Return the batch with the owned atoms alone."""
+    if layout.is_unsharded:
+        return batch
+    return batch.narrowed("atom", layout.atom_start, layout.atom_stop)
+
+
+def _token_in_interval(batch: Batch, layout: Layout) -> Tensor:
+    """Return [B, A], the token of each owned atom, from the first token of any of them."""
+    token_BA = layout.local_atoms(batch["atom_token"], 1)
+    if layout.is_unsharded:
+        return token_BA
+    return torch.where(token_BA < 0, token_BA, token_BA - layout.atom_tokens[0])
 
 
 class AtomAttentionEncoder(nn.Module):
@@ -285,14 +322,15 @@ class AtomAttentionEncoder(nn.Module):
         self.token_sums = TokenSums(config.c_atom, config.c_s, precision)
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
-        """Return token activations [B, N, T]."""
-        c_BAC = self.reference.single(batch)
-        p_BWQKP = self.reference.pair(batch, context.layout)
-        p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, context.layout)
+        """Return token activations [B, R, T]."""
+        layout = context.layout
+        c_BAC = self.reference.single(batch, layout)
+        p_BWQKP = self.reference.pair(batch, layout)
+        p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, layout)
         condition = AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
         conditioning = self.transformer.condition(condition)
         q_B1AC = self.transformer(condition.single_B1AC, conditioning, batch["atom_mask"], context)
-        return self.token_sums(q_B1AC, batch).squeeze(1)
+        return self.token_sums(q_B1AC, batch, layout).squeeze(1)
 
 
 class DiffusionAtomEncoder(nn.Module):
@@ -312,7 +350,7 @@ class DiffusionAtomEncoder(nn.Module):
         self.token_sums = TokenSums(c_atom, config.c_token, precision)
 
     def condition(
-        self, s_BNS: Tensor, z_BNNC: Tensor, batch: Batch, context: Context
+        self, s_BRS: Tensor, z_BRNC: Tensor, batch: Batch, context: Context
     ) -> AtomConditioning:
         """Return the conditioning of atoms and atom pairs, the same for all samples.
 
@@ -320,33 +358,37 @@ class DiffusionAtomEncoder(nn.Module):
         code: the sum of the reference embedding and the projected trunk single.
 
         Args:
-            s_BNS: Single representation of the trunk.
-            z_BNNC: Pair conditioning.
+            s_BRS: Single representation of the trunk.
+            z_BRNC: Pair conditioning.
             batch: Atom features.
             context: Layout.
         """
         layout = context.layout
-        token_BA = batch["atom_token"]
-        trunk_B1NC = self.linear_s(s_BNS, norm=self.norm_s).unsqueeze(1)
-        c_BAC = self.reference.single(batch) + of_tokens(trunk_B1NC, token_BA).squeeze(1)
+        trunk_B1RC = self.linear_s(s_BRS, norm=self.norm_s).unsqueeze(1)
+        c_BAC = self.reference.single(batch, layout)
+        c_BAC = c_BAC + of_tokens(trunk_B1RC, batch, layout).squeeze(1)
         p_BWQKP = self.reference.pair(batch, layout)
-        z_BNNP = context.by_rows(self._pairs, z_BNNC)
-        p_BWQKP = p_BWQKP + self._token_pairs(z_BNNP, token_BA, layout)
+        z_BRNP = context.by_rows(self._pairs, z_BRNC)
+        p_BWQKP = p_BWQKP + self._token_pairs(z_BRNP, batch, layout)
         p_BWQKP = self.pair_mixer(c_BAC, p_BWQKP, layout)
         return AtomConditioning(c_BAC.unsqueeze(1), p_BWQKP)
 
-    def _pairs(self, z_BNNC: Tensor) -> Tensor:
-        return self.linear_z(z_BNNC, norm=self.norm_z)
+    def _pairs(self, z_BRNC: Tensor) -> Tensor:
+        return self.linear_z(z_BRNC, norm=self.norm_z)
 
     @staticmethod
-    def _token_pairs(z_BNNP: Tensor, token_BA: Tensor, layout: Layout) -> Tensor:
-        """Return [B, W, Q, K, P], the token pair of each query and key."""
-        tokens = z_BNNP.shape[2]
-        rows = query_windows(token_BA, 1).clamp(min=0).long().unsqueeze(3)
-        columns = key_windows(token_BA, 1, layout).clamp(min=0).long().unsqueeze(2)
-        cells = (rows * tokens + columns).flatten(1).unsqueeze(-1)
-        flat = z_BNNP.flatten(1, 2).gather(1, cells.expand(-1, -1, z_BNNP.shape[-1]))
-        return flat.unflatten(1, (-1, ATOM_WINDOW, KEYS))
+    def _token_pairs(z_BRNP: Tensor, batch: Batch, layout: Layout) -> Tensor:
+        """Return [B, W, Q, K, P], the token pair of each query and key; padding reads any pair."""
+        token_BE = batch["atom_token"]
+        z_BMUP = layout.named("tokens_and_atoms").pairs_of_atoms(z_BRNP)
+        rows = query_windows(_token_in_interval(batch, layout), 1).clamp(min=0).long().unsqueeze(3)
+        columns = feature_key_windows(token_BE, 1, layout)
+        if not layout.is_unsharded:
+            columns = columns - layout.key_tokens[0]
+        columns = columns.clamp(min=0).long().unsqueeze(2)
+        cells = (rows * z_BMUP.shape[2] + columns).flatten(1).unsqueeze(-1)
+        flat = z_BMUP.flatten(1, 2).gather(1, cells.expand(-1, -1, z_BMUP.shape[-1]))
+        return flat.unflatten(1, (-1, ATOM_WINDOW, ATOM_KEYS))
 
     def forward(
         self,
@@ -356,11 +398,12 @@ class DiffusionAtomEncoder(nn.Module):
         batch: Batch,
         context: Context,
     ) -> tuple[Tensor, Tensor]:
-        """Return tokens [B, D, N, T] and atoms [B, D, A, C]; positions have unit variance."""
+        """Return tokens [B, D, R, T] and atoms [B, D, A, C]; positions have unit variance."""
+        mask_BA = context.layout.local_atoms(batch["atom_mask"], 1)
         embedded_BDAC = self.linear_position(position_BDA3.to(initial_B1AC.dtype))
-        q_BDAC = initial_B1AC + embedded_BDAC * batch["atom_mask"][:, None, :, None]
+        q_BDAC = initial_B1AC + embedded_BDAC * mask_BA[:, None, :, None]
         q_BDAC = self.transformer(q_BDAC, conditioning, batch["atom_mask"], context)
-        return self.token_sums(q_BDAC, batch), q_BDAC
+        return self.token_sums(q_BDAC, batch, context.layout), q_BDAC
 
 
 class AtomAttentionDecoder(nn.Module):
@@ -375,13 +418,13 @@ class AtomAttentionDecoder(nn.Module):
 
     def forward(
         self,
-        a_BDNT: Tensor,
+        a_BDRT: Tensor,
         q_BDAC: Tensor,
         conditioning: tuple[AtomBlockConditioning, ...],
         batch: Batch,
         context: Context,
     ) -> Tensor:
         """Return position updates [B, D, A, 3]."""
-        q_BDAC = q_BDAC + of_tokens(self.linear_token(a_BDNT), batch["atom_token"])
+        q_BDAC = q_BDAC + of_tokens(self.linear_token(a_BDRT), batch, context.layout)
         q_BDAC = self.transformer(q_BDAC, conditioning, batch["atom_mask"], context)
         return self.linear_out(q_BDAC, norm=self.norm)

@@ -60,6 +60,7 @@ class AttentionPairBias(KernelModule):
                 softmax=self.softmax,
                 statistics=self.norm_s.statistics,
             )
+        layout = context.layout.named("attention_pair_bias")
         row = s_BRS.unsqueeze(1)
         q, k, v, gate = layer_norm_linear(
             row,
@@ -72,8 +73,8 @@ class AttentionPairBias(KernelModule):
             self._attend,
             q.squeeze(1),
             z_BRNC,
-            context.layout.gather_tokens(k, axis=2),
-            context.layout.gather_tokens(v, axis=2),
+            layout.gather_tokens(k, axis=2),
+            layout.gather_tokens(v, axis=2),
             token_mask_BN.unsqueeze(1),
             axes=(1, 1),
         )

@@ -71,7 +71,7 @@ class ConfidenceHead(nn.Module):
         context: Context,
     ) -> ConfidenceOutput:
         """Return the logits of the structure with representative atoms at these positions (Å)."""
-        layout = context.layout
+        layout = context.layout.named("heads")
         s_inputs_BRI, s_BRS, z_BRNC = (t.detach() for t in (s_inputs_BRI, s_BRS, z_BRNC))
         column_BNC = layout.gather_tokens(self.linear_j(s_inputs_BRI), axis=1)
         z_BRNC = z_BRNC + self.linear_i(s_inputs_BRI).unsqueeze(2) + column_BNC.unsqueeze(1)

@@ -3,8 +3,8 @@
 Tensors that do not depend on the noise (the pair conditioning, the conditioning of atoms, all pair
 biases) form a `DiffusionConditioning`, computed once and used by all samples and sampling steps.
 
-Shape suffixes: B batch, D diffusion samples, A atoms, N tokens, S single width (in front: sampling
-steps), C pair channels, I width of the input single representation.
+Shape suffixes: B batch, D diffusion samples, A atoms, O owned atoms, R owned tokens, N all tokens, S
+single width (in front: sampling steps), C pair channels, I width of the input single representation.
 """
 
 from collections.abc import Callable
@@ -30,21 +30,21 @@ from refsys.precision import Precision
 
 
 class DiffusionConditioning(NamedTuple):
-    """Conditioning that all samples and sampling steps share.
+    """Conditioning that all samples and sampling steps share, of the owned tokens and atoms.
 
     Attributes:
-        single_B1NS: Noise-independent part of the single conditioning.
+        single_B1RS: Noise-independent part of the single conditioning.
         fourier_2F: Frequencies and phases of the noise level's embedding.
-        biases_LBHNN: Pair biases of every block of the token transformer.
-        initial_B1AC: Atom representation before the noised positions are added.
+        biases_LBHRN: Pair biases of every block of the token transformer.
+        initial_B1OC: Atom representation before the noised positions are added.
         encoder: Conditioning of the blocks of the atom encoder.
         decoder: Conditioning of the blocks of the atom decoder.
     """
 
-    single_B1NS: Tensor
+    single_B1RS: Tensor
     fourier_2F: Tensor
-    biases_LBHNN: Tensor
-    initial_B1AC: Tensor
+    biases_LBHRN: Tensor
+    initial_B1OC: Tensor
     encoder: tuple[AtomBlockConditioning, ...]
     decoder: tuple[AtomBlockConditioning, ...]
 
@@ -75,22 +75,22 @@ class DiffusionModule(nn.Module):
         }
 
     def condition(
-        self, s_inputs_BNI: Tensor, s_BNS: Tensor, z_BNNC: Tensor, batch: Batch, context: Context
+        self, s_inputs_BRI: Tensor, s_BRS: Tensor, z_BRNC: Tensor, batch: Batch, context: Context
     ) -> DiffusionConditioning:
         """Compute the conditioning, which does not depend on the noise."""
-        z_BNNC = context.run(self._pairs, z_BNNC, batch)
-        atoms = self.atom_encoder.condition(s_BNS, z_BNNC, batch, context)
+        z_BRNC = context.run(self._pairs, z_BRNC, batch)
+        atoms = self.atom_encoder.condition(s_BRS, z_BRNC, batch, context)
         return DiffusionConditioning(
-            self.single_conditioning.trunk(s_BNS, s_inputs_BNI),
-            self.single_conditioning.fourier.constants(s_BNS.device),
-            self.transformer.biases(z_BNNC, context),
+            self.single_conditioning.trunk(s_BRS, s_inputs_BRI),
+            self.single_conditioning.fourier.constants(s_BRS.device),
+            self.transformer.biases(z_BRNC, context),
             atoms.single_B1AC,
             self.atom_encoder.transformer.condition(atoms),
             self.atom_decoder.transformer.condition(atoms),
         )
 
-    def _pairs(self, z_BNNC: Tensor, batch: Batch, context: Context) -> Tensor:
-        return self.pair_conditioning(z_BNNC, batch, context)
+    def _pairs(self, z_BRNC: Tensor, batch: Batch, context: Context) -> Tensor:
+        return self.pair_conditioning(z_BRNC, batch, context)
 
     def forward(
         self,
@@ -110,21 +110,25 @@ class DiffusionModule(nn.Module):
             context: Layout and checkpointing.
         """
         variance_BD = sigma_BD.square() + SIGMA_DATA**2
-        scaled_BDA3 = noised_BDA3 / variance_BD.sqrt()[..., None, None]
-        s_BDNS = self.single_conditioning(condition.single_B1NS, condition.fourier_2F, sigma_BD)
-        a_BDNT, q_BDAC = self.atom_encoder(
-            condition.initial_B1AC, condition.encoder, scaled_BDA3, batch, context
+        layout = context.layout
+        noised_BDO3 = layout.local_atoms(noised_BDA3, 2)
+        scaled_BDO3 = noised_BDO3 / variance_BD.sqrt()[..., None, None]
+        s_BDRS = self.single_conditioning(condition.single_B1RS, condition.fourier_2F, sigma_BD)
+        a_BDRT, q_BDOC = self.atom_encoder(
+            condition.initial_B1OC, condition.encoder, scaled_BDO3, batch, context
         )
-        a_BDNT = a_BDNT + self.linear_s(s_BDNS, norm=self.norm_s)
-        a_BDNT = self.transformer(
-            a_BDNT, s_BDNS, condition.biases_LBHNN, batch["token_mask"], context
+        a_BDRT = a_BDRT + self.linear_s(s_BDRS, norm=self.norm_s)
+        a_BDRT = self.transformer(
+            a_BDRT, s_BDRS, condition.biases_LBHRN, batch["token_mask"], context
         )
-        update_BDA3 = self.atom_decoder(
-            self.norm_a(a_BDNT), q_BDAC, condition.decoder, batch, context
+        update_BDO3 = self.atom_decoder(
+            self.norm_a(a_BDRT), q_BDOC, condition.decoder, batch, context
         ).to(self.precision.coordinates)
-        skip_BDA3 = (SIGMA_DATA**2 / variance_BD)[..., None, None] * noised_BDA3
-        output_BDA3 = (sigma_BD * SIGMA_DATA / variance_BD.sqrt())[..., None, None] * update_BDA3
-        return (skip_BDA3 + output_BDA3) * batch["atom_mask"][:, None, :, None]
+        skip_BDO3 = (SIGMA_DATA**2 / variance_BD)[..., None, None] * noised_BDO3
+        output_BDO3 = (sigma_BD * SIGMA_DATA / variance_BD.sqrt())[..., None, None] * update_BDO3
+        mask_BO = layout.local_atoms(batch["atom_mask"], 1)
+        denoised_BDO3 = (skip_BDO3 + output_BDO3) * mask_BO[:, None, :, None]
+        return layout.named("positions").gather_atoms(denoised_BDO3, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,12 +47,13 @@ class DiffusionAttentionPairBias(nn.Module):
         """Return the owned tokens of every sample with the update added."""
         x_BDRT = self.norm(a_BDRT, self.norm.condition(condition_BDRS))
         k_BDRT, v_BDRT, gate_BDRT = self.linear_kvg(x_BDRT).chunk(3, dim=-1)
+        layout = context.layout.named("diffusion_transformer")
         q, k, v = (
             t.unflatten(-1, (self.heads, -1))
             for t in (
                 self.linear_q(x_BDRT),
-                context.layout.gather_tokens(k_BDRT, axis=2),
-                context.layout.gather_tokens(v_BDRT, axis=2),
+                layout.gather_tokens(k_BDRT, axis=2),
+                layout.gather_tokens(v_BDRT, axis=2),
             )
         )
         mask_BDN = token_mask_BN.unsqueeze(1).expand(-1, q.shape[1], -1)

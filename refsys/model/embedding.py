@@ -128,7 +128,7 @@ class InitialEmbedding(nn.Module):
 
     def forward(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout) -> tuple[Tensor, Tensor]:
         """Return the initial single [B, R, W] and pair [B, R, N, C] slabs."""
-        z_j_BNC = layout.gather_tokens(self.linear_z_j(s_inputs_BRI), axis=1)
+        z_j_BNC = layout.named("embedding").gather_tokens(self.linear_z_j(s_inputs_BRI), axis=1)
         z_BRNC = self.linear_z_i(s_inputs_BRI).unsqueeze(2) + z_j_BNC.unsqueeze(1)
         z_BRNC = z_BRNC + self.relative_position(batch, layout)
         bonded_BRN = bonded_rows(batch["bonds"], layout)

@@ -24,7 +24,7 @@ class DistogramHead(nn.Module):
     def forward(self, z_BRNC: Tensor, context: Context) -> Tensor:
         """Return logits [B, R, N, K] from pairs [B, R, N, C]."""
         half = self.linear(z_BRNC)
-        return half + context.layout.rows_to_columns(half)
+        return half + context.layout.named("heads").rows_to_columns(half)
 
 
 class ResolvedHead(nn.Module):

@@ -38,7 +38,7 @@ class OuterProductMean(KernelModule):
 
     def forward(self, m_BSRM: Tensor, mask_BSN: Tensor, context: Context) -> Tensor:
         """Return the pair update [B, R, N, C], without the residual."""
-        layout = context.layout
+        layout = context.layout.named("outer_product_mean")
         mask_BSR = layout.local(mask_BSN, axis=2)
         ab = context.by_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
         a_BSRU, b_BSRU = ab.chunk(2, dim=-1)
@@ -87,12 +87,13 @@ class MSAPairWeightedAveraging(nn.Module):
         self, m_BSRM: Tensor, z_BRNC: Tensor, token_mask_BN: Tensor, context: Context
     ) -> Tensor:
         """Return the MSA representation with the update added; dropout is shared by rows."""
+        layout = context.layout.named("pair_weighted_averaging")
         v_BSRM, gate_BSRM = context.by_rows(self._project, m_BSRM).chunk(2, dim=-1)
         update_BSRM = context.by_rows(
             self._average,
             z_BRNC,
             gate_BSRM,
-            context.layout.gather_tokens(v_BSRM, axis=2),
+            layout.gather_tokens(v_BSRM, axis=2),
             token_mask_BN,
             axes=(1, 2),
             out=2,

@@ -48,6 +48,7 @@ class _TriangleAttention(KernelModule):
 
     def update(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """Return the slab with gated attention within each row added, biased by the pairs."""
+        layout = context.layout.named("triangle_attention")
         keep_BNC, rate = self.dropout.keep(context), self.dropout.rate
         if context.layout.is_unsharded and not context.splits_rows(z_BRNC.shape[1]):
             return gated_triangle_attention(
@@ -67,7 +68,7 @@ class _TriangleAttention(KernelModule):
         if context.chunks.rows:
             # Every chunk reads the bias of all queries: gather it once instead of streaming it.
             bias_BHRN = context.by_rows(self._bias, z_BRNC, out=2)
-            bias_BHNN = context.layout.gather_tokens(bias_BHRN, axis=2)
+            bias_BHNN = layout.gather_tokens(bias_BHRN, axis=2)
             return context.by_rows(
                 self._update_rows, z_BRNC, mask_BRN, bias_BHNN, keep_BNC, axes=(1, 1)
             )
@@ -80,7 +81,7 @@ class _TriangleAttention(KernelModule):
         )
         biases = (
             (first, last, bias_BQNH.permute(0, 3, 1, 2))
-            for first, last, bias_BQNH in context.layout.stream_rows(bias_BHRN.permute(0, 2, 3, 1))
+            for first, last, bias_BQNH in layout.stream_rows(bias_BHRN.permute(0, 2, 3, 1))
         )
         return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, biases, keep_BNC)
 
@@ -111,8 +112,8 @@ class _TriangleAttention(KernelModule):
         """Compute attention in blocks of queries, then the gate, the output and the residual."""
         *qkv, gate_BRNC = qkvg_BRNE.chunk(4, dim=-1)
         q_BRNHD, k_BRNHD, v_BRNHD = (t.unflatten(-1, (self.heads, -1)) for t in qkv)
-        blocks = [
-            triangle_attention(
+        blocks = {
+            first: triangle_attention(
                 q_BRNHD[:, :, first:last],
                 k_BRNHD,
                 v_BRNHD,
@@ -121,8 +122,9 @@ class _TriangleAttention(KernelModule):
                 softmax=self.softmax,
             )
             for first, last, bias_BHQN in biases
-        ]
-        out_BRNHD = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
+        }
+        ordered = [blocks[first] for first in sorted(blocks)]
+        out_BRNHD = ordered[0] if len(ordered) == 1 else torch.cat(ordered, dim=2)
         return gated_linear(
             out_BRNHD.flatten(-2),
             gate_BRNC,
@@ -146,5 +148,6 @@ class TriangleAttentionEndingNode(_TriangleAttention):
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """Return the pair slab with the update added; dropout is shared by columns."""
-        columns_BRNC = context.layout.rows_to_columns(z_BRNC)
-        return context.layout.columns_to_rows(self.update(columns_BRNC, mask_BRN, context))
+        layout = context.layout.named("triangle_attention")
+        columns_BRNC = layout.rows_to_columns(z_BRNC)
+        return layout.columns_to_rows(self.update(columns_BRNC, mask_BRN, context))

@@ -1,8 +1,9 @@
 """Triangle multiplication (Algorithms 12 and 13).
 
-Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's channels.
+Shape suffixes: B batch, R owned tokens, N all tokens, C channels.
 """
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -30,14 +31,9 @@ class _TriangleMultiplication(KernelModule):
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """Return the pair slab with the update added."""
-        layout = context.layout
+        layout = context.layout.named("triangle_multiplication")
         a_BRNC, b_BRNC, gate_BRNC = context.by_rows(self._project, z_BRNC, mask_BRN, axes=(1, 1))
-        x_BNNc = contraction(
-            layout.rows_to_channels(a_BRNC),
-            layout.rows_to_channels(b_BRNC),
-            outgoing=self.outgoing,
-        )
-        x_BRNC = layout.channels_to_rows(x_BNNc, channels=z_BRNC.shape[-1])
+        x_BRNC = layout.by_channels(partial(contraction, outgoing=self.outgoing), a_BRNC, b_BRNC)
         return context.by_rows(
             self._finish, x_BRNC, gate_BRNC, z_BRNC, self.dropout.keep(context), axes=(1, 1, 1)
         )

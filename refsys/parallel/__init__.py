@@ -5,5 +5,6 @@ the number of ranks; they ask the layout for the rows, columns or channels that 
 """
 
 from refsys.parallel.layout import Layout, SingleRank
+from refsys.parallel.row_slab import RowSlab
 
-__all__ = ["Layout", "SingleRank"]
+__all__ = ["Layout", "RowSlab", "SingleRank"]

@@ -1,39 +1,26 @@
-"""Collective operations between ranks, with a count of calls and bytes.
+"""Collective operations between ranks, counted in a ledger.
 
-All collectives of the project are called through this module, so that the communication of a step
-is known exactly.
+All collectives of the project that move tensors are called through this module, so that the
+communication of a step is known exactly. Two kinds suffice: a sum over all ranks, and an exchange
+in which each rank sends a part to each other one. Gathers, reductions, swaps of axes and halos are
+exchanges of particular parts; the gradient of an exchange is the exchange in the other direction.
 """
 
-from collections import Counter
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Counters of the collective operations of this process.
-
-    Attributes:
-        calls: Number of operations.
-        nbytes: Bytes of the tensors passed to them.
-    """
-
-    calls: int = 0
-    nbytes: int = 0
-
-    def since(self, before: "Traffic") -> "Traffic":
-        """Return the difference from an earlier reading."""
-        return Traffic(self.calls - before.calls, self.nbytes - before.nbytes)
-
-
-_counted: Counter[str] = Counter()
+from refsys.parallel.ledger import LEDGER, Ledger, Traffic, TrafficKey
 
 
 def traffic() -> Traffic:
-    """Return the current reading of the counters."""
-    return Traffic(**_counted)
+    """Return the current reading of the counters of this process."""
+    return LEDGER.total()
 
 
 def all_reduce_begin(tensor: Tensor, group: dist.ProcessGroup | None = None) -> dist.Work:
@@ -46,7 +33,176 @@ def all_reduce_begin(tensor: Tensor, group: dist.ProcessGroup | None = None) -> 
     Returns:
         Handle of the operation; the sum is complete once `wait` on it has returned.
     """
-    _counted.update(calls=1, nbytes=tensor.numel() * tensor.element_size())
+    LEDGER.count("gradients", "backward", "all_reduce", tensor.numel() * tensor.element_size())
     work = dist.all_reduce(tensor, group=group, async_op=True)
     assert work is not None, "an asynchronous collective returns a handle"
     return work
+
+
+class Pending(ABC):
+    """An exchange in flight."""
+
+    @abstractmethod
+    def wait(self) -> tuple[Tensor, ...]:
+        """Return the parts that were received, by rank; call it once."""
+
+
+class Exchange(ABC):
+    """Exchange of tensors among the ranks of a group.
+
+    Attributes:
+        rank: This rank in the group, from 0.
+        ranks: Number of ranks in the group.
+    """
+
+    rank: int
+    ranks: int
+
+    @abstractmethod
+    def begin(
+        self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], operator: str
+    ) -> Pending:
+        """Start to send a part to each rank.
+
+        Args:
+            parts: Part for each rank, all of one dtype; empty ones are not sent. The one for this
+                rank is returned as it is.
+            shapes: Shape of the part that each rank sends to this one.
+            operator: Name under which the exchange is counted.
+
+        Returns:
+            Handle whose `wait` returns the parts from all ranks. Gradients flow back through the
+            exchange in the other direction.
+        """
+
+
+class GroupExchange(Exchange):
+    """Exchange by `torch.distributed`."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None, ledger: Ledger = LEDGER) -> None:
+        """Use a group that exists.
+
+        Args:
+            group: Ranks that take part; all if None.
+            ledger: Counters.
+        """
+        self.group = group
+        self.ledger = ledger
+        self.rank = dist.get_rank(group)
+        self.ranks = dist.get_world_size(group)
+
+    def begin(
+        self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], operator: str
+    ) -> Pending:
+        """See `Exchange`."""
+        return _GroupPending(self, parts, shapes, operator)
+
+
+class _GroupPending(Pending):
+    def __init__(
+        self,
+        exchange: GroupExchange,
+        parts: Sequence[Tensor],
+        shapes: Sequence[Sequence[int]],
+        operator: str,
+    ) -> None:
+        self._own = parts[exchange.rank]
+        self._rank = exchange.rank
+        sent = [part.shape if r != self._rank else (0,) for r, part in enumerate(parts)]
+        received = [tuple(s) if r != self._rank else (0,) for r, s in enumerate(shapes)]
+        self._shapes = received
+        self._transfer = _Transfer(exchange, sent, received, operator)
+        others = [part for r, part in enumerate(parts) if r != self._rank]
+        self._token = _Launch.apply(self._transfer, *others)
+
+    def wait(self) -> tuple[Tensor, ...]:
+        """See `Pending`."""
+        flat: Any = _Arrive.apply(self._transfer, self._token)
+        pieces = flat.split([_count(shape) for shape in self._shapes])
+        return tuple(
+            self._own if rank == self._rank else piece.view(shape)
+            for rank, (piece, shape) in enumerate(zip(pieces, self._shapes, strict=True))
+        )
+
+
+class _Transfer:
+    """State that the start and the end of an exchange share, in both directions."""
+
+    def __init__(
+        self,
+        exchange: GroupExchange,
+        sent: Sequence[Sequence[int]],
+        received: Sequence[Sequence[int]],
+        operator: str,
+    ) -> None:
+        self.sent, self.received = sent, received
+        self._exchange, self._operator = exchange, operator
+        self._flight: tuple[dist.Work | None, Tensor, Tensor, TrafficKey] | None = None
+
+    def start(self, flat: Tensor, *, backward: bool) -> None:
+        """Send a buffer of all parts, in the order of the ranks."""
+        shapes = (self.received, self.sent) if backward else (self.sent, self.received)
+        send, receive = ([_count(shape) for shape in side] for side in shapes)
+        key = self._exchange.ledger.count(
+            self._operator,
+            "backward" if backward else "forward",
+            "all_to_all",
+            flat.numel() * flat.element_size(),
+            sum(size > 0 for size in send),
+        )
+        out = flat.new_empty(sum(receive))
+        work = dist.all_to_all_single(
+            out, flat, receive, send, group=self._exchange.group, async_op=True
+        )
+        # The buffers must not be freed while they are in use.
+        self._flight = work, flat, out, key
+
+    def finish(self) -> Tensor:
+        """Return the buffer of all received parts."""
+        assert self._flight is not None, "an exchange is waited for once"
+        work, _sent, out, key = self._flight
+        self._flight = None
+        if work is not None:
+            start = perf_counter()
+            work.wait()
+            self._exchange.ledger.wait(key, perf_counter() - start)
+        return out
+
+
+class _Launch(torch.autograd.Function):
+    """Start of an exchange; in backward, the end of that of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, transfer: _Transfer, *parts: Tensor) -> Tensor:
+        ctx.transfer = transfer
+        ctx.shapes = [part.shape for part in parts]
+        transfer.start(torch.cat([part.reshape(-1) for part in parts]), backward=False)
+        # The result is in flight: `_Arrive` returns it, and depends on this one by an empty tensor.
+        return parts[0].new_empty(0)
+
+    @staticmethod
+    def backward(ctx: Any, _token: Tensor) -> tuple[Tensor | None, ...]:
+        flat = ctx.transfer.finish()
+        pieces = flat.split([_count(shape) for shape in ctx.shapes])
+        return None, *(p.view(shape) for p, shape in zip(pieces, ctx.shapes, strict=True))
+
+
+class _Arrive(torch.autograd.Function):
+    """End of an exchange; in backward, the start of that of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, transfer: _Transfer, _token: Tensor) -> Tensor:
+        ctx.transfer = transfer
+        return transfer.finish()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        ctx.transfer.start(grad.contiguous(), backward=True)
+        return None, grad.new_empty(0)
+
+
+def _count(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,4 +1,4 @@
-"""Data parallelism: each rank computes different examples, and gradients are averaged.
+"""Data parallelism: ranks compute different examples, and gradients are averaged.
 
 `DistributedDataParallel` is not used because it wraps the forward pass of one module, while a step
 of AlphaFold 3 enters its model several times (trunk, rollout, confidence head, denoising) in phases
@@ -39,6 +39,8 @@ class GradientAverage:
         parameters: Iterable[nn.Parameter],
         group: dist.ProcessGroup | None = None,
         bucket_bytes: int = BUCKET_BYTES,
+        *,
+        context_ranks: int = 1,
     ) -> None:
         """Register a gradient hook on each parameter.
 
@@ -46,9 +48,11 @@ class GradientAverage:
             parameters: Trained parameters, in the same order on every rank.
             group: Ranks that take part; all if None. Its process group must exist.
             bucket_bytes: Size in bytes at which a bucket is full.
+            context_ranks: Ranks that share an example; their gradients are parts of its gradient,
+                and are added.
         """
         self._group = group
-        self._ranks = dist.get_world_size(group)
+        self._examples = dist.get_world_size(group) // context_ranks
         self._buckets = _buckets(parameters, bucket_bytes)
         self._bucket_of = {
             parameter: number
@@ -95,7 +99,7 @@ class GradientAverage:
         gradients = [p.grad for p in bucket.parameters if p.grad is not None]
         if not gradients:
             return
-        flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(self._ranks)
+        flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(self._examples)
         self._in_flight.append((all_reduce_begin(flat, self._group), flat, gradients))
 
 

@@ -1,14 +1,17 @@
-"""Layout interface: the tokens that a rank owns, and the moves between shardings.
+"""Layout interface: the tokens and atoms that a rank owns, and the moves between shardings.
 
 A rank owns a slab: the contiguous tokens [start, stop) of N, and with them rows [start, stop) of
-every pair tensor, all N columns and all channels. R = stop − start may differ between ranks. A
-move and its inverse are exact duals under differentiation.
+every pair tensor, all N columns and all channels. R = stop − start may differ between ranks. It
+also owns the contiguous atoms [atom_start, atom_stop), whole windows of attention. The batch, and
+positions of atoms outside the model, are replicated on every rank. A move and its inverse are exact
+duals under differentiation.
 
-Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's share of channels.
+Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's share of channels,
+T tokens of the owned atoms, U tokens of their keys.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,11 +24,19 @@ class Layout(ABC):
         tokens: N, the number of tokens on all ranks.
         start: First owned token.
         stop: One past the last owned token.
+        atom_start: First owned atom.
+        atom_stop: One past the last owned atom.
+        atom_tokens: First token of the owned atoms, and one past the last.
+        key_tokens: The same for the owned atoms and those that they attend to.
     """
 
     tokens: int
     start: int
     stop: int
+    atom_start: int
+    atom_stop: int
+    atom_tokens: tuple[int, int]
+    key_tokens: tuple[int, int]
 
     @property
     def is_unsharded(self) -> bool:
@@ -35,6 +46,10 @@ class Layout(ABC):
     def local(self, x: Tensor, axis: int) -> Tensor:
         """Return the owned part of a tensor that is replicated along `axis`. No exchange."""
         return x.narrow(axis, self.start, self.stop - self.start)
+
+    @abstractmethod
+    def named(self, operator: str) -> "Layout":
+        """Return this layout with its exchanges counted under the name of an operator."""
 
     @abstractmethod
     def gather_tokens(self, x: Tensor, axis: int) -> Tensor:
@@ -49,27 +64,58 @@ class Layout(ABC):
         """Invert `rows_to_columns`."""
 
     @abstractmethod
-    def rows_to_channels(self, z_BRNC: Tensor) -> Tensor:
-        """Return all rows of this rank's share of channels, [B, R, N, C] → [B, N, N, c]."""
+    def by_channels(
+        self, function: Callable[[Tensor, Tensor], Tensor], a_BRNC: Tensor, b_BRNC: Tensor
+    ) -> Tensor:
+        """Return `function(a, b)`, computed for all rows of some channels at a time.
 
-    @abstractmethod
-    def channels_to_rows(self, z_BNNc: Tensor, channels: int) -> Tensor:
-        """Invert `rows_to_channels`; `channels` is C."""
+        Args:
+            function: Function from two tensors [B, N, N, c] to one; channel by channel.
+            a_BRNC: Owned rows of the first operand.
+            b_BRNC: Owned rows of the second one.
+
+        Returns:
+            Owned rows of the result, [B, R, N, C].
+        """
 
     @abstractmethod
     def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (first row, one past the last, [B, rows, N, C]) over all N rows.
+        """Yield (first row, one past the last, [B, rows, N, C]) over all N rows, in any order.
 
-        At most one block of rows is in memory at a time.
+        Without gradients at most two blocks of rows are in memory at a time.
         """
 
     @abstractmethod
-    def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
-        """Extend the owned contiguous part of `axis`: […, n, …] → […, width + n + width, …].
+    def local_atoms(self, x: Tensor, axis: int) -> Tensor:
+        """Return the owned part of a tensor that is replicated along its atoms. No exchange."""
 
-        The ends are copies from the neighbouring ranks, zero beyond the first and the last rank.
-        Gradients of the ends are added on the ranks that own those values.
+    @abstractmethod
+    def gather_atoms(self, x: Tensor, axis: int) -> Tensor:
+        """Gather the atoms of all ranks; gradients are reduce-scattered."""
+
+    @abstractmethod
+    def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
+        """Extend the owned atoms by `width` atoms on either side of `axis`.
+
+        The ends are copies from other ranks, zero beyond the first and the last atom. Gradients of
+        the ends are added on the ranks that own those values.
         """
+
+    @abstractmethod
+    def local_halo(self, x: Tensor, axis: int, width: int) -> Tensor:
+        """Return the result of `halo` for a tensor that is replicated. No exchange."""
+
+    @abstractmethod
+    def tokens_of_atoms(self, x: Tensor, axis: int) -> Tensor:
+        """Return the tokens `atom_tokens` from the owners: […, R, …] → […, T, …]."""
+
+    @abstractmethod
+    def sum_to_tokens(self, x: Tensor, axis: int) -> Tensor:
+        """Return the sum over ranks of the owned tokens, […, T, …] → […, R, …]."""
+
+    @abstractmethod
+    def pairs_of_atoms(self, z_BRNC: Tensor) -> Tensor:
+        """Return rows `atom_tokens` and columns `key_tokens` of a pair tensor, [B, T, U, C]."""
 
     @abstractmethod
     def sum_ranks(self, x: Tensor) -> Tensor:
@@ -81,12 +127,17 @@ class Layout(ABC):
 
 
 class SingleRank(Layout):
-    """Layout of one rank, which owns all tokens: each move is the identity or a view."""
+    """Layout of one rank, which owns everything: each move is the identity or a view."""
 
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-        self.start = 0
-        self.stop = tokens
+    def __init__(self, tokens: int, atoms: int = 0) -> None:
+        self.tokens, self.start, self.stop = tokens, 0, tokens
+        self.atom_start, self.atom_stop = 0, atoms
+        self.atom_tokens = self.key_tokens = 0, tokens
+
+    def named(self, operator: str) -> "Layout":
+        """See `Layout`."""
+        del operator
+        return self
 
     def gather_tokens(self, x: Tensor, axis: int) -> Tensor:
         """See `Layout`."""
@@ -101,24 +152,54 @@ class SingleRank(Layout):
         """See `Layout`."""
         return z_BRNC.transpose(1, 2)
 
-    def rows_to_channels(self, z_BRNC: Tensor) -> Tensor:
+    def by_channels(
+        self, function: Callable[[Tensor, Tensor], Tensor], a_BRNC: Tensor, b_BRNC: Tensor
+    ) -> Tensor:
         """See `Layout`."""
-        return z_BRNC
-
-    def channels_to_rows(self, z_BNNc: Tensor, channels: int) -> Tensor:
-        """See `Layout`."""
-        del channels
-        return z_BNNc
+        return function(a_BRNC, b_BRNC)
 
     def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """See `Layout`."""
         yield 0, self.tokens, z_BRNC
 
+    def local_atoms(self, x: Tensor, axis: int) -> Tensor:
+        """See `Layout`."""
+        del axis
+        return x
+
+    def gather_atoms(self, x: Tensor, axis: int) -> Tensor:
+        """See `Layout`."""
+        del axis
+        return x
+
     def halo(self, x: Tensor, axis: int, width: int) -> Tensor:
         """See `Layout`."""
-        axes_after = x.dim() - 1 - axis % x.dim()
-        return F.pad(x, (0, 0) * axes_after + (width, width))
+        return padded(x, axis, width, width)
+
+    def local_halo(self, x: Tensor, axis: int, width: int) -> Tensor:
+        """See `Layout`."""
+        return padded(x, axis, width, width)
+
+    def tokens_of_atoms(self, x: Tensor, axis: int) -> Tensor:
+        """See `Layout`."""
+        del axis
+        return x
+
+    def sum_to_tokens(self, x: Tensor, axis: int) -> Tensor:
+        """See `Layout`."""
+        del axis
+        return x
+
+    def pairs_of_atoms(self, z_BRNC: Tensor) -> Tensor:
+        """See `Layout`."""
+        return z_BRNC
 
     def sum_ranks(self, x: Tensor) -> Tensor:
         """See `Layout`."""
         return x
+
+
+def padded(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Return `x` with zeros, or False, added at both ends of an axis."""
+    axes_after = x.dim() - 1 - axis % x.dim()
+    return F.pad(x, (0, 0) * axes_after + (before, after))

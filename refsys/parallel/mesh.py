@@ -50,6 +50,16 @@ class RunRanks:
         """Group of the data ranks; None with one rank."""
         return None if self.mesh is None else self.mesh.get_group("data")
 
+    @property
+    def context_ranks(self) -> int:
+        """Number of ranks that divide each example among them."""
+        return 1 if self.mesh is None else self.mesh["context"].size()
+
+    @property
+    def context_group(self) -> dist.ProcessGroup | None:
+        """Group of the ranks that this one divides its examples with; None with one rank."""
+        return None if self.mesh is None else self.mesh.get_group("context")
+
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of a tensor over the data ranks, the same bits on every rank."""
         if self.mesh is None:
@@ -92,8 +102,9 @@ def join(parallel: ParallelOptions, device: torch.device) -> RunRanks:
     count, configured = launched_ranks(), parallel.data_ranks * parallel.context_ranks
     if count != configured:
         raise ArgumentError(
-            f"data_ranks={parallel.data_ranks} needs {configured} ranks, and {count} were started; "
-            f"start them with torchrun --nproc-per-node {configured}"
+            f"data_ranks={parallel.data_ranks} and context_ranks={parallel.context_ranks} need "
+            f"{configured} ranks, and {count} were started; start them with torchrun "
+            f"--nproc-per-node {configured}"
         )
     if count == 1:
         return RunRanks()

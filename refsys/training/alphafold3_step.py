@@ -83,13 +83,17 @@ class AlphaFold3Training(Training):
             context: Layout and RNG keys.
         """
         output = self.model.predict_confidence(state, rollout_BA3, batch, context)
-        confidence = confidence_losses(output, rollout_BA3, batch, self.precision)
+        confidence = confidence_losses(
+            output, rollout_BA3, batch, context.layout, self.precision
+        )
         noised_BDA3, sigma_BD = self.noised(batch, context)
         denoised_BDA3 = context.by_samples(
             self.model.denoise, noised_BDA3, sigma_BD, condition, batch, context, axes=(1, 1)
         )
         weights = DiffusionLossConfig(bond=self.stage.bond, smooth_lddt=self.stage.smooth_lddt)
-        diffusion = diffusion_loss(denoised_BDA3, sigma_BD, batch, weights, self.precision)
+        diffusion = diffusion_loss(
+            denoised_BDA3, sigma_BD, batch, weights, context.layout, self.precision
+        )
         logits = self.model.distogram_logits(state, context)
         distogram = distogram_loss(logits, batch, context.layout, self.precision)
         loss = (

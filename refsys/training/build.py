@@ -10,6 +10,8 @@ from refsys.config import ModelConfig
 from refsys.data.batches.atom_features import LIGAND_BONDS
 from refsys.data.batches.construction import BONDS_PER_TOKEN
 from refsys.model.chunks import Chunks
+from refsys.parallel.batch_layouts import RowSlabLayouts
+from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.parallel.mesh import RunRanks
 from refsys.precision import precision
@@ -80,7 +82,11 @@ def build_trainer(
     training.relabel = batches.relabel
     average = None
     if ranks is not None and ranks.count > 1:
-        average = GradientAverage(training.parameters, ranks.data_group)
+        average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
+        if ranks.context_ranks > 1:
+            exchange = GroupExchange(ranks.context_group)
+            chunks = config.parallel.exchange_chunks
+            training.layouts = RowSlabLayouts(exchange, chunks=chunks)
     return Trainer(config, training, batches, average=average, done=done)
 
 

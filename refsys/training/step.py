@@ -20,7 +20,7 @@ from refsys.model.context import Context
 from refsys.model.initialization import initialize
 from refsys.model.recycling import ComponentModel
 from refsys.model.trunk import Trunk
-from refsys.parallel import Layout, SingleRank
+from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
 from refsys.precision import Precision
 from refsys.run_config import OptimizerConfig
 from refsys.streams import recycling_iterations
@@ -57,6 +57,7 @@ class Training(ABC):
         parameters: Parameters that are trained.
         averages: Bias-corrected exponential moving averages of the parameters.
         cycles: Largest number of recycling iterations of a step.
+        layouts: Layouts of the batches.
         losses: Every part of the last loss, as scalars on the device.
         relabel: Permutes labels among equivalent chains and atoms, for models that predict
             positions; None leaves them.
@@ -80,7 +81,7 @@ class Training(ABC):
         dropout: bool = True,
         chunks: Chunks | None = None,
         optimizer: OptimizerConfig | None = None,
-        layout: Callable[[int], Layout] = SingleRank,
+        layouts: Layouts | None = None,
         device: torch.device | None = None,
     ) -> None:
         """Build the model; `initialize` sets its weights.
@@ -96,7 +97,7 @@ class Training(ABC):
             dropout: Whether dropout is on.
             chunks: Part of a large intermediate that is computed at once; all of it if None.
             optimizer: Adam and its schedule.
-            layout: Function from the number of tokens of a batch to its layout.
+            layouts: Layouts of the batches; one rank if None.
             device: Device of the model; the default device if None.
         """
         self.precision = precision
@@ -107,7 +108,7 @@ class Training(ABC):
         self.dropout = dropout
         self.chunks = chunks or ALL_AT_ONCE
         self.schedule = optimizer or OptimizerConfig()
-        self.layout = layout
+        self.layouts = layouts or SingleRankLayouts()
         with torch.device(device or torch.get_default_device()):
             self.model = build()
         self.losses: dict[str, Tensor] = {}
@@ -148,7 +149,7 @@ class Training(ABC):
     def context(self, batch: Batch, step: int) -> Context:
         """Return the context of a step's forward pass: layout, RNG keys, memory options."""
         return Context(
-            layout=self.layout(batch.sizes["token"]),
+            layout=self.layouts.of(batch),
             seed=self.seed if self.dropout else None,
             step=step,
             example=batch["example"].unsqueeze(1),

@@ -141,15 +141,17 @@ def _step(
     loading = trainer.loading
     assert loading is not None, "the data phase has run"
     shares = ranks.gathered(_share(trainer, stopped()))
+    # The ranks of a context group have the same examples.
+    examples = shares[:: ranks.context_ranks]
     loss, gradient_norm, *parts = scalars.tolist()
     step = Step(
         step=trainer.step,
         loss=loss,
         losses=dict(zip(training.losses, parts, strict=True)),
         cycles=training.cycles_of(trainer.sampled_step),
-        drawn=[name for share in shares for name in share.drawn],
-        substituted=[reason for share in shares for reason in share.substituted],
-        batch=" ".join(share.digest for share in shares),
+        drawn=[name for share in examples for name in share.drawn],
+        substituted=[reason for share in examples for reason in share.substituted],
+        batch=" ".join(share.digest for share in examples),
         gradient_norm=gradient_norm,
         learning_rate=training.schedule.rate(trainer.step),
         seconds={"data": loading.waited} | seconds,

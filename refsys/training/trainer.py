@@ -16,6 +16,7 @@ from torch import Tensor
 from refsys import ops
 from refsys.batch import Batch
 from refsys.parallel.data_parallel import GradientAverage
+from refsys.parallel.ledger import LEDGER
 from refsys.run_config import DEFAULT_BACKEND, RunConfig
 from refsys.training.loading import Loading
 from refsys.training.step import ForwardPass, Training
@@ -72,13 +73,14 @@ class Trainer:
     def phases(self) -> dict[str, Callable[[], None]]:
         """Function of each phase, in the order in which they make up a step."""
         reduce = {} if self.average is None else {"all_reduce": self._all_reduce}
-        return {
+        phases = {
             "data": self._data,
             **{name: partial(self._forward, name) for name in self.forward_phases},
             "backward": self._backward,
             **reduce,
             "optimizer": self._optimizer,
         }
+        return {name: partial(self._counted, name, run) for name, run in phases.items()}
 
     @property
     def sampled_step(self) -> int:
@@ -97,10 +99,15 @@ class Trainer:
         values = (self.loss, self.gradient_norm, *self.training.losses.values())
         return torch.stack([value.detach().double() for value in values])
 
+    def _counted(self, name: str, run: Callable[[], None]) -> None:
+        with LEDGER.during(name):
+            run()
+
     def _data(self) -> None:
         self.step += 1
         self.batch = self.loading = None
         self.loading = next(self._batches)
+        self.training.layouts.plan(self.loading.sent.host)
         self.batch = self.loading.sent.arrived()
 
     def _forward(self, name: str) -> None:

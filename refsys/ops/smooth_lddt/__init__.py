@@ -26,6 +26,7 @@ def smooth_lddt(
     radius: Tensor,
     *,
     block: int = 1024,
+    atoms: tuple[int, int] | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Mean over near pairs and thresholds t of sigmoid(t − |δ|), for each sample.
@@ -39,6 +40,7 @@ def smooth_lddt(
         resolved: [batch, atom] bool, True for an atom that the label has.
         radius: [batch, atom], distance up to which a pair is near; dtype of `x`.
         block: Atoms whose pairs plain PyTorch holds at once.
+        atoms: First of the atoms that pairs start from, and one past the last; all of them if None.
         backend: See `refsys.ops.backend`.
 
     Returns:
@@ -48,11 +50,38 @@ def smooth_lddt(
         ArgumentError: a shape, dtype or device does not fit, or `block` is less than 1.
     """
     check_rank("x", x, "batch sample atom 3")
-    batch, samples, atoms, _three = x.shape
-    check("x", x, (batch, samples, atoms, 3), like=x)
-    check("truth", truth, (batch, atoms, 3), like=x, dtype=x.dtype)
-    check("resolved", resolved, (batch, atoms), like=x, dtype=torch.bool)
-    check("radius", radius, (batch, atoms), like=x, dtype=x.dtype)
+    batch, samples, count, _three = x.shape
+    check("x", x, (batch, samples, count, 3), like=x)
+    check("truth", truth, (batch, count, 3), like=x, dtype=x.dtype)
+    check("resolved", resolved, (batch, count), like=x, dtype=torch.bool)
+    check("radius", radius, (batch, count), like=x, dtype=x.dtype)
     if block < 1:
         raise ArgumentError(f"block={block} is less than 1")
-    return _OPERATOR(x, truth, resolved, radius, block=block, backend=backend)
+    first, stop = atoms or (0, count)
+    if not 0 <= first <= stop <= count:
+        raise ArgumentError(f"atoms={atoms} are not among the {count} atoms")
+    if atoms is not None:
+        owned = torch.arange(count, device=x.device)
+        # Nothing is near an atom whose radius is zero.
+        radius = radius * ((owned >= first) & (owned < stop))
+    return _OPERATOR(x, truth, resolved, radius, block=block, atoms=(first, stop), backend=backend)
+
+
+def near_pairs(
+    truth: Tensor, resolved: Tensor, radius: Tensor, atoms: tuple[int, int], block: int = 1024
+) -> Tensor:
+    """Return [batch], the number of near pairs that start from some atoms.
+
+    Args:
+        truth: As for `smooth_lddt`.
+        resolved: As for `smooth_lddt`.
+        radius: As for `smooth_lddt`.
+        atoms: First of these atoms, and one past the last.
+        block: Atoms whose pairs are held at once.
+    """
+    count = truth.new_zeros(truth.shape[0])
+    for first in range(*atoms, block):
+        rows = slice(first, min(first + block, atoms[1]))
+        _, near = reference.label_pairs(truth, resolved, radius, rows)
+        count = count + near.sum((1, 2)).to(count.dtype)
+    return count

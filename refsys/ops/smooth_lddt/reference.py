@@ -11,17 +11,22 @@ THRESHOLDS = (0.5, 1.0, 2.0, 4.0)
 
 
 def smooth_lddt(
-    x_BDA3: Tensor, truth_BA3: Tensor, resolved_BA: Tensor, radius_BA: Tensor, *, block: int
+    x_BDA3: Tensor,
+    truth_BA3: Tensor,
+    resolved_BA: Tensor,
+    radius_BA: Tensor,
+    *,
+    block: int,
+    atoms: tuple[int, int],
 ) -> Tensor:
     """See `refsys.ops.smooth_lddt.smooth_lddt`."""
-    atoms = x_BDA3.shape[2]
     truth_BA3, radius_BA = truth_BA3.detach(), radius_BA.detach()
     scores = []
     for sample in range(x_BDA3.shape[1]):
         total_B = x_BDA3.new_zeros(x_BDA3.shape[0])
         count_B = x_BDA3.new_zeros(x_BDA3.shape[0])
-        for first in range(0, atoms, block):
-            rows = slice(first, min(first + block, atoms))
+        for first in range(*atoms, block):
+            rows = slice(first, min(first + block, atoms[1]))
             score_B, pairs_B = torch.utils.checkpoint.checkpoint(
                 _near_pairs,
                 x_BDA3[:, sample],
@@ -42,13 +47,20 @@ def _near_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Return [B], the score of the near pairs of a block of atoms, and [B], their number."""
     distance_BQA = norm(x_BA3[:, rows].unsqueeze(2) - x_BA3.unsqueeze(1))
-    truth_BQA = norm(truth_BA3[:, rows].unsqueeze(2) - truth_BA3.unsqueeze(1))
-    atom_A = torch.arange(x_BA3.shape[1], device=x_BA3.device)
-    near_BQA = (truth_BQA < radius_BA[:, rows].unsqueeze(2)) & (atom_A[rows].unsqueeze(1) != atom_A)
-    near_BQA = near_BQA & resolved_BA[:, rows].unsqueeze(2) & resolved_BA.unsqueeze(1)
+    truth_BQA, near_BQA = label_pairs(truth_BA3, resolved_BA, radius_BA, rows)
     error_BQA = (distance_BQA - truth_BQA).abs()
     score_BQA = sum(torch.sigmoid(t - error_BQA) for t in THRESHOLDS) / len(THRESHOLDS)
     return (score_BQA * near_BQA).sum((1, 2)), near_BQA.sum((1, 2)).to(x_BA3.dtype)
+
+
+def label_pairs(
+    truth_BA3: Tensor, resolved_BA: Tensor, radius_BA: Tensor, rows: slice
+) -> tuple[Tensor, Tensor]:
+    """Return the label's distances of a block of atoms, and which are near, each [B, Q, A]."""
+    truth_BQA = norm(truth_BA3[:, rows].unsqueeze(2) - truth_BA3.unsqueeze(1))
+    atom_A = torch.arange(truth_BA3.shape[1], device=truth_BA3.device)
+    near_BQA = (truth_BQA < radius_BA[:, rows].unsqueeze(2)) & (atom_A[rows].unsqueeze(1) != atom_A)
+    return truth_BQA, near_BQA & resolved_BA[:, rows].unsqueeze(2) & resolved_BA.unsqueeze(1)
 
 
 def norm(offset: Tensor) -> Tensor:

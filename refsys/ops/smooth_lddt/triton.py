@@ -22,20 +22,32 @@ from refsys.ops.workspace import workspace
 
 
 def unsupported_reason(
-    x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, *, block: int
+    x: Tensor,
+    truth: Tensor,
+    resolved: Tensor,
+    radius: Tensor,
+    *,
+    block: int,
+    atoms: tuple[int, int],
 ) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
-    del block
+    del block, atoms
     if x.dtype != torch.float32:
         return f"positions are taken in float32, not in {x.dtype}"
     return unsupported_by_triton(x, truth, resolved, radius)
 
 
 def smooth_lddt(
-    x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, *, block: int
+    x: Tensor,
+    truth: Tensor,
+    resolved: Tensor,
+    radius: Tensor,
+    *,
+    block: int,
+    atoms: tuple[int, int],
 ) -> Tensor:
-    """See `refsys.ops.smooth_lddt.smooth_lddt`."""
-    del block
+    """See `refsys.ops.smooth_lddt.smooth_lddt`; the radii select the atoms."""
+    del block, atoms
     scores: Tensor = forward(x, truth, resolved, radius)[0]
     return scores
 

@@ -1,0 +1,72 @@
+"""Layouts of the batches of a run."""
+
+from abc import ABC, abstractmethod
+
+from refsys.batch import Batch
+from refsys.parallel.collectives import Exchange
+from refsys.parallel.layout import Layout, SingleRank
+from refsys.parallel.row_slab import RowSlab
+from refsys.parallel.shares import AtomShares
+
+
+class Layouts(ABC):
+    """Layouts of the batches of a run, one after the other."""
+
+    @abstractmethod
+    def plan(self, batch: Batch) -> None:
+        """Read from the next batch, on the host, what its layout depends on."""
+
+    @abstractmethod
+    def of(self, batch: Batch) -> Layout:
+        """Return the layout of the batch that was planned last, without reading it."""
+
+
+class SingleRankLayouts(Layouts):
+    """Layouts of a run whose examples are not divided."""
+
+    def plan(self, batch: Batch) -> None:
+        """See `Layouts`."""
+
+    def of(self, batch: Batch) -> Layout:
+        """See `Layouts`."""
+        return SingleRank(batch.sizes["token"], batch.sizes.get("atom", 0))
+
+
+class RowSlabLayouts(Layouts):
+    """Layouts of one rank of a context group."""
+
+    def __init__(self, exchange: Exchange, *, chunks: int = 1, traced: bool = False) -> None:
+        """Divide each batch among the ranks of a group.
+
+        Args:
+            exchange: Exchange between the ranks.
+            chunks: See `RowSlab`.
+            traced: Whether the batches are placeholders: their tokens are taken to have equally
+                many atoms.
+        """
+        self._exchange, self._chunks, self._traced = exchange, chunks, traced
+        self._atoms: AtomShares | None = None
+
+    def plan(self, batch: Batch) -> None:
+        """Find out which tokens the atoms of each rank belong to.
+
+        Raises:
+            ArgumentError: the batch has fewer windows of atoms than there are ranks.
+        """
+        ranks = self._exchange.ranks
+        if "atom" not in batch.sizes:
+            self._atoms = None
+        elif self._traced:
+            self._atoms = AtomShares.uniform(batch.sizes["atom"], batch.sizes["token"], ranks)
+        else:
+            self._atoms = AtomShares.of(batch["atom_token"].numpy(), ranks)
+
+    def of(self, batch: Batch) -> Layout:
+        """See `Layouts`.
+
+        Raises:
+            ArgumentError: there are fewer tokens than ranks.
+        """
+        return RowSlab(
+            batch.sizes["token"], self._exchange, self._atoms, chunks=self._chunks
+        )

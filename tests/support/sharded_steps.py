@@ -1,0 +1,59 @@
+"""Whole training steps of a tiny model in float64, on one rank or divided among several."""
+
+import dataclasses
+from functools import cache
+
+import torch
+from support.atoms import with_atoms, with_labels, with_templates
+from support.trunks import CONFIG, FLOAT64, random_batch, randomize
+
+from refsys.config import ModelConfig
+from refsys.parallel.batch_layouts import RowSlabLayouts
+from refsys.parallel.collectives import Exchange
+from refsys.training.alphafold3_step import AlphaFold3Training
+from refsys.training.stages import Stage
+
+TOKENS, PADDED, ROWS = 67, 70, 3
+# Every loss has weight.
+STAGE = Stage(tokens=0, samples=0, bond=1.0, pae=1.0, confidence=1.0)
+STEP, CYCLES = 3, 2
+MODEL: ModelConfig = dataclasses.replace(
+    CONFIG, msa_blocks=2, pairformer_blocks=1, confidence_blocks=1, token_blocks=2, atom_blocks=1
+)
+
+
+@cache
+def step_batch(tokens=TOKENS, padded=PADDED):
+    """Return two examples, padded, whose atoms differ from their tokens in density."""
+    batch = with_templates(with_labels(with_atoms(random_batch(tokens, ROWS, 2, cycles=CYCLES))))
+    return batch.padded(token=padded, alignment_row=ROWS + 1, atom=batch.sizes["atom"] + 32)
+
+
+def training(exchange: Exchange | None = None, **options):
+    """Return a training whose parameters are random, zero-initialized ones included."""
+    result = AlphaFold3Training(
+        MODEL, FLOAT64, stage=STAGE, samples=2, cycles=CYCLES, **options
+    )
+    randomize(result.model)
+    if exchange is not None:
+        result.layouts = RowSlabLayouts(exchange, chunks=2)
+    return result
+
+
+def losses_and_gradients(step, batch):
+    """Return the loss, its parts, and every gradient of the parameters, this rank's part."""
+    step.layouts.plan(batch)
+    step.model.zero_grad()
+    loss = step.forward(batch, STEP)
+    step.backward(loss)
+    gradients = {
+        name: None if p.grad is None else p.grad.clone()
+        for name, p in step.model.named_parameters()
+    }
+    return loss.detach(), dict(step.losses), gradients
+
+
+@cache
+def serial(**options):
+    """Return the losses and gradients of one rank."""
+    return losses_and_gradients(training(**options), step_batch())
