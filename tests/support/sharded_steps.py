@@ -1,19 +1,21 @@
 """Whole training steps of a tiny model in float64, on one rank or divided among several."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 
 import torch
 from support.atoms import with_atoms, with_labels, with_templates
 from support.trunks import CONFIG, FLOAT64, random_batch, randomize
 
 from refsys.config import ModelConfig
+from refsys.model.diffusion import SamplerConfig
 from refsys.parallel.batch_layouts import RowSlabLayouts
 from refsys.parallel.collectives import Exchange
 from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.stages import Stage
 
-TOKENS, PADDED, ROWS = 67, 70, 3
+# Enough atoms for a window on each of nine ranks.
+TOKENS, PADDED, ROWS, LEAST_ATOMS = 41, 44, 3, 6
 # Every loss has weight.
 STAGE = Stage(tokens=0, samples=0, bond=1.0, pae=1.0, confidence=1.0)
 STEP, CYCLES = 3, 2
@@ -25,7 +27,8 @@ MODEL: ModelConfig = dataclasses.replace(
 @cache
 def step_batch(tokens=TOKENS, padded=PADDED):
     """Return two examples, padded, whose atoms differ from their tokens in density."""
-    batch = with_templates(with_labels(with_atoms(random_batch(tokens, ROWS, 2, cycles=CYCLES))))
+    plain = random_batch(tokens, ROWS, 2, cycles=CYCLES)
+    batch = with_templates(with_labels(with_atoms(plain, least=LEAST_ATOMS)))
     return batch.padded(token=padded, alignment_row=ROWS + 1, atom=batch.sizes["atom"] + 32)
 
 
@@ -35,6 +38,7 @@ def training(exchange: Exchange | None = None, **options):
         MODEL, FLOAT64, stage=STAGE, samples=2, cycles=CYCLES, **options
     )
     randomize(result.model)
+    result.model.rollout = partial(result.model.rollout, sampler=SamplerConfig(steps=2))
     if exchange is not None:
         result.layouts = RowSlabLayouts(exchange, chunks=2)
     return result

@@ -1,0 +1,44 @@
+"""Divided training steps on real ranks: ``python gloo_steps.py RANKS,... FOLDER PORT``.
+
+The ranks are forked once torch is imported. Smaller context groups are the first ranks. For each
+number of ranks the first one writes ``RANKS.pt``: the loss, its parts and the summed gradients.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from support.sharded_steps import losses_and_gradients, step_batch, training
+
+from refsys.parallel.collectives import GroupExchange
+
+
+def run_rank(rank, counts, folder, port):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=max(counts))
+    for count in counts:
+        group = dist.new_group(range(count))
+        if rank < count:
+            loss, parts, gradients = losses_and_gradients(
+                training(GroupExchange(group)), step_batch()
+            )
+            for gradient in gradients.values():
+                if gradient is not None:
+                    dist.all_reduce(gradient, group=group)
+            if rank == 0:
+                torch.save((loss, parts, gradients), f"{folder}/{count}.pt")
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    counts, out, free_port = sys.argv[1:]
+    numbers = [int(count) for count in counts.split(",")]
+    arguments = (numbers, out, free_port)
+    mp.start_processes(run_rank, arguments, nprocs=max(numbers), start_method="fork")
