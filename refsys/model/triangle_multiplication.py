@@ -33,7 +33,9 @@ class _TriangleMultiplication(KernelModule):
         """Return the pair slab with the update added."""
         layout = context.layout.named("triangle_multiplication")
         a_BRNC, b_BRNC, gate_BRNC = context.by_rows(self._project, z_BRNC, mask_BRN, axes=(1, 1))
-        x_BRNC = layout.by_channels(partial(contraction, outgoing=self.outgoing), a_BRNC, b_BRNC)
+        x_BRNC = layout.by_channels(
+            partial(contraction, outgoing=self.outgoing), a_BRNC, b_BRNC, outgoing=self.outgoing
+        )
         return context.by_rows(
             self._finish, x_BRNC, gate_BRNC, z_BRNC, self.dropout.keep(context), axes=(1, 1, 1)
         )

@@ -35,7 +35,14 @@ class SingleRankLayouts(Layouts):
 class RowSlabLayouts(Layouts):
     """Layouts of one rank of a context group."""
 
-    def __init__(self, exchange: Exchange, *, chunks: int = 1, traced: bool = False) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        chunks: int = 1,
+        traced: bool = False,
+        scheme: type[RowSlab] = RowSlab,
+    ) -> None:
         """Divide each batch among the ranks of a group.
 
         Args:
@@ -43,8 +50,10 @@ class RowSlabLayouts(Layouts):
             chunks: See `RowSlab`.
             traced: Whether the batches are placeholders: their tokens are taken to have equally
                 many atoms.
+            scheme: Layout of the tokens: see `refsys.parallel.schemes`.
         """
         self._exchange, self._chunks, self._traced = exchange, chunks, traced
+        self._scheme = scheme
         self._atoms: AtomShares | None = None
 
     def plan(self, batch: Batch) -> None:
@@ -67,6 +76,6 @@ class RowSlabLayouts(Layouts):
         Raises:
             ArgumentError: there are fewer tokens than ranks.
         """
-        return RowSlab(
+        return self._scheme(
             batch.sizes["token"], self._exchange, self._atoms, chunks=self._chunks
         )

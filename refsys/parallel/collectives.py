@@ -60,7 +60,12 @@ class Exchange(ABC):
 
     @abstractmethod
     def begin(
-        self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], operator: str
+        self,
+        parts: Sequence[Tensor],
+        shapes: Sequence[Sequence[int]],
+        operator: str,
+        *,
+        direction: str = "forward",
     ) -> Pending:
         """Start to send a part to each rank.
 
@@ -69,6 +74,8 @@ class Exchange(ABC):
                 rank is returned as it is.
             shapes: Shape of the part that each rank sends to this one.
             operator: Name under which the exchange is counted.
+            direction: ``forward``, or ``backward`` where the backward pass of an operator of its
+                own starts the exchange. That of the gradients is counted as ``backward``.
 
         Returns:
             Handle whose `wait` returns the parts from all ranks. Gradients flow back through the
@@ -92,10 +99,15 @@ class GroupExchange(Exchange):
         self.ranks = dist.get_world_size(group)
 
     def begin(
-        self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], operator: str
+        self,
+        parts: Sequence[Tensor],
+        shapes: Sequence[Sequence[int]],
+        operator: str,
+        *,
+        direction: str = "forward",
     ) -> Pending:
         """See `Exchange`."""
-        return _GroupPending(self, parts, shapes, operator)
+        return _GroupPending(self, parts, shapes, operator, direction)
 
 
 class _GroupPending(Pending):
@@ -105,13 +117,14 @@ class _GroupPending(Pending):
         parts: Sequence[Tensor],
         shapes: Sequence[Sequence[int]],
         operator: str,
+        direction: str,
     ) -> None:
         self._own = parts[exchange.rank]
         self._rank = exchange.rank
         sent = [part.shape if r != self._rank else (0,) for r, part in enumerate(parts)]
         received = [tuple(s) if r != self._rank else (0,) for r, s in enumerate(shapes)]
         self._shapes = received
-        self._transfer = _Transfer(exchange, sent, received, operator)
+        self._transfer = _Transfer(exchange, sent, received, operator, direction)
         others = [part for r, part in enumerate(parts) if r != self._rank]
         self._token = _Launch.apply(self._transfer, *others)
 
@@ -134,9 +147,10 @@ class _Transfer:
         sent: Sequence[Sequence[int]],
         received: Sequence[Sequence[int]],
         operator: str,
+        direction: str,
     ) -> None:
         self.sent, self.received = sent, received
-        self._exchange, self._operator = exchange, operator
+        self._exchange, self._operator, self._direction = exchange, operator, direction
         self._flight: tuple[dist.Work | None, Tensor, Tensor, TrafficKey] | None = None
 
     def start(self, flat: Tensor, *, backward: bool) -> None:
@@ -145,7 +159,7 @@ class _Transfer:
         send, receive = ([_count(shape) for shape in side] for side in shapes)
         key = self._exchange.ledger.count(
             self._operator,
-            "backward" if backward else "forward",
+            "backward" if backward else self._direction,
             "all_to_all",
             flat.numel() * flat.element_size(),
             sum(size > 0 for size in send),

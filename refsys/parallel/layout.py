@@ -65,14 +65,21 @@ class Layout(ABC):
 
     @abstractmethod
     def by_channels(
-        self, function: Callable[[Tensor, Tensor], Tensor], a_BRNC: Tensor, b_BRNC: Tensor
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        a_BRNC: Tensor,
+        b_BRNC: Tensor,
+        *,
+        outgoing: bool,
     ) -> Tensor:
         """Return `function(a, b)`, computed for all rows of some channels at a time.
 
         Args:
-            function: Function from two tensors [B, N, N, c] to one; channel by channel.
+            function: Contraction of two tensors [B, N, N, c] to one; channel by channel.
             a_BRNC: Owned rows of the first operand.
             b_BRNC: Owned rows of the second one.
+            outgoing: Whether the contraction is over the columns of both operands; otherwise over
+                their rows.
 
         Returns:
             Owned rows of the result, [B, R, N, C].
@@ -153,9 +160,15 @@ class SingleRank(Layout):
         return z_BRNC.transpose(1, 2)
 
     def by_channels(
-        self, function: Callable[[Tensor, Tensor], Tensor], a_BRNC: Tensor, b_BRNC: Tensor
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        a_BRNC: Tensor,
+        b_BRNC: Tensor,
+        *,
+        outgoing: bool,
     ) -> Tensor:
         """See `Layout`."""
+        del outgoing
         return function(a_BRNC, b_BRNC)
 
     def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:

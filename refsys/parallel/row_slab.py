@@ -89,9 +89,15 @@ class RowSlab(Layout):
         return self.rows_to_columns(z_BRNC)
 
     def by_channels(
-        self, function: Callable[[Tensor, Tensor], Tensor], a_BRNC: Tensor, b_BRNC: Tensor
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        a_BRNC: Tensor,
+        b_BRNC: Tensor,
+        *,
+        outgoing: bool,
     ) -> Tensor:
         """See `Layout`."""
+        del outgoing
         channels = a_BRNC.shape[-1]
         mine = [shares(stop - start, self._chunks) for start, stop in shares(channels, self.ranks)]
         # Chunk by chunk, the channels of each rank.
@@ -148,9 +154,9 @@ class RowSlab(Layout):
         intervals, slab = self._atom_shares.tokens, self._slabs[self.rank]
         mine = intervals[self.rank]
         cuts = _regions(axis, mine, self._slabs)
-        shapes = [_resized(x, axis, n) for n in sizes([overlap(slab, i) for i in intervals])]
+        shapes = [resized(x, axis, n) for n in sizes([overlap(slab, i) for i in intervals])]
         parts = self._begin(_Cut.apply(x, cuts), shapes).wait()
-        shape = _resized(x, axis, self.stop - self.start)
+        shape = resized(x, axis, self.stop - self.start)
         return _Placed.apply(shape, _regions(axis, slab, intervals), *parts)
 
     def pairs_of_atoms(self, z_BRNC: Tensor) -> Tensor:
@@ -185,7 +191,7 @@ class RowSlab(Layout):
         return self._exchange.begin(parts, shapes, self._operator)
 
     def _gather(self, x: Tensor, axis: int, slabs: Sequence[Interval]) -> Tensor:
-        shapes = [_resized(x, axis, count) for count in sizes(slabs)]
+        shapes = [resized(x, axis, count) for count in sizes(slabs)]
         # The gradient of an expansion is one sum, which accumulates in float32.
         copies = x.unsqueeze(0).expand(self.ranks, *x.shape).unbind(0)
         return torch.cat(self._begin(copies, shapes).wait(), dim=axis)
@@ -196,7 +202,7 @@ class RowSlab(Layout):
         """Return the interval that this rank wants of an axis, from the owners of its parts."""
         slab, mine = slabs[self.rank], wanted[self.rank]
         parts = _Cut.apply(x, _regions(axis, slab, wanted))
-        shapes = [_resized(x, axis, n) for n in sizes([overlap(mine, owner) for owner in slabs])]
+        shapes = [resized(x, axis, n) for n in sizes([overlap(mine, owner) for owner in slabs])]
         return torch.cat(self._begin(parts, shapes).wait(), dim=axis)
 
     def _with_halo(self, slab: Interval, width: int) -> Interval:
@@ -237,11 +243,11 @@ class RowSlab(Layout):
         parts[target] = z_BRNC
         shapes = [tuple(nothing.shape)] * self.ranks
         rows = sizes(self._slabs)[source]
-        shapes[source] = _resized(z_BRNC, 1, rows)
+        shapes[source] = resized(z_BRNC, 1, rows)
         return source, self._begin(parts, shapes)
 
 
-def _resized(x: Tensor, axis: int, size: int) -> tuple[int, ...]:
+def resized(x: Tensor, axis: int, size: int) -> tuple[int, ...]:
     shape = list(x.shape)
     shape[axis] = size
     return tuple(shape)

@@ -7,11 +7,19 @@ contraction needs all rows of a few channels where the others need all channels 
 import torch
 from torch import Tensor
 
-from refsys.errors import ArgumentError
 from refsys.ops.backend import Implementation, Operator, flat_tensors
 from refsys.ops.contract import check, check_dropout, check_norm, check_rank, nbytes
 from refsys.ops.triangle_multiplication import reference, triton
 from refsys.ops.triangle_multiplication.reference import StageWeights
+
+
+def _contraction_flops(a: Tensor, b: Tensor, *, outgoing: bool) -> int:
+    return 2 * a.numel() * b.shape[1 if outgoing else 2]
+
+
+def _contraction_bytes(a: Tensor, b: Tensor, *, outgoing: bool) -> int:
+    free, summed = (1, 2) if outgoing else (2, 1)
+    return nbytes(a, b) + nbytes(a) // a.shape[summed] * b.shape[free]
 
 
 def _linear_flops(z: Tensor, weight: Tensor) -> int:
@@ -30,8 +38,8 @@ _PROJECTION = Operator(
 _CONTRACTION = Operator(
     "triangle_multiplication_contraction",
     reference.contraction,
-    flops=lambda a, b, **_options: 2 * a.numel() * a.shape[1],
-    minimum_bytes=lambda a, b, **_options: nbytes(a, b, a),
+    flops=_contraction_flops,
+    minimum_bytes=_contraction_bytes,
     kernels={"triton": Implementation(triton.contract, triton.unsupported_contraction)},
 )
 _EPILOGUE = Operator(
@@ -79,21 +87,24 @@ def contraction(a: Tensor, b: Tensor, *, outgoing: bool, backend: str | None = N
     """Σₖ a[i, k] b[j, k] if outgoing, else Σₖ a[k, i] b[k, j], channel by channel.
 
     Args:
-        a: [batch, token, token, channel], all tokens, any share of the channels.
-        b: [batch, token, token, channel], dtype of `a`.
+        a: [batch, i, k, channel] if outgoing, else [batch, k, i, channel]; any share of the
+            channels.
+        b: [batch, j, k, channel] if outgoing, else [batch, k, j, channel]; dtype of `a`.
         outgoing: Sum over the second token axis if True, over the first if False.
         backend: See `refsys.ops.backend`.
 
     Returns:
-        [batch, token i, token j, channel] in the dtype of `a`.
+        [batch, i, j, channel] in the dtype of `a`.
 
     Raises:
         ArgumentError: a shape, dtype or device does not fit.
     """
     check_rank("a", a, "batch token token channel")
-    if a.shape[1] != a.shape[2]:
-        raise ArgumentError(f"a has shape {tuple(a.shape)}; expected as many rows as columns")
-    check("b", b, a.shape, like=a, dtype=a.dtype)
+    check_rank("b", b, "batch token token channel")
+    expected = list(a.shape)
+    free = 1 if outgoing else 2
+    expected[free] = b.shape[free]
+    check("b", b, expected, like=a, dtype=a.dtype)
     return _CONTRACTION(a, b, outgoing=outgoing, backend=backend)
 
 

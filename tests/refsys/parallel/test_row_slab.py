@@ -75,7 +75,7 @@ MOVES = {
     "by_channels": (
         PAIRS,
         rows,
-        lambda layout, x: layout.by_channels(outgoing, x, x.detach()),
+        lambda layout, x: layout.by_channels(outgoing, x, x.detach(), outgoing=True),
         lambda layout, x: rows(layout, outgoing(x, x)),
     ),
     "halo": (
