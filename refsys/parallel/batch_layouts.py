@@ -76,6 +76,4 @@ class RowSlabLayouts(Layouts):
         Raises:
             ArgumentError: there are fewer tokens than ranks.
         """
-        return self._scheme(
-            batch.sizes["token"], self._exchange, self._atoms, chunks=self._chunks
-        )
+        return self._scheme(batch.sizes["token"], self._exchange, self._atoms, chunks=self._chunks)

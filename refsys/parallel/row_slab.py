@@ -248,6 +248,7 @@ class RowSlab(Layout):
 
 
 def resized(x: Tensor, axis: int, size: int) -> tuple[int, ...]:
+    """Return the shape of a tensor with another size of one axis."""
     shape = list(x.shape)
     shape[axis] = size
     return tuple(shape)
@@ -293,9 +294,7 @@ class _Placed(torch.autograd.Function):
         return None, None, *(grad[region] for region in ctx.regions)
 
 
-def _placed(
-    shape: Sequence[int], regions: Sequence[Region], parts: Sequence[Tensor]
-) -> Tensor:
+def _placed(shape: Sequence[int], regions: Sequence[Region], parts: Sequence[Tensor]) -> Tensor:
     out = parts[0].new_zeros(shape)
     for region, part in zip(regions, parts, strict=True):
         if part.numel():

@@ -1,12 +1,13 @@
-"""Pair updates under each sharding scheme, in float64: results, gradients and traffic."""
+"""Pair updates under each sharding scheme, in float64: results, gradients and traffic.
+
+As a script, print the table of measured volumes in `docs/sharding.md`.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
-from support.rank_threads import on_ranks
-from support.trunks import FLOAT64, randomize
 from torch import Tensor, nn
 
 from refsys.model.context import Context
@@ -15,12 +16,18 @@ from refsys.model.triangle_multiplication import (
     TriangleMultiplicationIncoming,
     TriangleMultiplicationOutgoing,
 )
+from refsys.ops.triangle_multiplication import contraction
 from refsys.parallel import RowSlab, SingleRank
 from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.ledger import Ledger
-from refsys.parallel.schemes import Grid
+from refsys.parallel.schemes import DAP, Grid, MegaFold
+from support.rank_threads import on_ranks
+from support.trunks import FLOAT64, randomize
 
 BATCH, FACTOR, ITEM = 2, 2, 8
+# Setting of the table: both axes divide by 2, 4 and 9 ranks, and by grids of side 2 and 3.
+TOKENS, CHANNELS, HEADS, COUNTS = 36, 128, 4, (2, 4, 9)
+DIRECTIONS = "forward", "backward"
 
 
 class TileLayout(SingleRank):
@@ -46,12 +53,22 @@ class Multiplications(nn.Module):
         return self.incoming(self.outgoing(z, mask, context), mask, context)
 
 
+class Contraction(nn.Module):
+    """Outgoing contraction of two linear maps of the pairs, without gates, norms and residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.a, self.b = (
+            nn.Linear(channels, channels, bias=False, dtype=torch.float64) for _ in range(2)
+        )
+
+    def forward(self, z, _mask, context):
+        function = partial(contraction, outgoing=True)
+        return context.layout.by_channels(function, self.a(z), self.b(z), outgoing=True)
+
+
 def pair_block(channels, heads):
     return PairStack(channels, heads, 0.0, FACTOR, FLOAT64)
-
-
-def outgoing(channels):
-    return TriangleMultiplicationOutgoing(channels, 0.0, FLOAT64)
 
 
 @dataclass
@@ -133,3 +150,48 @@ def traffic_of(ledger):
 
 def relative_error(found, expected):
     return float((found - expected).norm() / expected.norm())
+
+
+WIDE_MULTIPLICATIONS = partial(Multiplications, CHANNELS)
+WIDE_BLOCK = partial(pair_block, CHANNELS, HEADS)
+
+
+@cache
+def volumes(make, scheme, ranks):
+    """Return the mean and the largest volume of a rank in U, by direction."""
+    traffic = divided(make, scheme, ranks, TOKENS, CHANNELS, batch=1).traffic
+    unit = TOKENS**2 * CHANNELS * ITEM / ranks
+    sent = {way: [counts[way, "nbytes"] / unit for counts in traffic] for way in DIRECTIONS}
+    return {way: (sum(values) / ranks, max(values)) for way, values in sent.items()}
+
+
+def table():
+    """Return the rows of the table of measured volumes."""
+    multiplications, block = "2 triangle multiplications", "pair block"
+    measured = [
+        (multiplications, "ours", WIDE_MULTIPLICATIONS, RowSlab),
+        (multiplications, "Fold-CP (Cannon)", WIDE_MULTIPLICATIONS, Grid),
+        (multiplications, "DAP", WIDE_MULTIPLICATIONS, DAP),
+        (multiplications, "MegaFold as released", WIDE_MULTIPLICATIONS, MegaFold),
+        (block, "ours", WIDE_BLOCK, RowSlab),
+        (block, "DAP", WIDE_BLOCK, DAP),
+        (block, "MegaFold as released", WIDE_BLOCK, MegaFold),
+    ]
+    return [
+        f"| {operators} | {name} | " + " | ".join(_cells(make, scheme)) + " |"
+        for operators, name, make, scheme in measured
+    ]
+
+
+def _cells(make, scheme):
+    for ranks in COUNTS:
+        if scheme is Grid and ranks == 2:
+            yield from ("–", "–")
+            continue
+        for mean, largest in volumes(make, scheme, ranks).values():
+            same = f"{mean:.2f}" == f"{largest:.2f}"
+            yield f"{mean:.2f}" if same else f"{mean:.2f} ({largest:.2f})"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

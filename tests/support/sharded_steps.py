@@ -3,16 +3,15 @@
 import dataclasses
 from functools import cache, partial
 
-import torch
-from support.atoms import with_atoms, with_labels, with_templates
-from support.trunks import CONFIG, FLOAT64, random_batch, randomize
-
 from refsys.config import ModelConfig
 from refsys.model.diffusion import SamplerConfig
+from refsys.parallel import RowSlab
 from refsys.parallel.batch_layouts import RowSlabLayouts
 from refsys.parallel.collectives import Exchange
 from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.stages import Stage
+from support.atoms import with_atoms, with_labels, with_templates
+from support.trunks import CONFIG, FLOAT64, random_batch, randomize
 
 # Enough atoms for a window on each of nine ranks.
 TOKENS, PADDED, ROWS, LEAST_ATOMS = 41, 44, 3, 6
@@ -32,15 +31,13 @@ def step_batch(tokens=TOKENS, padded=PADDED):
     return batch.padded(token=padded, alignment_row=ROWS + 1, atom=batch.sizes["atom"] + 32)
 
 
-def training(exchange: Exchange | None = None, **options):
+def training(exchange: Exchange | None = None, scheme: type[RowSlab] = RowSlab, **options):
     """Return a training whose parameters are random, zero-initialized ones included."""
-    result = AlphaFold3Training(
-        MODEL, FLOAT64, stage=STAGE, samples=2, cycles=CYCLES, **options
-    )
+    result = AlphaFold3Training(MODEL, FLOAT64, stage=STAGE, samples=2, cycles=CYCLES, **options)
     randomize(result.model)
     result.model.rollout = partial(result.model.rollout, sampler=SamplerConfig(steps=2))
     if exchange is not None:
-        result.layouts = RowSlabLayouts(exchange, chunks=2)
+        result.layouts = RowSlabLayouts(exchange, chunks=2, scheme=scheme)
     return result
 
 

@@ -13,7 +13,7 @@ from refsys.parallel.schemes.cannon import Grid
 from refsys.parallel.schemes.dap import DAP
 from refsys.parallel.schemes.megafold import MegaFold
 
-# Layouts of row slabs by name; the first is the one of this project.
-ROW_SLABS: dict[str, type[RowSlab]] = {"channels": RowSlab, "dap": DAP, "megafold": MegaFold}
+# Layouts by name; the first is that of this project.
+LAYOUTS: dict[str, type[RowSlab]] = {"channels": RowSlab, "dap": DAP, "megafold": MegaFold}
 
-__all__ = ["DAP", "ROW_SLABS", "Grid", "MegaFold"]
+__all__ = ["DAP", "LAYOUTS", "Grid", "MegaFold"]

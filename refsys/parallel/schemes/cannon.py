@@ -9,14 +9,15 @@ L(i, k) R(k, j) over p steps, k = i + j + step modulo p:
 3. Between two steps, every rank passes L to its left and R upwards, by one rank. These two hops
    overlap the product; the moves of 1 and 2 do not overlap anything.
 
-Forward, a rank sends at most (2 p + 1) U: 1 U in 1, 2 U in 2 and 2 (p − 1) U in 3. On the diagonal,
-in row 0 and in column 0 one of the first three falls away. The backward pass has the gradients of
-both operands as one product each, from saved tiles and the gradient G of the result,
+Forward, a rank sends at most (2 p + 1) U: 1 U in 1, 2 U in 2 and 2 (p − 1) U in 3. Nothing is sent in
+1 on the diagonal, and in 2 nothing of L in row 0 and nothing of R in column 0. The backward pass
+has the gradients of both operands as one product each, from the saved tiles and the gradient G,
 
     outgoing  da = G b,   db = Gᵀ a;    incoming  da = b Gᵀ,   db = a G,
 
 so that one transposition and two products (2 p U each) are at most (4 p + 1) U. The mean over
-ranks is 3 (p−1)/p + 2 (p−1) U forward and 5 (p−1)/p + 4 (p−1) U backward.
+ranks is 3 (p−1)/p + 2 (p−1) U forward and 5 (p−1)/p + 4 (p−1) U backward. (The duals of the moves
+would send (2 p + 1) U, and need the tiles of all p steps saved.)
 
 Exactly, in elements: rank (i, j) with tiles of n_i × n_j positions, where the last k of its p steps
 is m = i + j − 1 modulo p, sends, with [·] one if true and zero otherwise,

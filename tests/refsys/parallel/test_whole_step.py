@@ -9,8 +9,10 @@ from support import HANG_S, free_port
 from support.rank_threads import on_ranks
 from support.sharded_steps import losses_and_gradients, serial, step_batch, training
 
+from refsys.parallel import RowSlab
 from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.ledger import Ledger
+from refsys.parallel.schemes import DAP
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "support" / "gloo_steps.py")
 TOLERANCE = 1e-10
@@ -18,11 +20,11 @@ TOLERANCE = 1e-10
 SHIFTS = ("attention_pair_bias.norm_z.bias", "pair_weighted_averaging.norm_z.bias")
 
 
-def divided(ranks, **options):
+def divided(ranks, scheme=RowSlab, **options):
     """Return loss, parts and the sum over ranks of each gradient; all ranks agree on the loss."""
 
     def program(rank):
-        step = training(GroupExchange(ledger=Ledger()), **options)
+        step = training(GroupExchange(ledger=Ledger()), scheme, **options)
         return losses_and_gradients(step, step_batch())
 
     results = on_ranks(ranks, program)
@@ -68,3 +70,7 @@ def test_divided_steps_on_real_ranks_equal_the_whole_one(tmp_path):
 
 def test_divided_step_equals_the_whole_one_with_recomputed_blocks():
     assert_equal(divided(3, checkpointing=True), serial(checkpointing=True))
+
+
+def test_step_divided_by_dap_equals_the_whole_one():
+    assert_equal(divided(3, DAP), serial())
