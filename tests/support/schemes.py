@@ -1,6 +1,6 @@
 """Pair updates under each sharding scheme, in float64: results, gradients and traffic.
 
-As a script, print the table of measured volumes in `docs/sharding.md`.
+As a script, with `tests` in PYTHONPATH, print the measured volumes of `docs/sharding.md`.
 """
 
 from collections import Counter

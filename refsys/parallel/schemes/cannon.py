@@ -9,8 +9,8 @@ L(i, k) R(k, j) over p steps, k = i + j + step modulo p:
 3. Between two steps, every rank passes L to its left and R upwards, by one rank. These two hops
    overlap the product; the moves of 1 and 2 do not overlap anything.
 
-Forward, a rank sends at most (2 p + 1) U: 1 U in 1, 2 U in 2 and 2 (p − 1) U in 3. Nothing is sent in
-1 on the diagonal, and in 2 nothing of L in row 0 and nothing of R in column 0. The backward pass
+Forward, a rank sends at most (2 p + 1) U: 1 U in 1, 2 U in 2 and 2 (p − 1) U in 3. Nothing is sent
+in 1 on the diagonal, and in 2 nothing of L in row 0 and nothing of R in column 0. The backward pass
 has the gradients of both operands as one product each, from the saved tiles and the gradient G,
 
     outgoing  da = G b,   db = Gᵀ a;    incoming  da = b Gᵀ,   db = a G,
