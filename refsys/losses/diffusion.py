@@ -161,9 +161,7 @@ def local_score(x_BDA3: Tensor, batch: Batch, block: int, layout: Layout) -> Ten
     owned = layout.atom_start, layout.atom_stop
     # A quarter of the owned atoms at once: the pairs are then a small part of the pair tensor.
     block = min(block, max((owned[1] - owned[0]) // 4, 1))
-    score_BD = smooth_lddt(
-        x_BDA3, truth_BA3, resolved_BA, radius_BA, block=block, atoms=owned
-    )
+    score_BD = smooth_lddt(x_BDA3, truth_BA3, resolved_BA, radius_BA, block=block, atoms=owned)
     pairs_B1 = near_pairs(truth_BA3, resolved_BA, radius_BA, owned, block).unsqueeze(1)
     total_BD = layout.sum_ranks(score_BD * pairs_B1)
     return total_BD / layout.sum_ranks(pairs_B1).clamp(min=1.0)

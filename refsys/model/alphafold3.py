@@ -3,8 +3,8 @@
 A training step calls `trunk`, `rollout`, `predict_confidence` and `denoise` separately, because the
 labels are permuted between these calls.
 
-Shape suffixes: B batch, D diffusion samples, A atoms, R owned tokens, N all tokens, C pair channels,
-W single width, I width of the input single representation, K bins.
+Shape suffixes: B batch, D diffusion samples, A atoms, R owned tokens, N all tokens, C pair
+channels, W single width, I width of the input single representation, K bins.
 """
 
 from dataclasses import replace

@@ -7,12 +7,12 @@ masked, so that no atom attends further than 48 atoms beyond its window.
 Tensors that do not depend on the noise (the conditioning of atoms and atom pairs, the pair biases)
 have one sample, which broadcasts over the samples of the activations.
 
-A rank computes the windows of its own atoms. Features of the batch are replicated; the activations of
+A rank computes the windows of its own atoms. Features of the batch are replicated; activations of
 atoms that keys are taken from are exchanged with the neighbouring ranks.
 
-Shape suffixes: B batch, D diffusion samples (one if shared), A owned atoms, E all atoms, W windows, Q
-the 32 queries and K the 128 keys of a window, C atom width, P atom pair width, T token width, H heads,
-R owned tokens, N all tokens, M tokens of the owned atoms.
+Shape suffixes: B batch, D diffusion samples (one if shared), A owned atoms, E all atoms, W windows,
+Q the 32 queries and K the 128 keys of a window, C atom width, P atom pair width, T token width, H
+heads, R owned tokens, N all tokens, M tokens of the owned atoms, U tokens of their keys.
 """
 
 from typing import NamedTuple, cast
@@ -210,7 +210,6 @@ class AtomReferenceEmbedding(nn.Module):
 
     def pair(self, batch: Batch, layout: Layout) -> Tensor:
         """Return [B, W, Q, K, P]; zero between atoms of different conformers."""
-
 
         def queries(x: Tensor) -> Tensor:
             return query_windows(layout.local_atoms(x, 1), 1).unsqueeze(3)

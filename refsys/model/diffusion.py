@@ -3,8 +3,9 @@
 Tensors that do not depend on the noise (the pair conditioning, the conditioning of atoms, all pair
 biases) form a `DiffusionConditioning`, computed once and used by all samples and sampling steps.
 
-Shape suffixes: B batch, D diffusion samples, A atoms, O owned atoms, R owned tokens, N all tokens, S
-single width (in front: sampling steps), C pair channels, I width of the input single representation.
+Shape suffixes: B batch, D diffusion samples, A atoms, O owned atoms, R owned tokens, N all tokens,
+S single width (in front: sampling steps), C pair channels, I width of the input single
+representation.
 """
 
 from collections.abc import Callable

@@ -83,9 +83,7 @@ class AlphaFold3Training(Training):
             context: Layout and RNG keys.
         """
         output = self.model.predict_confidence(state, rollout_BA3, batch, context)
-        confidence = confidence_losses(
-            output, rollout_BA3, batch, context.layout, self.precision
-        )
+        confidence = confidence_losses(output, rollout_BA3, batch, context.layout, self.precision)
         noised_BDA3, sigma_BD = self.noised(batch, context)
         denoised_BDA3 = context.by_samples(
             self.model.denoise, noised_BDA3, sigma_BD, condition, batch, context, axes=(1, 1)

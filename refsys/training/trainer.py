@@ -73,7 +73,7 @@ class Trainer:
     def phases(self) -> dict[str, Callable[[], None]]:
         """Function of each phase, in the order in which they make up a step."""
         reduce = {} if self.average is None else {"all_reduce": self._all_reduce}
-        phases = {
+        phases: dict[str, Callable[[], None]] = {
             "data": self._data,
             **{name: partial(self._forward, name) for name in self.forward_phases},
             "backward": self._backward,

@@ -63,8 +63,8 @@ def run(model, batch, cycles=2, **options):
     noised = noised + sigma[..., None, None] * noise
     denoised = model.denoise(noised, sigma, condition, batch, this)
     return {
-        "s": state.s_BNW,
-        "z": state.z_BNNC,
+        "s": state.s_BRW,
+        "z": state.z_BRNC,
         "distogram": model.distogram_logits(state, this),
         "rollout": rollout,
         "denoised": denoised,

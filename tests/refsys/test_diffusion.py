@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from support.atoms import with_atoms, with_templates
-from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
+from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize, whole
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from refsys.batch import ATOM_HALO
 from refsys.config import PRESETS
 from refsys.data.vocabulary import GAP
 from refsys.model.atom_attention import (
-    HALO,
     AtomAttentionEncoder,
     AtomConditioning,
     AtomTransformer,
@@ -106,7 +106,7 @@ def test_query_and_key_windows_contain_the_documented_atoms():
     assert keys.shape == (1, 3, 128)
     assert queries[0, 1].tolist() == list(range(32, 64))
     assert keys[0, 1].tolist() == [0.0] * 16 + list(range(96)) + [0.0] * 16
-    assert not key_windows(torch.ones(1, 32, dtype=torch.bool), 1, layout)[0, 0, :HALO].any()
+    assert not key_windows(torch.ones(1, 32, dtype=torch.bool), 1, layout)[0, 0, :ATOM_HALO].any()
 
 
 @pytest.mark.bits
@@ -133,7 +133,7 @@ def test_atom_attention_reaches_exactly_48_atoms_beyond_a_window():
         q2[:, :, index] += change
         c2[:, :, index] += change
         changed = not torch.equal(window(q2, c2), plain)
-        assert changed == (96 - HALO <= index < 128 + HALO), index
+        assert changed == (96 - ATOM_HALO <= index < 128 + ATOM_HALO), index
 
 
 def reference_features(batch):
@@ -157,7 +157,7 @@ def test_reference_embedding_is_a_linear_map_masked_by_the_reference_mask(diffus
     expected = reference_features(batch) @ weight.T
     expected *= batch["reference_mask"].numpy()[..., None]
     with torch.no_grad():
-        found = embedding.single(batch)
+        found = embedding.single(batch, whole(batch))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
     missing = batch["atom_mask"] & ~batch["reference_mask"]
     assert missing.any()
@@ -175,9 +175,9 @@ def test_initial_atoms_sum_reference_embedding_projected_single_and_positions(
     token = batch["atom_token"].clamp(min=0).long().numpy()
     with torch.no_grad():
         condition = diffusion.condition(*inputs, batch, context(batch))
-        expected = encoder.reference.single(batch).numpy()
+        expected = encoder.reference.single(batch, whole(batch)).numpy()
     expected = expected + np.take_along_axis(projected, token[..., None], axis=1)
-    initial = condition.initial_B1AC.squeeze(1).numpy()
+    initial = condition.initial_B1OC.squeeze(1).numpy()
     np.testing.assert_allclose(initial, expected, rtol=1e-10, atol=1e-10)
     captured = []
     hook = encoder.transformer.register_forward_pre_hook(
@@ -201,7 +201,8 @@ def test_sum_by_token_and_of_tokens_map_atoms_and_tokens():
     torch.testing.assert_close(sums[0, :, 0], x[0, :, 0] + x[0, :, 1])
     assert (sums[0, :, 1] == 0).all()
     torch.testing.assert_close(sums[0, :, 2], x[0, :, 2])
-    assert torch.equal(of_tokens(sums, token)[1, :, 2], sums[1, :, 1])
+    atoms = of_tokens(sums, {"atom_token": token}, SingleRank(3))
+    assert torch.equal(atoms[1, :, 2], sums[1, :, 1])
 
 
 def test_shared_conditioning_equals_conditioning_per_sample(diffusion, batch, inputs):

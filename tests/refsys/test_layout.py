@@ -1,12 +1,12 @@
 """Exchanges between ranks: a poisoned exchange changes exactly the modules that cross rows.
 
-The trunk's laws use `LockstepLayout` to show that modules exchange all the data that they need. The
-tests below show that those laws can fail, because the exchanged data affects the result.
+The trunk's laws run ranks in lockstep to show that modules exchange all the data that they need.
+The tests below show that those laws can fail, because the exchanged data affects the result.
 """
 
 import pytest
 import torch
-from support.layouts import PoisonLayout, in_lockstep
+from support.layouts import PoisonLayout
 from support.trunks import CONFIG, FLOAT64, context, random_batch, randomize
 
 from refsys.losses.trunk import distogram_loss, resolved_loss
@@ -150,26 +150,6 @@ def test_poison_changes_modules_that_exchange_rows(name):
 def test_poison_does_not_change_local_modules(name):
     slab, truth = slab_and_truth(*LOCAL[name])
     torch.testing.assert_close(slab, truth, rtol=1e-12, atol=1e-12)
-
-
-def test_halo_contains_the_neighbours_values():
-    """The halo is zero beyond the ends and equals the unsharded tensor elsewhere."""
-    x = normal(TOKENS, 3)
-    whole = SingleRank(TOKENS).halo(x, 1, 2)
-    assert whole.shape == (1, TOKENS + 4, 3)
-    assert torch.equal(whole[:, 2:-2], x)
-    assert (whole[:, :2] == 0).all()
-
-    def program(layout):
-        return (layout.halo(layout.local(x, 1), 1, 2), torch.tensor(layout.start))
-
-    for part, start in in_lockstep(TOKENS, 3, program):
-        assert torch.equal(part, whole[:, int(start) : int(start) + part.shape[1]])
-    poison = PoisonLayout(TOKENS, 1, 3)
-    poisoned = poison.halo(poison.local(x, 1), 1, 2)
-    truth = whole[:, poison.start : poison.stop + 4]
-    assert torch.equal(poisoned[:, 2:-2], truth[:, 2:-2])
-    assert not torch.equal(poisoned, truth)
 
 
 def test_poison_changes_losses():

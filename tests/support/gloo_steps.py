@@ -8,14 +8,15 @@ import os
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from support.sharded_steps import losses_and_gradients, step_batch, training
 
 from refsys.parallel.collectives import GroupExchange
+from support.sharded_steps import losses_and_gradients, step_batch, training
 
 
 def run_rank(rank, counts, folder, port):

@@ -69,5 +69,10 @@ def random_batch(tokens: int, rows: int, batch: int = 1, seed: int = 3, cycles: 
 
 
 def context(batch: Batch, layout: Layout | None = None, **options: object) -> Context:
-    layout = layout or SingleRank(batch.sizes["token"])
+    layout = layout or whole(batch)
     return Context(layout=layout, example=batch["example"].unsqueeze(1), **options)
+
+
+def whole(batch: Batch) -> SingleRank:
+    """Return the layout of one rank that owns a batch."""
+    return SingleRank(batch.sizes["token"], batch.sizes.get("atom", 0))

@@ -57,14 +57,15 @@ def smooth_lddt(
     check("radius", radius, (batch, count), like=x, dtype=x.dtype)
     if block < 1:
         raise ArgumentError(f"block={block} is less than 1")
-    first, stop = atoms or (0, count)
+    if atoms is None:
+        return _OPERATOR(x, truth, resolved, radius, block=block, backend=backend)
+    first, stop = atoms
     if not 0 <= first <= stop <= count:
         raise ArgumentError(f"atoms={atoms} are not among the {count} atoms")
-    if atoms is not None:
-        owned = torch.arange(count, device=x.device)
-        # Nothing is near an atom whose radius is zero.
-        radius = radius * ((owned >= first) & (owned < stop))
-    return _OPERATOR(x, truth, resolved, radius, block=block, atoms=(first, stop), backend=backend)
+    number = torch.arange(count, device=x.device)
+    # Nothing is near an atom whose radius is zero.
+    radius = radius * ((number >= first) & (number < stop))
+    return _OPERATOR(x, truth, resolved, radius, block=block, atoms=atoms, backend=backend)
 
 
 def near_pairs(
@@ -80,8 +81,7 @@ def near_pairs(
         block: Atoms whose pairs are held at once.
     """
     count = truth.new_zeros(truth.shape[0])
-    for first in range(*atoms, block):
-        rows = slice(first, min(first + block, atoms[1]))
+    for rows in reference.blocks(atoms, block):
         _, near = reference.label_pairs(truth, resolved, radius, rows)
         count = count + near.sum((1, 2)).to(count.dtype)
     return count

@@ -17,7 +17,7 @@ def smooth_lddt(
     radius_BA: Tensor,
     *,
     block: int,
-    atoms: tuple[int, int],
+    atoms: tuple[int, int] | None = None,
 ) -> Tensor:
     """See `refsys.ops.smooth_lddt.smooth_lddt`."""
     truth_BA3, radius_BA = truth_BA3.detach(), radius_BA.detach()
@@ -25,8 +25,7 @@ def smooth_lddt(
     for sample in range(x_BDA3.shape[1]):
         total_B = x_BDA3.new_zeros(x_BDA3.shape[0])
         count_B = x_BDA3.new_zeros(x_BDA3.shape[0])
-        for first in range(*atoms, block):
-            rows = slice(first, min(first + block, atoms[1]))
+        for rows in blocks(atoms or (0, x_BDA3.shape[2]), block):
             score_B, pairs_B = torch.utils.checkpoint.checkpoint(
                 _near_pairs,
                 x_BDA3[:, sample],
@@ -51,6 +50,12 @@ def _near_pairs(
     error_BQA = (distance_BQA - truth_BQA).abs()
     score_BQA = sum(torch.sigmoid(t - error_BQA) for t in THRESHOLDS) / len(THRESHOLDS)
     return (score_BQA * near_BQA).sum((1, 2)), near_BQA.sum((1, 2)).to(x_BA3.dtype)
+
+
+def blocks(atoms: tuple[int, int], size: int) -> list[slice]:
+    """Return the blocks of `size` atoms from the first to the last of an interval."""
+    first, stop = atoms
+    return [slice(start, min(start + size, stop)) for start in range(first, stop, size)]
 
 
 def label_pairs(

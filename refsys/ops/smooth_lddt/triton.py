@@ -28,7 +28,7 @@ def unsupported_reason(
     radius: Tensor,
     *,
     block: int,
-    atoms: tuple[int, int],
+    atoms: tuple[int, int] | None = None,
 ) -> str | None:
     """See `refsys.ops.backend.Implementation`."""
     del block, atoms
@@ -44,7 +44,7 @@ def smooth_lddt(
     radius: Tensor,
     *,
     block: int,
-    atoms: tuple[int, int],
+    atoms: tuple[int, int] | None = None,
 ) -> Tensor:
     """See `refsys.ops.smooth_lddt.smooth_lddt`; the radii select the atoms."""
     del block, atoms

@@ -5,9 +5,8 @@ import torch
 from support.trunks import CONFIG, context, random_batch, randomize
 
 from refsys import ops
+from refsys.batch import ATOM_KEYS, ATOM_WINDOW
 from refsys.model.atom_attention import (
-    ATOM_WINDOW,
-    KEYS,
     AtomConditioning,
     AtomTransformer,
     key_windows,
@@ -36,7 +35,7 @@ def atoms(precision):
         return module(q, module.condition(AtomConditioning(c, p)), mask, context(BATCH))
 
     c_atom, windows = CONFIG.c_atom, ATOMS // ATOM_WINDOW
-    pairs = normal(1, windows, ATOM_WINDOW, KEYS, CONFIG.c_atompair, seed=2)
+    pairs = normal(1, windows, ATOM_WINDOW, ATOM_KEYS, CONFIG.c_atompair, seed=2)
     inputs = normal(1, SAMPLES, ATOMS, c_atom), normal(1, 1, ATOMS, c_atom, seed=1), pairs
     return module, run, inputs
 
@@ -95,6 +94,6 @@ def test_overlapping_windows_of_keys_are_read_without_a_copy():
     k = attention.arguments[2]
     windows = key_windows(normal(1, SAMPLES, ATOMS, CONFIG.c_atom), 2, SingleRank(TOKENS))
     assert k.numel() == windows.numel()
-    assert k.untyped_storage().nbytes() < 4 * SAMPLES * (ATOMS + KEYS) * CONFIG.c_atom
+    assert k.untyped_storage().nbytes() < 4 * SAMPLES * (ATOMS + ATOM_KEYS) * CONFIG.c_atom
     copied = [launch.arguments[0] for launch in launches if launch.kernel == COPY]
     assert all(tensor.dim() == 2 for tensor in copied), "something other than weights was copied"

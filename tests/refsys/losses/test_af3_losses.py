@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from support.atoms import with_atoms, with_labels
-from support.trunks import FLOAT64, random_batch
+from support.trunks import FLOAT64, random_batch, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -83,7 +83,7 @@ def naive_diffusion(x, sigma, batch):
 
 
 def test_diffusion_losses_equal_a_naive_implementation(batch, prediction):
-    found = diffusion_loss(*prediction, batch, CONFIG, FLOAT64)
+    found = diffusion_loss(*prediction, batch, CONFIG, whole(batch), FLOAT64)
     expected = naive_diffusion(*prediction, batch)
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value, rel=1e-6), name
@@ -92,8 +92,8 @@ def test_diffusion_losses_equal_a_naive_implementation(batch, prediction):
 
 def test_diffusion_losses_are_invariant_to_rigid_motion(batch, prediction):
     x, sigma = prediction
-    plain = diffusion_loss(x, sigma, batch, CONFIG, FLOAT64)
-    moved = diffusion_loss(turned(x), sigma, batch, CONFIG, FLOAT64)
+    plain = diffusion_loss(x, sigma, batch, CONFIG, whole(batch), FLOAT64)
+    moved = diffusion_loss(turned(x), sigma, batch, CONFIG, whole(batch), FLOAT64)
     for name in plain:
         torch.testing.assert_close(moved[name], plain[name], rtol=1e-6, atol=1e-9)
 
@@ -102,14 +102,14 @@ def test_mse_penalizes_a_mirror_image(batch, prediction):
     """Distances are equal in a mirror image, so only the aligned error differs."""
     truth = batch["atom_position"].double().unsqueeze(1)
     mirrored = truth * torch.tensor([1.0, 1.0, -1.0])
-    found = diffusion_loss(mirrored, prediction[1][:, :1], batch, CONFIG, FLOAT64)
+    found = diffusion_loss(mirrored, prediction[1][:, :1], batch, CONFIG, whole(batch), FLOAT64)
     assert found["mse"] > 0.1
     assert float(found["smooth_lddt"]) == pytest.approx(FLOOR, abs=1e-6)
 
 
 def test_diffusion_losses_are_minimal_for_a_perfect_prediction(batch, prediction):
     truth = turned(batch["atom_position"].double()).unsqueeze(1)
-    found = diffusion_loss(truth, prediction[1][:, :1], batch, CONFIG, FLOAT64)
+    found = diffusion_loss(truth, prediction[1][:, :1], batch, CONFIG, whole(batch), FLOAT64)
     assert float(found["mse"]) == pytest.approx(0, abs=1e-9)
     assert float(found["bond"]) == pytest.approx(0, abs=1e-9)
     assert float(found["smooth_lddt"]) == pytest.approx(FLOOR, abs=1e-6)
@@ -119,7 +119,7 @@ def test_smooth_lddt_and_its_gradient_are_independent_of_the_block_size(batch, p
     x = prediction[0].clone().requires_grad_()
     results = []
     for block in (5, 64, 10_000):
-        score = local_score(x, batch, block)
+        score = local_score(x, batch, block, whole(batch))
         (gradient,) = torch.autograd.grad(score.sum(), x)
         results.append((score.detach(), gradient))
     for score, gradient in results[1:]:
@@ -142,19 +142,19 @@ def test_diffusion_losses_materialize_no_tensor_of_samples_by_atom_pairs(batch, 
     with Sizes():
         leaf = x.clone().requires_grad_()
         config = DiffusionLossConfig(bond=1.0, block=16)
-        diffusion_loss(leaf, sigma, batch, config, FLOAT64)["diffusion"].backward()
+        diffusion_loss(leaf, sigma, batch, config, whole(batch), FLOAT64)["diffusion"].backward()
     assert max(sizes) < limit / 2
 
 
 def test_diffusion_losses_ignore_unresolved_atoms_and_padding(batch, prediction):
     x, sigma = prediction
     garbage = torch.where(batch["atom_resolved"][:, None, :, None], x, 100 * normal(*x.shape))
-    plain = diffusion_loss(x, sigma, batch, CONFIG, FLOAT64)
+    plain = diffusion_loss(x, sigma, batch, CONFIG, whole(batch), FLOAT64)
     for other, wide in (
         (batch, garbage),
         (batch.padded(atom=batch.sizes["atom"] + 32), torch.nn.functional.pad(x, (0, 0, 0, 32))),
     ):
-        found = diffusion_loss(wide, sigma, other, CONFIG, FLOAT64)
+        found = diffusion_loss(wide, sigma, other, CONFIG, whole(other), FLOAT64)
         for name in plain:
             torch.testing.assert_close(found[name], plain[name], rtol=1e-6, atol=1e-9)
 
@@ -164,7 +164,7 @@ def test_diffusion_losses_are_zero_without_resolved_atoms(batch, prediction):
         {**batch, "atom_resolved": torch.zeros_like(batch["atom_resolved"])}, batch.fields
     )
     x = prediction[0].clone().requires_grad_()
-    found = diffusion_loss(x, prediction[1], nothing, CONFIG, FLOAT64)
+    found = diffusion_loss(x, prediction[1], nothing, CONFIG, whole(nothing), FLOAT64)
     assert found["mse"].item() == found["bond"].item() == 0
     found["diffusion"].backward()
     assert x.grad.isfinite().all()
@@ -243,7 +243,7 @@ def naive_confidence(output, x, batch):
 
 def test_confidence_losses_equal_a_naive_implementation(batch, prediction):
     output, x = logits(batch), prediction[0][:, 0]
-    found = confidence_losses(output, x, batch, FLOAT64)
+    found = confidence_losses(output, x, batch, whole(batch), FLOAT64)
     expected = naive_confidence(output, x, batch)
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value, rel=1e-6), name
@@ -252,7 +252,9 @@ def test_confidence_losses_equal_a_naive_implementation(batch, prediction):
 
 def test_confidence_losses_are_invariant_to_rigid_motion_of_the_rollout(batch, prediction):
     output, x = logits(batch), prediction[0][:, 0]
-    plain, moved = (confidence_losses(output, p, batch, FLOAT64) for p in (x, turned(x)))
+    plain, moved = (
+        confidence_losses(output, p, batch, whole(batch), FLOAT64) for p in (x, turned(x))
+    )
     for name in plain:
         torch.testing.assert_close(moved[name], plain[name], rtol=1e-9, atol=1e-9)
 
@@ -267,12 +269,13 @@ def test_confidence_losses_are_means_over_per_example_losses(batch, prediction):
     resolved = batch["atom_resolved"].clone()
     resolved[1, 5:] = False
     uneven = Batch({**batch, "atom_resolved": resolved}, batch.fields)
-    together = confidence_losses(output, x, uneven, FLOAT64)
+    together = confidence_losses(output, x, uneven, whole(uneven), FLOAT64)
     apart = [
         confidence_losses(
             ConfidenceOutput(*(t[b : b + 1] for t in output)),
             x[b : b + 1],
             only(uneven, b),
+            whole(uneven),
             FLOAT64,
         )
         for b in range(2)
@@ -286,9 +289,9 @@ def test_confidence_losses_are_means_over_per_example_losses(batch, prediction):
 def test_confidence_losses_count_examples_of_unusable_resolution_as_zero(batch, prediction):
     output, x = logits(batch), prediction[0][:, 0]
     half = Batch({**batch, "resolution": torch.tensor([2.0, 9.0])}, batch.fields)
-    together = confidence_losses(output, x, half, FLOAT64)
+    together = confidence_losses(output, x, half, whole(half), FLOAT64)
     first = ConfidenceOutput(*(t[:1] for t in output))
-    alone = confidence_losses(first, x[:1], only(batch, 0), FLOAT64)
+    alone = confidence_losses(first, x[:1], only(batch, 0), whole(batch), FLOAT64)
     for name, value in together.items():
         torch.testing.assert_close(value, alone[name] / 2, rtol=1e-12, atol=0)
 
@@ -296,14 +299,14 @@ def test_confidence_losses_count_examples_of_unusable_resolution_as_zero(batch, 
 def test_lddt_scores_modified_residues_but_does_not_use_them_as_reference(batch, prediction):
     x, truth = prediction[0][:, 0], batch["atom_position"].double()
     polymer = Batch({**batch, "molecule": torch.zeros_like(batch["molecule"])}, batch.fields)
-    plain, _ = lddt_of_atoms(x, truth, polymer)
+    plain, _ = lddt_of_atoms(x, truth, polymer, whole(polymer))
     element = polymer["element"].clone()
     element[:, 4] = 6
     modified = Batch({**polymer, "element": element}, batch.fields)
     moved = x.clone()
     moved.scatter_(1, batch["center_atom"][:, 4:5, None].long().expand(-1, 1, 3), 99.0)
-    found, scored = lddt_of_atoms(x, truth, modified)
-    again, _ = lddt_of_atoms(moved, truth, modified)
+    found, scored = lddt_of_atoms(x, truth, modified, whole(modified))
+    again, _ = lddt_of_atoms(moved, truth, modified, whole(modified))
     own = torch.arange(x.shape[1]) == batch["center_atom"][:, 4:5]
     assert not torch.equal(found, plain)
     assert torch.equal(found[~own], again[~own])
@@ -313,5 +316,5 @@ def test_lddt_scores_modified_residues_but_does_not_use_them_as_reference(batch,
 @pytest.mark.parametrize("resolution", [0.0, 4.5])
 def test_confidence_losses_are_zero_for_unusable_resolutions(batch, prediction, resolution):
     other = Batch({**batch, "resolution": torch.full((2,), resolution)}, batch.fields)
-    found = confidence_losses(logits(batch), prediction[0][:, 0], other, FLOAT64)
+    found = confidence_losses(logits(batch), prediction[0][:, 0], other, whole(other), FLOAT64)
     assert {float(value) for value in found.values()} == {0.0}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from support.trunks import whole
 
 from refsys.data.batches.construction import ExampleSpec, example_batch
 from refsys.losses.confidence import aligned_errors, lddt_of_atoms
@@ -62,7 +63,7 @@ def test_plddt_targets_equal_section_4_3_1_of_the_supplement(case):
     centers = [(row, kind) for row, kind in center_atoms(structure) if resolved[row]]
     m = np.array([row for row, _ in centers])
     reach = np.array([15.0 if kind == "protein" else 30.0 for _, kind in centers])
-    lddt, scored = (t[0].numpy() for t in lddt_of_atoms(predicted, truth, batch))
+    lddt, scored = (t[0].numpy() for t in lddt_of_atoms(predicted, truth, batch, whole(batch)))
     for atom in np.flatnonzero(resolved):
         distance = np.linalg.norm(true[atom] - true[m], axis=1)
         error = np.abs(np.linalg.norm(ours[atom] - ours[m], axis=1) - distance)
@@ -104,7 +105,7 @@ def test_pae_targets_equal_algorithm_29_of_the_supplement(case):
     resolved = structure["atom_resolved"]
     true, ours = (x[0, : len(resolved)].numpy() for x in (truth, predicted))
     atoms = representatives(structure)
-    error, mask = (t[0].numpy() for t in aligned_errors(predicted, truth, batch))
+    error, mask = (t[0].numpy() for t in aligned_errors(predicted, truth, batch, whole(batch)))
     frames = 0
     for token, corners in enumerate(structure["token_frame"]):
         has_frame = (corners >= 0).all() and resolved[corners].all()

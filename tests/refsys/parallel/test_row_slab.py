@@ -1,5 +1,7 @@
 """Moves of a row slab: each equals its definition on the whole tensor, and has its exact dual."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from support.rank_threads import on_ranks
@@ -166,7 +168,7 @@ def test_slabs_are_contiguous_and_differ_by_one_at_most():
         for ranks in (1, 2, 5, 9):
             parts = shares(count, ranks)
             assert [parts[0][0], parts[-1][1]] == [0, count]
-            assert all(a[1] == b[0] for a, b in zip(parts, parts[1:], strict=False))
+            assert all(a[1] == b[0] for a, b in pairwise(parts))
             lengths = {stop - start for start, stop in parts}
             assert max(lengths) - min(lengths) <= 1
 
