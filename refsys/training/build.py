@@ -95,10 +95,18 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
 
     Args:
         config: Configuration without sizes of 0, the atom axis included.
-        training: Model and optimizer, built under fake tensors.
+        training: Model and optimizer, built under fake tensors. With several context ranks, the
+            process group is that of one example.
     """
     training.materialize_moments()
-    return Trainer(config, training, placeholders(lambda: placeholder_batch(config)))
+    average, parallel = None, config.parallel
+    if parallel.context_ranks > 1:
+        average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
+        training.layouts = RowSlabLayouts(
+            GroupExchange(), chunks=parallel.exchange_chunks, traced=True
+        )
+    batches = placeholders(lambda: placeholder_batch(config))
+    return Trainer(config, training, batches, average=average)
 
 
 def placeholder_batch(config: RunConfig) -> Batch:

@@ -82,6 +82,5 @@ def near_pairs(
     """
     count = truth.new_zeros(truth.shape[0])
     for rows in reference.blocks(atoms, block):
-        _, near = reference.label_pairs(truth, resolved, radius, rows)
-        count = count + near.sum((1, 2)).to(count.dtype)
+        count = count + reference.near_pairs(truth, truth, resolved, radius, rows)[1]
     return count

@@ -27,7 +27,7 @@ def smooth_lddt(
         count_B = x_BDA3.new_zeros(x_BDA3.shape[0])
         for rows in blocks(atoms or (0, x_BDA3.shape[2]), block):
             score_B, pairs_B = torch.utils.checkpoint.checkpoint(
-                _near_pairs,
+                near_pairs,
                 x_BDA3[:, sample],
                 truth_BA3,
                 resolved_BA,
@@ -41,12 +41,15 @@ def smooth_lddt(
     return torch.stack(scores, dim=1)
 
 
-def _near_pairs(
+def near_pairs(
     x_BA3: Tensor, truth_BA3: Tensor, resolved_BA: Tensor, radius_BA: Tensor, rows: slice
 ) -> tuple[Tensor, Tensor]:
     """Return [B], the score of the near pairs of a block of atoms, and [B], their number."""
     distance_BQA = norm(x_BA3[:, rows].unsqueeze(2) - x_BA3.unsqueeze(1))
-    truth_BQA, near_BQA = label_pairs(truth_BA3, resolved_BA, radius_BA, rows)
+    truth_BQA = norm(truth_BA3[:, rows].unsqueeze(2) - truth_BA3.unsqueeze(1))
+    atom_A = torch.arange(x_BA3.shape[1], device=x_BA3.device)
+    near_BQA = (truth_BQA < radius_BA[:, rows].unsqueeze(2)) & (atom_A[rows].unsqueeze(1) != atom_A)
+    near_BQA = near_BQA & resolved_BA[:, rows].unsqueeze(2) & resolved_BA.unsqueeze(1)
     error_BQA = (distance_BQA - truth_BQA).abs()
     score_BQA = sum(torch.sigmoid(t - error_BQA) for t in THRESHOLDS) / len(THRESHOLDS)
     return (score_BQA * near_BQA).sum((1, 2)), near_BQA.sum((1, 2)).to(x_BA3.dtype)
@@ -56,16 +59,6 @@ def blocks(atoms: tuple[int, int], size: int) -> list[slice]:
     """Return the blocks of `size` atoms from the first to the last of an interval."""
     first, stop = atoms
     return [slice(start, min(start + size, stop)) for start in range(first, stop, size)]
-
-
-def label_pairs(
-    truth_BA3: Tensor, resolved_BA: Tensor, radius_BA: Tensor, rows: slice
-) -> tuple[Tensor, Tensor]:
-    """Return the label's distances of a block of atoms, and which are near, each [B, Q, A]."""
-    truth_BQA = norm(truth_BA3[:, rows].unsqueeze(2) - truth_BA3.unsqueeze(1))
-    atom_A = torch.arange(truth_BA3.shape[1], device=truth_BA3.device)
-    near_BQA = (truth_BQA < radius_BA[:, rows].unsqueeze(2)) & (atom_A[rows].unsqueeze(1) != atom_A)
-    return truth_BQA, near_BQA & resolved_BA[:, rows].unsqueeze(2) & resolved_BA.unsqueeze(1)
 
 
 def norm(offset: Tensor) -> Tensor:

@@ -130,3 +130,17 @@ def test_more_ranks_than_cores_are_refused_before_any_starts(store, tmp_path):
 def test_replayed_batches_of_two_ranks_are_those_of_the_log(store, two_ranks):
     done = run(store, two_ranks, 2, "--replay-step", "1", steps=None)
     assert "the same as that of" in done.stdout
+
+
+def test_context_ranks_have_the_losses_of_one_rank_and_resume_on_it(store, tmp_path):
+    """The whole model on two ranks; then one rank continues from their checkpoint."""
+    whole, divided = tmp_path / "whole", tmp_path / "divided"
+    full = ("--model", "alphafold3", "--batch", "1", "--samples", "2", "--cycles", "1")
+    run(store, whole, 1, *full, steps=4)
+    run(store, divided, 1, *full, "--context-ranks", "2", steps=2)
+    run(store, divided, 1, *full, steps=4)
+    assert [line["batch"] for line in log(divided)] == [line["batch"] for line in log(whole)]
+    assert [line["drawn"] for line in log(divided)] == [line["drawn"] for line in log(whole)]
+    for name in ("loss", "gradient_norm"):
+        expected, found = ([line[name] for line in log(folder)] for folder in (whole, divided))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
