@@ -116,7 +116,10 @@ class MemoryOptions:
 
     checkpointing: bool = option(True, "recompute blocks in backward")
     chunk_rows: int = option(
-        0, "rows at once where intermediates are large; 0 is all of them", minimum=0
+        0,
+        "rows at once where intermediates are large; 0 is all of them, or a quarter of a context "
+        "rank's without fused kernels",
+        minimum=0,
     )
     chunk_samples: int = option(
         0, "diffusion samples denoised at once; 0 is all of them", minimum=0

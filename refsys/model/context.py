@@ -1,7 +1,7 @@
 """Execution context of a forward call: layout, randomness and memory savings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +46,12 @@ class Context:
         The result may differ between ranks, so exchanges must not depend on it.
         """
         return 0 < self.chunks.rows < rows
+
+    def with_rows(self, rows: int) -> "Context":
+        """Return this context with chunks of at most `rows` rows."""
+        if 0 < self.chunks.rows <= rows:
+            return self
+        return replace(self, chunks=replace(self.chunks, rows=rows))
 
     def by_rows(
         self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1

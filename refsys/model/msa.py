@@ -19,6 +19,7 @@ from refsys.model.transition import Transition
 from refsys.ops.outer_product_mean import outer_product_mean
 from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.ops.rounds import equal_blocks
+from refsys.parallel import Layout
 from refsys.precision import Precision
 
 
@@ -42,6 +43,8 @@ class OuterProductMean(KernelModule):
         mask_BSR = layout.local(mask_BSN, axis=2)
         ab = context.by_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
         a_BSRU, b_BSRU = ab.chunk(2, dim=-1)
+        if not layout.is_unsharded:
+            context = context.with_rows(self._rows_at_once(layout))
         return context.by_rows(
             self._mean,
             a_BSRU,
@@ -50,6 +53,11 @@ class OuterProductMean(KernelModule):
             mask_BSN,
             axes=(2, 2),
         )
+
+    def _rows_at_once(self, layout: Layout) -> int:
+        """Return rows whose products take twice the memory of the owned rows of pairs."""
+        c_z, products = self.weight_out.shape
+        return max(1, 2 * (layout.stop - layout.start) * c_z // products)
 
     def _project(self, m_BSRM: Tensor, mask_BSR: Tensor) -> Tensor:
         return self.linear_ab(m_BSRM, norm=self.norm) * mask_BSR.unsqueeze(-1)

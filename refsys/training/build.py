@@ -15,7 +15,7 @@ from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.parallel.mesh import RunRanks
 from refsys.precision import precision
-from refsys.run_config import FULL, RunConfig
+from refsys.run_config import DEFAULT_BACKEND, FULL, RunConfig
 from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.checkpoint import load_weights
 from refsys.training.loading import Batches, placeholders
@@ -38,7 +38,7 @@ def build_training(
         "cycles": config.model.cycles,
         "draw_cycles": config.model.sample_cycles,
         "checkpointing": config.memory.checkpointing,
-        "chunks": Chunks(rows=config.memory.chunk_rows, samples=config.memory.chunk_samples),
+        "chunks": Chunks(rows=_chunk_rows(config, device), samples=config.memory.chunk_samples),
         "dropout": config.model.dropout,
         "optimizer": config.optimizer,
         "device": device,
@@ -48,6 +48,19 @@ def build_training(
         return TrunkTraining(model, table, **options)
     samples = config.model.samples
     return AlphaFold3Training(model, table, stage=config.stage, samples=samples, **options)
+
+
+def _chunk_rows(config: RunConfig, device: torch.device | None) -> int:
+    """Return rows at once; by default a quarter of a context rank's, unless kernels fuse them.
+
+    The widest intermediate of a pair row is eight times as wide as the row.
+    """
+    ranks, backend = config.parallel.context_ranks, config.backend
+    on_device = (device or torch.get_default_device()).type != "cpu"
+    fused = backend == "triton" or (backend == DEFAULT_BACKEND and on_device)
+    if config.memory.chunk_rows or ranks == 1 or fused:
+        return config.memory.chunk_rows
+    return -(-config.data.tokens // (4 * ranks))
 
 
 def initialize(training: Training, config: RunConfig) -> None:
