@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
-import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from support import HANG_S, free_port
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -73,17 +76,25 @@ def on_a_rank(rank, ranks, port, bucket_bytes, out):
     dist.destroy_process_group()
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+def run_ranks(ranks, bucket_bytes, out):
+    """Run the ranks from a process of their own, which has started no thread that forking loses."""
+    arguments = (ranks, free_port(), bucket_bytes, str(out))
+    call = f"mp.start_processes(on_a_rank, {arguments}, nprocs={ranks}, start_method='fork')"
+    script = f"from test_data_parallel import mp, on_a_rank\n{call}"
+    tests = Path(__file__).resolve().parents[1]
+    paths = [tests.parent, tests, tests / "refsys"]
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        check=True,
+        timeout=HANG_S,
+    )
 
 
 @pytest.mark.bits
 @pytest.mark.parametrize(("ranks", "bucket_bytes"), [(2, 2**30), (4, 20_000)])
 def test_averaged_gradients_equal_those_of_the_global_batch(tmp_path, ranks, bucket_bytes):
-    arguments = (ranks, free_port(), bucket_bytes, str(tmp_path))
-    mp.spawn(on_a_rank, arguments, nprocs=ranks)
+    run_ranks(ranks, bucket_bytes, tmp_path)
     expected, _ = gradients(1, 0)
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
     assert any(gradient is not None and gradient.abs().max() > 0 for gradient in expected)

@@ -74,4 +74,6 @@ def run_rank(rank, ranks, folder, port):
 
 if __name__ == "__main__":
     count, out, free_port = sys.argv[1:]
-    mp.spawn(run_rank, (int(count), out, free_port), nprocs=int(count))
+    # Forked, the ranks need not import torch again.
+    arguments = int(count), out, free_port
+    mp.start_processes(run_rank, arguments, nprocs=int(count), start_method="fork")

@@ -66,12 +66,7 @@ PROCESSORS = (
     _AVX_MACHINE,
 )
 # Every core and every capability once.
-FEW_PROCESSORS = (
-    _AVX2_MACHINE,
-    _processor("Zen", "default"),
-    _processor("SkylakeX", None),
-    _AVX_MACHINE,
-)
+FEW_PROCESSORS = (_AVX2_MACHINE, _AVX_MACHINE)
 _VARIABLES = {name for processor in PROCESSORS for name in processor.variables}
 
 

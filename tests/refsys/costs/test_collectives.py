@@ -1,14 +1,13 @@
 """Traced communication equals that of real ranks, and its formulas."""
 
 import shutil
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
 import torch.distributed as dist
-from support import HANG_S, gloo_ranks
+from support import HANG_S, free_port, gloo_ranks
 from support.gloo_ranks import GRADIENT_BYTES, DataParallelStep
 
 from refsys.costs.collectives import CollectiveKey, Communication, sent_bytes
@@ -26,19 +25,13 @@ ISOLATED = (
 )
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def gloo(tmp_path_factory):
     """Return a function that runs real ranks and returns what each of them measured."""
 
     def run(ranks):
         folder = tmp_path_factory.mktemp("gloo")
-        command = (sys.executable, gloo_ranks.__file__, str(ranks), folder, free_port())
+        command = (sys.executable, gloo_ranks.__file__, str(ranks), folder, str(free_port()))
         prefixes = ((), ISOLATED) if shutil.which("unshare") else ((),)
         for prefix in reversed(prefixes):
             done = subprocess.run([*prefix, *command], check=False, timeout=HANG_S)

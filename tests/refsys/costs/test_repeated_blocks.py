@@ -37,7 +37,7 @@ def short_rollout(monkeypatch):
     [
         ("alphafold3-trunk", TRUNK, DEEP_TRUNK, 2 + 1),
         ("alphafold3-trunk", TRUNK | UNCHECKPOINTED, DEEP_TRUNK, 2 + 1),
-        ("alphafold3", {"tokens": 16, "entry": "synthetic", "samples": 2}, DEEP_DIFFUSION, 2),
+        ("alphafold3", TRUNK | {"tokens": 16, "samples": 2, "cycles": 1}, DEEP_DIFFUSION, 2),
     ],
 )
 def test_shortened_trace_of_alphafold3_equals_the_full_one(
