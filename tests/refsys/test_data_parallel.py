@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from support import HANG_S, free_port
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
