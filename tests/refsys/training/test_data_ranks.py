@@ -98,7 +98,7 @@ def ranks_of(launcher):
 
 @pytest.mark.bits
 def test_stop_and_kills_of_two_ranks_lose_no_bit(store, tmp_path, two_ranks):
-    """Both ranks killed at once, then one rank alone, then stopped with a checkpoint by a signal."""
+    """Both ranks killed at once, then one rank alone, then stopped by a signal."""
     both = running(store, tmp_path, 4)
     os.killpg(both.pid, signal.SIGKILL)
     both.wait()
