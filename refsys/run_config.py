@@ -181,7 +181,6 @@ class ParallelOptions:
         "ranks that divide the tokens and atoms of each example among them",
         minimum=1,
         maximum=4096,
-        axis=False,
     )
     exchange_chunks: int = option(
         1,

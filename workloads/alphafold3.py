@@ -41,7 +41,10 @@ class AlphaFold3Workload(StructureTraining[AlphaFold3Case]):
     device_check = "training step"
     summary = "AlphaFold 3 in training: trunk, diffusion module, confidence head, all losses"
     selections: ClassVar = {
-        "exact": ({"preset": "tiny", "precision": "bfloat16", "entry": SYNTHETIC},),
+        "exact": (
+            {"preset": "tiny", "precision": "bfloat16", "entry": SYNTHETIC},
+            {"preset": "tiny", "entry": SYNTHETIC, "tokens": 32, "context_ranks": 4},
+        ),
         "timing": ({"entry": SYNTHETIC, "tokens": 16, "samples": 4, "workers": 0},),
         "quick": ({"entry": "8vkf", "tokens": [32, 64]},),
     }

@@ -12,11 +12,14 @@ def predicted_costs(workload: Workload, config: Config, *, ranks: int = 1) -> Tr
     Args:
         workload: Workload of the case.
         config: Every axis.
-        ranks: Ranks that average their gradients; the costs are those of one of them.
+        ranks: Ranks that average their gradients, or groups of context ranks that do; the costs
+            are those of the first one.
 
     Raises:
-        WorkloadError: the workload runs on one rank alone.
+        WorkloadError: the workload runs on one rank alone, or on one context group.
     """
+    if ranks > 1 and workload.context_ranks(config) > 1:
+        raise WorkloadError("several context groups are not traced together; take ranks=1")
 
     def build() -> Program:
         program = workload.build_abstract(config)
@@ -27,4 +30,4 @@ def predicted_costs(workload: Workload, config: Config, *, ranks: int = 1) -> Tr
             average()
         return program
 
-    return predict(build, ranks=ranks)
+    return predict(build, ranks=ranks * workload.context_ranks(config))

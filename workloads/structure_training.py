@@ -4,6 +4,7 @@ A case is a `RunConfig`, as `foldperf train` has it, and its program is the trai
 subclass chooses the model and the axes.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,6 +146,10 @@ class StructureTraining(Workload[Case]):
             with torch.no_grad(), shortened(), FlopCounter() as counter:
                 training.differentiated(batch)
             differentiated = counter.total
+        # An equal part of each example, to rounding.
+        ranks = run.parallel.context_ranks
+        forward, differentiated = forward // ranks, differentiated // ranks
+        spent = Counter({name: flops // ranks for name, flops in spent.items()})
         table = precision(run.precision)
         # A trained parameter, its average and its two moments are read and written, its gradient
         # is written and read.
@@ -160,6 +165,10 @@ class StructureTraining(Workload[Case]):
             minimum_bytes=trained * table.parameters.itemsize * 10 + batch.nbytes,
             notes=self.notes(config),
         )
+
+    def context_ranks(self, config: Case) -> int:
+        """See `Workload`."""
+        return config.run.parallel.context_ranks
 
     def unsupported_reason(self, config: Case, device: torch.device) -> str | None:
         """See `Workload`."""
@@ -188,7 +197,8 @@ class StructureTraining(Workload[Case]):
                     f"{run.data.tokens} would measure padding; take a longer structure, or "
                     f"entry={SYNTHETIC}"
                 )
-        return Batches(run, Store(setting.store), setting.device, rank=setting.rank)
+        rank = setting.rank // run.parallel.context_ranks
+        return Batches(run, Store(setting.store), setting.device, rank=rank)
 
     def build(self, config: Case, setting: ExecutionContext) -> "TrainingProgram":
         """See `Workload`; the batch of a step has the case's examples for each rank."""
@@ -271,8 +281,17 @@ class TrainingProgram(Program):
 
 
 def on_ranks(config: Case, setting: ExecutionContext) -> Case:
-    """Return the case of all ranks together: as many examples as one rank has, for each."""
-    run, ranks = config.run, setting.ranks
+    """Return the case of all ranks together: as many examples as one has, for each context group.
+
+    Raises:
+        UnsupportedError: the ranks are no multiple of the context ranks.
+    """
+    run, context = config.run, config.run.parallel.context_ranks
+    ranks, rest = divmod(setting.ranks, context)
+    if rest:
+        raise UnsupportedError(
+            f"context_ranks={context} needs a multiple of as many ranks, not {setting.ranks}"
+        )
     run = replace(
         run,
         seed=setting.seed,

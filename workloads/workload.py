@@ -208,6 +208,11 @@ class Workload(ABC, Generic[C]):
         It has the phases of the device; inputs are placeholders with the right shapes and dtypes.
         """
 
+    def context_ranks(self, config: C) -> int:
+        """Return the ranks that each example of a case is divided among."""
+        del config
+        return 1
+
     def entries(self, config: C) -> frozenset[str]:
         """Return the names of the prepared entries that the case reads, prepared or not."""
         del config

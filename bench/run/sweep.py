@@ -21,7 +21,8 @@
     workload = "alphafold3-trunk"
     axes = { preset = "tiny", tokens = [32, 64], entry = ["1ubq", "8vkf"] }
     exclude = [{ tokens = 64, entry = "1ubq" }]
-    ranks = [1, 2]                # processes that work on a case together; 1 if left out.
+    ranks = [1, 2]                # processes that work on a case together; as many as divide an
+                                  # example (context_ranks), or 1, if left out.
                                   # More than there are devices or cores are unsupported.
     protocol = { timed_steps = 50 }  # of warmup_steps, timed_steps, counts, energy_s
 
@@ -265,10 +266,18 @@ def _expand(
         ]
     for workload, table in tables:
         configs = _product(table, where, workload)
-        for ranks in _ranks(given_ranks or block.get("ranks", 1), where):
-            if ranks > 1 and not workload.data_parallel:
-                raise UsageError(f"{where}: {workload.name} runs on one rank alone")
-            yield from ((workload, config, ranks) for config in configs)
+        numbers = _ranks(given_ranks or block.get("ranks", 1), where)
+        if max(numbers) > 1 and not workload.data_parallel:
+            raise UsageError(f"{where}: {workload.name} runs on one rank alone")
+        for ranks in numbers:
+            for config in configs:
+                # Without more ranks, as many as one example is divided among.
+                least = workload.context_ranks(config)
+                if ranks % least and ranks > 1:
+                    raise UsageError(
+                        f"{where}: ranks={ranks} is no multiple of context_ranks={least}"
+                    )
+                yield workload, config, max(ranks, least)
 
 
 def _ranks(value: object, where: str) -> list[int]:

@@ -79,7 +79,8 @@ def run_ranks(ranks, bucket_bytes, out):
     """Run the ranks from a process of their own, which has started no thread that forking loses."""
     arguments = (ranks, free_port(), bucket_bytes, str(out))
     call = f"mp.start_processes(on_a_rank, {arguments}, nprocs={ranks}, start_method='fork')"
-    script = f"from test_data_parallel import mp, on_a_rank\n{call}"
+    modules = "import torch.multiprocessing as mp\nfrom test_data_parallel import on_a_rank"
+    script = f"{modules}\n{call}"
     tests = Path(__file__).resolve().parents[1]
     paths = [tests.parent, tests, tests / "refsys"]
     subprocess.run(
