@@ -187,6 +187,11 @@ class ParallelOptions:
         maximum=64,
         axis=False,
     )
+    shard_parameters: bool = option(
+        False,
+        "divide parameters, gradients and optimizer state among all ranks (FSDP2)",
+        axis=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

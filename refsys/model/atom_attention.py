@@ -15,7 +15,7 @@ the 32 queries and K the 128 keys of a window, C atom width, P atom pair width, 
 R owned tokens, N all tokens, M tokens of the owned atoms.
 """
 
-from typing import NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +85,13 @@ class AtomBlockConditioning(NamedTuple):
 
 
 class AtomTransformerBlock(nn.Module):
-    """One block of Algorithm 7, with separate adaptive norms of queries and keys."""
+    """One block of Algorithm 7, with separate adaptive norms of queries and keys.
+
+    Attributes:
+        entries: Methods beside `forward` that read parameters.
+    """
+
+    entries: ClassVar[tuple[str, ...]] = ("condition",)
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()

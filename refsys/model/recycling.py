@@ -30,6 +30,13 @@ class ComponentModel(nn.Module, ABC):
     def components(self) -> dict[str, nn.ModuleList]:
         """Return the components by name; each parameter belongs to exactly one."""
 
+    def stacked_blocks(self) -> list[nn.Module]:
+        """Return the blocks of all stacks, which have nearly all parameters."""
+        stacks = (
+            module for path, module in self.named_modules() if path.endswith(".blocks")
+        )
+        return [block for stack in stacks for block in stack.children()]
+
 
 class RecyclingTrunk(ComponentModel):
     """Embedding, recycling, MSA module and Pairformer, shared by the models of this package.

@@ -82,7 +82,8 @@ def build_trainer(
     training.relabel = batches.relabel
     average = None
     if ranks is not None and ranks.count > 1:
-        average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
+        if training.entry is None:
+            average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
         if ranks.context_ranks > 1:
             exchange = GroupExchange(ranks.context_group)
             chunks = config.parallel.exchange_chunks

@@ -7,7 +7,7 @@ label permutation, are separate.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
 from refsys.precision import Precision
 from refsys.run_config import OptimizerConfig
 from refsys.streams import recycling_iterations
+
+if TYPE_CHECKING:
+    from refsys.parallel.mesh import RunRanks
+    from refsys.parallel.parameter_shards import Entry
 
 # Returns a step's batch with the labels that fit predicted positions [B, A, 3] best.
 Relabel = Callable[[Batch, Tensor, int], Batch]
@@ -58,12 +62,14 @@ class Training(ABC):
         averages: Bias-corrected exponential moving averages of the parameters.
         cycles: Largest number of recycling iterations of a step.
         layouts: Layouts of the batches.
+        entry: Module in whose call forward passes run; None unless parameters are sharded.
         losses: Every part of the last loss, as scalars on the device.
         relabel: Permutes labels among equivalent chains and atoms, for models that predict
             positions; None leaves them.
     """
 
     relabel: Relabel | None = None
+    entry: "Entry | None" = None
     forward_phases: tuple[str, ...]
     host_phases: tuple[str, ...] = ()
     model: ComponentModel
@@ -112,6 +118,10 @@ class Training(ABC):
         with torch.device(device or torch.get_default_device()):
             self.model = build()
         self.losses: dict[str, Tensor] = {}
+        self._set_parameters()
+
+    def _set_parameters(self) -> None:
+        """Set the trained parameters, their averages and the optimizer from the model."""
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.averages = [torch.empty_like(p, requires_grad=False) for p in self.parameters]
         # One fused kernel on every device, so that what a CPU counts is what a GPU runs.
@@ -122,6 +132,17 @@ class Training(ABC):
             eps=self.schedule.epsilon,
             fused=True,
         )
+
+    def shard(self, ranks: "RunRanks") -> None:
+        """Divide parameters, gradients, averages and optimizer state among several ranks.
+
+        The weights are set before; from now on, forward passes run inside a call of `entry`.
+        """
+        from refsys.parallel.parameter_shards import shard
+
+        self.entry = shard(self.model, self.model.stacked_blocks(), ranks)
+        self._set_parameters()
+        self.restart_averages()
 
     def initialize(self) -> None:
         """Sample the weights from the seed; until the first step they are their own average."""
@@ -195,6 +216,8 @@ class Training(ABC):
             step: Steps that were done before, since the weights were initialized or loaded.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
+        if self.entry is not None:
+            norm = self.entry.full(norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
         self.optimizer.step()
