@@ -15,7 +15,7 @@ the 32 queries and K the 128 keys of a window, C atom width, P atom pair width, 
 R owned tokens, N all tokens, M tokens of the owned atoms.
 """
 
-from typing import ClassVar, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,7 @@ from refsys.model.initialization import he, zeros
 from refsys.model.layers import Linear, OneHotLinear, ScaledLayerNorm
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.parallel import Layout
+from refsys.parallel.blocks import Block
 from refsys.precision import Precision
 
 # Width of the reference features: position, mask, element, charge, and four letters of 64 kinds.
@@ -84,14 +85,11 @@ class AtomBlockConditioning(NamedTuple):
     bias_BWHQK: Tensor
 
 
-class AtomTransformerBlock(nn.Module):
-    """One block of Algorithm 7, with separate adaptive norms of queries and keys.
+class AtomTransformerBlock(Block):
+    """One block of Algorithm 7, with separate adaptive norms of queries and keys."""
 
-    Attributes:
-        entries: Methods beside `forward` that read parameters.
-    """
-
-    entries: ClassVar[tuple[str, ...]] = ("condition",)
+    entries = ("condition",)
+    repeated = True
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
@@ -58,7 +58,7 @@ class Training(ABC):
         forward_phases: Names of the phases of a forward pass.
         host_phases: Forward phases that wait for the device and work on the host.
         model: Model that is trained; it names its components.
-        parameters: Parameters that are trained.
+        parameters: Parameters that are trained; this rank's parts if they are sharded.
         averages: Bias-corrected exponential moving averages of the parameters.
         cycles: Largest number of recycling iterations of a step.
         layouts: Layouts of the batches.
@@ -118,11 +118,11 @@ class Training(ABC):
         with torch.device(device or torch.get_default_device()):
             self.model = build()
         self.losses: dict[str, Tensor] = {}
-        self._set_parameters()
+        self._optimize([p for p in self.model.parameters() if p.requires_grad])
 
-    def _set_parameters(self) -> None:
-        """Set the trained parameters, their averages and the optimizer from the model."""
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+    def _optimize(self, parameters: list[nn.Parameter]) -> None:
+        """Set the trained parameters, and their averages and optimizer without values."""
+        self.parameters = parameters
         self.averages = [torch.empty_like(p, requires_grad=False) for p in self.parameters]
         # One fused kernel on every device, so that what a CPU counts is what a GPU runs.
         self.optimizer = torch.optim.Adam(
@@ -141,7 +141,7 @@ class Training(ABC):
         from refsys.parallel.parameter_shards import shard
 
         self.entry = shard(self.model, self.model.stacked_blocks(), ranks)
-        self._set_parameters()
+        self._optimize(self.entry.parts)
         self.restart_averages()
 
     def initialize(self) -> None:
@@ -215,9 +215,11 @@ class Training(ABC):
         Args:
             step: Steps that were done before, since the weights were initialized or loaded.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
-        if self.entry is not None:
-            norm = self.entry.full(norm)
+        clip = self.schedule.clip
+        if self.entry is None:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        else:
+            norm = self.entry.clip_gradients(clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
         self.optimizer.step()
