@@ -10,8 +10,8 @@ class Block(nn.Module):
 
     Attributes:
         entries: Methods beside `forward` that read parameters.
-        repeated: Whether a step runs the block many times, so that its parameters stay gathered from
-            its first run to its backward pass.
+        repeated: Whether a step runs the block many times, so that its parameters stay gathered
+            from its first run to its backward pass.
     """
 
     entries: ClassVar[tuple[str, ...]] = ()

@@ -4,8 +4,8 @@ Each rank of the mesh, data and context, holds a part of every parameter. The pa
 are gathered before it runs, and their gradients are summed and scattered after its backward pass;
 the parameters outside of blocks are gathered once a step.
 
-FSDP2 supports one outermost call a step, while a step of AlphaFold 3 enters its model several times.
-All of a forward pass therefore runs inside one call of an `Entry`.
+FSDP2 supports one outermost call a step, while a step of AlphaFold 3 enters its model several
+times. All of a forward pass therefore runs inside one call of an `Entry`.
 
 The optimizer works on the local parts, which are plain tensors: torch 2.13 plans the operators of
 Adam on a list of `DTensor` in a time that is quadratic in its length.
@@ -21,12 +21,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import (
     DefaultAllGather,
     DefaultReduceScatter,
 )
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from refsys.parallel.blocks import Block
 from refsys.parallel.collectives import all_reduce_begin

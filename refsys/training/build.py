@@ -88,7 +88,8 @@ def build_trainer(
             exchange = GroupExchange(ranks.context_group)
             chunks = config.parallel.exchange_chunks
             training.layouts = RowSlabLayouts(exchange, chunks=chunks)
-    return Trainer(config, training, batches, average=average, done=done)
+    entry = training.entry
+    return Trainer(config, training, batches, average=average, entry=entry, done=done)
 
 
 def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:

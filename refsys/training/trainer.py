@@ -51,6 +51,7 @@ class Trainer:
         batches: Iterator[Loading],
         *,
         average: GradientAverage | None = None,
+        entry: "Entry | None" = None,
         done: int = 0,
     ) -> None:
         """Join the parts; nothing runs.
@@ -61,6 +62,7 @@ class Trainer:
             batches: Batches of the steps, in order.
             average: Average of the gradients over data ranks; None with one rank, or where
                 parameters are sharded.
+            entry: Module in whose call forward passes run; None unless parameters are sharded.
             done: Steps that were done before.
         """
         self.config = config
@@ -68,7 +70,7 @@ class Trainer:
         self.average = average
         self.forward_phases = training.forward_phases
         self.host_phases = ("data", *training.host_phases)
-        if training.entry is not None:
+        if entry is not None:
             self.forward_phases, self.host_phases = ("forward",), ("data",)
         self.step = done - 1
         self.batch: Batch | None = None
@@ -76,6 +78,7 @@ class Trainer:
         self.loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
         self._batches = batches
+        self._entry = entry
         self._pass: ForwardPass | None = None
 
     @property
@@ -83,8 +86,8 @@ class Trainer:
         """Function of each phase, in the order in which they make up a step."""
         reduce = {} if self.average is None else {"all_reduce": self._all_reduce}
         forward = {name: partial(self._forward, name) for name in self.forward_phases}
-        if self.training.entry is not None:
-            forward = {"forward": partial(self._forward_inside, self.training.entry)}
+        if self._entry is not None:
+            forward = {"forward": partial(self._forward_inside, self._entry)}
         phases: dict[str, Callable[[], None]] = {
             "data": self._data,
             **forward,
