@@ -80,15 +80,15 @@ def build_trainer(
         done: Steps that were done before.
     """
     training.relabel = batches.relabel
-    average = None
+    average = entry = None
     if ranks is not None and ranks.count > 1:
-        if training.entry is None:
+        entry = training.entry
+        if entry is None:
             average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
         if ranks.context_ranks > 1:
             exchange = GroupExchange(ranks.context_group)
             chunks = config.parallel.exchange_chunks
             training.layouts = RowSlabLayouts(exchange, chunks=chunks)
-    entry = training.entry
     return Trainer(config, training, batches, average=average, entry=entry, done=done)
 
 
