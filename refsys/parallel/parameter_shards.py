@@ -99,7 +99,9 @@ class Entry(nn.Module):
 
     def _trained(self) -> list[DTensor]:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        return [parameter for parameter in trained if isinstance(parameter, DTensor)]
+        sharded = [parameter for parameter in trained if isinstance(parameter, DTensor)]
+        assert len(sharded) == len(trained), "a parameter outside of the blocks is not sharded"
+        return sharded
 
 
 def shard(model: nn.Module, blocks: Sequence[Block], ranks: RunRanks) -> Entry:
