@@ -99,7 +99,7 @@ class Entry(nn.Module):
 
     def _trained(self) -> list[DTensor]:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        sharded = [parameter for parameter in trained if isinstance(parameter, DTensor)]
+        sharded: list[DTensor] = [p for p in trained if isinstance(p, DTensor)]
         assert len(sharded) == len(trained), "a parameter outside of the blocks is not sharded"
         return sharded
 
