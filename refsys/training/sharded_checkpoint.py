@@ -60,7 +60,7 @@ def save_sharded(
         CheckpointError: a rank cannot write.
     """
     ranks = entry.ranks
-    with _one_error(path), new_folder(path) if ranks.is_first else nullcontext() as folder:
+    with _one_error(path, "cannot be written"), new_folder(path) if ranks.is_first else nullcontext() as folder:
         writer = _Writer(folder, kind, _extents(state), facts)
         dcp.save(_flat(state), storage_writer=writer, process_group=ranks.host_group)
 
@@ -76,7 +76,7 @@ def load_sharded(columns: Columns, state: State, entry: Entry) -> None:
     Raises:
         CheckpointError: the record is damaged, or of tensors of other sizes.
     """
-    with _one_error(columns.path):
+    with _one_error(columns.path, "cannot be used"):
         reader = _Reader(columns, _extents(state))
         dcp.load(_flat(state), storage_reader=reader, process_group=entry.ranks.host_group)
 
@@ -116,15 +116,15 @@ def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
 
 
 @contextmanager
-def _one_error(path: Path) -> Iterator[None]:
+def _one_error(path: Path, what: str) -> Iterator[None]:
     """Raise the first rank's failure in place of the report on all ranks."""
     try:
         yield
     except dcp.CheckpointException as report:
-        reason = next(iter(report.failures.values()))[0]
-        raise CheckpointError(f"{path}: {reason}") from reason
+        error = next(iter(report.failures.values()))[0]
+        raise CheckpointError(f"{path}: {what}: {error}") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from None
+        raise CheckpointError(f"{path}: {what}: {error}") from None
 
 
 class _Writer(dcp.StorageWriter):
