@@ -18,8 +18,10 @@ from refsys.training.stages import STAGES, Stage, stage
 TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 # Backend that stands for the best one of the device.
 DEFAULT_BACKEND = "default"
-# Options that decide how a run computes, not what.
-_NOT_COMPUTED = frozenset({"workers", "context_ranks", "exchange_chunks"})
+# Options that decide how a run computes, not what: a run may continue with other ones.
+NOT_COMPUTED = frozenset(
+    {"workers", "data_ranks", "context_ranks", "exchange_chunks", "shard_parameters"}
+)
 # Largest decay of an exponential average.
 _BELOW_ONE = 1 - 1e-9
 
@@ -189,6 +191,11 @@ class ParallelOptions:
         maximum=64,
         axis=False,
     )
+    shard_parameters: bool = option(
+        False,
+        "divide parameters, gradients and optimizer state among all ranks (FSDP2)",
+        axis=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,10 +259,10 @@ class RunConfig:
     def identity(self) -> dict[str, Value]:
         """Return every option that decides what the run computes.
 
-        It does not depend on the loader processes; on the context ranks its rounding alone does.
+        It does not depend on the loader processes; on the ranks its rounding alone does.
         """
         values = values_of(self)
-        return {name: value for name, value in values.items() if name not in _NOT_COMPUTED}
+        return {name: value for name, value in values.items() if name not in NOT_COMPUTED}
 
 
 def run_config(**values: Any) -> RunConfig:

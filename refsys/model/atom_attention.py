@@ -35,6 +35,7 @@ from refsys.model.initialization import he, zeros
 from refsys.model.layers import Linear, OneHotLinear, ScaledLayerNorm
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.parallel import Layout
+from refsys.parallel.blocks import Block
 from refsys.precision import Precision
 
 # Width of the reference features: position, mask, element, charge, and four letters of 64 kinds.
@@ -84,8 +85,11 @@ class AtomBlockConditioning(NamedTuple):
     bias_BWHQK: Tensor
 
 
-class AtomTransformerBlock(nn.Module):
+class AtomTransformerBlock(Block):
     """One block of Algorithm 7, with separate adaptive norms of queries and keys."""
+
+    entries = ("condition",)
+    repeated = True
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import Linear, ScaledLayerNorm
 from refsys.ops.rounds import equal_blocks
 from refsys.ops.triangle_attention import triangle_attention
+from refsys.parallel.blocks import Block
 from refsys.precision import Precision
 
 
@@ -62,8 +63,10 @@ class DiffusionAttentionPairBias(nn.Module):
         return a_BDRT + self.gate(condition_BDRS) * update_BDRT
 
 
-class DiffusionTransformerBlock(nn.Module):
+class DiffusionTransformerBlock(Block):
     """One block of Algorithm 23: attention, then transition."""
+
+    repeated = True
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()

@@ -46,12 +46,16 @@ class KernelModule(nn.Module):
 
 
 def copy_kernel_weights(root: nn.Module, x: Tensor) -> None:
-    """Cast the matrices of every `KernelModule` below to the dtype of `x`, if kernels read them."""
+    """Cast the matrices of every `KernelModule` below to the dtype of `x`, if kernels read them.
+
+    Matrices that are sharded over ranks are left out: they are gathered block by block, and cast by
+    each kernel.
+    """
 
     def matrices() -> Iterator[Tensor]:
         modules = (module for module in root.modules() if isinstance(module, KernelModule))
         parameters = (p for module in modules for p in module.parameters() if p.dim() == 2)
-        yield from {id(p): p for p in parameters}.values()
+        yield from {id(p): p for p in parameters if not hasattr(p, "placements")}.values()
 
     prepare_for_kernels(matrices(), x)
 

@@ -20,6 +20,7 @@ from refsys.ops.outer_product_mean import outer_product_mean
 from refsys.ops.pair_weighted_averaging import pair_weighted_averaging
 from refsys.ops.rounds import equal_blocks
 from refsys.parallel import Layout
+from refsys.parallel.blocks import Block
 from refsys.precision import Precision
 
 
@@ -123,7 +124,7 @@ class MSAPairWeightedAveraging(nn.Module):
         return self.linear_out(averaged_BSRHD.flatten(-2) * gate_BSRM.sigmoid())
 
 
-class MSAModuleBlock(nn.Module):
+class MSAModuleBlock(Block):
     """One block of Algorithm 8.
 
     The MSA update of the last block is not used. It is not computed, and its parameters, which the

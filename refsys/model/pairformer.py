@@ -18,10 +18,11 @@ from refsys.model.triangle_multiplication import (
     TriangleMultiplicationOutgoing,
 )
 from refsys.ops.rounds import equal_blocks
+from refsys.parallel.blocks import Block
 from refsys.precision import Precision
 
 
-class PairStack(nn.Module):
+class PairStack(Block):
     """Five pair updates of a block (lines 2 to 6 of Algorithm 17)."""
 
     def __init__(
@@ -60,7 +61,7 @@ class PairStack(nn.Module):
         return context.by_rows(self.transition, z_BRNC)
 
 
-class PairformerBlock(nn.Module):
+class PairformerBlock(Block):
     """One block of Algorithm 17: pair updates, then attention of the single representation."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:

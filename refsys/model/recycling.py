@@ -20,6 +20,7 @@ from refsys.model.layers import copy_kernel_weights
 from refsys.model.msa import MSAModule
 from refsys.model.pairformer import PairformerStack
 from refsys.ops.rounds import equal_rounds
+from refsys.parallel.blocks import Block
 from refsys.precision import Precision
 
 
@@ -29,6 +30,12 @@ class ComponentModel(nn.Module, ABC):
     @abstractmethod
     def components(self) -> dict[str, nn.ModuleList]:
         """Return the components by name; each parameter belongs to exactly one."""
+
+    def stacked_blocks(self) -> list[Block]:
+        """Return the blocks of all stacks, which have nearly all parameters."""
+        stacks = (module for path, module in self.named_modules() if path.endswith(".blocks"))
+        blocks = (block for stack in stacks for block in stack.children())
+        return [block for block in blocks if isinstance(block, Block)]
 
 
 class RecyclingTrunk(ComponentModel):

@@ -27,12 +27,14 @@ class RunRanks:
         rank: Number of this rank, from 0.
         count: Number of ranks.
         mesh: Mesh of all ranks; None with one rank.
+        flat_mesh: Mesh of all ranks with one axis; None unless parameters are sharded.
         host_group: Group of all ranks for messages of the host; None with one rank.
     """
 
     rank: int = 0
     count: int = 1
     mesh: DeviceMesh | None = None
+    flat_mesh: DeviceMesh | None = None
     host_group: dist.ProcessGroup | None = None
 
     @property
@@ -117,5 +119,8 @@ def join(parallel: ParallelOptions, device: torch.device) -> RunRanks:
     mesh = init_device_mesh(
         device.type, (parallel.data_ranks, parallel.context_ranks), mesh_dim_names=AXES
     )
+    flat_mesh = None
+    if parallel.shard_parameters:
+        flat_mesh = init_device_mesh(device.type, (count,), mesh_dim_names=("rank",))
     host_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
-    return RunRanks(dist.get_rank(), count, mesh, host_group)
+    return RunRanks(dist.get_rank(), count, mesh, flat_mesh, host_group)

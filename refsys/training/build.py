@@ -93,14 +93,16 @@ def build_trainer(
         done: Steps that were done before.
     """
     training.relabel = batches.relabel
-    average = None
+    average = entry = None
     if ranks is not None and ranks.count > 1:
-        average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
+        entry = training.entry
+        if entry is None:
+            average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
         if ranks.context_ranks > 1:
             exchange = GroupExchange(ranks.context_group)
             chunks = config.parallel.exchange_chunks
             training.layouts = RowSlabLayouts(exchange, chunks=chunks)
-    return Trainer(config, training, batches, average=average, done=done)
+    return Trainer(config, training, batches, average=average, entry=entry, done=done)
 
 
 def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from refsys.data.store.columns import Columns, open_columns, write_columns
 from refsys.errors import CheckpointError, DataError
+from refsys.run_config import NOT_COMPUTED
 from refsys.training.step import Training
 
 # Folder of the checkpoints of a run.
@@ -32,6 +33,8 @@ _KEPT = 2
 def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Path:
     """Write the state after `step` steps; older checkpoints but one are removed.
 
+    Where parameters are sharded every rank calls it, elsewhere the first one.
+
     Args:
         folder: Folder of the checkpoints of this run.
         training: The model and optimizer.
@@ -42,19 +45,39 @@ def save(folder: Path, training: Training, step: int, run: dict[str, Any]) -> Pa
         CheckpointError: it cannot be written.
     """
     path = folder / _name(step)
-    columns = {
-        _PARAMETERS: _flat(list(training.model.parameters())),
-        _AVERAGES: _flat(training.averages),
-    }
-    for moment in _MOMENTS:
-        columns[moment] = _flat([training.optimizer.state[p][moment] for p in training.parameters])
-    try:
-        write_columns(path, _KIND, columns, {"step": step, "run": run, "averaging": _AVERAGING})
-    except DataError as error:
-        raise CheckpointError(str(error)) from None
+    state = _state(training)
+    facts = {"step": step, "run": run, "averaging": _AVERAGING}
+    if training.entry is not None:
+        from refsys.training.sharded_checkpoint import save_sharded
+
+        save_sharded(path, _KIND, state, facts, training.entry)
+        if not training.entry.ranks.is_first:
+            return path
+    else:
+        columns = {column: _flat(list(tensors.values())) for column, tensors in state.items()}
+        try:
+            write_columns(path, _KIND, columns, facts)
+        except DataError as error:
+            raise CheckpointError(str(error)) from None
     for old in checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _state(training: Training) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors of each column by name, whole ones or parts that know the whole."""
+    parameters: dict[str, Tensor] = dict(training.model.named_parameters())
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    states = [training.optimizer.state[parameter] for parameter in training.parameters]
+    columns = {_AVERAGES: training.averages}
+    columns |= {moment: [state[moment] for state in states] for moment in _MOMENTS}
+    if training.entry is not None:
+        columns = {
+            name: list(training.entry.of_all_ranks(tensors)) for name, tensors in columns.items()
+        }
+    return {_PARAMETERS: parameters} | {
+        column: dict(zip(trained, tensors, strict=True)) for column, tensors in columns.items()
+    }
 
 
 def _name(step: int) -> str:
@@ -92,13 +115,16 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
         CheckpointError: it is damaged, has averages of another kind, or is of a run that differs in
             anything but its length.
     """
-    columns = _opened(path)
+    # Of sharded parameters, one rank verifies the columns for all.
+    columns = _opened(path, facts_alone=training.entry is not None)
     _check_averaging(path, columns)
     try:
         step, saved_run = int(columns.facts["step"]), dict(columns.facts["run"])
+        saved_run = {name: saved_run[name] for name in saved_run.keys() - NOT_COMPUTED}
         if path.name != _name(step):
             raise DataError(f"says that it has {step} steps")
-        arrays = {name: np.array(columns[name]) for name in (_PARAMETERS, _AVERAGES, *_MOMENTS)}
+        if missing := {_PARAMETERS, _AVERAGES, *_MOMENTS} - set(columns):
+            raise DataError(f"no column {sorted(missing)[0]}")
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None
     run = json.loads(json.dumps(run))
@@ -110,12 +136,15 @@ def restore(path: Path, training: Training, run: dict[str, Any]) -> int:
             f"{path}: of a run with another {', '.join(different)}; choose another folder"
         )
     with torch.no_grad():
-        _unflatten(arrays[_PARAMETERS], list(training.model.parameters()))
-        _unflatten(arrays[_AVERAGES], training.averages)
         training.materialize_moments()
-        for moment in _MOMENTS:
-            states = [training.optimizer.state[p][moment] for p in training.parameters]
-            _unflatten(arrays[moment], states)
+        state = _state(training)
+        if training.entry is not None:
+            from refsys.training.sharded_checkpoint import load_sharded
+
+            load_sharded(columns, state, training.entry)
+        else:
+            for column, tensors in state.items():
+                _unflatten(np.array(columns[column]), list(tensors.values()))
         for parameter in training.parameters:
             training.optimizer.state[parameter]["step"].fill_(step)
     return step
@@ -157,10 +186,10 @@ def load_weights(path: Path, training: Training, *, averaged: bool) -> dict[str,
     return run
 
 
-def _opened(path: Path) -> Columns:
+def _opened(path: Path, *, facts_alone: bool = False) -> Columns:
     try:
         columns = open_columns(path, _KIND)
-        columns.verify()
+        columns.verify_facts() if facts_alone else columns.verify()
     except DataError as error:
         raise CheckpointError(f"{path}: cannot be used: {error}") from None
     return columns

@@ -7,10 +7,10 @@ label permutation, are separate.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refsys.batch import Batch
 from refsys.config import ModelConfig
@@ -24,6 +24,10 @@ from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
 from refsys.precision import Precision
 from refsys.run_config import OptimizerConfig
 from refsys.streams import recycling_iterations
+
+if TYPE_CHECKING:
+    from refsys.parallel.mesh import RunRanks
+    from refsys.parallel.parameter_shards import Entry
 
 # Returns a step's batch with the labels that fit predicted positions [B, A, 3] best.
 Relabel = Callable[[Batch, Tensor, int], Batch]
@@ -54,16 +58,18 @@ class Training(ABC):
         forward_phases: Names of the phases of a forward pass.
         host_phases: Forward phases that wait for the device and work on the host.
         model: Model that is trained; it names its components.
-        parameters: Parameters that are trained.
+        parameters: Parameters that are trained; this rank's parts if they are sharded.
         averages: Bias-corrected exponential moving averages of the parameters.
         cycles: Largest number of recycling iterations of a step.
         layouts: Layouts of the batches.
+        entry: Module in whose call forward passes run; None unless parameters are sharded.
         losses: Every part of the last loss, as scalars on the device.
         relabel: Permutes labels among equivalent chains and atoms, for models that predict
             positions; None leaves them.
     """
 
     relabel: Relabel | None = None
+    entry: "Entry | None" = None
     forward_phases: tuple[str, ...]
     host_phases: tuple[str, ...] = ()
     model: ComponentModel
@@ -112,7 +118,11 @@ class Training(ABC):
         with torch.device(device or torch.get_default_device()):
             self.model = build()
         self.losses: dict[str, Tensor] = {}
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._optimize([p for p in self.model.parameters() if p.requires_grad])
+
+    def _optimize(self, parameters: list[nn.Parameter]) -> None:
+        """Set the trained parameters, and their averages and optimizer without values."""
+        self.parameters = parameters
         self.averages = [torch.empty_like(p, requires_grad=False) for p in self.parameters]
         # One fused kernel on every device, so that what a CPU counts is what a GPU runs.
         self.optimizer = torch.optim.Adam(
@@ -122,6 +132,17 @@ class Training(ABC):
             eps=self.schedule.epsilon,
             fused=True,
         )
+
+    def shard(self, ranks: "RunRanks") -> None:
+        """Divide parameters, gradients, averages and optimizer state among several ranks.
+
+        The weights are set before; from now on, forward passes run inside a call of `entry`.
+        """
+        from refsys.parallel.parameter_shards import shard
+
+        self.entry = shard(self.model, self.model.stacked_blocks(), ranks)
+        self._optimize(self.entry.parts)
+        self.restart_averages()
 
     def initialize(self) -> None:
         """Sample the weights from the seed; until the first step they are their own average."""
@@ -194,7 +215,11 @@ class Training(ABC):
         Args:
             step: Steps that were done before, since the weights were initialized or loaded.
         """
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip, foreach=True)
+        clip = self.schedule.clip
+        if self.entry is None:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip, foreach=True)
+        else:
+            norm = self.entry.clip_gradients(clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(step)
         self.optimizer.step()

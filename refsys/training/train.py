@@ -82,11 +82,11 @@ def train(
     batches = Batches(config, store, device, rank=ranks.data_rank)
     records = batches.examples.records() if batches.examples else {}
     run = config.identity() | {"inputs": records}
-    if previous:
-        done = restore(previous[-1], training, run)
-    else:
-        done = 0
+    if not previous:
         initialize(training, config)
+    if config.parallel.shard_parameters and ranks.count > 1:
+        training.shard(ranks)
+    done = restore(previous[-1], training, run) if previous else 0
     batches.steps = range(done, steps)
     trainer = build_trainer(config, training, batches, ranks, done=done)
     timer = phase_timer(device)
@@ -103,7 +103,7 @@ def train(
             # Several ranks have agreed; one rank stops for what arrived since.
             stop = stop or (ranks.count == 1 and stopped())
             if done % checkpoint_every == 0 or done == steps or stop:
-                if ranks.is_first:
+                if ranks.is_first or training.entry is not None:
                     save(folder / CHECKPOINTS, training, done, run)
                 saved = done
             if stop:

@@ -3,12 +3,14 @@
 A `Trainer` joins a model in training (`refsys.training.step.Training`), its batches and the
 averaging of gradients over ranks. Its phases are functions that are called in order:
 ``data``, the phases of the forward pass, ``backward``, ``all_reduce`` with several ranks, and
-``optimizer``.
+``optimizer``. Where parameters are sharded, ``forward`` stands for all phases of the forward pass,
+which then runs inside one call, and gradients are reduced during ``backward``.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ from refsys.run_config import DEFAULT_BACKEND, RunConfig
 from refsys.training.loading import Loading
 from refsys.training.step import ForwardPass, Training
 
+if TYPE_CHECKING:
+    from refsys.parallel.parameter_shards import Entry
+
 
 class Trainer:
     """Training steps of one rank, phase by phase.
@@ -28,7 +33,8 @@ class Trainer:
     Attributes:
         config: Configuration of the run.
         training: Model, losses and optimizer.
-        average: Average of the gradients over data ranks; None with one rank.
+        average: Average of the gradients over data ranks; None with one rank, or where parameters
+            are sharded.
         forward_phases: Names of the phases of the forward pass.
         host_phases: Names of the phases that are the host's work.
         step: Number of the step in progress, from 0.
@@ -45,6 +51,7 @@ class Trainer:
         batches: Iterator[Loading],
         *,
         average: GradientAverage | None = None,
+        entry: "Entry | None" = None,
         done: int = 0,
     ) -> None:
         """Join the parts; nothing runs.
@@ -53,7 +60,9 @@ class Trainer:
             config: Configuration of the run.
             training: Model, losses and optimizer, with their weights.
             batches: Batches of the steps, in order.
-            average: Average of the gradients over data ranks; None with one rank.
+            average: Average of the gradients over data ranks; None with one rank, or where
+                parameters are sharded.
+            entry: Module in whose call forward passes run; None unless parameters are sharded.
             done: Steps that were done before.
         """
         self.config = config
@@ -61,21 +70,27 @@ class Trainer:
         self.average = average
         self.forward_phases = training.forward_phases
         self.host_phases = ("data", *training.host_phases)
+        if entry is not None:
+            self.forward_phases, self.host_phases = ("forward",), ("data",)
         self.step = done - 1
         self.batch: Batch | None = None
         self.loading: Loading | None = None
         self.loss: Tensor | None = None
         self.gradient_norm: Tensor | None = None
         self._batches = batches
+        self._entry = entry
         self._pass: ForwardPass | None = None
 
     @property
     def phases(self) -> dict[str, Callable[[], None]]:
         """Function of each phase, in the order in which they make up a step."""
         reduce = {} if self.average is None else {"all_reduce": self._all_reduce}
+        forward = {name: partial(self._forward, name) for name in self.forward_phases}
+        if self._entry is not None:
+            forward = {"forward": partial(self._forward_inside, self._entry)}
         phases: dict[str, Callable[[], None]] = {
             "data": self._data,
-            **{name: partial(self._forward, name) for name in self.forward_phases},
+            **forward,
             "backward": self._backward,
             **reduce,
             "optimizer": self._optimizer,
@@ -110,11 +125,26 @@ class Trainer:
         self.training.layouts.plan(self.loading.sent.host)
         self.batch = self.loading.sent.arrived()
 
+    def _begin(self) -> ForwardPass:
+        assert self.batch is not None, "the data phase comes first"
+        self.loss = None
+        return self.training.begin(self.batch, self.sampled_step)
+
+    def _forward_inside(self, entry: "Entry") -> None:
+        forward_pass = self._begin()
+
+        def run() -> Tensor:
+            for name, phase in forward_pass.phases.items():
+                self._counted(name, phase)
+            assert forward_pass.loss is not None, "the last phase computes the loss"
+            return forward_pass.loss
+
+        with self.backend():
+            self.loss = entry(run)
+
     def _forward(self, name: str) -> None:
         if name == self.forward_phases[0]:
-            assert self.batch is not None, "the data phase comes first"
-            self.loss = None
-            self._pass = self.training.begin(self.batch, self.sampled_step)
+            self._pass = self._begin()
         assert self._pass is not None, "the first forward phase comes first"
         with self.backend():
             self._pass.phases[name]()

@@ -8,7 +8,8 @@ format changes its name.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,29 +181,79 @@ def write_columns(
     Raises:
         DataError: the folder cannot be written.
     """
-    declared: dict[str, Any] = {}
+    arrays = {name: np.ascontiguousarray(column) for name, column in columns.items()}
+    try:
+        with new_folder(path) as folder:
+            for name, array in arrays.items():
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            _write_header(folder, kind, arrays, facts)
+    except OSError as error:
+        # NumPy's error has no errno, only the number of missing bytes.
+        reason = error.strerror or f"{error}; is the disk full?"
+        raise DataError(f"{path}: cannot write the record: {reason}") from error
+
+
+def allocate_columns(folder: Path, lengths: Mapping[str, tuple[np.dtype[Any], int]]) -> None:
+    """Create columns of one axis, for several processes to write into.
+
+    Args:
+        folder: Folder that exists; it is a record once `write_header` has completed it.
+        lengths: Dtype and number of values of each column.
+    """
+    for name, (dtype, length) in lengths.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (length,))
+
+
+def write_values(folder: Path, column: str, parts: Iterable[tuple[int, NDArray[Any]]]) -> None:
+    """Write parts of an allocated column, and flush them to disk.
+
+    Args:
+        folder: Folder of the column.
+        column: Name of the column.
+        parts: Index of the first value, and values of the dtype of the column.
+    """
+    path = folder / f"{column}.npy"
+    offset = np.load(path, mmap_mode="r", allow_pickle=False).offset
+    # Not through a map: processes on several machines would write whole pages.
+    with path.open("r+b") as file:
+        for start, values in parts:
+            file.seek(offset + start * values.itemsize)
+            file.write(values.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_header(folder: Path, kind: str, names: Iterable[str], facts: Mapping[str, Any]) -> None:
+    """Complete a record whose columns are written.
+
+    Args:
+        folder: Folder of the record.
+        kind: Kind of the record.
+        names: Names of its columns.
+        facts: JSON values: provenance and small numbers.
+    """
+    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+    _write_header(folder, kind, columns, facts)
+
+
+def _write_header(
+    folder: Path, kind: str, columns: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+) -> None:
     header = {
         "kind": kind,
         "format": FORMAT_VERSION,
         "facts": dict(facts),
         "facts_sha256": _facts_checksum(facts),
-        "columns": declared,
+        "columns": {
+            name: {
+                "dtype": column.dtype.str,
+                "shape": list(column.shape),
+                "sha256": _checksum(column),
+            }
+            for name, column in columns.items()
+        },
     }
-    try:
-        with new_folder(path) as folder:
-            for name, column in columns.items():
-                array = np.ascontiguousarray(column)
-                np.save(folder / f"{name}.npy", array, allow_pickle=False)
-                declared[name] = {
-                    "dtype": array.dtype.str,
-                    "shape": list(array.shape),
-                    "sha256": _checksum(array),
-                }
-            write_json(folder / _HEADER, header)
-    except OSError as error:
-        # NumPy's error has no errno, only the number of missing bytes.
-        reason = error.strerror or f"{error}; is the disk full?"
-        raise DataError(f"{path}: cannot write the record: {reason}") from error
+    write_json(folder / _HEADER, header)
 
 
 def open_columns(path: Path, kind: str) -> Columns:

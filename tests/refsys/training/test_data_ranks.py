@@ -123,7 +123,7 @@ def test_more_ranks_than_cores_are_refused_before_any_starts(store, tmp_path):
     )
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert "--data-ranks 4000: this machine has" in line
+    assert "4000 ranks: this machine has" in line
 
 
 def test_replayed_batches_of_two_ranks_are_those_of_the_log(store, two_ranks):

@@ -17,6 +17,7 @@ from bench.cli import main
 from refsys.data.batches.examples import Examples
 from refsys.errors import CheckpointError, DataError, DivergedError
 from refsys.options import changed
+from refsys.parallel.batch_layouts import SingleRankLayouts
 from refsys.run_config import OptimizerConfig, run_config
 from refsys.training.checkpoint import checkpoints
 from refsys.training.loading import load, open_examples
@@ -175,6 +176,7 @@ class Sleeping:
     losses: ClassVar = {}
     loss = torch.zeros(())
     relabel = None
+    layouts = SingleRankLayouts()
     schedule = SimpleNamespace(rate=lambda step: 1e-3)
 
     def initialize(self):
