@@ -60,10 +60,8 @@ def save_sharded(
         CheckpointError: a rank cannot write.
     """
     ranks = entry.ranks
-    with (
-        _one_error(path, "cannot be written"),
-        new_folder(path) if ranks.is_first else nullcontext() as folder,
-    ):
+    new = new_folder(path) if ranks.is_first else nullcontext()
+    with _one_error(path, "cannot be written"), new as folder:
         writer = _Writer(folder, kind, _extents(state), facts)
         dcp.save(_flat(state), storage_writer=writer, process_group=ranks.host_group)
 

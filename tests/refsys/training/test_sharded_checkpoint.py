@@ -41,9 +41,8 @@ def test_saved_record_is_that_of_whole_columns(path, tmp_path):
     """Byte by byte, header included: a reader need not know how it was written."""
     columns = {name: flat(named) for name, named in state().items()}
     write_columns(tmp_path / "whole", "kind", columns, {"step": 3})
-    saved, whole = (
-        {f.name: f.read_bytes() for f in p.iterdir()} for p in (path, tmp_path / "whole")
-    )
+    folders = path, tmp_path / "whole"
+    saved, whole = ({f.name: f.read_bytes() for f in folder.iterdir()} for folder in folders)
     assert saved == whole
 
 
@@ -58,7 +57,7 @@ def test_loading_restores_every_tensor_in_place(path):
 def test_damaged_column_is_refused(path):
     column = path / "moments.npy"
     column.write_bytes(column.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(CheckpointError, match=r"cannot be used: .*moments.npy: altered"):
+    with pytest.raises(CheckpointError, match=r"cannot be used: .*moments\.npy: altered"):
         load_sharded(open_columns(path, "kind"), state(), ENTRY)
 
 
