@@ -19,14 +19,24 @@ TOKENS, PADDED, ROWS, LEAST_ATOMS = 41, 44, 3, 6
 STAGE = Stage(tokens=0, samples=0, bond=1.0, pae=1.0, confidence=1.0)
 STEP, CYCLES = 3, 2
 MODEL: ModelConfig = dataclasses.replace(
-    CONFIG, msa_blocks=2, pairformer_blocks=1, confidence_blocks=1, token_blocks=2, atom_blocks=1
+    CONFIG,
+    c_s=32,
+    c_z=16,
+    c_token=32,
+    c_atom=16,
+    outer_product_width=16,
+    msa_blocks=2,
+    pairformer_blocks=1,
+    confidence_blocks=1,
+    token_blocks=1,
+    atom_blocks=1,
 )
 
 
 @cache
 def step_batch(tokens=TOKENS, padded=PADDED):
-    """Return two examples, padded, whose atoms differ from their tokens in density."""
-    plain = random_batch(tokens, ROWS, 2, cycles=CYCLES)
+    """Return an example, padded, whose tokens have different numbers of atoms."""
+    plain = random_batch(tokens, ROWS, cycles=CYCLES)
     batch = with_templates(with_labels(with_atoms(plain, least=LEAST_ATOMS)))
     return batch.padded(token=padded, alignment_row=ROWS + 1, atom=batch.sizes["atom"] + 32)
 
