@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from refsys.batch import ATOM_HALO, ATOM_KEYS, ATOM_WINDOW, Batch
 from refsys.config import ModelConfig
+from refsys.model.atom_tokens import TokenSums, of_tokens, owned_atoms, token_in_interval
 from refsys.model.conditioning import (
     AdaptiveLayerNorm,
     ConditionedTransition,
@@ -258,62 +259,6 @@ class AtomPairMixer(nn.Module):
         return p_BWQKP + hidden
 
 
-class TokenSums(nn.Module):
-    """Line 16 of Algorithm 5: mean over the atoms of a token, after projection and ReLU."""
-
-    def __init__(self, c_atom: int, c_token: int, precision: Precision) -> None:
-        super().__init__()
-        self.linear = Linear(c_atom, c_token, initializer=he, precision=precision)
-        self.accumulation = precision.accumulation
-
-    def forward(self, q_BDAC: Tensor, batch: Batch, layout: Layout) -> Tensor:
-        """Return tokens [B, D, R, T]; zero for tokens without atoms."""
-        mask_BE1 = batch["atom_mask"].unsqueeze(-1)
-        mask_BA1 = layout.local_atoms(mask_BE1, 1)
-        values_BDAT = F.relu(self.linear(q_BDAC)) * mask_BA1.unsqueeze(1)
-        first, last = layout.atom_tokens
-        sums_BDMT = sum_by_token(
-            values_BDAT.to(self.accumulation), _token_in_interval(batch, layout), last - first
-        )
-        sums_BDRT = layout.named("tokens_and_atoms").sum_to_tokens(sums_BDMT, 2)
-        counts_B1N1 = sum_by_token(
-            mask_BE1.to(self.accumulation).unsqueeze(1), batch["atom_token"], batch.sizes["token"]
-        )
-        counts_B1R1 = layout.local(counts_B1N1, 2)
-        return (sums_BDRT / counts_B1R1.clamp(min=1.0)).to(q_BDAC.dtype)
-
-
-def sum_by_token(x_BDAC: Tensor, token_BA: Tensor, tokens: int) -> Tensor:
-    """Sum over the atoms of each token, [B, D, A, C] → [B, D, N, C], ignoring token −1."""
-    # Atoms without a token are added to one spare token, which is cut off.
-    target_BA = torch.where(token_BA < 0, tokens, token_BA).long()
-    index = target_BA[:, None, :, None].expand_as(x_BDAC)
-    out = x_BDAC.new_zeros(*x_BDAC.shape[:2], tokens + 1, x_BDAC.shape[-1])
-    return out.scatter_add(2, index, x_BDAC)[:, :, :tokens]
-
-
-def of_tokens(x_BDRC: Tensor, batch: Batch, layout: Layout) -> Tensor:
-    """Broadcast tokens to their atoms, [B, D, R, C] → [B, D, A, C]; padding reads any token."""
-    x_BDMC = layout.named("tokens_and_atoms").tokens_of_atoms(x_BDRC, 2)
-    index = _token_in_interval(batch, layout).clamp(min=0).long()[:, None, :, None]
-    return x_BDMC.gather(2, index.expand(-1, x_BDMC.shape[1], -1, x_BDMC.shape[-1]))
-
-
-def owned_atoms(batch: Batch, layout: Layout) -> Batch:
-    """Return the batch with the owned atoms alone."""
-    if layout.is_unsharded:
-        return batch
-    return batch.narrowed("atom", layout.atom_start, layout.atom_stop)
-
-
-def _token_in_interval(batch: Batch, layout: Layout) -> Tensor:
-    """Return [B, A], the token of each owned atom, from the first token of any of them."""
-    token_BA = layout.local_atoms(batch["atom_token"], 1)
-    if layout.is_unsharded:
-        return token_BA
-    return torch.where(token_BA < 0, token_BA, token_BA - layout.atom_tokens[0])
-
-
 class AtomAttentionEncoder(nn.Module):
     """Algorithm 5 without noise or trunk, as used by the input embedder."""
 
@@ -384,7 +329,7 @@ class DiffusionAtomEncoder(nn.Module):
         """Return [B, W, Q, K, P], the token pair of each query and key; padding reads any pair."""
         token_BE = batch["atom_token"]
         z_BMUP = layout.named("tokens_and_atoms").pairs_of_atoms(z_BRNP)
-        rows = query_windows(_token_in_interval(batch, layout), 1).clamp(min=0).long().unsqueeze(3)
+        rows = query_windows(token_in_interval(batch, layout), 1).clamp(min=0).long().unsqueeze(3)
         columns = feature_key_windows(token_BE, 1, layout)
         if not layout.is_unsharded:
             columns = columns - layout.key_tokens[0]

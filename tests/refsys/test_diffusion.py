@@ -19,10 +19,9 @@ from refsys.model.atom_attention import (
     AtomConditioning,
     AtomTransformer,
     key_windows,
-    of_tokens,
     query_windows,
-    sum_by_token,
 )
+from refsys.model.atom_tokens import of_tokens, sum_by_token
 from refsys.model.conditioning import AdaptiveLayerNorm, ConditionedTransition
 from refsys.model.confidence import ConfidenceHead
 from refsys.model.diffusion import (

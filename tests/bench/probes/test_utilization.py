@@ -74,7 +74,7 @@ def test_work_of_other_processes_is_flagged():
 
 
 def test_work_of_descendants_is_work_of_the_case():
-    """As of loader processes, which live on after the measurement, and of a child that ends."""
+    """Count a loader process, which outlives the measurement, and a child that ends."""
     lasting = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         time.sleep(0.3)

@@ -47,7 +47,7 @@ class SwappedChunks(RowSlab):
 
 
 class DifferentSeeds(RowSlab):
-    """As the others; the training adds the rank to the seed of dropout."""
+    """Leave the moves right; the training adds the rank to the seed of dropout."""
 
 
 MUTANTS = (DroppedReduction, ReversedHop, StaleMask, SwappedChunks, DifferentSeeds, MegaFold)

@@ -65,7 +65,7 @@ def test_weights_after_five_steps_are_those_of_one_rank(results, name):
 
 
 def test_training_moves_parameters_outside_of_blocks(results):
-    """So that the equality of weights above says something about them."""
+    """Require that training changes them; equality of unchanged weights would prove nothing."""
     for parameter in OUTSIDE:
         assert ".blocks." not in parameter
         assert results["one"].tensors[f"exp_avg {parameter}"].abs().max() > SHIFT_MOMENT, parameter

@@ -135,7 +135,7 @@ def test_traffic_of_each_rank_by_cannon_equals_the_formula(ranks):
 
 @pytest.mark.parametrize("ranks", [2, 4, 9])
 def test_volume_of_a_pair_block_is_that_of_the_scheme(ranks):
-    """Of DAP and of this project, where the ranks divide the tokens."""
+    """Compare DAP and this project where the ranks divide the tokens."""
     h, others, swap = HEADS / CHANNELS, ranks - 1, (ranks - 1) / ranks
     dap = 2 * others + 4 * swap + 2 * h * others
     assert volumes(WIDE_BLOCK, DAP, ranks) == dict.fromkeys(

@@ -60,7 +60,7 @@ def test_divided_step_on_nine_ranks_equals_the_whole_one():
 
 
 def test_divided_steps_on_real_ranks_equal_the_whole_one(tmp_path):
-    """As above, on 2, 3, 4 and 6 processes."""
+    """Run 2, 3, 4 and 6 processes with dropout, padding and random weights."""
     counts = (2, 3, 4, 6)
     command = [sys.executable, SCRIPT, ",".join(map(str, counts)), str(tmp_path), str(free_port())]
     subprocess.run(command, check=True, timeout=HANG_S)
