@@ -1,25 +1,32 @@
 """Structure prediction: samples from the model with the published sampler (Algorithm 18).
 
-Shape suffixes: B batch (one), D samples, A atoms, N tokens, K bins.
+Several ranks divide an example among them: each computes its rows of pairs and its atoms. No rank
+holds a whole pair tensor, and the noise does not depend on the number of ranks.
+
+Shape suffixes: B batch (one), D samples, A atoms, O owned atoms, R owned tokens, N tokens, K bins.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from refsys.batch import Batch
 from refsys.data.batches.atom_features import crop_atoms
 from refsys.data.batches.construction import ExampleSpec, example_batch
 from refsys.data.store.store import Example
 from refsys.errors import DivergedError
 from refsys.losses.confidence import LARGEST_ERROR, of_atoms
-from refsys.model.alphafold3 import AlphaFold3
+from refsys.model.alphafold3 import AlphaFold3, TrunkState
+from refsys.model.chunks import ALL_AT_ONCE, Chunks
 from refsys.model.context import Context
 from refsys.model.diffusion import SamplerConfig
-from refsys.parallel import SingleRank
+from refsys.parallel import Layout
+from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
 
 # Least number of tokens in the scale of the TM-score (Zhang and Skolnick 2004).
 _FEWEST_TOKENS = 19
@@ -35,6 +42,7 @@ class FoldConfig:
         alignment_rows: MSA depth, rows.
         seed: Seed of all random streams.
         sampler: Schedule of noise levels.
+        chunks: Rows of pairs and samples that are computed at once.
     """
 
     samples: int = 5
@@ -42,6 +50,7 @@ class FoldConfig:
     alignment_rows: int = 1024
     seed: int = 0
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    chunks: Chunks = ALL_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +70,42 @@ class Folded:
     ptm: NDArray[np.float32]
 
 
-@torch.no_grad()
+class Prediction(NamedTuple):
+    """Output of the model for one example: all atoms, on every rank.
+
+    Attributes:
+        positions_DA3: Sampled positions in the dtype of coordinates, ångström.
+        plddt_DA: Predicted lDDT, 0 to 100; 0 for padded atoms.
+        ptm_D: Predicted TM-score, 0 to 1.
+    """
+
+    positions_DA3: Tensor
+    plddt_DA: Tensor
+    ptm_D: Tensor
+
+
 def fold(
     model: AlphaFold3,
     example: Example,
     config: FoldConfig,
     device: torch.device,
     on_stage: Callable[[str], None] = lambda stage: None,
+    *,
+    layouts: Layouts | None = None,
 ) -> Folded:
     """Sample structures of an uncropped example.
 
     Args:
-        model: Initialized model on `device`.
+        model: Initialized model on `device`, the same on every rank.
         example: Records of the example.
         config: Options of sampling.
         device: Device that computes.
         on_stage: Called before each stage with its name: trunk, sampling, confidence.
+        layouts: Division of the example among ranks, each of which calls this function and returns
+            the same structures; one rank if None.
 
     Raises:
+        ArgumentError: the example has fewer tokens or windows of atoms than there are ranks.
         DataError: a record is damaged.
         DivergedError: the model returns positions that are not finite.
     """
@@ -91,12 +118,48 @@ def fold(
         cycles=config.cycles,
         templates=model.config.templates,
     )
-    batch = example_batch(example, spec, step=0).to(device)
+    batch = example_batch(example, spec, step=0)
+    layouts = layouts or SingleRankLayouts()
+    layouts.plan(batch)
+    try:
+        prediction = predict(model, batch.to(device), layouts.of(batch), config, on_stage)
+    except DivergedError as error:
+        raise DivergedError(f"{example.entry}: {error}") from None
+    rows = crop_atoms(example, np.arange(example.tokens))
+    return Folded(
+        rows,
+        prediction.positions_DA3[:, : len(rows)].float().cpu().numpy(),
+        prediction.plddt_DA[:, : len(rows)].float().cpu().numpy(),
+        prediction.ptm_D.float().cpu().numpy(),
+    )
+
+
+@torch.no_grad()
+def predict(
+    model: AlphaFold3,
+    batch: Batch,
+    layout: Layout,
+    config: FoldConfig,
+    on_stage: Callable[[str], None] = lambda stage: None,
+) -> Prediction:
+    """Sample structures of a batch of one example, and their confidence.
+
+    Args:
+        model: Initialized model.
+        batch: Features, on the device of the model.
+        layout: Tokens and atoms that this rank computes.
+        config: Options of sampling.
+        on_stage: As for `fold`.
+
+    Raises:
+        DivergedError: the model returns positions that are not finite.
+    """
     context = Context(
-        layout=SingleRank(batch.sizes["token"], batch.sizes["atom"]),
+        layout=layout,
         seed=None,
         step=0,
         example=batch["example"].unsqueeze(1),
+        chunks=config.chunks,
     )
     on_stage("trunk")
     state = model.trunk(batch, context, config.cycles)
@@ -110,21 +173,30 @@ def fold(
         samples=config.samples,
         sampler=config.sampler,
     )
+    # The biases of all blocks are larger than the trunk's output.
+    del condition
     if not torch.isfinite(positions_BDA3).all():
-        raise DivergedError(f"{example.entry}: the model gives positions that are not finite")
+        raise DivergedError("the model gives positions that are not finite")
     on_stage("confidence")
-    plddt, ptm = [], []
-    for sample in range(config.samples):
-        confidence = model.predict_confidence(state, positions_BDA3[:, sample], batch, context)
-        plddt.append(expected_lddt(of_atoms(confidence.plddt_BRMK, batch, context.layout))[0])
-        ptm.append(predicted_tm_score(confidence.pae_BRNK, batch["token_mask"])[0])
-    rows = crop_atoms(example, np.arange(example.tokens))
-    return Folded(
-        rows,
-        positions_BDA3[0, :, : len(rows)].float().cpu().numpy(),
-        torch.stack(plddt)[:, : len(rows)].float().cpu().numpy(),
-        torch.stack(ptm).float().cpu().numpy(),
-    )
+    scores = [
+        _scores(model, state, positions_BA3, batch, context)
+        for positions_BA3 in positions_BDA3.unbind(1)
+    ]
+    plddt_DBA, ptm_DB = (torch.stack(parts) for parts in zip(*scores, strict=True))
+    return Prediction(positions_BDA3[0], plddt_DBA[:, 0], ptm_DB[:, 0])
+
+
+def _scores(
+    model: AlphaFold3, state: TrunkState, positions_BA3: Tensor, batch: Batch, context: Context
+) -> tuple[Tensor, Tensor]:
+    """Return pLDDT [B, A] and pTM [B] of a structure."""
+    heads = context.layout.named("heads")
+    confidence = model.predict_confidence(state, positions_BA3, batch, context)
+    plddt_BO = expected_lddt(of_atoms(confidence.plddt_BRMK, batch, heads))
+    # Padding reads any token.
+    plddt_BO = plddt_BO * heads.local_atoms(batch["atom_mask"], 1)
+    ptm_B = predicted_tm_score(confidence.pae_BRNK, batch["token_mask"], context)
+    return heads.gather_atoms(plddt_BO, 1), ptm_B
 
 
 def expected_lddt(logits: Tensor) -> Tensor:
@@ -134,19 +206,26 @@ def expected_lddt(logits: Tensor) -> Tensor:
     return (logits.float().softmax(-1) * centers).sum(-1)
 
 
-def predicted_tm_score(logits_BNNK: Tensor, mask_BN: Tensor) -> Tensor:
+def predicted_tm_score(logits_BRNK: Tensor, mask_BN: Tensor, context: Context) -> Tensor:
     """Return pTM [B], the largest expected TM-score over frames (supplement, section 5.9.1).
 
     Args:
-        logits_BNNK: Logits over equal bins of the error of token j in the frame of token i.
+        logits_BRNK: Logits over equal bins of the error of token j in the frame of owned token i.
         mask_BN: False for padded tokens.
+        context: Layout, and rows that are computed at once.
     """
-    count = logits_BNNK.shape[-1]
+    frame_score_BR = context.by_rows(_frame_scores, logits_BRNK, mask_BN)
+    frame_score_BN = context.layout.named("heads").gather_tokens(frame_score_BR, 1)
+    return (frame_score_BN * mask_BN).amax(-1)
+
+
+def _frame_scores(logits_BRNK: Tensor, mask_BN: Tensor) -> Tensor:
+    """Return the expected TM-score [B, R] in the frame of each owned token."""
+    count = logits_BRNK.shape[-1]
     width = LARGEST_ERROR / count
-    error_K = (torch.arange(count, device=logits_BNNK.device) + 0.5) * width
+    error_K = (torch.arange(count, device=logits_BRNK.device) + 0.5) * width
     tokens_B = mask_BN.sum(-1)
     scale_B = 1.24 * (tokens_B.clamp(min=_FEWEST_TOKENS) - 15.0) ** (1.0 / 3.0) - 1.8
     score_BK = 1.0 / (1.0 + (error_K / scale_B.unsqueeze(1)).square())
-    score_BNN = torch.einsum("bijk,bk->bij", logits_BNNK.float().softmax(-1), score_BK)
-    frame_score_BN = (score_BNN * mask_BN.unsqueeze(1)).sum(-1) / tokens_B.clamp(min=1).unsqueeze(1)
-    return (frame_score_BN * mask_BN).amax(-1)
+    score_BRN = torch.einsum("brnk,bk->brn", logits_BRNK.float().softmax(-1), score_BK)
+    return (score_BRN * mask_BN.unsqueeze(1)).sum(-1) / tokens_B.clamp(min=1).unsqueeze(1)

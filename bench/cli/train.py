@@ -2,13 +2,11 @@
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli import faults, options
+from bench.cli import faults, options, ranks
 
 if TYPE_CHECKING:
     from refsys.data.store.store import Store
@@ -24,10 +22,6 @@ EXAMPLE = (
     "  foldperf train --context-ranks 2 --steps 50 --out runs/halves\n"
     "  foldperf train --entries 1ubq 8vkf --out runs/tiny --replay-step 17"
 )
-
-
-# Statuses of a launcher or a rank that one of the stop signals ended.
-_SIGNALLED = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,23 +65,21 @@ def run(arguments: argparse.Namespace) -> int:
     config = _config(arguments, store)
     if arguments.replay_step is not None:
         return _replay(config, store, arguments.out, arguments.replay_step)
-    ranks = config.parallel.data_ranks * config.parallel.context_ranks
-    if ranks > 1 and "WORLD_SIZE" not in os.environ:
+    count = config.parallel.data_ranks * config.parallel.context_ranks
+    if count > 1 and not ranks.are_started():
         example_spec(config)  # refuses examples that cannot be divided, before any rank starts
-        return _launch(ranks, arguments.device, arguments.words)
-    from bench.devices import find_device
-    from refsys.processes import LAUNCHER, die_with_parent
+        return ranks.start(count, arguments.device, arguments.words)
     from refsys.training.train import train
 
     rank = int(os.environ.get("RANK", "0"))
-    if ranks > 1:
-        die_with_parent(int(os.environ.get(LAUNCHER, "0")) or os.getppid())
+    if count > 1:
+        ranks.die_with_launcher()
     done = train(
         config,
         store,
         arguments.out,
         steps=arguments.steps,
-        device=find_device(arguments.device, int(os.environ.get("LOCAL_RANK", "0"))).torch_device,
+        device=ranks.device(arguments.device),
         checkpoint_every=arguments.checkpoint_every,
         on_step=Reporter(arguments.steps),
     )
@@ -116,30 +108,6 @@ def _config(arguments: argparse.Namespace, store: "Store") -> "RunConfig":
     if values.get("start"):
         values["start"] = str(latest(Path(values["start"])).resolve())
     return configured(RunConfig, values).resolved()
-
-
-def _launch(ranks: int, device: str, words: Sequence[str]) -> int:
-    """Start the ranks of this command on this machine; return their status, as `run` does.
-
-    Raises:
-        UsageError: the machine has fewer accelerators or, without any, fewer cores.
-    """
-    import torch
-
-    from bench.cgroup import usable_cores
-    from bench.errors import UsageError
-    from refsys.processes import run_ranks
-
-    devices = 0 if device == "cpu" else torch.cuda.device_count()
-    available = devices or usable_cores()
-    if ranks > available:
-        kind = "accelerators" if devices else "cores"
-        raise UsageError(
-            f"{ranks} ranks: this machine has {available} {kind}; start the ranks of several "
-            "machines with torchrun"
-        )
-    status = run_ranks(ranks, ["-m", "bench", *words])
-    return faults.INTERRUPTED if status in _SIGNALLED else status
 
 
 def _replay(config: "RunConfig", store: "Store", folder: Path, step: int) -> int:

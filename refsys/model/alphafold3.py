@@ -135,7 +135,7 @@ class AlphaFold3(RecyclingTrunk):
         Args:
             condition: From `condition`.
             batch: Atom features.
-            context: Layout and RNG keys.
+            context: Layout, RNG keys, and samples that are denoised at once.
             seed: Seed of the noise.
             samples: D, the number of diffusion samples.
             sampler: Schedule of noise levels.
@@ -150,7 +150,9 @@ class AlphaFold3(RecyclingTrunk):
             return apply_motions(x_BDA3, mask_BA, motions[step])
 
         def denoise(noised_BDA3: Tensor, sigma_BD: Tensor) -> Tensor:
-            return self.denoise(noised_BDA3, sigma_BD, condition, batch, inference)
+            return inference.by_samples(
+                self.denoise, noised_BDA3, sigma_BD, condition, batch, inference, axes=(1, 1)
+            )
 
         return sample(denoise, mask_BA, noise_SBDA3, augment, sampler)
 

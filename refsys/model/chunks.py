@@ -21,7 +21,7 @@ class Chunks:
 
     Attributes:
         rows: Rows of the pair slab; MSA rows in operations on the MSA.
-        samples: Diffusion samples that the diffusion module denoises at once in training.
+        samples: Diffusion samples that the diffusion module denoises at once.
     """
 
     rows: int = 0

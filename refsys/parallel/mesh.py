@@ -1,6 +1,8 @@
 """Ranks of a run and their mesh, whose axes are ``data`` and ``context``."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from refsys.errors import ArgumentError
+from refsys.errors import ArgumentError, RefsysError
 from refsys.run_config import ParallelOptions
 
 T = TypeVar("T")
@@ -77,6 +79,21 @@ class RunRanks:
         values: list[Any] = [None] * self.count
         dist.all_gather_object(values, value, group=self.host_group)
         return values
+
+    @contextmanager
+    def one_error(self) -> Iterator[None]:
+        """Raise the first error of any rank on every rank, at the end of the block.
+
+        Errors are those that the project raises deliberately; the block has no collectives.
+        """
+        error: RefsysError | None = None
+        try:
+            yield
+        except RefsysError as raised:
+            error = raised
+        for raised_on_rank in self.gathered(error):
+            if raised_on_rank is not None:
+                raise raised_on_rank
 
     def barrier(self) -> None:
         """Wait until every rank is here."""

@@ -38,7 +38,7 @@ def build_training(
         "cycles": config.model.cycles,
         "draw_cycles": config.model.sample_cycles,
         "checkpointing": config.memory.checkpointing,
-        "chunks": Chunks(rows=_chunk_rows(config, device), samples=config.memory.chunk_samples),
+        "chunks": chunks_of(config, config.data.tokens, device),
         "dropout": config.model.dropout,
         "optimizer": config.optimizer,
         "device": device,
@@ -50,17 +50,23 @@ def build_training(
     return AlphaFold3Training(model, table, stage=config.stage, samples=samples, **options)
 
 
-def _chunk_rows(config: RunConfig, device: torch.device | None) -> int:
-    """Return rows at once; by default a quarter of a context rank's, unless kernels fuse them.
+def chunks_of(config: RunConfig, tokens: int, device: torch.device | None = None) -> Chunks:
+    """Return the chunks of a run.
 
-    The widest intermediate of a pair row is eight times as wide as the row.
+    By default, a quarter of a context rank's rows is computed at once, unless kernels fuse them:
+    the widest intermediate of a pair row is eight times as wide as the row.
+
+    Args:
+        config: Ranks, backend and memory options.
+        tokens: Tokens of an example.
+        device: Device of the model; the default device if None.
     """
-    ranks, backend = config.parallel.context_ranks, config.backend
+    ranks, backend, rows = config.parallel.context_ranks, config.backend, config.memory.chunk_rows
     on_device = (device or torch.get_default_device()).type != "cpu"
     fused = backend == "triton" or (backend == DEFAULT_BACKEND and on_device)
-    if config.memory.chunk_rows or ranks == 1 or fused:
-        return config.memory.chunk_rows
-    return -(-config.data.tokens // (4 * ranks))
+    if not rows and ranks > 1 and not fused:
+        rows = -(-tokens // (4 * ranks))
+    return Chunks(rows=rows, samples=config.memory.chunk_samples)
 
 
 def initialize(training: Training, config: RunConfig) -> None:

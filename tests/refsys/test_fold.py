@@ -18,7 +18,9 @@ from refsys.data.formats.write_mmcif import write_mmcif
 from refsys.data.vocabulary import ELEMENTS
 from refsys.errors import DataError
 from refsys.fold import FoldConfig, expected_lddt, fold, predicted_tm_score
+from refsys.model.context import Context
 from refsys.model.diffusion import SamplerConfig
+from refsys.parallel import SingleRank
 from refsys.precision import precision
 from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.checkpoint import CHECKPOINTS, save
@@ -184,6 +186,56 @@ def test_fold_warns_that_weights_are_random_without_a_checkpoint(store, tmp_path
     assert len(list(tmp_path.iterdir())) == 3 + 1
 
 
+class TestRanks:
+    """Three processes; the tokens of the entry are not a multiple."""
+
+    COMMAND = "fold 1ubq --checkpoint {run} --store {store} --precision float64 --out {out} "
+    COMMAND += "--steps 2 --samples 2 --cycles 1 --alignment-rows 4 --device cpu"
+
+    def words(self, run, store, out, *more):
+        return [*self.COMMAND.format(run=run[0], store=store.root, out=out).split(), *more]
+
+    def test_files_of_three_ranks_equal_those_of_one(self, run, store, command_server, tmp_path):
+        one, three = tmp_path / "one", tmp_path / "three"
+        assert main(self.words(run, store, one)) == 0
+        words = self.words(run, store, three, "--context-ranks", "3", "--exchange-chunks", "2")
+        done = command_server.run_ranks(3, words, folder=tmp_path)
+        assert [rank.returncode for rank in done] == [0, 0, 0], done
+        assert [len(rank.stdout.splitlines()) for rank in done] == [2, 0, 0]
+        names = sorted(path.name for path in one.iterdir())
+        assert sorted(path.name for path in three.iterdir()) == names
+        structures = [name for name in names if name.endswith(".cif")]
+        assert len(structures) == 2
+        for name in structures:
+            assert (three / name).read_bytes() == (one / name).read_bytes()
+        reports = [json.loads((out / "1ubq.json").read_bytes()) for out in (one, three)]
+        expected, found = (report.pop("structures") for report in reports)
+        assert reports[0] == reports[1]
+        for listed, expected_listed in zip(found, expected, strict=True):
+            assert listed["file"] == expected_listed["file"]
+            for score in ("plddt", "ptm"):
+                assert listed[score] == pytest.approx(expected_listed[score], rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("ranks", "out", "message"),
+        [
+            (3, "folded", "context_ranks=3 need 3 ranks, and 2 were started"),
+            (2, "file", "cannot be written: File exists"),
+        ],
+    )
+    def test_every_rank_reports_bad_input_in_one_line(
+        self, run, store, command_server, tmp_path, ranks, out, message
+    ):
+        (tmp_path / "file").write_text("", encoding="utf-8")
+        words = self.words(run, store, tmp_path / out, "--context-ranks", str(ranks))
+        for rank in command_server.run_ranks(2, words, folder=tmp_path):
+            assert rank.returncode == 2
+            assert not rank.stdout
+            (line,) = rank.stderr.splitlines()
+            assert message in line
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 class TestWriting:
     """Deposited coordinates, written as if they were predictions."""
 
@@ -228,6 +280,7 @@ WRONG = {
     "a folder in a file": ("fold 1ubq --out {file}/x", "cannot be written: Not a directory"),
     "another preset's weights": ("fold 1ubq --preset mini --checkpoint {run}", "step-000000007"),
     "no checkpoint": ("fold 1ubq --checkpoint {empty}", "has no checkpoint"),
+    "fewer tokens than ranks": ("fold 1ubq --context-ranks 77", "76 tokens are too few for 77"),
     "a precision that does not exist": ("fold 1ubq --precision fp4", "precision='fp4' does not"),
 }
 
@@ -272,8 +325,9 @@ class TestConfidence:
         random = np.random.default_rng(seed)
         logits = random.normal(size=(2, tokens + padding, tokens + padding, 64)) * 3
         mask = np.arange(tokens + padding) < tokens
+        context = Context(layout=SingleRank(len(mask)))
         found = predicted_tm_score(
-            torch.from_numpy(logits), torch.from_numpy(np.stack([mask, mask]))
+            torch.from_numpy(logits), torch.from_numpy(np.stack([mask, mask])), context
         ).numpy()
         scale = 1.24 * (max(tokens, 19) - 15) ** (1 / 3) - 1.8
         middles = np.arange(64) * 0.5 + 0.25
@@ -292,8 +346,8 @@ class TestConfidence:
         best = torch.full((1, 200, 200, 64), -1e4)
         best[..., 0] = 1e4
         mask = torch.ones(1, 200, dtype=torch.bool)
-        worst = best.flip(-1)
-        assert predicted_tm_score(best, mask).item() > 0.99
-        assert predicted_tm_score(worst, mask).item() < 0.05
+        worst, context = best.flip(-1), Context(layout=SingleRank(200))
+        assert predicted_tm_score(best, mask, context).item() > 0.99
+        assert predicted_tm_score(worst, mask, context).item() < 0.05
         assert expected_lddt(worst).min() == pytest.approx(100 - 50 / 64, abs=1e-3)
         assert expected_lddt(best).max() == pytest.approx(50 / 64, abs=1e-3)

@@ -21,7 +21,7 @@ from pathlib import Path
 from select import select
 
 from refsys.processes import die_with_parent
-from support import HANG_S
+from support import HANG_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # Imported by the commands of most tests; the others are imported by the command that needs them.
@@ -34,7 +34,7 @@ class Command:
     """A command that a server has started; one runs at a time.
 
     Attributes:
-        pid: Its process, which tests may kill.
+        pid: Its process, which tests may kill; the first rank's.
     """
 
     def __init__(self, server, words, outputs, pid):
@@ -51,11 +51,22 @@ class Command:
 
     def wait(self):
         """Return the completed process with its output; a signal's status is negative."""
-        status = int(self._server.answer(" ".join(self._words)))
-        folder = Path(self._outputs.name)
-        texts = [(folder / name).read_text(encoding="utf-8", errors="replace") for name in STREAMS]
+        (done,) = self.wait_for_ranks()
+        return done
+
+    def wait_for_ranks(self):
+        """Return the completed process of every rank."""
+        statuses = json.loads(self._server.answer(" ".join(self._words)))
+        done = [
+            subprocess.CompletedProcess(self._words, status, *self._texts(rank))
+            for rank, status in enumerate(statuses)
+        ]
         self._outputs.cleanup()
-        return subprocess.CompletedProcess(self._words, status, *texts)
+        return done
+
+    def _texts(self, rank):
+        files = [Path(self._outputs.name, f"{rank}-{name}") for name in STREAMS]
+        return [file.read_text(encoding="utf-8", errors="replace") for file in files]
 
 
 class CommandServer:
@@ -94,17 +105,30 @@ class CommandServer:
         """
         return self.start(arguments, folder=folder, paths=paths, **environment).wait()
 
-    def start(self, arguments, *, folder, paths=(), **environment):
-        """Start ``python -m bench ARGUMENTS``; see `run`."""
+    def run_ranks(self, count, arguments, **options):
+        """Run a command on several ranks, as `torchrun` does; return every completed process.
+
+        Args:
+            count: Number of ranks.
+            arguments: Words after the program's name.
+            options: See `run`.
+        """
+        group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        group |= {"MASTER_PORT": str(free_port())}
+        return self.start(arguments, ranks=count, **group, **options).wait_for_ranks()
+
+    def start(self, arguments, *, folder, paths=(), ranks=1, **environment):
+        """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`."""
         words = [str(word) for word in arguments]
         outputs = tempfile.TemporaryDirectory(prefix="foldperf-command-")
         request = {
             "arguments": words,
             "folder": str(folder),
+            "ranks": ranks,
             "environment": os.environ
             | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
             | environment,
-            "outputs": [str(Path(outputs.name, name)) for name in STREAMS],
+            "outputs": outputs.name,
         }
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         return Command(self, words, outputs, int(self.answer("start")))
@@ -130,26 +154,32 @@ def serve():
     """Answer requests until there are no more; return the arguments in a command's process."""
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if not child:
-            return _become(request)
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        children = []
+        for rank in range(request["ranks"]):
+            child = os.fork()
+            if not child:
+                return _become(request, rank)
+            children.append(child)
+        print(children[0], flush=True)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(statuses), flush=True)
     return None
 
 
-def _become(request):
-    """Make this process one that was started for the request."""
+def _become(request, rank):
+    """Make this process one that was started for a rank of the request."""
     die_with_parent(os.getppid())
     os.environ.clear()
     os.environ.update(request["environment"])
+    if request["ranks"] > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.chdir(request["folder"])
     tempfile.tempdir = None  # of the server's environment
     search = os.environ["PYTHONPATH"].split(os.pathsep)
     # As `python -m` has it: the working folder, the variable's, the interpreter's own.
     sys.path[:] = [os.getcwd(), *search, *sys.path[3:]]
-    for number, path in enumerate(["/dev/null", *request["outputs"]]):
+    outputs = [os.path.join(request["outputs"], f"{rank}-{name}") for name in STREAMS]
+    for number, path in enumerate(["/dev/null", *outputs]):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, number)
         os.close(file)

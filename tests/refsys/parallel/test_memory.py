@@ -1,10 +1,9 @@
 """No rank of a divided step holds a large part of a pair tensor."""
 
 import torch
+from support.pair_guard import PairGuard
 from support.rank_threads import on_ranks
 from support.sharded_steps import MODEL, PADDED, losses_and_gradients, step_batch, training
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from refsys.model.chunks import Chunks
 from refsys.parallel.collectives import GroupExchange
@@ -12,23 +11,6 @@ from refsys.parallel.ledger import Ledger
 from refsys.parallel.shares import shares, sizes
 
 RANKS = 4
-
-
-class PairGuard(TorchDispatchMode):
-    """Record tensors with two token axes that exceed a number of elements."""
-
-    def __init__(self, token_sizes, most):
-        super().__init__()
-        self.token_sizes, self.most, self.found = token_sizes, most, set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if not isinstance(tensor, torch.Tensor) or tensor.numel() <= self.most:
-                continue
-            if sum(size in self.token_sizes for size in tensor.shape) >= 2:
-                self.found.add((str(func), tuple(tensor.shape)))
-        return out
 
 
 def test_no_tensor_of_pairs_exceeds_four_shards():
