@@ -60,10 +60,10 @@ def smooth_lddt(
     if atoms is None:
         return _OPERATOR(x, truth, resolved, radius, block=block, backend=backend)
     first, stop = atoms
-    if not 0 <= first <= stop <= count:
-        raise ArgumentError(f"atoms={atoms} are not among the {count} atoms")
+    if not 0 <= first < stop <= count:
+        raise ArgumentError(f"atoms={atoms} is no interval of the {count} atoms")
     number = torch.arange(count, device=x.device)
-    # Nothing is near an atom whose radius is zero.
+    # Tiles of the kernels reach beyond the interval; nothing is near an atom whose radius is zero.
     radius = radius * ((number >= first) & (number < stop))
     return _OPERATOR(x, truth, resolved, radius, block=block, atoms=atoms, backend=backend)
 

@@ -1,6 +1,8 @@
 """Smooth-LDDT in Triton: every pair of atoms once, a tile at a time, without storing any.
 
-Most tiles of a large structure have no near pair: they are skipped after reading the label.
+Most tiles of a large structure have no near pair: they are skipped after reading the label. Pairs
+start from the atoms [begin, end) alone, those of a rank, so that several ranks divide the work; the
+radius of every other atom is 0, within which nothing is near.
 
 Shape suffixes: Q atoms of a tile, K atoms of the inner loop.
 """
@@ -43,9 +45,18 @@ def _sigmoid(x):
     return 1.0 / (1.0 + tl.exp2(-x * LOG2E))
 
 
-@triton.jit(do_not_specialize=["atoms"])
+@triton.jit(do_not_specialize=["atoms", "begin", "end"])
 def forward(
-    x, truth, resolved, radius, partials, atoms, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
+    x,
+    truth,
+    resolved,
+    radius,
+    partials,
+    atoms,
+    begin,
+    end,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """Sum scores and number of a tile's near pairs into `partials`, [example · sample, tile, 2]."""
     tile, sample, batch = tl.program_id(0), tl.program_id(1), tl.cast(tl.program_id(2), tl.int64)
@@ -54,7 +65,7 @@ def forward(
     truth += batch * atoms * 3
     resolved += batch * atoms
     radius += batch * atoms
-    q = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    q = begin + tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
     truth_Q, resolved_Q, reach_Q = _load_label(truth, resolved, radius, q, atoms)
     x_Q = _load_atoms(x, q, atoms)
     score_Q = tl.zeros([BLOCK_Q], tl.float32)
@@ -85,7 +96,7 @@ def _slope(x):
     return open_ * (1.0 - open_)
 
 
-@triton.jit(do_not_specialize=["atoms"])
+@triton.jit(do_not_specialize=["atoms", "begin", "end"])
 def backward(
     x,
     truth,
@@ -95,6 +106,8 @@ def backward(
     sums,
     dx,
     atoms,
+    begin,
+    end,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -114,7 +127,9 @@ def backward(
     dx_Q = tl.zeros([BLOCK_Q], tl.float32)
     dy_Q = tl.zeros([BLOCK_Q], tl.float32)
     dz_Q = tl.zeros([BLOCK_Q], tl.float32)
-    for first in range(0, atoms, BLOCK_K):
+    # No pair starts from other tiles: they have those that end in them.
+    starts = (tile * BLOCK_Q < end) & ((tile + 1) * BLOCK_Q > begin)
+    for first in range(tl.where(starts, 0, begin), tl.where(starts, atoms, end), BLOCK_K):
         k = first + tl.arange(0, BLOCK_K)
         truth_K, resolved_K, reach_K = _load_label(truth, resolved, radius, k, atoms)
         true_QK, _x, _y, _z = _distances(truth_Q, truth_K)

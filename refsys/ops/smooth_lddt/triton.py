@@ -46,18 +46,23 @@ def smooth_lddt(
     block: int,
     atoms: tuple[int, int] | None = None,
 ) -> Tensor:
-    """See `refsys.ops.smooth_lddt.smooth_lddt`; the radii select the atoms."""
-    del block, atoms
-    scores: Tensor = forward(x, truth, resolved, radius)[0]
+    """See `refsys.ops.smooth_lddt.smooth_lddt`."""
+    del block
+    scores: Tensor = forward(x, truth, resolved, radius, *(atoms or (0, x.shape[2])))[0]
     return scores
 
 
 @custom_operator("smooth_lddt")
-def forward(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores; and [batch, sample, 2], the sum of the pairs' scores and their number."""
+def forward(
+    x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, begin: int, end: int
+) -> tuple[Tensor, Tensor]:
+    """Return the scores; and [batch, sample, 2], the sum of the pairs' scores and their number.
+
+    Pairs start from the atoms [begin, end).
+    """
     batch, samples, atoms, _three = x.shape
     options = launch_options("smooth_lddt.forward", x)
-    count = tiles(atoms, options["BLOCK_Q"])
+    count = tiles(end - begin, options["BLOCK_Q"])
     partials = workspace(
         "smooth_lddt.planes", (batch * samples, count, 2), dtype=torch.float32, device=x.device
     )
@@ -67,6 +72,8 @@ def forward(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple
         *_inputs(x, truth, resolved, radius),
         partials,
         atoms,
+        begin,
+        end,
         **options,
     )
     sums = x.new_empty((batch, samples, 2), dtype=torch.float32)
@@ -76,7 +83,14 @@ def forward(x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor) -> tuple
 
 @custom_operator("smooth_lddt_backward")
 def backward(
-    grad: Tensor, x: Tensor, truth: Tensor, resolved: Tensor, radius: Tensor, sums: Tensor
+    grad: Tensor,
+    x: Tensor,
+    truth: Tensor,
+    resolved: Tensor,
+    radius: Tensor,
+    sums: Tensor,
+    begin: int,
+    end: int,
 ) -> Tensor:
     """Return the gradient of the positions."""
     batch, samples, atoms, _three = x.shape
@@ -90,20 +104,24 @@ def backward(
         sums,
         gradient,
         atoms,
+        begin,
+        end,
         **options,
     )
     return gradient
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, output[1])
+    *tensors, begin, end = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.atoms = begin, end
 
 
 def _backward(ctx: Any, grad: Tensor | None, _unused: None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 4
-    return backward(grad, *ctx.saved_tensors), None, None, None
+        return (None,) * 6
+    return backward(grad, *ctx.saved_tensors, *ctx.atoms), *(None,) * 5
 
 
 forward.register_autograd(_backward, setup_context=_setup_context)

@@ -1,15 +1,18 @@
 """Smooth-LDDT: the kernels against the reference, in Triton's interpreter."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.accuracy import F64, assert_exact
 from support.allocations import allocations
+from triton.runtime import interpreter
 
 from refsys.errors import ArgumentError
 from refsys.ops.backend import OPERATORS
-from refsys.ops.smooth_lddt import smooth_lddt
+from refsys.ops.smooth_lddt import near_pairs, smooth_lddt
 from refsys.ops.triton_backend import use_launch_options
 
 SMALL = {
@@ -84,6 +87,8 @@ def test_error_names_the_wrong_argument():
         smooth_lddt(x, label, resolved, radius[:, 1:])
     with pytest.raises(ArgumentError, match="block=0 is less than 1"):
         smooth_lddt(x, label, resolved, radius, block=0)
+    with pytest.raises(ArgumentError, match=r"atoms=\(3, 6\) is no interval of the 5 atoms"):
+        smooth_lddt(x, label, resolved, radius, atoms=(3, 6))
 
 
 def test_custom_operator_passes_opcheck():
@@ -92,4 +97,52 @@ def test_custom_operator_passes_opcheck():
     x, label, resolved, radius = draw(1, 2, 9)
     inputs = x.float().requires_grad_(), label.float(), resolved, radius.float()
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
-    torch.library.opcheck(triton.forward, inputs, test_utils=checks)
+    torch.library.opcheck(triton.forward, (*inputs, 2, 8), test_utils=checks)
+
+
+# Ends within tiles and at their edges.
+INTERVALS = (0, 16, 21, 40)
+
+
+def test_intervals_of_atoms_add_up_to_all_pairs_in_float64():
+    """Scores weighted by the numbers of pairs, and gradients, of the kernels for each interval."""
+    x, label, resolved, radius = draw(1, 1, INTERVALS[-1])
+    tensors = x.float().requires_grad_(), label.float(), resolved, radius.float()
+    expected_x = x.requires_grad_()
+    expected = smooth_lddt(expected_x, label, resolved, radius, backend="reference")
+    total, pairs = torch.zeros(1, 1), torch.zeros(1, 1)
+    with use_launch_options(SMALL):
+        for atoms in itertools.pairwise(INTERVALS):
+            count = near_pairs(*tensors[1:], atoms)
+            total = total + count * smooth_lddt(*tensors, atoms=atoms, backend="triton")
+            pairs = pairs + count
+        (gradient,) = torch.autograd.grad((total / pairs).sum(), tensors[0])
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), expected_x)
+    torch.testing.assert_close((total / pairs).double(), expected, rtol=1e-5, atol=0)
+    scale = expected_gradient.abs().max()
+    torch.testing.assert_close(
+        gradient.double() / scale, expected_gradient / scale, rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("atoms", [(0, 64), (16, 32), (16, 48)])
+def test_tiles_that_are_read_fall_with_the_atoms_that_pairs_start_from(atoms, monkeypatch):
+    """Of T tiles, R start pairs: they read all tiles, in the backward pass the others read R."""
+    call, labels = interpreter.InterpretedFunction.__call__, []
+
+    def counted(helper, *arguments, **options):
+        labels.extend([1] * (helper.fn.__name__ == "_load_label"))
+        return call(helper, *arguments, **options)
+
+    monkeypatch.setattr(interpreter.InterpretedFunction, "__call__", counted)
+    x, label, resolved, radius = draw(1, 1, 64)
+    x = x.float().requires_grad_()
+    tiles, starts = 4, (atoms[1] - atoms[0]) // 16
+    with use_launch_options(SMALL):
+        scores = smooth_lddt(
+            x, label.float(), resolved, radius.float(), atoms=atoms, backend="triton"
+        )
+        forward = len(labels)
+        scores.sum().backward()
+    assert forward == starts * (1 + tiles)
+    assert len(labels) - forward == starts * (1 + tiles) + (tiles - starts) * (1 + starts)
