@@ -2,63 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from statistics import median
-from typing import Any
+from operator import attrgetter
 
 from analysis.chapter import Chapter, Figure
-from analysis.drawing import (
-    MAX_LINES,
-    PAGE,
-    legend_above,
-    legend_rows,
-    line_style,
-    paper_style,
-    plot_text,
-    subplots,
-)
+from analysis.drawing import MAX_LINES
 from analysis.growth import PEAK_MEMORY, STEP_TIME
 from analysis.phases import METRIC as PHASES
-from analysis.quantities import (
-    Quantity,
-    format_percent,
-    format_ratio,
-    format_size,
-    format_value,
-    unit_of,
-)
+from analysis.quantities import format_percent, format_size
+from analysis.rank_groups import RankGroup, draw_groups
 from analysis.table import IDENTITY, Cell, Row
 
 _QUANTITIES = (STEP_TIME, PEAK_MEMORY)
 _COMMUNICATION = "all_reduce"
-
-
-@dataclass(frozen=True, slots=True)
-class RankGroup:
-    """Rows that differ only in the number of ranks.
-
-    Attributes:
-        label: Label of the rows, for legends.
-        rows: Rows of the group.
-    """
-
-    label: str
-    rows: tuple[Row, ...]
-
-    def values(self, quantity: Quantity) -> list[tuple[int, float, list[float]]]:
-        """Return (ranks, median value of the cases, values of single ranks), ranks ascending."""
-        metric = next(
-            (m for m in quantity.metrics if any(row.value(m) is not None for row in self.rows)), ""
-        )
-        by_ranks = []
-        for count in sorted({row.ranks for row in self.rows}):
-            rows = [row for row in self.rows if row.ranks == count]
-            values = [float(v) for row in rows if (v := row.value(metric)) is not None]
-            if values:
-                per_rank = [float(value) for row in rows for value in row.rank_values(metric)]
-                by_ranks.append((count, median(values), per_rank))
-        return by_ranks
 
 
 def rank_chapter(rows: Sequence[Row]) -> Chapter:
@@ -83,7 +39,7 @@ def rank_chapter(rows: Sequence[Row]) -> Chapter:
                 name if number == 1 else f"{name}-{number}",
                 title if len(pages) == 1 else f"{title}, {number} of {len(pages)}",
                 tuple(_finding(team) for team in page),
-                partial(_draw, page),
+                partial(draw_groups, page, _QUANTITIES),
             )
             for number, page in enumerate(pages, start=1)
         ),
@@ -93,7 +49,7 @@ def rank_chapter(rows: Sequence[Row]) -> Chapter:
 def _rank_groups(rows: Sequence[Row]) -> list[RankGroup]:
     groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.status == "ok":
+        if row.status == "ok" and row.context_ranks == 1:
             key = (row.workload, row.series, row.variant, row.device, row.tokens)
             groups[key].append(row)
     teams = []
@@ -102,7 +58,9 @@ def _rank_groups(rows: Sequence[Row]) -> list[RankGroup]:
             row = members[0]
             detail = f" ({row.variant})" if row.variant else ""
             size = f", {format_size(row.tokens)}" if row.tokens else ""
-            teams.append(RankGroup(f"{row.series}{detail}{size}", tuple(members)))
+            teams.append(
+                RankGroup(f"{row.series}{detail}{size}", tuple(members), attrgetter("ranks"))
+            )
     return teams
 
 
@@ -119,61 +77,10 @@ def _lines(teams: Sequence[RankGroup]) -> list[tuple[Cell, ...]]:
 
 
 def _finding(team: RankGroup) -> str:
-    clauses = []
-    for quantity in _QUANTITIES:
-        values = team.values(quantity)
-        if len(values) > 1:
-            (fewest, first, _), (most, last, _) = values[0], values[-1]
-            clauses.append(
-                f"{quantity.label} at {most} ranks is {format_ratio(last / first)} that at "
-                f"{fewest} ({format_value(last, quantity.kind)}, "
-                f"{format_value(first, quantity.kind)})"
-            )
-        elif values:
-            count, value, _ = values[0]
-            text = format_value(value, quantity.kind)
-            clauses.append(f"{quantity.label} at {count} ranks is {text}")
+    clauses = team.comparisons(_QUANTITIES)
     row = max(team.rows, key=lambda row: row.ranks)
     waited, total = row.parts(PHASES).get(_COMMUNICATION), row.value("step_time_s")
     if waited is not None and total:
         share = format_percent(waited / total)
         clauses.append(f"{share} of the time is spent waiting for the gradient all-reduce")
     return f"{team.label}: {'; '.join(clauses)}."
-
-
-def _draw(teams: Sequence[RankGroup]) -> Any:
-    named = [team.label for team in teams]
-    with paper_style():
-        figure, axes = subplots(2, height=2.2, width=PAGE, legend_rows=legend_rows(named, PAGE))
-        for quantity, panel in zip(_QUANTITIES, axes, strict=True):
-            values_of_teams = [team.values(quantity) for team in teams]
-            unit = unit_of(
-                quantity.kind, [value for team in values_of_teams for _, value, _ in team]
-            )
-            for number, (team, values) in enumerate(zip(teams, values_of_teams, strict=True)):
-                style = line_style(number)
-                panel.plot(
-                    [count for count, _, _ in values],
-                    [value / unit.factor for _, value, _ in values],
-                    linestyle=style.dashes,
-                    color=style.colour,
-                    marker=style.marker,
-                    label=plot_text(team.label),
-                )
-                points = [(count, value) for count, _, ranks in values for value in ranks]
-                panel.plot(
-                    [count for count, _ in points],
-                    [value / unit.factor for _, value in points],
-                    "_",
-                    color=style.colour,
-                    ms=7,
-                )
-            counts = sorted({count for team in values_of_teams for count, _, _ in team})
-            panel.set_xticks(counts)
-            panel.set_xlim(min(counts) - 0.5, max(counts) + 0.5)
-            panel.set_ylim(0, panel.get_ylim()[1] * 1.05)
-            panel.set_xlabel("number of ranks")
-            panel.set_ylabel(f"{quantity.label} ({unit.name})")
-        handles = axes[0].get_legend_handles_labels()[0]
-        legend_above(figure, handles)
-    return figure

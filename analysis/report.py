@@ -11,6 +11,7 @@ from typing import Any
 
 from analysis.calls import calls_chapters
 from analysis.chapter import Chapter, Figure
+from analysis.context_ranks import context_chapter
 from analysis.curves import Line
 from analysis.device_check import rates_chapter, roofline_chapter
 from analysis.drawing import FORMATS, save
@@ -180,6 +181,7 @@ def _chapters(
         ),
         utilization_chapter(series, ENERGY, "Gross energy per step, and mean power."),
         rank_chapter(table),
+        context_chapter(table),
         *(chapter for chapter in (rates_chapter(table), roofline_chapter(table)) if chapter.lines),
     ]
 

@@ -26,6 +26,7 @@ class Row:
         variant: Backend, precision and other settings.
         device: Names of the devices.
         ranks: Number of processes of the case.
+        context_ranks: Number of ranks that divide each example among them.
         tokens: Problem size; 0 if the workload has none.
         entry: Name of the structure; empty if the workload has none.
         replicate: Number of the repetition.
@@ -40,6 +41,7 @@ class Row:
     variant: str
     device: str
     ranks: int
+    context_ranks: int
     tokens: float
     entry: str
     replicate: int
@@ -134,6 +136,7 @@ def _row(record: RecordJson) -> Row:
         variant=str(labels.get("variant", "")),
         device=", ".join(sorted({device["name"] for device in record["devices"]})),
         ranks=workload["ranks"],
+        context_ranks=int(workload["config"].get("context_ranks", 1)),
         tokens=float(labels.get("tokens", 0)),
         entry=str(workload["config"].get("entry", "")),
         replicate=record["replicate"],

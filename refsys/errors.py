@@ -22,6 +22,10 @@ class DivergedError(RefsysError):
     """Training diverged: a loss, a gradient or a position is not finite."""
 
 
+class RankError(RefsysError):
+    """A rank of a run is missing or failed. Every rank raises the same message."""
+
+
 class UnexpectedError(DataError):
     """An input file on which its reader raised an exception that it does not handle.
 

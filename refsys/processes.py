@@ -28,7 +28,7 @@ def run_ranks(ranks: int, command: Sequence[str]) -> int:
     """Run a command on several ranks of this machine with `torchrun`; return its exit status.
 
     This process is the agent of `torchrun`: signals to it reach the ranks, and when one rank fails
-    the others are ended.
+    the others are ended. A rank that a signal killed is named on the standard error.
 
     Args:
         ranks: Number of ranks.
@@ -45,7 +45,11 @@ def run_ranks(ranks: int, command: Sequence[str]) -> int:
     try:
         torchrun([*options, "--no-python", sys.executable, *command])
     except ChildFailedError as error:
-        _, first = error.get_first_failure()
+        rank, first = error.get_first_failure()
+        if first.exitcode < 0 and -first.exitcode not in {signal.SIGINT, signal.SIGTERM}:
+            # It could not say so itself.
+            name = signal.Signals(-first.exitcode).name
+            print(f"foldperf: rank {rank} was killed by {name}", file=sys.stderr, flush=True)
         # A rank that a signal ended has the negative number of the signal, as in a shell 128 + it.
         return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode
     except SignalException as error:

@@ -20,7 +20,14 @@ TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 DEFAULT_BACKEND = "default"
 # Options that decide how a run computes, not what: a run may continue with other ones.
 NOT_COMPUTED = frozenset(
-    {"workers", "data_ranks", "context_ranks", "exchange_chunks", "shard_parameters"}
+    {
+        "workers",
+        "data_ranks",
+        "context_ranks",
+        "exchange_chunks",
+        "shard_parameters",
+        "collective_timeout",
+    }
 )
 # Largest decay of an exponential average.
 _BELOW_ONE = 1 - 1e-9
@@ -194,6 +201,13 @@ class ParallelOptions:
     shard_parameters: bool = option(
         False,
         "divide parameters, gradients and optimizer state among all ranks (FSDP2)",
+        axis=False,
+    )
+    # A rank that builds its first batch or compiles its kernels leaves the others waiting so long.
+    collective_timeout: float = option(
+        1800.0,
+        "seconds that a rank waits for the others before the run fails",
+        minimum=0.1,
         axis=False,
     )
 

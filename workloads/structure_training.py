@@ -203,7 +203,7 @@ class StructureTraining(Workload[Case]):
     def build(self, config: Case, setting: ExecutionContext) -> "TrainingProgram":
         """See `Workload`; the batch of a step has the case's examples for each rank."""
         case = on_ranks(config, setting)
-        ranks = mesh.join(case.run.parallel, setting.device)
+        ranks = mesh.join(case.run.parallel, setting.device, run=case.run.identity())
         batches = self.batches(case, setting)
         training = self.training(case, setting.device)
         training.initialize()

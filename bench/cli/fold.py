@@ -21,7 +21,15 @@ EXAMPLE = (
     "  foldperf fold 1ubq --context-ranks 2 --checkpoint runs/tiny --out folded"
 )
 # Options that decide how the structures are computed, those of training.
-_COMPUTATION = ("context_ranks", "exchange_chunks", "chunk_rows", "chunk_samples")
+_COMPUTATION = (
+    "context_ranks",
+    "exchange_chunks",
+    "chunk_rows",
+    "chunk_samples",
+    "collective_timeout",
+)
+# Options that must be equal on all ranks, beside those.
+_RESULT = "entry preset precision samples steps cycles alignment_rows seed checkpoint".split()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.parallel.batch_layouts import RowSlabLayouts
     from refsys.parallel.collectives import GroupExchange
     from refsys.parallel.mesh import join
+    from refsys.parallel.monitor import reporting, uninstall
     from refsys.run_config import RunConfig
     from refsys.training.build import chunks_of
 
@@ -87,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     if count > 1:
         ranks.die_with_launcher()
     device = ranks.device(arguments.device)
-    joined = join(config.parallel, device)
+    same = {name: str(getattr(arguments, name)) for name in _RESULT}
+    joined = join(config.parallel, device, run=same)
     with joined.one_error():
         example = _example(arguments, count)
         if joined.is_first:
@@ -96,7 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
     layouts = None
     if count > 1:
         exchange = GroupExchange(joined.context_group)
-        layouts = RowSlabLayouts(exchange, chunks=config.parallel.exchange_chunks)
+        layouts = RowSlabLayouts(
+            exchange,
+            chunks=config.parallel.exchange_chunks,
+            agreement=joined.context_agreement,
+        )
     sampling = FoldConfig(
         samples=arguments.samples,
         cycles=arguments.cycles,
@@ -108,9 +122,12 @@ def run(arguments: argparse.Namespace) -> int:
     if joined.is_first and not arguments.checkpoint:
         print("foldperf: no --checkpoint: the weights are random", file=sys.stderr)
     on_stage = _Stages(example.tokens) if joined.is_first else _ignore
-    done = fold(model, example, sampling, device, on_stage, layouts=layouts)
-    if joined.is_first:
-        _write(arguments, example, done, weights)
+    with reporting():
+        done = fold(model, example, sampling, device, on_stage, layouts=layouts)
+        if joined.is_first:
+            _write(arguments, example, done, weights)
+    joined.barrier()
+    uninstall()
     return 0
 
 

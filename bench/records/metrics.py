@@ -179,6 +179,9 @@ METRICS: dict[str, MetricKind] = {
     "collective_bytes": MetricKind(
         "B", "lower", "program", "bytes that a rank hands to collective operations in a step"
     ),
+    "collective_wait_s": MetricKind(
+        "s", "lower", "program", "time in a step that the host waits for collective operations"
+    ),
 }
 
 

@@ -8,9 +8,12 @@ alone: the result is a file of its own, and the parent notices a missing or malf
 import io
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from bench.probes.host_memory import return_freed_memory
@@ -18,13 +21,15 @@ from refsys.processes import die_with_parent
 
 # Message of the host allocator's failure, which is a plain RuntimeError.
 _CPU_OOM = "DefaultCPUAllocator: can't allocate memory"
+# Time that a rank has left once the launcher wants it to end.
+_LAST_WORDS_S = 10.0
 
 
 def main(request_path: str, result_path: str) -> int:
     """Run the case of a request file.
 
     With several ranks the status is 1 if this rank failed: the launcher then ends the others, which
-    wait for it.
+    wait for it. They have `_LAST_WORDS_S` to find out which rank is missing, and to write it.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -34,12 +39,22 @@ def main(request_path: str, result_path: str) -> int:
     rank, ranks = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
     alone = ranks <= 1
     die_with_parent(request["parent"] if alone else os.getppid())
+    if not alone:
+        signal.signal(signal.SIGTERM, _end_soon)
     return_freed_memory(True)
     result = _run(request)
     from refsys.files import write_json
 
     write_json(Path(f"{result_path}.{rank}"), result)
     return 0 if alone or result["status"] == "ok" else 1
+
+
+def _end_soon(number: int, frame: FrameType | None) -> None:
+    """End this process after some time, unless it ends by itself."""
+    del number, frame
+    timer = threading.Timer(_LAST_WORDS_S, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:

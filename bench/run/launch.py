@@ -5,23 +5,13 @@
 
 import sys
 
-from refsys.processes import die_with_parent
+from refsys.processes import die_with_parent, run_ranks
 
 
 def main(parent: str, ranks: str, request: str, result: str) -> int:
     """Run ``bench.run.case`` on several ranks of this machine."""
     die_with_parent(int(parent))
-    from torch.distributed.run import main as torchrun
-
-    # A port of the system's choice, so that several sweeps may run at once.
-    torchrun(
-        [
-            *("--nproc-per-node", ranks, "--max-restarts", "0"),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
-            *("-m", "bench.run.case", request, result),
-        ]
-    )
-    return 0
+    return run_ranks(int(ranks), ["-m", "bench.run.case", request, result])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.devices import Device
-from bench.probes.communication import COLLECTIVE, count_collectives
+from bench.probes.communication import COLLECTIVE, WaitProbe, count_collectives
 from bench.probes.counts import COUNTED, count_kernels, count_operators
 from bench.probes.energy import Window, measure_energy
 from bench.probes.memory import MemoryProbe
@@ -84,12 +84,18 @@ def measure(
         timed_step(program, device)
     program.implementations()
     telemetry.read()
-    timing = partial(measure_time, program, device, protocol.timed_steps, telemetry.read_throttling)
+    waits = WaitProbe()
+
+    def after_step() -> None:
+        telemetry.read_throttling()
+        waits.read()
+
+    timing = partial(measure_time, program, device, protocol.timed_steps, after_step)
     (times, steps), cpu = watch_cpu(timing, ranks)
     telemetry.read()
     timed_on = program.implementations()
     times = flagged(flagged(times, disturbance(cpu)), telemetry.throttling())
-    values |= times | cpu | memory.device_used()
+    values |= times | cpu | waits.values(device, ranks) | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
     values |= roofline_bounds(device, facts, seconds)
@@ -109,11 +115,12 @@ def measure(
         program.implementations()
         kernels, by_kernel = count_kernels(program, device)
         values |= flagged(kernels, _otherwise(timed_on, program.implementations()))
-        values |= count_collectives(partial(run_step, program), ranks)
+        collectives, by_collective = count_collectives(partial(run_step, program), ranks)
+        values |= collectives
         operators, by_operator = count_operators(program)
         operators = flagged(operators, _otherwise(timed_on, program.implementations()))
         values |= operators
-        breakdown = by_operator | by_kernel
+        breakdown = by_operator | by_kernel | by_collective
         values |= predicted_peak(workload, config)
     else:
         left_out = (*COUNTED, *COLLECTIVE, "predicted_peak_bytes")

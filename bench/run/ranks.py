@@ -16,6 +16,12 @@ import torch.distributed as dist
 
 from bench.records.metrics import METRICS, Over, median_interval
 from bench.records.record import CaseResult, Metric, RecordedDevice
+from refsys.parallel.ledger import TrafficKey
+from refsys.parallel.monitor import watching
+from refsys.parallel.rendezvous import meet
+
+# Origin of the messages of a measurement, which the ledger does not count.
+_DECISION = TrafficKey("measurement", "", "forward", "all_reduce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +51,16 @@ class Ranks:
         if self.talk is None:
             return seconds
         sum_ = torch.tensor([seconds], dtype=torch.float64)
-        dist.all_reduce(sum_, group=self.talk)
+        with watching(_DECISION, self.talk):
+            dist.all_reduce(sum_, group=self.talk)
         return float(sum_)
 
     def _reduce(self, flag: bool, how: Any) -> bool:
         if self.talk is None:
             return flag
         answer = torch.tensor([int(flag)])
-        dist.all_reduce(answer, op=how, group=self.talk)
+        with watching(_DECISION, self.talk):
+            dist.all_reduce(answer, op=how, group=self.talk)
         return bool(answer.item())
 
 
@@ -60,18 +68,22 @@ ALONE = Ranks()
 
 
 def join(device: torch.device, timeout_s: float) -> Ranks:
-    """Join the processes that `torchrun` started with this one; alone if it did not."""
+    """Join the processes that `torchrun` started with this one; alone if it did not.
+
+    Args:
+        device: Device of this rank.
+        timeout_s: Time limit of the case. The ranks wait for each other half as long at most, so
+            that one that hangs is named in a result before the case ends.
+
+    Raises:
+        RankError: a rank has not joined within the timeout.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
-    limit = timedelta(seconds=timeout_s)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        dist.init_process_group("nccl", timeout=limit, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=limit)
+    monitor = meet(device, timeout_s / 2)
     # Decisions are host tensors.
-    talk = dist.new_group(backend="gloo", timeout=limit)
+    talk = dist.new_group(backend="gloo", timeout=timedelta(seconds=monitor.timeout_s))
     return Ranks(dist.get_rank(), count, talk)
 
 

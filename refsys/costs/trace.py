@@ -21,6 +21,7 @@ from refsys.costs.collectives import (
 from refsys.costs.flops import operator_flops
 from refsys.costs.module_paths import ModulePaths
 from refsys.costs.operator_kinds import MULTIPLYING_KINDS, operator_kind
+from refsys.costs.output_cache import OUTPUTS
 from refsys.costs.program import Program
 from refsys.costs.repeated_blocks import RepeatedBlocks
 from refsys.costs.storages import LiveStorages, Peak
@@ -182,12 +183,12 @@ class _Tracer(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.blocks.allocating or func.namespace in _IGNORED_NAMESPACES:
-            return func(*args, **kwargs)
+            return OUTPUTS.call(func, args, kwargs)
         self.blocks.locate()
         self._module, recomputed = self.paths.current()
         self._launched = 0
         with self._opaque():
-            out = func(*args, **kwargs)
+            out = OUTPUTS.call(func, args, kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         name = str(func)
         state = "recomputed" if recomputed else self._state()

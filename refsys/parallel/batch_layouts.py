@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 from refsys.batch import Batch
+from refsys.parallel.agreement import Agreement
 from refsys.parallel.collectives import Exchange
 from refsys.parallel.layout import Layout, SingleRank
 from refsys.parallel.row_slab import RowSlab
@@ -42,6 +43,7 @@ class RowSlabLayouts(Layouts):
         chunks: int = 1,
         traced: bool = False,
         scheme: type[RowSlab] = RowSlab,
+        agreement: Agreement | None = None,
     ) -> None:
         """Divide each batch among the ranks of a group.
 
@@ -51,17 +53,24 @@ class RowSlabLayouts(Layouts):
             traced: Whether the batches are placeholders: their tokens are taken to have equally
                 many atoms.
             scheme: Layout of the tokens: see `refsys.parallel.schemes`.
+            agreement: Comparison of each batch among the ranks; None compares none.
         """
         self._exchange, self._chunks, self._traced = exchange, chunks, traced
-        self._scheme = scheme
+        self._scheme, self._agreement = scheme, agreement
         self._atoms: AtomShares | None = None
 
     def plan(self, batch: Batch) -> None:
         """Find out which tokens the atoms of each rank belong to.
 
         Raises:
-            ArgumentError: the batch has fewer windows of atoms than there are ranks.
+            ArgumentError: the batch has fewer windows of atoms than there are ranks, or ranks have
+                batches of different sizes or dtypes.
+            RankError: a rank is missing.
         """
+        if self._agreement is not None:
+            values: dict[str, object] = {f"axis {a}": size for a, size in batch.sizes.items()}
+            values |= {f"dtype of {name}": tensor.dtype for name, tensor in batch.items()}
+            self._agreement.check("the batch", values)
         ranks = self._exchange.ranks
         if "atom" not in batch.sizes:
             self._atoms = None

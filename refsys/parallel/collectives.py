@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from refsys.parallel import monitor
 from refsys.parallel.ledger import LEDGER, Ledger, Traffic, TrafficKey
 
 
@@ -23,7 +24,52 @@ def traffic() -> Traffic:
     return LEDGER.total()
 
 
-def all_reduce_begin(tensor: Tensor, group: dist.ProcessGroup | None = None) -> dist.Work:
+class Flight:
+    """Collective operation in flight."""
+
+    def __init__(
+        self,
+        work: dist.Work | None,
+        key: TrafficKey,
+        group: dist.ProcessGroup | None,
+        *,
+        on_host: bool,
+        ledger: Ledger = LEDGER,
+    ) -> None:
+        """Note that the operation has begun.
+
+        Args:
+            work: Handle of the backend; None if the operation is complete.
+            key: Origin under which the operation is counted.
+            group: Ranks that take part; all if None.
+            on_host: Whether the host itself waits in `wait`, not the device alone.
+            ledger: Counters.
+        """
+        self._work, self._key, self._ledger = work, key, ledger
+        self._monitor = monitor.current()
+        if self._monitor is not None:
+            self._operation = self._monitor.begin(key, group, None if on_host else work)
+
+    def wait(self) -> None:
+        """Wait for the operation; what the device does next waits for it in any case.
+
+        Raises:
+            RankError: the operation failed or exceeded the timeout; the error names the ranks that
+                are missing.
+        """
+        if self._work is None:
+            return
+        start = perf_counter()
+        try:
+            self._work.wait()
+        except RuntimeError as error:
+            if self._monitor is None:
+                raise
+            raise self._monitor.failure(self._operation, error) from error
+        self._ledger.wait(self._key, perf_counter() - start)
+
+
+def all_reduce_begin(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Flight:
     """Start an in-place sum of a tensor over the ranks.
 
     Args:
@@ -33,10 +79,10 @@ def all_reduce_begin(tensor: Tensor, group: dist.ProcessGroup | None = None) -> 
     Returns:
         Handle of the operation; the sum is complete once `wait` on it has returned.
     """
-    LEDGER.count("gradients", "backward", "all_reduce", tensor.numel() * tensor.element_size())
+    nbytes = tensor.numel() * tensor.element_size()
+    key = LEDGER.count("gradients", "backward", "all_reduce", nbytes)
     work = dist.all_reduce(tensor, group=group, async_op=True)
-    assert work is not None, "an asynchronous collective returns a handle"
-    return work
+    return Flight(work, key, group, on_host=tensor.device.type == "cpu")
 
 
 class Pending(ABC):
@@ -164,7 +210,7 @@ class _Transfer:
     ) -> None:
         self.sent, self.received = sent, received
         self._exchange, self._operator, self._direction = exchange, operator, direction
-        self._flight: tuple[dist.Work | None, Tensor, Tensor, TrafficKey] | None = None
+        self._flight: tuple[Flight, Tensor, Tensor] | None = None
 
     def start(self, flat: Tensor, *, backward: bool) -> None:
         """Send a buffer of all parts, in the order of the ranks."""
@@ -178,21 +224,18 @@ class _Transfer:
             sum(size > 0 for size in send),
         )
         out = flat.new_empty(sum(receive))
-        work = dist.all_to_all_single(
-            out, flat, receive, send, group=self._exchange.group, async_op=True
-        )
+        group, ledger = self._exchange.group, self._exchange.ledger
+        work = dist.all_to_all_single(out, flat, receive, send, group=group, async_op=True)
+        flight = Flight(work, key, group, on_host=flat.device.type == "cpu", ledger=ledger)
         # The buffers must not be freed while they are in use.
-        self._flight = work, flat, out, key
+        self._flight = flight, flat, out
 
     def finish(self) -> Tensor:
         """Return the buffer of all received parts."""
         assert self._flight is not None, "an exchange is waited for once"
-        work, _sent, out, key = self._flight
+        flight, _sent, out = self._flight
         self._flight = None
-        if work is not None:
-            start = perf_counter()
-            work.wait()
-            self._exchange.ledger.wait(key, perf_counter() - start)
+        flight.wait()
         return out
 
 

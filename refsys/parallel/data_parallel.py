@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from refsys.parallel.collectives import all_reduce_begin
+from refsys.parallel.collectives import Flight, all_reduce_begin
 
 # The bucket size of torch's DistributedDataParallel: large enough to fill a link.
 BUCKET_BYTES = 25 * 2**20
@@ -59,7 +59,7 @@ class GradientAverage:
             for number, bucket in enumerate(self._buckets)
             for parameter in bucket.parameters
         }
-        self._in_flight: list[tuple[dist.Work, Tensor, list[Tensor]]] = []
+        self._in_flight: list[tuple[Flight, Tensor, list[Tensor]]] = []
         self._next = 0
         self._reset()
         for parameter in self._bucket_of:
@@ -69,8 +69,8 @@ class GradientAverage:
         """Complete the averages of a step: every gradient becomes its mean over the ranks."""
         while self._next < len(self._buckets):
             self._send(self._buckets[self._next])
-        for work, flat, gradients in self._in_flight:
-            work.wait()
+        for flight, flat, gradients in self._in_flight:
+            flight.wait()
             parts = flat.split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(
                 gradients, [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]

@@ -66,6 +66,11 @@ class Ledger:
         self._entries: defaultdict[TrafficKey, Traffic] = defaultdict(Traffic)
         self._phase = ""
 
+    @property
+    def phase(self) -> str:
+        """Phase that operations are counted under; empty outside of a trainer."""
+        return self._phase
+
     def count(
         self, operator: str, direction: str, kind: str, nbytes: int, messages: int = 0
     ) -> TrafficKey:

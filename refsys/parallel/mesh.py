@@ -1,10 +1,13 @@
 """Ranks of a run and their mesh, whose axes are ``data`` and ``context``."""
 
+import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -13,12 +16,16 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from refsys.errors import ArgumentError, RefsysError
+from refsys.options import values_of
+from refsys.parallel.agreement import Agreement
+from refsys.parallel.ledger import LEDGER, TrafficKey
+from refsys.parallel.monitor import watching
+from refsys.parallel.rendezvous import limit, meet
 from refsys.run_config import ParallelOptions
 
 T = TypeVar("T")
 AXES = ("data", "context")
-# A rank that builds its first batch or compiles its kernels leaves the others waiting so long.
-_TIMEOUT = timedelta(minutes=30)
+_SOURCE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class RunRanks:
         mesh: Mesh of all ranks; None with one rank.
         flat_mesh: Mesh of all ranks with one axis; None unless parameters are sharded.
         host_group: Group of all ranks for messages of the host; None with one rank.
+        agreement: Comparison of values among all ranks; None with one rank.
+        context_agreement: The same among the ranks that share examples.
     """
 
     rank: int = 0
@@ -38,6 +47,8 @@ class RunRanks:
     mesh: DeviceMesh | None = None
     flat_mesh: DeviceMesh | None = None
     host_group: dist.ProcessGroup | None = None
+    agreement: Agreement | None = None
+    context_agreement: Agreement | None = None
 
     @property
     def is_first(self) -> bool:
@@ -69,7 +80,8 @@ class RunRanks:
         if self.mesh is None:
             return values
         total = values.clone()
-        dist.all_reduce(total, group=self.data_group)
+        with watching(_key("scalars", "all_reduce"), self.data_group):
+            dist.all_reduce(total, group=self.data_group)
         return total / self.mesh["data"].size()
 
     def gathered(self, value: T) -> list[T]:
@@ -77,7 +89,8 @@ class RunRanks:
         if self.host_group is None:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value, group=self.host_group)
+        with watching(_key("host", "all_gather"), self.host_group):
+            dist.all_gather_object(values, value, group=self.host_group)
         return values
 
     @contextmanager
@@ -98,7 +111,22 @@ class RunRanks:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.host_group is not None:
-            dist.barrier(group=self.host_group)
+            with watching(_key("host", "barrier"), self.host_group):
+                dist.barrier(group=self.host_group)
+
+    def agree(self, subject: str, values: Mapping[str, object]) -> None:
+        """Compare values with those of all ranks.
+
+        Args:
+            subject: Subject of the error.
+            values: Values by name.
+
+        Raises:
+            ArgumentError: a value differs; every rank raises the same.
+            RankError: a rank is missing.
+        """
+        if self.agreement is not None:
+            self.agreement.check(subject, values)
 
 
 def launched_ranks() -> int:
@@ -108,36 +136,74 @@ def launched_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(parallel: ParallelOptions, device: torch.device) -> RunRanks:
+def join(
+    parallel: ParallelOptions,
+    device: torch.device,
+    *,
+    run: Mapping[str, object] | None = None,
+    dumps: Path | None = None,
+) -> RunRanks:
     """Join the ranks that `torchrun` started with this process.
 
     Args:
         parallel: Ranks that the run is configured for.
         device: Device of this rank.
+        run: Further values that all ranks must have, by name.
+        dumps: Folder for dumps of the flight recorder.
 
     Raises:
-        ArgumentError: `torchrun` started another number of ranks.
+        ArgumentError: `torchrun` started another number of ranks, or the ranks have different
+            configurations or versions.
+        RankError: a rank has not joined within the timeout.
     """
     count, configured = launched_ranks(), parallel.data_ranks * parallel.context_ranks
+    monitor = meet(device, parallel.collective_timeout, dumps) if count > 1 else None
+    agreement = None
+    if monitor is not None:
+        agreement = monitor.agreement(range(count))
+        agreement.check("the run", {**versions(), **values_of(parallel), **(run or {})})
     if count != configured:
         raise ArgumentError(
             f"data_ranks={parallel.data_ranks} and context_ranks={parallel.context_ranks} need "
             f"{configured} ranks, and {count} were started; start them with torchrun "
             f"--nproc-per-node {configured}"
         )
-    if count == 1:
+    if monitor is None:
         return RunRanks()
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-            dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
-        else:
-            dist.init_process_group("gloo", timeout=_TIMEOUT)
     mesh = init_device_mesh(
         device.type, (parallel.data_ranks, parallel.context_ranks), mesh_dim_names=AXES
     )
+    groups = [mesh.get_group(axis) for axis in AXES]
     flat_mesh = None
     if parallel.shard_parameters:
         flat_mesh = init_device_mesh(device.type, (count,), mesh_dim_names=("rank",))
-    host_group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
-    return RunRanks(dist.get_rank(), count, mesh, flat_mesh, host_group)
+        groups.append(flat_mesh.get_group())
+    for group in groups:
+        limit(group, device, monitor.timeout_s)
+    host_group = dist.new_group(backend="gloo", timeout=timedelta(seconds=monitor.timeout_s))
+    context = dist.get_process_group_ranks(mesh.get_group("context"))
+    return RunRanks(
+        dist.get_rank(),
+        count,
+        mesh,
+        flat_mesh,
+        host_group,
+        agreement,
+        monitor.agreement(context),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that all ranks of a run must have, the source's hash among them."""
+    found = {"torch": str(torch.__version__)}
+    with suppress(PackageNotFoundError):
+        found["triton"] = version("triton")
+    digest = hashlib.sha256()
+    for path in sorted(_SOURCE.rglob("*.py")):
+        digest.update(path.relative_to(_SOURCE).as_posix().encode() + path.read_bytes())
+    return found | {"source": digest.hexdigest()[:12]}
+
+
+def _key(operator: str, kind: str) -> TrafficKey:
+    """Return the origin of an operation that the ledger does not count."""
+    return TrafficKey(operator, LEDGER.phase, "forward", kind)

@@ -33,6 +33,7 @@ from refsys.parallel.blocks import Block
 from refsys.parallel.collectives import all_reduce_begin
 from refsys.parallel.ledger import LEDGER
 from refsys.parallel.mesh import RunRanks
+from refsys.parallel.monitor import watching
 
 # Name under which the communication is counted.
 OPERATOR = "parameters"
@@ -178,5 +179,6 @@ def _counted(kind: str, part: Tensor, group: dist.ProcessGroup) -> Iterator[None
     nbytes = others * part.numel() * part.element_size()
     key = LEDGER.count(OPERATOR, direction, kind, nbytes, others)
     start = perf_counter()
-    yield
+    with watching(key, group):
+        yield
     LEDGER.wait(key, perf_counter() - start)

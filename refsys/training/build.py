@@ -107,7 +107,9 @@ def build_trainer(
         if ranks.context_ranks > 1:
             exchange = GroupExchange(ranks.context_group)
             chunks = config.parallel.exchange_chunks
-            training.layouts = RowSlabLayouts(exchange, chunks=chunks)
+            training.layouts = RowSlabLayouts(
+                exchange, chunks=chunks, agreement=ranks.context_agreement
+            )
     return Trainer(config, training, batches, average=average, entry=entry, done=done)
 
 

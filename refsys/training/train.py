@@ -19,6 +19,7 @@ import torch
 from refsys.data.store.store import Store
 from refsys.errors import DivergedError
 from refsys.parallel.mesh import RunRanks, join
+from refsys.parallel.monitor import reporting, uninstall
 from refsys.run_config import RunConfig
 from refsys.training.build import build_trainer, build_training, initialize
 from refsys.training.checkpoint import CHECKPOINTS, checkpoints, restore, save
@@ -26,6 +27,9 @@ from refsys.training.loading import Batches
 from refsys.training.log import Step, open_log
 from refsys.training.stopwatch import PhaseTimer, phase_timer
 from refsys.training.trainer import Trainer
+
+# Folder of dumps of torch's flight recorder, in that of the run.
+FLIGHT_RECORDER = "flight_recorder"
 
 
 class _Share(NamedTuple):
@@ -66,15 +70,48 @@ def train(
         The number of steps that are done.
 
     Raises:
-        ArgumentError: another number of ranks was started than the configuration has, or the
-            examples of a step cannot be divided among them.
+        ArgumentError: another number of ranks was started than the configuration has, ranks have
+            different configurations or versions, or the examples of a step cannot be divided among
+            them.
         CheckpointError: the folder holds another run, cannot be written, or the checkpoint to start
             from cannot be used.
         DataError: an entry is not prepared.
         DivergedError: a loss or a gradient norm is not finite; checkpoints before it are intact.
+        RankError: a rank is missing, in every one that is left.
     """
     config, device = config.resolved(), device or torch.device("cpu")
-    ranks = join(config.parallel, device)
+    run = config.identity() | {"steps": steps, "checkpoint_every": checkpoint_every}
+    ranks = join(config.parallel, device, run=run, dumps=folder / FLIGHT_RECORDER)
+    with reporting():
+        done = _train(
+            config,
+            store,
+            folder,
+            ranks,
+            steps=steps,
+            device=device,
+            checkpoint_every=checkpoint_every,
+            on_step=on_step,
+            on_phase=on_phase,
+        )
+    ranks.barrier()
+    uninstall()
+    return done
+
+
+def _train(
+    config: RunConfig,
+    store: Store,
+    folder: Path,
+    ranks: RunRanks,
+    *,
+    steps: int,
+    device: torch.device,
+    checkpoint_every: int,
+    on_step: Callable[[Step], None],
+    on_phase: Callable[[int, str], None],
+) -> int:
+    """Train on the ranks that have joined, see `train`."""
     training = build_training(config, device)
     previous = checkpoints(folder / CHECKPOINTS)
     # Another rank may write its first checkpoint as soon as it is past this.
@@ -87,6 +124,7 @@ def train(
     if config.parallel.shard_parameters and ranks.count > 1:
         training.shard(ranks)
     done = restore(previous[-1], training, run) if previous else 0
+    ranks.agree("the checkpoint", {"steps done": done})
     batches.steps = range(done, steps)
     trainer = build_trainer(config, training, batches, ranks, done=done)
     timer = phase_timer(device)
@@ -108,7 +146,6 @@ def train(
                 saved = done
             if stop:
                 break
-        ranks.barrier()
     return done
 
 

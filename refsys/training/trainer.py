@@ -19,6 +19,7 @@ from refsys import ops
 from refsys.batch import Batch
 from refsys.parallel.data_parallel import GradientAverage
 from refsys.parallel.ledger import LEDGER
+from refsys.parallel.monitor import explained
 from refsys.run_config import DEFAULT_BACKEND, RunConfig
 from refsys.training.loading import Loading
 from refsys.training.step import ForwardPass, Training
@@ -115,7 +116,7 @@ class Trainer:
         return torch.stack([value.detach().double() for value in values])
 
     def _counted(self, name: str, run: Callable[[], None]) -> None:
-        with LEDGER.during(name):
+        with LEDGER.during(name), explained():
             run()
 
     def _data(self) -> None:

@@ -144,6 +144,10 @@ def test_sweep_runs_on_two_real_ranks(foldperf, tmp_path, store):
     # The frozen parameters of the last MSA update have no gradient.
     assert 0.9 * 4 * parameters < metrics["collective_bytes"]["value"] <= 4 * parameters
     assert metrics["collective_calls"]["ranks"] == [1, 1]
+    assert record["breakdown"]["collective_bytes"] == {
+        "gradients": metrics["collective_bytes"]["value"]
+    }
+    assert 0 < metrics["collective_wait_s"]["value"] < metrics["step_time_s"]["value"]
     assert metrics["phase_time_s.all_reduce"]["value"] > 0
     assert metrics["operator_calls.communication"]["value"] == 1
     assert metrics["hardware_flops"]["value"] == sum(metrics["hardware_flops"]["ranks"])

@@ -1,0 +1,160 @@
+"""Outputs of operators on fake tensors, remembered by the metadata of their arguments.
+
+A step calls few distinct operators on few distinct shapes, while a fake tensor takes about half a
+millisecond to find the metadata of an output, even of one that torch has seen before.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    FakeTensor,
+    FakeTensorMode,
+    in_kernel_invocation_manager,
+)
+from torch.utils._mode_utils import no_dispatch
+
+_DEVICE = torch.ops.prim.device.default
+# Arguments that stand for themselves in a key.
+_CONSTANTS = (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+class _Metadata(NamedTuple):
+    """Metadata of a strided tensor that fills its storage."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def allocate(self, mode: FakeTensorMode) -> FakeTensor:
+        """Return a new fake tensor."""
+        with no_dispatch():
+            meta = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+        return FakeTensor(mode, meta, self.device)
+
+
+class _Effect(Enum):
+    """What an operator returns."""
+
+    NEW = auto()
+    VIEWS = auto()
+    OTHER = auto()
+
+
+class OutputCache:
+    """Call operators of torch, without a call where the metadata of their outputs are known.
+
+    Operators that are not of torch, that change an argument, or whose arguments are not understood
+    are called.
+    """
+
+    def __init__(self) -> None:
+        self._effects: dict[Any, _Effect] = {}
+        # One tensor, or a tuple of them; None where the metadata do not describe them.
+        self._outputs: dict[Hashable, _Metadata | tuple[_Metadata, ...] | None] = {}
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Return what an operator returns; fake tensors of equal arguments have equal metadata."""
+        first = args[0] if args else None
+        if not isinstance(first, FakeTensor):
+            return func(*args, **kwargs)
+        if func is _DEVICE:
+            return first.fake_device
+        effect = self._effects.get(func)
+        if effect is None:
+            effect = self._effects[func] = _effect(func)
+        if effect is _Effect.NEW:
+            return self._new(first.fake_mode, func, args, kwargs)
+        if effect is _Effect.VIEWS and first.constant is None:
+            return _views(first, func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _new(
+        self, mode: FakeTensorMode, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        parts: list[Any] = [func, torch.get_default_dtype()]
+        if not _append(parts, (*args, *kwargs, *kwargs.values())):
+            return func(*args, **kwargs)
+        key = tuple(parts)
+        if key not in self._outputs:
+            out = func(*args, **kwargs)
+            self._outputs[key] = _metadata(out, args)
+            return out
+        known = self._outputs[key]
+        if known is None:
+            return func(*args, **kwargs)
+        if isinstance(known, _Metadata):
+            return known.allocate(mode)
+        return tuple(metadata.allocate(mode) for metadata in known)
+
+
+# The outputs that this process has seen; those of one trace serve the next.
+OUTPUTS = OutputCache()
+
+
+def _effect(func: Any) -> _Effect:
+    """Return what the schema of an operator says of its outputs."""
+    if func.namespace != "aten":
+        return _Effect.OTHER
+    # `_unsafe_view` returns a view, though its schema does not say this.
+    if func.is_view or func is torch.ops.aten._unsafe_view.default:
+        return _Effect.VIEWS
+    schema = func._schema
+    tensors = all(str(part.type) == "Tensor" for part in schema.returns)
+    aliases = any(part.alias_info for part in (*schema.arguments, *schema.returns))
+    return _Effect.NEW if tensors and not aliases else _Effect.OTHER
+
+
+def _append(parts: list[Any], values: Iterable[Any]) -> bool:
+    """Append to a key what the outputs' metadata depend on; return False if that is unknown."""
+    for value in values:
+        if isinstance(value, FakeTensor):
+            if value.constant is not None or value.layout is not torch.strided:
+                return False
+            parts += (Tensor, value.shape, value.stride(), value.dtype, value.fake_device)
+        elif value is None:
+            parts.append(None)
+        elif isinstance(value, _CONSTANTS):
+            parts += (type(value), value)
+        elif isinstance(value, (list, tuple)):
+            parts.append(len(value))
+            if not _append(parts, value):
+                return False
+        else:
+            return False
+    return True
+
+
+def _views(
+    first: FakeTensor, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> FakeTensor | list[FakeTensor]:
+    mode, device = first.fake_mode, first.fake_device
+    with in_kernel_invocation_manager(mode):
+        views = func(*args, **kwargs)
+    if isinstance(views, Tensor):
+        return FakeTensor(mode, views, device)
+    return [FakeTensor(mode, view, device) for view in views]
+
+
+def _metadata(out: Any, args: tuple[Any, ...]) -> _Metadata | tuple[_Metadata, ...] | None:
+    """Return the metadata of an output; None if they do not describe it."""
+    outputs = out if isinstance(out, tuple) else (out,)
+    found = []
+    for tensor in outputs:
+        if type(tensor) is not FakeTensor or tensor.constant is not None:
+            return None
+        if tensor.layout is not torch.strided or tensor.storage_offset():
+            return None
+        metadata = _Metadata(tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device)
+        same = metadata.allocate(tensor.fake_mode)
+        if same.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
+            return None
+        found.append(metadata)
+    storages = {id(t.untyped_storage()) for t in (*outputs, *args) if isinstance(t, Tensor)}
+    if len(storages) < sum(isinstance(t, Tensor) for t in outputs):
+        return None
+    return tuple(found) if isinstance(out, tuple) else found[0]

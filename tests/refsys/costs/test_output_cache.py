@@ -1,0 +1,109 @@
+"""Remembered outputs of operators on fake tensors are those that torch computes."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+
+from refsys.costs import trace as tracing
+from refsys.costs.output_cache import OutputCache
+from workloads.catalogue import catalogue
+from workloads.predicted_costs import predicted_costs
+
+ATEN = torch.ops.aten
+
+
+class Uncached:
+    """Calls of operators without a cache."""
+
+    def call(self, func, args, kwargs):
+        return func(*args, **kwargs)
+
+
+def metadata(out):
+    return [
+        (t.shape, t.stride(), t.dtype, t.device, t.storage_offset(), t.untyped_storage().nbytes())
+        for t in tree_leaves(out)
+    ]
+
+
+def operators():
+    """Return operators with arguments, of which some are equal but for one property."""
+    x = torch.empty(4, 6)
+    half, narrow, turned = x.half(), x[:, 1:5], torch.empty(6, 4).t()
+    for a in (x, half, narrow, turned):
+        yield ATEN.mul.Tensor, a, 2.0
+        yield ATEN.mul.Tensor, a, a
+        yield ATEN.clone.default, a
+        yield ATEN.sum.dim_IntList, a, [0], True
+        yield ATEN.sum.dim_IntList, a, [0], False
+        yield ATEN._to_copy.default, a
+        yield ATEN.cat.default, [a, a]
+        yield ATEN.t.default, a
+        yield ATEN.split.Tensor, a, 3, 1
+        yield ATEN.add_.Tensor, a, 1.0
+        yield ATEN.native_layer_norm.default, a, [a.shape[1]], None, None, 1e-5
+    yield ATEN.add.Tensor, torch.empty(3, dtype=torch.int64), 1
+    yield ATEN.add.Tensor, torch.empty(3, dtype=torch.int64), 1.0
+    yield ATEN.add.Tensor, torch.empty(3, dtype=torch.int64), True
+    yield ATEN._unsafe_view.default, x, [24]
+    yield ATEN.mul.Tensor, x, torch.tensor(2)
+
+
+def test_outputs_have_the_metadata_that_torch_computes():
+    cache = OutputCache()
+    with FakeTensorMode():
+        for func, *args in list(operators()):
+            expected = metadata(func(*args))
+            for _ in range(3):
+                assert metadata(cache.call(func, tuple(args), {})) == expected, str(func)
+
+
+def test_outputs_share_the_storages_that_torch_lets_them_share():
+    cache = OutputCache()
+    with FakeTensorMode():
+        for func, *args in list(operators()):
+            first = args[0]
+            if not isinstance(first, torch.Tensor):
+                continue
+            known = {id(first.untyped_storage())}
+            shared = [id(t.untyped_storage()) in known for t in tree_leaves(func(*args))]
+            for _ in range(2):
+                outputs = tree_leaves(cache.call(func, tuple(args), {}))
+                assert [id(t.untyped_storage()) in known for t in outputs] == shared, str(func)
+
+
+def test_known_output_is_allocated_without_a_call():
+    cache, calls = OutputCache(), []
+
+    class Counted:
+        namespace, is_view, _schema = "aten", False, ATEN.exp.default._schema
+
+        def __call__(self, x):
+            calls.append(x)
+            return ATEN.exp.default(x)
+
+    exp = Counted()
+    with FakeTensorMode():
+        x = torch.empty(3)
+        first, second = (cache.call(exp, (x,), {}) for _ in range(2))
+        assert len(calls) == 1
+        assert first is not second
+        cache.call(exp, (torch.empty(4),), {})
+    assert len(calls) == 2
+
+
+def test_real_tensors_are_computed():
+    cache = OutputCache()
+    for value in (1.0, 2.0):
+        x = torch.full((2,), value)
+        assert torch.equal(cache.call(ATEN.exp.default, (x,), {}), x.exp())
+
+
+@pytest.mark.parametrize("preset", ["llama-tiny", "bloom-tiny"])
+def test_costs_are_equal_without_the_cache(monkeypatch, preset):
+    workload = catalogue()["transformer"]
+    config = workload.configure({"preset": preset, "tokens": 32})
+    cached = predicted_costs(workload, config)
+    monkeypatch.setattr(tracing, "OUTPUTS", Uncached())
+    assert predicted_costs(workload, config) == cached
