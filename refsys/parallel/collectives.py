@@ -8,6 +8,7 @@ exchanges of particular parts; the gradient of an exchange is the exchange in th
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -178,33 +179,56 @@ class _GroupPending(Pending):
         operator: str,
         direction: str,
     ) -> None:
-        self._own = parts[exchange.rank]
-        self._rank = exchange.rank
-        sent = [part.shape if r != self._rank else (0,) for r, part in enumerate(parts)]
-        received = [tuple(s) if r != self._rank else (0,) for r, s in enumerate(shapes)]
-        self._shapes = received
+        self._own, self._rank = parts[exchange.rank], exchange.rank
+        self._shapes = [tuple(shape) for shape in shapes]
+        sent = [part.numel() for part in parts]
+        received = [prod(shape) for shape in self._shapes]
+        sent[self._rank] = received[self._rank] = 0
         self._transfer = _Transfer(exchange, sent, received, operator, direction)
-        others = [part for r, part in enumerate(parts) if r != self._rank]
+        self._sources = _partners(received, self._rank)
+        others = (parts[rank] for rank in _partners(sent, self._rank))
         self._token = _Launch.apply(self._transfer, *others)
 
     def wait(self) -> tuple[Tensor, ...]:
         """See `Pending`."""
         flat: Any = _Arrive.apply(self._transfer, self._token)
-        pieces = flat.split([_count(shape) for shape in self._shapes])
+        pieces = flat.split([self._transfer.received[rank] for rank in self._sources])
+        parts = {
+            rank: piece.view(self._shapes[rank])
+            for rank, piece in zip(self._sources, pieces, strict=True)
+        }
+        parts[self._rank] = self._own
+        shapes = {shape for rank, shape in enumerate(self._shapes) if rank not in parts}
+        empty = {shape: flat.detach().new_empty(shape) for shape in shapes}
         return tuple(
-            self._own if rank == self._rank else piece.view(shape)
-            for rank, (piece, shape) in enumerate(zip(pieces, self._shapes, strict=True))
+            parts[rank] if rank in parts else empty[shape]
+            for rank, shape in enumerate(self._shapes)
         )
 
 
+def _partners(sizes: Sequence[int], rank: int) -> list[int]:
+    """Return the other ranks whose part is not empty.
+
+    If there are none, all others are returned: gradients reach the exchange through their empty
+    parts, without which this rank would not take part in the backward pass.
+    """
+    partners = [other for other, size in enumerate(sizes) if size]
+    return partners or [other for other in range(len(sizes)) if other != rank]
+
+
 class _Transfer:
-    """State that the start and the end of an exchange share, in both directions."""
+    """State that the start and the end of an exchange share, in both directions.
+
+    Attributes:
+        sent: Elements for each rank, forward.
+        received: Elements from each rank, forward.
+    """
 
     def __init__(
         self,
         exchange: GroupExchange,
-        sent: Sequence[Sequence[int]],
-        received: Sequence[Sequence[int]],
+        sent: list[int],
+        received: list[int],
         operator: str,
         direction: str,
     ) -> None:
@@ -214,14 +238,13 @@ class _Transfer:
 
     def start(self, flat: Tensor, *, backward: bool) -> None:
         """Send a buffer of all parts, in the order of the ranks."""
-        shapes = (self.received, self.sent) if backward else (self.sent, self.received)
-        send, receive = ([_count(shape) for shape in side] for side in shapes)
+        send, receive = (self.received, self.sent) if backward else (self.sent, self.received)
         key = self._exchange.ledger.count(
             self._operator,
             "backward" if backward else self._direction,
             "all_to_all",
             flat.numel() * flat.element_size(),
-            sum(size > 0 for size in send),
+            len(send) - send.count(0),
         )
         out = flat.new_empty(sum(receive))
         group, ledger = self._exchange.group, self._exchange.ledger
@@ -253,7 +276,7 @@ class _Launch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _token: Tensor) -> tuple[Tensor | None, ...]:
         flat = ctx.transfer.finish()
-        pieces = flat.split([_count(shape) for shape in ctx.shapes])
+        pieces = flat.split([prod(shape) for shape in ctx.shapes])
         return None, *(p.view(shape) for p, shape in zip(pieces, ctx.shapes, strict=True))
 
 
@@ -269,10 +292,3 @@ class _Arrive(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         ctx.transfer.start(grad.contiguous(), backward=True)
         return None, grad.new_empty(0)
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

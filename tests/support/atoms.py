@@ -12,11 +12,11 @@ from refsys.batch import (
 )
 
 
-def with_atoms(batch: Batch, seed: int = 11, least: int = 1) -> Batch:
-    """Return the batch with `least` to nine atoms for each token, padded to full windows."""
+def with_atoms(batch: Batch, seed: int = 11, least: int = 1, most: int = 9) -> Batch:
+    """Return the batch with `least` to `most` atoms for each token, padded to full windows."""
     g = torch.Generator().manual_seed(seed)
     examples, tokens = batch["token_mask"].shape
-    counts = torch.randint(least, 10, (tokens,), generator=g)
+    counts = torch.randint(least, most + 1, (tokens,), generator=g)
     token = torch.repeat_interleave(torch.arange(tokens), counts).int()
     atoms = len(token)
 

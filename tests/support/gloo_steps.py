@@ -29,9 +29,12 @@ def run_rank(rank, counts, folder, port):
             loss, parts, gradients = losses_and_gradients(
                 training(GroupExchange(group)), step_batch()
             )
-            for gradient in gradients.values():
-                if gradient is not None:
-                    dist.all_reduce(gradient, group=group)
+            present = [gradient for gradient in gradients.values() if gradient is not None]
+            total = torch.cat([gradient.flatten() for gradient in present])
+            dist.all_reduce(total, group=group)
+            parts_of_total = total.split([gradient.numel() for gradient in present])
+            for gradient, summed in zip(present, parts_of_total, strict=True):
+                gradient.copy_(summed.view_as(gradient))
             if rank == 0:
                 torch.save((loss, parts, gradients), f"{folder}/{count}.pt")
         dist.barrier()
@@ -42,4 +45,7 @@ if __name__ == "__main__":
     counts, out, free_port = sys.argv[1:]
     numbers = [int(count) for count in counts.split(",")]
     arguments = (numbers, out, free_port)
+    # What the first step imports, it imports once for all ranks.
+    torch.set_num_threads(1)
+    losses_and_gradients(training(), step_batch())
     mp.start_processes(run_rank, arguments, nprocs=max(numbers), start_method="fork")

@@ -21,10 +21,11 @@ from refsys.parallel import RowSlab, SingleRank
 from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.ledger import Ledger
 from refsys.parallel.schemes import DAP, Grid, MegaFold
+from refsys.precision import PRECISIONS, Precision
 from support.rank_threads import on_ranks
 from support.trunks import FLOAT64, randomize
 
-BATCH, FACTOR, ITEM = 2, 2, 8
+BATCH, FACTOR, ITEM = 2, 1, 8
 # Setting of the table: both axes divide by 2, 4 and 9 ranks, and by grids of side 2 and 3.
 TOKENS, CHANNELS, HEADS, COUNTS = 36, 128, 4, (2, 4, 9)
 DIRECTIONS = "forward", "backward"
@@ -44,10 +45,10 @@ class TileLayout(SingleRank):
 class Multiplications(nn.Module):
     """Both triangle multiplications, one after the other."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, precision: Precision = FLOAT64) -> None:
         super().__init__()
-        self.outgoing = TriangleMultiplicationOutgoing(channels, 0.0, FLOAT64)
-        self.incoming = TriangleMultiplicationIncoming(channels, 0.0, FLOAT64)
+        self.outgoing = TriangleMultiplicationOutgoing(channels, 0.0, precision)
+        self.incoming = TriangleMultiplicationIncoming(channels, 0.0, precision)
 
     def forward(self, z, mask, context):
         return self.incoming(self.outgoing(z, mask, context), mask, context)
@@ -67,8 +68,8 @@ class Contraction(nn.Module):
         return context.layout.by_channels(function, self.a(z), self.b(z), outgoing=True)
 
 
-def pair_block(channels, heads):
-    return PairStack(channels, heads, 0.0, FACTOR, FLOAT64)
+def pair_block(channels, heads, precision=FLOAT64):
+    return PairStack(channels, heads, 0.0, FACTOR, precision)
 
 
 @dataclass
@@ -89,11 +90,11 @@ class Result:
 
 
 @cache
-def inputs(tokens, channels, batch=BATCH):
+def inputs(tokens, channels, batch=BATCH, dtype=torch.float64):
     """Return pairs, the cotangent of the output, and a mask without one token of each example."""
     generator = torch.Generator().manual_seed(11)
     z, cotangent = (
-        torch.randn(batch, tokens, tokens, channels, generator=generator, dtype=torch.float64)
+        torch.randn(batch, tokens, tokens, channels, generator=generator, dtype=dtype)
         for _ in range(2)
     )
     mask = torch.ones(batch, tokens, dtype=torch.bool)
@@ -116,9 +117,9 @@ def serial(make, tokens, channels, batch=BATCH):
     return Result(*step(make, SingleRank(tokens), *inputs(tokens, channels, batch)), [])
 
 
-def divided(make, scheme, ranks, tokens, channels, batch=BATCH):
+def divided(make, scheme, ranks, tokens, channels, batch=BATCH, dtype=torch.float64):
     """Return the result of several ranks, with `scheme` a class of row slabs or of grids."""
-    whole = inputs(tokens, channels, batch)
+    whole = inputs(tokens, channels, batch, dtype)
 
     def program(rank):
         ledger = Ledger()
@@ -152,15 +153,16 @@ def relative_error(found, expected):
     return float((found - expected).norm() / expected.norm())
 
 
-WIDE_MULTIPLICATIONS = partial(Multiplications, CHANNELS)
-WIDE_BLOCK = partial(pair_block, CHANNELS, HEADS)
+# In units of U the volume is the same in every dtype.
+WIDE_MULTIPLICATIONS = partial(Multiplications, CHANNELS, PRECISIONS["float32"])
+WIDE_BLOCK = partial(pair_block, CHANNELS, HEADS, PRECISIONS["float32"])
 
 
 @cache
 def volumes(make, scheme, ranks):
     """Return the mean and the largest volume of a rank in U, by direction."""
-    traffic = divided(make, scheme, ranks, TOKENS, CHANNELS, batch=1).traffic
-    unit = TOKENS**2 * CHANNELS * ITEM / ranks
+    result = divided(make, scheme, ranks, TOKENS, CHANNELS, 1, torch.float32)
+    traffic, unit = result.traffic, TOKENS**2 * CHANNELS * result.out.element_size() / ranks
     sent = {way: [counts[way, "nbytes"] / unit for counts in traffic] for way in DIRECTIONS}
     return {way: (sum(values) / ranks, max(values)) for way, values in sent.items()}
 

@@ -4,6 +4,7 @@ import dataclasses
 from functools import cache, partial
 
 from refsys.config import ModelConfig
+from refsys.model.chunks import Chunks
 from refsys.model.diffusion import SamplerConfig
 from refsys.parallel import RowSlab
 from refsys.parallel.batch_layouts import RowSlabLayouts
@@ -37,15 +38,29 @@ MODEL: ModelConfig = dataclasses.replace(
 def step_batch(tokens=TOKENS, padded=PADDED):
     """Return an example, padded, whose tokens have different numbers of atoms."""
     plain = random_batch(tokens, ROWS, cycles=CYCLES)
-    batch = with_templates(with_labels(with_atoms(plain, least=LEAST_ATOMS)))
+    batch = with_templates(with_labels(with_atoms(plain, least=LEAST_ATOMS)), count=1)
     return batch.padded(token=padded, alignment_row=ROWS + 1, atom=batch.sizes["atom"] + 32)
 
 
-def training(exchange: Exchange | None = None, scheme: type[RowSlab] = RowSlab, **options):
+def training(
+    exchange: Exchange | None = None,
+    scheme: type[RowSlab] = RowSlab,
+    *,
+    checkpointing: bool = False,
+    chunks: Chunks | None = None,
+):
     """Return a training whose parameters are random, zero-initialized ones included."""
-    result = AlphaFold3Training(MODEL, FLOAT64, stage=STAGE, samples=2, cycles=CYCLES, **options)
+    result = AlphaFold3Training(
+        MODEL,
+        FLOAT64,
+        stage=STAGE,
+        samples=2,
+        cycles=CYCLES,
+        checkpointing=checkpointing,
+        chunks=chunks,
+    )
     randomize(result.model)
-    result.model.rollout = partial(result.model.rollout, sampler=SamplerConfig(steps=2))
+    result.model.rollout = partial(result.model.rollout, sampler=SamplerConfig(steps=1))
     if exchange is not None:
         result.layouts = RowSlabLayouts(exchange, chunks=2, scheme=scheme)
     return result

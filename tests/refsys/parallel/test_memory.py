@@ -20,7 +20,9 @@ def test_no_tensor_of_pairs_exceeds_four_shards():
 
     def program(rank):
         # A quarter of the rows at once, as a run without fused kernels has it.
-        step = training(GroupExchange(ledger=Ledger()), chunks=Chunks(rows=-(-PADDED // 16)))
+        step = training(
+            GroupExchange(ledger=Ledger()), chunks=Chunks(rows=-(-PADDED // 16)), checkpointing=True
+        )
         with PairGuard({PADDED, *slabs}, most) as guard:
             losses_and_gradients(step, batch)
         return guard.found

@@ -1,6 +1,7 @@
 """Faults of a divided step that its comparison with the whole one must find."""
 
 import dataclasses
+from functools import cache
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ MUTANTS = (DroppedReduction, ReversedHop, StaleMask, SwappedChunks, DifferentSee
 
 
 def gradients(layouts=None, seed=0):
-    training = TrunkTraining(MODEL, FLOAT64, seed=seed)
+    training = TrunkTraining(MODEL, FLOAT64, seed=seed, checkpointing=False)
     randomize(training.model)
     training.layouts = layouts or training.layouts
     training.layouts.plan(BATCH)
@@ -62,6 +63,11 @@ def gradients(layouts=None, seed=0):
     training.backward(loss)
     found = [p.grad for p in training.parameters]
     return loss.detach(), found
+
+
+@cache
+def serial():
+    return gradients()
 
 
 def largest_error(scheme):
@@ -72,7 +78,7 @@ def largest_error(scheme):
         return gradients(layouts, seed=rank if scheme is DifferentSeeds else 0)
 
     results = on_ranks(RANKS, program)
-    loss, expected = gradients()
+    loss, expected = serial()
     errors = [float(((result[0] - loss) / loss).abs()) for result in results]
     largest = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
     for number, gradient in enumerate(expected):

@@ -51,7 +51,7 @@ def test_losses_and_gradient_norms_are_those_of_one_rank(results, name):
 
 
 @pytest.mark.parametrize("name", [*SHARDED, "one_again"])
-def test_weights_after_five_steps_are_those_of_one_rank(results, name):
+def test_weights_after_the_last_step_are_those_of_one_rank(results, name):
     """Every parameter, average and moment, to a part of its largest magnitude.
 
     Gradients of parameters that shift all logits of a softmax alike are zero but for rounding.
