@@ -9,6 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+# Operators that allocate buffers whose storages may be resized later.
+_OF_BUFFERS = frozenset({"aten.empty.memory_format"})
+
 
 @dataclass(slots=True)
 class Storage:
@@ -114,6 +117,8 @@ class LiveStorages:
         self._alive: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._events: list[int] = []
         self._phases: list[tuple[int, str]] = [(0, "")]
+        self._resizable: set[int] = set()
+        self._emptied: set[int] = set()
 
     def __len__(self) -> int:
         """Return the number of events so far."""
@@ -125,13 +130,33 @@ class LiveStorages:
 
     def add(self, tensor: Tensor, state: str, module: str = "", operator: str = "") -> bool:
         """Record the storage of a tensor; return False if it is known to be alive."""
-        storage = tensor.untyped_storage()
+        storage = _storage(tensor)
         if id(storage) in self._alive:
             return False
         number = self._append(Storage(storage.nbytes(), state, module, operator))
         self._follow(storage, number)
         self._begin(number)
+        if operator in _OF_BUFFERS and storage.nbytes():
+            self._resizable.add(id(storage))
         return True
+
+    def check_sizes(self) -> None:
+        """Record which buffers have been emptied, or filled again, in place.
+
+        FSDP frees gathered parameters by resizing their storages, which no operator shows.
+        """
+        for key in self._resizable:
+            number, reference = self._alive[key]
+            storage = reference()
+            emptied = storage is not None and storage.nbytes() == 0
+            if emptied and key not in self._emptied:
+                self._emptied.add(key)
+                self._end(number)
+            elif not emptied and key in self._emptied:
+                self._emptied.discard(key)
+                number = self.copy(number)
+                self._alive[key] = number, reference
+                self._begin(number)
 
     def stand_in(self, tensor: Tensor, number: int) -> None:
         """Let the release of a tensor's storage be that of storage `number`, not yet logged."""
@@ -144,7 +169,7 @@ class LiveStorages:
 
     def number(self, tensor: Tensor) -> int | None:
         """Return the number of a tensor's storage; None if it is not known to be alive."""
-        entry = self._alive.get(id(tensor.untyped_storage()))
+        entry = self._alive.get(id(_storage(tensor)))
         return entry[0] if entry else None
 
     def begin_scratch(self, nbytes: int, name: str, module: str) -> int:
@@ -160,7 +185,7 @@ class LiveStorages:
     def assign(self, tensors: Iterable[Tensor], state: str) -> None:
         """Set the state of the storages of these tensors, since their allocation."""
         for tensor in tensors:
-            entry = self._alive.get(id(tensor.untyped_storage()))
+            entry = self._alive.get(id(_storage(tensor)))
             if entry:
                 self._storages[entry[0]].state = state
 
@@ -199,12 +224,22 @@ class LiveStorages:
 
     def _released(self, key: int) -> None:
         number, _ = self._alive.pop(key)
-        self._end(number)
+        self._resizable.discard(key)
+        if key in self._emptied:
+            self._emptied.discard(key)
+        else:
+            self._end(number)
 
     def _end(self, number: int) -> None:
         self.before_event()
         self._events.append(-number - 1)
         self.live_bytes -= self._storages[number].nbytes
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    """Return the storage of a tensor; of a sharded one (DTensor), of this rank's part."""
+    local: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return local.untyped_storage()
 
 
 def _nothing() -> None:

@@ -32,7 +32,7 @@ from refsys.ops.workspace import Scratch, watch
 # Bookkeeping of torch itself, which moves no data: a fake tensor calls `prim.device` on itself.
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
 # Of these, only operators that multiply matrices must have a FLOP formula.
-_BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional"})
+_BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional", "fsdp"})
 # Not named as views, but they start nothing on a device.
 _NO_KERNEL = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
@@ -185,7 +185,10 @@ class _Tracer(TorchDispatchMode):
         if self.blocks.allocating or func.namespace in _IGNORED_NAMESPACES:
             return OUTPUTS.call(func, args, kwargs)
         self.blocks.locate()
-        self._module, recomputed = self.paths.current()
+        module, recomputed = self.paths.current()
+        if module != self._module:
+            self.memory.check_sizes()
+        self._module = module
         self._launched = 0
         with self._opaque():
             out = OUTPUTS.call(func, args, kwargs)

@@ -79,11 +79,8 @@ class _TriangleAttention(KernelModule):
             ),
             statistics=self.norm.statistics,
         )
-        biases = (
-            (first, last, bias_BQNH.permute(0, 3, 1, 2))
-            for first, last, bias_BQNH in layout.stream_rows(bias_BHRN.permute(0, 2, 3, 1))
-        )
-        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, biases, keep_BNC)
+        blocks = layout.streamed(), layout.stream(bias_BHRN, axis=2)
+        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, *blocks, keep_BNC)
 
     @property
     def _norm(self) -> tuple[Tensor, Tensor]:
@@ -98,32 +95,35 @@ class _TriangleAttention(KernelModule):
     ) -> Tensor:
         weights = LinearWeights(*self._norm, self.linear_qkvg.weight)
         qkvg_BRNE = layer_norm_linear(z_BRNC, weights, statistics=self.norm.statistics)
-        blocks = [(0, bias_BHNN.shape[2], bias_BHNN)]
-        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, blocks, keep_BNC)
+        blocks = [(0, bias_BHNN.shape[2])], [bias_BHNN]
+        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, *blocks, keep_BNC)
 
     def _finish(
         self,
         z_BRNC: Tensor,
         qkvg_BRNE: Tensor,
         mask_BRN: Tensor,
-        biases: Iterable[tuple[int, int, Tensor]],
+        intervals: list[tuple[int, int]],
+        biases_BHQN: Iterable[Tensor],
         keep_BNC: Tensor | None,
     ) -> Tensor:
         """Compute attention in blocks of queries, then the gate, the output and the residual."""
         *qkv, gate_BRNC = qkvg_BRNE.chunk(4, dim=-1)
         q_BRNHD, k_BRNHD, v_BRNHD = (t.unflatten(-1, (self.heads, -1)) for t in qkv)
+        ascending = sorted(intervals)
+        if len(ascending) == 1:
+            queries = (q_BRNHD[:, :, slice(*ascending[0])],)
+        else:
+            # Not slices: the gradient of all blocks is then one concatenation.
+            queries = q_BRNHD.split([last - first for first, last in ascending], dim=2)
+        q_BRQHD = dict(zip(ascending, queries, strict=True))
         blocks = {
-            first: triangle_attention(
-                q_BRNHD[:, :, first:last],
-                k_BRNHD,
-                v_BRNHD,
-                bias_BHQN,
-                mask_BRN,
-                softmax=self.softmax,
+            interval: triangle_attention(
+                q_BRQHD[interval], k_BRNHD, v_BRNHD, bias_BHQN, mask_BRN, softmax=self.softmax
             )
-            for first, last, bias_BHQN in biases
+            for interval, bias_BHQN in zip(intervals, biases_BHQN, strict=True)
         }
-        ordered = [blocks[first] for first in sorted(blocks)]
+        ordered = [blocks[interval] for interval in ascending]
         out_BRNHD = ordered[0] if len(ordered) == 1 else torch.cat(ordered, dim=2)
         return gated_linear(
             out_BRNHD.flatten(-2),

@@ -6,9 +6,9 @@ in which each rank sends a part to each other one. Gathers, reductions, swaps of
 exchanges of particular parts; the gradient of an exchange is the exchange in the other direction.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -180,55 +180,44 @@ class _GroupPending(Pending):
         direction: str,
     ) -> None:
         self._own, self._rank = parts[exchange.rank], exchange.rank
+        others = [part for r, part in enumerate(parts) if r != exchange.rank]
         self._shapes = [tuple(shape) for shape in shapes]
-        sent = [part.numel() for part in parts]
-        received = [prod(shape) for shape in self._shapes]
-        sent[self._rank] = received[self._rank] = 0
+        received = [s if r != exchange.rank else (0,) for r, s in enumerate(self._shapes)]
+        sent = [part.shape if r != exchange.rank else (0,) for r, part in enumerate(parts)]
         self._transfer = _Transfer(exchange, sent, received, operator, direction)
-        self._sources = _partners(received, self._rank)
-        others = (parts[rank] for rank in _partners(sent, self._rank))
-        self._token = _Launch.apply(self._transfer, *others)
+        # A rank that sends nothing receives no gradient, and still takes part in the backward pass.
+        sending = [part for part in others if part.numel()] or others[:1]
+        self._token = _Launch.apply(self._transfer, *sending)
 
     def wait(self) -> tuple[Tensor, ...]:
         """See `Pending`."""
-        flat: Any = _Arrive.apply(self._transfer, self._token)
-        pieces = flat.split([self._transfer.received[rank] for rank in self._sources])
-        parts = {
-            rank: piece.view(self._shapes[rank])
-            for rank, piece in zip(self._sources, pieces, strict=True)
-        }
-        parts[self._rank] = self._own
-        shapes = {shape for rank, shape in enumerate(self._shapes) if rank not in parts}
-        empty = {shape: flat.detach().new_empty(shape) for shape in shapes}
-        return tuple(
-            parts[rank] if rank in parts else empty[shape]
-            for rank, shape in enumerate(self._shapes)
-        )
-
-
-def _partners(sizes: Sequence[int], rank: int) -> list[int]:
-    """Return the other ranks whose part is not empty.
-
-    If there are none, all others are returned: gradients reach the exchange through their empty
-    parts, without which this rank would not take part in the backward pass.
-    """
-    partners = [other for other, size in enumerate(sizes) if size]
-    return partners or [other for other in range(len(sizes)) if other != rank]
+        pieces: Any = iter(_Arrive.apply(self._transfer, self._token))
+        empty: dict[tuple[int, ...], Tensor] = {}
+        if not any(map(_count, self._transfer.received)):
+            # The empty tensor that the gradient of this exchange comes through.
+            (nothing,) = pieces
+            empty = {shape: nothing.view(shape) for shape in self._shapes if not _count(shape)}
+        result = []
+        for rank, shape in enumerate(self._shapes):
+            if rank == self._rank:
+                result.append(self._own)
+            elif _count(shape):
+                result.append(next(pieces))
+            else:
+                if shape not in empty:
+                    empty[shape] = self._own.new_empty(shape)
+                result.append(empty[shape])
+        return tuple(result)
 
 
 class _Transfer:
-    """State that the start and the end of an exchange share, in both directions.
-
-    Attributes:
-        sent: Elements for each rank, forward.
-        received: Elements from each rank, forward.
-    """
+    """State that the start and the end of an exchange share, in both directions."""
 
     def __init__(
         self,
         exchange: GroupExchange,
-        sent: list[int],
-        received: list[int],
+        sent: Sequence[Sequence[int]],
+        received: Sequence[Sequence[int]],
         operator: str,
         direction: str,
     ) -> None:
@@ -236,15 +225,17 @@ class _Transfer:
         self._exchange, self._operator, self._direction = exchange, operator, direction
         self._flight: tuple[Flight, Tensor, Tensor] | None = None
 
-    def start(self, flat: Tensor, *, backward: bool) -> None:
-        """Send a buffer of all parts, in the order of the ranks."""
-        send, receive = (self.received, self.sent) if backward else (self.sent, self.received)
+    def start(self, parts: Sequence[Tensor], *, backward: bool) -> None:
+        """Send the parts that are not empty, in the order of the ranks."""
+        shapes = (self.received, self.sent) if backward else (self.sent, self.received)
+        send, receive = ([_count(shape) for shape in side] for side in shapes)
+        flat = _packed(parts)
         key = self._exchange.ledger.count(
             self._operator,
             "backward" if backward else self._direction,
             "all_to_all",
             flat.numel() * flat.element_size(),
-            len(send) - send.count(0),
+            sum(size > 0 for size in send),
         )
         out = flat.new_empty(sum(receive))
         group, ledger = self._exchange.group, self._exchange.ledger
@@ -253,13 +244,14 @@ class _Transfer:
         # The buffers must not be freed while they are in use.
         self._flight = flight, flat, out
 
-    def finish(self) -> Tensor:
-        """Return the buffer of all received parts."""
+    def finish(self, *, backward: bool) -> tuple[Tensor, ...]:
+        """Return the parts that were received and are not empty; one empty one if all are."""
         assert self._flight is not None, "an exchange is waited for once"
         flight, _sent, out = self._flight
         self._flight = None
         flight.wait()
-        return out
+        shapes = [s for s in (self.sent if backward else self.received) if _count(s)]
+        return _unpacked(out, shapes) if shapes else (out,)
 
 
 class _Launch(torch.autograd.Function):
@@ -267,28 +259,63 @@ class _Launch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, transfer: _Transfer, *parts: Tensor) -> Tensor:
-        ctx.transfer = transfer
-        ctx.shapes = [part.shape for part in parts]
-        transfer.start(torch.cat([part.reshape(-1) for part in parts]), backward=False)
+        ctx.transfer, ctx.shape = transfer, parts[0].shape
+        transfer.start(parts, backward=False)
         # The result is in flight: `_Arrive` returns it, and depends on this one by an empty tensor.
         return parts[0].new_empty(0)
 
     @staticmethod
     def backward(ctx: Any, _token: Tensor) -> tuple[Tensor | None, ...]:
-        flat = ctx.transfer.finish()
-        pieces = flat.split([prod(shape) for shape in ctx.shapes])
-        return None, *(p.view(shape) for p, shape in zip(pieces, ctx.shapes, strict=True))
+        first, *others = ctx.transfer.finish(backward=True)
+        return None, first.view(ctx.shape), *others
 
 
 class _Arrive(torch.autograd.Function):
     """End of an exchange; in backward, the start of that of the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, transfer: _Transfer, _token: Tensor) -> Tensor:
+    def forward(ctx: Any, transfer: _Transfer, _token: Tensor) -> tuple[Tensor, ...]:
         ctx.transfer = transfer
-        return transfer.finish()
+        return transfer.finish(backward=False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        ctx.transfer.start(grad.contiguous(), backward=True)
-        return None, grad.new_empty(0)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        ctx.transfer.start(grads, backward=True)
+        return None, grads[0].new_empty(0)
+
+
+def _packed(parts: Sequence[Tensor]) -> Tensor:
+    """Return the elements of all parts in one buffer, each copied once if it has to be."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first.reshape(-1)
+    flat = first.new_empty(sum(part.numel() for part in parts))
+    rows = _rows_alike([part.shape for part in parts])
+    if rows is not None:
+        torch.cat(list(parts), out=flat.view(sum(rows), *first.shape[1:]))
+        return flat
+    pieces = flat.split([part.numel() for part in parts])
+    for piece, part in zip(pieces, parts, strict=True):
+        piece.view(part.shape).copy_(part)
+    return flat
+
+
+def _unpacked(flat: Tensor, shapes: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+    """Return the parts of a buffer, as views."""
+    rows, rest = _rows_alike(shapes), shapes[0][1:]
+    if rows is not None:
+        return tuple(flat.view(sum(rows), *rest).split(rows))
+    pieces = flat.split([_count(shape) for shape in shapes])
+    return tuple(piece.view(*shape) for piece, shape in zip(pieces, shapes, strict=True))
+
+
+def _rows_alike(shapes: Sequence[Sequence[int]]) -> list[int] | None:
+    """Return the sizes of the first axis if the shapes differ in it alone, else None."""
+    first = shapes[0]
+    if not first or any(shape[1:] != first[1:] for shape in shapes):
+        return None
+    return [shape[0] for shape in shapes]
+
+
+def _count(shape: Sequence[int]) -> int:
+    return math.prod(shape)

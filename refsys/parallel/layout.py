@@ -86,10 +86,15 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield (first row, one past the last, [B, rows, N, C]) over all N rows, in any order.
+    def streamed(self) -> list[tuple[int, int]]:
+        """Return the first and one past the last token of each block of `stream`, in its order."""
 
-        Without gradients at most two blocks of rows are in memory at a time.
+    @abstractmethod
+    def stream(self, x: Tensor, axis: int) -> Iterator[Tensor]:
+        """Yield the blocks of a tensor, […, R, …], of all ranks: see `streamed`.
+
+        Without gradients at most two blocks are in memory at a time. A contiguous tensor is sent
+        without a copy.
         """
 
     @abstractmethod
@@ -171,9 +176,14 @@ class SingleRank(Layout):
         del outgoing
         return function(a_BRNC, b_BRNC)
 
-    def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    def streamed(self) -> list[tuple[int, int]]:
         """See `Layout`."""
-        yield 0, self.tokens, z_BRNC
+        return [(0, self.tokens)]
+
+    def stream(self, x: Tensor, axis: int) -> Iterator[Tensor]:
+        """See `Layout`."""
+        del axis
+        yield x
 
     def local_atoms(self, x: Tensor, axis: int) -> Tensor:
         """See `Layout`."""

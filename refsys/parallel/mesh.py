@@ -129,6 +129,13 @@ class RunRanks:
             self.agreement.check(subject, values)
 
 
+def abstract_ranks(context_ranks: int) -> RunRanks:
+    """Return the ranks of one example, of the process group that exists, for tracing."""
+    mesh = init_device_mesh("cpu", (1, context_ranks), mesh_dim_names=AXES)
+    flat_mesh = init_device_mesh("cpu", (context_ranks,), mesh_dim_names=("rank",))
+    return RunRanks(dist.get_rank(), context_ranks, mesh, flat_mesh)
+
+
 def launched_ranks() -> int:
     """Return the number of ranks that were started together; 1 without a launcher."""
     if dist.is_initialized():

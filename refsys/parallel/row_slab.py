@@ -119,15 +119,18 @@ class RowSlab(Layout):
         by_rank = [part[rank] for rank in range(self.ranks) for part in received]
         return torch.cat(by_rank, dim=1).movedim(1, -1)
 
-    def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """See `Layout`; from this rank's rows on, each block requested while one is in use."""
+    def streamed(self) -> list[Interval]:
+        """See `Layout`; the owned tokens come first."""
+        return [*self._slabs[self.rank :], *self._slabs[: self.rank]]
+
+    def stream(self, x: Tensor, axis: int) -> Iterator[Tensor]:
+        """See `Layout`; each block is requested while the one before is in use."""
         flight = None
         for hop in range(self.ranks):
-            block = z_BRNC if flight is None else flight[1].wait()[flight[0]]
-            first, stop = self._slabs[(self.rank + hop) % self.ranks]
+            block = x if flight is None else flight[1].wait()[flight[0]]
             if hop + 1 < self.ranks:
-                flight = self._request(z_BRNC, hop + 1)
-            yield first, stop, block
+                flight = self._request(x, axis, hop + 1)
+            yield block
 
     def local_atoms(self, x: Tensor, axis: int) -> Tensor:
         """See `Layout`."""
@@ -235,15 +238,14 @@ class RowSlab(Layout):
         batch, _channels, rows, tokens = parts[self.rank].shape
         return self._begin(parts, [(batch, width, rows, tokens) for width in widths])
 
-    def _request(self, z_BRNC: Tensor, hop: int) -> tuple[int, Pending]:
-        """Start to receive the rows of the rank `hop` further; every rank sends its own back."""
+    def _request(self, x: Tensor, axis: int, hop: int) -> tuple[int, Pending]:
+        """Start to receive the block of the rank `hop` further; every rank sends its own back."""
         source, target = (self.rank + hop) % self.ranks, (self.rank - hop) % self.ranks
-        nothing = z_BRNC.detach().narrow(1, 0, 0)
+        nothing = x.detach().narrow(axis, 0, 0)
         parts = [nothing] * self.ranks
-        parts[target] = z_BRNC
+        parts[target] = x
         shapes = [tuple(nothing.shape)] * self.ranks
-        rows = sizes(self._slabs)[source]
-        shapes[source] = resized(z_BRNC, 1, rows)
+        shapes[source] = resized(x, axis, sizes(self._slabs)[source])
         return source, self._begin(parts, shapes)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from refsys.batch import ALPHAFOLD3_FIELDS, TRUNK_FIELDS, Batch
 from refsys.config import ModelConfig
@@ -13,7 +14,7 @@ from refsys.model.chunks import Chunks
 from refsys.parallel.batch_layouts import RowSlabLayouts
 from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.data_parallel import GradientAverage
-from refsys.parallel.mesh import RunRanks
+from refsys.parallel.mesh import RunRanks, abstract_ranks
 from refsys.precision import precision
 from refsys.run_config import DEFAULT_BACKEND, FULL, RunConfig
 from refsys.training.alphafold3_step import AlphaFold3Training
@@ -121,15 +122,21 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
         training: Model and optimizer, built under fake tensors. With several context ranks, the
             process group is that of one example.
     """
-    training.materialize_moments()
     average, parallel = None, config.parallel
     if parallel.context_ranks > 1:
-        average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
+        if parallel.shard_parameters:
+            # A mesh reads its ranks, which fake tensors do not have.
+            with unset_fake_temporarily():
+                ranks = abstract_ranks(parallel.context_ranks)
+            training.shard(ranks)
+        else:
+            average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
         training.layouts = RowSlabLayouts(
             GroupExchange(), chunks=parallel.exchange_chunks, traced=True
         )
+    training.materialize_moments()
     batches = placeholders(lambda: placeholder_batch(config))
-    return Trainer(config, training, batches, average=average)
+    return Trainer(config, training, batches, average=average, entry=training.entry)
 
 
 def placeholder_batch(config: RunConfig) -> Batch:

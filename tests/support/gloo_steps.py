@@ -1,7 +1,8 @@
 """Divided training steps on real ranks: ``python gloo_steps.py RANKS,... FOLDER PORT``.
 
 The ranks are forked once torch is imported. Smaller context groups are the first ranks. For each
-number of ranks the first one writes ``RANKS.pt``: the loss, its parts and the summed gradients.
+number of ranks the first one writes ``RANKS.pt``: the loss, its parts, the summed gradients and the
+traffic of every rank.
 """
 
 import os
@@ -16,7 +17,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from refsys.parallel.collectives import GroupExchange
+from refsys.parallel.ledger import Ledger
 from support.sharded_steps import losses_and_gradients, step_batch, training
+from support.volumes import volumes_of
 
 
 def run_rank(rank, counts, folder, port):
@@ -26,9 +29,12 @@ def run_rank(rank, counts, folder, port):
     for count in counts:
         group = dist.new_group(range(count))
         if rank < count:
+            ledger = Ledger()
             loss, parts, gradients = losses_and_gradients(
-                training(GroupExchange(group)), step_batch()
+                training(GroupExchange(group, ledger)), step_batch(), ledger
             )
+            traffic = [None] * count
+            dist.all_gather_object(traffic, volumes_of(ledger), group=group)
             present = [gradient for gradient in gradients.values() if gradient is not None]
             total = torch.cat([gradient.flatten() for gradient in present])
             dist.all_reduce(total, group=group)
@@ -36,7 +42,7 @@ def run_rank(rank, counts, folder, port):
             for gradient, summed in zip(present, parts_of_total, strict=True):
                 gradient.copy_(summed.view_as(gradient))
             if rank == 0:
-                torch.save((loss, parts, gradients), f"{folder}/{count}.pt")
+                torch.save((loss, parts, gradients, traffic), f"{folder}/{count}.pt")
         dist.barrier()
     dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ from refsys.model.diffusion import SamplerConfig
 from refsys.parallel import RowSlab
 from refsys.parallel.batch_layouts import RowSlabLayouts
 from refsys.parallel.collectives import Exchange
+from refsys.parallel.ledger import Ledger
 from refsys.training.alphafold3_step import AlphaFold3Training
 from refsys.training.stages import Stage
 from support.atoms import with_atoms, with_labels, with_templates
@@ -18,7 +19,7 @@ from support.trunks import CONFIG, FLOAT64, random_batch, randomize
 TOKENS, PADDED, ROWS, LEAST_ATOMS = 41, 44, 3, 6
 # Every loss has weight.
 STAGE = Stage(tokens=0, samples=0, bond=1.0, pae=1.0, confidence=1.0)
-STEP, CYCLES = 3, 2
+STEP, CYCLES, SAMPLES, ROLLOUT_STEPS = 3, 2, 2, 1
 MODEL: ModelConfig = dataclasses.replace(
     CONFIG,
     c_s=32,
@@ -54,24 +55,30 @@ def training(
         MODEL,
         FLOAT64,
         stage=STAGE,
-        samples=2,
+        samples=SAMPLES,
         cycles=CYCLES,
         checkpointing=checkpointing,
         chunks=chunks,
     )
     randomize(result.model)
-    result.model.rollout = partial(result.model.rollout, sampler=SamplerConfig(steps=1))
+    result.model.rollout = partial(result.model.rollout, sampler=SamplerConfig(steps=ROLLOUT_STEPS))
     if exchange is not None:
         result.layouts = RowSlabLayouts(exchange, chunks=2, scheme=scheme)
     return result
 
 
-def losses_and_gradients(step, batch):
-    """Return the loss, its parts, and every gradient of the parameters, this rank's part."""
+def losses_and_gradients(step, batch, ledger=None):
+    """Return the loss, its parts, and every gradient of the parameters, this rank's part.
+
+    A ledger counts both passes as phases.
+    """
+    ledger = ledger or Ledger()
     step.layouts.plan(batch)
     step.model.zero_grad()
-    loss = step.forward(batch, STEP)
-    step.backward(loss)
+    with ledger.during("forward"):
+        loss = step.forward(batch, STEP)
+    with ledger.during("backward"):
+        step.backward(loss)
     gradients = {
         name: None if p.grad is None else p.grad.clone()
         for name, p in step.model.named_parameters()

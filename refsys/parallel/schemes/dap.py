@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from refsys.parallel.row_slab import RowSlab
+from refsys.parallel.shares import Interval
 
 
 class DAP(RowSlab):
@@ -50,6 +51,10 @@ class DAP(RowSlab):
         x_BNRC = function(self.gather_tokens(a_BRNC, axis=1), b_BNRC)
         return self.columns_to_rows(x_BNRC.transpose(1, 2))
 
-    def stream_rows(self, z_BRNC: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """See `Layout`; all rows are gathered at once, and are one block."""
-        yield 0, self.tokens, self.gather_tokens(z_BRNC, axis=1)
+    def streamed(self) -> list[Interval]:
+        """See `Layout`; all tokens are one block."""
+        return [(0, self.tokens)]
+
+    def stream(self, x: Tensor, axis: int) -> Iterator[Tensor]:
+        """See `Layout`; all tokens are gathered at once."""
+        yield self.gather_tokens(x, axis)

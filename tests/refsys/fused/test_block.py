@@ -1,5 +1,6 @@
 """Pairformer block of the full model at 384 tokens, fused and eager, on fake tensors."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -11,12 +12,15 @@ from torch.utils._pytree import tree_leaves
 
 from refsys import ops
 from refsys.config import preset
+from refsys.costs.collectives import fake_process_group
 from refsys.costs.trace import Trace, trace
 from refsys.model.context import Context
 from refsys.model.layers import copy_kernel_weights
 from refsys.model.pairformer import PairformerBlock
 from refsys.ops.triton_backend import ARCHITECTURES, assume_architecture, watch_launches
-from refsys.parallel import SingleRank
+from refsys.parallel import RowSlab, SingleRank
+from refsys.parallel.collectives import GroupExchange
+from refsys.parallel.ledger import Ledger
 from refsys.precision import PRECISIONS
 
 TOKENS, CONFIG = 384, preset("full")
@@ -30,17 +34,18 @@ class Block:
     phases = ("forward", "backward")
     forward_phases = ("forward",)
 
-    def __init__(self):
+    def __init__(self, layout):
         self.module: nn.Module = PairformerBlock(CONFIG, PRECISIONS["bfloat16"])
         for number, dropout in enumerate(m for m in self.module.modules() if hasattr(m, "rate")):
             dropout.number = number
         half = {"dtype": torch.bfloat16, "requires_grad": True}
-        single = torch.empty(1, TOKENS, CONFIG.c_s, **half)
-        pair = torch.empty(1, TOKENS, TOKENS, CONFIG.c_z, **half)
+        rows = layout.stop - layout.start
+        single = torch.empty(1, rows, CONFIG.c_s, **half)
+        pair = torch.empty(1, rows, TOKENS, CONFIG.c_z, **half)
         token_mask = torch.ones(1, TOKENS, dtype=torch.bool)
-        pair_mask = torch.ones(1, TOKENS, TOKENS, dtype=torch.bool)
+        pair_mask = torch.ones(1, rows, TOKENS, dtype=torch.bool)
         keep = tuple(torch.ones(1, TOKENS, CONFIG.c_z, dtype=torch.bool) for _ in range(SITES))
-        context = Context(layout=SingleRank(TOKENS), masks=keep)
+        context = Context(layout=layout, masks=keep)
         self.inputs = single, pair, token_mask, pair_mask, context
         self.outputs: tuple[torch.Tensor, ...] = ()
         self.saved_bytes = 0
@@ -70,16 +75,26 @@ class Step:
         costs = self.trace.costs.items()
         return sum(cost.launches for origin, cost in costs if origin.phase == phase)
 
+    def kernels(self):
+        """Kernels of operators and of matrix products: no copies and sums of autograd."""
+        started = ("foldperf.", "aten.bmm")
+        costs = self.trace.costs.items()
+        return sum(c.launches for origin, c in costs if origin.operator.startswith(started))
 
-def step(backend):
+
+def step(backend, ranks=1):
     elements = []
 
     def note(launch):
         leaves = tree_leaves(launch.arguments)
         elements.extend(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor))
 
-    with FakeTensorMode(), ops.use_backend(backend), watch_launches(note):
-        block = Block()
+    def layout():
+        return SingleRank(TOKENS) if ranks == 1 else RowSlab(TOKENS, GroupExchange(ledger=Ledger()))
+
+    group = nullcontext() if ranks == 1 else fake_process_group(ranks)
+    with group, FakeTensorMode(), ops.use_backend(backend), watch_launches(note):
+        block = Block(layout())
         return Step(trace(block), block.saved_bytes, max(elements, default=0))
 
 
@@ -97,6 +112,20 @@ def test_fused_block_has_few_launches(eager, fused):
     assert fused.launches("forward") <= 30
     assert fused.launches("backward") <= 60
     assert min(eager.launches("forward"), eager.launches("backward")) > 100
+
+
+def test_block_on_four_ranks_starts_few_more_kernels_than_on_one(fused):
+    """Half as many more, and two for each block of the bias that an attention streams.
+
+    With copies around exchanges, sums of gradients and the exchanges themselves it starts less than
+    three times as many launches as on one rank.
+    """
+    ranks, attentions = 4, 3
+    divided = step("triton", ranks)
+    assert fused.kernels() < divided.kernels()
+    assert divided.kernels() <= 1.5 * fused.kernels() + 2 * ranks * attentions
+    one, four = (s.launches("forward") + s.launches("backward") for s in (fused, divided))
+    assert four < 3 * one
 
 
 def test_fused_block_saves_a_fifth_of_the_bytes_for_backward(eager, fused):

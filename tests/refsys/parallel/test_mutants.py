@@ -27,9 +27,8 @@ class DroppedReduction(RowSlab):
 
 
 class ReversedHop(RowSlab):
-    def _request(self, z_BRNC, hop):
-        source, pending = super()._request(z_BRNC, self.ranks - hop)
-        return source, pending
+    def _request(self, x, axis, hop):
+        return super()._request(x, axis, self.ranks - hop)
 
 
 class StaleMask(RowSlab):

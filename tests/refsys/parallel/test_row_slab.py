@@ -33,6 +33,11 @@ def rows(layout, x):
     return layout.local(x, 1)
 
 
+def streamed(layout, x):
+    blocks = dict(zip(layout.streamed(), layout.stream(x, 1), strict=True))
+    return torch.cat([blocks[interval] for interval in sorted(blocks)], 1)
+
+
 def whole_halo(layout, x):
     padded = torch.nn.functional.pad(x, (0, 0, 48, 48))
     return padded[:, :, layout.atom_start : layout.atom_stop + 96]
@@ -68,10 +73,10 @@ MOVES = {
         lambda layout, x: layout.columns_to_rows(x),
         rows,
     ),
-    "stream_rows": (
+    "stream": (
         PAIRS,
         rows,
-        lambda layout, x: torch.cat([b for *_, b in sorted(layout.stream_rows(x), key=first)], 1),
+        streamed,
         lambda layout, x: x,
     ),
     "by_channels": (
@@ -99,10 +104,6 @@ MOVES = {
         lambda layout, x: x[:, slice(*layout.atom_tokens), slice(*layout.key_tokens)],
     ),
 }
-
-
-def first(block):
-    return block[0]
 
 
 def slab(chunks=1):

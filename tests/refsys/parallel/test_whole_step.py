@@ -4,15 +4,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from support import HANG_S, free_port
 from support.rank_threads import on_ranks
-from support.sharded_steps import losses_and_gradients, serial, step_batch, training
+from support.sharded_steps import (
+    CYCLES,
+    MODEL,
+    ROLLOUT_STEPS,
+    SAMPLES,
+    losses_and_gradients,
+    serial,
+    step_batch,
+    training,
+)
+from support.trunks import FLOAT64
+from support.volumes import Moves, Operators, step_volumes, volumes_of
 
 from refsys.parallel import RowSlab
 from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.ledger import Ledger
 from refsys.parallel.schemes import DAP
+from refsys.parallel.shares import AtomShares
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "support" / "gloo_steps.py")
 TOLERANCE = 1e-10
@@ -21,24 +34,28 @@ SHIFTS = ("attention_pair_bias.norm_z.bias", "pair_weighted_averaging.norm_z.bia
 
 
 def divided(ranks, scheme=RowSlab, **options):
-    """Return loss, parts and the sum over ranks of each gradient; all ranks agree on the loss."""
+    """Return loss, parts, the sum over ranks of each gradient, and the traffic of each rank.
+
+    All ranks agree on the loss.
+    """
 
     def program(rank):
-        step = training(GroupExchange(ledger=Ledger()), scheme, **options)
-        return losses_and_gradients(step, step_batch())
+        ledger = Ledger()
+        step = training(GroupExchange(ledger=ledger), scheme, **options)
+        return *losses_and_gradients(step, step_batch(), ledger), volumes_of(ledger)
 
     results = on_ranks(ranks, program)
-    loss, parts, gradients = results[0]
+    loss, parts, gradients, _traffic = results[0]
     assert {float(result[0]) for result in results} == {float(loss)}
     summed = {
         name: None if gradient is None else sum(result[2][name] for result in results)
         for name, gradient in gradients.items()
     }
-    return loss, parts, summed
+    return loss, parts, summed, [traffic for *_, traffic in results]
 
 
 def assert_equal(found, expected):
-    loss, parts, gradients = found
+    loss, parts, gradients, *_ = found
     torch.testing.assert_close(loss, expected[0], rtol=TOLERANCE, atol=0)
     for name, part in expected[1].items():
         torch.testing.assert_close(parts[name], part, rtol=TOLERANCE, atol=TOLERANCE, msg=name)
@@ -54,18 +71,47 @@ def assert_equal(found, expected):
             assert error <= TOLERANCE * scale, name
 
 
-def test_divided_step_on_nine_ranks_equals_the_whole_one():
-    """Dropout on, padded tokens, atoms and MSA rows, zero-initialized layers random."""
-    assert_equal(divided(9), serial())
+@pytest.fixture(scope="module")
+def nine():
+    return divided(9)
 
 
-def test_divided_steps_on_real_ranks_equal_the_whole_one(tmp_path):
-    """Run 2, 3, 4 and 6 processes with dropout, padding and random weights."""
-    counts = (2, 3, 4, 6)
-    command = [sys.executable, SCRIPT, ",".join(map(str, counts)), str(tmp_path), str(free_port())]
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Results on 2, 3, 4 and 6 processes, by their number."""
+    folder, counts = tmp_path_factory.mktemp("gloo"), (2, 3, 4, 6)
+    command = [sys.executable, SCRIPT, ",".join(map(str, counts)), str(folder), str(free_port())]
     subprocess.run(command, check=True, timeout=HANG_S)
-    for count in counts:
-        assert_equal(torch.load(tmp_path / f"{count}.pt", weights_only=False), serial())
+    return {count: torch.load(folder / f"{count}.pt", weights_only=False) for count in counts}
+
+
+def test_divided_step_on_nine_ranks_equals_the_whole_one(nine):
+    """Dropout on, padded tokens, atoms and MSA rows, zero-initialized layers random."""
+    assert_equal(nine, serial())
+
+
+def test_divided_steps_on_real_ranks_equal_the_whole_one(processes):
+    """Run 2, 3, 4 and 6 processes with dropout, padding and random weights."""
+    for result in processes.values():
+        assert_equal(result, serial())
+
+
+def test_each_rank_sends_what_the_closed_forms_give(nine, processes):
+    """Bytes per operator, forward, backward and recomputed, on slabs of different sizes."""
+    batch = step_batch()
+    for ranks, result in {9: nine, **processes}.items():
+        atoms = AtomShares.of(batch["atom_token"].numpy(), ranks)
+        for rank, traffic in enumerate(result[3]):
+            moves = Moves(batch.sizes["token"], rank, ranks, atoms)
+            expected = step_volumes(
+                Operators(moves, MODEL, FLOAT64),
+                alignment_rows=batch.sizes["alignment_row"],
+                templates=batch.sizes["template"],
+                cycles=CYCLES,
+                samples=SAMPLES,
+                rollout_steps=ROLLOUT_STEPS,
+            )
+            assert traffic == expected, (rank, ranks)
 
 
 def test_divided_step_equals_the_whole_one_with_recomputed_blocks():
