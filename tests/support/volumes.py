@@ -252,9 +252,11 @@ def step_volumes(
     cycles: int,
     samples: int,
     rollout_steps: int,
+    checkpointing: bool = False,
 ) -> Volumes:
-    """Return the bytes of a training step of the full model on one example, with recomputed blocks.
+    """Return the bytes of a training step of the full model on one example.
 
+    With checkpointing, blocks run again in the backward pass.
     Cycles but the last, and the rollout with its one sample, have no gradient.
     """
     config = operators.config
@@ -263,17 +265,20 @@ def step_volumes(
     def add(operator: str, volume: Volume) -> None:
         total[operator] = total.get(operator, Volume()) + volume
 
+    def block(volume: Volume) -> Volume:
+        return volume.recomputing() if checkpointing else volume
+
     def blocks(volumes: Volumes, count: int) -> None:
         for operator, volume in volumes.items():
-            add(operator, volume.recomputing().repeated(cycles) * count)
+            add(operator, block(volume).repeated(cycles) * count)
 
     def atom_encoder() -> None:
         add("atom_attention", operators.atom_pairs())
 
     def denoise(count: int) -> Volumes:
         """Atom encoder, token transformer and atom decoder on `count` samples."""
-        atoms = operators.atom_attention(count).recomputing() * config.atom_blocks * 2
-        tokens = operators.diffusion_attention(count).recomputing() * config.token_blocks
+        atoms = block(operators.atom_attention(count)) * config.atom_blocks * 2
+        tokens = block(operators.diffusion_attention(count)) * config.token_blocks
         moved = operators.token_sums(count, config.c_token) + operators.tokens_of_atoms(count)
         return {
             "atom_attention": atoms,
@@ -284,7 +289,7 @@ def step_volumes(
 
     # Input embedder and initial embedding.
     atom_encoder()
-    add("atom_attention", operators.atom_attention(1).recomputing() * config.atom_blocks)
+    add("atom_attention", block(operators.atom_attention(1)) * config.atom_blocks)
     add("tokens_and_atoms", operators.token_sums(1, config.c_s))
     add("embedding", operators.embedding())
     # Trunk.
@@ -303,7 +308,7 @@ def step_volumes(
         add(operator, volume.without_gradients() * rollout_steps)
     # Confidence head and losses.
     for operator, volume in operators.pairformer_block().items():
-        add(operator, volume.recomputing() * config.confidence_blocks)
+        add(operator, block(volume) * config.confidence_blocks)
     add("heads", operators.heads())
     add("losses", operators.losses(samples))
     return total

@@ -77,6 +77,11 @@ def nine():
 
 
 @pytest.fixture(scope="module")
+def three_recomputing():
+    return divided(3, checkpointing=True)
+
+
+@pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     """Results on 2, 3, 4 and 6 processes, by their number."""
     folder, counts = tmp_path_factory.mktemp("gloo"), (2, 3, 4, 6)
@@ -96,12 +101,14 @@ def test_divided_steps_on_real_ranks_equal_the_whole_one(processes):
         assert_equal(result, serial())
 
 
-def test_each_rank_sends_what_the_closed_forms_give(nine, processes):
+def test_each_rank_sends_what_the_closed_forms_give(nine, processes, three_recomputing):
     """Bytes per operator, forward, backward and recomputed, on slabs of different sizes."""
     batch = step_batch()
-    for ranks, result in {9: nine, **processes}.items():
+    results = [(9, nine, False), (3, three_recomputing, True)]
+    results += [(ranks, result, False) for ranks, result in processes.items()]
+    for ranks, (*_, by_rank), checkpointing in results:
         atoms = AtomShares.of(batch["atom_token"].numpy(), ranks)
-        for rank, traffic in enumerate(result[3]):
+        for rank, traffic in enumerate(by_rank):
             moves = Moves(batch.sizes["token"], rank, ranks, atoms)
             expected = step_volumes(
                 Operators(moves, MODEL, FLOAT64),
@@ -110,12 +117,13 @@ def test_each_rank_sends_what_the_closed_forms_give(nine, processes):
                 cycles=CYCLES,
                 samples=SAMPLES,
                 rollout_steps=ROLLOUT_STEPS,
+                checkpointing=checkpointing,
             )
-            assert traffic == expected, (rank, ranks)
+            assert traffic == expected, (rank, ranks, checkpointing)
 
 
-def test_divided_step_equals_the_whole_one_with_recomputed_blocks():
-    assert_equal(divided(3, checkpointing=True), serial(checkpointing=True))
+def test_divided_step_equals_the_whole_one_with_recomputed_blocks(three_recomputing):
+    assert_equal(three_recomputing, serial(checkpointing=True))
 
 
 def test_step_divided_by_dap_equals_the_whole_one():
