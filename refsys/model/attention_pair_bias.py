@@ -73,8 +73,7 @@ class AttentionPairBias(KernelModule):
             self._attend,
             q.squeeze(1),
             z_BRNC,
-            layout.gather_tokens(k, axis=2),
-            layout.gather_tokens(v, axis=2),
+            *layout.gather_together((k, v), axis=2),
             token_mask_BN.unsqueeze(1),
             axes=(1, 1),
         )

@@ -53,8 +53,7 @@ class DiffusionAttentionPairBias(nn.Module):
             t.unflatten(-1, (self.heads, -1))
             for t in (
                 self.linear_q(x_BDRT),
-                layout.gather_tokens(k_BDRT, axis=2),
-                layout.gather_tokens(v_BDRT, axis=2),
+                *layout.gather_together((k_BDRT, v_BDRT), axis=2),
             )
         )
         mask_BDN = token_mask_BN.unsqueeze(1).expand(-1, q.shape[1], -1)

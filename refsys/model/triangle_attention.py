@@ -29,6 +29,10 @@ from refsys.ops.layer_norm_linear import (
 from refsys.ops.triangle_attention import triangle_attention
 from refsys.precision import Precision
 
+# The bias of all queries is gathered, for fewer exchanges and kernels, if it has at most one
+# element to so many of a rank's slab. Otherwise it is streamed.
+_SMALL = 4
+
 
 class _TriangleAttention(KernelModule):
     def __init__(self, c_z: int, heads: int, dropout: float, precision: Precision) -> None:
@@ -79,8 +83,12 @@ class _TriangleAttention(KernelModule):
             ),
             statistics=self.norm.statistics,
         )
-        blocks = layout.streamed(), layout.stream(bias_BHRN, axis=2)
-        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, *blocks, keep_BNC)
+        biases: Iterable[Tensor]
+        if _SMALL * layout.ranks * self.heads <= z_BRNC.shape[-1]:
+            intervals, biases = [(0, layout.tokens)], [layout.gather_tokens(bias_BHRN, axis=2)]
+        else:
+            intervals, biases = layout.streamed(), layout.stream(bias_BHRN, axis=2)
+        return self._finish(z_BRNC, qkvg_BRNE, mask_BRN, intervals, biases, keep_BNC)
 
     @property
     def _norm(self) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,7 @@ class Pending(ABC):
 
     @abstractmethod
     def wait(self) -> tuple[Tensor, ...]:
-        """Return the parts that were received, by rank; call it once."""
+        """Return the parts that were received, in the order of their shapes; call it once."""
 
 
 class Exchange(ABC):
@@ -113,6 +113,7 @@ class Exchange(ABC):
         operator: str,
         *,
         direction: str = "forward",
+        together: int = 1,
     ) -> Pending:
         """Start to send a part to each rank.
 
@@ -121,6 +122,8 @@ class Exchange(ABC):
                 rank is returned as it is.
             shapes: Shape of the part that each rank sends to this one.
             operator: Name under which the exchange is counted.
+            together: Number of tensors that are exchanged together: so many parts in succession,
+                and shapes, are of each rank.
             direction: ``forward``, or ``backward`` where the backward pass of an operator of its
                 own starts the exchange. That of the gradients is counted as ``backward``.
 
@@ -163,11 +166,12 @@ class GroupExchange(Exchange):
         operator: str,
         *,
         direction: str = "forward",
+        together: int = 1,
     ) -> Pending:
         """See `Exchange`."""
         if self.ranks == 1:
             return Arrived(parts)
-        return _GroupPending(self, parts, shapes, operator, direction)
+        return _GroupPending(self, parts, shapes, operator, direction, together)
 
 
 class _GroupPending(Pending):
@@ -178,13 +182,15 @@ class _GroupPending(Pending):
         shapes: Sequence[Sequence[int]],
         operator: str,
         direction: str,
+        together: int,
     ) -> None:
-        self._own, self._rank = parts[exchange.rank], exchange.rank
-        others = [part for r, part in enumerate(parts) if r != exchange.rank]
+        own = range(exchange.rank * together, (exchange.rank + 1) * together)
+        self._own = {index: parts[index] for index in own}
+        others = [part for index, part in enumerate(parts) if index not in own]
         self._shapes = [tuple(shape) for shape in shapes]
-        received = [s if r != exchange.rank else (0,) for r, s in enumerate(self._shapes)]
-        sent = [part.shape if r != exchange.rank else (0,) for r, part in enumerate(parts)]
-        self._transfer = _Transfer(exchange, sent, received, operator, direction)
+        received = [(0,) if index in own else s for index, s in enumerate(self._shapes)]
+        sent = [(0,) if index in own else part.shape for index, part in enumerate(parts)]
+        self._transfer = _Transfer(exchange, sent, received, operator, direction, together)
         # A rank that sends nothing receives no gradient, and still takes part in the backward pass.
         sending = [part for part in others if part.numel()] or others[:1]
         self._token = _Launch.apply(self._transfer, *sending)
@@ -198,14 +204,15 @@ class _GroupPending(Pending):
             (nothing,) = pieces
             empty = {shape: nothing.view(shape) for shape in self._shapes if not _count(shape)}
         result = []
-        for rank, shape in enumerate(self._shapes):
-            if rank == self._rank:
-                result.append(self._own)
+        like = next(iter(self._own.values()))
+        for index, shape in enumerate(self._shapes):
+            if index in self._own:
+                result.append(self._own[index])
             elif _count(shape):
                 result.append(next(pieces))
             else:
                 if shape not in empty:
-                    empty[shape] = self._own.new_empty(shape)
+                    empty[shape] = like.new_empty(shape)
                 result.append(empty[shape])
         return tuple(result)
 
@@ -220,15 +227,16 @@ class _Transfer:
         received: Sequence[Sequence[int]],
         operator: str,
         direction: str,
+        together: int,
     ) -> None:
-        self.sent, self.received = sent, received
+        self.sent, self.received, self._together = sent, received, together
         self._exchange, self._operator, self._direction = exchange, operator, direction
         self._flight: tuple[Flight, Tensor, Tensor] | None = None
 
     def start(self, parts: Sequence[Tensor], *, backward: bool) -> None:
         """Send the parts that are not empty, in the order of the ranks."""
         shapes = (self.received, self.sent) if backward else (self.sent, self.received)
-        send, receive = ([_count(shape) for shape in side] for side in shapes)
+        send, receive = (self._by_rank(side) for side in shapes)
         flat = _packed(parts)
         key = self._exchange.ledger.count(
             self._operator,
@@ -243,6 +251,12 @@ class _Transfer:
         flight = Flight(work, key, group, on_host=flat.device.type == "cpu", ledger=ledger)
         # The buffers must not be freed while they are in use.
         self._flight = flight, flat, out
+
+    def _by_rank(self, shapes: Sequence[Sequence[int]]) -> list[int]:
+        """Return the number of elements of each rank."""
+        counts = [_count(shape) for shape in shapes]
+        starts = range(0, len(counts), self._together)
+        return [sum(counts[start : start + self._together]) for start in starts]
 
     def finish(self, *, backward: bool) -> tuple[Tensor, ...]:
         """Return the parts that were received and are not empty; one empty one if all are."""

@@ -11,7 +11,7 @@ T tokens of the owned atoms, U tokens of their keys.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +21,7 @@ class Layout(ABC):
     """Slab of this rank, and the exchanges with other ranks.
 
     Attributes:
+        ranks: Number of ranks that divide the tokens.
         tokens: N, the number of tokens on all ranks.
         start: First owned token.
         stop: One past the last owned token.
@@ -30,6 +31,7 @@ class Layout(ABC):
         key_tokens: The same for the owned atoms and those that they attend to.
     """
 
+    ranks: int
     tokens: int
     start: int
     stop: int
@@ -54,6 +56,10 @@ class Layout(ABC):
     @abstractmethod
     def gather_tokens(self, x: Tensor, axis: int) -> Tensor:
         """Gather the tokens of all ranks, […, R, …] → […, N, …]; gradients are reduce-scattered."""
+
+    @abstractmethod
+    def gather_together(self, tensors: Sequence[Tensor], axis: int) -> tuple[Tensor, ...]:
+        """Return `gather_tokens` of tensors of one shape, in one exchange."""
 
     @abstractmethod
     def rows_to_columns(self, z_BRNC: Tensor) -> Tensor:
@@ -142,7 +148,7 @@ class SingleRank(Layout):
     """Layout of one rank, which owns everything: each move is the identity or a view."""
 
     def __init__(self, tokens: int, atoms: int = 0) -> None:
-        self.tokens, self.start, self.stop = tokens, 0, tokens
+        self.ranks, self.tokens, self.start, self.stop = 1, tokens, 0, tokens
         self.atom_start, self.atom_stop = 0, atoms
         self.atom_tokens = self.key_tokens = 0, tokens
 
@@ -155,6 +161,11 @@ class SingleRank(Layout):
         """See `Layout`."""
         del axis
         return x
+
+    def gather_together(self, tensors: Sequence[Tensor], axis: int) -> tuple[Tensor, ...]:
+        """See `Layout`."""
+        del axis
+        return tuple(tensors)
 
     def rows_to_columns(self, z_BRNC: Tensor) -> Tensor:
         """See `Layout`."""

@@ -27,7 +27,6 @@ class RowSlab(Layout):
 
     Attributes:
         rank: This rank in its context group.
-        ranks: Ranks of the group.
     """
 
     def __init__(
@@ -70,11 +69,15 @@ class RowSlab(Layout):
 
     def gather_tokens(self, x: Tensor, axis: int) -> Tensor:
         """See `Layout`."""
-        return self._gather(x, axis, self._slabs)
+        return self._gather([x], axis, self._slabs)[0]
+
+    def gather_together(self, tensors: Sequence[Tensor], axis: int) -> tuple[Tensor, ...]:
+        """See `Layout`."""
+        return self._gather(tensors, axis, self._slabs)
 
     def gather_atoms(self, x: Tensor, axis: int) -> Tensor:
         """See `Layout`."""
-        return self._gather(x, axis, self._atom_shares.slabs)
+        return self._gather([x], axis, self._atom_shares.slabs)[0]
 
     def rows_to_columns(self, z_BRNC: Tensor) -> Tensor:
         """See `Layout`."""
@@ -104,19 +107,19 @@ class RowSlab(Layout):
         widths = [[chunk[t] for chunk in map(sizes, mine)] for t in range(self._chunks)]
         operands = [self._by_rank_and_chunk(x, widths) for x in (a_BRNC, b_BRNC)]
 
-        def begin(chunk: int) -> tuple[Pending, Pending]:
-            first, second = (self._to_channels(parts[chunk]) for parts in operands)
-            return first, second
+        def begin(chunk: int) -> Pending:
+            return self._to_channels([parts[chunk] for parts in operands])
 
         flight, back = begin(0), []
         for chunk in range(self._chunks):
-            a, b = flight
+            arriving = flight
             if chunk + 1 < self._chunks:
                 flight = begin(chunk + 1)
-            x_BNNc = function(*(self._all_rows(pending) for pending in (a, b)))
+            received = arriving.wait()
+            x_BNNc = function(*(self._all_rows(received[k::2]) for k in range(2)))
             back.append(self._to_rows(x_BNNc, widths[chunk]))
-        received = [pending.wait() for pending in back]
-        by_rank = [part[rank] for rank in range(self.ranks) for part in received]
+        returned = [pending.wait() for pending in back]
+        by_rank = [part[rank] for rank in range(self.ranks) for part in returned]
         return torch.cat(by_rank, dim=1).movedim(1, -1)
 
     def streamed(self) -> list[Interval]:
@@ -190,14 +193,21 @@ class RowSlab(Layout):
             raise ArgumentError("this layout has no atoms")
         return self._atoms
 
-    def _begin(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> Pending:
-        return self._exchange.begin(parts, shapes, self._operator)
+    def _begin(
+        self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], together: int = 1
+    ) -> Pending:
+        return self._exchange.begin(parts, shapes, self._operator, together=together)
 
-    def _gather(self, x: Tensor, axis: int, slabs: Sequence[Interval]) -> Tensor:
-        shapes = [resized(x, axis, count) for count in sizes(slabs)]
+    def _gather(
+        self, tensors: Sequence[Tensor], axis: int, slabs: Sequence[Interval]
+    ) -> tuple[Tensor, ...]:
+        count = len(tensors)
+        shapes = [resized(x, axis, n) for n in sizes(slabs) for x in tensors]
         # The gradient of an expansion is one sum, which accumulates in float32.
-        copies = x.unsqueeze(0).expand(self.ranks, *x.shape).unbind(0)
-        return torch.cat(self._begin(copies, shapes).wait(), dim=axis)
+        copies = [x.unsqueeze(0).expand(self.ranks, *x.shape).unbind(0) for x in tensors]
+        parts = [copy for of_rank in zip(*copies, strict=True) for copy in of_rank]
+        received = self._begin(parts, shapes, count).wait()
+        return tuple(torch.cat(received[k::count], dim=axis) for k in range(count))
 
     def _intervals(
         self, x: Tensor, axis: int, slabs: Sequence[Interval], wanted: Sequence[Interval]
@@ -224,14 +234,16 @@ class RowSlab(Layout):
         parts = x_BRNC.movedim(-1, 1).split(order, dim=1)
         return [list(parts[t :: self._chunks]) for t in range(self._chunks)]
 
-    def _to_channels(self, parts: Sequence[Tensor]) -> Pending:
-        batch, channels, _rows, tokens = parts[self.rank].shape
-        shapes = [(batch, channels, rows, tokens) for rows in sizes(self._slabs)]
-        return self._begin(parts, shapes)
+    def _to_channels(self, operands: Sequence[Sequence[Tensor]]) -> Pending:
+        """Start to exchange the parts of several operands together."""
+        batch, channels, _rows, tokens = operands[0][self.rank].shape
+        shapes = [(batch, channels, n, tokens) for n in sizes(self._slabs) for _ in operands]
+        parts = [part for of_rank in zip(*operands, strict=True) for part in of_rank]
+        return self._begin(parts, shapes, len(operands))
 
-    def _all_rows(self, pending: Pending) -> Tensor:
+    def _all_rows(self, parts: Sequence[Tensor]) -> Tensor:
         """Return [B, N, N, c], channels in front in memory."""
-        return torch.cat(pending.wait(), dim=2).movedim(1, -1)
+        return torch.cat(list(parts), dim=2).movedim(1, -1)
 
     def _to_rows(self, x_BNNc: Tensor, widths: Sequence[int]) -> Pending:
         parts = x_BNNc.movedim(-1, 1).split(sizes(self._slabs), dim=2)

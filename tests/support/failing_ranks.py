@@ -89,10 +89,10 @@ class FailingExchange(GroupExchange):
 
     action: Callable[[], None]
 
-    def begin(self, parts, shapes, operator, *, direction="forward"):
+    def begin(self, parts, shapes, operator, **options):
         if operator == "triangle_multiplication":
             self.action()
-        return super().begin(parts, shapes, operator, direction=direction)
+        return super().begin(parts, shapes, operator, **options)
 
 
 def step(which: Case, training: TrunkTraining, fails: bool) -> None:

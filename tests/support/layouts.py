@@ -25,14 +25,14 @@ class PoisonExchange(Exchange):
     def __init__(self, rank: int, ranks: int) -> None:
         self.rank, self.ranks = rank, ranks
 
-    def begin(self, parts, shapes, operator, direction="forward"):
-        generator, mine = torch.Generator().manual_seed(13), parts[self.rank]
+    def begin(self, parts, shapes, operator, *, direction="forward", together=1):
+        generator = torch.Generator().manual_seed(13)
         return Arrived(
             tuple(
-                mine
-                if rank == self.rank
-                else torch.randn(tuple(shape), generator=generator, dtype=mine.dtype)
-                for rank, shape in enumerate(shapes)
+                part
+                if index // together == self.rank
+                else torch.randn(tuple(shape), generator=generator, dtype=part.dtype)
+                for index, (part, shape) in enumerate(zip(parts, shapes, strict=True))
             )
         )
 

@@ -76,10 +76,9 @@ class Step:
         return sum(cost.launches for origin, cost in costs if origin.phase == phase)
 
     def kernels(self):
-        """Kernels of operators and of matrix products: no copies and sums of autograd."""
-        started = ("foldperf.", "aten.bmm")
+        """Launches of forward and backward, copies among them, without collective operations."""
         costs = self.trace.costs.items()
-        return sum(c.launches for origin, c in costs if origin.operator.startswith(started))
+        return sum(c.launches for origin, c in costs if not origin.operator.startswith("c10d."))
 
 
 def step(backend, ranks=1):
@@ -115,17 +114,13 @@ def test_fused_block_has_few_launches(eager, fused):
 
 
 def test_block_on_four_ranks_starts_few_more_kernels_than_on_one(fused):
-    """Half as many more, and two for each block of the bias that an attention streams.
-
-    With copies around exchanges, sums of gradients and the exchanges themselves it starts less than
-    three times as many launches as on one rank.
-    """
+    """Half as many more, and two for each rank and attention; copies around exchanges included."""
     ranks, attentions = 4, 3
     divided = step("triton", ranks)
     assert fused.kernels() < divided.kernels()
     assert divided.kernels() <= 1.5 * fused.kernels() + 2 * ranks * attentions
     one, four = (s.launches("forward") + s.launches("backward") for s in (fused, divided))
-    assert four < 3 * one
+    assert four < 2 * one
 
 
 def test_fused_block_saves_a_fifth_of_the_bytes_for_backward(eager, fused):

@@ -17,7 +17,8 @@ from refsys.training.step import TrunkTraining
 
 # Equal slabs and chunks, so that a fault is not found by a shape.
 RANKS, TOKENS = 4, 14
-MODEL = dataclasses.replace(CONFIG, pairformer_blocks=1)
+# Few channels, so that the bias of attention is streamed.
+MODEL = dataclasses.replace(CONFIG, pairformer_blocks=1, c_z=16)
 BATCH = random_batch(TOKENS, 4).padded(token=TOKENS + 2)
 
 
