@@ -153,7 +153,7 @@ def on_ranks(count: int, program: Callable[[int], T]) -> list[T]:
         threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
         for thread in threads:
             thread.start()
-        turns.open()
+        turns.start()
         for thread in threads:
             thread.join()
     finally:

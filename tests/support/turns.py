@@ -24,7 +24,7 @@ class Turns:
         self._steps = 0
         self._failed = False
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Give the first thread the turn."""
         self._sleeping[0].release()
 

@@ -29,7 +29,8 @@ def command(store, folder, ranks, *more, steps=STEPS):
     ]
 
 
-def run(*arguments, **options):
+def launch(*arguments, **options):
+    """Run the command as a user does: it starts its ranks through `torchrun`."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command(*arguments, **options),
@@ -40,7 +41,24 @@ def run(*arguments, **options):
         timeout=HANG_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done
+
+
+@pytest.fixture(scope="module")
+def run(command_server, tmp_path_factory):
+    """Run the command on ranks that need no time to import its libraries."""
+    working = tmp_path_factory.mktemp("working")
+
+    def run(store, folder, ranks, *more, context=1, steps=STEPS):
+        words = command(store, folder, ranks, *more, "--context-ranks", context, steps=steps)[3:]
+        if ranks * context == 1:
+            every = [command_server.run(words, folder=working)]
+        else:
+            every = command_server.run_ranks(ranks * context, words, folder=working)
+        for done in every:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return every[0]
+
+    return run
 
 
 def log(folder):
@@ -58,11 +76,13 @@ def results(folder):
 @pytest.fixture(scope="module")
 def two_ranks(store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    run(store, folder, 2)
+    launch(store, folder, 2)
     return folder
 
 
-def test_losses_of_two_ranks_are_those_of_one_rank_with_the_same_batch(store, tmp_path, two_ranks):
+def test_losses_of_two_ranks_are_those_of_one_rank_with_the_same_batch(
+    run, store, tmp_path, two_ranks
+):
     run(store, tmp_path, 1)
     one, two = log(tmp_path), log(two_ranks)
     assert [line["drawn"] for line in one] == [line["drawn"] for line in two]
@@ -97,7 +117,7 @@ def ranks_of(launcher):
 
 
 @pytest.mark.bits
-def test_stop_and_kills_of_two_ranks_lose_no_bit(store, tmp_path, two_ranks):
+def test_stop_and_kills_of_two_ranks_lose_no_bit(run, store, tmp_path, two_ranks):
     """Both ranks killed at once, then one rank alone, then stopped by a signal."""
     both = running(store, tmp_path, 4)
     os.killpg(both.pid, signal.SIGKILL)
@@ -126,17 +146,17 @@ def test_more_ranks_than_cores_are_refused_before_any_starts(store, tmp_path):
     assert "4000 ranks: this machine has" in line
 
 
-def test_replayed_batches_of_two_ranks_are_those_of_the_log(store, two_ranks):
+def test_replayed_batches_of_two_ranks_are_those_of_the_log(run, store, two_ranks):
     done = run(store, two_ranks, 2, "--replay-step", "1", steps=None)
     assert "the same as that of" in done.stdout
 
 
-def test_context_ranks_have_the_losses_of_one_rank_and_resume_on_it(store, tmp_path):
+def test_context_ranks_have_the_losses_of_one_rank_and_resume_on_it(run, store, tmp_path):
     """The whole model on two ranks; then one rank continues from their checkpoint."""
     whole, divided = tmp_path / "whole", tmp_path / "divided"
     full = ("--model", "alphafold3", "--batch", "1", "--samples", "2", "--cycles", "1")
     run(store, whole, 1, *full, steps=4)
-    run(store, divided, 1, *full, "--context-ranks", "2", steps=2)
+    run(store, divided, 1, *full, context=2, steps=2)
     run(store, divided, 1, *full, steps=4)
     assert [line["batch"] for line in log(divided)] == [line["batch"] for line in log(whole)]
     assert [line["drawn"] for line in log(divided)] == [line["drawn"] for line in log(whole)]
