@@ -5,7 +5,8 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from bench.devices import Device
-from bench.records.metrics import Value, Values, from_samples, missing
+from bench.probes.utilization import shared_cores
+from bench.records.metrics import Value, Values, flagged, from_samples, missing
 from bench.run.ranks import Ranks
 from refsys.parallel.collectives import traffic
 from refsys.parallel.ledger import LEDGER
@@ -39,7 +40,8 @@ class WaitProbe:
         if reason:
             return {WAIT: missing(reason)}
         waits = [after - before for before, after in pairwise(self._readings)]
-        return {WAIT: from_samples(waits, "stopwatch around each wait, sum over a step, median")}
+        method = "stopwatch around each wait, sum over a step, median"
+        return flagged({WAIT: from_samples(waits, method)}, shared_cores(device, ranks))
 
 
 def count_collectives(

@@ -55,6 +55,14 @@ def disturbance(cpu: Values) -> str:
     return f"disturbed: others used {foreign:.0f} % of the cores"
 
 
+def shared_cores(device: Device, ranks: Ranks) -> str:
+    """Return a flag for times if ranks on a CPU have less than a core each."""
+    cores = usable_cores()
+    if device.torch_device.type != "cpu" or ranks.count <= cores:
+        return ""
+    return f"{ranks.count} ranks shared {cores:g} cores"
+
+
 def _process_seconds() -> float:
     """Return the CPU time of this process, its ended children and its live descendants. Unit: s.
 

@@ -30,6 +30,7 @@ from bench.probes.utilization import (
     disturbance,
     hardware_flop_utilization,
     model_flop_rates,
+    shared_cores,
     watch_cpu,
 )
 from bench.records.metrics import Value, Values, as_json, flagged, missing
@@ -85,16 +86,13 @@ def measure(
     program.implementations()
     telemetry.read()
     waits = WaitProbe()
-
-    def after_step() -> None:
-        telemetry.read_throttling()
-        waits.read()
-
+    after_step = partial(_read, telemetry, waits)
     timing = partial(measure_time, program, device, protocol.timed_steps, after_step)
     (times, steps), cpu = watch_cpu(timing, ranks)
     telemetry.read()
     timed_on = program.implementations()
-    times = flagged(flagged(times, disturbance(cpu)), telemetry.throttling())
+    for flag in (disturbance(cpu), telemetry.throttling(), shared_cores(device, ranks)):
+        times = flagged(times, flag)
     values |= times | cpu | waits.values(device, ranks) | memory.device_used()
     seconds = median(step.total for step in steps)
     values |= model_flop_rates(device, facts, seconds)
@@ -134,6 +132,11 @@ def measure(
         "breakdown": breakdown,
         "notes": notes,
     }
+
+
+def _read(telemetry: Telemetry, waits: WaitProbe) -> None:
+    telemetry.read_throttling()
+    waits.read()
 
 
 def predicted_peak(workload: Workload, config: Config) -> Values:

@@ -72,9 +72,9 @@ class Placement:
         device = devices[0].torch_device
         if len(devices) < case.ranks:
             return f"{case.ranks} ranks: {self._lacking[case.device]}"
-        if device.type == "cpu" and case.ranks > self._cores:
+        if device.type == "cpu" and case.ranks > self._cores and not case.share_cores:
             return (
                 f"{case.ranks} ranks need a core each, and this process can use {self._cores}; "
-                "run fewer ranks"
+                "run fewer ranks, or set share_cores in the sweep's protocol"
             )
         return self._catalogue[case.workload].unsupported_reason(case.config, device)

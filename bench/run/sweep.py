@@ -10,6 +10,7 @@
     order = "random"              # or "listed"
     device = "auto"               # or "cpu", "cuda"
     threads = 1                   # CPU threads of each process; if left out, all of its cores
+    share_cores = false           # true: more ranks than cores run on a CPU, their times flagged
     timeout_s = 300               # on the reference; longer where the machine is slower
     memory_limit_gib = 16.0       # if left out, and at most: what this process can have
     warmup_steps = 2
@@ -23,7 +24,8 @@
     exclude = [{ tokens = 64, entry = "1ubq" }]
     ranks = [1, 2]                # processes that work on a case together; as many as divide an
                                   # example (context_ranks), or 1, if left out.
-                                  # More than there are devices or cores are unsupported.
+                                  # More than there are devices or cores are unsupported,
+                                  # unless share_cores is set.
     protocol = { timed_steps = 50 }  # of warmup_steps, timed_steps, counts, energy_s
 
     [[case]]
@@ -55,6 +57,7 @@ _LIMITS = {
     "order": "random",
     "device": "auto",
     "threads": 0,
+    "share_cores": False,
     "timeout_s": 300.0,
     "memory_limit_gib": math.inf,
 }
@@ -79,6 +82,7 @@ class Case:
         replicate: Number among the repetitions of the case.
         seed: Seed of everything random in the case.
         protocol: Passes, numbers of steps and energy window.
+        share_cores: Whether it runs with more ranks than cores, where there is no accelerator.
     """
 
     title: str
@@ -90,6 +94,7 @@ class Case:
     replicate: int
     seed: int
     protocol: Protocol
+    share_cores: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +192,7 @@ def _sweep(
             replicate=replicate,
             seed=limits["seed"] + replicate,
             protocol=case_protocol,
+            share_cores=limits["share_cores"],
         )
         for workload, config, ranks, case_protocol in configured.values()
         for replicate in range(limits["replicates"])

@@ -1,5 +1,6 @@
 """Devices of ranks, and cases that cannot run on them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +72,12 @@ def test_ranks_on_a_cpu_have_a_core_each(monkeypatch, ranks, runs):
     reason = placed([case(ranks)], cores=3).unsupported_reason(case(ranks))
     assert (reason is None) == runs
     assert runs or reason.startswith("4 ranks need a core each, and this process can use 3")
+
+
+def test_ranks_may_share_cores_where_the_sweep_says_so(monkeypatch):
+    monkeypatch.setattr(bench.run.placement, "find_device", lambda *_: find_device("cpu"))
+    crowded = replace(case(4), share_cores=True)
+    assert placed([crowded], cores=3).unsupported_reason(crowded) is None
 
 
 def test_missing_device_is_refused(machine):
