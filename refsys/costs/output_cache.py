@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import (
     in_kernel_invocation_manager,
 )
 from torch.utils._mode_utils import no_dispatch
+from torch.utils._pytree import tree_leaves
 
 _DEVICE = torch.ops.prim.device.default
 # Arguments that stand for themselves in a key.
@@ -38,7 +39,7 @@ class _Metadata(NamedTuple):
 
 
 class _Effect(Enum):
-    """What an operator returns."""
+    """Outputs of an operator: new tensors, views of its first argument, or something else."""
 
     NEW = auto()
     VIEWS = auto()
@@ -154,7 +155,9 @@ def _metadata(out: Any, args: tuple[Any, ...]) -> _Metadata | tuple[_Metadata, .
         if same.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
             return None
         found.append(metadata)
-    storages = {id(t.untyped_storage()) for t in (*outputs, *args) if isinstance(t, Tensor)}
-    if len(storages) < sum(isinstance(t, Tensor) for t in outputs):
+    inputs = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+    given = {id(tensor.untyped_storage()) for tensor in inputs}
+    own = {id(tensor.untyped_storage()) for tensor in outputs}
+    if given & own or len(own) < len(outputs):
         return None
     return tuple(found) if isinstance(out, tuple) else found[0]

@@ -6,9 +6,9 @@ in which each rank sends a part to each other one. Gathers, reductions, swaps of
 exchanges of particular parts; the gradient of an exchange is the exchange in the other direction.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -199,16 +199,16 @@ class _GroupPending(Pending):
         """See `Pending`."""
         pieces: Any = iter(_Arrive.apply(self._transfer, self._token))
         empty: dict[tuple[int, ...], Tensor] = {}
-        if not any(map(_count, self._transfer.received)):
+        if not any(map(prod, self._transfer.received)):
             # The empty tensor that the gradient of this exchange comes through.
             (nothing,) = pieces
-            empty = {shape: nothing.view(shape) for shape in self._shapes if not _count(shape)}
+            empty = {shape: nothing.view(shape) for shape in self._shapes if not prod(shape)}
         result = []
         like = next(iter(self._own.values()))
         for index, shape in enumerate(self._shapes):
             if index in self._own:
                 result.append(self._own[index])
-            elif _count(shape):
+            elif prod(shape):
                 result.append(next(pieces))
             else:
                 if shape not in empty:
@@ -254,7 +254,7 @@ class _Transfer:
 
     def _by_rank(self, shapes: Sequence[Sequence[int]]) -> list[int]:
         """Return the number of elements of each rank."""
-        counts = [_count(shape) for shape in shapes]
+        counts = [prod(shape) for shape in shapes]
         starts = range(0, len(counts), self._together)
         return [sum(counts[start : start + self._together]) for start in starts]
 
@@ -264,7 +264,7 @@ class _Transfer:
         flight, _sent, out = self._flight
         self._flight = None
         flight.wait()
-        shapes = [s for s in (self.sent if backward else self.received) if _count(s)]
+        shapes = [s for s in (self.sent if backward else self.received) if prod(s)]
         return _unpacked(out, shapes) if shapes else (out,)
 
 
@@ -319,7 +319,7 @@ def _unpacked(flat: Tensor, shapes: Sequence[Sequence[int]]) -> tuple[Tensor, ..
     rows, rest = _rows_alike(shapes), shapes[0][1:]
     if rows is not None:
         return tuple(flat.view(sum(rows), *rest).split(rows))
-    pieces = flat.split([_count(shape) for shape in shapes])
+    pieces = flat.split([prod(shape) for shape in shapes])
     return tuple(piece.view(*shape) for piece, shape in zip(pieces, shapes, strict=True))
 
 
@@ -329,7 +329,3 @@ def _rows_alike(shapes: Sequence[Sequence[int]]) -> list[int] | None:
     if not first or any(shape[1:] != first[1:] for shape in shapes):
         return None
     return [shape[0] for shape in shapes]
-
-
-def _count(shape: Sequence[int]) -> int:
-    return math.prod(shape)

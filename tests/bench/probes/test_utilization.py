@@ -21,9 +21,11 @@ from bench.probes.utilization import (
     disturbance,
     hardware_flop_utilization,
     model_flop_rates,
+    shared_cores,
     watch_cpu,
 )
 from bench.records.metrics import Value, missing
+from bench.run.ranks import Ranks
 from workloads.workload import StaticCosts
 
 FACTS = StaticCosts(
@@ -238,3 +240,10 @@ def test_activity_has_the_readings_before_a_counter_fails(measure_activity):
     values = measure_activity(Active(most_calls=5))
     assert values["unit_activity_pct.sm"].n == 3
     assert values["unit_activity_pct.sm"].value == pytest.approx(75)
+
+
+@pytest.mark.parametrize(("ranks", "crowded"), [(1, False), (2, False), (3, True)])
+def test_ranks_with_less_than_a_core_each_flag_their_times(monkeypatch, ranks, crowded):
+    monkeypatch.setattr(utilization, "usable_cores", lambda: 2)
+    flag = shared_cores(CpuDevice(), Ranks(count=ranks))
+    assert flag == ("3 ranks shared 2 cores" if crowded else "")

@@ -93,6 +93,21 @@ def test_known_output_is_allocated_without_a_call():
     assert len(calls) == 2
 
 
+def test_alias_that_a_schema_conceals_is_never_allocated_anew():
+    class Concealed:
+        namespace, is_view, _schema = "aten", False, ATEN.exp.default._schema
+
+        def __call__(self, x):
+            return x.view(-1)
+
+    cache, concealed = OutputCache(), Concealed()
+    with FakeTensorMode():
+        x = torch.empty(3)
+        for _ in range(2):
+            out = cache.call(concealed, (x,), {})
+            assert out.untyped_storage() is x.untyped_storage()
+
+
 def test_real_tensors_are_computed():
     cache = OutputCache()
     for value in (1.0, 2.0):
