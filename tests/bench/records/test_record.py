@@ -36,7 +36,8 @@ RECORDED = Path(__file__).resolve().parents[3] / "results" / "recorded"
 LINES = [
     line for path in sorted(RECORDED.glob("*.jsonl")) for line in path.read_bytes().split(b"\n")
 ]
-EARLIER_RECORDS = [json.loads(line) for line in filter(None, LINES)]
+RECORDS = [json.loads(line) for line in filter(None, LINES)]
+EARLIER_RECORDS = [record for record in RECORDS if record["schema"] == EARLIER]
 TABLE = json.loads(SCHEMA_FILE.read_bytes())
 PARTS = {
     "workload": RecordedWorkload,
@@ -88,10 +89,10 @@ def test_record_survives_the_round_trip(table):
 
 
 class TestMigration:
-    def test_recorded_files_are_of_the_earlier_schema_and_are_read(self):
-        assert {record["schema"] for record in EARLIER_RECORDS} == {EARLIER}
+    def test_recorded_files_of_both_schemas_are_read(self):
+        assert {record["schema"] for record in RECORDS} == {EARLIER, SCHEMA}
         records = read_valid_records([RECORDED])
-        assert [record.run_id for record in records] == [r["run_id"] for r in EARLIER_RECORDS]
+        assert [record.run_id for record in records] == [r["run_id"] for r in RECORDS]
 
     def test_migration_adds_fields_and_changes_none(self):
         for earlier in EARLIER_RECORDS:
