@@ -47,6 +47,8 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     "triangle_attention_backward_bias": lambda _grad, q, k, *_: _triangle(q, k),
     "gated_attention": lambda *a: _gated(a[0], a[6], a[4]),
     "gated_attention_backward": lambda *a: _gated(a[1], a[7], a[5]),
+    "adaptive_layer_norm": lambda _a, scale, *_: scale.numel(),
+    "adaptive_layer_norm_backward": lambda _grad, _a, scale, *_: scale.numel(),
     "gated_linear": lambda x, *_: x.numel(),
     "gated_linear_backward": lambda _grad, x, *_: x.numel(),
     "transition": lambda x, _weight, _bias, weight_in, *_: _hidden(x, weight_in),

@@ -18,12 +18,12 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_leaves
 
-_DEVICE = torch.ops.prim.device.default
+DEVICE = torch.ops.prim.device.default
 # Arguments that stand for themselves in a key.
 _CONSTANTS = (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
-class _Metadata(NamedTuple):
+class Metadata(NamedTuple):
     """Metadata of a strided tensor that fills its storage."""
 
     shape: tuple[int, ...]
@@ -36,6 +36,10 @@ class _Metadata(NamedTuple):
         with no_dispatch():
             meta = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
         return FakeTensor(mode, meta, self.device)
+
+
+# Metadata of one tensor, or of each of a tuple of them.
+Outputs = Metadata | tuple[Metadata, ...]
 
 
 class _Effect(Enum):
@@ -56,14 +60,14 @@ class OutputCache:
     def __init__(self) -> None:
         self._effects: dict[Any, _Effect] = {}
         # One tensor, or a tuple of them; None where the metadata do not describe them.
-        self._outputs: dict[Hashable, _Metadata | tuple[_Metadata, ...] | None] = {}
+        self._outputs: dict[Hashable, Outputs | None] = {}
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what an operator returns; fake tensors of equal arguments have equal metadata."""
         first = args[0] if args else None
         if not isinstance(first, FakeTensor):
             return func(*args, **kwargs)
-        if func is _DEVICE:
+        if func is DEVICE:
             return first.fake_device
         effect = self._effects.get(func)
         if effect is None:
@@ -77,20 +81,15 @@ class OutputCache:
     def _new(
         self, mode: FakeTensorMode, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        parts: list[Any] = [func, torch.get_default_dtype()]
-        if not _append(parts, (*args, *kwargs, *kwargs.values())):
+        key = call_key(func, args, kwargs)
+        if key is None:
             return func(*args, **kwargs)
-        key = tuple(parts)
         if key not in self._outputs:
             out = func(*args, **kwargs)
-            self._outputs[key] = _metadata(out, args)
+            self._outputs[key] = metadata_of(out, args)
             return out
         known = self._outputs[key]
-        if known is None:
-            return func(*args, **kwargs)
-        if isinstance(known, _Metadata):
-            return known.allocate(mode)
-        return tuple(metadata.allocate(mode) for metadata in known)
+        return func(*args, **kwargs) if known is None else allocated(known, mode)
 
 
 # The outputs that this process has seen; those of one trace serve the next.
@@ -108,6 +107,19 @@ def _effect(func: Any) -> _Effect:
     tensors = all(str(part.type) == "Tensor" for part in schema.returns)
     aliases = any(part.alias_info for part in (*schema.arguments, *schema.returns))
     return _Effect.NEW if tensors and not aliases else _Effect.OTHER
+
+
+def call_key(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Hashable | None:
+    """Return what the metadata of a call's outputs depend on; None if that is not understood."""
+    parts: list[Any] = [func, torch.get_default_dtype()]
+    return tuple(parts) if _append(parts, (*args, *kwargs, *kwargs.values())) else None
+
+
+def allocated(outputs: Outputs, mode: FakeTensorMode) -> FakeTensor | tuple[FakeTensor, ...]:
+    """Return new fake tensors with the metadata of earlier outputs."""
+    if isinstance(outputs, Metadata):
+        return outputs.allocate(mode)
+    return tuple(metadata.allocate(mode) for metadata in outputs)
 
 
 def _append(parts: list[Any], values: Iterable[Any]) -> bool:
@@ -141,8 +153,13 @@ def _views(
     return [FakeTensor(mode, view, device) for view in views]
 
 
-def _metadata(out: Any, args: tuple[Any, ...]) -> _Metadata | tuple[_Metadata, ...] | None:
-    """Return the metadata of an output; None if they do not describe it."""
+def metadata_of(out: Any, args: tuple[Any, ...]) -> Outputs | None:
+    """Return the metadata of an operator's output; None if they do not describe it.
+
+    Args:
+        out: Output.
+        args: Arguments of the call, which the output must not share memory with.
+    """
     outputs = out if isinstance(out, tuple) else (out,)
     found = []
     for tensor in outputs:
@@ -150,7 +167,7 @@ def _metadata(out: Any, args: tuple[Any, ...]) -> _Metadata | tuple[_Metadata, .
             return None
         if tensor.layout is not torch.strided or tensor.storage_offset():
             return None
-        metadata = _Metadata(tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device)
+        metadata = Metadata(tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device)
         same = metadata.allocate(tensor.fake_mode)
         if same.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
             return None

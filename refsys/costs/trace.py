@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,8 +26,9 @@ from refsys.costs.exponentials import operator_exponentials
 from refsys.costs.flops import operator_flops
 from refsys.costs.module_paths import ModulePaths
 from refsys.costs.operator_kinds import MULTIPLYING_KINDS, operator_kind
-from refsys.costs.output_cache import OUTPUTS
+from refsys.costs.output_cache import DEVICE, OUTPUTS
 from refsys.costs.program import Program
+from refsys.costs.project_operators import NAMESPACE, ProjectOperators, Reports
 from refsys.costs.repeated_blocks import RepeatedBlocks
 from refsys.costs.storages import LiveStorages, Peak
 from refsys.ops.rounds import shortened, times
@@ -121,7 +124,8 @@ def trace(program: Program, *, shorten: bool = False) -> Trace:
     Raises:
         UnequalBlocksError: `shorten` is set, and blocks that the model calls equal are not.
     """
-    tracer = _Tracer(program.module or nn.Module(), program.forward_phases)
+    kind = _Tracer if active_fake_mode() else _TracerOfRealTensors
+    tracer = kind(program.module or nn.Module(), program.forward_phases)
     Ledger.take_latest()
     gc.collect()
     collecting = gc.isenabled()
@@ -150,6 +154,12 @@ def _dtype_name(dtype: torch.dtype | None) -> str:
 class _Tracer(TorchDispatchMode):
     """The dispatch mode behind `trace`."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # By default torch wraps the mode, which takes a third of the time of a trace. Nothing is
+        # compiled where tensors are fake.
+        return False
+
     def __init__(self, root: nn.Module, forward_phases: tuple[str, ...]) -> None:
         super().__init__()
         self._forward_phases = forward_phases
@@ -162,7 +172,8 @@ class _Tracer(TorchDispatchMode):
         self._kernels: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._unpriced: set[str] = set()
         self._phase = ""
-        self._scratch: list[int] | None = None
+        self._operators = ProjectOperators()
+        self._scratch: list[tuple[int, Scratch]] | None = None
         self._launched: list[str] = []
         self._module = ""
 
@@ -193,9 +204,8 @@ class _Tracer(TorchDispatchMode):
     def on_scratch(self, scratch: Scratch) -> None:
         """Record scratch inside an opaque operator; elsewhere the allocation itself is seen."""
         if self._scratch is not None:
-            self._scratch.append(
-                self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
-            )
+            number = self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
+            self._scratch.append((number, scratch))
 
     def on_launch(self, launch: Launch) -> None:
         """Note a kernel that an operator starts; torch's own are counted by operator."""
@@ -204,6 +214,8 @@ class _Tracer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         kwargs = kwargs or {}
         if self.blocks.allocating or func.namespace in _IGNORED_NAMESPACES:
             return OUTPUTS.call(func, args, kwargs)
@@ -214,7 +226,10 @@ class _Tracer(TorchDispatchMode):
         self._module = module
         self._launched.clear()
         with self._opaque():
-            out = OUTPUTS.call(func, args, kwargs)
+            if func.namespace == NAMESPACE:
+                out = self._operators.call(func, args, kwargs, self._reported, self._repeat)
+            else:
+                out = OUTPUTS.call(func, args, kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         name = str(func)
         state = "recomputed" if recomputed else self._state()
@@ -239,9 +254,18 @@ class _Tracer(TorchDispatchMode):
         try:
             yield
         finally:
-            for number in reversed(self._scratch):
+            for number, _ in reversed(self._scratch):
                 self.memory.end_scratch(number)
             self._scratch = outer
+
+    def _reported(self) -> Reports:
+        scratch = tuple(scratch for _, scratch in self._scratch or ())
+        return Reports(tuple(self._launched), scratch)
+
+    def _repeat(self, reports: Reports) -> None:
+        self._launched.extend(reports.kernels)
+        for scratch in reports.scratch:
+            self.on_scratch(scratch)
 
     def _state(self) -> str:
         return "forward" if self._phase in self._forward_phases else "temporaries"
@@ -297,3 +321,16 @@ class _Tracer(TorchDispatchMode):
             dict(self._kernels),
             self.blocks.left_out,
         )
+
+
+class _TracerOfRealTensors(_Tracer):
+    """Tracer of a step whose operators may be compiled while it runs."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)

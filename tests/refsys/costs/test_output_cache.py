@@ -122,3 +122,27 @@ def test_costs_are_equal_without_the_cache(monkeypatch, preset):
     cached = predicted_costs(workload, config)
     monkeypatch.setattr(tracing, "OUTPUTS", Uncached())
     assert predicted_costs(workload, config) == cached
+
+
+class TestProjectOperators:
+    """A repeated call of an operator has the outputs and the reports of the first one."""
+
+    @staticmethod
+    def costs(monkeypatch, remember):
+        from refsys.costs.prediction import predict
+        from refsys.costs.project_operators import ProjectOperators
+        from workloads.catalogue import catalogue
+
+        if not remember:
+            monkeypatch.setattr(
+                ProjectOperators, "call", lambda self, func, args, kwargs, *_: func(*args, **kwargs)
+            )
+        workload = catalogue()["alphafold3-trunk"]
+        axes = {"preset": "tiny", "tokens": 16, "entry": "synthetic", "alignment_rows": 4}
+        config = workload.configure(axes | {"backend": "triton", "precision": "bfloat16"})
+        return predict(lambda: workload.build_abstract(config))
+
+    def test_trace_is_that_without_memory(self, monkeypatch):
+        remembered = self.costs(monkeypatch, remember=True)
+        assert remembered == self.costs(monkeypatch, remember=False)
+        assert remembered.kernels
