@@ -8,7 +8,7 @@ from support.fake_nvml import FakeNvml
 from bench.devices.accelerator import TorchProperties
 from bench.devices.device import DeviceLost, LibraryMissing, NoPermission, NotSupported, hashed
 from bench.devices.nvidia import SETTINGS, THROTTLING, NvidiaDevice
-from bench.devices.peaks import listed
+from refsys.costs.devices import listed
 
 H200 = TorchProperties("NVIDIA H200", 150_000_000_000, 132, uuid="7")
 
