@@ -20,7 +20,7 @@ from bench.prediction.pairs import Pair, kinds_of
 from refsys.costs.achievable import HOST, Accuracy, Achievable, assumed
 from refsys.costs.machines import Machine
 
-_PRIOR = 0.03
+_PRIOR = 0.1
 _SCALE = 0.1
 # Share of the time of some observation from which a kind counts as measured.
 MEASURED_SHARE = 0.05
@@ -80,9 +80,9 @@ class _Rows:
         device, host = self.device @ slowdowns[:-1], self.host * slowdowns[-1]
         exposed_host = np.where(self.is_host, host, np.maximum(0.0, host - device))
         communication = self.exposed + np.maximum(0.0, self.hideable - device)
-        return np.bincount(
-            self.observation, device + exposed_host + communication, len(self.measured)
-        )
+        total = np.zeros(len(self.measured))
+        np.add.at(total, self.observation, device + exposed_host + communication)
+        return total
 
     def shares(self, slowdowns: _Array) -> _Array:
         """Return the largest share that each kind, and the host, has of an observation."""

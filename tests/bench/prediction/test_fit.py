@@ -166,7 +166,24 @@ def test_device_without_records_uses_what_is_listed():
     assert not machine.achieved
 
 
+def test_command_fits_each_device_that_has_enough_pairs(tmp_path, monkeypatch, capsys):
+    pairs = planted_pairs(MACHINE, 5)
+    other = replace(MACHINE, name="another")
+    lone = replace(pairs[0], machine=other)
+    monkeypatch.setattr("bench.prediction.__main__.pairs_of", lambda _records: ([*pairs, lone], {}))
+    out = tmp_path / "fit.json"
+    assert main([str(tmp_path), "--out", str(out)]) == 0
+    assert read_fit(out) == fit_slowdowns(pairs)
+    said = capsys.readouterr()
+    assert "a device: 5 pairs" in said.out
+    assert "another left out: 1 pairs are too few" in said.err
+    many = [*pairs, *(replace(pair, machine=other) for pair in pairs)]
+    monkeypatch.setattr("bench.prediction.__main__.pairs_of", lambda _records: (many, {}))
+    assert main([str(tmp_path), "--out", str(out)]) == 2
+    assert "--out takes the fit of one device" in capsys.readouterr().err
+
+
 def test_command_without_usable_records_says_so(tmp_path, capsys):
     (tmp_path / "records.jsonl").write_text("", encoding="utf-8")
     assert main([str(tmp_path)]) == 2
-    assert "no record has a measured and a predicted time" in capsys.readouterr().err
+    assert "no device has 3 records with a measured and a predicted time" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from refsys.costs.devices import (
 )
 from refsys.errors import ArgumentError
 
-DTYPES = {"bfloat16", "float16", "float32", "tensorfloat32"}
+DTYPES = {"bfloat16", "float16", "float32", "tensorfloat32", "float64"}
 ENTRIES = {entry.name: entry for entry in table()}
 each_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 RATED = {name: entry for name, entry in ENTRIES.items() if entry.rates()}
@@ -50,6 +50,7 @@ def test_name_and_aliases_resolve_in_any_case(entry):
 def test_half_precisions_have_equal_rates_and_float32_a_lower_one(entry):
     assert entry.flops["bfloat16"] == entry.flops["float16"]
     assert entry.flops["float32"] < entry.flops["float16"]
+    assert entry.flops.get("float64", 0) <= entry.flops["float32"]
 
 
 @each_entry
@@ -177,7 +178,8 @@ def test_similar_name_is_not_listed(name):
         ("NVIDIA GeForce RTX 4090", "bfloat16", 165.2e12),  # float32 accumulation, not 330.3
         ("AMD INSTINCT MI300X", "bfloat16", 1307.4e12),
         ("AMD Instinct MI250X", "bfloat16", 191.5e12),  # one die of two
-        ("NVIDIA H200", "float64", None),
+        ("NVIDIA H200", "float64", 67e12),  # on matrix units
+        ("NVIDIA L40S", "float64", None),
         ("NVIDIA H200", "float8_e4m3fn", None),
     ],
 )

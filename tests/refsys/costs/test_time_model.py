@@ -1,6 +1,7 @@
 """Time model: bounds, monotonicity, and terms that are unknown."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.synthetic_traces import FAST, MACHINE, OPERATORS, PHASES, SLOW, exchange, step
@@ -206,6 +207,32 @@ def test_assumptions_cover_every_kind_and_operator_with_a_reason():
     assert fractions.kind_of("foldperf.layer_norm_linear_backward.default") == "layer_norm_linear"
     assert fractions.kind_of("foldperf.something.default") == "other"
     assert fractions.kind_of("aten.bmm.default") == "batched_matmul"
+
+
+def test_documented_fractions_are_those_in_use():
+    page = (Path(__file__).parents[3] / "docs" / "time-model.md").read_text(encoding="utf-8")
+    for name, kind in assumed().kinds.items():
+        exponentials = f"{kind.exponentials:g}" if kind.exponentials < 1 else "–"
+        row = f"| `{name}` | {kind.products:g} | {kind.bytes:g} | {exponentials} | {kind.reason} |"
+        assert row in page
+    fractions = assumed()
+    words = " ".join(page.split())
+    for share, what in (
+        (fractions.attainable[PRODUCTS], "of products"),
+        (fractions.attainable[BYTES], "of bytes"),
+        (fractions.link_bytes, "of their bandwidth"),
+        (fractions.power["idle"], "of the limit without work"),
+    ):
+        assert f"{share:g} {what}" in words
+    for seconds_, what in (
+        (fractions.launch_s, "µs, "),
+        (fractions.graph_launch_s, "µs in a graph"),
+        (fractions.call_s, "µs, and a kernel"),
+        (fractions.kernel_s, "µs more"),
+    ):
+        assert f"{1e6 * seconds_:g} {what}" in words
+    for name in short_names():
+        assert f"`{name}`" in page
 
 
 @pytest.mark.parametrize("name", short_names())
