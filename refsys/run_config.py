@@ -196,12 +196,9 @@ class ParallelOptions:
         "parts of the channels that context ranks exchange one by one, to overlap computation",
         minimum=1,
         maximum=64,
-        axis=False,
     )
     shard_parameters: bool = option(
-        False,
-        "divide parameters, gradients and optimizer state among all ranks (FSDP2)",
-        axis=False,
+        False, "divide parameters, gradients and optimizer state among all ranks (FSDP2)"
     )
     # A rank that builds its first batch or compiles its kernels leaves the others waiting so long.
     collective_timeout: float = option(

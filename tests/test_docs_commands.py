@@ -70,6 +70,10 @@ SHORTER = (
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
     (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf fold .*)$", r"\1 --steps 2 --samples 1 --cycles 1"),
+    (
+        r"^foldperf simulate (\S+).*?( --json)?$",
+        r"foldperf simulate \1 --preset tiny --tokens 64 --context-ranks 2\2",
+    ),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
     (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from refsys.costs.block_insertion import (
     POSITIONS,
@@ -51,12 +52,15 @@ class RepeatedBlocks:
         """See `StackObserver`.
 
         Stacks inside of another one or of a recomputed function are traced in full, and so are
-        those whose gradients are sent while backward runs, since buckets do not follow blocks.
+        those whose gradients are sent while backward runs, since buckets do not follow blocks, or
+        whose parameters are gathered block by block, each while another runs.
         """
         recomputes = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
         if self._open or recomputes or torch._C._current_autograd_node() is not None:
             return False
         if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in blocks[1].parameters()):
+            return False
+        if any(isinstance(parameter, DTensor) for parameter in blocks[1].parameters()):
             return False
         if len({_signature(block) for block in blocks[1:-1]}) > 1:
             return False

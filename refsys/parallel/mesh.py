@@ -129,11 +129,17 @@ class RunRanks:
             self.agreement.check(subject, values)
 
 
-def abstract_ranks(context_ranks: int) -> RunRanks:
-    """Return the ranks of one example, of the process group that exists, for tracing."""
-    mesh = init_device_mesh("cpu", (1, context_ranks), mesh_dim_names=AXES)
-    flat_mesh = init_device_mesh("cpu", (context_ranks,), mesh_dim_names=("rank",))
-    return RunRanks(dist.get_rank(), context_ranks, mesh, flat_mesh)
+def abstract_ranks(parallel: ParallelOptions) -> RunRanks:
+    """Return the ranks of the process group that exists, for tracing.
+
+    Args:
+        parallel: Data and context ranks, as many as the process group has.
+    """
+    count = parallel.data_ranks * parallel.context_ranks
+    shape = (parallel.data_ranks, parallel.context_ranks)
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=AXES)
+    flat_mesh = init_device_mesh("cpu", (count,), mesh_dim_names=("rank",))
+    return RunRanks(dist.get_rank(), count, mesh, flat_mesh)
 
 
 def launched_ranks() -> int:

@@ -119,28 +119,29 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
 
     Args:
         config: Configuration without sizes of 0, the atom axis included.
-        training: Model and optimizer, built under fake tensors. With several context ranks, the
-            process group is that of one example.
+        training: Model and optimizer, built under fake tensors. With several ranks, the process
+            group has as many.
     """
     average, parallel = None, config.parallel
-    if parallel.context_ranks > 1:
+    if parallel.data_ranks * parallel.context_ranks > 1:
+        # A mesh reads its ranks, which fake tensors do not have.
+        with unset_fake_temporarily():
+            ranks = abstract_ranks(parallel)
         if parallel.shard_parameters:
-            # A mesh reads its ranks, which fake tensors do not have.
-            with unset_fake_temporarily():
-                ranks = abstract_ranks(parallel.context_ranks)
             training.shard(ranks)
         else:
             average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
-        training.layouts = RowSlabLayouts(
-            GroupExchange(), chunks=parallel.exchange_chunks, traced=True
-        )
+        if parallel.context_ranks > 1:
+            training.layouts = RowSlabLayouts(
+                GroupExchange(ranks.context_group), chunks=parallel.exchange_chunks, traced=True
+            )
     training.materialize_moments()
     batches = placeholders(lambda: placeholder_batch(config))
     return Trainer(config, training, batches, average=average, entry=training.entry)
 
 
 def placeholder_batch(config: RunConfig) -> Batch:
-    """Return a batch of a run's shapes, on the default device."""
+    """Return one rank's batch of a run's shapes, on the default device."""
     full = config.model.model == FULL
     tokens = config.data.tokens
     sizes = {
@@ -156,4 +157,5 @@ def placeholder_batch(config: RunConfig) -> Batch:
             "ligand_bond": LIGAND_BONDS,
         }
     fields = ALPHAFOLD3_FIELDS if full else TRUNK_FIELDS
-    return Batch.empty(fields, batch=config.data.batch, **sizes)
+    examples = config.data.batch // config.parallel.data_ranks
+    return Batch.empty(fields, batch=examples, **sizes)

@@ -1,0 +1,160 @@
+"""``foldperf simulate``."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cli import options
+
+if TYPE_CHECKING:
+    from bench.records.record import Record
+    from bench.simulation.traces import SimulatedCase
+
+SUMMARY = "trace cases of any size and number of ranks, computing nothing"
+EXAMPLE = (
+    "foldperf simulate alphafold3 --preset full --tokens 3072 --context-ranks 32 --json\n"
+    "  foldperf simulate alphafold3 --preset full --tokens 384 768 --context-ranks 1 4"
+)
+_MOST_JOBS = 8
+# Bytes of a unit of the table.
+_GIB = 2**30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the workload, its axes, and the options of the simulation."""
+    parser.add_argument("workload", help="see 'foldperf list'")
+    parser.add_argument(
+        "axes",
+        nargs=argparse.REMAINDER,
+        metavar="--AXIS VALUE ...",
+        help="any axis of the workload; several values are several cases",
+    )
+    _add_options(parser)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-ranks",
+        nargs="+",
+        type=options.at_least(1),
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="ranks, or groups of context ranks, that average their gradients (default: 1)",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=options.at_least(1),
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="processes (default: the cores)",
+    )
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="neither read nor write traces in the cache folder",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="append records to DIR/runs/simulation (default: none are written)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON for programs"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Simulate the product of the axes; print a table or JSON."""
+    from bench.progress import Progress
+    from bench.simulation.simulated import simulated_record
+    from bench.simulation.traces import traces_of
+
+    words = _own_options(arguments)
+    cases = list(_cases(arguments.workload, words, getattr(arguments, "data_ranks", [1])))
+    jobs = options.processes(getattr(arguments, "jobs", None), _MOST_JOBS)
+    with Progress(len(cases), "simulation") as progress:
+        traces = traces_of(
+            cases,
+            jobs,
+            remember=not getattr(arguments, "no_cache", False),
+            on_trace=lambda case: progress.finish(_title(case)),
+        )
+    records = [simulated_record(case, trace) for case, trace in zip(cases, traces, strict=True)]
+    if folder := getattr(arguments, "results", None):
+        _append(folder, records)
+    if getattr(arguments, "json", False):
+        options.print_json([_for_programs(record) for record in records])
+    else:
+        _print_table(cases, records)
+    return 0
+
+
+def _own_options(arguments: argparse.Namespace) -> list[str]:
+    """Move the options of this command from the axes to the arguments; return the axes' words."""
+    parser = argparse.ArgumentParser(prog="foldperf simulate", add_help=False, allow_abbrev=False)
+    _add_options(parser)
+    _, words = parser.parse_known_args(arguments.axes, arguments)
+    return words
+
+
+def _cases(name: str, words: list[str], data_ranks: Iterable[int]) -> "Iterable[SimulatedCase]":
+    """Yield the product of the axes' values and the numbers of data ranks."""
+    from bench.simulation.traces import SimulatedCase
+    from workloads.catalogue import catalogue
+
+    workload = catalogue()[name]
+    axes = options.parse_axis_values(words)
+    for values in itertools.product(*axes.values()):
+        config = workload.configure(dict(zip(axes, values, strict=True)))
+        for count in data_ranks:
+            yield SimulatedCase(name, config, count)
+
+
+def _title(case: "SimulatedCase") -> str:
+    from workloads.catalogue import catalogue
+
+    title = catalogue()[case.workload].title(case.config)
+    return title + (f" data_ranks={case.data_ranks}" if case.data_ranks > 1 else "")
+
+
+def _append(folder: Path, records: "list[Record]") -> None:
+    from bench.records.record_file import RECORDS, RecordFile
+    from bench.simulation.simulated import SWEEP
+
+    path = folder / "runs" / SWEEP / RECORDS
+    with RecordFile(path).locked() as file:
+        known = {record.key for record in file.records()}
+        for record in records:
+            if record.key not in known:
+                file.append(record)
+    print(f"records in {path}", file=sys.stderr)
+
+
+def _for_programs(record: "Record") -> dict[str, Any]:
+    """Return the part of a record that depends on the case and the source alone."""
+    table = record.as_dict()
+    parts = ("key", "cell_id", "workload", "devices", "facts", "metrics", "breakdown", "notes")
+    return {"method": table["notes"]["method"], **{part: table[part] for part in parts}}
+
+
+def _print_table(cases: "list[SimulatedCase]", records: "list[Record]") -> None:
+    heads = ("peak GiB", "TFLOP", "TB moved", "launches", "calls", "sent GiB")
+    print("  ".join(f"{head:>10}" for head in heads) + "  case")
+    for case, record in zip(cases, records, strict=True):
+        figures = {name: record.value(name) or 0.0 for name in record.metrics}
+        numbers = (
+            f"{figures['peak_tracked_bytes'] / _GIB:,.2f}",
+            f"{figures.get('hardware_flops', 0.0) / 1e12:,.2f}",
+            f"{figures.get('tensor_bytes', 0.0) / 1e12:,.3f}",
+            f"{figures['kernel_launches']:,.0f}",
+            f"{figures['collective_calls']:,.0f}",
+            f"{figures['collective_bytes'] / _GIB:,.2f}",
+        )
+        print("  ".join(f"{number:>10}" for number in numbers) + f"  {_title(case)}")
+    print("figures of one rank, traced with shapes alone; nothing was measured")

@@ -1,0 +1,6 @@
+"""Simulation of cases: exact costs of one rank from shapes alone, as records.
+
+- ``stored``: form of a trace in a file.
+- ``traces``: traces of cases, remembered by content.
+- ``simulated``: metrics and record of a simulated case.
+"""
