@@ -9,4 +9,7 @@ workloads.
   ``output_cache``, ``project_operators``: its parts.
 - ``flops``, ``exponentials``, ``operator_kinds``: formulas and classes of operators.
 - ``roofline``: rates of a device, and the least time that they allow.
+- ``devices``, ``machines``: rates, memory, power and links of devices, from their documents.
+- ``achievable``: fractions of these rates that operators achieve, assumed or fitted.
+- ``time_model``, ``links``, ``energy_model``: time and energy of a traced step on a device.
 """
