@@ -5,13 +5,15 @@ import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.records.record import Record
+    from bench.simulation.predicted import Target
     from bench.simulation.traces import SimulatedCase
+    from refsys.costs.trace import Trace
 
 SUMMARY = "trace cases of any size and number of ranks, computing nothing"
 EXAMPLE = (
@@ -19,8 +21,28 @@ EXAMPLE = (
     "  foldperf simulate alphafold3 --preset full --tokens 384 768 --context-ranks 1 4"
 )
 _MOST_JOBS = 8
-# Bytes of a unit of the table.
-_GIB = 2**30
+
+
+class _Column(NamedTuple):
+    """Column of the table: heading, metric, size of a unit, digits after the point."""
+
+    head: str
+    metric: str
+    unit: float
+    digits: int
+
+
+_COLUMNS = (
+    _Column("peak GiB", "peak_tracked_bytes", 2**30, 2),
+    _Column("TFLOP", "hardware_flops", 1e12, 2),
+    _Column("TB moved", "tensor_bytes", 1e12, 3),
+    _Column("launches", "kernel_launches", 1, 0),
+    _Column("calls", "collective_calls", 1, 0),
+    _Column("sent GiB", "collective_bytes", 2**30, 2),
+    _Column("s", "predicted_step_time_s", 1, 3),
+    _Column("J", "predicted_energy_per_step_j", 1, 0),
+)
+_PREDICTED = frozenset({"predicted_step_time_s", "predicted_energy_per_step_j"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +65,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="N",
         help="ranks, or groups of context ranks, that average their gradients (default: 1)",
+    )
+    parser.add_argument(
+        "--device",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="predict time and energy on this device, as h200 (see docs/time-model.md)",
+    )
+    parser.add_argument(
+        "--ranks-per-node",
+        type=options.at_least(1),
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="ranks of a node (default: as many as the device's link connects)",
     )
     parser.add_argument(
         "--jobs",
@@ -72,10 +107,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate the product of the axes; print a table or JSON."""
     from bench.progress import Progress
-    from bench.simulation.simulated import simulated_record
+    from bench.simulation.predicted import Target
     from bench.simulation.traces import traces_of
 
     words = _own_options(arguments)
+    name = getattr(arguments, "device", None)
+    target = Target.named(name, getattr(arguments, "ranks_per_node", None)) if name else None
     cases = list(_cases(arguments.workload, words, getattr(arguments, "data_ranks", [1])))
     jobs = options.processes(getattr(arguments, "jobs", None), _MOST_JOBS)
     with Progress(len(cases), "simulation") as progress:
@@ -85,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
             remember=not getattr(arguments, "no_cache", False),
             on_trace=lambda case: progress.finish(_title(case)),
         )
-    records = [simulated_record(case, trace) for case, trace in zip(cases, traces, strict=True)]
+    records = [_record(case, trace, target) for case, trace in zip(cases, traces, strict=True)]
     if folder := getattr(arguments, "results", None):
         _append(folder, records)
     if getattr(arguments, "json", False):
@@ -93,6 +130,22 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_table(cases, records)
     return 0
+
+
+def _record(case: "SimulatedCase", trace: "Trace", target: "Target | None") -> "Record":
+    from bench.simulation.predicted import predicted_values, prediction_notes
+    from bench.simulation.simulated import simulated_record
+
+    if target is None:
+        return simulated_record(case, trace)
+    time, energy = target.predict(trace, case.exchange_chunks)
+    return simulated_record(
+        case,
+        trace,
+        device=target.recorded(),
+        predicted=predicted_values(time, energy),
+        notes=prediction_notes(time),
+    )
 
 
 def _own_options(arguments: argparse.Namespace) -> list[str]:
@@ -144,17 +197,14 @@ def _for_programs(record: "Record") -> dict[str, Any]:
 
 
 def _print_table(cases: "list[SimulatedCase]", records: "list[Record]") -> None:
-    heads = ("peak GiB", "TFLOP", "TB moved", "launches", "calls", "sent GiB")
-    print("  ".join(f"{head:>10}" for head in heads) + "  case")
+    predicted = any(record.value("predicted_step_time_s") for record in records)
+    columns = [column for column in _COLUMNS if predicted or column.metric not in _PREDICTED]
+    print("  ".join(f"{column.head:>10}" for column in columns) + "  case")
     for case, record in zip(cases, records, strict=True):
-        figures = {name: record.value(name) or 0.0 for name in record.metrics}
-        numbers = (
-            f"{figures['peak_tracked_bytes'] / _GIB:,.2f}",
-            f"{figures.get('hardware_flops', 0.0) / 1e12:,.2f}",
-            f"{figures.get('tensor_bytes', 0.0) / 1e12:,.3f}",
-            f"{figures['kernel_launches']:,.0f}",
-            f"{figures['collective_calls']:,.0f}",
-            f"{figures['collective_bytes'] / _GIB:,.2f}",
-        )
-        print("  ".join(f"{number:>10}" for number in numbers) + f"  {_title(case)}")
+        values = ((column, record.value(column.metric)) for column in columns)
+        texts = ("-" if v is None else f"{v / c.unit:,.{c.digits}f}" for c, v in values)
+        print("  ".join(f"{text:>10}" for text in texts) + f"  {_title(case)}")
+    if predicted:
+        for flag in records[0].metrics["predicted_step_time_s"].flags:
+            print(f"time and energy: {flag}")
     print("figures of one rank, traced with shapes alone; nothing was measured")

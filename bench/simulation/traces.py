@@ -43,6 +43,12 @@ class SimulatedCase(NamedTuple):
         """Number of all ranks."""
         return self.data_ranks * catalogue()[self.workload].context_ranks(self.config)
 
+    @property
+    def exchange_chunks(self) -> int:
+        """Parts in which context ranks exchange channels."""
+        axes = catalogue()[self.workload].values(self.config)
+        return int(axes.get("exchange_chunks", 1))
+
 
 def trace_of(case: SimulatedCase, *, remember: bool = True) -> Trace:
     """Return the trace of a case's first rank.
