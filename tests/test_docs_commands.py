@@ -72,6 +72,7 @@ SHORTER = (
     (r"^(foldperf fold .*)$", r"\1 --steps 2 --samples 1 --cycles 1"),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"--preset full", "--preset small"),
+    (r"^(foldperf frontier .*)$", r"\1 --most-tokens 32"),
     (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
     (r"^(.*foldperf compile --warm .*)$", r"\1 --operators --only open_gate --tokens 384"),

@@ -27,6 +27,7 @@ COMMANDS = {
     "list": "listing",
     "describe": "describe",
     "run": "run",
+    "frontier": "frontier",
     "compile": "compile",
     "tune": "tune",
     "check-device": "check_device",
