@@ -8,13 +8,15 @@ from bench.frontier.memory import find_memory
 from bench.frontier.runs import CaseRuns, judged
 from workloads.catalogue import catalogue
 
-TILE, MOST = 32, 1024
-LIMIT_GIB = 0.75
+TILE, MOST = 16, 512
+LIMIT_GIB = 1.0
+AXES = {"preset": "tiny", "checkpointing": False}
 
 
 def test_measured_edge_is_the_true_one_and_the_predicted_one(foldperf, tmp_path):
-    words = ["frontier", "alphafold3-trunk", "preset=tiny", "alignment_rows=8", "--device", "cpu"]
-    words += ["--memory", LIMIT_GIB, "--most-tokens", MOST, "--measure", "--json"]
+    words = ["frontier", "alphafold3-trunk", *(f"{name}={value}" for name, value in AXES.items())]
+    words += ["--device", "cpu", "--memory", LIMIT_GIB, "--tile", TILE, "--most-tokens", MOST]
+    words += ["--measure", "--json"]
     found = json.loads(foldperf(*words, check=0).stdout)
     (cell,) = found["frontier"]
     runs = {run["tokens"]: run for run in cell["runs"]}
@@ -27,8 +29,7 @@ def test_measured_edge_is_the_true_one_and_the_predicted_one(foldperf, tmp_path)
 
     # Two tiles on either side, those that the search did not run included.
     workload = catalogue()["alphafold3-trunk"]
-    axes = {"preset": "tiny", "alignment_rows": 8}
-    space = Space(workload, axes, {"default": {}}, (1,), TILE, MOST // TILE)
+    space = Space(workload, AXES, {"default": {}}, (1,), TILE, MOST // TILE)
     memory = find_memory("cpu", LIMIT_GIB, measured=True)
     cases = CaseRuns(workload, memory, 600.0, tmp_path / "results", tmp_path, catalogue())
     for tokens in (edge - TILE, edge + 2 * TILE):
