@@ -89,9 +89,7 @@ def _metrics(cell: Cell) -> Values:
         predicted = Value(cell.tokens(cell.predicted), method, quality="counted")
     return {
         "step_time_s": missing("a frontier times no step of its own"),
-        "longest_tokens": Value(
-            longest, f"isolated runs; {tile}", n=len(cell.runs), flags=tuple(flags)
-        ),
+        "longest_tokens": Value(longest, f"isolated runs; {tile}", flags=tuple(flags)),
         "predicted_longest_tokens": predicted,
     }
 

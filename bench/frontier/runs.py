@@ -81,10 +81,10 @@ class CaseRuns:
             UsageError: the source was edited meanwhile.
             WorkloadError: inputs of the case are not there.
         """
-        runner = Runner(self._sweep(config, ranks), self.folder, self.store, self.catalogue)
-        (case,) = self._sweep(config, ranks).cases
+        sweep = self._sweep(config, ranks)
+        runner = Runner(sweep, self.folder, self.store, self.catalogue)
         runner.run(Log(), self.command, self.retry)
-        key = runner.key(case)
+        key = runner.key(sweep.cases[0])
         records = read_records([self.folder / RECORDS])
         return next(record for record in reversed(records) if record.key == key)
 

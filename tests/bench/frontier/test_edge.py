@@ -34,6 +34,7 @@ def test_measured_edge_is_the_true_one_and_the_predicted_one(foldperf, tmp_path)
     cases = CaseRuns(workload, memory, 600.0, tmp_path / "results", tmp_path, catalogue())
     for tokens in (edge - TILE, edge + 2 * TILE):
         record = cases.record(space.config("default", 1, tokens), 1)
+        assert record.environment["MALLOC_TRIM_THRESHOLD_"] == "65536"
         outcome = judged(tokens, record, memory).outcome
         assert outcome == ("fits" if tokens <= edge else "too long"), tokens
 
