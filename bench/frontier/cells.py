@@ -47,11 +47,14 @@ class Space:
         if TOKENS not in names:
             raise UsageError(f"{self.workload.name} has no axis {TOKENS}: it has no frontier")
         for axes in (self.axes, *self.variants.values()):
-            if taken := {TOKENS: "--tile", CONTEXT_RANKS: "--context-ranks"}.keys() & axes.keys():
-                name = sorted(taken)[0]
+            if TOKENS in axes:
                 raise UsageError(
-                    f"{name} is what a frontier varies: leave it out"
-                    + (", and take --context-ranks" if name == CONTEXT_RANKS else "")
+                    f"{TOKENS}={axes[TOKENS]}: {TOKENS} is what a frontier varies; leave it out"
+                )
+            if CONTEXT_RANKS in axes:
+                raise UsageError(
+                    f"{CONTEXT_RANKS}={axes[CONTEXT_RANKS]}: a frontier varies the ranks; take "
+                    "--context-ranks"
                 )
         for variant in self.variants:
             for ranks in self.ranks:
