@@ -75,6 +75,8 @@ SHORTER = (
         r"foldperf simulate \1 --preset tiny --tokens 64 --context-ranks 2\2",
     ),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
+    (r"^(foldperf frontier .*)--preset full", r"\1--preset tiny"),
+    (r"^(foldperf frontier .*)$", r"\1 --most-tokens 32"),
     (r"--preset full", "--preset small"),
     (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),

@@ -28,6 +28,7 @@ COMMANDS = {
     "describe": "describe",
     "run": "run",
     "simulate": "simulate",
+    "frontier": "frontier",
     "compile": "compile",
     "tune": "tune",
     "check-device": "check_device",

@@ -112,6 +112,12 @@ METRICS: dict[str, MetricKind] = {
     "first_step_peak_resident_bytes": MetricKind(
         "B", "lower", "process", "the same in the first step"
     ),
+    "baseline_resident_bytes": MetricKind(
+        "B",
+        "neither",
+        "process",
+        "resident memory of a process beside that: interpreter, libraries",
+    ),
     "peak_allocated_bytes": MetricKind(
         "B", "lower", "device", "most bytes that the allocator had given out in steady steps"
     ),
@@ -200,6 +206,12 @@ METRICS: dict[str, MetricKind] = {
     "collective_wait_s": MetricKind(
         "s", "lower", "program", "time in a step that the host waits for collective operations"
     ),
+    "longest_tokens": MetricKind(
+        "tokens", "higher", "program", "longest sequence whose step runs within the memory"
+    ),
+    "predicted_longest_tokens": MetricKind(
+        "tokens", "higher", "program", "the same by the traced peak of a step"
+    ),
 }
 
 
@@ -216,6 +228,8 @@ OF_SIMULATIONS = frozenset(
 )
 # Metrics of ``foldperf check-device`` alone, which records of sweeps lack.
 OF_DEVICE_CHECKS = frozenset({"error_ratio", "differing_numbers"})
+# Metrics of ``foldperf frontier`` alone.
+OF_FRONTIERS = frozenset({"longest_tokens", "predicted_longest_tokens"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bench.frontier.memory import assumed_baseline
 from bench.prediction.stored_fit import stored_fractions
 from bench.records.metrics import Quality, Value, Values, missing
 from bench.records.record import RecordedDevice
@@ -14,9 +15,6 @@ from refsys.costs.time_model import TimePrediction, predict_time
 from refsys.costs.trace import Trace
 
 METHOD = "time model over a trace"
-# Part of the device's memory that tensors can have: the rest is the context, libraries' workspaces
-# and what the allocator cannot give out in pieces. An assumption: no document states it.
-USABLE_MEMORY = 0.92
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,14 @@ class Target:
         machine = machine_of(entry)
         return cls(entry, machine, stored_fractions(entry.name), ranks_per_node)
 
-    @property
-    def usable_bytes(self) -> float | None:
-        """Bytes of tensors that fit; None if the device's memory is not listed."""
+    def memory_needed(self, peak_bytes: int, ranks: int) -> int:
+        """Return the memory of a rank whose tensors have a peak: see `assumed_baseline`."""
+        return assumed_baseline(ranks).with_tensors(peak_bytes)
+
+    def fits(self, peak_bytes: int, ranks: int) -> bool:
+        """Return whether tensors of a peak fit; False where the device's memory is not listed."""
         memory = self.entry.memory_bytes
-        return None if memory is None else USABLE_MEMORY * memory
+        return memory is not None and self.memory_needed(peak_bytes, ranks) <= memory
 
     def recorded(self) -> RecordedDevice:
         """Return the device as a record has it; its name says that it is simulated."""
