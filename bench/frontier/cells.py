@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from bench.errors import UsageError
-from bench.frontier.memory import Baseline, Memory, assumed_baseline
+from bench.frontier.memory import Memory
 from bench.frontier.prediction import Peaks, predict_edge, traced_peak_bytes
 from bench.frontier.runs import CaseRuns, Run, judged, resident_peak_bytes
 from bench.frontier.search import Edge, Gallop, Outcome, most_trials, search
 from bench.records.record import Record
+from bench.simulation.baseline import Baseline, assumed_baseline
 from refsys.training.loading import SYNTHETIC
 from workloads.workload import Axes, Config, Workload
 

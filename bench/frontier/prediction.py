@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.frontier.memory import Baseline
 from bench.frontier.search import Edge, Outcome, search
+from bench.simulation.baseline import Baseline
 from bench.simulation.traces import SimulatedCase, trace_of
 from workloads.workload import Config, Workload
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bench.frontier.memory import assumed_baseline
 from bench.prediction.stored_fit import stored_fractions
 from bench.records.metrics import Quality, Value, Values, missing
 from bench.records.record import RecordedDevice
+from bench.simulation.baseline import assumed_baseline
 from refsys.costs.achievable import Achievable
 from refsys.costs.devices import ListedDevice, named_device
 from refsys.costs.energy_model import EnergyPrediction, predict_energy

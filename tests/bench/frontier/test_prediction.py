@@ -5,9 +5,10 @@ import math
 import pytest
 
 from bench.errors import UsageError
-from bench.frontier.memory import Baseline, assumed_baseline, find_memory
+from bench.frontier.memory import find_memory
 from bench.frontier.prediction import interpolated, predict_edge, traced_peak_bytes
 from bench.simulation import traces
+from bench.simulation.baseline import Baseline, assumed_baseline
 from workloads.catalogue import catalogue
 
 NOTHING = Baseline(0, 0.0, "nothing")
