@@ -298,7 +298,7 @@ class _Copies(torch.autograd.Function):
     def _joined(ctx: Any, grads: Sequence[Tensor]) -> Tensor:
         """Return the gradient of one copy, in memory of its own."""
         starts = range(0, len(grads), ctx.width)
-        pieces = [torch.cat(grads[start : start + ctx.width], dim=1) for start in starts]
+        pieces = [torch.cat(list(grads[start : start + ctx.width]), dim=1) for start in starts]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=ctx.axis)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from support.documents import ROOT
 
 from refsys.errors import ArgumentError
 from refsys.parallel.channel_groups import BlockGrid
@@ -167,6 +168,29 @@ def test_links_without_measurements_or_bandwidth_are_refused():
         Links(0, 0, 1, 0)
     with pytest.raises(ArgumentError, match="is not a latency"):
         Links(1, -1, 1, 0)
+
+
+def rounded(milliseconds):
+    """Return three digits, or all before the decimal point if they are more."""
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+
+
+def test_documented_predictions_are_those_of_the_model():
+    page = (ROOT / "docs" / "sharding.md").read_text(encoding="utf-8")
+    lengths = (384, 16), (3072, 32), (4096, 64), *((30_720, ranks) for ranks in (64, 256, 1024))
+    for tokens, ranks in lengths:
+        best, other = choose(tokens, ranks, 8).candidates[:2]
+        cells = [
+            f"{candidate.name} | {rounded(candidate.seconds * 1e3)}" for candidate in (best, other)
+        ]
+        assert f"| {tokens:,} | {ranks:,} | {' | '.join(cells)} |" in page.splitlines()
+    a100 = Rates(312e12, 2.039e12, H100.launch_s)
+    for tokens in (
+        break_even_tokens(4, 4),
+        break_even_tokens(4, 4, PCIE),
+        break_even_tokens(4, 4, PCIE, rates=a100),
+    ):
+        assert f"below {tokens:,} on " in page or f"below {tokens:,} tokens on " in page
 
 
 def test_default_rates_and_links_are_positive():
