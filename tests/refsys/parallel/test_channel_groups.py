@@ -19,14 +19,17 @@ from support.schemes import (
 from support.volumes import Moves, Volume, volumes_of
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from refsys.config import preset
 from refsys.costs.collectives import fake_process_group
 from refsys.errors import ArgumentError
 from refsys.ops.triangle_multiplication import contraction
 from refsys.parallel import RowSlab, channel_groups
 from refsys.parallel.channel_groups import BlockGrid
 from refsys.parallel.collectives import GroupExchange
+from refsys.parallel.exchanges import row_slab_layouts
 from refsys.parallel.hierarchical import HierarchicalExchange
 from refsys.parallel.ledger import Ledger
+from refsys.run_config import ParallelOptions
 
 TOLERANCE = 1e-10
 
@@ -196,3 +199,27 @@ def test_groups_that_do_not_divide_the_ranks_or_the_tokens_are_refused():
                 layout.by_channels(torch.mul, x, x, outgoing=True)
 
     on_ranks(4, program)
+
+
+@pytest.mark.parametrize(
+    ("options", "channels", "grid"),
+    [
+        ({}, 8, BlockGrid(1, 1)),
+        ({}, 4, BlockGrid(1, 2)),
+        ({}, 2, BlockGrid(2, 2)),
+        ({"channel_groups": 1}, 2, BlockGrid(1, 1)),
+        ({"channel_groups": 4}, 8, BlockGrid(2, 2)),
+    ],
+)
+def test_options_choose_the_groups(options, channels, grid):
+    """With as many channels as ranks or more there is one group by default."""
+    parallel = ParallelOptions(context_ranks=8, **options)
+    with fake_process_group(8):
+        layouts = row_slab_layouts(parallel, preset("tiny"), 30_720)
+    assert layouts._grid_of(channels) == grid
+
+
+def test_groups_that_do_not_divide_the_context_ranks_are_refused():
+    parallel = ParallelOptions(context_ranks=8, channel_groups=3)
+    with pytest.raises(ArgumentError, match="channel_groups=3 do not divide 8 context ranks"):
+        row_slab_layouts(parallel, preset("tiny"), 64)
