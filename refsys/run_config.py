@@ -18,6 +18,8 @@ from refsys.training.stages import STAGES, Stage, stage
 TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 # Backend that stands for the best one of the device.
 DEFAULT_BACKEND = "default"
+# Exchanges among context ranks.
+EXCHANGES = ("automatic", "plain", "hierarchical")
 # Options that decide how a run computes, not what: a run may continue with other ones.
 NOT_COMPUTED = frozenset(
     {
@@ -25,6 +27,9 @@ NOT_COMPUTED = frozenset(
         "data_ranks",
         "context_ranks",
         "exchange_chunks",
+        "exchange",
+        "node_ranks",
+        "channel_groups",
         "shard_parameters",
         "collective_timeout",
     }
@@ -196,6 +201,25 @@ class ParallelOptions:
         "parts of the channels that context ranks exchange one by one, to overlap computation",
         minimum=1,
         maximum=64,
+    )
+    exchange: str = option(
+        "automatic",
+        "exchanges of context ranks on several nodes: plain, hierarchical (within a node first) or "
+        "automatic (the one predicted to be faster)",
+        choices=EXCHANGES,
+    )
+    node_ranks: int = option(
+        0,
+        "ranks of a node; 0 is those that torchrun started on this one",
+        minimum=0,
+        maximum=4096,
+    )
+    channel_groups: int = option(
+        0,
+        "groups of context ranks that divide the product of each channel in triangle "
+        "multiplication; 0 is 1, or with more ranks than channels those predicted to be fastest",
+        minimum=0,
+        maximum=4096,
     )
     shard_parameters: bool = option(
         False, "divide parameters, gradients and optimizer state among all ranks (FSDP2)"

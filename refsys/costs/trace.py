@@ -302,12 +302,16 @@ class _Tracer(TorchDispatchMode):
             self._unpriced.add(origin.operator)
             return
         kind, ranks, payload = call
-        operator, direction, messages = counted or ("", "", 0)
+        operator, direction, stage, messages = counted or ("", "", kind, 0)
+        sent = sent_bytes(kind, payload, ranks)
+        if counted is not None and kind == "all_to_all":
+            # Stages of an exchange have kinds of their own, and own parts are not in its payload.
+            kind, sent = stage, payload
         total = self._communication[CollectiveKey(origin.phase, kind, ranks, operator, direction)]
         total.calls += repeated
         total.messages += repeated * messages
         total.payload_bytes += repeated * payload
-        total.sent_bytes += repeated * sent_bytes(kind, payload, ranks)
+        total.sent_bytes += repeated * sent
 
     def result(self, phases: tuple[str, ...]) -> Trace:
         """Return the trace of a step whose phases are done."""

@@ -64,6 +64,7 @@ class Counted(NamedTuple):
 
     operator: str
     direction: str
+    kind: str
     messages: int
 
 
@@ -88,7 +89,7 @@ class Ledger:
         """Count one operation and return its origin."""
         key = TrafficKey(operator, self._phase, direction, kind)
         self._entries[key] += Traffic(1, nbytes, messages)
-        Ledger._latest = Counted(operator, direction, messages)
+        Ledger._latest = Counted(operator, direction, kind, messages)
         return key
 
     @staticmethod

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from refsys.errors import ArgumentError, RefsysError
 from refsys.options import values_of
 from refsys.parallel.agreement import Agreement
+from refsys.parallel.exchanges import launched_node_ranks
 from refsys.parallel.ledger import LEDGER, TrafficKey
 from refsys.parallel.monitor import watching
 from refsys.parallel.rendezvous import limit, meet
@@ -174,7 +175,10 @@ def join(
     agreement = None
     if monitor is not None:
         agreement = monitor.agreement(range(count))
-        agreement.check("the run", {**versions(), **values_of(parallel), **(run or {})})
+        values = {**versions(), **values_of(parallel), **(run or {})}
+        if parallel.context_ranks > 1 and not parallel.node_ranks:
+            values["ranks of a node"] = launched_node_ranks()
+        agreement.check("the run", values)
     if count != configured:
         raise ArgumentError(
             f"data_ranks={parallel.data_ranks} and context_ranks={parallel.context_ranks} need "

@@ -11,9 +11,8 @@ from refsys.config import ModelConfig
 from refsys.data.batches.atom_features import LIGAND_BONDS
 from refsys.data.batches.construction import BONDS_PER_TOKEN
 from refsys.model.chunks import Chunks
-from refsys.parallel.batch_layouts import RowSlabLayouts
-from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.data_parallel import GradientAverage
+from refsys.parallel.exchanges import row_slab_layouts
 from refsys.parallel.mesh import RunRanks, abstract_ranks
 from refsys.precision import precision
 from refsys.run_config import DEFAULT_BACKEND, FULL, RunConfig
@@ -106,10 +105,13 @@ def build_trainer(
         if entry is None:
             average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
         if ranks.context_ranks > 1:
-            exchange = GroupExchange(ranks.context_group)
-            chunks = config.parallel.exchange_chunks
-            training.layouts = RowSlabLayouts(
-                exchange, chunks=chunks, agreement=ranks.context_agreement
+            training.layouts = row_slab_layouts(
+                config.parallel,
+                config.preset,
+                config.data.tokens,
+                ranks.context_group,
+                ranks.context_agreement,
+                itemsize=precision(config.precision).activations.itemsize,
             )
     return Trainer(config, training, batches, average=average, entry=entry, done=done)
 
@@ -132,8 +134,13 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
         else:
             average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
         if parallel.context_ranks > 1:
-            training.layouts = RowSlabLayouts(
-                GroupExchange(ranks.context_group), chunks=parallel.exchange_chunks, traced=True
+            training.layouts = row_slab_layouts(
+                parallel,
+                config.preset,
+                config.data.tokens,
+                ranks.context_group,
+                itemsize=precision(config.precision).activations.itemsize,
+                traced=True,
             )
     training.materialize_moments()
     batches = placeholders(lambda: placeholder_batch(config))
