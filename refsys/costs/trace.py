@@ -24,7 +24,8 @@ from refsys.costs.operator_kinds import MULTIPLYING_KINDS, operator_kind
 from refsys.costs.output_cache import OUTPUTS
 from refsys.costs.program import Program
 from refsys.costs.repeated_blocks import RepeatedBlocks
-from refsys.costs.storages import LiveStorages, Peak
+from refsys.costs.storages import ON_HOST, LiveStorages, Peak
+from refsys.ops.host_memory import TO_DEVICE, TO_HOST
 from refsys.ops.rounds import shortened, times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
@@ -37,6 +38,10 @@ _BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional", "
 _NO_KERNEL = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
 )
+
+
+# States of what these operators return, in every phase.
+_STATES = {TO_HOST: ON_HOST, TO_DEVICE: "activations"}
 
 
 class Origin(NamedTuple):
@@ -76,6 +81,7 @@ class Trace:
         unpriced: Operators of unknown cost: no FLOP formula, though they are of other libraries or
             multiply matrices, or a collective of unknown kind.
         communication: Collective calls and bytes of this rank, by phase, kind and size of group.
+        host_bytes: Most bytes of checkpoints in host memory at once; in no peak.
         left_out: Blocks of differentiated stacks that were counted and not traced.
     """
 
@@ -84,6 +90,7 @@ class Trace:
     phase_peaks: dict[str, Peak]
     unpriced: tuple[str, ...] = field(default=())
     communication: dict[CollectiveKey, Communication] = field(default_factory=dict)
+    host_bytes: int = 0
     left_out: int = field(default=0, compare=False)
 
     def total(self, quantity: str) -> int:
@@ -194,7 +201,7 @@ class _Tracer(TorchDispatchMode):
             out = OUTPUTS.call(func, args, kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         name = str(func)
-        state = "recomputed" if recomputed else self._state()
+        state = _STATES.get(name) or ("recomputed" if recomputed else self._state())
         for tensor in outputs:
             self.memory.add(tensor, state, self._module, name)
         if not func.is_view:
@@ -264,5 +271,6 @@ class _Tracer(TorchDispatchMode):
             {phase: timeline.peak(phase) for phase in phases},
             tuple(sorted(self._unpriced)),
             dict(self._communication),
+            timeline.host_bytes(),
             self.blocks.left_out,
         )
