@@ -1,8 +1,8 @@
 """Longest examples whose training step fits in the memory of 1 to 32 ranks, traced.
 
 The full preset in bfloat16 with fused kernels and the other options of a default run; on several
-ranks the parameters are sharded. A length fits if the traced peak of the first rank, which has as many
-tokens as any, does not exceed the memory of a device.
+ranks the parameters are sharded. A length fits if the traced peak of the first rank, which has as
+many tokens as any, does not exceed the memory of a device.
 
 As a script, print the longest multiple of 32 tokens on each number of ranks, and fail if a length
 grows by less than 0.9·√ranks:
@@ -55,7 +55,9 @@ def traced_step(
     """Return the trace of the first rank's step, optimizer included."""
 
     def build() -> TrainingProgram:
-        program = TrainingProgram(build_abstract_trainer(config, build_training(config, model=model)))
+        program = TrainingProgram(
+            build_abstract_trainer(config, build_training(config, model=model))
+        )
         program.run("data")
         program.phases = tuple(p for p in program.phases if p not in program.host_phases)
         return program

@@ -1,4 +1,4 @@
-"""Predicted peaks, FLOPs, launches and collective bytes against real steps: a part of the matrix."""
+"""Predicted peaks, FLOPs, launches and collective bytes equal those of real steps."""
 
 import subprocess
 import sys
