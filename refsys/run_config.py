@@ -30,6 +30,7 @@ NOT_COMPUTED = frozenset(
         "exchange",
         "node_ranks",
         "channel_groups",
+        "offload_checkpoints",
         "shard_parameters",
         "collective_timeout",
     }
@@ -129,6 +130,9 @@ class MemoryOptions:
     """Memory that a step trades for time."""
 
     checkpointing: bool = option(True, "recompute blocks in backward")
+    offload_checkpoints: bool = option(
+        False, "keep the inputs of recomputed blocks in pinned host memory until backward"
+    )
     chunk_rows: int = option(
         0,
         "rows at once where intermediates are large; 0 is all of them, or a quarter of a context "
@@ -138,6 +142,13 @@ class MemoryOptions:
     chunk_samples: int = option(
         0, "diffusion samples denoised at once; 0 is all of them", minimum=0
     )
+
+    def __post_init__(self) -> None:
+        if self.offload_checkpoints and not self.checkpointing:
+            raise ArgumentError(
+                "offload_checkpoints=True has nothing to move with checkpointing=False; "
+                "turn checkpointing on"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ def to_bytes(trace: Trace) -> bytes:
         "unpriced": list(trace.unpriced),
         "communication": _rows(trace.communication),
         "kernels": sorted([*key, count] for key, count in trace.kernels.items()),
+        "host_bytes": trace.host_bytes,
         "left_out": trace.left_out,
     }
     text = json.dumps(table, separators=(",", ":"))
@@ -45,6 +46,7 @@ def from_bytes(content: bytes) -> Trace:
             tuple(table["unpriced"]),
             {CollectiveKey(*k): Communication(*values) for k, values in table["communication"]},
             {(phase, kernel): count for phase, kernel, count in table["kernels"]},
+            table["host_bytes"],
             table["left_out"],
         )
     except (OSError, EOFError, KeyError, TypeError, AttributeError) as error:

@@ -52,15 +52,12 @@ class RepeatedBlocks:
         """See `StackObserver`.
 
         Stacks inside of another one or of a recomputed function are traced in full, and so are
-        those whose gradients are sent while backward runs, since buckets do not follow blocks, or
-        whose parameters are gathered block by block, each while another runs.
+        those whose gradients are sent while backward runs, since buckets do not follow blocks.
         """
         recomputes = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
         if self._open or recomputes or torch._C._current_autograd_node() is not None:
             return False
         if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in blocks[1].parameters()):
-            return False
-        if any(isinstance(parameter, DTensor) for parameter in blocks[1].parameters()):
             return False
         if len({_signature(block) for block in blocks[1:-1]}) > 1:
             return False
@@ -121,7 +118,24 @@ class RepeatedBlocks:
                 shared: dict[int, Tensor] = {}
                 for like, parameter in zip(template, block.parameters(), strict=True):
                     if like.grad is not None and parameter.grad is None:
-                        parameter.grad = self.gradient(like.grad, index, shared)
+                        parameter.grad = self._gradient_like(like.grad, index, shared)
+
+    def _gradient_like(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
+        """Return `gradient` of a parameter, which may be sharded."""
+        if not isinstance(like, DTensor):
+            return self.gradient(like, index, shared)
+        part = self.gradient(like._local_tensor, index, shared)
+        self.allocating = True
+        whole = DTensor.from_local(
+            part,
+            like.device_mesh,
+            like.placements,
+            run_check=False,
+            shape=like.shape,
+            stride=like.stride(),
+        )
+        self.allocating = False
+        return whole
 
     def gradient(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
         """Return the gradient of a block left out that corresponds to one of a traced block.

@@ -30,7 +30,8 @@ from refsys.costs.output_cache import DEVICE, OUTPUTS
 from refsys.costs.program import Program
 from refsys.costs.project_operators import NAMESPACE, ProjectOperators, Reports
 from refsys.costs.repeated_blocks import RepeatedBlocks
-from refsys.costs.storages import LiveStorages, Peak
+from refsys.costs.storages import ON_HOST, LiveStorages, Peak
+from refsys.ops.host_memory import TO_DEVICE, TO_HOST
 from refsys.ops.rounds import shortened, times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
@@ -44,6 +45,10 @@ _BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional", "
 _NO_KERNEL = frozenset(
     "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
 )
+
+
+# States of what these operators return, in every phase.
+_STATES = {TO_HOST: ON_HOST, TO_DEVICE: "activations"}
 
 
 class Origin(NamedTuple):
@@ -95,6 +100,7 @@ class Trace:
             multiply matrices, or a collective of unknown kind.
         communication: Collective calls, bytes and messages of this rank.
         kernels: Launches by phase and kernel of the project's operators.
+        host_bytes: Most bytes of checkpoints in host memory at once; in no peak.
         left_out: Blocks of differentiated stacks that were counted and not traced.
     """
 
@@ -104,6 +110,7 @@ class Trace:
     unpriced: tuple[str, ...] = field(default=())
     communication: dict[CollectiveKey, Communication] = field(default_factory=dict)
     kernels: dict[tuple[str, str], int] = field(default_factory=dict)
+    host_bytes: int = 0
     left_out: int = field(default=0, compare=False)
 
     def total(self, quantity: str) -> int:
@@ -232,7 +239,7 @@ class _Tracer(TorchDispatchMode):
                 out = OUTPUTS.call(func, args, kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         name = str(func)
-        state = "recomputed" if recomputed else self._state()
+        state = _STATES.get(name) or ("recomputed" if recomputed else self._state())
         for tensor in outputs:
             self.memory.add(tensor, state, self._module, name)
         if not func.is_view:
@@ -302,11 +309,13 @@ class _Tracer(TorchDispatchMode):
             self._unpriced.add(origin.operator)
             return
         kind, ranks, payload = call
-        operator, direction, stage, messages = counted or ("", "", kind, 0)
         sent = sent_bytes(kind, payload, ranks)
-        if counted is not None and kind == "all_to_all":
-            # Stages of an exchange have kinds of their own, and own parts are not in its payload.
-            kind, sent = stage, payload
+        operator, direction, messages = "", "", 0
+        if counted is not None:
+            operator, direction, messages = counted.operator, counted.direction, counted.messages
+            if kind == "all_to_all":
+                # Stages of an exchange have kinds of their own, and own parts are not sent.
+                kind, payload, sent = counted.kind, counted.nbytes, counted.nbytes
         total = self._communication[CollectiveKey(origin.phase, kind, ranks, operator, direction)]
         total.calls += repeated
         total.messages += repeated * messages
@@ -323,6 +332,7 @@ class _Tracer(TorchDispatchMode):
             tuple(sorted(self._unpriced)),
             dict(self._communication),
             dict(self._kernels),
+            timeline.host_bytes(),
             self.blocks.left_out,
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from refsys.model.chunks import ALL_AT_ONCE, Chunks, in_chunks, recomputed
+from refsys.model.offload import Offload
 from refsys.parallel import Layout
 
 
@@ -22,6 +23,7 @@ class Context:
         cycle: Recycling iteration (RNG key).
         masks: Dropout masks by site; None before they are sampled, or without dropout.
         checkpointing: Whether blocks recompute their activations in the backward pass.
+        offload: Checkpoints in host memory; None keeps them on the device.
         chunks: Chunk sizes of large intermediates.
     """
 
@@ -32,13 +34,23 @@ class Context:
     cycle: int = 0
     masks: tuple[Tensor, ...] | None = None
     checkpointing: bool = False
+    offload: Offload | None = None
     chunks: Chunks = ALL_AT_ONCE
 
-    def run(self, block: Callable[..., Any], *args: Any) -> Any:
-        """Return `block(*args, self)`; recompute it in the backward pass if checkpointing."""
+    def run(self, block: Callable[..., Any], *args: Any, shared: int = 0) -> Any:
+        """Return `block(*args, self)`; recompute it in the backward pass if checkpointing.
+
+        Args:
+            block: Deterministic function of its arguments and a context.
+            *args: Arguments, as for `recomputed`.
+            shared: Number of arguments, the last ones, that other blocks read too; they stay on the
+                device.
+        """
         if not self.checkpointing:
             return block(*args, self)
-        return recomputed(block, *args, self)
+        if self.offload is None:
+            return recomputed(block, *args, self)
+        return self.offload.run(block, *args, self, shared=shared + 1)
 
     def splits_rows(self, rows: int) -> bool:
         """Return True if `by_rows` processes `rows` rows in more than one chunk.

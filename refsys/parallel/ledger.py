@@ -65,6 +65,7 @@ class Counted(NamedTuple):
     operator: str
     direction: str
     kind: str
+    nbytes: int
     messages: int
 
 
@@ -89,7 +90,7 @@ class Ledger:
         """Count one operation and return its origin."""
         key = TrafficKey(operator, self._phase, direction, kind)
         self._entries[key] += Traffic(1, nbytes, messages)
-        Ledger._latest = Counted(operator, direction, kind, messages)
+        Ledger._latest = Counted(operator, direction, kind, nbytes, messages)
         return key
 
     @staticmethod

@@ -38,6 +38,7 @@ def build_training(
         "cycles": config.model.cycles,
         "draw_cycles": config.model.sample_cycles,
         "checkpointing": config.memory.checkpointing,
+        "offload_checkpoints": config.memory.offload_checkpoints,
         "chunks": chunks_of(config, config.data.tokens, device),
         "dropout": config.model.dropout,
         "optimizer": config.optimizer,
