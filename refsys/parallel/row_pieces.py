@@ -8,8 +8,9 @@ same exchanges.
 Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's share of channels.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,22 @@ from refsys.parallel.shares import Interval, shares, sizes
 
 # Operands of a contraction from the first and one past the last of some owned rows.
 Operands = Callable[[int, int], tuple[Tensor, Tensor]]
+
+
+class _Run(NamedTuple):
+    """Successive ranks that own equally many channels.
+
+    Attributes:
+        ranks: Number of ranks.
+        widths: Channels of each of them, by chunk.
+        column: Their first channel.
+        before: Channels of other ranks before them, by chunk; None for this rank itself.
+    """
+
+    ranks: int
+    widths: tuple[int, ...]
+    column: int
+    before: tuple[int, ...] | None
 
 
 class RowPieces:
@@ -64,7 +81,8 @@ class RowPieces:
         for piece in self._pieces:
             part = function(self._own(x, piece))
             shapes = [_resized(part, axis, count) for count in sizes(piece)]
-            blocks = self._begin([part] * self.ranks, shapes).wait()
+            copies = part.unsqueeze(0).expand(self.ranks - 1, *part.shape).reshape(-1)
+            blocks = self._begin(Packed([part] * self.ranks, copies), shapes).wait()
             if out is None:
                 out = part.new_empty(_resized(part, axis, self._slabs[-1][1]))
             self._write(out, axis, piece, blocks)
@@ -124,6 +142,7 @@ class RowPieces:
         """Return what is sent, by chunk; the channels of each rank; batch, rows and tokens."""
         packed: list[Packed] = []
         widths: list[list[int]] = []
+        runs: list[_Run] = []
         shape = (0, 0, 0)
         start, stop = self._slabs[self.rank]
         for piece in self._pieces:
@@ -135,18 +154,50 @@ class RowPieces:
                 owned = [shares(b - a, chunks) for a, b in shares(channels, self.ranks)]
                 widths = [[share[chunk] for share in map(sizes, owned)] for chunk in range(chunks)]
                 packed = [self._buffers(pair[0], shape, each) for each in widths]
-            order = [widths[chunk][rank] for rank in range(self.ranks) for chunk in range(chunks)]
-            columns = [0, *accumulate(order)]
+                runs = list(self._runs(widths))
             targets, sources = [], []
             for k, operand in enumerate(pair):
                 planar = operand.movedim(-1, 1)
-                for index, width in enumerate(order):
-                    if width:
-                        rank, chunk = divmod(index, chunks)
-                        targets.append(packed[chunk][2 * rank + k].narrow(2, first, last - first))
-                        sources.append(planar.narrow(1, columns[index], width))
+                for run in runs:
+                    columns = planar.narrow(1, run.column, run.ranks * sum(run.widths))
+                    by_rank = (
+                        columns.unflatten(1, (run.ranks, -1)).movedim(1, 0).split(run.widths, 2)
+                    )
+                    for chunk, source in enumerate(by_rank):
+                        if run.widths[chunk]:
+                            target = self._region(packed[chunk], run, chunk, shape, k)
+                            targets.append(target.narrow(3, first, last - first))
+                            sources.append(source)
             torch._foreach_copy_(targets, sources)
         return list(packed), widths, shape
+
+    def _runs(self, widths: Sequence[Sequence[int]]) -> Iterator[_Run]:
+        """Yield successive ranks of equally many channels in each chunk; this one by itself."""
+        by_rank = list(zip(*widths, strict=True))
+        column, before = 0, [0] * len(widths)
+
+        def key(rank: int) -> tuple[bool, tuple[int, ...]]:
+            return rank == self.rank, by_rank[rank]
+
+        for (is_own, each), group in groupby(range(self.ranks), key):
+            count = len(list(group))
+            if any(each):
+                yield _Run(count, each, column, None if is_own else tuple(before))
+            column += count * sum(each)
+            if not is_own:
+                before = [b + count * w for b, w in zip(before, each, strict=True)]
+
+    def _region(
+        self, packed: Packed, run: _Run, chunk: int, shape: tuple[int, int, int], k: int
+    ) -> Tensor:
+        """Return operand k of the parts for the ranks of a run, [ranks, B, c, R, N]."""
+        batch, rows, tokens = shape
+        if run.before is None:
+            return packed[2 * self.rank + k].unsqueeze(0)
+        width, plane = run.widths[chunk], 2 * batch * rows * tokens
+        first, count = run.before[chunk] * plane, run.ranks * width * plane
+        parts = packed.buffer.narrow(0, first, count)
+        return parts.view(run.ranks, 2, batch, width, rows, tokens)[:, k]
 
     def _buffers(self, like: Tensor, shape: tuple[int, int, int], widths: list[int]) -> Packed:
         """Return empty parts [B, c, R, N] of both operands, for each rank."""
