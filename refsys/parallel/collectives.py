@@ -97,6 +97,22 @@ class Pending(ABC):
         """Return the parts that were received, in the order of their shapes; call it once."""
 
 
+class Packed(tuple[Tensor, ...]):
+    """Parts of an exchange without gradients that lie in the buffer that is sent.
+
+    Attributes:
+        buffer: Elements of the parts for the other ranks, in the order of the ranks.
+    """
+
+    buffer: Tensor
+
+    def __new__(cls, parts: Sequence[Tensor], buffer: Tensor) -> "Packed":
+        """Return the parts for all ranks; that for this one lies elsewhere."""
+        packed = super().__new__(cls, parts)
+        packed.buffer = buffer
+        return packed
+
+
 class Exchange(ABC):
     """Exchange of tensors among the ranks of a group.
 
@@ -123,7 +139,7 @@ class Exchange(ABC):
 
         Args:
             parts: Part for each rank, all of one dtype; empty ones are not sent. The one for this
-                rank is returned as it is.
+                rank is returned as it is. `Packed` ones are sent without a copy.
             shapes: Shape of the part that each rank sends to this one.
             operator: Name under which the exchange is counted.
             together: Number of tensors that are exchanged together: so many parts in succession,
@@ -212,6 +228,7 @@ class _GroupPending(Pending):
         received = [(0,) if index in own else s for index, s in enumerate(self._shapes)]
         sent = [(0,) if index in own else part.shape for index, part in enumerate(parts)]
         self._transfer = exchange.transfer(sent, received, operator, direction, together, sizes)
+        self._transfer.buffer = parts.buffer if isinstance(parts, Packed) else None
         # A rank that sends nothing receives no gradient, and still takes part in the backward pass.
         sending = [part for part in others if part.numel()] or others[:1]
         self._token = _Launch.apply(self._transfer, *sending)
@@ -239,7 +256,13 @@ class _GroupPending(Pending):
 
 
 class Transfer:
-    """State that the start and the end of an exchange share, in both directions."""
+    """State that the start and the end of an exchange share, in both directions.
+
+    Attributes:
+        buffer: Elements that are sent, if they are packed already.
+    """
+
+    buffer: Tensor | None = None
 
     def __init__(
         self,
@@ -259,7 +282,9 @@ class Transfer:
         shapes = (self.received, self.sent) if backward else (self.sent, self.received)
         send, receive = (self._by_rank(side) for side in shapes)
         way = "backward" if backward else self._direction
-        self._flight = self._begin(packed(parts), send, receive, "all_to_all", way)
+        flat = packed(parts) if self.buffer is None else self.buffer
+        self.buffer = None
+        self._flight = self._begin(flat, send, receive, "all_to_all", way)
 
     def _begin(
         self,

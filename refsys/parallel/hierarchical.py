@@ -115,6 +115,8 @@ class RelayedTransfer(Transfer):
 
     def start(self, parts: Sequence[Tensor], *, backward: bool) -> None:
         """Do stage 1 and start stage 2; see `Transfer`."""
+        # The parts are relayed one by one, also where they are packed.
+        self.buffer = None
         way = "backward" if backward else self._direction
         relayed, direct = self._inside(parts, way, backward=backward)
         # By node, the parts of each local rank.

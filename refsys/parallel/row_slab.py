@@ -18,6 +18,7 @@ from refsys.errors import ArgumentError
 from refsys.parallel.channel_groups import BlockGrid, Blocks, ChannelGroups
 from refsys.parallel.collectives import Exchange, PartSizes, Pending
 from refsys.parallel.layout import Layout, padded
+from refsys.parallel.row_pieces import RowPieces
 from refsys.parallel.shares import AtomShares, Interval, overlap, shares, sizes
 
 # Slices of the first axes of a tensor.
@@ -135,6 +136,31 @@ class RowSlab(Layout):
         returned = [pending.wait() for pending in back]
         by_rank = [part[rank] for rank in range(self.ranks) for part in returned]
         return torch.cat(by_rank, dim=1).movedim(1, -1)
+
+    def gather_in_pieces(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, axis: int, size: int
+    ) -> Tensor:
+        """See `Layout`."""
+        return self._in_pieces(size).gather(function, x, axis)
+
+    def swap_in_pieces(self, z_BRNC: Tensor, size: int, out_BRNC: Tensor | None = None) -> Tensor:
+        """See `Layout`."""
+        return self._in_pieces(size).swap(z_BRNC, out_BRNC)
+
+    def by_channels_in_pieces(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        operands: Callable[[int, int], tuple[Tensor, Tensor]],
+        size: int,
+        *,
+        outgoing: bool,
+    ) -> Tensor:
+        """See `Layout`."""
+        del outgoing
+        return self._in_pieces(size).by_channels(function, operands, self._chunks)
+
+    def _in_pieces(self, size: int) -> RowPieces:
+        return RowPieces(self._exchange, self._operator, self._slabs, size)
 
     def streamed(self) -> list[Interval]:
         """See `Layout`; the owned tokens come first."""

@@ -24,6 +24,7 @@ def metadata(out):
     return [
         (t.shape, t.stride(), t.dtype, t.device, t.storage_offset(), t.untyped_storage().nbytes())
         for t in tree_leaves(out)
+        if t is not None
     ]
 
 
@@ -42,6 +43,8 @@ def operators():
         yield ATEN.t.default, a
         yield ATEN.split.Tensor, a, 3, 1
         yield ATEN.add_.Tensor, a, 1.0
+        yield ATEN.copy_.default, a, a[:1]
+        yield ATEN._foreach_copy_.default, [a, a], [a, a]
         yield ATEN.native_layer_norm.default, a, [a.shape[1]], None, None, 1e-5
     yield ATEN.add.Tensor, torch.empty(3, dtype=torch.int64), 1
     yield ATEN.add.Tensor, torch.empty(3, dtype=torch.int64), 1.0
@@ -91,6 +94,37 @@ def test_known_output_is_allocated_without_a_call():
         assert first is not second
         cache.call(exp, (torch.empty(4),), {})
     assert len(calls) == 2
+
+
+def test_written_argument_is_returned_without_a_call():
+    cache, calls = OutputCache(), []
+
+    class Counted:
+        namespace, is_view, tags = "aten", False, ATEN.add_.Tensor.tags
+        _schema = ATEN.add_.Tensor._schema
+
+        def __call__(self, x, y):
+            calls.append(x)
+            return ATEN.add_.Tensor(x, y)
+
+    add = Counted()
+    with FakeTensorMode():
+        tensors = torch.empty(3), torch.empty(3)
+        assert all(cache.call(add, (x, tensors[0]), {}) is x for x in tensors)
+        assert len(calls) == 1
+        x = torch.empty(3, 1)
+        assert cache.call(add, (x, x), {}) is x
+    assert len(calls) == 2
+
+
+def test_output_that_is_resized_is_computed_each_time():
+    cache = OutputCache()
+    with FakeTensorMode():
+        x = torch.empty(2, 3)
+        for _ in range(2):
+            out = torch.empty(0)
+            cache.call(ATEN.cat.out, ([x, x],), {"out": out})
+            assert out.shape == (4, 3)
 
 
 def test_alias_that_a_schema_conceals_is_never_allocated_anew():
