@@ -9,6 +9,7 @@ contains a text, or with ``--quick`` for a few small ones.
 """
 
 import os
+import socket
 import statistics
 import sys
 import tempfile
@@ -195,9 +196,9 @@ class _Stub:
 
 
 def _free_port() -> int:
-    from support import free_port
-
-    return int(free_port())
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def differences(found: Figures, expected: Figures) -> dict[str, tuple[int, int]]:
