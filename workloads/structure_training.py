@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from refsys.config import ModelConfig
 from refsys.costs.flops import FlopCounter, flops_by_component
@@ -20,7 +21,7 @@ from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.ops.rounds import shortened
 from refsys.parallel import mesh
 from refsys.precision import precision
-from refsys.run_config import RunConfig
+from refsys.run_config import ParallelOptions, RunConfig
 from refsys.training.build import (
     build_abstract_trainer,
     build_trainer,
@@ -131,9 +132,18 @@ class StructureTraining(Workload[Case]):
     def static_costs(self, config: Case) -> StaticCosts:
         """See `Workload`."""
         run = config.run
-        with torch.device("meta"):
-            training = self.training(config)
-            batch = placeholder_batch(run)
+        # Neither chunks nor ranks change the costs, and many chunks take long to count.
+        whole = replace(
+            run,
+            memory=replace(run.memory, chunk_rows=0, chunk_samples=0),
+            parallel=ParallelOptions(),
+        )
+        with FakeTensorMode():
+            return self._static_costs(config, self.training(replace(config, run=whole)), whole)
+
+    def _static_costs(self, config: Case, training: Training, run: RunConfig) -> StaticCosts:
+        """Return the costs of a case from a model of fake tensors that computes all at once."""
+        batch = placeholder_batch(run)
         components = training.model.components()
         counts = {
             name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
@@ -146,7 +156,7 @@ class StructureTraining(Workload[Case]):
                 training.differentiated(batch)
             differentiated = counter.total
         # An equal part of each example, to rounding.
-        ranks = run.parallel.context_ranks
+        ranks = config.run.parallel.context_ranks
         forward, differentiated = forward // ranks, differentiated // ranks
         spent = Counter({name: flops // ranks for name, flops in spent.items()})
         table = precision(run.precision)

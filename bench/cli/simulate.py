@@ -12,8 +12,7 @@ from bench.cli import options
 if TYPE_CHECKING:
     from bench.records.record import Record
     from bench.simulation.predicted import Target
-    from bench.simulation.traces import SimulatedCase
-    from refsys.costs.trace import Trace
+    from bench.simulation.traces import Simulated, SimulatedCase
 
 SUMMARY = "trace cases of any size and number of ranks, computing nothing"
 EXAMPLE = (
@@ -108,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Simulate the product of the axes; print a table or JSON."""
     from bench.progress import Progress
     from bench.simulation.predicted import Target
-    from bench.simulation.traces import traces_of
+    from bench.simulation.traces import simulate
 
     words = _own_options(arguments)
     name = getattr(arguments, "device", None)
@@ -116,13 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
     cases = list(_cases(arguments.workload, words, getattr(arguments, "data_ranks", [1])))
     jobs = options.processes(getattr(arguments, "jobs", None), _MOST_JOBS)
     with Progress(len(cases), "simulation") as progress:
-        traces = traces_of(
+        costs = simulate(
             cases,
             jobs,
             remember=not getattr(arguments, "no_cache", False),
-            on_trace=lambda case: progress.finish(_title(case)),
+            on_case=lambda case: progress.finish(_title(case)),
         )
-    records = [_record(case, trace, target) for case, trace in zip(cases, traces, strict=True)]
+    records = [_record(case, cost, target) for case, cost in zip(cases, costs, strict=True)]
     if folder := getattr(arguments, "results", None):
         _append(folder, records)
     if getattr(arguments, "json", False):
@@ -132,16 +131,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _record(case: "SimulatedCase", trace: "Trace", target: "Target | None") -> "Record":
+def _record(case: "SimulatedCase", costs: "Simulated", target: "Target | None") -> "Record":
     from bench.simulation.predicted import predicted_values, prediction_notes
     from bench.simulation.simulated import simulated_record
 
     if target is None:
-        return simulated_record(case, trace)
-    time, energy = target.predict(trace, case.exchange_chunks)
+        return simulated_record(case, costs)
+    time, energy = target.predict(costs.trace, case.exchange_chunks)
     return simulated_record(
         case,
-        trace,
+        costs,
         device=target.recorded(),
         predicted=predicted_values(time, energy),
         notes=prediction_notes(time),

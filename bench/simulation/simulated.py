@@ -17,7 +17,7 @@ from bench.records.origin import Origin
 from bench.records.record import CaseResult, Record, RecordedDevice, RecordedProtocol
 from bench.run.case_records import new_record
 from bench.run.sweep import digest
-from bench.simulation.traces import SimulatedCase
+from bench.simulation.traces import Simulated, SimulatedCase
 from refsys.costs.trace import Trace
 from workloads.catalogue import catalogue
 
@@ -83,7 +83,7 @@ def simulated_values(trace: Trace) -> tuple[Values, dict[str, dict[str, int]]]:
 
 def simulated_record(
     case: SimulatedCase,
-    trace: Trace,
+    simulated: Simulated,
     *,
     device: RecordedDevice = UNNAMED,
     predicted: Values | None = None,
@@ -96,7 +96,7 @@ def simulated_record(
 
     Args:
         case: The case.
-        trace: Trace of its first rank.
+        simulated: Its costs.
         device: Device that it is simulated for; its name says that it is simulated.
         predicted: Further metrics: predicted times and energies.
         notes: Remarks on those.
@@ -105,16 +105,19 @@ def simulated_record(
         seconds: Duration of the simulation.
     """
     workload = catalogue()[case.workload]
-    values, breakdown = simulated_values(trace)
+    values, breakdown = simulated_values(simulated.trace)
     metrics = as_json(values | (predicted or {}))
-    facts = workload.static_costs(case.config)
     result = CaseResult.from_dict(
         {
             "status": "ok",
             "metrics": metrics,
-            "facts": facts.as_json(),
+            "facts": simulated.facts.as_json(),
             "breakdown": breakdown,
-            "notes": {"phases": list(trace.phase_peaks), "method": METHOD, **(notes or {})},
+            "notes": {
+                "phases": list(simulated.trace.phase_peaks),
+                "method": METHOD,
+                **(notes or {}),
+            },
         }
     )
     origin = origin or provenance.origin()

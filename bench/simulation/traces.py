@@ -22,7 +22,7 @@ from refsys.home import home
 from refsys.processes import ProcessPool
 from workloads.catalogue import catalogue
 from workloads.predicted_costs import cost_sources, predicted_costs
-from workloads.workload import Config, Workload
+from workloads.workload import Config, StaticCosts, Workload
 
 
 class SimulatedCase(NamedTuple):
@@ -76,36 +76,49 @@ def trace_of(case: SimulatedCase, *, remember: bool = True) -> Trace:
     return from_bytes(content)
 
 
-def traces_of(
+def facts_of(case: SimulatedCase) -> StaticCosts:
+    """Return the static costs of a case."""
+    torch.set_num_threads(1)
+    return catalogue()[case.workload].static_costs(case.config)
+
+
+class Simulated(NamedTuple):
+    """Costs of a simulated case: trace of the first rank, and static costs."""
+
+    trace: Trace
+    facts: StaticCosts
+
+
+def simulate(
     cases: Iterable[SimulatedCase],
     jobs: int,
     *,
     remember: bool = True,
-    on_trace: Callable[[SimulatedCase], None] = lambda case: None,
-) -> list[Trace]:
-    """Return the traces of several cases in order, computed in `jobs` processes.
+    on_case: Callable[[SimulatedCase], None] = lambda case: None,
+) -> list[Simulated]:
+    """Return the costs of several cases in order, computed in `jobs` processes.
 
     Args:
         cases: Cases to simulate.
         jobs: Processes; one is this process.
         remember: Whether to read and write the cache folder.
-        on_trace: Called after each.
+        on_case: Called after each.
     """
     listed = list(cases)
     trace = functools.partial(trace_of, remember=remember)
-    if jobs == 1 or len(listed) == 1:
-        traces = []
+    results = []
+    if jobs == 1:
         for case in listed:
-            traces.append(trace(case))
-            on_trace(case)
-        return traces
-    with ProcessPool(min(jobs, len(listed))) as pool:
-        pending = [pool.submit(trace, case) for case in listed]
-        traces = []
-        for case, result in zip(listed, pending, strict=True):
-            traces.append(result.result())
-            on_trace(case)
-    return traces
+            results.append(Simulated(trace(case), facts_of(case)))
+            on_case(case)
+        return results
+    with ProcessPool(jobs) as pool:
+        # A trace takes longer than static costs, so that it starts first.
+        pending = [(pool.submit(trace, case), pool.submit(facts_of, case)) for case in listed]
+        for case, (traced, facts) in zip(listed, pending, strict=True):
+            results.append(Simulated(traced.result(), facts.result()))
+            on_case(case)
+    return results
 
 
 def _path(workload: Workload, case: SimulatedCase) -> Path | None:

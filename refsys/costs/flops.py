@@ -15,6 +15,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from refsys.costs.output_cache import OUTPUTS
 from refsys.ops.rounds import times
 
 # Torch has formulas for every flash kernel but those of the CPU.
@@ -51,10 +52,15 @@ class FlopCounter(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Only shapes are computed, and nothing is compiled: torch need not wrap the mode.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = OUTPUTS.call(func, args, kwargs or {})
         self.total += times() * (operator_flops(func, args, kwargs or {}, out) or 0)
         return out
 

@@ -23,6 +23,38 @@ DEVICE = torch.ops.prim.device.default
 _CONSTANTS = (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
+class _FakeTensors:
+    """Constructor of fake tensors that copies the attributes of an earlier one.
+
+    The constructor of torch takes most of a trace's time.
+    """
+
+    def __init__(self) -> None:
+        self._mode: FakeTensorMode | None = None
+        self._device: torch.device | None = None
+        self._attributes: dict[str, Any] = {}
+
+    def new(self, mode: FakeTensorMode, meta: Tensor, device: torch.device) -> FakeTensor:
+        """Return `FakeTensor(mode, meta, device)`."""
+        if self._mode is not mode or self._device != device:
+            tensor = FakeTensor(mode, meta, device)
+            self._mode, self._device, self._attributes = mode, device, dict(vars(tensor))
+            return tensor
+        fake: FakeTensor = Tensor._make_subclass(
+            FakeTensor,
+            meta,
+            meta.requires_grad,
+            dispatch_device=True,
+            device_for_backend_keys=device,
+        )
+        torch._C._set_throw_on_mutable_data_ptr(fake)
+        vars(fake).update(self._attributes)
+        return fake
+
+
+_FAKE_TENSORS = _FakeTensors()
+
+
 class Metadata(NamedTuple):
     """Metadata of a strided tensor that fills its storage."""
 
@@ -35,7 +67,7 @@ class Metadata(NamedTuple):
         """Return a new fake tensor."""
         with no_dispatch():
             meta = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
-        return FakeTensor(mode, meta, self.device)
+        return _FAKE_TENSORS.new(mode, meta, self.device)
 
 
 # Metadata of one tensor, or of each of a tuple of them.
@@ -191,8 +223,8 @@ def _views(
     with in_kernel_invocation_manager(mode):
         views = func(*args, **kwargs)
     if isinstance(views, Tensor):
-        return FakeTensor(mode, views, device)
-    return [FakeTensor(mode, view, device) for view in views]
+        return _FAKE_TENSORS.new(mode, views, device)
+    return [_FAKE_TENSORS.new(mode, view, device) for view in views]
 
 
 def metadata_of(out: Any, args: tuple[Any, ...]) -> Outputs | None:

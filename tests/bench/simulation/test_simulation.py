@@ -9,7 +9,7 @@ from bench.cli import main
 from bench.records.metrics import METRICS, OF_SIMULATIONS
 from bench.simulation.simulated import simulated_record, simulated_values
 from bench.simulation.stored import from_bytes, to_bytes
-from bench.simulation.traces import SimulatedCase, trace_of, traces_of
+from bench.simulation.traces import Simulated, SimulatedCase, facts_of, simulate, trace_of
 from refsys.costs.storages import Peak
 from refsys.costs.trace import Trace
 from workloads.catalogue import catalogue
@@ -70,9 +70,9 @@ class TestStoredTraces:
 
     def test_cache_has_a_file_for_each_case(self, cache):
         cases = [text(), text(2), text(tokens=64), text()]
-        traces = traces_of(cases, jobs=1)
+        costs = simulate(cases, jobs=1)
         assert len(list(cache.iterdir())) == 3
-        assert traces[0] == traces[3] != traces[2]
+        assert costs[0] == costs[3] != costs[2]
 
 
 class TestRanks:
@@ -106,7 +106,8 @@ class TestRanks:
 
 class TestRecords:
     def test_record_is_valid_and_says_that_it_is_traced(self, divided):
-        record = simulated_record(case(2, context_ranks=2), divided)
+        divided_case = case(2, context_ranks=2)
+        record = simulated_record(divided_case, Simulated(divided, facts_of(divided_case)))
         VALIDATOR.validate(record.as_dict())
         assert record.status == "ok"
         assert record.workload.ranks == 4
