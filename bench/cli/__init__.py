@@ -1,7 +1,8 @@
 """Command line: one file for each subcommand. The only place that imports ``analysis``.
 
 A command module has ``SUMMARY``, ``EXAMPLE``, ``configure`` for its arguments and ``run``, which
-returns the exit status: 0 done, 1 a regression, 2 bad input or a fault, 3 ambiguous.
+returns the exit status: 0 done, 1 a regression, 2 bad input or a fault, 3 ambiguous. One with
+``TAKES_AXES`` reads words that are not its own from ``arguments.others``.
 """
 
 import argparse
@@ -29,6 +30,7 @@ COMMANDS = {
     "run": "run",
     "simulate": "simulate",
     "frontier": "frontier",
+    "plan": "plan",
     "compile": "compile",
     "tune": "tune",
     "check-device": "check_device",
@@ -68,7 +70,10 @@ def _status(words: Sequence[str]) -> int:
     debug = faults.debug_requested(words)
     try:
         parser, commands = _parser()
-        arguments = parser.parse_args(words)
+        arguments, others = parser.parse_known_args(words)
+        if others and not getattr(commands.get(arguments.command), "TAKES_AXES", False):
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        arguments.others = others
         arguments.words = list(words)
         arguments.debug = debug = arguments.debug or debug
         if arguments.command is None:

@@ -121,6 +121,34 @@ def simulate(
     return results
 
 
+def trace_ahead(
+    cases: Iterable[SimulatedCase], jobs: int, on_trace: Callable[[], None] = lambda: None
+) -> None:
+    """Trace cases into the cache folder, in `jobs` processes; one traces nothing ahead.
+
+    Args:
+        cases: Cases that are going to be traced.
+        jobs: Processes.
+        on_trace: Called after each.
+    """
+    missing = [case for case in cases if not _is_stored(case)]
+    if jobs == 1 or not missing:
+        return
+    with ProcessPool(min(jobs, len(missing))) as pool:
+        for pending in [pool.submit(_trace_and_store, case) for case in missing]:
+            pending.result()
+            on_trace()
+
+
+def _trace_and_store(case: SimulatedCase) -> None:
+    trace_of(case)
+
+
+def _is_stored(case: SimulatedCase) -> bool:
+    path = _path(catalogue()[case.workload], case)
+    return path is not None and path.exists()
+
+
 def _path(workload: Workload, case: SimulatedCase) -> Path | None:
     """Return the file of a case's trace; None where there is no cache folder."""
     name = digest(

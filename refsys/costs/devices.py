@@ -45,6 +45,7 @@ class ListedDevice:
         idle_w: Power without work; None if no document states it. Unit: W.
         link: Name of the link between devices of a node; empty if it is not listed.
         network: Name of a usual network between nodes; empty if there is none.
+        host_link: Name of the link to the host; empty if it is not listed.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ListedDevice:
     idle_w: float | None = None
     link: str = ""
     network: str = ""
+    host_link: str = ""
     energy_scope: Literal["device", "module"] = "device"
     dies: int = 1
 

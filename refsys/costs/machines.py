@@ -24,6 +24,7 @@ class Machine:
         idle_w: Power without work. Unit: W.
         link: Name of the link between devices of a node; empty if not known.
         network: Name of the network between nodes; empty if not known.
+        host_link: Name of the link to the host; empty if not known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Machine:
     idle_w: float | None = None
     link: str = ""
     network: str = ""
+    host_link: str = ""
 
     def rate(self, resource: str, dtype: str = "") -> float | None:
         """Return the rate of a resource, None if it is not known."""
@@ -80,4 +82,5 @@ def machine_of(entry: ListedDevice) -> Machine:
         idle_w=entry.idle_w,
         link=entry.link,
         network=entry.network,
+        host_link=entry.host_link,
     )

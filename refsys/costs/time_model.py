@@ -15,6 +15,9 @@ of it is hidden as far as the phase's device time reaches: of parameters and gra
 bucket, and of exchanges in n chunks (n - 1) / n. Only the exposed remainder counts. Nothing is
 hidden on a processor.
 
+Checkpoints that move to the host and back (`refsys.ops.host_memory`) take the link to the host, and
+are hidden like gradients: each copy runs beside the next block.
+
 Recomputation runs inside the backward pass, and counts as part of its phase.
 """
 
@@ -30,12 +33,14 @@ from refsys.costs.links import Network, transfer_time
 from refsys.costs.machines import Machine
 from refsys.costs.operator_kinds import operator_kind
 from refsys.costs.trace import Cost, Origin, Trace
+from refsys.ops.host_memory import TO_DEVICE, TO_HOST
 
 LAUNCHES, COMMUNICATION = "launches", "communication"
 TERMS = (PRODUCTS, BYTES, EXPONENTIALS, LAUNCHES, HOST, COMMUNICATION)
 # Collectives of parameters and gradients, by the name that they are counted under.
 _OF_PARAMETERS = frozenset({"parameters", "gradients"})
 _INSIDE_BACKWARD = {"recompute": "backward"}
+_HOST_COPIES = frozenset({TO_HOST, TO_DEVICE})
 _BUILT_IN = ("aten.", "prims.", "fsdp.")
 
 
@@ -226,6 +231,11 @@ def phase_terms(
         phase = terms[_step_phase(origin.phase, names)]
         if not graph:
             phase.host_s += _host_s(origin, cost, fractions)
+        if origin.operator in _HOST_COPIES:
+            seconds_of_copy, missing_link = _host_copy_s(cost, device, fractions)
+            phase.hideable_s += seconds_of_copy
+            unknown |= dict.fromkeys(missing_link)
+            continue
         if not has_kernels(origin, cost):
             continue
         kind = fractions.kind_of(origin.operator)
@@ -311,6 +321,20 @@ def _origin_times(
         shortest = fractions.graph_launch_s if graph else fractions.launch_s
         seconds[LAUNCHES] = cost.launches * shortest
     return seconds, missing
+
+
+def _host_copy_s(cost: Cost, device: Machine, fractions: Achievable) -> tuple[float, list[str]]:
+    """Return the time of copies to or from the host, and the link if it is not known.
+
+    An operator's bytes are those of its input and its output.
+    """
+    if device.is_host:
+        return 0.0, []
+    if not device.host_link:
+        return 0.0, [f"link to the host of {device.name}"]
+    link = named_link(device.host_link)
+    nbytes = cost.nbytes / 2
+    return cost.calls * link.latency_s + nbytes / (link.bytes_s * fractions.link_bytes), []
 
 
 def _hideable_share(key: CollectiveKey, fractions: Achievable, exchange_chunks: int) -> float:
