@@ -6,4 +6,5 @@
 - ``baseline``: memory beside the tensors.
 - ``predicted``: predicted time and energy of a trace on a device.
 - ``plan``: configurations that fit a device, and the predicted best ones.
+- ``published_cases``: cases that correspond to published numbers of other works.
 """
