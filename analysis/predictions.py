@@ -198,14 +198,18 @@ def _cells(pair: Pair | None) -> tuple[str, str, str]:
     if pair is None:
         return "–", "–", "–"
     unit = 1e9 if pair.quantity == MEMORY else 1.0
-    predicted = f"{pair.predicted / unit:.3g}"
+    predicted = _number(pair.predicted / unit)
     if pair.published is not None:
         about = "≈ " if pair.about else ""
         error = f"{pair.predicted / pair.published - 1:+.0%}"
         return f"{about}{pair.published / unit:,.4g}", predicted, error.replace("-", "−")
-    memory = f"{pair.memory / unit:.4g}"
+    memory = _number(pair.memory / unit)
     stated = f"fits in {memory}" if pair.fits else f"out of {memory}"
     return stated, predicted, "agrees" if pair.agrees else "disagrees"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw(found: Sequence[Pair]) -> Any:

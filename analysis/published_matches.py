@@ -73,8 +73,8 @@ def _megafold() -> Iterator[Match]:
         ("MegaFold", "MegaFold", _FUSED),
     ):
         for figure, metric, device in (
-            ("peak memory allocated, H200", PEAK, _H200),
             ("time of a training iteration, H200", STEP, _H200),
+            ("peak memory allocated, H200", PEAK, _H200),
             ("time of a training iteration, MI250", STEP, _MI250),
         ):
             yield Match(
@@ -120,8 +120,8 @@ def _alphafold3() -> Iterator[Match]:
     longest: Mapping[float, Mapping[str, Any]] = {1: {"tokens": 5120}}
     for device, part in ((_A100, "A100"), (_H100, "H100")):
         for figure, metric, positions in (
-            ("longest sequence predicted", PEAK, longest),
             ("inference time", STEP, {}),
+            ("longest sequence predicted", PEAK, longest),
         ):
             yield Match(
                 name="AlphaFold 3 inference",
@@ -153,9 +153,9 @@ def _fold_cp() -> Iterator[Match]:
 def _turbo_pair_former() -> Iterator[Match]:
     forward, both = "triangle attention, forward", "triangle attention, forward and backward"
     for name, system, backend, figure, metric in (
-        ("TurboPairFormer, attention", "TurboPairFormer 0.1.0", _FUSED, forward, FORWARD),
-        ("TurboPairFormer, attention", "TurboPairFormer 0.1.0", _FUSED, both, STEP),
-        ("its baseline, attention", "stock", _EAGER, both, STEP),
+        ("TurboPairFormer's attention", "TurboPairFormer 0.1.0", _FUSED, forward, FORWARD),
+        ("TurboPairFormer's attention", "TurboPairFormer 0.1.0", _FUSED, both, STEP),
+        ("eager attention", "stock", _EAGER, both, STEP),
     ):
         yield Match(
             name=name,
