@@ -74,6 +74,11 @@ SHORTER = (
         r"^foldperf simulate (\S+).*?( --json)?$",
         r"foldperf simulate \1 --preset tiny --tokens 64 --context-ranks 2\2",
     ),
+    (
+        r"^foldperf plan .*",
+        "foldperf plan --tokens 16 --device h200 --goal training --preset tiny --alignment-rows 4"
+        " --samples 2 --jobs 1",
+    ),
     (r"^(foldperf learn )--steps \d+", r"\1--draws 2 --steps 4 --tokens 16 --target 9"),
     (r"^(foldperf frontier .*)--preset full", r"\1--preset tiny"),
     (r"^(foldperf frontier .*)$", r"\1 --most-tokens 32"),
