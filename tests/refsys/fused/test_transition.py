@@ -39,7 +39,7 @@ def results(tensors, residual=True):
     return out.detach(), *torch.autograd.grad(out, inputs, towards)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 33)),
     width=st.sampled_from([1, 8, 24, 32, 64]),

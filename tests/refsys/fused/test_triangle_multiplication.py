@@ -45,7 +45,7 @@ def check_exact(stage, shape, dtype):
     assert_exact(operator, tensors, options, dtype)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     stage=st.sampled_from(["projection", "epilogue"]),
     shape=st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 33)),

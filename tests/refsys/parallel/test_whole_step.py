@@ -83,8 +83,8 @@ def three_recomputing():
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """Results on 2, 3, 4 and 6 processes, by their number."""
-    folder, counts = tmp_path_factory.mktemp("gloo"), (2, 3, 4, 6)
+    """Results on 2 and 6 processes, by their number."""
+    folder, counts = tmp_path_factory.mktemp("gloo"), (2, 6)
     command = [sys.executable, SCRIPT, ",".join(map(str, counts)), str(folder), str(free_port())]
     subprocess.run(command, check=True, timeout=HANG_S)
     return {count: torch.load(folder / f"{count}.pt", weights_only=False) for count in counts}
@@ -96,7 +96,7 @@ def test_divided_step_on_nine_ranks_equals_the_whole_one(nine):
 
 
 def test_divided_steps_on_real_ranks_equal_the_whole_one(processes):
-    """Run 2, 3, 4 and 6 processes with dropout, padding and random weights."""
+    """Run 2 and 6 processes with dropout, padding and random weights."""
     for result in processes.values():
         assert_equal(result, serial())
 
