@@ -24,7 +24,8 @@ from refsys.losses.confidence import LARGEST_ERROR, of_atoms
 from refsys.model.alphafold3 import AlphaFold3, TrunkState
 from refsys.model.chunks import ALL_AT_ONCE, Chunks
 from refsys.model.context import Context
-from refsys.model.diffusion import SamplerConfig
+from refsys.model.diffusion import DiffusionConditioning, SamplerConfig
+from refsys.ops.rounds import equal_rounds
 from refsys.parallel import Layout
 from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
 
@@ -100,7 +101,7 @@ def fold(
         example: Records of the example.
         config: Options of sampling.
         device: Device that computes.
-        on_stage: Called before each stage with its name: trunk, sampling, confidence.
+        on_stage: Called before each stage with its name: see `InferencePass.phases`.
         layouts: Division of the example among ranks, each of which calls this function and returns
             the same structures; one rank if None.
 
@@ -109,12 +110,10 @@ def fold(
         DataError: a record is damaged.
         DivergedError: the model returns positions that are not finite.
     """
-    spec = ExampleSpec(
-        tokens=example.tokens,
-        alignment_rows=config.alignment_rows,
-        crop="contiguous",
+    spec = inference_spec(
+        example.tokens,
+        config.alignment_rows,
         seed=config.seed,
-        whole=True,
         cycles=config.cycles,
         templates=model.config.templates,
     )
@@ -134,7 +133,31 @@ def fold(
     )
 
 
-@torch.no_grad()
+def inference_spec(
+    tokens: int, alignment_rows: int, *, seed: int, cycles: int, templates: int, atoms: int = 0
+) -> ExampleSpec:
+    """Return the specification of the batch of one example.
+
+    Args:
+        tokens: Size of the token axis; an example with more is cropped.
+        alignment_rows: MSA depth, rows.
+        seed: Seed of the crop and the MSA rows.
+        cycles: Recycling iterations, each with MSA rows of its own.
+        templates: Size of the template axis.
+        atoms: Size of the atom axis; 0 is as many as the example needs.
+    """
+    return ExampleSpec(
+        tokens=tokens,
+        alignment_rows=alignment_rows,
+        crop="contiguous",
+        seed=seed,
+        whole=True,
+        cycles=cycles,
+        atoms=atoms,
+        templates=templates,
+    )
+
+
 def predict(
     model: AlphaFold3,
     batch: Batch,
@@ -154,36 +177,98 @@ def predict(
     Raises:
         DivergedError: the model returns positions that are not finite.
     """
-    context = Context(
-        layout=layout,
-        seed=None,
-        step=0,
-        example=batch["example"].unsqueeze(1),
-        chunks=config.chunks,
-    )
-    on_stage("trunk")
-    state = model.trunk(batch, context, config.cycles)
-    condition = model.condition(state, batch, context)
-    on_stage("sampling")
-    positions_BDA3 = model.rollout(
-        condition,
-        batch,
-        context,
-        seed=config.seed,
-        samples=config.samples,
-        sampler=config.sampler,
-    )
-    # The biases of all blocks are larger than the trunk's output.
-    del condition
-    if not torch.isfinite(positions_BDA3).all():
-        raise DivergedError("the model gives positions that are not finite")
-    on_stage("confidence")
-    scores = [
-        _scores(model, state, positions_BA3, batch, context)
-        for positions_BA3 in positions_BDA3.unbind(1)
-    ]
-    plddt_DBA, ptm_DB = (torch.stack(parts) for parts in zip(*scores, strict=True))
-    return Prediction(positions_BDA3[0], plddt_DBA[:, 0], ptm_DB[:, 0])
+    inference = InferencePass(model, batch, layout, config)
+    for stage, run in inference.phases.items():
+        on_stage(stage)
+        run()
+        inference.check_positions()
+    assert inference.prediction is not None, "the last phase returns a prediction"
+    return inference.prediction
+
+
+class InferencePass:
+    """Prediction of the structures of one example, phase by phase.
+
+    Nothing in a phase reads a value back to the host, so that a prediction can be traced.
+
+    Attributes:
+        prediction: Output, once all phases have run.
+    """
+
+    def __init__(self, model: AlphaFold3, batch: Batch, layout: Layout, config: FoldConfig) -> None:
+        """See `predict`; nothing runs."""
+        self.prediction: Prediction | None = None
+        self._model, self._batch, self._config = model, batch, config
+        self._context = Context(
+            layout=layout,
+            seed=None,
+            step=0,
+            example=batch["example"].unsqueeze(1),
+            chunks=config.chunks,
+            in_place=True,
+        )
+        self._state: TrunkState | None = None
+        self._condition: DiffusionConditioning | None = None
+        self._positions_BDA3: Tensor | None = None
+
+    @property
+    def phases(self) -> dict[str, Callable[[], None]]:
+        """Function of each phase, in order; each is called once."""
+        return {
+            "trunk": self._trunk,
+            "conditioning": self._conditioning,
+            "sampling": self._sampling,
+            "confidence": self._confidence,
+        }
+
+    def check_positions(self) -> None:
+        """Wait for the sampled positions, if there are any, and check them.
+
+        Raises:
+            DivergedError: they are not finite.
+        """
+        if self._positions_BDA3 is not None and not torch.isfinite(self._positions_BDA3).all():
+            raise DivergedError("the model gives positions that are not finite")
+
+    @torch.no_grad()
+    def _trunk(self) -> None:
+        self._state = self._model.trunk(self._batch, self._context, self._config.cycles)
+
+    @torch.no_grad()
+    def _conditioning(self) -> None:
+        assert self._state is not None, "the trunk comes first"
+        self._condition = self._model.condition(self._state, self._batch, self._context)
+
+    @torch.no_grad()
+    def _sampling(self) -> None:
+        assert self._condition is not None, "the conditioning comes first"
+        config = self._config
+        self._positions_BDA3 = self._model.rollout(
+            self._condition,
+            self._batch,
+            self._context,
+            seed=config.seed,
+            samples=config.samples,
+            sampler=config.sampler,
+        )
+        # The biases of all blocks are larger than the trunk's output.
+        self._condition = None
+
+    @torch.no_grad()
+    def _confidence(self) -> None:
+        state, positions_BDA3 = self._state, self._positions_BDA3
+        assert state is not None, "the trunk comes first"
+        assert positions_BDA3 is not None, "sampling comes first"
+        samples, atoms = positions_BDA3.shape[1:3]
+        plddt_DA = torch.empty(samples, atoms, device=positions_BDA3.device)
+        ptm_D = plddt_DA.new_empty(samples)
+        for sample in equal_rounds(range(samples)):
+            plddt_BA, ptm_B = _scores(
+                self._model, state, positions_BDA3[:, sample], self._batch, self._context
+            )
+            plddt_DA[sample], ptm_D[sample] = plddt_BA[0], ptm_B[0]
+        self.prediction = Prediction(positions_BDA3[0], plddt_DA, ptm_D)
+        self._state = self._positions_BDA3 = None
 
 
 def _scores(

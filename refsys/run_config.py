@@ -18,6 +18,8 @@ from refsys.training.stages import STAGES, Stage, stage
 TRUNK, FULL = MODELS = ("trunk", "alphafold3")
 # Backend that stands for the best one of the device.
 DEFAULT_BACKEND = "default"
+# Exchanges among context ranks.
+EXCHANGES = ("automatic", "plain", "hierarchical")
 # Options that decide how a run computes, not what: a run may continue with other ones.
 NOT_COMPUTED = frozenset(
     {
@@ -25,6 +27,10 @@ NOT_COMPUTED = frozenset(
         "data_ranks",
         "context_ranks",
         "exchange_chunks",
+        "exchange",
+        "node_ranks",
+        "channel_groups",
+        "offload_checkpoints",
         "shard_parameters",
         "collective_timeout",
     }
@@ -124,6 +130,9 @@ class MemoryOptions:
     """Memory that a step trades for time."""
 
     checkpointing: bool = option(True, "recompute blocks in backward")
+    offload_checkpoints: bool = option(
+        False, "keep the inputs of recomputed blocks in pinned host memory until backward"
+    )
     chunk_rows: int = option(
         0,
         "rows at once where intermediates are large; 0 is all of them, or a quarter of a context "
@@ -133,6 +142,13 @@ class MemoryOptions:
     chunk_samples: int = option(
         0, "diffusion samples denoised at once; 0 is all of them", minimum=0
     )
+
+    def __post_init__(self) -> None:
+        if self.offload_checkpoints and not self.checkpointing:
+            raise ArgumentError(
+                "offload_checkpoints=True has nothing to move with checkpointing=False; "
+                "turn checkpointing on"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,12 +212,28 @@ class ParallelOptions:
         "parts of the channels that context ranks exchange one by one, to overlap computation",
         minimum=1,
         maximum=64,
-        axis=False,
+    )
+    exchange: str = option(
+        "automatic",
+        "exchanges of context ranks on several nodes: plain, hierarchical (within a node first) or "
+        "automatic (the one predicted to be faster)",
+        choices=EXCHANGES,
+    )
+    node_ranks: int = option(
+        0,
+        "ranks of a node; 0 is those that torchrun started on this one",
+        minimum=0,
+        maximum=4096,
+    )
+    channel_groups: int = option(
+        0,
+        "groups of context ranks that divide the product of each channel in triangle "
+        "multiplication; 0 is 1, or with more ranks than channels those predicted to be fastest",
+        minimum=0,
+        maximum=4096,
     )
     shard_parameters: bool = option(
-        False,
-        "divide parameters, gradients and optimizer state among all ranks (FSDP2)",
-        axis=False,
+        False, "divide parameters, gradients and optimizer state among all ranks (FSDP2)"
     )
     # A rank that builds its first batch or compiles its kernels leaves the others waiting so long.
     collective_timeout: float = option(

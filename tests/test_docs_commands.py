@@ -83,9 +83,15 @@ SHORTER = (
     (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf fold .*)$", r"\1 --steps 2 --samples 1 --cycles 1"),
     (
+        r"^foldperf simulate (\S+).*?( --json)?$",
+        r"foldperf simulate \1 --preset tiny --tokens 64 --context-ranks 2\2",
+    ),
+    (
         r"^(foldperf learn )--steps \d+ --out \S+",
         r"\1--draws 2 --steps 4 --tokens 16 --target 9 --out results/runs/learning",
     ),
+    (r"^(foldperf frontier .*)--preset full", r"\1--preset tiny"),
+    (r"^(foldperf frontier .*)$", r"\1 --most-tokens 32"),
     (r"--preset full", "--preset small"),
     (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
@@ -177,7 +183,8 @@ def reader(store, sources, command_server, tmp_path_factory):
             own = dict(setting.split("=", 1) for setting in simple[1].split())
             words = shlex.split(simple[2])
             # Several ranks are forked too: `test_data_ranks` starts them through `torchrun`.
-            ranks = 2 if re.search(r"--(data|context)-ranks 2\b", command) else 1
+            several = re.match(r"(train|fold) .*--(data|context)-ranks 2\b", simple[2])
+            ranks = 2 if several else 1
             options = {"folder": folder, "paths": [site], **variables, **own}
             if ranks == 1:
                 every = [command_server.run(words, **options)]

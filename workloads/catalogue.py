@@ -14,6 +14,7 @@ from workloads.workload import Catalogue, Workload
 GROUP = "foldperf.workloads"
 _OWN = {
     "alphafold3": "workloads.alphafold3:AlphaFold3Workload",
+    "alphafold3-inference": "workloads.inference:InferenceWorkload",
     "alphafold3-trunk": "workloads.trunk:TrunkWorkload",
     "transformer": "workloads.transformer:TransformerWorkload",
     "operators": "workloads.operators:OperatorsWorkload",

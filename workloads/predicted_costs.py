@@ -1,9 +1,14 @@
 """Costs of a case from shapes alone."""
 
+import hashlib
+from functools import cache
+from pathlib import Path
+
 from refsys.costs.prediction import predict
 from refsys.costs.trace import Trace
-from workloads.errors import WorkloadError
-from workloads.workload import Config, Program, Workload
+from workloads.workload import Config, Workload
+
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def predicted_costs(workload: Workload, config: Config, *, ranks: int = 1) -> Trace:
@@ -18,16 +23,19 @@ def predicted_costs(workload: Workload, config: Config, *, ranks: int = 1) -> Tr
     Raises:
         WorkloadError: the workload runs on one rank alone, or on one context group.
     """
-    if ranks > 1 and workload.context_ranks(config) > 1:
-        raise WorkloadError("several context groups are not traced together; take ranks=1")
+    if ranks > 1:
+        config = workload.on_data_ranks(config, ranks)
+    return predict(
+        lambda: workload.build_abstract(config), ranks=ranks * workload.context_ranks(config)
+    )
 
-    def build() -> Program:
-        program = workload.build_abstract(config)
-        if ranks > 1:
-            average = getattr(program, "average_over_ranks", None)
-            if average is None:
-                raise WorkloadError(f"{workload.name} averages no gradients; take ranks=1")
-            average()
-        return program
 
-    return predict(build, ranks=ranks * workload.context_ranks(config))
+@cache
+def cost_sources() -> str:
+    """Return a hash of all source files that a cost can depend on."""
+    digest = hashlib.sha256()
+    for package in ("refsys", "workloads"):
+        for path in sorted((_ROOT / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

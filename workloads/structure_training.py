@@ -19,7 +19,6 @@ from refsys.data.store.store import Example, Store
 from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.ops.rounds import shortened
 from refsys.parallel import mesh
-from refsys.parallel.data_parallel import GradientAverage
 from refsys.precision import precision
 from refsys.run_config import RunConfig
 from refsys.training.build import (
@@ -170,6 +169,18 @@ class StructureTraining(Workload[Case]):
         """See `Workload`."""
         return config.run.parallel.context_ranks
 
+    def on_data_ranks(self, config: Case, ranks: int) -> Case:
+        """See `Workload`."""
+        run = config.run
+        return replace(
+            config,
+            run=replace(
+                run,
+                data=replace(run.data, batch=run.data.batch * ranks),
+                parallel=replace(run.parallel, data_ranks=ranks),
+            ),
+        )
+
     def unsupported_reason(self, config: Case, device: torch.device) -> str | None:
         """See `Workload`."""
         return backends.unsupported_reason(config.run.backend, device)
@@ -202,12 +213,29 @@ class StructureTraining(Workload[Case]):
 
     def build(self, config: Case, setting: ExecutionContext) -> "TrainingProgram":
         """See `Workload`; the batch of a step has the case's examples for each rank."""
-        case = on_ranks(config, setting)
+        case = self._on_all_ranks(config, setting)
         ranks = mesh.join(case.run.parallel, setting.device, run=case.run.identity())
         batches = self.batches(case, setting)
         training = self.training(case, setting.device)
         training.initialize()
+        if case.run.parallel.shard_parameters and ranks.count > 1:
+            training.shard(ranks)
         return TrainingProgram(build_trainer(case.run, training, batches, ranks))
+
+    def _on_all_ranks(self, config: Case, setting: ExecutionContext) -> Case:
+        """Return the case of all ranks together.
+
+        Raises:
+            UnsupportedError: the ranks are no multiple of the context ranks.
+        """
+        context = config.run.parallel.context_ranks
+        ranks, rest = divmod(setting.ranks, context)
+        if rest:
+            raise UnsupportedError(
+                f"context_ranks={context} needs a multiple of as many ranks, not {setting.ranks}"
+            )
+        case = self.on_data_ranks(config, ranks)
+        return replace(case, run=replace(case.run, seed=setting.seed))
 
     def build_abstract(self, config: Case) -> "TrainingProgram":
         """See `Workload`; the phases of the host are left out."""
@@ -238,12 +266,6 @@ class TrainingProgram(Program):
             self.trainer.phases[phase]()
         except CapacityError as error:
             raise UnsupportedError(str(error)) from None
-
-    def average_over_ranks(self) -> None:
-        """Add a phase that averages the gradients over all ranks of the process group."""
-        self.trainer.average = GradientAverage(self.trainer.training.parameters)
-        before = self.phases.index("optimizer")
-        self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
 
     @property
     def module(self) -> nn.Module:
@@ -278,27 +300,6 @@ class TrainingProgram(Program):
     def notes(self) -> dict[str, Any]:
         """See `Program`."""
         return self._backends.notes()
-
-
-def on_ranks(config: Case, setting: ExecutionContext) -> Case:
-    """Return the case of all ranks together: as many examples as one has, for each context group.
-
-    Raises:
-        UnsupportedError: the ranks are no multiple of the context ranks.
-    """
-    run, context = config.run, config.run.parallel.context_ranks
-    ranks, rest = divmod(setting.ranks, context)
-    if rest:
-        raise UnsupportedError(
-            f"context_ranks={context} needs a multiple of as many ranks, not {setting.ranks}"
-        )
-    run = replace(
-        run,
-        seed=setting.seed,
-        data=replace(run.data, batch=run.data.batch * ranks),
-        parallel=replace(run.parallel, data_ranks=ranks),
-    )
-    return replace(config, run=run)
 
 
 def entry_inputs(entry: str, store: Path) -> dict[str, str]:

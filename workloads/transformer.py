@@ -66,6 +66,9 @@ class TransformerCase:
         "tokens whose logits exist at once, if fair; 0 is half of them, at most 256",
         minimum=0,
     )
+    data_ranks: int = option(
+        1, "ranks that average their gradients, in a trace", minimum=1, axis=False
+    )
 
 
 class TransformerWorkload(Workload[TransformerCase]):
@@ -240,12 +243,18 @@ class TransformerWorkload(Workload[TransformerCase]):
             program.average_over_ranks()
         return program
 
+    def on_data_ranks(self, config: TransformerCase, ranks: int) -> TransformerCase:
+        """See `Workload`."""
+        return replace(config, data_ranks=ranks)
+
     def build_abstract(self, config: TransformerCase) -> "LanguageModelProgram":
         """See `Workload`."""
         training = self.training(config)
         training.materialize_moments()
         shape = config.batch, config.sequence + 1
         program = LanguageModelProgram(training, lambda _: torch.zeros(shape, dtype=torch.int64))
+        if config.data_ranks > 1:
+            program.average_over_ranks()
         program.run("data")
         program.phases = tuple(p for p in program.phases if p not in program.host_phases)
         return program

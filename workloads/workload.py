@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -52,6 +52,10 @@ class StaticCosts:
     exponentials: int = 0
     instructions: int = 0
     notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self) | {"notes": list(self.notes)}
 
 
 class Program(ABC):
@@ -212,6 +216,17 @@ class Workload(ABC, Generic[C]):
         """Return the ranks that each example of a case is divided among."""
         del config
         return 1
+
+    def on_data_ranks(self, config: C, ranks: int) -> C:
+        """Return the case of several ranks, or groups of context ranks, that average gradients.
+
+        Each has a step's examples of its own. `build_abstract` of the result averages over them.
+
+        Raises:
+            WorkloadError: the workload averages no gradients.
+        """
+        del config, ranks
+        raise WorkloadError(f"{self.name} averages no gradients; take ranks=1")
 
     def entries(self, config: C) -> frozenset[str]:
         """Return the names of the prepared entries that the case reads, prepared or not."""

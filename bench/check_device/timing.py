@@ -1,8 +1,6 @@
 """Times of one operator on the device under test, beside its roofline bound."""
 
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 from bench.check_device.check import Check, Item
 from bench.check_device.operators import SINGLE_OPERATOR
@@ -60,7 +58,7 @@ def time_operator(check: Check, config: OperatorCase, samples: int | None = None
         raise UnsupportedError(f"{backend} does not serve it: {'; '.join(reasons) or 'fell back'}")
     return Measured.of(
         values,
-        facts_as_json(workload.static_costs(config)),
+        workload.static_costs(config).as_json(),
         notes=notes | {"implementations": ran, "phases": list(program.phases)},
         protocol={"timed_steps": samples},
     )
@@ -79,8 +77,3 @@ def program_times(check: Check, program: Program, facts: StaticCosts, samples: i
         **roofline_bounds(check.device, facts, seconds),
         **model_flop_rates(check.device, facts, seconds),
     }
-
-
-def facts_as_json(facts: StaticCosts) -> dict[str, Any]:
-    """Return facts as records hold them."""
-    return asdict(facts) | {"notes": list(facts.notes)}

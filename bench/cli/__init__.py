@@ -27,6 +27,8 @@ COMMANDS = {
     "list": "listing",
     "describe": "describe",
     "run": "run",
+    "simulate": "simulate",
+    "frontier": "frontier",
     "compile": "compile",
     "tune": "tune",
     "check-device": "check_device",

@@ -24,6 +24,9 @@ EXAMPLE = (
 _COMPUTATION = (
     "context_ranks",
     "exchange_chunks",
+    "exchange",
+    "node_ranks",
+    "channel_groups",
     "chunk_rows",
     "chunk_samples",
     "collective_timeout",
@@ -75,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     from refsys.fold import FoldConfig, fold
     from refsys.model.diffusion import SamplerConfig
     from refsys.options import configured
-    from refsys.parallel.batch_layouts import RowSlabLayouts
-    from refsys.parallel.collectives import GroupExchange
+    from refsys.parallel.exchanges import row_slab_layouts
     from refsys.parallel.mesh import join
     from refsys.parallel.monitor import reporting, uninstall
+    from refsys.precision import precision
     from refsys.run_config import RunConfig
     from refsys.training.build import chunks_of
 
@@ -105,11 +108,13 @@ def run(arguments: argparse.Namespace) -> int:
         model, weights = _model(arguments, device)
     layouts = None
     if count > 1:
-        exchange = GroupExchange(joined.context_group)
-        layouts = RowSlabLayouts(
-            exchange,
-            chunks=config.parallel.exchange_chunks,
-            agreement=joined.context_agreement,
+        layouts = row_slab_layouts(
+            config.parallel,
+            model.config,
+            example.tokens,
+            joined.context_group,
+            joined.context_agreement,
+            itemsize=precision(arguments.precision).activations.itemsize,
         )
     sampling = FoldConfig(
         samples=arguments.samples,

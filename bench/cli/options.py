@@ -212,3 +212,30 @@ def parse_axes(words: list[str]) -> dict[str, object]:
                 raise UsageError(f"{word} has no value")
         values[name.replace("-", "_")] = value
     return values
+
+
+def parse_axis_values(words: list[str]) -> dict[str, list[object]]:
+    """Return ``--axis value value ...`` as a table of lists; see `parse_axes`.
+
+    Raises:
+        UsageError: a word belongs to no option, or an option has no value.
+    """
+    from bench.errors import UsageError
+
+    values: dict[str, list[object]] = {}
+    name = ""
+    for word in words:
+        if word == faults.DEBUG:
+            continue
+        if word.startswith("--"):
+            name, sign, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            values[name] = [value] if sign else []
+        elif name:
+            values[name].append(word)
+        else:
+            raise UsageError(f"{word!r}: expected --AXIS VALUE")
+    for name, listed in values.items():
+        if not listed:
+            raise UsageError(f"--{name.replace('_', '-')} has no value")
+    return values

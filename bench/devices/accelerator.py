@@ -14,7 +14,7 @@ from bench.devices.device import (
     Stopwatch,
     Unavailable,
 )
-from bench.devices.peaks import ListedDevice, Rates, listed
+from refsys.costs.devices import ListedDevice, Rates, listed
 
 _UNDIVIDED = "run on an undivided device"
 

@@ -16,7 +16,7 @@ from bench.devices.device import (
     Unavailable,
     hashed,
 )
-from bench.devices.peaks import candidates
+from refsys.costs.devices import candidates
 
 # Codes of the library; every other code means that the quantity is not supported.
 STATUS: dict[str, tuple[int, type[Unavailable]]] = {

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from bench.devices.device import EnergyReading, NotSupported, Unavailable, hashed
-from bench.devices.peaks import candidates
+from refsys.costs.devices import candidates
 
 # Above this activity, a die is busy rather than idle with an occasional kernel.
 _IDLE_PCT = 5.0

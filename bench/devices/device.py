@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from bench.devices.peaks import Rates
 from bench.errors import BenchError
+from refsys.costs.devices import Rates
 
 
 class Unavailable(BenchError):
@@ -211,12 +211,12 @@ class Device(ABC):
         """Return the sourced peak rate of dense matrix products of a dtype. Unit: FLOP/s."""
         raise NotSupported(
             f"no sourced {dtype} peak rate for {self.describe().name}",
-            "add it to bench/devices/peaks.toml",
+            "add it to refsys/costs/devices.toml",
         )
 
     def peak_rates(self) -> Rates:
         """Return the sourced peak rates of memory, exponentials and instructions."""
         raise NotSupported(
             f"no sourced peak rates for {self.describe().name}",
-            "add them to bench/devices/peaks.toml",
+            "add them to refsys/costs/devices.toml",
         )

@@ -14,7 +14,7 @@ from bench.devices.device import (
     Stopwatch,
     hashed,
 )
-from bench.devices.peaks import Rates, listed_peak, listed_rates
+from refsys.costs.devices import Rates, listed_peak, listed_rates
 
 NAMES = {"nvidia": "NVIDIA H100 80GB HBM3", "amd": "AMD Instinct MI250X"}
 MEMORY = {"nvidia": 85_520_809_984, "amd": 65_520 * 2**20}

@@ -1,6 +1,7 @@
 """Counts of operators that a step dispatches and kernels that it launches, in separate passes."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from bench.probes.kernel_kinds import by_kernel_kind
 from bench.probes.steps import run_step
 from bench.records.metrics import Value, Values, missing
 from refsys.costs.operator_kinds import by_operator_kind
-from refsys.costs.trace import Origin, trace
+from refsys.costs.trace import Origin, Trace, trace
 from workloads.workload import Program
 
 # Metrics of the profiled steps, without parts.
@@ -36,9 +37,27 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
         at the peak by module. Calls are flagged if two profiled steps and the trace disagree.
     """
     flags, profiled = count_agreement(program)
-    traced = trace(program)
     # The operators of the host's phases depend on the example.
-    host_phases = frozenset(program.host_phases)
+    values, breakdown = values_of_trace(trace(program), _TRACE, frozenset(program.host_phases))
+    values["operator_calls"] = replace(values["operator_calls"], flags=flags)
+    return values, breakdown | {"profiled_calls_by_operator": profiled}
+
+
+def values_of_trace(
+    traced: Trace, method: str, host_phases: frozenset[str] = frozenset()
+) -> tuple[Values, dict[str, Any]]:
+    """Return the counts of a trace.
+
+    Args:
+        traced: Trace of a step, of real tensors or of shapes alone.
+        method: Method of the counts.
+        host_phases: Phases whose operators are not counted.
+
+    Returns:
+        ``operator_calls`` in total and by kind, ``tensor_bytes``, ``hardware_flops``,
+        ``peak_tracked_bytes`` in total and by state, and a breakdown: calls by operator, FLOPs by
+        phase, bytes at the peak by module.
+    """
     costs = {origin: c for origin, c in traced.costs.items() if origin.phase not in host_phases}
     calls: Counter[str] = Counter()
     for origin, cost in costs.items():
@@ -51,17 +70,21 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
             activations[_short(module)] += nbytes
 
     def counted(value: int) -> Value:
-        return Value(value, _TRACE, quality="counted")
+        return Value(value, method, quality="counted")
 
     values = {
         "operator_calls": _positive(
-            sum(calls.values()), "the dispatch mode saw no operator", flags
+            sum(calls.values()), "the dispatch mode saw no operator", method=method
         ),
         "tensor_bytes": _positive(
-            sum(cost.nbytes for cost in costs.values()), "the dispatch mode saw no operator"
+            sum(cost.nbytes for cost in costs.values()),
+            "the dispatch mode saw no operator",
+            method=method,
         ),
         "hardware_flops": _positive(
-            sum(cost.flops for cost in costs.values()), "a step has no matrix product"
+            sum(cost.flops for cost in costs.values()),
+            "a step has no matrix product",
+            method=method,
         ),
         "peak_tracked_bytes": counted(traced.peak.nbytes),
     }
@@ -74,7 +97,6 @@ def count_operators(program: Program) -> tuple[Values, dict[str, Any]]:
         "flops_by_phase": _by_phase(costs),
         "peak_bytes_by_module": dict(sorted(by_module.items())),
         "activation_bytes_by_module": dict(sorted(activations.items())),
-        "profiled_calls_by_operator": profiled,
     }
 
 

@@ -3,10 +3,11 @@
 glibc caches freed memory, so with its defaults the high-water mark of a process overstates the
 program's memory by a sixth to a quarter. For the memory pass it is set to map every larger block
 separately and to return it at once. This slows steps down, so the timed pass uses the thresholds
-at which glibc's own adaptation arrives.
+at which glibc's own adaptation arrives, or those that the environment sets.
 """
 
 import ctypes
+import os
 from pathlib import Path
 
 import torch
@@ -16,18 +17,20 @@ from bench.devices.device import NotSupported
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Environment variables by which a user sets the thresholds for mapping and for trimming.
+THRESHOLDS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 _RETURNING = (64 * 2**10, 64 * 2**10)
 # glibc's largest adaptive threshold for mapping, and twice that for trimming.
 _KEEPING = (32 * 2**20, 64 * 2**20)
 
 
 def return_freed_memory(returning: bool) -> bool:
-    """Set the C allocator to return freed blocks at once, or to cache them as it does by default.
+    """Set the C allocator to return freed blocks at once, or to cache them as it usually does.
 
     Returns:
         Whether the C library has this setting: glibc does, musl does not.
     """
-    mmap_threshold, trim_threshold = _RETURNING if returning else _KEEPING
+    mmap_threshold, trim_threshold = _RETURNING if returning else _usual_thresholds()
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -35,6 +38,20 @@ def return_freed_memory(returning: bool) -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, mmap_threshold) and mallopt(_M_TRIM_THRESHOLD, trim_threshold)
     )
+
+
+def _usual_thresholds() -> list[int]:
+    """Return the user's thresholds for mapping and trimming, else those of glibc's adaptation."""
+    values = [os.environ.get(name, "") for name in THRESHOLDS]
+    return [
+        int(value) if value.isdecimal() else default
+        for value, default in zip(values, _KEEPING, strict=True)
+    ]
+
+
+def file_backed_bytes() -> int:
+    """Return the present resident memory of files: code and libraries. Unit: B."""
+    return _status("RssFile")
 
 
 def anonymous_bytes() -> int:

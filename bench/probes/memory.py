@@ -9,6 +9,7 @@ from bench.devices import Device, Unavailable
 from bench.probes.host_memory import (
     anonymous_bytes,
     anonymous_peak_bytes,
+    file_backed_bytes,
     reset_resident_peak,
     return_freed_memory,
     touch_libraries,
@@ -18,6 +19,7 @@ from bench.records.metrics import Value, Values, missing
 _RESIDENT = "VmHWM less RssFile, over RssAnon at the start; allocator returning freed blocks"
 # Above the contexts of an idle device: another process uses it.
 _SHARED_BYTES = 2 * 2**30
+_BASELINE = "RssAnon before the program is built, and RssFile after a steady step"
 _ALLOCATOR = "torch caching allocator"
 
 
@@ -51,6 +53,7 @@ class MemoryProbe:
         values[f"{prefix}peak_allocated_bytes"] = allocated
         if not first:
             values["peak_reserved_bytes"] = reserved
+            values["baseline_resident_bytes"] = self._baseline()
         return values
 
     def _reset(self) -> Unavailable | None:
@@ -70,6 +73,12 @@ class MemoryProbe:
             return Value(peak, _RESIDENT)
         flags = ("the C library keeps freed blocks",)
         return Value(peak, _RESIDENT, quality="degraded", flags=flags)
+
+    def _baseline(self) -> Value:
+        """Return the resident memory that peaks do not include."""
+        if self._unavailable:
+            return missing(str(self._unavailable))
+        return Value(self._start + file_backed_bytes(), _BASELINE)
 
     def _allocator(self) -> tuple[Value, Value]:
         if not self._on_device:

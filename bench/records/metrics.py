@@ -112,6 +112,12 @@ METRICS: dict[str, MetricKind] = {
     "first_step_peak_resident_bytes": MetricKind(
         "B", "lower", "process", "the same in the first step"
     ),
+    "baseline_resident_bytes": MetricKind(
+        "B",
+        "neither",
+        "process",
+        "resident memory of a process beside that: interpreter, libraries",
+    ),
     "peak_allocated_bytes": MetricKind(
         "B", "lower", "device", "most bytes that the allocator had given out in steady steps"
     ),
@@ -127,6 +133,18 @@ METRICS: dict[str, MetricKind] = {
     ),
     "predicted_peak_bytes": MetricKind(
         "B", "lower", "program", "the same of a step traced with shapes alone, its state in place"
+    ),
+    "predicted_phase_peak_bytes": MetricKind(
+        "B", "lower", "program", "the same within one phase of the step"
+    ),
+    "predicted_step_time_s": MetricKind(
+        "s", "lower", "program", "time of a step by the time model, from its traced costs"
+    ),
+    "predicted_phase_time_s": MetricKind(
+        "s", "lower", "program", "time of one phase of a step by the time model"
+    ),
+    "predicted_energy_per_step_j": MetricKind(
+        "J", "lower", "device", "energy of a step on one device by the time model", "device sum"
     ),
     "energy_per_step_j": MetricKind("J", "lower", "device", "gross energy of a step", "device sum"),
     "mean_power_w": MetricKind(
@@ -165,6 +183,9 @@ METRICS: dict[str, MetricKind] = {
         "floating-point operations of a step, recomputation included",
         "sum",
     ),
+    "exponentials": MetricKind(
+        "1", "lower", "program", "exponentials of softmax logits, sigmoids and the like in a step"
+    ),
     "kernel_launches": MetricKind("1", "lower", "device", "kernels that a step ran on the device"),
     "memory_copies": MetricKind("1", "lower", "device", "copies and fills that a step ran there"),
     "host_launches": MetricKind(
@@ -179,14 +200,36 @@ METRICS: dict[str, MetricKind] = {
     "collective_bytes": MetricKind(
         "B", "lower", "program", "bytes that a rank hands to collective operations in a step"
     ),
+    "collective_messages": MetricKind(
+        "1", "lower", "program", "other ranks that a rank sends a part to, over a step's exchanges"
+    ),
     "collective_wait_s": MetricKind(
         "s", "lower", "program", "time in a step that the host waits for collective operations"
+    ),
+    "longest_tokens": MetricKind(
+        "tokens", "higher", "program", "longest sequence whose step runs within the memory"
+    ),
+    "predicted_longest_tokens": MetricKind(
+        "tokens", "higher", "program", "the same by the traced peak of a step"
     ),
 }
 
 
+# Metrics of ``foldperf simulate`` alone, which measured records lack.
+OF_SIMULATIONS = frozenset(
+    {
+        "collective_messages",
+        "exponentials",
+        "predicted_energy_per_step_j",
+        "predicted_phase_peak_bytes",
+        "predicted_phase_time_s",
+        "predicted_step_time_s",
+    }
+)
 # Metrics of ``foldperf check-device`` alone, which records of sweeps lack.
 OF_DEVICE_CHECKS = frozenset({"error_ratio", "differing_numbers"})
+# Metrics of ``foldperf frontier`` alone.
+OF_FRONTIERS = frozenset({"longest_tokens", "predicted_longest_tokens"})
 
 
 @dataclass(frozen=True, slots=True)

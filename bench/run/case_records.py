@@ -49,7 +49,8 @@ class CaseRecords:
         self._sweep = sweep
         self._catalogue = catalogue
         origin = provenance.origin()
-        environment = threads_variable(sweep.threads) | dict(origin.environment)
+        chosen = threads_variable(sweep.threads) | dict(sweep.environment)
+        environment = chosen | dict(origin.environment)
         self.origin = replace(origin, environment=environment)
         self.placement = Placement(sweep.cases, catalogue, self.origin.host.cores)
         self._inputs = {

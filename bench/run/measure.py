@@ -8,7 +8,7 @@
 
 import gc
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -126,7 +126,7 @@ def measure(
     values |= hardware_flop_utilization(device, facts, values["hardware_flops"], seconds)
     return {
         "metrics": as_json(values),
-        "facts": asdict(facts) | {"notes": list(facts.notes)},
+        "facts": facts.as_json(),
         "telemetry": telemetry.as_json(),
         "outcome": outcome,
         "breakdown": breakdown,

@@ -243,7 +243,8 @@ class Runner:
                     ],
                     timeout_s=limit.seconds,
                     memory_limit_bytes=self._sweep.memory_limit_bytes,
-                    environment=case_environment(
+                    environment=dict(self._sweep.environment)
+                    | case_environment(
                         case.ranks, self._case_records.origin.host.cores, self._sweep.threads
                     ),
                 )

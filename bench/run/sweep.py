@@ -38,7 +38,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ class Sweep:
         memory_limit_bytes: Most resident memory of a case: the file's limit, or less where the
             machine or the process's control group has less.
         threads: CPU threads of each process of a case; as many as its cores if 0.
+        environment: Environment variables of each case, where the user's have no other value.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Sweep:
     memory_limit_bytes: int
     scale_timeout: bool = True
     threads: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def shipped_sweeps() -> dict[str, Path]:

@@ -86,11 +86,16 @@ class CollectiveKey(NamedTuple):
         phase: Phase in which it was called.
         kind: Kind, as in the table of this module.
         ranks: Ranks in the group.
+        operator: Operator of the model that communicates, as the ledger has it
+            (`refsys.parallel.ledger`); empty for a call that the ledger does not count.
+        direction: ``forward`` or ``backward``, as the ledger has it.
     """
 
     phase: str
     kind: str
     ranks: int
+    operator: str = ""
+    direction: str = ""
 
 
 @dataclass(slots=True)
@@ -101,11 +106,13 @@ class Communication:
         calls: Number of calls.
         payload_bytes: Bytes handed to them.
         sent_bytes: Bytes put on the wire; see the table of this module.
+        messages: Other ranks that a part was sent to, over all exchanges that the ledger counts.
     """
 
     calls: int = 0
     payload_bytes: int = 0
     sent_bytes: int = 0
+    messages: int = 0
 
 
 class CollectiveCall(NamedTuple):

@@ -18,12 +18,12 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_leaves
 
-_DEVICE = torch.ops.prim.device.default
+DEVICE = torch.ops.prim.device.default
 # Arguments that stand for themselves in a key.
 _CONSTANTS = (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
-class _Metadata(NamedTuple):
+class Metadata(NamedTuple):
     """Metadata of a strided tensor that fills its storage."""
 
     shape: tuple[int, ...]
@@ -38,59 +38,78 @@ class _Metadata(NamedTuple):
         return FakeTensor(mode, meta, self.device)
 
 
+# Metadata of one tensor, or of each of a tuple of them.
+Outputs = Metadata | tuple[Metadata, ...]
+
+
 class _Effect(Enum):
-    """Outputs of an operator: new tensors, views of its first argument, or something else."""
+    """Outputs of an operator: new tensors, views of its first argument, arguments or others."""
 
     NEW = auto()
     VIEWS = auto()
+    WRITTEN = auto()
     OTHER = auto()
 
 
 class OutputCache:
     """Call operators of torch, without a call where the metadata of their outputs are known.
 
-    Operators that are not of torch, that change an argument, or whose arguments are not understood
-    are called.
+    Operators that write to arguments return them without a call, once a call has shown that it
+    leaves their metadata as they are. Operators that are not of torch, or whose arguments are not
+    understood, are called.
     """
 
     def __init__(self) -> None:
         self._effects: dict[Any, _Effect] = {}
+        # Calls that leave the metadata of their arguments as they are.
+        self._written: set[Hashable] = set()
         # One tensor, or a tuple of them; None where the metadata do not describe them.
-        self._outputs: dict[Hashable, _Metadata | tuple[_Metadata, ...] | None] = {}
+        self._outputs: dict[Hashable, Outputs | None] = {}
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return what an operator returns; fake tensors of equal arguments have equal metadata."""
         first = args[0] if args else None
+        if isinstance(first, (list, tuple)) and first:
+            first = first[0]
         if not isinstance(first, FakeTensor):
             return func(*args, **kwargs)
-        if func is _DEVICE:
+        if func is DEVICE:
             return first.fake_device
         effect = self._effects.get(func)
         if effect is None:
             effect = self._effects[func] = _effect(func)
         if effect is _Effect.NEW:
             return self._new(first.fake_mode, func, args, kwargs)
+        if effect is _Effect.WRITTEN:
+            return self._write(func, args, kwargs)
         if effect is _Effect.VIEWS and first.constant is None:
             return _views(first, func, args, kwargs)
         return func(*args, **kwargs)
 
+    def _write(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        key = call_key(func, args, kwargs)
+        if key is None:
+            return func(*args, **kwargs)
+        if key in self._written:
+            return _written_argument(func, args, kwargs) if func._schema.returns else None
+        out = func(*args, **kwargs)
+        expected = _written_argument(func, args, kwargs) if func._schema.returns else None
+        if call_key(func, args, kwargs) == key and out is expected:
+            self._written.add(key)
+        return out
+
     def _new(
         self, mode: FakeTensorMode, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        parts: list[Any] = [func, torch.get_default_dtype()]
-        if not _append(parts, (*args, *kwargs, *kwargs.values())):
+        key = call_key(func, args, kwargs)
+        if key is None:
             return func(*args, **kwargs)
-        key = tuple(parts)
         if key not in self._outputs:
             out = func(*args, **kwargs)
-            self._outputs[key] = _metadata(out, args)
+            self._outputs[key] = metadata_of(out, args)
             return out
         known = self._outputs[key]
-        if known is None:
-            return func(*args, **kwargs)
-        if isinstance(known, _Metadata):
-            return known.allocate(mode)
-        return tuple(metadata.allocate(mode) for metadata in known)
+        return func(*args, **kwargs) if known is None else allocated(known, mode)
 
 
 # The outputs that this process has seen; those of one trace serve the next.
@@ -105,9 +124,44 @@ def _effect(func: Any) -> _Effect:
     if func.is_view or func is torch.ops.aten._unsafe_view.default:
         return _Effect.VIEWS
     schema = func._schema
+    if _writes_and_returns(schema):
+        changes_metadata = torch.Tag.inplace_view in func.tags
+        return _Effect.OTHER if changes_metadata else _Effect.WRITTEN
     tensors = all(str(part.type) == "Tensor" for part in schema.returns)
     aliases = any(part.alias_info for part in (*schema.arguments, *schema.returns))
     return _Effect.NEW if tensors and not aliases else _Effect.OTHER
+
+
+def call_key(func: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Hashable | None:
+    """Return what the metadata of a call's outputs depend on; None if that is not understood."""
+    parts: list[Any] = [func, torch.get_default_dtype()]
+    return tuple(parts) if _append(parts, (*args, *kwargs, *kwargs.values())) else None
+
+
+def allocated(outputs: Outputs, mode: FakeTensorMode) -> FakeTensor | tuple[FakeTensor, ...]:
+    """Return new fake tensors with the metadata of earlier outputs."""
+    if isinstance(outputs, Metadata):
+        return outputs.allocate(mode)
+    return tuple(metadata.allocate(mode) for metadata in outputs)
+
+
+def _writes_and_returns(schema: Any) -> bool:
+    """Return whether an operator returns the one tensor that it writes to, or writes to a list."""
+    written = [a for a in schema.arguments if a.alias_info and a.alias_info.is_write]
+    if len(written) != 1:
+        return False
+    if not schema.returns:
+        return str(written[0].type) == "List[Tensor]"
+    (returned, *more) = schema.returns
+    return not more and str(returned.type) == "Tensor" and bool(returned.alias_info)
+
+
+def _written_argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the argument that an operator writes to."""
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info and argument.alias_info.is_write:
+            return args[position] if position < len(args) else kwargs[argument.name]
+    raise AssertionError(f"{func} writes to no argument")
 
 
 def _append(parts: list[Any], values: Iterable[Any]) -> bool:
@@ -141,8 +195,13 @@ def _views(
     return [FakeTensor(mode, view, device) for view in views]
 
 
-def _metadata(out: Any, args: tuple[Any, ...]) -> _Metadata | tuple[_Metadata, ...] | None:
-    """Return the metadata of an output; None if they do not describe it."""
+def metadata_of(out: Any, args: tuple[Any, ...]) -> Outputs | None:
+    """Return the metadata of an operator's output; None if they do not describe it.
+
+    Args:
+        out: Output.
+        args: Arguments of the call, which the output must not share memory with.
+    """
     outputs = out if isinstance(out, tuple) else (out,)
     found = []
     for tensor in outputs:
@@ -150,7 +209,7 @@ def _metadata(out: Any, args: tuple[Any, ...]) -> _Metadata | tuple[_Metadata, .
             return None
         if tensor.layout is not torch.strided or tensor.storage_offset():
             return None
-        metadata = _Metadata(tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device)
+        metadata = Metadata(tensor.shape, tensor.stride(), tensor.dtype, tensor.fake_device)
         same = metadata.allocate(tensor.fake_mode)
         if same.untyped_storage().nbytes() != tensor.untyped_storage().nbytes():
             return None

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from refsys.costs.block_insertion import (
     POSITIONS,
@@ -117,7 +118,24 @@ class RepeatedBlocks:
                 shared: dict[int, Tensor] = {}
                 for like, parameter in zip(template, block.parameters(), strict=True):
                     if like.grad is not None and parameter.grad is None:
-                        parameter.grad = self.gradient(like.grad, index, shared)
+                        parameter.grad = self._gradient_like(like.grad, index, shared)
+
+    def _gradient_like(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
+        """Return `gradient` of a parameter, which may be sharded."""
+        if not isinstance(like, DTensor):
+            return self.gradient(like, index, shared)
+        part = self.gradient(like._local_tensor, index, shared)
+        self.allocating = True
+        whole = DTensor.from_local(
+            part,
+            like.device_mesh,
+            like.placements,
+            run_check=False,
+            shape=like.shape,
+            stride=like.stride(),
+        )
+        self.allocating = False
+        return whole
 
     def gradient(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
         """Return the gradient of a block left out that corresponds to one of a traced block.

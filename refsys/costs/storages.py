@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+# State of storages in host memory, which are in no peak of the device.
+ON_HOST = "offloaded"
 # Operators that allocate buffers whose storages may be resized later.
 _OF_BUFFERS = frozenset({"aten.empty.memory_format"})
 
@@ -74,9 +76,21 @@ class Timeline:
         by_origin: Counter[tuple[str, str, str]] = Counter()
         for number in alive:
             storage = self.storages[number]
+            if storage.state == ON_HOST:
+                continue
             by_state[storage.state] += storage.nbytes
             by_origin[storage.state, storage.module, storage.operator] += storage.nbytes
         return Peak(nbytes, dict(by_state), dict(by_origin))
+
+    def host_bytes(self) -> int:
+        """Return the most bytes that were in host memory at once."""
+        live = most = 0
+        for event in self.events:
+            storage = self.storages[abs(event) - 1]
+            if storage.state == ON_HOST:
+                live += storage.nbytes if event > 0 else -storage.nbytes
+                most = max(most, live)
+        return most
 
     def _peaks(self) -> dict[str, tuple[int, int]]:
         """Return most bytes alive by phase, and the number of events until then."""
@@ -89,10 +103,13 @@ class Timeline:
                 largest = live, start
             for moment in range(start, end):
                 event = self.events[moment]
-                if event < 0:
-                    live -= self.storages[-event - 1].nbytes
+                storage = self.storages[abs(event) - 1]
+                if storage.state == ON_HOST:
                     continue
-                live += self.storages[event - 1].nbytes
+                if event < 0:
+                    live -= storage.nbytes
+                    continue
+                live += storage.nbytes
                 if live > largest[0]:
                     largest = live, moment + 1
             peaks[phase] = largest
@@ -117,7 +134,8 @@ class LiveStorages:
         self._alive: dict[int, tuple[int, weakref.ref[torch.UntypedStorage]]] = {}
         self._events: list[int] = []
         self._phases: list[tuple[int, str]] = [(0, "")]
-        self._resizable: set[int] = set()
+        # In the order of allocation, so that equal blocks have equal events.
+        self._resizable: dict[int, None] = {}
         self._emptied: set[int] = set()
 
     def __len__(self) -> int:
@@ -137,7 +155,7 @@ class LiveStorages:
         self._follow(storage, number)
         self._begin(number)
         if operator in _OF_BUFFERS and storage.nbytes():
-            self._resizable.add(id(storage))
+            self._resizable[id(storage)] = None
         return True
 
     def check_sizes(self) -> None:
@@ -224,7 +242,7 @@ class LiveStorages:
 
     def _released(self, key: int) -> None:
         number, _ = self._alive.pop(key)
-        self._resizable.discard(key)
+        self._resizable.pop(key, None)
         if key in self._emptied:
             self._emptied.discard(key)
         else:

@@ -1,5 +1,6 @@
 """Trace of a program's step: every operator by phase, module path and name."""
 
+import functools
 import gc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +8,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,16 +22,20 @@ from refsys.costs.collectives import (
     is_collective,
     sent_bytes,
 )
+from refsys.costs.exponentials import operator_exponentials
 from refsys.costs.flops import operator_flops
 from refsys.costs.module_paths import ModulePaths
 from refsys.costs.operator_kinds import MULTIPLYING_KINDS, operator_kind
-from refsys.costs.output_cache import OUTPUTS
+from refsys.costs.output_cache import DEVICE, OUTPUTS
 from refsys.costs.program import Program
+from refsys.costs.project_operators import NAMESPACE, ProjectOperators, Reports
 from refsys.costs.repeated_blocks import RepeatedBlocks
-from refsys.costs.storages import LiveStorages, Peak
+from refsys.costs.storages import ON_HOST, LiveStorages, Peak
+from refsys.ops.host_memory import TO_DEVICE, TO_HOST
 from refsys.ops.rounds import shortened, times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
+from refsys.parallel.ledger import Ledger
 
 # Bookkeeping of torch itself, which moves no data: a fake tensor calls `prim.device` on itself.
 _IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
@@ -39,12 +47,25 @@ _NO_KERNEL = frozenset(
 )
 
 
+# States of what these operators return, in every phase.
+_STATES = {TO_HOST: ON_HOST, TO_DEVICE: "activations"}
+
+
 class Origin(NamedTuple):
-    """Phase, module path and operator of a cost."""
+    """Origin of a cost.
+
+    Attributes:
+        phase: Phase of the step; ``recompute`` for recomputed operators.
+        module: Path of the module.
+        operator: Operator.
+        dtype: Floating-point dtype of its first input of one, such as ``bfloat16``; empty if it has
+            none.
+    """
 
     phase: str
     module: str
     operator: str
+    dtype: str = ""
 
 
 @dataclass(slots=True)
@@ -57,12 +78,14 @@ class Cost:
             starts or would start; one for any other call, none where memory is only allocated.
         flops: Floating-point operations of matrix products and convolutions.
         nbytes: Bytes of their inputs and outputs.
+        exponentials: Exponentials of softmax logits, sigmoids and the like.
     """
 
     calls: int = 0
     launches: int = 0
     flops: int = 0
     nbytes: int = 0
+    exponentials: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +98,9 @@ class Trace:
         phase_peaks: The same within each phase.
         unpriced: Operators of unknown cost: no FLOP formula, though they are of other libraries or
             multiply matrices, or a collective of unknown kind.
-        communication: Collective calls and bytes of this rank, by phase, kind and size of group.
+        communication: Collective calls, bytes and messages of this rank.
+        kernels: Launches by phase and kernel of the project's operators.
+        host_bytes: Most bytes of checkpoints in host memory at once; in no peak.
         left_out: Blocks of differentiated stacks that were counted and not traced.
     """
 
@@ -84,10 +109,12 @@ class Trace:
     phase_peaks: dict[str, Peak]
     unpriced: tuple[str, ...] = field(default=())
     communication: dict[CollectiveKey, Communication] = field(default_factory=dict)
+    kernels: dict[tuple[str, str], int] = field(default_factory=dict)
+    host_bytes: int = 0
     left_out: int = field(default=0, compare=False)
 
     def total(self, quantity: str) -> int:
-        """Return the sum of `calls`, `launches`, `flops` or `nbytes` over all origins."""
+        """Return the sum of an attribute of `Cost` over all origins."""
         return sum(getattr(cost, quantity) for cost in self.costs.values())
 
 
@@ -104,7 +131,9 @@ def trace(program: Program, *, shorten: bool = False) -> Trace:
     Raises:
         UnequalBlocksError: `shorten` is set, and blocks that the model calls equal are not.
     """
-    tracer = _Tracer(program.module or nn.Module(), program.forward_phases)
+    kind = _Tracer if active_fake_mode() else _TracerOfRealTensors
+    tracer = kind(program.module or nn.Module(), program.forward_phases)
+    Ledger.take_latest()
     gc.collect()
     collecting = gc.isenabled()
     gc.disable()
@@ -124,8 +153,19 @@ def trace(program: Program, *, shorten: bool = False) -> Trace:
     return tracer.result(program.phases)
 
 
+@functools.cache
+def _dtype_name(dtype: torch.dtype | None) -> str:
+    return "" if dtype is None else str(dtype).removeprefix("torch.")
+
+
 class _Tracer(TorchDispatchMode):
     """The dispatch mode behind `trace`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # By default torch wraps the mode, which takes a third of the time of a trace. Nothing is
+        # compiled where tensors are fake.
+        return False
 
     def __init__(self, root: nn.Module, forward_phases: tuple[str, ...]) -> None:
         super().__init__()
@@ -136,10 +176,12 @@ class _Tracer(TorchDispatchMode):
         self.memory.before_event = self.blocks.locate
         self._costs: defaultdict[Origin, Cost] = defaultdict(Cost)
         self._communication: defaultdict[CollectiveKey, Communication] = defaultdict(Communication)
+        self._kernels: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._unpriced: set[str] = set()
         self._phase = ""
-        self._scratch: list[int] | None = None
-        self._launched = 0
+        self._operators = ProjectOperators()
+        self._scratch: list[tuple[int, Scratch]] | None = None
+        self._launched: list[str] = []
         self._module = ""
 
     def hold(self, states: Mapping[str, Iterable[Tensor]]) -> None:
@@ -169,18 +211,18 @@ class _Tracer(TorchDispatchMode):
     def on_scratch(self, scratch: Scratch) -> None:
         """Record scratch inside an opaque operator; elsewhere the allocation itself is seen."""
         if self._scratch is not None:
-            self._scratch.append(
-                self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
-            )
+            number = self.memory.begin_scratch(scratch.nbytes, scratch.name, self._module)
+            self._scratch.append((number, scratch))
 
     def on_launch(self, launch: Launch) -> None:
-        """Count a kernel that an operator starts; torch's own are counted by operator."""
-        del launch
-        self._launched += 1
+        """Note a kernel that an operator starts; torch's own are counted by operator."""
+        self._launched.append(launch.kernel)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if func is DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
         kwargs = kwargs or {}
         if self.blocks.allocating or func.namespace in _IGNORED_NAMESPACES:
             return OUTPUTS.call(func, args, kwargs)
@@ -189,19 +231,23 @@ class _Tracer(TorchDispatchMode):
         if module != self._module:
             self.memory.check_sizes()
         self._module = module
-        self._launched = 0
+        self._launched.clear()
         with self._opaque():
-            out = OUTPUTS.call(func, args, kwargs)
+            if func.namespace == NAMESPACE:
+                out = self._operators.call(func, args, kwargs, self._reported, self._repeat)
+            else:
+                out = OUTPUTS.call(func, args, kwargs)
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         name = str(func)
-        state = "recomputed" if recomputed else self._state()
+        state = _STATES.get(name) or ("recomputed" if recomputed else self._state())
         for tensor in outputs:
             self.memory.add(tensor, state, self._module, name)
         if not func.is_view:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             phase = "recompute" if recomputed else self._phase
             repeated = times() * self.blocks.times()
-            origin = Origin(phase, self._module, name)
+            dtype = next((t.dtype for t in inputs if t.is_floating_point()), None)
+            origin = Origin(phase, self._module, name, _dtype_name(dtype))
             self._count(origin, repeated, func, args, kwargs, out)
             nbytes = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
             self._costs[origin].nbytes += repeated * nbytes
@@ -215,9 +261,18 @@ class _Tracer(TorchDispatchMode):
         try:
             yield
         finally:
-            for number in reversed(self._scratch):
+            for number, _ in reversed(self._scratch):
                 self.memory.end_scratch(number)
             self._scratch = outer
+
+    def _reported(self) -> Reports:
+        scratch = tuple(scratch for _, scratch in self._scratch or ())
+        return Reports(tuple(self._launched), scratch)
+
+    def _repeat(self, reports: Reports) -> None:
+        self._launched.extend(reports.kernels)
+        for scratch in reports.scratch:
+            self.on_scratch(scratch)
 
     def _state(self) -> str:
         return "forward" if self._phase in self._forward_phases else "temporaries"
@@ -235,9 +290,12 @@ class _Tracer(TorchDispatchMode):
         cost.calls += repeated
         built_in = func.namespace in _BUILT_IN_NAMESPACES
         if not built_in:
-            cost.launches += repeated * self._launched
+            cost.launches += repeated * len(self._launched)
+            for kernel in self._launched:
+                self._kernels[origin.phase, kernel] += repeated
         elif func.overloadpacket.__name__ not in _NO_KERNEL:
             cost.launches += repeated
+        cost.exponentials += repeated * operator_exponentials(func, args, out)
         flops = operator_flops(func, args, kwargs, out)
         if flops is not None:
             cost.flops += repeated * flops
@@ -246,14 +304,23 @@ class _Tracer(TorchDispatchMode):
 
     def _communicate(self, origin: Origin, repeated: int, func: Any, args: tuple[Any, ...]) -> None:
         call = collective_call(func, args)
+        counted = Ledger.take_latest()
         if call is None:
             self._unpriced.add(origin.operator)
             return
         kind, ranks, payload = call
-        total = self._communication[CollectiveKey(origin.phase, kind, ranks)]
+        sent = sent_bytes(kind, payload, ranks)
+        operator, direction, messages = "", "", 0
+        if counted is not None:
+            operator, direction, messages = counted.operator, counted.direction, counted.messages
+            if kind == "all_to_all":
+                # Stages of an exchange have kinds of their own, and own parts are not sent.
+                kind, payload, sent = counted.kind, counted.nbytes, counted.nbytes
+        total = self._communication[CollectiveKey(origin.phase, kind, ranks, operator, direction)]
         total.calls += repeated
+        total.messages += repeated * messages
         total.payload_bytes += repeated * payload
-        total.sent_bytes += repeated * sent_bytes(kind, payload, ranks)
+        total.sent_bytes += repeated * sent
 
     def result(self, phases: tuple[str, ...]) -> Trace:
         """Return the trace of a step whose phases are done."""
@@ -264,5 +331,20 @@ class _Tracer(TorchDispatchMode):
             {phase: timeline.peak(phase) for phase in phases},
             tuple(sorted(self._unpriced)),
             dict(self._communication),
+            dict(self._kernels),
+            timeline.host_bytes(),
             self.blocks.left_out,
         )
+
+
+class _TracerOfRealTensors(_Tracer):
+    """Tracer of a step whose operators may be compiled while it runs."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)

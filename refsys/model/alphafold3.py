@@ -92,6 +92,8 @@ class AlphaFold3(RecyclingTrunk):
     def templates(self, z_BRNC: Tensor, batch: Batch, mask_BRN: Tensor, context: Context) -> Tensor:
         """Return the pair slab with the template embedding added."""
         features = template_features(batch, self.precision)
+        if context.writes_over_pairs():
+            return self.template_embedder(z_BRNC, features, mask_BRN, context, in_place=True)
         return z_BRNC + self.template_embedder(z_BRNC, features, mask_BRN, context)
 
     def trunk(self, batch: Batch, context: Context, cycles: int) -> TrunkState:

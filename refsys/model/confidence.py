@@ -74,8 +74,18 @@ class ConfidenceHead(nn.Module):
         layout = context.layout.named("heads")
         s_inputs_BRI, s_BRS, z_BRNC = (t.detach() for t in (s_inputs_BRI, s_BRS, z_BRNC))
         column_BNC = layout.gather_tokens(self.linear_j(s_inputs_BRI), axis=1)
-        z_BRNC = z_BRNC + self.linear_i(s_inputs_BRI).unsqueeze(2) + column_BNC.unsqueeze(1)
-        z_BRNC = z_BRNC + self._distances(representative_BN3.detach(), z_BRNC.dtype, context)
+        row_BRC = self.linear_i(s_inputs_BRI)
+        position_BN3 = representative_BN3.detach().to(self.coordinates)
+        local_BR3 = layout.local(position_BN3, axis=1)
+        if context.writes_over_pairs():
+            # The copy is written over; the trunk's slab serves the next structure too.
+            z_BRNC = context.by_rows(
+                self._embedded,
+                *(z_BRNC, row_BRC, local_BR3, column_BNC, position_BN3),
+                axes=(1, 1, 1),
+            )
+        else:
+            z_BRNC = self._embedded(z_BRNC, row_BRC, local_BR3, column_BNC, position_BN3)
         for block in self.blocks:
             s_BRS, z_BRNC = context.run(block, s_BRS, z_BRNC, token_mask_BN, mask_BRN)
         pde_BRNK, pae_BRNK = context.by_rows(self._pairs, z_BRNC)
@@ -93,10 +103,20 @@ class ConfidenceHead(nn.Module):
         pde_BRNK = self.linear_pde(z_BRNC, norm=self.norm_pde)
         return pde_BRNK, self.linear_pae(z_BRNC, norm=self.norm_pae)
 
-    def _distances(self, position_BN3: Tensor, dtype: torch.dtype, context: Context) -> Tensor:
+    def _embedded(
+        self,
+        z_BRNC: Tensor,
+        row_BRC: Tensor,
+        local_BR3: Tensor,
+        column_BNC: Tensor,
+        position_BN3: Tensor,
+    ) -> Tensor:
+        """Return rows of pairs with the inputs and the distances of the structure added."""
+        z_BRNC = z_BRNC + row_BRC.unsqueeze(2) + column_BNC.unsqueeze(1)
+        return z_BRNC + self._distances(local_BR3, position_BN3, z_BRNC.dtype)
+
+    def _distances(self, local_BR3: Tensor, position_BN3: Tensor, dtype: torch.dtype) -> Tensor:
         """Embed binned distances, [B, R, N, C]; zero below the first edge."""
-        position_BN3 = position_BN3.to(self.coordinates)
-        local_BR3 = context.layout.local(position_BN3, axis=1)
         distance_BRN = (local_BR3.unsqueeze(2) - position_BN3.unsqueeze(1)).square().sum(-1).sqrt()
         edges = torch.linspace(
             FIRST_EDGE, LAST_EDGE, DISTANCE_BINS, dtype=self.coordinates, device=local_BR3.device

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from refsys.model.chunks import ALL_AT_ONCE, Chunks, in_chunks, recomputed
+from refsys.model.chunks import ALL_AT_ONCE, Chunks, in_chunks, over_input, recomputed
+from refsys.model.offload import Offload
 from refsys.parallel import Layout
 
 
@@ -22,7 +23,10 @@ class Context:
         cycle: Recycling iteration (RNG key).
         masks: Dropout masks by site; None before they are sampled, or without dropout.
         checkpointing: Whether blocks recompute their activations in the backward pass.
+        offload: Checkpoints in host memory; None keeps them on the device.
         chunks: Chunk sizes of large intermediates.
+        in_place: Whether a module may write its result over the pair slab that it is given, and
+            fill results chunk by chunk; for inference alone, without gradients.
     """
 
     layout: Layout
@@ -32,13 +36,24 @@ class Context:
     cycle: int = 0
     masks: tuple[Tensor, ...] | None = None
     checkpointing: bool = False
+    offload: Offload | None = None
     chunks: Chunks = ALL_AT_ONCE
+    in_place: bool = False
 
-    def run(self, block: Callable[..., Any], *args: Any) -> Any:
-        """Return `block(*args, self)`; recompute it in the backward pass if checkpointing."""
+    def run(self, block: Callable[..., Any], *args: Any, shared: int = 0) -> Any:
+        """Return `block(*args, self)`; recompute it in the backward pass if checkpointing.
+
+        Args:
+            block: Deterministic function of its arguments and a context.
+            *args: Arguments, as for `recomputed`.
+            shared: Number of arguments, the last ones, that other blocks read too; they stay on the
+                device.
+        """
         if not self.checkpointing:
             return block(*args, self)
-        return recomputed(block, *args, self)
+        if self.offload is None:
+            return recomputed(block, *args, self)
+        return self.offload.run(block, *args, self, shared=shared + 1)
 
     def splits_rows(self, rows: int) -> bool:
         """Return True if `by_rows` processes `rows` rows in more than one chunk.
@@ -46,6 +61,14 @@ class Context:
         The result may differ between ranks, so exchanges must not depend on it.
         """
         return 0 < self.chunks.rows < rows
+
+    def writes_over_pairs(self) -> bool:
+        """Return True if results are written over the pair slab that they replace.
+
+        This is so if `in_place` allows it and rows are computed in chunks; the same on all ranks.
+        """
+        rows = -(-self.layout.tokens // self.layout.ranks)
+        return self.in_place and self.splits_rows(rows)
 
     def with_rows(self, rows: int) -> "Context":
         """Return this context with chunks of at most `rows` rows."""
@@ -57,10 +80,26 @@ class Context:
         self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
     ) -> Any:
         """Return `function(*args)`, computed in chunks of rows: see `in_chunks`."""
-        return in_chunks(function, self.chunks.rows, *args, axes=axes, out=out)
+        return self._in_chunks(function, self.chunks.rows, *args, axes=axes, out=out)
+
+    def update_rows(
+        self, function: Callable[..., Tensor], x: Tensor, *args: Any, axes: Sequence[int] = (1,)
+    ) -> Tensor:
+        """Return `function(x, *args)`, of the shape of `x`, as `by_rows` does.
+
+        Where `writes_over_pairs` holds it is written over `x`, which the caller must not use again.
+        """
+        if not self.writes_over_pairs():
+            return self.by_rows(function, x, *args, axes=axes)
+        return over_input(function, self.chunks.rows, x, *args, axes=axes)
 
     def by_samples(
         self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,), out: int = 1
     ) -> Any:
         """Return `function(*args)`, computed in chunks of diffusion samples: see `in_chunks`."""
-        return in_chunks(function, self.chunks.samples, *args, axes=axes, out=out)
+        return self._in_chunks(function, self.chunks.samples, *args, axes=axes, out=out)
+
+    def _in_chunks(
+        self, function: Callable[..., Any], size: int, *args: Any, axes: Sequence[int], out: int
+    ) -> Any:
+        return in_chunks(function, size, *args, axes=axes, out=out, in_place=self.in_place)

@@ -124,5 +124,5 @@ class DiffusionTransformer(nn.Module):
         """
         pairs = list(zip(self.blocks, biases_LBHRN.unbind(0), strict=True))
         for block, bias_BHRN in equal_blocks(pairs):
-            a_BDRT = context.run(block, a_BDRT, condition_BDRS, bias_BHRN, token_mask_BN)
+            a_BDRT = context.run(block, a_BDRT, condition_BDRS, bias_BHRN, token_mask_BN, shared=3)
         return a_BDRT

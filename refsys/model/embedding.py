@@ -106,7 +106,10 @@ class RelativePositionEncoding(nn.Module):
 
     def forward(self, batch: Batch, layout: Layout) -> Tensor:
         """Return the encoding [B, R, N, C]."""
-        codes = relative_position(self.config, batch, layout)
+        return self.encode(relative_position(self.config, batch, layout))
+
+    def encode(self, codes: RelativePosition) -> Tensor:
+        """Return the encoding of some rows of pairs."""
         bins = 2 * self.config.max_relative_residue + 2
         lookup, dtype = self.linear.lookup, self.dtype
         encoding = lookup(codes.residue_BRN, 0, dtype) + lookup(codes.token_BRN, bins, dtype)
@@ -134,6 +137,34 @@ class InitialEmbedding(nn.Module):
         bonded_BRN = bonded_rows(batch["bonds"], layout)
         z_BRNC = z_BRNC + self.linear_bond.scaled(bonded_BRN, 0, z_BRNC.dtype)
         return self.linear_s(s_inputs_BRI), z_BRNC
+
+    def inputs(self, s_inputs_BRI: Tensor, batch: Batch, layout: Layout) -> "PairInputs":
+        """Return what the initial pair slab follows from, which is much smaller; see `rows`."""
+        z_j_BNC = layout.named("embedding").gather_tokens(self.linear_z_j(s_inputs_BRI), axis=1)
+        codes = relative_position(self.relative_position.config, batch, layout)
+        bonded_BRN = bonded_rows(batch["bonds"], layout)
+        return PairInputs(self.linear_z_i(s_inputs_BRI), *codes, bonded_BRN, z_j_BNC)
+
+    def rows(self, inputs: "PairInputs") -> Tensor:
+        """Return rows [B, R, N, C] of the initial pair slab from those of its inputs."""
+        z_BRNC = inputs.z_i_BRC.unsqueeze(2) + inputs.z_j_BNC.unsqueeze(1)
+        codes = RelativePosition(
+            inputs.residue_BRN, inputs.token_BRN, inputs.same_entity_BRN, inputs.chain_BRN
+        )
+        z_BRNC = z_BRNC + self.relative_position.encode(codes)
+        return z_BRNC + self.linear_bond.scaled(inputs.bonded_BRN, 0, z_BRNC.dtype)
+
+
+class PairInputs(NamedTuple):
+    """Inputs of the initial pair slab; all but the last have its rows as axis 1."""
+
+    z_i_BRC: Tensor
+    residue_BRN: Tensor
+    token_BRN: Tensor
+    same_entity_BRN: Tensor
+    chain_BRN: Tensor
+    bonded_BRN: Tensor
+    z_j_BNC: Tensor
 
 
 def bonded_rows(bonds: Tensor, layout: Layout) -> Tensor:
@@ -191,7 +222,12 @@ class RecyclingEmbedder(nn.Module):
 
     def forward(self, s_BRW: Tensor, z_BRNC: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Return the embedded single and pair slabs of the previous cycle."""
-        return self.linear_s(s_BRW, norm=self.norm_s), context.by_rows(self._pairs, z_BRNC)
+        return self.single(s_BRW), context.by_rows(self.pairs, z_BRNC)
 
-    def _pairs(self, z_BRNC: Tensor) -> Tensor:
+    def single(self, s_BRW: Tensor) -> Tensor:
+        """Return the embedded single slab of the previous cycle."""
+        return self.linear_s(s_BRW, norm=self.norm_s)
+
+    def pairs(self, z_BRNC: Tensor) -> Tensor:
+        """Return embedded rows of the pair slab of the previous cycle."""
         return self.linear_z(z_BRNC, norm=self.norm_z)

@@ -38,22 +38,30 @@ class OuterProductMean(KernelModule):
         self.initializers = {"weight_out": zeros, "bias_out": zeros}
         self.accumulation = precision.accumulation
 
-    def forward(self, m_BSRM: Tensor, mask_BSN: Tensor, context: Context) -> Tensor:
-        """Return the pair update [B, R, N, C], without the residual."""
+    def forward(
+        self, m_BSRM: Tensor, mask_BSN: Tensor, context: Context, onto_BRNC: Tensor | None = None
+    ) -> Tensor:
+        """Return the pair update [B, R, N, C], without the residual.
+
+        Args:
+            m_BSRM: MSA representation.
+            mask_BSN: False where there is no residue.
+            context: Layout and memory savings.
+            onto_BRNC: Pair slab that the update is added to, and that is returned, where
+                `Context.writes_over_pairs` holds; None returns the update alone.
+        """
         layout = context.layout.named("outer_product_mean")
         mask_BSR = layout.local(mask_BSN, axis=2)
         ab = context.by_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
         a_BSRU, b_BSRU = ab.chunk(2, dim=-1)
         if not layout.is_unsharded:
             context = context.with_rows(self._rows_at_once(layout))
-        return context.by_rows(
-            self._mean,
-            a_BSRU,
-            mask_BSR,
-            layout.gather_tokens(b_BSRU, axis=2),
-            mask_BSN,
-            axes=(2, 2),
-        )
+        b_BSNU = layout.gather_tokens(b_BSRU, axis=2)
+        if onto_BRNC is not None:
+            return context.update_rows(
+                self._add_mean, onto_BRNC, a_BSRU, mask_BSR, b_BSNU, mask_BSN, axes=(1, 2, 2)
+            )
+        return context.by_rows(self._mean, a_BSRU, mask_BSR, b_BSNU, mask_BSN, axes=(2, 2))
 
     def _rows_at_once(self, layout: Layout) -> int:
         """Return rows whose products take twice the memory of the owned rows of pairs."""
@@ -62,6 +70,9 @@ class OuterProductMean(KernelModule):
 
     def _project(self, m_BSRM: Tensor, mask_BSR: Tensor) -> Tensor:
         return self.linear_ab(m_BSRM, norm=self.norm) * mask_BSR.unsqueeze(-1)
+
+    def _add_mean(self, z_BRNC: Tensor, *operands: Tensor) -> Tensor:
+        return z_BRNC + self._mean(*operands)
 
     def _mean(self, a_BSRU: Tensor, mask_BSR: Tensor, b_BSNU: Tensor, mask_BSN: Tensor) -> Tensor:
         return outer_product_mean(
@@ -152,7 +163,10 @@ class MSAModuleBlock(Block):
         context: Context,
     ) -> tuple[Tensor, Tensor]:
         """Return the updated MSA and pair slabs."""
-        z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, msa_mask_BSN, context)
+        if context.writes_over_pairs():
+            z_BRNC = self.outer_product_mean(m_BSRM, msa_mask_BSN, context, z_BRNC)
+        else:
+            z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, msa_mask_BSN, context)
         if not self.last:
             m_BSRM = self.pair_weighted_averaging(m_BSRM, z_BRNC, token_mask_BN, context)
             m_BSRM = context.by_rows(self.transition, m_BSRM)

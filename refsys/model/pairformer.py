@@ -53,12 +53,12 @@ class PairStack(Block):
         )
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """Return the updated pair slab."""
+        """Return the updated pair slab, which may be written over `z_BRNC`."""
         z_BRNC = self.triangle_multiplication_outgoing(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_multiplication_incoming(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_attention_starting(z_BRNC, mask_BRN, context)
         z_BRNC = self.triangle_attention_ending(z_BRNC, mask_BRN, context)
-        return context.by_rows(self.transition, z_BRNC)
+        return context.update_rows(self.transition, z_BRNC)
 
 
 class PairformerBlock(Block):

@@ -15,7 +15,12 @@ from refsys.batch import Batch
 from refsys.config import ModelConfig
 from refsys.model.context import Context
 from refsys.model.dropout import DropoutMasks
-from refsys.model.embedding import AlignmentEmbedding, InitialEmbedding, RecyclingEmbedder
+from refsys.model.embedding import (
+    AlignmentEmbedding,
+    InitialEmbedding,
+    PairInputs,
+    RecyclingEmbedder,
+)
 from refsys.model.layers import copy_kernel_weights
 from refsys.model.msa import MSAModule
 from refsys.model.pairformer import PairformerStack
@@ -78,6 +83,8 @@ class RecyclingTrunk(ComponentModel):
         Each iteration uses its own MSA rows. If the batch has rows for fewer iterations than
         `cycles`, they are used again.
         """
+        if context.writes_over_pairs():
+            return self._recycle_in_place(s_inputs_BRI, batch, context, cycles)
         layout = context.layout
         token_mask_BN = batch["token_mask"]
         mask_BRN = pair_mask(batch, context)
@@ -99,6 +106,40 @@ class RecyclingTrunk(ComponentModel):
                 s_BRW, z_BRNC = self.pairformer(
                     s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, iteration
                 )
+        return s_BRW, z_BRNC
+
+    def _recycle_in_place(
+        self, s_inputs_BRI: Tensor, batch: Batch, context: Context, cycles: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the result of `recycle` with one pair slab in memory between modules.
+
+        The initial pair slab is computed again in each iteration, a few rows at a time.
+        """
+        embedding, embedder = self.initial_embedding, self.recycling_embedder
+        token_mask_BN, mask_BRN = batch["token_mask"], pair_mask(batch, context)
+        *of_rows, z_j_BNC = embedding.inputs(s_inputs_BRI, batch, context.layout)
+        s_init_BRW = embedding.linear_s(s_inputs_BRI)
+        s_BRW = torch.zeros_like(s_init_BRW)
+        z_BRNC = s_BRW.new_zeros(*mask_BRN.shape, z_j_BNC.shape[-1])
+        copy_kernel_weights(self, z_BRNC)
+
+        def recycled(z_BrNC: Tensor, *inputs: Tensor) -> Tensor:
+            return embedding.rows(PairInputs(*inputs)) + embedder.pairs(z_BrNC)
+
+        for cycle in equal_rounds(range(cycles)):
+            iteration = replace(context, cycle=cycle)
+            s_previous_BRW = embedder.single(s_BRW)
+            z_BRNC = iteration.update_rows(recycled, z_BRNC, *of_rows, z_j_BNC, axes=(1,) * 7)
+            z_BRNC = self.templates(z_BRNC, batch, mask_BRN, iteration)
+            rows = cycle % batch.sizes["cycle"]
+            m_BSRM = self.alignment_embedding(s_inputs_BRI, batch, context.layout, rows)
+            row_mask_BS1 = batch["alignment_row_mask"][:, rows].unsqueeze(2)
+            msa_mask_BSN = row_mask_BS1 & token_mask_BN.unsqueeze(1)
+            z_BRNC = self.msa(m_BSRM, z_BRNC, msa_mask_BSN, token_mask_BN, mask_BRN, iteration)
+            del m_BSRM, row_mask_BS1, msa_mask_BSN
+            s_BRW, z_BRNC = self.pairformer(
+                s_init_BRW + s_previous_BRW, z_BRNC, token_mask_BN, mask_BRN, iteration
+            )
         return s_BRW, z_BRNC
 
 

@@ -4,6 +4,7 @@ Shape suffixes: B batch, M templates, R owned tokens, N all tokens, C pair chann
 width.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from refsys.model.context import Context
 from refsys.model.initialization import he
 from refsys.model.layers import LayerNorm, Linear, OneHotLinear
 from refsys.model.pairformer import PairStack
+from refsys.ops.rounds import equal_rounds
 from refsys.precision import Precision
 
 RESIDUE_CLASSES = 31
@@ -81,13 +83,29 @@ class TemplateEmbedder(nn.Module):
         self.dtype = precision.activations
 
     def forward(
-        self, z_BRNC: Tensor, features: TemplateFeatures, mask_BRN: Tensor, context: Context
+        self,
+        z_BRNC: Tensor,
+        features: TemplateFeatures,
+        mask_BRN: Tensor,
+        context: Context,
+        *,
+        in_place: bool = False,
     ) -> Tensor:
         """Return the pair update [B, R, N, C], without the residual.
 
         The mean is over all slots, as in the released code. An empty slot is embedded as a template
         of gaps without positions.
+
+        Args:
+            z_BRNC: Pair slab.
+            features: Templates.
+            mask_BRN: False where a token is padding.
+            context: Layout and memory savings.
+            in_place: Whether the update is added to the slab, which is returned, where
+                `Context.writes_over_pairs` holds.
         """
+        if in_place:
+            return self._write_over(z_BRNC, features, mask_BRN, context)
         query_BRNT = context.by_rows(self._query, z_BRNC)
         total = torch.zeros_like(query_BRNT)
         slots = features.residue_type_BMN.shape[1]
@@ -97,6 +115,33 @@ class TemplateEmbedder(nn.Module):
                 v_BRNT = context.run(block, v_BRNT, mask_BRN)
             total = total + context.by_rows(self.norm_out, v_BRNT)
         return self.linear_out(F.relu(total / max(slots, 1)))
+
+    def _write_over(
+        self, z_BRNC: Tensor, features: TemplateFeatures, mask_BRN: Tensor, context: Context
+    ) -> Tensor:
+        """Write the slab with the update added over `z_BRNC`."""
+        query_BRNT = context.by_rows(self._query, z_BRNC)
+        total_BRNT = torch.zeros_like(query_BRNT)
+        slots = features.residue_type_BMN.shape[1]
+        for number in equal_rounds(range(slots)):
+            v_BRNT = query_BRNT.clone()
+            for first in range(0, v_BRNT.shape[1], context.chunks.rows):
+                rows_BrNT = v_BRNT[:, first : first + context.chunks.rows]
+                layout = context.layout.narrowed(first, first + rows_BrNT.shape[1])
+                rows_BrNT += self._embed(features, number, replace(context, layout=layout))
+            for block in self.blocks:
+                v_BRNT = context.run(block, v_BRNT, mask_BRN)
+            total_BRNT = context.update_rows(self._add_normed, total_BRNT, v_BRNT, axes=(1, 1))
+            del v_BRNT
+        del query_BRNT
+
+        def updated(z_BrNC: Tensor, total_BrNT: Tensor) -> Tensor:
+            return z_BrNC + self.linear_out(F.relu(total_BrNT / max(slots, 1)))
+
+        return context.update_rows(updated, z_BRNC, total_BRNT, axes=(1, 1))
+
+    def _add_normed(self, total_BRNT: Tensor, v_BRNT: Tensor) -> Tensor:
+        return total_BRNT + self.norm_out(v_BRNT)
 
     def _query(self, z_BRNC: Tensor) -> Tensor:
         return self.linear_z(z_BRNC, norm=self.norm_z)

@@ -51,7 +51,10 @@ class _TriangleAttention(KernelModule):
         self.dropout = SharedDropout(dropout, c_z, local=False)
 
     def update(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """Return the slab with gated attention within each row added, biased by the pairs."""
+        """Return the slab with gated attention within each row added, biased by the pairs.
+
+        It may be written over `z_BRNC`.
+        """
         layout = context.layout.named("triangle_attention")
         keep_BNC, rate = self.dropout.keep(context), self.dropout.rate
         if context.layout.is_unsharded and not context.splits_rows(z_BRNC.shape[1]):
@@ -71,9 +74,12 @@ class _TriangleAttention(KernelModule):
             )
         if context.chunks.rows:
             # Every chunk reads the bias of all queries: gather it once instead of streaming it.
-            bias_BHRN = context.by_rows(self._bias, z_BRNC, out=2)
-            bias_BHNN = layout.gather_tokens(bias_BHRN, axis=2)
-            return context.by_rows(
+            if context.writes_over_pairs():
+                bias_BHNN = layout.gather_in_pieces(self._bias, z_BRNC, 2, context.chunks.rows)
+            else:
+                bias_BHRN = context.by_rows(self._bias, z_BRNC, out=2)
+                bias_BHNN = layout.gather_tokens(bias_BHRN, axis=2)
+            return context.update_rows(
                 self._update_rows, z_BRNC, mask_BRN, bias_BHNN, keep_BNC, axes=(1, 1)
             )
         qkvg_BRNE, bias_BHRN = attention_projection(
@@ -157,5 +163,10 @@ class TriangleAttentionEndingNode(_TriangleAttention):
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
         """Return the pair slab with the update added; dropout is shared by columns."""
         layout = context.layout.named("triangle_attention")
+        if context.writes_over_pairs():
+            rows = context.chunks.rows
+            columns_BRNC = layout.swap_in_pieces(z_BRNC, rows)
+            columns_BRNC = self.update(columns_BRNC, mask_BRN, context)
+            return layout.swap_in_pieces(columns_BRNC, rows, z_BRNC)
         columns_BRNC = layout.rows_to_columns(z_BRNC)
         return layout.columns_to_rows(self.update(columns_BRNC, mask_BRN, context))

@@ -14,6 +14,7 @@ from refsys.model.dropout import SharedDropout
 from refsys.model.initialization import lecun, stacked, zeros
 from refsys.model.layers import KernelModule, LayerNorm, Linear
 from refsys.ops.triangle_multiplication import StageWeights, contraction, epilogue, projection
+from refsys.parallel import Layout
 from refsys.precision import Precision
 
 
@@ -30,8 +31,10 @@ class _TriangleMultiplication(KernelModule):
         self.dropout = SharedDropout(dropout, c_z, local=False)
 
     def forward(self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context) -> Tensor:
-        """Return the pair slab with the update added."""
+        """Return the pair slab with the update added, which may be written over `z_BRNC`."""
         layout = context.layout.named("triangle_multiplication")
+        if context.writes_over_pairs():
+            return self._write_over(z_BRNC, mask_BRN, context, layout)
         a_BRNC, b_BRNC, gate_BRNC = context.by_rows(self._project, z_BRNC, mask_BRN, axes=(1, 1))
         x_BRNC = layout.by_channels(
             partial(contraction, outgoing=self.outgoing), a_BRNC, b_BRNC, outgoing=self.outgoing
@@ -39,6 +42,33 @@ class _TriangleMultiplication(KernelModule):
         return context.by_rows(
             self._finish, x_BRNC, gate_BRNC, z_BRNC, self.dropout.keep(context), axes=(1, 1, 1)
         )
+
+    def _write_over(
+        self, z_BRNC: Tensor, mask_BRN: Tensor, context: Context, layout: Layout
+    ) -> Tensor:
+        """Write the slab with the update added over `z_BRNC`.
+
+        The projection is computed again for the gate, which is as large as the slab.
+        """
+        rows = context.chunks.rows
+
+        def operands(first: int, last: int) -> tuple[Tensor, Tensor]:
+            return self._project(z_BRNC[:, first:last], mask_BRN[:, first:last])[:2]
+
+        x_BRNC = layout.by_channels_in_pieces(
+            partial(contraction, outgoing=self.outgoing), operands, rows, outgoing=self.outgoing
+        )
+        keep_BNC = self.dropout.keep(context)
+        return context.update_rows(
+            self._gate_and_finish, z_BRNC, mask_BRN, x_BRNC, keep_BNC, axes=(1, 1, 1)
+        )
+
+    def _gate_and_finish(
+        self, z_BRNC: Tensor, mask_BRN: Tensor, x_BRNC: Tensor, keep_BNC: Tensor | None
+    ) -> Tensor:
+        # In the layout of a stored gate: elementwise functions of other strides have other bits.
+        gate_BRNC = self._project(z_BRNC, mask_BRN)[2].contiguous()
+        return self._finish(x_BRNC, gate_BRNC, z_BRNC, keep_BNC)
 
     def _project(self, z_BRNC: Tensor, mask_BRN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return projection(

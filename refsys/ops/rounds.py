@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from refsys.ops.scope import current, override
 
@@ -60,7 +61,9 @@ def equal_blocks(stack: Iterable[T]) -> Iterator[T]:
         stack: Modules, or tuples of a module and the tensors that it alone reads.
     """
     blocks = list(stack)
-    if not current().shorten_rounds or len(blocks) < LEAST_BLOCKS:
+    modules: list[Any] = [block[0] if isinstance(block, tuple) else block for block in blocks]
+    shorten = current().shorten_rounds and len(blocks) >= LEAST_BLOCKS
+    if not shorten or _stays_gathered(modules[0]):
         yield from blocks
         return
     if not torch.is_grad_enabled():
@@ -70,7 +73,6 @@ def equal_blocks(stack: Iterable[T]) -> Iterator[T]:
         yield blocks[-1]
         return
     observer: StackObserver | None = current().stack_observer
-    modules: list[Any] = [block[0] if isinstance(block, tuple) else block for block in blocks]
     if observer is None or not observer.enter_stack(modules):
         yield from blocks
         return
@@ -84,6 +86,14 @@ def equal_blocks(stack: Iterable[T]) -> Iterator[T]:
         with _multiplied(repeats):
             yield block
     observer.leave_stack()
+
+
+def _stays_gathered(block: Any) -> bool:
+    """Return whether the first run of a block leaves its gathered parameters in memory.
+
+    A block that has run before then costs less than one that was left out.
+    """
+    return bool(getattr(block, "repeated", False)) and isinstance(block, FSDPModule)
 
 
 def _joined(observer: StackObserver, value: Any, left_out: Sequence[Any]) -> Any:

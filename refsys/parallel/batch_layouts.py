@@ -1,9 +1,11 @@
 """Layouts of the batches of a run."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from refsys.batch import Batch
 from refsys.parallel.agreement import Agreement
+from refsys.parallel.channel_groups import BlockGrid
 from refsys.parallel.collectives import Exchange
 from refsys.parallel.layout import Layout, SingleRank
 from refsys.parallel.row_slab import RowSlab
@@ -44,6 +46,7 @@ class RowSlabLayouts(Layouts):
         traced: bool = False,
         scheme: type[RowSlab] = RowSlab,
         agreement: Agreement | None = None,
+        grid_of: Callable[[int], BlockGrid] | None = None,
     ) -> None:
         """Divide each batch among the ranks of a group.
 
@@ -54,9 +57,10 @@ class RowSlabLayouts(Layouts):
                 many atoms.
             scheme: Layout of the tokens: see `refsys.parallel.schemes`.
             agreement: Comparison of each batch among the ranks; None compares none.
+            grid_of: See `RowSlab`.
         """
         self._exchange, self._chunks, self._traced = exchange, chunks, traced
-        self._scheme, self._agreement = scheme, agreement
+        self._scheme, self._agreement, self._grid_of = scheme, agreement, grid_of
         self._atoms: AtomShares | None = None
 
     def plan(self, batch: Batch) -> None:
@@ -85,4 +89,10 @@ class RowSlabLayouts(Layouts):
         Raises:
             ArgumentError: there are fewer tokens than ranks.
         """
-        return self._scheme(batch.sizes["token"], self._exchange, self._atoms, chunks=self._chunks)
+        return self._scheme(
+            batch.sizes["token"],
+            self._exchange,
+            self._atoms,
+            chunks=self._chunks,
+            grid_of=self._grid_of,
+        )

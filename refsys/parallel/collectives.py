@@ -7,7 +7,7 @@ exchanges of particular parts; the gradient of an exchange is the exchange in th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from refsys.parallel import monitor
 from refsys.parallel.ledger import LEDGER, Ledger, Traffic, TrafficKey
+
+# Number of elements that a rank sends to another one, by both.
+PartSizes = Callable[[int, int], int]
 
 
 def traffic() -> Traffic:
@@ -94,6 +97,22 @@ class Pending(ABC):
         """Return the parts that were received, in the order of their shapes; call it once."""
 
 
+class Packed(tuple[Tensor, ...]):
+    """Parts of an exchange without gradients that lie in the buffer that is sent.
+
+    Attributes:
+        buffer: Elements of the parts for the other ranks, in the order of the ranks.
+    """
+
+    buffer: Tensor
+
+    def __new__(cls, parts: Sequence[Tensor], buffer: Tensor) -> "Packed":
+        """Return the parts for all ranks; that for this one lies elsewhere."""
+        packed = super().__new__(cls, parts)
+        packed.buffer = buffer
+        return packed
+
+
 class Exchange(ABC):
     """Exchange of tensors among the ranks of a group.
 
@@ -114,18 +133,21 @@ class Exchange(ABC):
         *,
         direction: str = "forward",
         together: int = 1,
+        sizes: PartSizes | None = None,
     ) -> Pending:
         """Start to send a part to each rank.
 
         Args:
             parts: Part for each rank, all of one dtype; empty ones are not sent. The one for this
-                rank is returned as it is.
+                rank is returned as it is. `Packed` ones are sent without a copy.
             shapes: Shape of the part that each rank sends to this one.
             operator: Name under which the exchange is counted.
             together: Number of tensors that are exchanged together: so many parts in succession,
                 and shapes, are of each rank.
             direction: ``forward``, or ``backward`` where the backward pass of an operator of its
                 own starts the exchange. That of the gradients is counted as ``backward``.
+            sizes: Elements that any rank sends to any other one, the same on every rank, so that
+                parts may be relayed; None has them sent directly.
 
         Returns:
             Handle whose `wait` returns the parts from all ranks. Gradients flow back through the
@@ -167,11 +189,25 @@ class GroupExchange(Exchange):
         *,
         direction: str = "forward",
         together: int = 1,
+        sizes: PartSizes | None = None,
     ) -> Pending:
         """See `Exchange`."""
         if self.ranks == 1:
             return Arrived(parts)
-        return _GroupPending(self, parts, shapes, operator, direction, together)
+        return _GroupPending(self, parts, shapes, operator, direction, together, sizes)
+
+    def transfer(
+        self,
+        sent: Sequence[Sequence[int]],
+        received: Sequence[Sequence[int]],
+        operator: str,
+        direction: str,
+        together: int,
+        sizes: PartSizes | None,
+    ) -> "Transfer":
+        """Return the transfer of an exchange whose parts have these shapes."""
+        del sizes
+        return Transfer(self, sent, received, operator, direction, together)
 
 
 class _GroupPending(Pending):
@@ -183,6 +219,7 @@ class _GroupPending(Pending):
         operator: str,
         direction: str,
         together: int,
+        sizes: PartSizes | None,
     ) -> None:
         own = range(exchange.rank * together, (exchange.rank + 1) * together)
         self._own = {index: parts[index] for index in own}
@@ -190,7 +227,8 @@ class _GroupPending(Pending):
         self._shapes = [tuple(shape) for shape in shapes]
         received = [(0,) if index in own else s for index, s in enumerate(self._shapes)]
         sent = [(0,) if index in own else part.shape for index, part in enumerate(parts)]
-        self._transfer = _Transfer(exchange, sent, received, operator, direction, together)
+        self._transfer = exchange.transfer(sent, received, operator, direction, together, sizes)
+        self._transfer.buffer = parts.buffer if isinstance(parts, Packed) else None
         # A rank that sends nothing receives no gradient, and still takes part in the backward pass.
         sending = [part for part in others if part.numel()] or others[:1]
         self._token = _Launch.apply(self._transfer, *sending)
@@ -217,8 +255,14 @@ class _GroupPending(Pending):
         return tuple(result)
 
 
-class _Transfer:
-    """State that the start and the end of an exchange share, in both directions."""
+class Transfer:
+    """State that the start and the end of an exchange share, in both directions.
+
+    Attributes:
+        buffer: Elements that are sent, if they are packed already.
+    """
+
+    buffer: Tensor | None = None
 
     def __init__(
         self,
@@ -237,20 +281,33 @@ class _Transfer:
         """Send the parts that are not empty, in the order of the ranks."""
         shapes = (self.received, self.sent) if backward else (self.sent, self.received)
         send, receive = (self._by_rank(side) for side in shapes)
-        flat = _packed(parts)
-        key = self._exchange.ledger.count(
+        way = "backward" if backward else self._direction
+        flat = packed(parts) if self.buffer is None else self.buffer
+        self.buffer = None
+        self._flight = self._begin(flat, send, receive, "all_to_all", way)
+
+    def _begin(
+        self,
+        flat: Tensor,
+        send: list[int],
+        receive: list[int],
+        kind: str,
+        direction: str,
+    ) -> tuple[Flight, Tensor, Tensor]:
+        """Exchange a buffer of parts; what this rank sends to itself is not counted."""
+        group, ledger, rank = self._exchange.group, self._exchange.ledger, self._exchange.rank
+        key = ledger.count(
             self._operator,
-            "backward" if backward else self._direction,
-            "all_to_all",
-            flat.numel() * flat.element_size(),
-            sum(size > 0 for size in send),
+            direction,
+            kind,
+            (flat.numel() - send[rank]) * flat.element_size(),
+            sum(size > 0 for size in send) - (send[rank] > 0),
         )
         out = flat.new_empty(sum(receive))
-        group, ledger = self._exchange.group, self._exchange.ledger
         work = dist.all_to_all_single(out, flat, receive, send, group=group, async_op=True)
         flight = Flight(work, key, group, on_host=flat.device.type == "cpu", ledger=ledger)
         # The buffers must not be freed while they are in use.
-        self._flight = flight, flat, out
+        return flight, flat, out
 
     def _by_rank(self, shapes: Sequence[Sequence[int]]) -> list[int]:
         """Return the number of elements of each rank."""
@@ -272,7 +329,7 @@ class _Launch(torch.autograd.Function):
     """Start of an exchange; in backward, the end of that of the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, transfer: _Transfer, *parts: Tensor) -> Tensor:
+    def forward(ctx: Any, transfer: Transfer, *parts: Tensor) -> Tensor:
         ctx.transfer, ctx.shape = transfer, parts[0].shape
         transfer.start(parts, backward=False)
         # The result is in flight: `_Arrive` returns it, and depends on this one by an empty tensor.
@@ -288,7 +345,7 @@ class _Arrive(torch.autograd.Function):
     """End of an exchange; in backward, the start of that of the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, transfer: _Transfer, _token: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, transfer: Transfer, _token: Tensor) -> tuple[Tensor, ...]:
         ctx.transfer = transfer
         return transfer.finish(backward=False)
 
@@ -298,7 +355,7 @@ class _Arrive(torch.autograd.Function):
         return None, grads[0].new_empty(0)
 
 
-def _packed(parts: Sequence[Tensor]) -> Tensor:
+def packed(parts: Sequence[Tensor]) -> Tensor:
     """Return the elements of all parts in one buffer, each copied once if it has to be."""
     first = parts[0]
     if len(parts) == 1:

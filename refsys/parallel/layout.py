@@ -10,9 +10,12 @@ Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's
 T tokens of the owned atoms, U tokens of their keys.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -48,6 +51,12 @@ class Layout(ABC):
     def local(self, x: Tensor, axis: int) -> Tensor:
         """Return the owned part of a tensor that is replicated along `axis`. No exchange."""
         return x.narrow(axis, self.start, self.stop - self.start)
+
+    def narrowed(self, first: int, last: int) -> Self:
+        """Return this layout with some of its owned rows, counted from 0, for `local` alone."""
+        other = copy.copy(self)
+        other.start, other.stop = self.start + first, self.start + last
+        return other
 
     @abstractmethod
     def named(self, operator: str) -> "Layout":
@@ -90,6 +99,64 @@ class Layout(ABC):
         Returns:
             Owned rows of the result, [B, R, N, C].
         """
+
+    def gather_in_pieces(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, axis: int, size: int
+    ) -> Tensor:
+        """Return `gather_tokens` of `function(x)`, computed and moved in pieces; no gradients.
+
+        Args:
+            function: Function that is local to each row of x.
+            x: Tensor whose axis 1 has the owned tokens.
+            axis: Axis of the tokens in the result.
+            size: Rows of a piece, about.
+        """
+        return self.gather_tokens(
+            torch.cat([function(part) for part in x.split(size, 1)], axis), axis
+        )
+
+    def swap_in_pieces(self, z_BRNC: Tensor, size: int, out_BRNC: Tensor | None = None) -> Tensor:
+        """Return `rows_to_columns`, moved in pieces; no gradients.
+
+        Args:
+            z_BRNC: Owned rows, or owned columns as rows of the transposed tensor.
+            size: Rows of a piece, about.
+            out_BRNC: Tensor that may be written and returned; a new one, or a view of `z_BRNC`, if
+                None. A result that is a view leaves it as it is.
+        """
+        del size, out_BRNC
+        return self.rows_to_columns(z_BRNC)
+
+    def by_channels_in_pieces(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        operands: Callable[[int, int], tuple[Tensor, Tensor]],
+        size: int,
+        *,
+        outgoing: bool,
+    ) -> Tensor:
+        """Return `by_channels` of operands that are computed in pieces of rows; no gradients.
+
+        Args:
+            function: See `by_channels`.
+            operands: Function from the first and one past the last of some owned rows, counted
+                from 0, to both operands there.
+            size: Rows of a piece, about.
+            outgoing: See `by_channels`.
+        """
+        rows = self.stop - self.start
+        a_BRNC = b_BRNC = None
+        for first in range(0, rows, size):
+            last = min(first + size, rows)
+            a_BrNC, b_BrNC = operands(first, last)
+            if a_BRNC is None or b_BRNC is None:
+                shape = (a_BrNC.shape[0], rows, *a_BrNC.shape[2:])
+                a_BRNC, b_BRNC = a_BrNC.new_empty(shape), b_BrNC.new_empty(shape)
+            a_BRNC[:, first:last].copy_(a_BrNC)
+            b_BRNC[:, first:last].copy_(b_BrNC)
+        assert a_BRNC is not None, "a rank owns at least one row"
+        assert b_BRNC is not None, "a rank owns at least one row"
+        return self.by_channels(function, a_BRNC, b_BRNC, outgoing=outgoing)
 
     @abstractmethod
     def streamed(self) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 
 class TrafficKey(NamedTuple):
@@ -59,8 +59,21 @@ class Traffic:
         )
 
 
+class Counted(NamedTuple):
+    """Operation that a ledger has counted, and that starts next."""
+
+    operator: str
+    direction: str
+    kind: str
+    nbytes: int
+    messages: int
+
+
 class Ledger:
     """Counters of the collective operations of one rank."""
+
+    # The operation that was counted last, by any ledger, until a tracer has seen it.
+    _latest: ClassVar["Counted | None"] = None
 
     def __init__(self) -> None:
         self._entries: defaultdict[TrafficKey, Traffic] = defaultdict(Traffic)
@@ -77,7 +90,14 @@ class Ledger:
         """Count one operation and return its origin."""
         key = TrafficKey(operator, self._phase, direction, kind)
         self._entries[key] += Traffic(1, nbytes, messages)
+        Ledger._latest = Counted(operator, direction, kind, nbytes, messages)
         return key
+
+    @staticmethod
+    def take_latest() -> "Counted | None":
+        """Return the operation that was counted last; None if it was returned before."""
+        latest, Ledger._latest = Ledger._latest, None
+        return latest
 
     def wait(self, key: TrafficKey, seconds: float) -> None:
         """Add the time that the host waited for an operation."""

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from refsys.errors import ArgumentError, RefsysError
 from refsys.options import values_of
 from refsys.parallel.agreement import Agreement
+from refsys.parallel.exchanges import launched_node_ranks
 from refsys.parallel.ledger import LEDGER, TrafficKey
 from refsys.parallel.monitor import watching
 from refsys.parallel.rendezvous import limit, meet
@@ -129,11 +130,17 @@ class RunRanks:
             self.agreement.check(subject, values)
 
 
-def abstract_ranks(context_ranks: int) -> RunRanks:
-    """Return the ranks of one example, of the process group that exists, for tracing."""
-    mesh = init_device_mesh("cpu", (1, context_ranks), mesh_dim_names=AXES)
-    flat_mesh = init_device_mesh("cpu", (context_ranks,), mesh_dim_names=("rank",))
-    return RunRanks(dist.get_rank(), context_ranks, mesh, flat_mesh)
+def abstract_ranks(parallel: ParallelOptions) -> RunRanks:
+    """Return the ranks of the process group that exists, for tracing.
+
+    Args:
+        parallel: Data and context ranks, as many as the process group has.
+    """
+    count = parallel.data_ranks * parallel.context_ranks
+    shape = (parallel.data_ranks, parallel.context_ranks)
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=AXES)
+    flat_mesh = init_device_mesh("cpu", (count,), mesh_dim_names=("rank",))
+    return RunRanks(dist.get_rank(), count, mesh, flat_mesh)
 
 
 def launched_ranks() -> int:
@@ -168,7 +175,10 @@ def join(
     agreement = None
     if monitor is not None:
         agreement = monitor.agreement(range(count))
-        agreement.check("the run", {**versions(), **values_of(parallel), **(run or {})})
+        values = {**versions(), **values_of(parallel), **(run or {})}
+        if parallel.context_ranks > 1 and not parallel.node_ranks:
+            values["ranks of a node"] = launched_node_ranks()
+        agreement.check("the run", values)
     if count != configured:
         raise ArgumentError(
             f"data_ranks={parallel.data_ranks} and context_ranks={parallel.context_ranks} need "

@@ -8,14 +8,17 @@ Shape suffixes: B batch, R owned tokens, N all tokens, C channels, c this rank's
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from refsys.errors import ArgumentError
-from refsys.parallel.collectives import Exchange, Pending
+from refsys.parallel.channel_groups import BlockGrid, Blocks, ChannelGroups
+from refsys.parallel.collectives import Exchange, PartSizes, Pending
 from refsys.parallel.layout import Layout, padded
+from refsys.parallel.row_pieces import RowPieces
 from refsys.parallel.shares import AtomShares, Interval, overlap, shares, sizes
 
 # Slices of the first axes of a tensor.
@@ -36,6 +39,7 @@ class RowSlab(Layout):
         atoms: AtomShares | None = None,
         *,
         chunks: int = 1,
+        grid_of: Callable[[int], BlockGrid] | None = None,
     ) -> None:
         """Divide tokens and atoms among the ranks of a group.
 
@@ -45,6 +49,8 @@ class RowSlab(Layout):
             atoms: Atoms of each rank; None for a model without atoms.
             chunks: Parts into which the channels of an exchange are divided, so that the exchange
                 of one overlaps the computation on another.
+            grid_of: Groups of ranks for a number of channels in triangle multiplication; None has
+                one group, in which ranks beyond the channels have none.
 
         Raises:
             ArgumentError: there are fewer tokens than ranks.
@@ -54,6 +60,7 @@ class RowSlab(Layout):
             raise ArgumentError(f"{tokens} tokens are too few for {self.ranks} ranks")
         self.tokens = tokens
         self._exchange, self._chunks, self._operator = exchange, chunks, "other"
+        self._grid_of = grid_of
         self._slabs = shares(tokens, self.ranks)
         self.start, self.stop = self._slabs[self.rank]
         self._atoms = atoms
@@ -84,7 +91,11 @@ class RowSlab(Layout):
         rows = sizes(self._slabs)
         batch, owned, _tokens, channels = z_BRNC.shape
         shapes = [(batch, n, owned, channels) for n in rows]
-        columns = self._begin(z_BRNC.split(rows, dim=2), shapes).wait()
+        columns = self._begin(
+            z_BRNC.split(rows, dim=2),
+            shapes,
+            sizes=lambda source, target: batch * rows[source] * rows[target] * channels,
+        ).wait()
         return torch.cat(columns, dim=1).transpose(1, 2)
 
     def columns_to_rows(self, z_BRNC: Tensor) -> Tensor:
@@ -100,8 +111,12 @@ class RowSlab(Layout):
         outgoing: bool,
     ) -> Tensor:
         """See `Layout`."""
-        del outgoing
         channels = a_BRNC.shape[-1]
+        grid = self._grid_of(channels) if self._grid_of else BlockGrid()
+        if grid.groups > 1:
+            blocks = Blocks.of(self._slabs, channels, grid)
+            groups = ChannelGroups(blocks, self.rank, self._begin, chunks=self._chunks)
+            return groups.multiply(function, a_BRNC, b_BRNC, outgoing=outgoing)
         mine = [shares(stop - start, self._chunks) for start, stop in shares(channels, self.ranks)]
         # Chunk by chunk, the channels of each rank.
         widths = [[chunk[t] for chunk in map(sizes, mine)] for t in range(self._chunks)]
@@ -121,6 +136,31 @@ class RowSlab(Layout):
         returned = [pending.wait() for pending in back]
         by_rank = [part[rank] for rank in range(self.ranks) for part in returned]
         return torch.cat(by_rank, dim=1).movedim(1, -1)
+
+    def gather_in_pieces(
+        self, function: Callable[[Tensor], Tensor], x: Tensor, axis: int, size: int
+    ) -> Tensor:
+        """See `Layout`."""
+        return self._in_pieces(size).gather(function, x, axis)
+
+    def swap_in_pieces(self, z_BRNC: Tensor, size: int, out_BRNC: Tensor | None = None) -> Tensor:
+        """See `Layout`."""
+        return self._in_pieces(size).swap(z_BRNC, out_BRNC)
+
+    def by_channels_in_pieces(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        operands: Callable[[int, int], tuple[Tensor, Tensor]],
+        size: int,
+        *,
+        outgoing: bool,
+    ) -> Tensor:
+        """See `Layout`."""
+        del outgoing
+        return self._in_pieces(size).by_channels(function, operands, self._chunks)
+
+    def _in_pieces(self, size: int) -> RowPieces:
+        return RowPieces(self._exchange, self._operator, self._slabs, size)
 
     def streamed(self) -> list[Interval]:
         """See `Layout`; the owned tokens come first."""
@@ -161,7 +201,8 @@ class RowSlab(Layout):
         mine = intervals[self.rank]
         cuts = _regions(axis, mine, self._slabs)
         shapes = [resized(x, axis, n) for n in sizes([overlap(slab, i) for i in intervals])]
-        parts = self._begin(_Cut.apply(x, cuts), shapes).wait()
+        elements = _shared(x, axis, intervals, self._slabs)
+        parts = self._begin(_Cut.apply(x, cuts), shapes, sizes=elements).wait()
         shape = resized(x, axis, self.stop - self.start)
         return _Placed.apply(shape, _regions(axis, slab, intervals), *parts)
 
@@ -176,7 +217,13 @@ class RowSlab(Layout):
         batch, _rows, _columns, channels = z_BRNC.shape
         received = sizes([overlap(self.atom_tokens, owner) for owner in self._slabs])
         shapes = [(batch, count, stop - start, channels) for count in received]
-        return torch.cat(self._begin(_Cut.apply(z_BRNC, cuts), shapes).wait(), dim=1)
+
+        def elements(source: int, target: int) -> int:
+            common = overlap(self._slabs[source], atoms.tokens[target]), atoms.key_tokens[target]
+            return batch * channels * prod(sizes(common))
+
+        parts = self._begin(_Cut.apply(z_BRNC, cuts), shapes, sizes=elements).wait()
+        return torch.cat(parts, dim=1)
 
     def sum_ranks(self, x: Tensor) -> Tensor:
         """See `Layout`."""
@@ -184,7 +231,10 @@ class RowSlab(Layout):
 
     def _sum(self, x: Tensor) -> Tensor:
         # In the order of the ranks, so that every rank has the same bits.
-        parts = self._begin([x] * self.ranks, [x.shape] * self.ranks).wait()
+        count = x.numel()
+        parts = self._begin(
+            [x] * self.ranks, [x.shape] * self.ranks, sizes=lambda source, target: count
+        ).wait()
         return torch.stack(list(parts)).sum(0)
 
     @property
@@ -194,9 +244,13 @@ class RowSlab(Layout):
         return self._atoms
 
     def _begin(
-        self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]], together: int = 1
+        self,
+        parts: Sequence[Tensor],
+        shapes: Sequence[Sequence[int]],
+        together: int = 1,
+        sizes: PartSizes | None = None,
     ) -> Pending:
-        return self._exchange.begin(parts, shapes, self._operator, together=together)
+        return self._exchange.begin(parts, shapes, self._operator, together=together, sizes=sizes)
 
     def _gather(
         self, tensors: Sequence[Tensor], axis: int, slabs: Sequence[Interval]
@@ -206,8 +260,10 @@ class RowSlab(Layout):
         # The gradient of an expansion is one sum, which accumulates in float32.
         copies = [x.unsqueeze(0).expand(self.ranks, *x.shape).unbind(0) for x in tensors]
         parts = [copy for of_rank in zip(*copies, strict=True) for copy in of_rank]
-        received = self._begin(parts, shapes, count).wait()
-        return tuple(torch.cat(received[k::count], dim=axis) for k in range(count))
+        rows, unit = sizes(slabs), sum(prod(resized(x, axis, 1)) for x in tensors)
+        received = self._begin(parts, shapes, count, lambda source, target: rows[source] * unit)
+        arrived = received.wait()
+        return tuple(torch.cat(arrived[k::count], dim=axis) for k in range(count))
 
     def _intervals(
         self, x: Tensor, axis: int, slabs: Sequence[Interval], wanted: Sequence[Interval]
@@ -216,7 +272,8 @@ class RowSlab(Layout):
         slab, mine = slabs[self.rank], wanted[self.rank]
         parts = _Cut.apply(x, _regions(axis, slab, wanted))
         shapes = [resized(x, axis, n) for n in sizes([overlap(mine, owner) for owner in slabs])]
-        return torch.cat(self._begin(parts, shapes).wait(), dim=axis)
+        elements = _shared(x, axis, slabs, wanted)
+        return torch.cat(self._begin(parts, shapes, sizes=elements).wait(), dim=axis)
 
     def _with_halo(self, slab: Interval, width: int) -> Interval:
         return max(slab[0] - width, 0), min(slab[1] + width, self._atom_shares.atoms)
@@ -239,7 +296,14 @@ class RowSlab(Layout):
         batch, channels, _rows, tokens = operands[0][self.rank].shape
         shapes = [(batch, channels, n, tokens) for n in sizes(self._slabs) for _ in operands]
         parts = [part for of_rank in zip(*operands, strict=True) for part in of_rank]
-        return self._begin(parts, shapes, len(operands))
+        rows, widths = sizes(self._slabs), [part.shape[1] for part in operands[0]]
+        unit = batch * tokens * len(operands)
+        return self._begin(
+            parts,
+            shapes,
+            len(operands),
+            lambda source, target: unit * rows[source] * widths[target],
+        )
 
     def _all_rows(self, parts: Sequence[Tensor]) -> Tensor:
         """Return [B, N, N, c], channels in front in memory."""
@@ -248,7 +312,12 @@ class RowSlab(Layout):
     def _to_rows(self, x_BNNc: Tensor, widths: Sequence[int]) -> Pending:
         parts = x_BNNc.movedim(-1, 1).split(sizes(self._slabs), dim=2)
         batch, _channels, rows, tokens = parts[self.rank].shape
-        return self._begin(parts, [(batch, width, rows, tokens) for width in widths])
+        owned = sizes(self._slabs)
+        return self._begin(
+            parts,
+            [(batch, width, rows, tokens) for width in widths],
+            sizes=lambda source, target: batch * widths[source] * owned[target] * tokens,
+        )
 
     def _request(self, x: Tensor, axis: int, hop: int) -> tuple[int, Pending]:
         """Start to receive the block of the rank `hop` further; every rank sends its own back."""
@@ -266,6 +335,14 @@ def resized(x: Tensor, axis: int, size: int) -> tuple[int, ...]:
     shape = list(x.shape)
     shape[axis] = size
     return tuple(shape)
+
+
+def _shared(
+    x: Tensor, axis: int, owned: Sequence[Interval], wanted: Sequence[Interval]
+) -> PartSizes:
+    """Return the elements of what a rank owns of an axis of a tensor and another one wants."""
+    unit = prod(resized(x, axis, 1))
+    return lambda source, target: unit * sizes([overlap(owned[source], wanted[target])])[0]
 
 
 def _within(outer: Interval, inner: Interval) -> slice:

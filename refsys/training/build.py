@@ -11,9 +11,8 @@ from refsys.config import ModelConfig
 from refsys.data.batches.atom_features import LIGAND_BONDS
 from refsys.data.batches.construction import BONDS_PER_TOKEN
 from refsys.model.chunks import Chunks
-from refsys.parallel.batch_layouts import RowSlabLayouts
-from refsys.parallel.collectives import GroupExchange
 from refsys.parallel.data_parallel import GradientAverage
+from refsys.parallel.exchanges import row_slab_layouts
 from refsys.parallel.mesh import RunRanks, abstract_ranks
 from refsys.precision import precision
 from refsys.run_config import DEFAULT_BACKEND, FULL, RunConfig
@@ -39,6 +38,7 @@ def build_training(
         "cycles": config.model.cycles,
         "draw_cycles": config.model.sample_cycles,
         "checkpointing": config.memory.checkpointing,
+        "offload_checkpoints": config.memory.offload_checkpoints,
         "chunks": chunks_of(config, config.data.tokens, device),
         "dropout": config.model.dropout,
         "optimizer": config.optimizer,
@@ -106,10 +106,13 @@ def build_trainer(
         if entry is None:
             average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
         if ranks.context_ranks > 1:
-            exchange = GroupExchange(ranks.context_group)
-            chunks = config.parallel.exchange_chunks
-            training.layouts = RowSlabLayouts(
-                exchange, chunks=chunks, agreement=ranks.context_agreement
+            training.layouts = row_slab_layouts(
+                config.parallel,
+                config.preset,
+                config.data.tokens,
+                ranks.context_group,
+                ranks.context_agreement,
+                itemsize=precision(config.precision).activations.itemsize,
             )
     return Trainer(config, training, batches, average=average, entry=entry, done=done)
 
@@ -119,28 +122,34 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
 
     Args:
         config: Configuration without sizes of 0, the atom axis included.
-        training: Model and optimizer, built under fake tensors. With several context ranks, the
-            process group is that of one example.
+        training: Model and optimizer, built under fake tensors. With several ranks, the process
+            group has as many.
     """
     average, parallel = None, config.parallel
-    if parallel.context_ranks > 1:
+    if parallel.data_ranks * parallel.context_ranks > 1:
+        # A mesh reads its ranks, which fake tensors do not have.
+        with unset_fake_temporarily():
+            ranks = abstract_ranks(parallel)
         if parallel.shard_parameters:
-            # A mesh reads its ranks, which fake tensors do not have.
-            with unset_fake_temporarily():
-                ranks = abstract_ranks(parallel.context_ranks)
             training.shard(ranks)
         else:
             average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
-        training.layouts = RowSlabLayouts(
-            GroupExchange(), chunks=parallel.exchange_chunks, traced=True
-        )
+        if parallel.context_ranks > 1:
+            training.layouts = row_slab_layouts(
+                parallel,
+                config.preset,
+                config.data.tokens,
+                ranks.context_group,
+                itemsize=precision(config.precision).activations.itemsize,
+                traced=True,
+            )
     training.materialize_moments()
     batches = placeholders(lambda: placeholder_batch(config))
     return Trainer(config, training, batches, average=average, entry=training.entry)
 
 
 def placeholder_batch(config: RunConfig) -> Batch:
-    """Return a batch of a run's shapes, on the default device."""
+    """Return one rank's batch of a run's shapes, on the default device."""
     full = config.model.model == FULL
     tokens = config.data.tokens
     sizes = {
@@ -156,4 +165,5 @@ def placeholder_batch(config: RunConfig) -> Batch:
             "ligand_bond": LIGAND_BONDS,
         }
     fields = ALPHAFOLD3_FIELDS if full else TRUNK_FIELDS
-    return Batch.empty(fields, batch=config.data.batch, **sizes)
+    examples = config.data.batch // config.parallel.data_ranks
+    return Batch.empty(fields, batch=examples, **sizes)

@@ -18,6 +18,7 @@ from refsys.losses.trunk import trunk_loss
 from refsys.model.chunks import ALL_AT_ONCE, Chunks
 from refsys.model.context import Context
 from refsys.model.initialization import initialize
+from refsys.model.offload import Offload
 from refsys.model.recycling import ComponentModel
 from refsys.model.trunk import Trunk
 from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
@@ -84,6 +85,7 @@ class Training(ABC):
         cycles: int = 1,
         draw_cycles: bool = False,
         checkpointing: bool = True,
+        offload_checkpoints: bool = False,
         dropout: bool = True,
         chunks: Chunks | None = None,
         optimizer: OptimizerConfig | None = None,
@@ -100,6 +102,7 @@ class Training(ABC):
             draw_cycles: Whether each step samples its number of recycling iterations, from 1 to
                 `cycles`, the same on all ranks.
             checkpointing: Whether blocks recompute their activations in the backward pass.
+            offload_checkpoints: Whether their arguments wait for it in host memory.
             dropout: Whether dropout is on.
             chunks: Part of a large intermediate that is computed at once; all of it if None.
             optimizer: Adam and its schedule.
@@ -111,6 +114,7 @@ class Training(ABC):
         self.cycles = cycles
         self.draw_cycles = draw_cycles
         self.checkpointing = checkpointing
+        self.offload_checkpoints = offload_checkpoints
         self.dropout = dropout
         self.chunks = chunks or ALL_AT_ONCE
         self.schedule = optimizer or OptimizerConfig()
@@ -175,6 +179,7 @@ class Training(ABC):
             step=step,
             example=batch["example"].unsqueeze(1),
             checkpointing=self.checkpointing,
+            offload=Offload() if self.offload_checkpoints else None,
             chunks=self.chunks,
         )
 

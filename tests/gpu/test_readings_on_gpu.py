@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.devices import Unavailable, find_device
-from bench.devices.peaks import listed
+from refsys.costs.devices import listed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no accelerator")
 

@@ -25,7 +25,7 @@ class PoisonExchange(Exchange):
     def __init__(self, rank: int, ranks: int) -> None:
         self.rank, self.ranks = rank, ranks
 
-    def begin(self, parts, shapes, operator, *, direction="forward", together=1):
+    def begin(self, parts, shapes, operator, *, direction="forward", together=1, sizes=None):
         generator = torch.Generator().manual_seed(13)
         return Arrived(
             tuple(

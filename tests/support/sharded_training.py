@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from refsys.batch import Batch
+from refsys.model import offload
 from refsys.model.diffusion import SamplerConfig
 from refsys.parallel.batch_layouts import RowSlabLayouts
 from refsys.parallel.collectives import GroupExchange
@@ -53,6 +54,7 @@ class Case(NamedTuple):
         steps: Steps at the end.
         checkpointing: Whether blocks recompute their activations.
         root: Whether the parameters outside of blocks are sharded, as they must be.
+        offload: Whether inputs of recomputed blocks wait in host memory.
     """
 
     data: int = 1
@@ -62,6 +64,7 @@ class Case(NamedTuple):
     steps: int = STEPS
     checkpointing: bool = True
     root: bool = True
+    offload: bool = False
 
     @property
     def ranks(self) -> int:
@@ -72,7 +75,7 @@ CASES = {
     "one": Case(saved=2),
     "two": Case(context=2, saved=2, checkpointing=False),
     "data": Case(data=2, start="one"),
-    "three": Case(context=3, start="two"),
+    "three": Case(context=3, start="two", offload=True),
     "one_again": Case(start="two"),
     "no_root": Case(context=2, steps=1, root=False),
 }
@@ -118,7 +121,11 @@ def run(case: Case, folder: Path, name: str) -> Result:
         cycles=CYCLES,
         optimizer=SCHEDULE,
         checkpointing=case.checkpointing,
+        offload_checkpoints=case.offload,
     )
+    if case.offload:
+        # The tensors of this model are small.
+        offload.LEAST_BYTES = 1
     randomize(training.model)
     training.restart_averages()
     training.model.rollout = partial(training.model.rollout, sampler=SamplerConfig(steps=1))

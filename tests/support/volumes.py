@@ -8,6 +8,8 @@ A atoms, and c of C channels while these are divided:
 - a swap of axes sends R (N − R) positions both ways;
 - rows to channels sends R N positions of the channels of others, C − c; its dual sends the N − R
   rows of others of the own c channels;
+- channel groups send each element of an operand to all ranks whose block needs it, and each of the
+  result to its owner; the duals go the other way;
 - an interval that rank q reads, [a, b), is sent by its owners: a rank sends the items that it owns
   of it. The dual sends the gradient of the items that a rank reads and others own.
 """
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from refsys.batch import ATOM_HALO
 from refsys.config import ModelConfig
 from refsys.model.confidence import ATOMS_PER_TOKEN, PDE_BINS, PLDDT_BINS
+from refsys.parallel.channel_groups import BlockGrid
 from refsys.parallel.ledger import Ledger
 from refsys.parallel.shares import AtomShares, Interval, shares
 from refsys.precision import Precision
@@ -100,6 +103,29 @@ class Moves:
     def to_rows(self, width: int) -> Volume:
         dual = self.to_channels(width)
         return Volume(dual.backward, dual.forward)
+
+    def by_channel_groups(self, width: int, grid: BlockGrid, *, outgoing: bool) -> Volume:
+        """Both operands to the blocks of the ranks that compute them, and the result back."""
+        n, owned = self.tokens, self.slabs[self.rank]
+        members = self.ranks // grid.groups
+        group, member = divmod(self.rank, members)
+        row, column = divmod(group, grid.columns)
+        block = shares(n, grid.rows)[row], shares(n, grid.columns)[column]
+        rows, columns = (stop - first for first, stop in block)
+        first, stop = shares(width, members)[member]
+        own = stop - first
+        # Of the block's rows and columns, those that this rank has itself.
+        kept = [common(owned, interval) for interval in block]
+        result = own * columns * (rows - kept[0])
+        gradient = self.rows * n * width - own * columns * kept[0]
+        copies = sum(grid)
+        if outgoing:
+            sent = n * (self.rows * width * copies - own * sum(kept))
+            returned = n * own * (rows + columns - sum(kept))
+        else:
+            sent = self.rows * (n * width * copies - own * (rows + columns))
+            returned = (n - self.rows) * own * (rows + columns)
+        return Volume(sent + result, returned + gradient)
 
     def halo(self, width: int) -> Volume:
         slabs = self._atoms.slabs

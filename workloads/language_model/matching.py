@@ -8,8 +8,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -17,7 +15,7 @@ from refsys.data.store.columns import MALFORMED
 from refsys.files import parse_json, write_json
 from refsys.home import home
 from workloads.errors import WorkloadError
-from workloads.predicted_costs import predicted_costs
+from workloads.predicted_costs import cost_sources, predicted_costs
 from workloads.workload import Config, Workload
 
 TOKENS, FLOPS, MEMORY = KINDS = ("tokens", "flops", "memory")
@@ -25,8 +23,6 @@ TOKENS, FLOPS, MEMORY = KINDS = ("tokens", "flops", "memory")
 # Sequence lengths of equal memory are multiples of this, so that about twelve traces find one.
 GRANULE = 64
 LONGEST = 2**20
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def step_flops(workload: Workload, config: Config) -> int:
@@ -110,7 +106,7 @@ def cached(quantity: str, workload: Workload, config: Config, compute: Callable[
         compute: Called if the cache does not have the value.
     """
     values = workload.values(config)
-    key = [quantity, workload.name, values, torch.__version__, _sources()]
+    key = [quantity, workload.name, values, torch.__version__, cost_sources()]
     name = json.dumps(key, sort_keys=True)
     path = home() / "costs" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
     with suppress(OSError, *MALFORMED):
@@ -122,14 +118,3 @@ def cached(quantity: str, workload: Workload, config: Config, compute: Callable[
     with suppress(OSError):
         write_json(path, {"name": name, "value": value})
     return value
-
-
-@cache
-def _sources() -> str:
-    """Return a hash of all source files that a cost can depend on."""
-    digest = hashlib.sha256()
-    for package in ("refsys", "workloads"):
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

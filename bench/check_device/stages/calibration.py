@@ -7,7 +7,7 @@ from typing import Any
 from bench.check_device.check import Check, FailedError, Item
 from bench.check_device.operators import BF16, DEVICE_RATES, FLOAT32, configuration_of
 from bench.check_device.recorder import Measured
-from bench.check_device.timing import facts_as_json, program_times
+from bench.check_device.timing import program_times
 from bench.devices import Device, Unavailable
 from bench.devices.calibration import Calibration, save_calibration
 from bench.probes.poller import CounterPoller
@@ -61,7 +61,7 @@ def _measure(check: Check, config: Config) -> Measured:
     program, facts = workload.build(config, check.setting()), workload.static_costs(config)
     return Measured.of(
         program_times(check, program, facts, check.sizes.samples),
-        facts_as_json(facts),
+        facts.as_json(),
         outcome=program.outcome(),
         notes={"phases": list(program.phases)},
         protocol={"timed_steps": check.sizes.samples},

@@ -7,7 +7,6 @@ from typing import Any
 from bench.check_device.check import Check, FailedError, Item
 from bench.check_device.operators import BF16, TRAINING_STEP
 from bench.check_device.recorder import Measured
-from bench.check_device.timing import facts_as_json
 from bench.probes.counts import count_kernels
 from bench.probes.steps import timed_step
 from bench.records.metrics import Value
@@ -71,7 +70,7 @@ def _count(check: Check, config: Config) -> Measured:
     kernels, breakdown = count_kernels(program, check.device)
     return Measured.of(
         {"step_time_s": time, **kernels, **predicted_peak(workload, config)},
-        facts_as_json(workload.static_costs(config)),
+        workload.static_costs(config).as_json(),
         breakdown=breakdown,
         notes=program.notes() | {"phases": list(program.phases)},
         protocol={"timed_steps": 1, "counts": True},

@@ -82,10 +82,20 @@ def _of_trace(trace: Trace, parameters: dict[str, int]) -> Fingerprint:
     return Fingerprint(
         parameters,
         {phase: peak.nbytes for phase, peak in trace.phase_peaks.items()},
-        {tuple(key): (c.calls, c.flops, c.nbytes) for key, c in trace.costs.items()},
+        _of_all_dtypes(trace),
         {key: (nbytes,) for key, nbytes in trace.peak.by_origin.items()},
         trace.unpriced,
     )
+
+
+def _of_all_dtypes(trace: Trace) -> dict[Key, tuple[int, ...]]:
+    """Return (calls, FLOPs, bytes) by phase, module path and operator."""
+    costs: dict[Key, tuple[int, ...]] = {}
+    for origin, cost in trace.costs.items():
+        key = origin.phase, origin.module, origin.operator
+        before = costs.get(key, (0, 0, 0))
+        costs[key] = before[0] + cost.calls, before[1] + cost.flops, before[2] + cost.nbytes
+    return costs
 
 
 def fingerprints(cases: Iterable[Case], jobs: int) -> dict[str, Fingerprint]:

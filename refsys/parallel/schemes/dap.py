@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from refsys.parallel.layout import Layout
 from refsys.parallel.row_slab import RowSlab
 from refsys.parallel.shares import Interval
 
@@ -50,6 +51,9 @@ class DAP(RowSlab):
         b_BNRC = self.rows_to_columns(b_BRNC).transpose(1, 2)
         x_BNRC = function(self.gather_tokens(a_BRNC, axis=1), b_BNRC)
         return self.columns_to_rows(x_BNRC.transpose(1, 2))
+
+    # Operands are computed in pieces, and then contracted as above.
+    by_channels_in_pieces = Layout.by_channels_in_pieces
 
     def streamed(self) -> list[Interval]:
         """See `Layout`; all tokens are one block."""

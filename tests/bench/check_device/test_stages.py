@@ -23,7 +23,6 @@ from bench.check_device.progress import FINAL, Stages
 from bench.check_device.progress import STAGES as STATES
 from bench.check_device.recorder import Measured, Recorder
 from bench.check_device.stages import calibration
-from bench.check_device.timing import facts_as_json
 from bench.check_device.worker import run_stages
 from bench.devices.scripted import ScriptedDevice
 from bench.records.metrics import Value, as_json, missing
@@ -76,7 +75,7 @@ def item(check, clock, tokens, *, seconds=1.0, error=None):
         if error:
             raise error
         values = {"step_time_s": Value(seconds, "scripted")}
-        return Measured.of(values, facts_as_json(workload.static_costs(config)))
+        return Measured.of(values, workload.static_costs(config).as_json())
 
     return Item(f"case {tokens}", "operators", config, measure)
 

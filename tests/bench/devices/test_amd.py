@@ -8,7 +8,7 @@ from support.fake_amdsmi import BDF, ENERGY, FakeAmdSmi
 from bench.devices.accelerator import TorchProperties
 from bench.devices.amd import UNNAMED_REASON, AmdDevice
 from bench.devices.device import LibraryMissing, NoPermission, NotSupported, hashed
-from bench.devices.peaks import listed
+from refsys.costs.devices import listed
 
 MI300X = TorchProperties("AMD Instinct MI300X", 2**37, 304, "gfx942", "4242")
 

@@ -8,7 +8,7 @@ from support.fake_nvml import FakeNvml
 from bench.devices.accelerator import TorchProperties
 from bench.devices.device import DeviceLost, LibraryMissing, NoPermission, NotSupported, hashed
 from bench.devices.nvidia import SETTINGS, THROTTLING, NvidiaDevice
-from bench.devices.peaks import listed
+from refsys.costs.devices import listed
 
 H200 = TorchProperties("NVIDIA H200", 150_000_000_000, 132, uuid="7")
 
@@ -28,8 +28,8 @@ def test_peaks_equal_those_of_the_table():
     entry = listed("NVIDIA H200")
     assert {dtype: device.peak_flops(dtype) for dtype in entry.flops} == entry.flops
     assert device.peak_rates() == entry.rates()
-    with pytest.raises(NotSupported, match="no sourced float64 peak"):
-        device.peak_flops("float64")
+    with pytest.raises(NotSupported, match="no sourced float8_e4m3fn peak"):
+        device.peak_flops("float8_e4m3fn")
 
 
 def test_device_with_fewer_multiprocessors_than_listed_has_no_peak():

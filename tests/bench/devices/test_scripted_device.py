@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from bench.devices.peaks import listed
 from bench.devices.scripted import NAMES, ScriptedDevice
+from refsys.costs.devices import listed
 
 vendors = pytest.mark.parametrize("vendor", NAMES)
 

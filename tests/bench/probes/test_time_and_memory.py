@@ -1,5 +1,7 @@
 """Step and phase times, peak memory, telemetry of the device."""
 
+from types import SimpleNamespace
+
 import pytest
 from support.layered import Layers
 
@@ -36,6 +38,17 @@ def _peaks(program):
     assert probe.device_used()["device_used_bytes"].value is None
     assert values["peak_allocated_bytes"].value is None
     return {name: value.value for name, value in values.items()}
+
+
+def test_baseline_and_peak_are_the_high_water_mark():
+    probe = MemoryProbe(CpuDevice())
+    try:
+        values = probe.peaks(lambda: Layers(100 * 2**20).run("forward"), first=False)
+        mark = host_memory.anonymous_peak_bytes() + host_memory.file_backed_bytes()
+    finally:
+        probe.finish()
+    total = values["baseline_resident_bytes"].value + values["peak_resident_bytes"].value
+    assert total == pytest.approx(mark, rel=0.01)
 
 
 def test_peak_memory_has_a_reason_when_the_reset_is_forbidden(monkeypatch, tmp_path):
@@ -101,3 +114,13 @@ def test_throttling_flag_is_empty_without_reasons():
 def test_c_library_can_be_set_to_return_freed_memory():
     assert host_memory.return_freed_memory(True)
     assert host_memory.return_freed_memory(False)
+
+
+def test_usual_thresholds_of_the_c_library_are_those_of_the_environment(monkeypatch):
+    calls = []
+    library = SimpleNamespace(mallopt=lambda option, value: calls.append((option, value)) or 1)
+    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda _: library)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "nonsense")
+    host_memory.return_freed_memory(False)
+    assert [value for _, value in calls] == [65536, 64 * 2**20]

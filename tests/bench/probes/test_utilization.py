@@ -13,7 +13,6 @@ from bench.devices import calibration
 from bench.devices.calibration import Calibration, load_calibration, save_calibration
 from bench.devices.cpu import CpuDevice
 from bench.devices.device import NotSupported
-from bench.devices.peaks import Rates
 from bench.probes import utilization
 from bench.probes.roofline import roofline_bounds
 from bench.probes.utilization import (
@@ -26,6 +25,7 @@ from bench.probes.utilization import (
 )
 from bench.records.metrics import Value, missing
 from bench.run.ranks import Ranks
+from refsys.costs.devices import Rates
 from workloads.workload import StaticCosts
 
 FACTS = StaticCosts(

@@ -6,15 +6,18 @@ from functools import partial, partialmethod
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from refsys import config as configurations
 from refsys.costs.block_insertion import _Event
+from refsys.costs.collectives import fake_process_group
 from refsys.costs.prediction import predict
 from refsys.costs.repeated_blocks import RepeatedBlocks
 from refsys.model.alphafold3 import AlphaFold3
 from refsys.model.chunks import recomputed
 from refsys.model.diffusion import SamplerConfig
-from refsys.ops.rounds import equal_blocks
+from refsys.ops.rounds import equal_blocks, shortened
 from workloads.catalogue import catalogue
 from workloads.language_model import presets as language_models
 
@@ -196,6 +199,22 @@ def test_stack_is_traced_in_full_inside_of_a_recomputed_function():
     build = partial(Stack, nested=True, checkpointing=True)
     assert predict(build).left_out == 0
     assert predict(build) == predict(build, shorten=False)
+
+
+class Repeated(Block):
+    """Block whose parameters stay gathered from its first run to its backward pass."""
+
+    repeated = True
+
+
+@pytest.mark.parametrize(("kind", "run"), [(Block, 3), (Repeated, 6)])
+def test_sharded_blocks_that_stay_gathered_are_all_run(kind, run):
+    """A block that a pass without gradients left out would be gathered by the next pass."""
+    with fake_process_group(2):
+        mesh = init_device_mesh("cpu", (2,))
+        blocks = [fully_shard(kind(8), mesh=mesh) for _ in range(6)]
+        with shortened(), torch.no_grad():
+            assert len(list(equal_blocks(blocks))) == run
 
 
 MUTANTS = {

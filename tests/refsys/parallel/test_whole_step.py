@@ -83,11 +83,11 @@ def three_recomputing():
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """Results on 2 and 6 processes, by their number."""
-    folder, counts = tmp_path_factory.mktemp("gloo"), (2, 6)
-    command = [sys.executable, SCRIPT, ",".join(map(str, counts)), str(folder), str(free_port())]
+    """Results on 2 and 6 processes, and on 6 as nodes of two, by name."""
+    folder, names = tmp_path_factory.mktemp("gloo"), ("2", "6", "6x2")
+    command = [sys.executable, SCRIPT, ",".join(names), str(folder), str(free_port())]
     subprocess.run(command, check=True, timeout=HANG_S)
-    return {count: torch.load(folder / f"{count}.pt", weights_only=False) for count in counts}
+    return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in names}
 
 
 def test_divided_step_on_nine_ranks_equals_the_whole_one(nine):
@@ -101,11 +101,19 @@ def test_divided_steps_on_real_ranks_equal_the_whole_one(processes):
         assert_equal(result, serial())
 
 
+def test_hierarchical_exchanges_on_real_ranks_give_the_bits_of_plain_ones(processes):
+    (loss, parts, gradients, _), (*found, _traffic) = processes["6"], processes["6x2"]
+    assert torch.equal(loss, found[0])
+    assert all(torch.equal(part, found[1][name]) for name, part in parts.items())
+    for name, gradient in gradients.items():
+        assert gradient is None or torch.equal(gradient, found[2][name]), name
+
+
 def test_each_rank_sends_what_the_closed_forms_give(nine, processes, three_recomputing):
     """Bytes per operator, forward, backward and recomputed, on slabs of different sizes."""
     batch = step_batch()
     results = [(9, nine, False), (3, three_recomputing, True)]
-    results += [(ranks, result, False) for ranks, result in processes.items()]
+    results += [(int(name), processes[name], False) for name in ("2", "6")]
     for ranks, (*_, by_rank), checkpointing in results:
         atoms = AtomShares.of(batch["atom_token"].numpy(), ranks)
         for rank, traffic in enumerate(by_rank):

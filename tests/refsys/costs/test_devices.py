@@ -1,15 +1,27 @@
-"""Table of peak rates: complete, sourced, and consistent."""
+"""Tables of devices and links: complete, sourced, and consistent."""
 
 import re
 
 import pytest
 
-from bench.devices.peaks import candidates, listed, listed_peak, listed_rates, table
+from refsys.costs.devices import (
+    candidates,
+    links,
+    listed,
+    listed_peak,
+    listed_rates,
+    named_device,
+    named_link,
+    short_names,
+    table,
+)
+from refsys.errors import ArgumentError
 
-DTYPES = {"bfloat16", "float16", "float32"}
+DTYPES = {"bfloat16", "float16", "float32", "tensorfloat32", "float64"}
 ENTRIES = {entry.name: entry for entry in table()}
 each_entry = pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 RATED = {name: entry for name, entry in ENTRIES.items() if entry.rates()}
+each_link = pytest.mark.parametrize("link", links().values(), ids=links())
 each_with_rates = pytest.mark.parametrize("entry", RATED.values(), ids=RATED)
 
 
@@ -38,6 +50,66 @@ def test_name_and_aliases_resolve_in_any_case(entry):
 def test_half_precisions_have_equal_rates_and_float32_a_lower_one(entry):
     assert entry.flops["bfloat16"] == entry.flops["float16"]
     assert entry.flops["float32"] < entry.flops["float16"]
+    assert entry.flops.get("float64", 0) <= entry.flops["float32"]
+
+
+@each_entry
+def test_tensorfloat32_has_half_the_rate_of_bfloat16(entry):
+    """Of float32 accumulation; twice the rate of float32 at least, save where that is as fast."""
+    rate = entry.flops.get("tensorfloat32")
+    if rate is not None:
+        assert rate == pytest.approx(entry.flops["bfloat16"] / 2, rel=0.02)
+        assert rate >= entry.flops["float32"]
+
+
+@each_entry
+def test_memory_and_power_are_plausible(entry):
+    assert entry.memory_bytes is not None
+    assert 1 < entry.memory_bytes / entry.bytes_s * 1e3 < 100, "ms to read the memory once"
+    if entry.power_w is not None:
+        assert 0.1e12 < entry.flops["bfloat16"] / entry.power_w < 4e12, "FLOPs a joule"
+        assert entry.idle_w is None or 0 < entry.idle_w < entry.power_w
+
+
+@each_entry
+def test_links_of_a_device_are_listed(entry):
+    for name in filter(None, (entry.link, entry.network)):
+        assert named_link(name).bytes_s > 0
+    if entry.link:
+        assert named_link(entry.link).devices
+    if entry.network:
+        assert named_link(entry.network).devices is None
+
+
+@each_link
+def test_link_is_sourced_and_plausible(link):
+    assert re.search(r"(data sheet|white paper|documentation)", link.source)
+    assert re.search(r"\b20\d\d\b", link.source)
+    assert 1e10 < link.bytes_s < 2e12
+    assert 1e-7 < link.latency_s < 1e-4
+    assert link.peers is None or link.peers == link.devices - 1
+
+
+def test_networks_are_slower_than_links_inside_a_node():
+    for entry in table():
+        if entry.link and entry.network:
+            inside, across = named_link(entry.link), named_link(entry.network)
+            assert inside.latency_s <= across.latency_s
+            if not entry.link.startswith("pcie"):
+                assert inside.bytes_s / (inside.peers or 1) > across.bytes_s
+
+
+def test_short_names_resolve_and_others_are_refused():
+    expected = "a100-40 a100-80 h100 h200 b200 b300 mi250 mi300x mi355x"
+    assert set(short_names()) == set(expected.split())
+    for name in short_names():
+        assert named_device(name).short == named_device(name.upper()).short == name
+    assert named_device("NVIDIA H200").short == "h200"
+    assert named_device("mi250").memory_bytes == 64e9, "a die"
+    with pytest.raises(ArgumentError, match="'h300' is not listed; take a100-40, "):
+        named_device("h300")
+    with pytest.raises(ArgumentError, match="'token ring' is not listed"):
+        named_link("token ring")
 
 
 @each_with_rates
@@ -106,7 +178,8 @@ def test_similar_name_is_not_listed(name):
         ("NVIDIA GeForce RTX 4090", "bfloat16", 165.2e12),  # float32 accumulation, not 330.3
         ("AMD INSTINCT MI300X", "bfloat16", 1307.4e12),
         ("AMD Instinct MI250X", "bfloat16", 191.5e12),  # one die of two
-        ("NVIDIA H200", "float64", None),
+        ("NVIDIA H200", "float64", 67e12),  # on matrix units
+        ("NVIDIA L40S", "float64", None),
         ("NVIDIA H200", "float8_e4m3fn", None),
     ],
 )

@@ -1,0 +1,37 @@
+"""Longest examples on a number of ranks, with the options of a default run."""
+
+from math import floor, sqrt
+
+import pytest
+from support.longest_steps import LEAST, TILE, configuration, longest, traced_step
+from support.traced_steps import MODEL
+
+# The options decide the longest example of the full model, which `support/longest_steps.py` traces;
+# here a stack has one block.
+TOKENS, RANKS = 1024, 16
+SMALL = {"alignment_rows": 64, "samples": 2}
+
+
+@pytest.fixture(scope="module")
+def one():
+    return traced_step(configuration(TOKENS, 1, **SMALL), MODEL)
+
+
+def test_length_grows_with_the_root_of_the_ranks(one):
+    """In the memory of one rank."""
+    tokens = floor(LEAST * sqrt(RANKS) * TOKENS / TILE) * TILE
+    many = traced_step(configuration(tokens, RANKS, **SMALL), MODEL)
+    assert many.peak.nbytes <= one.peak.nbytes
+
+
+@pytest.mark.parametrize("start", [32, 640, 4096])
+@pytest.mark.parametrize("edge", [TILE - 1, TILE, 1000, 1024, 1055])
+def test_longest_length_is_found_in_few_traces(start, edge):
+    lengths = []
+
+    def peak(tokens):
+        lengths.append(tokens)
+        return 10_000 + 7 * tokens + tokens**2
+
+    assert longest(peak, peak(edge), start) == edge // TILE * TILE
+    assert len(lengths) <= 9
