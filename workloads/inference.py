@@ -155,6 +155,10 @@ class InferenceWorkload(Workload[InferenceCase]):
         """See `Workload`."""
         return config.context_ranks
 
+    def exchange_chunks(self, config: InferenceCase) -> int:
+        """See `Workload`."""
+        return config.exchange_chunks
+
     def unsupported_reason(self, config: InferenceCase, device: torch.device) -> str | None:
         """See `Workload`."""
         return backends.unsupported_reason(config.backend, device)

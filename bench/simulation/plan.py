@@ -270,8 +270,6 @@ def cases_of(request: Request, ranks: int, groups: int) -> Iterator[tuple[Simula
             **({"context_ranks": ranks} if ranks > 1 else {}),
             **request.axes,
         }
-        if "chunk_samples" in axes and "samples" in axes:
-            axes["chunk_samples"] = min(int(axes["chunk_samples"]), int(axes["samples"]))
         config = workload.configure(axes)
         if config in seen:
             continue

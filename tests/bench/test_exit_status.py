@@ -115,7 +115,7 @@ def write_failing_baseline(folder):
 
 
 @pytest.fixture
-def call(inputs, tmp_path, monkeypatch):
+def call(inputs, tmp_path, monkeypatch, request):
     """Return a function that calls a command in this process and checks the files it wrote."""
     monkeypatch.setattr(
         "bench.run.runner.run_isolated", lambda *_, **__: Ended(7, None, 0.1, 2**20, "it gave up")
@@ -125,6 +125,10 @@ def call(inputs, tmp_path, monkeypatch):
         lambda specimens, jobs, done: [Compiled(s, None, "broken", 0.0, False) for s in specimens],
     )
     monkeypatch.setattr("bench.check_device.supervisor.run_isolated", failed_check)
+    if "bare" not in request.fixturenames:
+        # Plotting takes most of the time and depends on the environment alone.
+        for name in ("learning.draw_learning", "kernels.draw_kernels"):
+            monkeypatch.setattr(f"analysis.{name}", lambda record, folder: folder / "x.svg")
     monkeypatch.setattr(provenance, "git_state", lambda: GitState(**COMMIT))
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
