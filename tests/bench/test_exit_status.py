@@ -65,6 +65,15 @@ CALLS = {
     "describe": Call("transformer"),
     # Its case processes are replaced by ones that crash.
     "run": Call("{inputs}/sweep.toml --results {out} --store none", 2, f"runs/sweep/{RECORDS}"),
+    "simulate": Call(
+        "transformer --preset bloom-tiny --tokens 16 --jobs 1 --no-cache --results {out}",
+        product=f"runs/simulation/{RECORDS}",
+    ),
+    "frontier": Call("transformer --preset bloom-tiny --memory 8 --most-tokens 32"),
+    "plan": Call(
+        "--tokens 16 --device h200 --goal inference --preset tiny --alignment-rows 4 --samples 1 "
+        "--steps 2 --cycles 1 --jobs 1"
+    ),
     # Its kernel is replaced by one that does not compile.
     "compile": Call(
         "--only layer_norm --architecture sm_80 --jobs 1 --out {out}", 1, "kernels.json"
