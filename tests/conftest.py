@@ -1,6 +1,7 @@
 """Fixtures that several folders share."""
 
 import fcntl
+import gc
 import io
 import os
 import shutil
@@ -45,9 +46,16 @@ from refsys.data.prepare.fetch import packages, prepared_sources
 from refsys.data.store.store import Store
 from refsys.home import package_cache
 
-# The first example of a test may pay for an import; the same examples are generated every time.
-settings.register_profile("suite", deadline=None, derandomize=True)
+# The first example of a test may pay for an import. The same examples are generated every time, so
+# that a law that holds for half of the usual hundred gains little from the others.
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
+
+
+def pytest_collection_finish():
+    """Exempt what was imported from garbage collection, which would visit it a thousand times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +108,8 @@ def everything(store, build_once):
     def build(folder):
         shutil.copytree(store.root, folder)
         with redirect_stdout(io.StringIO()):
-            assert main(["prepare", "--store", str(folder)]) == 0
+            # Processes would import the libraries and read the dictionary of components again.
+            assert main(["prepare", "--workers", "0", "--store", str(folder)]) == 0
 
     return Store(build_once("everything", build))
 

@@ -54,7 +54,9 @@ class AlphaFold3Workload(StructureTraining[AlphaFold3Case]):
         config = super().configure(values)
         run, data = config.run, config.run.data
         per_token = ATOMS_PER_TOKEN if is_synthetic(run) else _REAL_ATOMS_PER_TOKEN
-        atoms = -(-data.tokens * per_token // ATOM_WINDOW) * ATOM_WINDOW
+        # Each context rank owns a window of atoms, which may be padding.
+        windows = max(-(-data.tokens * per_token // ATOM_WINDOW), run.parallel.context_ranks)
+        atoms = windows * ATOM_WINDOW
         if data.atoms % ATOM_WINDOW:
             raise WorkloadError(
                 f"atoms={data.atoms} is not a multiple of the window, {ATOM_WINDOW}"

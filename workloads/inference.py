@@ -107,7 +107,9 @@ class InferenceWorkload(Workload[InferenceCase]):
         model = preset(config.preset)
         tokens = config.tokens or model.tokens
         per_token = ATOMS_PER_TOKEN if config.entry == SYNTHETIC else _REAL_ATOMS_PER_TOKEN
-        atoms = config.atoms or -(-tokens * per_token // ATOM_WINDOW) * ATOM_WINDOW
+        # Each context rank owns a window of atoms, which may be padding.
+        windows = max(-(-tokens * per_token // ATOM_WINDOW), config.context_ranks)
+        atoms = config.atoms or windows * ATOM_WINDOW
         if atoms % ATOM_WINDOW:
             raise WorkloadError(f"atoms={atoms} is not a multiple of the window, {ATOM_WINDOW}")
         if tokens < config.context_ranks:
@@ -154,6 +156,10 @@ class InferenceWorkload(Workload[InferenceCase]):
     def context_ranks(self, config: InferenceCase) -> int:
         """See `Workload`."""
         return config.context_ranks
+
+    def exchange_chunks(self, config: InferenceCase) -> int:
+        """See `Workload`."""
+        return config.exchange_chunks
 
     def unsupported_reason(self, config: InferenceCase, device: torch.device) -> str | None:
         """See `Workload`."""

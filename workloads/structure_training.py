@@ -179,6 +179,10 @@ class StructureTraining(Workload[Case]):
         """See `Workload`."""
         return config.run.parallel.context_ranks
 
+    def exchange_chunks(self, config: Case) -> int:
+        """See `Workload`."""
+        return config.run.parallel.exchange_chunks
+
     def on_data_ranks(self, config: Case, ranks: int) -> Case:
         """See `Workload`."""
         run = config.run

@@ -217,6 +217,11 @@ class Workload(ABC, Generic[C]):
         del config
         return 1
 
+    def exchange_chunks(self, config: C) -> int:
+        """Return the parts in which context ranks exchange channels."""
+        del config
+        return 1
+
     def on_data_ranks(self, config: C, ranks: int) -> C:
         """Return the case of several ranks, or groups of context ranks, that average gradients.
 

@@ -19,6 +19,7 @@ EXAMPLE = (
     "foldperf simulate alphafold3 --preset full --tokens 3072 --context-ranks 32 --json\n"
     "  foldperf simulate alphafold3 --preset full --tokens 384 768 --context-ranks 1 4"
 )
+TAKES_AXES = True
 _MOST_JOBS = 8
 
 
@@ -45,62 +46,45 @@ _PREDICTED = frozenset({"predicted_step_time_s", "predicted_energy_per_step_j"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the workload, its axes, and the options of the simulation."""
-    parser.add_argument("workload", help="see 'foldperf list'")
-    parser.add_argument(
-        "axes",
-        nargs=argparse.REMAINDER,
-        metavar="--AXIS VALUE ...",
-        help="any axis of the workload; several values are several cases",
-    )
-    _add_options(parser)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the workload and the options of the simulation; other words are axes."""
+    parser.add_argument("workload", help="see 'foldperf list'; its axes follow as --AXIS VALUE ...")
     parser.add_argument(
         "--data-ranks",
         nargs="+",
         type=options.at_least(1),
-        default=argparse.SUPPRESS,
+        default=[1],
         metavar="N",
         help="ranks, or groups of context ranks, that average their gradients (default: 1)",
     )
     parser.add_argument(
         "--device",
-        default=argparse.SUPPRESS,
         metavar="NAME",
         help="predict time and energy on this device, as h200 (see docs/time-model.md)",
     )
     parser.add_argument(
         "--ranks-per-node",
         type=options.at_least(1),
-        default=argparse.SUPPRESS,
         metavar="N",
         help="ranks of a node (default: as many as the device's link connects)",
     )
     parser.add_argument(
         "--jobs",
         type=options.at_least(1),
-        default=argparse.SUPPRESS,
         metavar="N",
         help="processes (default: the cores)",
     )
     parser.add_argument(
         "--no-cache",
         action="store_true",
-        default=argparse.SUPPRESS,
         help="neither read nor write traces in the cache folder",
     )
     parser.add_argument(
         "--results",
         type=Path,
-        default=argparse.SUPPRESS,
         metavar="DIR",
         help="append records to DIR/runs/simulation (default: none are written)",
     )
-    parser.add_argument(
-        "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON for programs"
-    )
+    options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -109,22 +93,21 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.simulation.predicted import Target
     from bench.simulation.traces import simulate
 
-    words = _own_options(arguments)
-    name = getattr(arguments, "device", None)
-    target = Target.named(name, getattr(arguments, "ranks_per_node", None)) if name else None
-    cases = list(_cases(arguments.workload, words, getattr(arguments, "data_ranks", [1])))
-    jobs = options.processes(getattr(arguments, "jobs", None), _MOST_JOBS)
+    name = arguments.device
+    target = Target.named(name, arguments.ranks_per_node) if name else None
+    cases = list(_cases(arguments.workload, arguments.others, arguments.data_ranks))
+    jobs = options.processes(arguments.jobs, _MOST_JOBS)
     with Progress(len(cases), "simulation") as progress:
         costs = simulate(
             cases,
             jobs,
-            remember=not getattr(arguments, "no_cache", False),
+            remember=not arguments.no_cache,
             on_case=lambda case: progress.finish(_title(case)),
         )
     records = [_record(case, cost, target) for case, cost in zip(cases, costs, strict=True)]
-    if folder := getattr(arguments, "results", None):
-        _append(folder, records)
-    if getattr(arguments, "json", False):
+    if arguments.results:
+        _append(arguments.results, records)
+    if arguments.json:
         options.print_json([_for_programs(record) for record in records])
     else:
         _print_table(cases, records)
@@ -145,14 +128,6 @@ def _record(case: "SimulatedCase", costs: "Simulated", target: "Target | None") 
         predicted=predicted_values(time, energy),
         notes=prediction_notes(time),
     )
-
-
-def _own_options(arguments: argparse.Namespace) -> list[str]:
-    """Move the options of this command from the axes to the arguments; return the axes' words."""
-    parser = argparse.ArgumentParser(prog="foldperf simulate", add_help=False, allow_abbrev=False)
-    _add_options(parser)
-    _, words = parser.parse_known_args(arguments.axes, arguments)
-    return words
 
 
 def _cases(name: str, words: list[str], data_ranks: Iterable[int]) -> "Iterable[SimulatedCase]":

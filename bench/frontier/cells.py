@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from bench.errors import UsageError
@@ -47,15 +48,14 @@ class Space:
         names = {axis.name for axis in self.workload.axes}
         if TOKENS not in names:
             raise UsageError(f"{self.workload.name} has no axis {TOKENS}: it has no frontier")
-        for axes in (self.axes, *self.variants.values()):
-            if TOKENS in axes:
+        for name, value in chain(
+            *(table.items() for table in (self.axes, *self.variants.values()))
+        ):
+            if name == TOKENS:
+                raise UsageError(f"{name}={value}: {name} is what a frontier varies; leave it out")
+            if name == CONTEXT_RANKS:
                 raise UsageError(
-                    f"{TOKENS}={axes[TOKENS]}: {TOKENS} is what a frontier varies; leave it out"
-                )
-            if CONTEXT_RANKS in axes:
-                raise UsageError(
-                    f"{CONTEXT_RANKS}={axes[CONTEXT_RANKS]}: a frontier varies the ranks; take "
-                    "--context-ranks"
+                    f"{name}={value}: a frontier varies the ranks; take --context-ranks"
                 )
         for variant in self.variants:
             for ranks in self.ranks:

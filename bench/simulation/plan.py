@@ -203,13 +203,16 @@ def make_plan(request: Request, target: Target, tracing: Tracing = trace_of) -> 
 
 
 def divisions(request: Request) -> list[int]:
-    """Return the numbers of context ranks of a request: divisors of its devices, powers of two."""
+    """Return the context ranks that a request may have.
+
+    They are its devices and the powers of two that divide them; none without a number of devices.
+    """
     counts, ranks = [], 1
     while ranks <= min(request.devices, request.tokens):
         if request.devices % ranks == 0:
             counts.append(ranks)
         ranks *= 2
-    if request.devices not in counts and request.devices <= request.tokens:
+    if counts and request.devices not in counts and request.devices <= request.tokens:
         counts.append(request.devices)
     return counts
 
@@ -217,8 +220,9 @@ def divisions(request: Request) -> list[int]:
 def first_cases(request: Request) -> list[SimulatedCase]:
     """Return the cases whose traces nearly every plan of a request reads: to trace ahead."""
     cases = []
-    for ranks in divisions(request):
-        listed = [case for case, _ in cases_of(request, ranks, request.devices // ranks)]
+    for ranks in divisions(request) or [1]:
+        groups = max(1, request.devices // ranks)
+        listed = [case for case, _ in cases_of(request, ranks, groups)]
         cases += listed[:2]
     return cases
 
@@ -266,8 +270,6 @@ def cases_of(request: Request, ranks: int, groups: int) -> Iterator[tuple[Simula
             **({"context_ranks": ranks} if ranks > 1 else {}),
             **request.axes,
         }
-        if "chunk_samples" in axes and "samples" in axes:
-            axes["chunk_samples"] = min(int(axes["chunk_samples"]), int(axes["samples"]))
         config = workload.configure(axes)
         if config in seen:
             continue

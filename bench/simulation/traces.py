@@ -46,8 +46,7 @@ class SimulatedCase(NamedTuple):
     @property
     def exchange_chunks(self) -> int:
         """Parts in which context ranks exchange channels."""
-        axes = catalogue()[self.workload].values(self.config)
-        return int(axes.get("exchange_chunks", 1))
+        return catalogue()[self.workload].exchange_chunks(self.config)
 
 
 def trace_of(case: SimulatedCase, *, remember: bool = True) -> Trace:

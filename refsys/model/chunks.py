@@ -20,7 +20,7 @@ class Chunks:
     they affect results only by rounding.
 
     Attributes:
-        rows: Rows of the pair slab; MSA rows in operations on the MSA.
+        rows: Rows of the pair slab; in operations on the MSA, as many MSA rows for each rank.
         samples: Diffusion samples that the diffusion module denoises at once.
     """
 

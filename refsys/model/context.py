@@ -82,6 +82,17 @@ class Context:
         """Return `function(*args)`, computed in chunks of rows: see `in_chunks`."""
         return self._in_chunks(function, self.chunks.rows, *args, axes=axes, out=out)
 
+    def by_msa_rows(
+        self, function: Callable[..., Any], *args: Any, axes: Sequence[int] = (1,)
+    ) -> Any:
+        """Return `function(*args)`, computed in chunks of MSA rows.
+
+        A row of the owned tokens is shorter than a row of pairs by the number of ranks, so that so
+        many times as many are computed at once.
+        """
+        rows = self.chunks.rows * self.layout.ranks
+        return self._in_chunks(function, rows, *args, axes=axes, out=1)
+
     def update_rows(
         self, function: Callable[..., Tensor], x: Tensor, *args: Any, axes: Sequence[int] = (1,)
     ) -> Tensor:

@@ -52,7 +52,7 @@ class OuterProductMean(KernelModule):
         """
         layout = context.layout.named("outer_product_mean")
         mask_BSR = layout.local(mask_BSN, axis=2)
-        ab = context.by_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
+        ab = context.by_msa_rows(self._project, m_BSRM, mask_BSR, axes=(1, 1))
         a_BSRU, b_BSRU = ab.chunk(2, dim=-1)
         if not layout.is_unsharded:
             context = context.with_rows(self._rows_at_once(layout))
@@ -108,7 +108,7 @@ class MSAPairWeightedAveraging(nn.Module):
     ) -> Tensor:
         """Return the MSA representation with the update added; dropout is shared by rows."""
         layout = context.layout.named("pair_weighted_averaging")
-        v_BSRM, gate_BSRM = context.by_rows(self._project, m_BSRM).chunk(2, dim=-1)
+        v_BSRM, gate_BSRM = context.by_msa_rows(self._project, m_BSRM).chunk(2, dim=-1)
         update_BSRM = context.by_rows(
             self._average,
             z_BRNC,
@@ -169,7 +169,7 @@ class MSAModuleBlock(Block):
             z_BRNC = z_BRNC + self.outer_product_mean(m_BSRM, msa_mask_BSN, context)
         if not self.last:
             m_BSRM = self.pair_weighted_averaging(m_BSRM, z_BRNC, token_mask_BN, context)
-            m_BSRM = context.by_rows(self.transition, m_BSRM)
+            m_BSRM = context.by_msa_rows(self.transition, m_BSRM)
         return m_BSRM, self.pair_stack(z_BRNC, mask_BRN, context)
 
 

@@ -8,6 +8,7 @@ exchanges of particular parts; the gradient of an exchange is the exchange in th
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from math import prod
 from time import perf_counter
 from typing import Any
@@ -365,9 +366,13 @@ def packed(parts: Sequence[Tensor]) -> Tensor:
     if rows is not None:
         torch.cat(list(parts), out=flat.view(sum(rows), *first.shape[1:]))
         return flat
-    pieces = flat.split([part.numel() for part in parts])
-    for piece, part in zip(pieces, parts, strict=True):
-        piece.view(part.shape).copy_(part)
+    remaining, begin = list(parts), 0
+    for shape, count in _runs([part.shape for part in parts]):
+        # One kernel copies all parts of a shape.
+        size = count * prod(shape)
+        torch.stack(remaining[:count], out=flat.narrow(0, begin, size).view(count, *shape))
+        del remaining[:count]
+        begin += size
     return flat
 
 
@@ -376,8 +381,18 @@ def _unpacked(flat: Tensor, shapes: Sequence[Sequence[int]]) -> tuple[Tensor, ..
     rows, rest = _rows_alike(shapes), shapes[0][1:]
     if rows is not None:
         return tuple(flat.view(sum(rows), *rest).split(rows))
-    pieces = flat.split([prod(shape) for shape in shapes])
-    return tuple(piece.view(*shape) for piece, shape in zip(pieces, shapes, strict=True))
+    parts: list[Tensor] = []
+    start = 0
+    for shape, count in _runs(shapes):
+        size = count * prod(shape)
+        parts += flat.narrow(0, start, size).view(count, *shape).unbind(0)
+        start += size
+    return tuple(parts)
+
+
+def _runs(shapes: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], int]]:
+    """Return the successive shapes that differ, each with the number of its repetitions."""
+    return [(shape, len(list(same))) for shape, same in groupby(map(tuple, shapes))]
 
 
 def _rows_alike(shapes: Sequence[Sequence[int]]) -> list[int] | None:

@@ -3,10 +3,10 @@
 import pytest
 from support.reported import RECORDS
 
-from analysis.report import write_report
+from analysis.report import PAGE, write_report
 
 
 @pytest.fixture(scope="session")
-def page(tmp_path_factory):
+def page(build_once):
     """Path of the report's page for `RECORDS`, with the report's files in its folder."""
-    return write_report(RECORDS, tmp_path_factory.mktemp("report") / "out")
+    return build_once("report", lambda folder: write_report(RECORDS, folder)) / PAGE

@@ -65,6 +65,15 @@ CALLS = {
     "describe": Call("transformer"),
     # Its case processes are replaced by ones that crash.
     "run": Call("{inputs}/sweep.toml --results {out} --store none", 2, f"runs/sweep/{RECORDS}"),
+    "simulate": Call(
+        "transformer --preset bloom-tiny --tokens 16 --jobs 1 --no-cache --results {out}",
+        product=f"runs/simulation/{RECORDS}",
+    ),
+    "frontier": Call("transformer --preset bloom-tiny --memory 8 --most-tokens 32"),
+    "plan": Call(
+        "--tokens 16 --device h200 --goal inference --preset tiny --alignment-rows 4 --samples 1 "
+        "--steps 2 --cycles 1 --jobs 1"
+    ),
     # Its kernel is replaced by one that does not compile.
     "compile": Call(
         "--only layer_norm --architecture sm_80 --jobs 1 --out {out}", 1, "kernels.json"
@@ -115,7 +124,7 @@ def write_failing_baseline(folder):
 
 
 @pytest.fixture
-def call(inputs, tmp_path, monkeypatch):
+def call(inputs, tmp_path, monkeypatch, request):
     """Return a function that calls a command in this process and checks the files it wrote."""
     monkeypatch.setattr(
         "bench.run.runner.run_isolated", lambda *_, **__: Ended(7, None, 0.1, 2**20, "it gave up")
@@ -125,6 +134,10 @@ def call(inputs, tmp_path, monkeypatch):
         lambda specimens, jobs, done: [Compiled(s, None, "broken", 0.0, False) for s in specimens],
     )
     monkeypatch.setattr("bench.check_device.supervisor.run_isolated", failed_check)
+    if "bare" not in request.fixturenames:
+        # Plotting takes most of the time and depends on the environment alone.
+        for name in ("learning.draw_learning", "kernels.draw_kernels"):
+            monkeypatch.setattr(f"analysis.{name}", lambda record, folder: folder / "x.svg")
     monkeypatch.setattr(provenance, "git_state", lambda: GitState(**COMMIT))
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from select import select
 
+from refsys.data.formats.components import component, component_type
 from refsys.processes import die_with_parent
 from support import HANG_S, free_port
 
@@ -34,20 +35,26 @@ class Command:
     """A command that a server has started; one runs at a time.
 
     Attributes:
-        pid: Its process, which tests may kill; the first rank's.
+        pids: Its processes, which tests may kill, one for each rank.
     """
 
-    def __init__(self, server, words, outputs, pid):
-        self._server, self._words, self._outputs, self.pid = server, words, outputs, pid
+    def __init__(self, server, words, outputs, pids):
+        self._server, self._words, self._outputs, self.pids = server, words, outputs, pids
+
+    @property
+    def pid(self):
+        """Process of the first rank."""
+        return self.pids[0]
 
     def is_running(self):
         """Return whether it has not ended yet."""
         return not self._server.has_answer()
 
     def kill(self):
-        """Kill it, wait for its end, and check that it was this that ended it."""
-        os.kill(self.pid, signal.SIGKILL)
-        assert self.wait().returncode == -signal.SIGKILL
+        """Kill all ranks, wait for their end, and check that it was this that ended them."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        assert {done.returncode for done in self.wait_for_ranks()} == {-signal.SIGKILL}
 
     def wait(self):
         """Return the completed process with its output; a signal's status is negative."""
@@ -106,7 +113,11 @@ class CommandServer:
         return self.start(arguments, folder=folder, paths=paths, **environment).wait()
 
     def run_ranks(self, count, arguments, **options):
-        """Run a command on several ranks, as `torchrun` does; return every completed process.
+        """Run a command on several ranks and return every completed process."""
+        return self.start_ranks(count, arguments, **options).wait_for_ranks()
+
+    def start_ranks(self, count, arguments, **options):
+        """Start a command on several ranks, as `torchrun` does.
 
         Args:
             count: Number of ranks.
@@ -115,7 +126,7 @@ class CommandServer:
         """
         group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
         group |= {"MASTER_PORT": str(free_port())}
-        return self.start(arguments, ranks=count, **group, **options).wait_for_ranks()
+        return self.start(arguments, ranks=count, **group, **options)
 
     def start(self, arguments, *, folder, paths=(), ranks=1, **environment):
         """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`."""
@@ -131,7 +142,7 @@ class CommandServer:
             "outputs": outputs.name,
         }
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
-        return Command(self, words, outputs, int(self.answer("start")))
+        return Command(self, words, outputs, json.loads(self.answer("start")))
 
     def has_answer(self):
         """Return whether the server has said something that nobody has read."""
@@ -154,13 +165,17 @@ def serve():
     """Answer requests until there are no more; return the arguments in a command's process."""
     for line in sys.stdin:
         request = json.loads(line)
+        if "prepare" in request["arguments"][:1]:
+            # Reading the dictionary of components is most of what a small preparation costs.
+            component("ALA")
+            component_type("ALA")
         children = []
         for rank in range(request["ranks"]):
             child = os.fork()
             if not child:
                 return _become(request, rank)
             children.append(child)
-        print(children[0], flush=True)
+        print(json.dumps(children), flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(statuses), flush=True)
     return None

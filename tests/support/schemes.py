@@ -117,6 +117,7 @@ def serial(make, tokens, channels, batch=BATCH):
     return Result(*step(make, SingleRank(tokens), *inputs(tokens, channels, batch)), [])
 
 
+@cache
 def divided(make, scheme, ranks, tokens, channels, batch=BATCH, dtype=torch.float64):
     """Return the result of several ranks, with `scheme` a class of row slabs or of grids."""
     whole = inputs(tokens, channels, batch, dtype)

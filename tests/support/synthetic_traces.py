@@ -62,3 +62,11 @@ def exchange(
             calls=100, payload_bytes=10**10, sent_bytes=10**10, messages=100 * (ranks - 1)
         )
     }
+
+
+def trace_with_peak(nbytes: int, seconds: float = 1.0) -> Trace:
+    """Return a step of one matrix product with a peak and a number of seconds at 400 TFLOP/s."""
+    origin = Origin("forward", "model", "aten.mm.default", "bfloat16")
+    costs = {origin: Cost(calls=1, launches=1, flops=int(4e14 * seconds), nbytes=10**9)}
+    peak = Peak(nbytes, {"activations": nbytes}, {})
+    return Trace(costs, peak, {"forward": peak})

@@ -100,7 +100,7 @@ class TestMarkdown:
 class TestCommandLine:
     """Exact gate, which is quick; the test of the timing gate checks its files."""
 
-    CHEAP = ("gate", "--only", "trunk preset=tiny", "--jobs", "1")
+    CHEAP = ("gate", "--only", "pipeline", "--jobs", "1")
 
     def test_summary_is_appended_and_the_junit_file_replaced(self, tmp_path):
         summary, results = tmp_path / "summary.md", tmp_path / "results.xml"

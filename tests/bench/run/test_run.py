@@ -109,11 +109,11 @@ def test_case_that_hangs_ends_at_its_limit_with_its_children(foldperf, tmp_path,
     assert not case_processes(tmp_path)
 
 
-def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys, command_server):
-    sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3, 4, 5, 6] }")
+def test_kills_leave_one_valid_record_per_case(tmp_path, toys, command_server):
+    sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3, 4] }")
     where = {"folder": tmp_path, "paths": [toys], "TMPDIR": str(tmp_path)}
     moments = random.Random(7)
-    for number in range(10):
+    for number in range(6):
         run = command_server.start(["run", sweep], **where)
         # Every other kill meets a case in flight, however slow the machine is.
         while number % 2 and not case_processes(tmp_path) and run.is_running():
@@ -127,21 +127,21 @@ def test_ten_kills_leave_one_valid_record_per_case(tmp_path, toys, command_serve
     assert not case_processes(tmp_path), "a case outlived the sweep that started it"
     assert command_server.run(["run", sweep], **where).returncode == 0
     records = records_of(tmp_path)
-    assert sorted(record["workload"]["config"]["tokens"] for record in records) == [*range(1, 7)]
-    assert len({record["key"] for record in records}) == 6
+    assert sorted(record["workload"]["config"]["tokens"] for record in records) == [*range(1, 5)]
+    assert len({record["key"] for record in records}) == 4
     assert {record["status"] for record in records} == {"ok"}
 
 
 def test_order_is_random_and_the_seeds_follow_the_replicates(foldperf, tmp_path, toys):
-    sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }", "replicates = 2\nseed = 5\n")
+    sweep = write_sweep(tmp_path, "{ tokens = [1, 2] }", "replicates = 2\nseed = 5\n")
     foldperf("run", sweep, paths=[toys], check=0)
     records = records_of(tmp_path)
     order = [(r["workload"]["config"]["tokens"], r["replicate"]) for r in records]
-    assert sorted(order) == [(n, r) for n in (1, 2, 3) for r in (0, 1)]
+    assert sorted(order) == [(n, r) for n in (1, 2) for r in (0, 1)]
     assert order != sorted(order)
     assert all(r["protocol"]["seed"] == 5 + r["replicate"] for r in records)
     listed = foldperf("run", sweep, "--dry-run", paths=[toys], check=0).stdout.splitlines()
-    assert len(listed) == 6
+    assert len(listed) == 4
 
 
 def test_case_that_ended_at_a_limit_runs_again_under_another(foldperf, tmp_path, toys):

@@ -18,7 +18,7 @@ from workloads.workload import ExecutionContext
 
 return_freed_memory(True)
 workload = catalogue()["alphafold3-trunk"]
-config = workload.configure({"preset": "tiny", "tokens": 160, "entry": "synthetic", "workers": 0})
+config = workload.configure({"preset": "tiny", "tokens": 120, "entry": "synthetic", "workers": 0})
 predicted = predicted_costs(workload, config).peak.nbytes
 probe = MemoryProbe(CpuDevice())
 setting = ExecutionContext(device=torch.device("cpu"), store=Path(tempfile.gettempdir()))

@@ -22,7 +22,7 @@ from workloads.catalogue import catalogue
 from workloads.language_model import presets as language_models
 
 TRUNK = {"tokens": 24, "entry": "synthetic"}
-UNCHECKPOINTED = {"checkpointing": False, "precision": "bfloat16", "cycles": 3}
+UNCHECKPOINTED = {"checkpointing": False, "precision": "bfloat16", "cycles": 2}
 # Deep enough for stacks to be shortened.
 DEEP_TRUNK = {"pairformer_blocks": 6, "msa_blocks": 5}
 DEEP_DIFFUSION = {"token_blocks": 6}
@@ -30,8 +30,8 @@ DEEP_DIFFUSION = {"token_blocks": 6}
 
 @pytest.fixture
 def short_rollout(monkeypatch):
-    """Three sampling steps, which the full trace runs one by one."""
-    rollout = partialmethod(AlphaFold3.rollout, sampler=SamplerConfig(steps=3))
+    """Two sampling steps, which the full trace runs one by one."""
+    rollout = partialmethod(AlphaFold3.rollout, sampler=SamplerConfig(steps=2))
     monkeypatch.setattr(AlphaFold3, "rollout", rollout)
 
 

@@ -7,7 +7,7 @@ import pytest
 from support.synthetic_traces import FAST, MACHINE, OPERATORS, PHASES, SLOW, exchange, step
 
 from refsys.costs.achievable import BYTES, EXPONENTIALS, HOST, PRODUCTS, RESOURCES, assumed
-from refsys.costs.devices import named_device, short_names
+from refsys.costs.devices import named_device, named_link, short_names
 from refsys.costs.links import ACROSS, INSIDE
 from refsys.costs.machines import machine_of
 from refsys.costs.operator_kinds import _KIND
@@ -240,3 +240,26 @@ def test_every_device_of_the_command_line_can_be_predicted(name):
     prediction = predict_time(TRACE, machine_of(named_device(name)))
     assert not prediction.unknown
     assert prediction.step_s > 0
+
+
+class TestHostCopies:
+    """Checkpoints that move to the host take its link, beside the device's work."""
+
+    TRACE = step(operators=OPERATORS | {"foldperf.to_host.default": (4, 0, 2e9, 0, "bfloat16")})
+
+    def test_copies_are_hidden_where_there_is_work(self):
+        machine = replace(MACHINE, host_link="pcie-5")
+        without = predict_time(step(), machine)
+        time = predict_time(self.TRACE, machine)
+        forward = time.phases["forward"]
+        link = named_link("pcie-5")
+        share = assumed().link_bytes
+        assert forward.hidden_s + forward.communication_s == pytest.approx(
+            4 * (1e9 / (link.bytes_s * share) + link.latency_s)
+        )
+        assert forward.device_s == without.phases["forward"].device_s
+
+    def test_unknown_link_to_the_host_is_named(self):
+        time = predict_time(self.TRACE, MACHINE)
+        assert time.unknown == ("link to the host of a device",)
+        assert time.step_s is None

@@ -144,8 +144,7 @@ def test_scratch_outside_an_opaque_operator_is_counted_once():
 SMALL = {"preset": "tiny", "tokens": 40, "entry": "synthetic", "workers": 0}
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("checkpointing", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_predicted_costs_equal_those_of_a_real_step(tmp_path, checkpointing, precision):
     """Every call, FLOP and byte; the peak but for the staging of inputs."""
     config = TRUNK.configure(SMALL | {"checkpointing": checkpointing, "precision": precision})
@@ -199,5 +198,5 @@ def test_predicted_peak_equals_the_high_water_mark_of_a_process():
         timeout=HANG_S,
     )
     predicted, marked = map(int, done.stdout.split())
-    assert predicted > 300 * 2**20
+    assert predicted > 200 * 2**20
     assert marked == pytest.approx(predicted, rel=0.05)

@@ -39,7 +39,7 @@ def draw(shape, out, *, residual=True, keep=True, seed=0):
     )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 9)),
     width=st.sampled_from([1, 24, 64, 100]),

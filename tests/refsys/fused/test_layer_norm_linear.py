@@ -53,7 +53,7 @@ def draw(shape, out, *, scale=True, shift=True, bias=0, heads=0, seed=0):
     )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.lists(st.integers(1, 5), max_size=3),
     width=st.sampled_from([1, 8, 24, 128, 129, 200]),
@@ -76,7 +76,7 @@ def test_layer_norm_linear_is_exact_for_wide_rows(width, out, dtype):
     assert_exact(OPERATORS["layer_norm_linear"], tensors, {"statistics": F64}, dtype)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 17)),
     width=st.sampled_from([8, 24, 128]),

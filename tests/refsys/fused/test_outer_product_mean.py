@@ -39,7 +39,7 @@ def results(tensors):
     return out.detach(), *torch.autograd.grad(out, leaves, towards)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     batch=st.integers(1, 2),
     msa_depth=st.integers(1, 5),

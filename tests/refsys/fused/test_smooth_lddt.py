@@ -33,7 +33,7 @@ def draw(batch, samples, atoms, seed=0):
     return label.unsqueeze(1) + normal(batch, samples, atoms, 3), label, resolved, radius
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     batch=st.integers(1, 2),
     samples=st.integers(1, 3),

@@ -60,7 +60,7 @@ def test_attention_is_exact_for_full_pair_tensors(tokens, batch, heads, width, d
     assert_exact(OPERATOR, tensors, {"softmax": F64}, dtype)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     sizes=st.tuples(st.integers(1, 2), st.integers(1, 40), st.integers(1, 40)),
     width=st.sampled_from([1, 8, 24, 33, 64]),
@@ -75,7 +75,7 @@ def test_attention_is_exact_for_slabs_and_blocks_of_queries(sizes, width, dtype)
 
 @pytest.mark.parametrize(
     ("tokens", "dtype"),
-    list(zip([63, 64, 65, 130, 257], [*DTYPES, *DTYPES, DTYPES[0]], strict=True)),
+    list(zip([63, 64, 65, 130], [*DTYPES, *DTYPES], strict=True)),
 )
 def test_attention_is_exact_for_sizes_near_a_tile(tokens, dtype):
     assert_exact(OPERATOR, draw(1, 2, tokens, tokens, 2, 32), {"softmax": F64}, dtype)

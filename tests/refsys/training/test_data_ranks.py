@@ -15,7 +15,7 @@ from support import HANG_S
 from bench.cli.faults import INTERRUPTED
 
 ROOT = Path(__file__).resolve().parents[3]
-STEPS = 30
+STEPS = 20
 
 
 def command(store, folder, ranks, *more, steps=STEPS):
@@ -83,14 +83,23 @@ def two_ranks(store, tmp_path_factory):
 def test_losses_of_two_ranks_are_those_of_one_rank_with_the_same_batch(
     run, store, tmp_path, two_ranks
 ):
-    run(store, tmp_path, 1)
-    one, two = log(tmp_path), log(two_ranks)
+    run(store, tmp_path, 1, steps=8)
+    one, two = log(tmp_path), log(two_ranks)[:8]
     assert [line["drawn"] for line in one] == [line["drawn"] for line in two]
     for name in ("loss", "gradient_norm"):
         expected = np.array([line[name] for line in one])
         found = np.array([line[name] for line in two])
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
         np.testing.assert_allclose(found[:5], expected[:5], rtol=1e-9)
+
+
+def wait_for_steps(folder, count, is_running):
+    """Return when more than `count` steps are logged, which must be before the run ends."""
+    deadline = time.monotonic() + HANG_S
+    while not (folder / "log.jsonl").exists() or len(log(folder)) <= count:
+        assert is_running(), "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def running(store, folder, reached):
@@ -102,30 +111,24 @@ def running(store, folder, reached):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + HANG_S
-    while not (folder / "log.jsonl").exists() or len(log(folder)) <= reached:
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_steps(folder, reached, lambda: process.poll() is None)
     return process
 
 
-def ranks_of(launcher):
-    """Return the processes that a launcher started."""
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
-    return [int(child) for child in children.read_text(encoding="ascii").split()]
-
-
 @pytest.mark.bits
-def test_stop_and_kills_of_two_ranks_lose_no_bit(run, store, tmp_path, two_ranks):
+def test_stop_and_kills_of_two_ranks_lose_no_bit(run, store, tmp_path, two_ranks, command_server):
     """Both ranks killed at once, then one rank alone, then stopped by a signal."""
-    both = running(store, tmp_path, 4)
-    os.killpg(both.pid, signal.SIGKILL)
-    both.wait()
-    one = running(store, tmp_path, 8)
-    os.kill(ranks_of(one)[1], signal.SIGKILL)
-    assert one.wait(timeout=HANG_S) not in {0, INTERRUPTED}
-    signalled = running(store, tmp_path, 12)
+    words = command(store, tmp_path, 2)[3:]
+    both = command_server.start_ranks(2, words, folder=tmp_path)
+    wait_for_steps(tmp_path, 2, both.is_running)
+    both.kill()
+    one = command_server.start_ranks(2, words, folder=tmp_path)
+    wait_for_steps(tmp_path, 4, one.is_running)
+    os.kill(one.pids[1], signal.SIGKILL)
+    survivor, killed = one.wait_for_ranks()
+    assert survivor.returncode not in {0, INTERRUPTED, -signal.SIGKILL}
+    assert killed.returncode == -signal.SIGKILL
+    signalled = running(store, tmp_path, 8)
     signalled.terminate()
     assert signalled.wait(timeout=HANG_S) == INTERRUPTED
     run(store, tmp_path, 2)

@@ -37,6 +37,8 @@ CONFIG = run_config(
     workers=0,
 )
 STEPS = 50
+# Enough to compare bits: steps do not know how many follow.
+FEW = 24
 
 
 def losses(folder):
@@ -67,17 +69,17 @@ def test_training_lowers_the_loss(reference):
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_training_has_the_same_bits_for_any_number_of_workers(store, tmp_path, reference, workers):
-    train(changed(CONFIG, workers=workers), store, tmp_path, steps=STEPS)
-    assert losses(tmp_path) == reference
+    train(changed(CONFIG, workers=workers), store, tmp_path, steps=FEW)
+    assert losses(tmp_path) == reference[:FEW]
 
 
 @pytest.mark.bits
 def test_training_has_the_same_bits_after_any_stop(store, tmp_path, reference):
-    """Every step is a stop: each of the first twelve by itself, then longer strides."""
-    for number, stop in enumerate((*range(1, 13), 20, 33, 34, STEPS)):
+    """Every step is a stop: each of the first eight by itself, then longer strides."""
+    for number, stop in enumerate((*range(1, 9), 15, 16, FEW)):
         config = changed(CONFIG, workers=number % 2)
         assert train(config, store, tmp_path, steps=stop) == stop
-    assert losses(tmp_path) == reference
+    assert losses(tmp_path) == reference[:FEW]
 
 
 @pytest.mark.bits
@@ -90,7 +92,7 @@ def test_training_has_the_same_bits_after_kills(store, tmp_path, reference, comm
         *("--warmup-steps", "10", "--cycles", "2", "--checkpoint-every", "4", "--workers", "0"),
         *("--steps", str(STEPS), "--out", str(tmp_path), "--store", str(store.root)),
     ]
-    for reached in (3, 11, 30):
+    for reached in (3, 11, 20):
         training = command_server.start(command, folder=tmp_path)
         while training.is_running() and steps_logged(tmp_path) < reached:
             time.sleep(0.002)

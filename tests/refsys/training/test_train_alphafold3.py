@@ -3,8 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from refsys.config import preset
 from refsys.data.store.columns import open_columns, write_columns
 from refsys.errors import ArgumentError, CheckpointError
-from refsys.options import changed, values_of
+from refsys.options import changed
 from refsys.precision import precision
 from refsys.run_config import OptimizerConfig, run_config
 from refsys.training.alphafold3_step import AlphaFold3Training
@@ -22,7 +21,6 @@ from refsys.training.checkpoint import checkpoints, latest, load_weights, save
 from refsys.training.stages import STAGES
 from refsys.training.train import train
 
-ROOT = Path(__file__).resolve().parents[3]
 CONFIG = run_config(
     preset="tiny",
     entries=("3en2-assembly1", "2q2k"),
@@ -37,21 +35,6 @@ CONFIG = run_config(
 )
 STEPS = 8
 PHASES = ("trunk", "rollout", "permutation", "diffusion", "backward", "optimizer")
-# Dies before a phase of a step, as if the power had failed.
-KILLED = """
-import os, sys
-from pathlib import Path
-from refsys.data.store.store import Store
-from refsys.run_config import run_config
-from refsys.training.train import train
-step, phase = int(sys.argv[1]), sys.argv[2]
-def die(at, name):
-    if (at, name) == (step, phase):
-        os.kill(os.getpid(), 9)
-config = run_config(**{config!r})
-train(config, Store(Path(sys.argv[3])), Path(sys.argv[4]), steps={steps},
-      checkpoint_every=1, on_phase=die)
-"""
 
 
 def log(folder):
@@ -97,15 +80,25 @@ def test_full_model_has_the_same_bits_after_any_stop(store, tmp_path, folder):
     assert losses(tmp_path) == losses(folder)
 
 
+def train_until(step, phase, store, folder):
+    """Die before a phase of a step, as if the power had failed."""
+
+    def die(at, name):
+        if (at, name) == (step, phase):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(CONFIG, store, folder, steps=STEPS, checkpoint_every=1, on_phase=die)
+
+
 @pytest.mark.bits
 def test_full_model_has_the_same_bits_after_a_kill_at_every_phase_boundary(store, tmp_path, folder):
-    script = KILLED.replace("{config!r}", repr(values_of(CONFIG)))
-    script = script.replace("{steps}", str(STEPS))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Forked processes need not import everything again.
+    fork = get_context("fork")
     for step, phase in enumerate(PHASES):
-        command = [sys.executable, "-c", script, str(step), phase, str(store.root), str(tmp_path)]
-        died = subprocess.run(command, env=environment, check=False, capture_output=True)
-        assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+        process = fork.Process(target=train_until, args=(step, phase, store, tmp_path))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         assert len(log(tmp_path)) == step
     assert train(CONFIG, store, tmp_path, steps=STEPS) == STEPS
     assert losses(tmp_path) == losses(folder)

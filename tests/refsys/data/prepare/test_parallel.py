@@ -148,9 +148,9 @@ def prepare_here(store, requested):
 
 
 def test_prepare_recovers_from_processes_killed_at_any_moment(folder, start, whole, tmp_path):
-    """Kill three processes on one store, twenty times, when they start to write or a bit later."""
+    """Kill three processes on one store, ten times, when they start to write or a bit later."""
     moments, unfinished = random.Random(7), 0
-    for _ in range(20):
+    for _ in range(10):
         shutil.rmtree(tmp_path / "records", ignore_errors=True)
         # Forked processes need not import everything again.
         arguments = (Store(tmp_path), folder_contents(folder).sources)
