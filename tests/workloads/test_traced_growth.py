@@ -14,7 +14,6 @@ from support.traced_growth import (
 )
 from support.traced_steps import MODEL
 
-
 # The squares and the cubes of a Pairformer block are about equal here.
 TOKENS = 768
 
