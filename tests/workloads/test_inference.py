@@ -42,9 +42,10 @@ def costs(**axes):
 def test_inference_has_all_components_of_the_model():
     with torch.device("meta"):
         components = AlphaFold3(PRESETS["tiny"], PRECISIONS["float32"]).components()
-    assert costs().components.keys() == components.keys()
-    assert costs().parameters == 847_970
-    assert costs().step_flops == costs().forward_flops
+    found = costs(**FEW)
+    assert found.components.keys() == components.keys()
+    assert found.parameters == 847_970
+    assert found.step_flops == found.forward_flops
 
 
 def test_flops_of_each_part_are_linear_in_what_repeats_it():
@@ -81,9 +82,9 @@ def test_static_costs_are_independent_of_chunks():
     )
 
 
-@pytest.mark.parametrize("chunk_rows", [0, 5])
-def test_predicted_costs_are_those_of_the_program_that_runs(chunk_rows):
-    config = case(chunk_rows=chunk_rows, cycles=2, samples=2, steps=2)
+@pytest.mark.parametrize(("chunk_rows", "cycles"), [(0, 1), (10, 2)])
+def test_predicted_costs_are_those_of_the_program_that_runs(chunk_rows, cycles):
+    config = case(chunk_rows=chunk_rows, cycles=cycles, samples=2, steps=2)
     program = WORKLOAD.build(config, SETTING)
     program.run("data")
     program.phases = program.forward_phases

@@ -1,30 +1,7 @@
-"""FLOPs of traced steps at the widths of the full model equal closed forms."""
+"""Exponents of traced costs, and FLOPs of a language model in closed form."""
 
 import pytest
-from support.closed_forms import forward
-from support.longest_steps import configuration
-from support.longest_steps import traced_step as traced_training
-from support.traced_growth import (
-    TOLERANCE,
-    bloom_ratios,
-    exponents,
-    fitted_exponent,
-    over_closed_forms,
-    traced,
-)
-from support.traced_steps import MODEL
-
-# The squares and the cubes of a Pairformer block are about equal here.
-TOKENS = 768
-
-
-def test_traced_flops_of_each_part_equal_the_closed_forms():
-    """With fused operators and one block of each kind; recomputation is apart."""
-    sizes = {"alignment_rows": 1024, "samples": 48}
-    trace = traced_training(configuration(TOKENS, 1, **sizes), MODEL)
-    ratios = over_closed_forms(trace, forward(TOKENS, samples=48, rows=1024, model=MODEL))
-    assert len(ratios) == 5
-    assert ratios == {part: pytest.approx(1, abs=TOLERANCE) for part in ratios}
+from support.traced_growth import bloom_ratios, exponents, fitted_exponent, traced
 
 
 def test_traced_flops_of_a_language_model_equal_the_closed_form():

@@ -15,6 +15,6 @@ def test_predicted_costs_equal_those_of_real_steps():
 
 
 def test_a_difference_is_named():
-    figures = peak_errors.Figures(1, 2, 3, 4, 5, 6)
+    figures = peak_errors.Figures(1, 2, 3, 4, 5, 6, 7)
     assert not peak_errors.differences(figures, figures._replace(peak=9))
     assert peak_errors.differences(figures, figures._replace(launches=9)) == {"launches": (3, 9)}

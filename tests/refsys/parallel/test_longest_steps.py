@@ -3,12 +3,14 @@
 from math import floor, sqrt
 
 import pytest
+from support.closed_forms import forward
 from support.longest_steps import LEAST, TILE, configuration, longest, traced_step
+from support.traced_growth import TOLERANCE, over_closed_forms
 from support.traced_steps import MODEL
 
 # The options decide the longest example of the full model, which `support/longest_steps.py` traces;
 # here a stack has one block.
-TOKENS, RANKS = 1024, 16
+TOKENS, RANKS = 1024, 4
 SMALL = {"alignment_rows": 64, "samples": 2}
 
 
@@ -22,6 +24,13 @@ def test_length_grows_with_the_root_of_the_ranks(one):
     tokens = floor(LEAST * sqrt(RANKS) * TOKENS / TILE) * TILE
     many = traced_step(configuration(tokens, RANKS, **SMALL), MODEL)
     assert many.peak.nbytes <= one.peak.nbytes
+
+
+def test_traced_flops_of_each_part_equal_the_closed_forms(one):
+    """Fused operators in the forward phases; squares and cubes of the length are about equal."""
+    ratios = over_closed_forms(one, forward(TOKENS, samples=2, rows=64, model=MODEL))
+    assert len(ratios) == 5
+    assert ratios == {part: pytest.approx(1, abs=TOLERANCE) for part in ratios}
 
 
 @pytest.mark.parametrize("start", [TILE, 640, 4096])
