@@ -4,14 +4,14 @@ The full preset in bfloat16 with fused kernels and the other options of a defaul
 ranks the parameters are sharded. A length fits if the traced peak of the first rank, which has as
 many tokens as any, does not exceed the memory of a device.
 
-As a script, print the longest multiple of 32 tokens on each number of ranks, and fail if a length
+As a script, print the longest multiple of 64 tokens on each number of ranks, and fail if a length
 grows by less than 0.9·√ranks:
 ``PYTHONPATH=.:tests python tests/support/longest_steps.py [--offload] [RANKS ...]``.
 """
 
 import sys
-from collections.abc import Callable
-from math import floor, sqrt
+from collections.abc import Callable, Mapping
+from math import floor, inf, sqrt
 from time import process_time
 
 import torch
@@ -23,7 +23,7 @@ from refsys.run_config import RunConfig, run_config
 from refsys.training.build import build_abstract_trainer, build_training
 from workloads.structure_training import TrainingProgram
 
-TILE = 32
+TILE = 64
 RANKS = (1, 4, 8, 16, 32)
 # Bytes of a device.
 MEMORIES = (141e9, 64e9)
@@ -65,31 +65,38 @@ def traced_step(
     return predict(build, ranks=config.parallel.context_ranks, shorten=shorten)
 
 
-def longest(peak: Callable[[int], int], nbytes: float, start: int) -> int:
+def longest(
+    peak: Callable[[int], int], nbytes: float, start: int, known: dict[int, int] | None = None
+) -> int:
     """Return the largest multiple of `TILE` at which an increasing function is at most `nbytes`.
 
-    Each length is guessed from the last one, since a peak grows about as the square of the length.
+    The function is known to fit there. One multiple more exceeds `nbytes` as interpolated between
+    the known lengths next to the edge, linearly in the square of the length.
 
     Args:
-        peak: Bytes at a number of tokens; it remembers its values.
+        peak: Bytes at a number of tokens.
         nbytes: Bytes that are available.
         start: First guess, a multiple of `TILE`.
+        known: Bytes by number of tokens, which values of `peak` are added to.
     """
-    fits, exceeds = 0, 0
-    tokens = start
-    while not exceeds or exceeds - fits > TILE:
-        used = peak(tokens)
-        if used <= nbytes:
-            fits = tokens
-        else:
-            exceeds = tokens
-        guess = floor(tokens * sqrt(nbytes / used) / TILE) * TILE
-        # Next to a bound, the other one is tried.
-        guess = max(guess, fits + TILE)
-        tokens = min(guess, exceeds - TILE) if exceeds else guess
-        if exceeds and tokens <= fits:
-            break
-    return fits
+    points = {} if known is None else known
+    tokens = _edge(points, nbytes) if len(points) > 1 else start
+    while tokens and points.get(tokens, inf) > nbytes:
+        points[tokens] = peak(tokens)
+        tokens = _edge(points, nbytes)
+    return tokens
+
+
+def _edge(points: dict[int, int], nbytes: float) -> int:
+    """Return the interpolated edge, within the bounds that the points prove."""
+    fits = max((n for n, used in points.items() if used <= nbytes), default=0)
+    exceeds = min((n for n, used in points.items() if used > nbytes), default=0)
+    (n, used), *others = sorted(points.items(), key=lambda point: abs(point[1] - nbytes))
+    slope = (used - others[0][1]) / (n**2 - others[0][0] ** 2) if others else used / n**2
+    guess = floor(sqrt(max(n**2 + (nbytes - used) / slope, 0)) / TILE) * TILE
+    # Two points at least: without a constant part the law is known to the tile only.
+    guess = max(guess, fits if others or not fits else fits + TILE)
+    return min(guess, exceeds - TILE) if exceeds else guess
 
 
 class Peaks:
@@ -97,24 +104,25 @@ class Peaks:
 
     Attributes:
         traces: Traces of the steps so far.
+        known: Their peaks. Unit: B.
     """
 
     def __init__(self, ranks: int, **options: object) -> None:
         self.ranks, self.options = ranks, options
         self.traces: dict[int, Trace] = {}
+        self.known: dict[int, int] = {}
 
     def __call__(self, tokens: int) -> int:
         """Return the peak at a number of tokens."""
-        if tokens not in self.traces:
-            start = process_time()
-            config = configuration(tokens, self.ranks, **self.options)
-            self.traces[tokens] = trace = traced_step(config)
-            print(
-                f"# {self.ranks} ranks, {tokens} tokens: {trace.peak.nbytes / 1e9:.2f} GB, "
-                f"{process_time() - start:.0f} CPU-s",
-                flush=True,
-            )
-        return self.traces[tokens].peak.nbytes
+        start = process_time()
+        config = configuration(tokens, self.ranks, **self.options)
+        self.traces[tokens] = trace = traced_step(config)
+        print(
+            f"# {self.ranks} ranks, {tokens} tokens: {trace.peak.nbytes / 1e9:.2f} GB, "
+            f"{process_time() - start:.0f} CPU-s",
+            flush=True,
+        )
+        return trace.peak.nbytes
 
 
 def composition(trace: Trace, shard: float) -> str:
@@ -129,6 +137,13 @@ def largest_origins(trace: Trace, shard: float, count: int = 12) -> list[str]:
     return [f"{nbytes / shard:.2f} {' '.join(origin)}" for origin, nbytes in origins]
 
 
+def start_on(ranks: int, nbytes: float, lengths: Mapping[tuple[int, float], int]) -> int:
+    """Return a first guess: the longest example of the fewer ranks before, scaled."""
+    before = [(count, length) for (count, memory), length in lengths.items() if memory == nbytes]
+    count, length = before[-1] if before else (1, 2048)
+    return floor(length * sqrt(ranks / count) / TILE) * TILE
+
+
 def main() -> int:
     """Print a table of longest examples; return 1 if a length grows too little."""
     torch.set_num_threads(1)
@@ -139,9 +154,8 @@ def main() -> int:
     for count in ranks:
         peaks = Peaks(count, **options)
         for nbytes in MEMORIES:
-            start = lengths.get((ranks[0], nbytes), 2048)
-            scaled = floor(start * sqrt(count / ranks[0]) / TILE) * TILE
-            length = lengths[count, nbytes] = longest(peaks, nbytes, scaled)
+            length = longest(peaks, nbytes, start_on(count, nbytes, lengths), peaks.known)
+            lengths[count, nbytes] = length
             growth = length / lengths[ranks[0], nbytes]
             least = LEAST * sqrt(count / ranks[0])
             holds &= growth >= least

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from support import closed_forms
 
 from refsys.batch import Batch
 from refsys.config import PRESETS
@@ -50,8 +51,6 @@ ORACLE = {
 }
 # Eight atoms a token, as the closed forms have it.
 SYNTHETIC = {"entry": "synthetic"}
-# Steps of the rollout, each a pass over one sample.
-ROLLOUT = 20
 
 
 @pytest.mark.parametrize("name", ORACLE)
@@ -84,34 +83,16 @@ def static_costs(tokens, samples):
     return WORKLOAD.static_costs(WORKLOAD.configure(axes | {"alignment_rows": 1024} | SYNTHETIC))
 
 
-def closed_forms(n, samples, rows=1024):
-    """FLOPs of a forward pass of `full`, from the algorithms' own formulas."""
-    pair = 1_116_160 * n**2 + 1_536 * n**3
-    block = 1_121_792 * n**2 + 1_536 * n**3 + 5.0e6 * n
-    passes = samples + ROLLOUT
-    atoms = 8 * n
-    outer = 8_192 * rows * n + 2_048 * rows * n**2 + 262_144 * n**2
-    # The last block's MSA update is not used.
-    update = (98_304 + 24_576) * rows * n + 128 * rows * n**2 + 2_048 * n**2
-    atom_blocks = 0.426e6 * atoms * passes + 0.2785e6 * atoms
-    return {
-        "pairformer": 48 * block,
-        "msa": 4 * (outer + pair) + 3 * update,
-        "token_transformer": 24 * (16.5e6 * n + 3_072 * n**2) * passes + 24 * 4_096 * n**2,
-        "confidence": 4 * block,
-        "atom blocks": 6 * atom_blocks,
-    }
-
-
 @pytest.mark.parametrize(("tokens", "samples"), [(384, 48), (768, 32)])
 def test_flops_of_each_part_equal_the_closed_forms(tokens, samples):
     found = dict(static_costs(tokens, samples).forward_flops_by_component)
-    expected = closed_forms(tokens, samples)
+    expected = closed_forms.forward(tokens, samples=samples, rows=1024)
     for name in ("pairformer", "msa", "token_transformer", "confidence"):
         assert found[name] == pytest.approx(expected[name], rel=0.02), name
     # Apart from the blocks: features, pairs, tokens; a few per cent of these components.
-    atoms = found["diffusion_atom_encoder"] + found["diffusion_atom_decoder"]
-    assert expected["atom blocks"] < atoms < 1.12 * expected["atom blocks"]
+    encoders = ("input_atom_encoder", "diffusion_atom_encoder", "diffusion_atom_decoder")
+    atoms = sum(found[name] for name in encoders)
+    assert expected["atom_transformers"] < atoms < 1.12 * expected["atom_transformers"]
 
 
 @pytest.mark.parametrize(("tokens", "samples", "total"), [(384, 48, 127e12), (768, 32, 523e12)])

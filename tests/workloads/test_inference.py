@@ -24,8 +24,9 @@ AXES = {
     "alignment_rows": 4,
     "samples": 3,
     "cycles": 3,
-    "steps": 4,
+    "steps": 3,
 }
+FEW = {"samples": 1, "cycles": 1, "steps": 1}
 SETTING = ExecutionContext(device=torch.device("cpu"), store=Path("none"))
 
 
@@ -41,42 +42,49 @@ def costs(**axes):
 def test_inference_has_all_components_of_the_model():
     with torch.device("meta"):
         components = AlphaFold3(PRESETS["tiny"], PRECISIONS["float32"]).components()
-    assert costs().components.keys() == components.keys()
-    assert costs().parameters == 847_970
-    assert costs().step_flops == costs().forward_flops
+    found = costs(**FEW)
+    assert found.components.keys() == components.keys()
+    assert found.parameters == 847_970
+    assert found.step_flops == found.forward_flops
 
 
 def test_flops_of_each_part_are_linear_in_what_repeats_it():
     """Cycles repeat the trunk, samples and steps the denoiser, samples the confidence head."""
-    few = {"cycles": 1, "samples": 1, "steps": 1}
-    parts = {
-        name: {
-            count: dict(costs(**few | {name: count}).forward_flops_by_component)
-            for count in (1, 2, 3)
-        }
-        for name in few
+    once, many = (dict(costs(**axes).forward_flops_by_component) for axes in (FEW, {}))
+    more = {
+        name: dict(costs(**FEW | {name: 2}).forward_flops_by_component)
+        for name in ("cycles", "samples", "steps")
     }
     repeated = {
         "cycles": {"pairformer", "msa", "template"},
         "samples": {"token_transformer", "confidence"},
         "steps": {"token_transformer"},
     }
-    for name, by_count in parts.items():
-        one, two, three = (by_count[count] for count in (1, 2, 3))
-        for component in one:
-            assert three[component] - two[component] == two[component] - one[component]
-            grows = two[component] > one[component]
-            if component in {"pairformer", "msa", "template", "token_transformer", "confidence"}:
-                assert grows == (component in repeated[name]), (name, component)
+    for part, flops in once.items():
+        added = {name: twice[part] - flops for name, twice in more.items()}
+        for name, parts in repeated.items():
+            if part in set.union(*repeated.values()):
+                assert (added[name] > 0) == (part in parts), (name, part)
+        # Each step denoises every sample: their product counts, once it is more than one.
+        denoised = added["steps"]
+        assert added["samples"] >= denoised, part
+        assert many[part] == (
+            flops
+            + (AXES["cycles"] - 1) * added["cycles"]
+            + (AXES["samples"] - 1) * (added["samples"] - denoised)
+            + (AXES["samples"] * AXES["steps"] - 1) * denoised
+        ), part
 
 
 def test_static_costs_are_independent_of_chunks():
-    assert costs(chunk_rows=3, chunk_samples=1) == costs()
+    assert costs(**FEW | {"samples": 2}, chunk_rows=3, chunk_samples=1) == costs(
+        **FEW | {"samples": 2}
+    )
 
 
-@pytest.mark.parametrize("chunk_rows", [0, 5])
-def test_predicted_costs_are_those_of_the_program_that_runs(chunk_rows):
-    config = case(chunk_rows=chunk_rows)
+@pytest.mark.parametrize(("chunk_rows", "cycles"), [(0, 1), (10, 2)])
+def test_predicted_costs_are_those_of_the_program_that_runs(chunk_rows, cycles):
+    config = case(chunk_rows=chunk_rows, cycles=cycles, samples=2, steps=2)
     program = WORKLOAD.build(config, SETTING)
     program.run("data")
     program.phases = program.forward_phases
@@ -105,22 +113,23 @@ def test_program_predicts_finite_structures_and_each_step_its_own_batch():
 
 
 def test_activations_of_inference_are_freed_after_the_last_phase():
-    peak = predicted_costs(WORKLOAD, case()).peak
+    peak = predicted_costs(WORKLOAD, case(**FEW)).peak
     states = {"parameters", "inputs", "activations", "temporaries", "workspace"}
     assert set(peak.by_state) <= states
 
 
 def test_rank_predicts_a_part_of_the_flops():
-    whole, half = costs(tokens=32), costs(tokens=32, context_ranks=2)
+    whole, half = costs(**FEW, tokens=32), costs(**FEW, tokens=32, context_ranks=2)
     assert half.forward_flops == whole.forward_flops // 2
-    trace_of_rank = predicted_costs(WORKLOAD, case(tokens=32, context_ranks=2, chunk_rows=16))
+    config = case(**FEW, tokens=32, context_ranks=2, chunk_rows=16)
+    trace_of_rank = predicted_costs(WORKLOAD, config)
     assert {key.ranks for key in trace_of_rank.communication} == {2}
     assert 0.4 * whole.forward_flops < trace_of_rank.total("flops") < 0.8 * whole.forward_flops
 
 
 def test_title_and_labels_name_what_is_unusual():
     config = case(cycles=10)
-    assert WORKLOAD.labels(config)["variant"].endswith("cycles=10, steps=4, synthetic")
+    assert WORKLOAD.labels(config)["variant"].endswith("cycles=10, steps=3, synthetic")
     assert WORKLOAD.labels(config)["series"] == "alphafold3-inference tiny"
 
 
