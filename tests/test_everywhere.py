@@ -12,8 +12,8 @@ from support.records import valid_records
 from workloads.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
-# They train the reference system, whatever else is measured.
-TRAINERS = {"train.py", "learn.py", "learning.py", "fold.py"}
+# They train the reference system, whatever else is measured; or list cases, as a sweep does.
+TRAINERS = {"train.py", "learn.py", "learning.py", "fold.py", "published_cases.py"}
 SWEEP = """
 [protocol]
 warmup_steps = 0

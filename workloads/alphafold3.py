@@ -39,6 +39,7 @@ class AlphaFold3Workload(StructureTraining[AlphaFold3Case]):
     model = FULL
     configuration = AlphaFold3Case
     device_check = "training step"
+    plan_goal = "training"
     summary = "AlphaFold 3 in training: trunk, diffusion module, confidence head, all losses"
     selections: ClassVar = {
         "exact": (

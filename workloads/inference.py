@@ -86,6 +86,7 @@ class InferenceWorkload(Workload[InferenceCase]):
     summary = "AlphaFold 3 predicting structures: trunk, conditioning, sampler, confidence head"
     configuration = InferenceCase
     data_parallel = True
+    plan_goal = "inference"
     selections: ClassVar = {
         "exact": (
             {

@@ -131,6 +131,7 @@ class Workload(ABC, Generic[C]):
         data_parallel: Whether several ranks may work on a case, each on examples of its own.
         device_check: Part of a device check that it serves: ``single operator``, ``device rates``
             or ``training step``; empty if none.
+        plan_goal: Goal that it is planned for: ``training`` or ``inference``; empty if none.
         selections: Cases that stand for it where all workloads are covered, by use. A case is
             a table of axes, and a list in it stands for each of its values. The uses are
             ``exact`` (traced with shapes alone, at any size), ``timing`` (a step takes 5 to 300 ms
@@ -144,6 +145,7 @@ class Workload(ABC, Generic[C]):
     unused: ClassVar[frozenset[str]] = frozenset()
     data_parallel: ClassVar[bool] = False
     device_check: ClassVar[str] = ""
+    plan_goal: ClassVar[str] = ""
     selections: ClassVar[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
 
     @property

@@ -89,15 +89,16 @@ def _requests(arguments: argparse.Namespace, axes: dict[str, object]) -> "list[R
         UsageError: an axis belongs to none of the goals' workloads.
     """
     from bench.errors import UsageError
-    from bench.simulation.plan import INFER, TRAIN, WORKLOADS, Request
-    from workloads.catalogue import catalogue
+    from bench.simulation.plan import INFER, TRAIN, Request, planned_workload
 
     goal = arguments.goal
     goals = [TRAIN, INFER] if goal == "both" else [goal]
-    known = {g: {a.name for a in catalogue()[WORKLOADS[g]].axes} for g in goals}
+    workloads = {g: planned_workload(g) for g in goals}
+    known = {g: {axis.name for axis in workload.axes} for g, workload in workloads.items()}
     for name in axes:
         if not any(name in names for names in known.values()):
-            raise UsageError(f"{name!r} is no axis of {' or '.join(WORKLOADS[g] for g in goals)}")
+            names = " or ".join(workload.name for workload in workloads.values())
+            raise UsageError(f"{name!r} is no axis of {names}")
     return [
         Request(
             goal=g,

@@ -13,9 +13,9 @@ from bench.simulation.traces import SimulatedCase, trace_of
 from refsys.costs.trace import Trace
 from refsys.options import Value
 from workloads.catalogue import catalogue
+from workloads.workload import Workload
 
 TRAIN, INFER = "training", "inference"
-WORKLOADS = {TRAIN: "alphafold3", INFER: "alphafold3-inference"}
 # Axes that a plan has unless others are chosen.
 USUAL: Mapping[str, Value] = {
     "preset": "full",
@@ -174,6 +174,11 @@ class Plan:
 Tracing = Callable[[SimulatedCase], Trace]
 
 
+def planned_workload(goal: str) -> Workload:
+    """Return the workload that is planned for a goal; see `Workload.plan_goal`."""
+    return next(w for w in catalogue().workloads.values() if w.plan_goal == goal)
+
+
 def make_plan(request: Request, target: Target, tracing: Tracing = trace_of) -> Plan:
     """Return the plan of a request on a device.
 
@@ -254,7 +259,7 @@ def cases_of(request: Request, ranks: int, groups: int) -> Iterator[tuple[Simula
 
     Savings add up. Chosen axes take precedence, and a saving that changes nothing is left out.
     """
-    workload = catalogue()[WORKLOADS[request.goal]]
+    workload = planned_workload(request.goal)
     savings: dict[str, Value] = {}
     seen = []
     for saving in SAVINGS[request.goal]:

@@ -45,6 +45,8 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     "triangle_attention": lambda q, k, *_: _triangle(q, k),
     "triangle_attention_backward_tokens": lambda _grad, q, k, *_: _triangle(q, k),
     "triangle_attention_backward_bias": lambda _grad, q, k, *_: _triangle(q, k),
+    "alibi_attention": lambda q, k, *_: _logits(q, k),
+    "alibi_attention_backward": lambda _grad, q, k, *_: _logits(q, k),
     "gated_attention": lambda *a: _gated(a[0], a[6], a[4]),
     "gated_attention_backward": lambda *a: _gated(a[1], a[7], a[5]),
     "adaptive_layer_norm": lambda _a, scale, *_: scale.numel(),

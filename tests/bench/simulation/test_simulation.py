@@ -161,7 +161,9 @@ class TestCommand:
     def test_records_are_appended_once(self, tmp_path, capsys):
         for _ in range(2):
             assert main(self.words("--results", str(tmp_path))) == 0
-        (line,) = (tmp_path / "runs/simulation/records.jsonl").read_text().splitlines()
+        (line,) = (
+            (tmp_path / "runs/simulation/records.jsonl").read_text(encoding="utf-8").splitlines()
+        )
         assert json.loads(line)["sweep"] == "simulation"
 
     @pytest.mark.parametrize(

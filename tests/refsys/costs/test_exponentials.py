@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import refsys.ops.gated_attention.triton  # noqa: F401 (registers its operators)
+import workloads.language_model.alibi_flash  # noqa: F401 (registers its operators)
 from refsys.costs import exponentials
 from refsys.costs.exponentials import operator_exponentials
 from workloads.catalogue import catalogue
@@ -16,6 +17,8 @@ WITHOUT = {
     "layer_norm_linear_backward",
     "outer_product_mean",
     "outer_product_mean_backward",
+    "to_device",
+    "to_host",
 }
 
 
