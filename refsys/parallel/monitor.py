@@ -199,9 +199,13 @@ class RankMonitor:
         return one_line(text)
 
     def _leave_together(self) -> None:
-        """Wait until all ranks that answered know the verdict: one of them may hold the store."""
+        """Wait until all ranks that answered know the verdict: this one may hold the store.
+
+        On a loaded machine a rank may take long between its answer and the verdict.
+        """
         with suppress(dist.DistError):
-            self._poll([f"read/{rank}" for rank in self._others() if self._has_answered(rank)])
+            answered = [rank for rank in self._others() if self._has_answered(rank)]
+            self._poll([f"read/{rank}" for rank in answered], 4 * GRACE_S)
 
     def _told(self, text: str) -> str:
         self._poll([f"answer/{rank}" for rank in self._others()])

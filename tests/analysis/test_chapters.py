@@ -311,7 +311,8 @@ def test_analysis_code_names_no_workload():
     from workloads.catalogue import catalogue
 
     for path in Path(__file__).resolve().parents[2].joinpath("analysis").iterdir():
-        if path.suffix in {".py", ".j2"} and path.stem != "learning":
+        # The one is about a run of training, the other lists cases by their workloads.
+        if path.suffix in {".py", ".j2"} and path.stem not in {"learning", "published_matches"}:
             text = path.read_text(encoding="utf-8")
             for name in catalogue().workloads:
                 assert not re.search(rf"[\"']{re.escape(name)}[\"']", text), (path.name, name)
