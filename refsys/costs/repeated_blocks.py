@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from refsys.costs.block_insertion import (
     POSITIONS,
@@ -122,14 +121,16 @@ class RepeatedBlocks:
 
     def _gradient_like(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
         """Return `gradient` of a parameter, which may be sharded."""
-        if not isinstance(like, DTensor):
+        local = getattr(like, "_local_tensor", None)
+        if local is None:
             return self.gradient(like, index, shared)
-        part = self.gradient(like._local_tensor, index, shared)
+        part = self.gradient(local, index, shared)
+        sharded: Any = like
         self.allocating = True
-        whole = DTensor.from_local(
+        whole: Tensor = type(sharded).from_local(
             part,
-            like.device_mesh,
-            like.placements,
+            sharded.device_mesh,
+            sharded.placements,
             run_check=False,
             shape=like.shape,
             stride=like.stride(),
