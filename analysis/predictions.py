@@ -67,7 +67,7 @@ class Pair:
 
     @property
     def agrees(self) -> bool:
-        """Whether the predicted tensors fit in the device as the published case did."""
+        """Return whether the predicted tensors fit in the device as the published case did."""
         return (self.predicted <= self.memory) == self.fits
 
 

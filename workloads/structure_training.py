@@ -179,6 +179,10 @@ class StructureTraining(Workload[Case]):
         """See `Workload`."""
         return config.run.parallel.context_ranks
 
+    def examples(self, config: Case) -> int:
+        """See `Workload`."""
+        return config.run.data.batch
+
     def exchange_chunks(self, config: Case) -> int:
         """See `Workload`."""
         return config.run.parallel.exchange_chunks

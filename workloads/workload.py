@@ -219,6 +219,11 @@ class Workload(ABC, Generic[C]):
         del config
         return 1
 
+    def examples(self, config: C) -> int:
+        """Return the examples of a step of one rank, or of one group of context ranks."""
+        del config
+        return 1
+
     def exchange_chunks(self, config: C) -> int:
         """Return the parts in which context ranks exchange channels."""
         del config

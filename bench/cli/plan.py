@@ -97,8 +97,8 @@ def _requests(arguments: argparse.Namespace, axes: dict[str, object]) -> "list[R
     known = {g: {axis.name for axis in workload.axes} for g, workload in workloads.items()}
     for name in axes:
         if not any(name in names for names in known.values()):
-            names = " or ".join(workload.name for workload in workloads.values())
-            raise UsageError(f"{name!r} is no axis of {names}")
+            planned = " or ".join(workload.name for workload in workloads.values())
+            raise UsageError(f"{name!r} is no axis of {planned}")
     return [
         Request(
             goal=g,

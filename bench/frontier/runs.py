@@ -168,13 +168,13 @@ class Run:
 
     @property
     def status(self) -> str:
-        """How the case ended: ``oom`` also where it exceeded the limit unnoticed by the guard."""
+        """Status of the case; ``oom`` also where it exceeded the limit unnoticed by the guard."""
         status = self.record.status
         return "oom" if (status, self.outcome) == ("ok", "too long") else status
 
     @property
     def peak_is_lower_bound(self) -> bool:
-        """Whether the case was stopped before its peak was known."""
+        """Return whether the case was stopped before its peak was known."""
         return self.record.status != "ok"
 
 

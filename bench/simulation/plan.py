@@ -99,7 +99,7 @@ class Candidate:
         case: Case that was traced.
         saving: How it saves memory.
         context_ranks: Ranks that divide an example.
-        groups: Examples at a time: data ranks in training.
+        groups: Groups of context ranks, each with examples of its own: data ranks in training.
         peak_bytes: Most bytes of a rank's tensors at once.
         memory_bytes: Memory that a rank needs, with what tensors leave out.
         host_bytes: Checkpoints of a rank in the host's memory.
@@ -127,14 +127,19 @@ class Candidate:
         return self.context_ranks * self.groups
 
     @property
+    def examples(self) -> int:
+        """Examples of a step on all devices."""
+        return self.groups * self.case.examples
+
+    @property
     def examples_h(self) -> float | None:
         """Examples in an hour."""
-        return None if not self.step_s else 3600 * self.groups / self.step_s
+        return None if not self.step_s else 3600 * self.examples / self.step_s
 
     @property
     def example_j(self) -> float | None:
         """Energy of an example."""
-        return None if self.step_j is None else self.step_j / self.groups
+        return None if self.step_j is None else self.step_j / self.examples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

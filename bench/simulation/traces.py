@@ -44,6 +44,11 @@ class SimulatedCase(NamedTuple):
         return self.data_ranks * catalogue()[self.workload].context_ranks(self.config)
 
     @property
+    def examples(self) -> int:
+        """Examples of a step of one rank, or of one group of context ranks."""
+        return catalogue()[self.workload].examples(self.config)
+
+    @property
     def exchange_chunks(self) -> int:
         """Parts in which context ranks exchange channels."""
         return catalogue()[self.workload].exchange_chunks(self.config)

@@ -94,7 +94,7 @@ class _Argument:
 
     @property
     def is_away(self) -> bool:
-        """Whether the tensor has left the device."""
+        """Return whether the tensor has left the device."""
         return self._tensor is None
 
     def leave(self) -> None:

@@ -92,6 +92,14 @@ class TestChoice:
         assert plan.fastest is plan.fitting[0]
         assert plan.thriftiest in plan.fitting
 
+    def test_examples_of_a_batch_are_counted(self):
+        one, two = (
+            make_plan(request(batch=batch), H200, needing(300 * GB)).fastest for batch in "12"
+        )
+        assert two.step_s == one.step_s
+        assert two.examples_h == 2 * one.examples_h
+        assert two.example_j == one.example_j / 2
+
     def test_fewest_devices_are_found_without_a_number(self):
         plan = make_plan(request(devices=0), H200, needing(1500 * GB))
         assert plan.fastest.devices == plan.fastest.context_ranks == 4
@@ -129,7 +137,7 @@ class TestCommand:
         return ["plan", "--tokens", "16", "--jobs", "1", *axes, *more]
 
     def test_plan_of_eight_devices_takes_one_trace_each(self, capsys):
-        """What is said to fit fits when it is traced again without the cache."""
+        """A case that is said to fit has the same peak when it is traced without the cache."""
         assert main(self.words("--goal", "training", "--json")) == 0
         plans = json.loads(capsys.readouterr().out)
         assert len(plans) == len(short_names()) > 8

@@ -55,7 +55,7 @@ def test_half_precisions_have_equal_rates_and_float32_a_lower_one(entry):
 
 @each_entry
 def test_tensorfloat32_has_half_the_rate_of_bfloat16(entry):
-    """Of float32 accumulation; twice the rate of float32 at least, save where that is as fast."""
+    """Rates accumulate in float32: at least twice those of float32, save where that is as fast."""
     rate = entry.flops.get("tensorfloat32")
     if rate is not None:
         assert rate == pytest.approx(entry.flops["bfloat16"] / 2, rel=0.02)
