@@ -77,7 +77,8 @@ def _seconds(series: Series, row: Row) -> pd.DataFrame:
     names = {"part": "phase", METRIC: "seconds"}
     table = samples(series.select([row]), METRIC).rename(columns=names)
     of_phases = table[table["phase"].isin(_order(row)) & (table["step"] <= len(_steps(row)))]
-    return of_phases.sort_values(["step", "phase"])
+    in_order = of_phases["phase"].cat.set_categories(_order(row))
+    return of_phases.assign(phase=in_order).sort_values(["step", "phase"])
 
 
 def _longest_case(series: Series) -> Row | None:

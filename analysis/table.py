@@ -131,18 +131,24 @@ def arranged(table: pd.DataFrame) -> pd.DataFrame:
 
 def rows(table: pd.DataFrame) -> list[Row]:
     """Return a `Row` for each row of the DataFrame of `analysis.frame`, in its order."""
-    blank = table.assign(
-        tokens=table["tokens"].astype("float64").fillna(0.0),
-        entry=table["entry"].astype("string").fillna(""),
-        reason=table["reason"].fillna(""),
-        commit=table["commit"].astype("string").str.slice(0, 8).fillna("unknown")
-        + table["dirty"].fillna(False).map({True: "*", False: ""}),
-    )
-    names = [name for name in Row.__dataclass_fields__ if name != "index"]
-    columns = [blank[name].tolist() for name in names]
+    names = ["workload", "series", "variant", "device", "ranks", "context_ranks", "replicate"]
+    names += ["status", "method", "record"]
+    given = [table[name].tolist() for name in names]
     return [
-        Row(index, **dict(zip(names, values, strict=True)))
-        for index, *values in zip(table.index, *columns, strict=True)
+        Row(
+            index=index,
+            tokens=0.0 if tokens is pd.NA else float(tokens),
+            entry=entry if isinstance(entry, str) else "",
+            reason="" if reason is pd.NA else reason,
+            commit=(commit[:8] if isinstance(commit, str) else "unknown") + "*" * (dirty is True),
+            **dict(zip(names, values, strict=True)),
+        )
+        for index, tokens, entry, reason, commit, dirty, *values in zip(
+            table.index,
+            *(table[name].tolist() for name in ("tokens", "entry", "reason", "commit", "dirty")),
+            *given,
+            strict=True,
+        )
     ]
 
 
