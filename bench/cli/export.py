@@ -13,7 +13,7 @@ SUMMARY = "write records as files of other tools: asv's dashboard, or one table 
 EXAMPLE = (
     "foldperf export asv results/recorded --out results/asv\n"
     "  foldperf export csv results/recorded --out records.csv\n"
-    "  foldperf export parquet --long --out metrics.parquet"
+    "  foldperf export parquet results/recorded --long --out metrics.parquet"
 )
 ASV, CSV, PARQUET = "asv", "csv", "parquet"
 
