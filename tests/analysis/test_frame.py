@@ -80,6 +80,11 @@ class TestFrame:
         assert {"workload", "tokens", "method", "started_at", "record"} <= set(empty.columns)
         assert len(metric_values(empty)) == len(parts(empty, "step_time_s")) == 0
 
+    def test_columns_do_not_depend_on_the_order_of_records(self):
+        one = record_with(config={"b": 1, "a": 2}, outcome={"loss": 1.0})
+        two = record_with(config={"c": 1}, outcome={"accuracy": 1.0})
+        assert frame([one, two]).columns.tolist() == frame([two, one]).columns.tolist()
+
     def test_taken_name_of_an_axis_has_a_prefix(self):
         table = frame([record_with(config={"status": "liquid", "costs": 3})])
         assert table["status"].tolist() == ["ok"]
