@@ -79,12 +79,11 @@ Columns = dict[str, Any]
 def frame(records: Iterable[Record | RecordJson]) -> pd.DataFrame:
     """Return the DataFrame of records, in their order; its columns are listed above."""
     tables = [record.as_dict() if isinstance(record, Record) else record for record in records]
-    columns = _identity(tables)
-    columns |= _axes(tables, taken=columns)
-    columns |= _nested(tables)
-    columns |= _metrics(tables)
-    columns["record"] = pd.Series(tables, dtype=object)
-    return pd.DataFrame(columns)
+    identity, nested = _identity(tables), _nested(tables)
+    column_of_records = {"record": pd.Series(tables, dtype=object)}
+    metrics = _metrics(tables, taken=identity | nested | column_of_records)
+    axes = _axes(tables, taken=identity | nested | column_of_records | metrics)
+    return pd.DataFrame(identity | axes | nested | metrics | column_of_records)
 
 
 def _identity(tables: Sequence[RecordJson]) -> Columns:
@@ -154,8 +153,8 @@ def _by_name(prefix: str, objects: Sequence[Mapping[str, Any]]) -> Columns:
     return {f"{prefix}_{n}": of_any_type([values.get(n) for values in objects]) for n in names}
 
 
-def _metrics(tables: Sequence[RecordJson]) -> Columns:
-    """Return the columns of each metric, without its parts."""
+def _metrics(tables: Sequence[RecordJson], taken: Columns) -> Columns:
+    """Return the columns of each metric, without its parts; ``metric_<name>`` if one is taken."""
     columns: Columns = {}
     kinds = sorted(
         {
@@ -167,7 +166,10 @@ def _metrics(tables: Sequence[RecordJson]) -> Columns:
     )
     for name, unit in kinds:
         entries = [_entry(table, name, unit) for table in tables]
-        columns |= _metric(name, column_name(name, unit), entries)
+        of_metric = _metric(name, column_name(name, unit), entries)
+        if of_metric.keys() & (taken.keys() | columns.keys()):
+            of_metric = {f"metric_{column}": values for column, values in of_metric.items()}
+        columns |= of_metric
     return columns
 
 
