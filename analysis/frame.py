@@ -20,7 +20,8 @@ method                    category            ``measured``, ``traced`` or ``pred
                                               of them that a number of the record has
 machine, device,          category            label of the machine; name, vendor and kind of the
 vendor, device_kind                           devices
-device_memory_bytes       Int64               memory of the first device
+device_memory_bytes,      Int64, string       memory and identity of the first device
+device_uuid_hash
 commit, dirty             category, boolean   hash of the source's commit; uncommitted changes
 started_at                datetime, UTC       start of the case
 duration_s                float64             its duration
@@ -30,8 +31,9 @@ label_*                   by its values       other labels: resource, rate, synt
 costs_*                   Int64               static costs: parameters, FLOPs, minimum_bytes
 protocol_*                by its values       steps, seed, limits, harness
 outcome_*                 float64             results that are no measurements, such as the loss
-<metric>_<unit>           Int64 or float64    every metric that a record has, by its name
-<...>_low, <...>_high     float64             its interval, if a record has one
+<metric>_<unit>           Int64 or float64    every metric that a record has, by its name;
+                                              ``metric_<name>`` if that is taken
+<...>_low, <...>_high     as the value        its interval, if a record has one
 <...>_method              category            ``measured``, ``traced`` or ``predicted``
 <...>_method_text         category            method in the record's words
 <...>_quality             category            measured, counted, degraded, missing
@@ -204,7 +206,7 @@ def _metric(name: str, column: str, entries: Sequence[Mapping[str, Any]]) -> Col
 
 
 def _method(table: RecordJson) -> str:
-    """Return the method of a record: see `method_of_all`; that of its harness without numbers."""
+    """Return the method of a record: see `method_of_all`; measured if it has no numbers."""
     methods = [
         method_of(name, metric["method"])
         for name, metric in table["metrics"].items()
