@@ -29,6 +29,8 @@ extensions = [
     "page_directives",
 ]
 
+exclude_patterns = ["api/*/modules.rst"]
+
 # Guides are written for GitHub too: links to files, with the anchors that it gives to headings.
 myst_heading_anchors = 4
 

@@ -4,6 +4,8 @@
 ``figure-gallery`` every figure with its description and guide, ``examples`` every example.
 """
 
+import re
+
 from derived_pages import example_page, gallery_page, metric_page
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -36,8 +38,20 @@ class Examples(DerivedPage):
     lines = staticmethod(example_page)
 
 
+def escape_types(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Escape the types of attributes, whose names may end as references do: ``numpy.str_``."""
+    del app, what, name, obj, options
+    lines[:] = [
+        re.sub(r"_\b", r"\_", line) if line.startswith(":vartype ") else line for line in lines
+    ]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
+    # After napoleon, which writes the types.
+    app.connect("autodoc-process-docstring", escape_types, priority=900)
     app.add_directive("metric-methods", MetricMethods)
     app.add_directive("figure-gallery", FigureGallery)
     app.add_directive("examples", Examples)

@@ -1,15 +1,17 @@
 """Examples: each is run, and each file says what it shows and how long it takes."""
 
 import ast
-import os
 import re
 import runpy
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from support.records import valid_records
+
+from bench.run.sweep import read_sweep
+from workloads.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -63,34 +65,25 @@ def test_records_in_pandas_prints_exponents_and_states(run_script):
     assert 90 < sum(shares) <= 101
 
 
-def test_sweep_leaves_records_and_a_report(tmp_path):
-    (tmp_path / "tiny.toml").write_text(SWEEP, encoding="utf-8")
-    program = tmp_path / "bin" / "foldperf"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m bench "$@"\n', encoding="utf-8")
-    program.chmod(0o755)
-    variables = {
-        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "FOLDPERF_HOME": str(tmp_path / "home"),
-    }
-    done = subprocess.run(
-        ["sh", EXAMPLES / "sweep.sh", "tiny.toml"],
-        cwd=tmp_path,
-        env=os.environ | variables,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = valid_records(tmp_path / "results/runs/tiny/records.jsonl")
+def test_commands_of_the_sweep_leave_records_and_a_report(foldperf, tmp_path):
+    """Each line of the script is a command, which the server of commands runs."""
+    lines = (EXAMPLES / "sweep.sh").read_text(encoding="utf-8").splitlines()
+    commands = [line for line in lines if line and not line.startswith("#")]
+    assert commands[0] == "set -eu"
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "sweep.toml").write_text(SWEEP, encoding="utf-8")
+    for command in commands[1:]:
+        program, *words = shlex.split(command)
+        assert program == "foldperf"
+        foldperf(*words, check=0, FOLDPERF_HOME=str(tmp_path / "home"))
+    (record,) = valid_records(tmp_path / "results/runs/sweep/records.jsonl")
     assert record["status"] == "ok"
     assert (tmp_path / "results/report/index.html").is_file()
 
 
-def test_sweep_of_the_example_has_three_cases(foldperf):
-    done = foldperf("run", str(EXAMPLES / "sweep.toml"), "--dry-run", check=0)
-    assert len(done.stdout.splitlines()) == 3
+def test_sweep_of_the_example_has_three_sizes():
+    sweep = read_sweep(EXAMPLES / "sweep.toml", catalogue())
+    assert [case.title.count("triangle_attention") for case in sweep.cases] == [1, 1, 1]
 
 
 def programs():
