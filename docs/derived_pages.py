@@ -52,7 +52,7 @@ def _written_keys(path: Path) -> Iterator[str]:
             keys = [node.slice]
         elif isinstance(node, ast.DictComp):
             keys = [node.key]
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             # A constant that names the metric.
             keys = [node.value]
         for key in keys:

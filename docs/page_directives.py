@@ -1,12 +1,13 @@
-"""Directives whose content is derived from the repository, see `derived_pages`.
+"""Extension of Sphinx: directives whose content is derived from the repository.
 
 ``metric-methods`` lists every metric with the methods by which committed records have it,
 ``figure-gallery`` every figure with its description and guide, ``examples`` every example.
 """
 
-import re
+from collections.abc import Callable, Sequence
 
 from derived_pages import example_page, gallery_page, metric_page
+from docstrings import escaped_types, untyped_returns
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -38,20 +39,22 @@ class Examples(DerivedPage):
     lines = staticmethod(example_page)
 
 
-def escape_types(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
-    """Escape the types of attributes, whose names may end as references do: ``numpy.str_``."""
-    del app, what, name, obj, options
-    lines[:] = [
-        re.sub(r"_\b", r"\_", line) if line.startswith(":vartype ") else line for line in lines
-    ]
+def correct(correction: Callable[[Sequence[str]], list[str]]) -> Callable[..., None]:
+    """Return a listener that corrects a docstring."""
+
+    def listen(
+        app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    ) -> None:
+        del app, what, name, obj, options
+        lines[:] = correction(lines)
+
+    return listen
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directives."""
-    # After napoleon, which writes the types.
-    app.connect("autodoc-process-docstring", escape_types, priority=900)
+    """Register the directives, and corrections before and after napoleon's."""
+    app.connect("autodoc-process-docstring", correct(untyped_returns), priority=400)
+    app.connect("autodoc-process-docstring", correct(escaped_types), priority=600)
     app.add_directive("metric-methods", MetricMethods)
     app.add_directive("figure-gallery", FigureGallery)
     app.add_directive("examples", Examples)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("refsys", "workloads", "bench", "analysis")
 # Modules of this repository that others import from its search path.
-LOCAL = {*PACKAGES, "support", "pairformer", "derived_pages"}
+LOCAL = {*PACKAGES, "support", "pairformer", "derived_pages", "docstrings"}
 
 
 def imported_packages(folder):

@@ -1,8 +1,7 @@
 """Documentation site: its contents are complete, and derived pages have every metric and figure."""
 
-import importlib
+import importlib.util
 import re
-import sys
 
 import pytest
 from support.documents import PAGES, ROOT
@@ -12,13 +11,18 @@ from bench.records.metrics import METRICS
 DOCS = ROOT / "docs"
 
 
+def module(name):
+    """Return a module of the site, which needs no Sphinx."""
+    spec = importlib.util.spec_from_file_location(f"site_{name}", DOCS / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
 @pytest.fixture(scope="module")
 def derived():
     """The module of derived pages."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(DOCS))
-        yield importlib.import_module("derived_pages")
-        del sys.modules["derived_pages"]
+    return module("derived_pages")
 
 
 def contents():
@@ -73,3 +77,15 @@ def test_page_of_examples_includes_every_program(derived):
     for path in (ROOT / "examples").rglob("*.py"):
         if "build" not in path.parts:
             assert f"literalinclude}} /../{path.relative_to(ROOT)}\n" in page
+
+
+def test_sentence_on_results_is_not_split_into_type_and_text():
+    lines = ["Do it.", "", "Returns:", "    Calls, and a breakdown: bytes.", ""]
+    corrected = module("docstrings").untyped_returns(lines)
+    assert corrected == [*lines[:3], "    : Calls, and a breakdown: bytes.", ""]
+
+
+def test_types_that_end_like_references_are_escaped():
+    lines = [":vartype names: dtype[numpy.str_]", ":ivar my_names: Names of str_."]
+    escaped, same = module("docstrings").escaped_types(lines)
+    assert (escaped, same) == (":vartype names: dtype[numpy.str\\_]", lines[1])
