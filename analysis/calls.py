@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
 from analysis.chapter import (
     Chapter,
     Figure,
@@ -21,14 +23,16 @@ from analysis.drawing import (
     plot_text,
     subplots,
 )
+from analysis.nested import parts
 from analysis.quantities import format_ratio, format_size
 from analysis.series import Series, Share, labels, shares
-from analysis.table import IDENTITY, Cell, Row
+from analysis.table import IDENTITY, Row, stacked
 
 _METRICS = {
     "operator_calls": "operator calls per step",
     "kernel_launches": "kernel launches per step",
 }
+_COLUMNS = (*IDENTITY, "tokens", "metric", "kind", "calls", "all_calls", "run_id")
 _MAX_SERIES = 6
 # Position of zero calls on a logarithmic axis: left of one call.
 _NONE_AT = 0.45
@@ -58,20 +62,20 @@ def _chapter(series: Sequence[Series], metric: str, label: str) -> Chapter:
         _figure(name, title, label, metric, share)
         for share in shares(with_kinds, _MAX_SERIES, lambda s: _total(s, metric))
     ]
-    lines: list[tuple[Cell, ...]] = [
-        (*row.identity, row.tokens, metric, kind, calls, row.value(metric), row.record["run_id"])
-        for s in with_kinds
-        for row in _rows(s, metric)
-        for kind, calls in sorted(row.parts(metric).items())
-    ]
     return Chapter(
         name,
         title,
         meaning,
-        columns=(*IDENTITY, "tokens", "metric", "kind", "calls", "all_calls", "run_id"),
-        lines=tuple(lines),
+        table=stacked([_calls(s, metric) for s in with_kinds], _COLUMNS),
         figures=tuple(figures),
     )
+
+
+def _calls(series: Series, metric: str) -> pd.DataFrame:
+    """Return the calls by kind of one record of each size."""
+    names = {"part": "kind", metric: "calls", f"all_{metric}": "all_calls"}
+    table = parts(series.select(_rows(series, metric)), metric).rename(columns=names)
+    return table.assign(metric=metric).sort_values(["tokens", "kind"])
 
 
 def _rows(series: Series, metric: str) -> list[Row]:

@@ -3,11 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from analysis.series import Series, Share
-from analysis.table import Cell, as_csv
+from analysis.table import as_csv
 
 # Prefix of a reason that comes from one of a case's ranks.
 _RANK = re.compile(r"^rank \d+: ")
@@ -40,8 +42,8 @@ class Chapter:
         name: File name of the chapter's numbers, without suffix.
         title: Title in one line.
         meaning: Explanation of the figures.
-        columns: Column names of the table.
-        lines: Table of all numbers, those left out of the figures for lack of room included.
+        table: All numbers, those left out of the figures for lack of room included; None if
+            there are none.
         figures: Figures; empty if there is nothing to plot.
         notes: Sentences on quantities that are not plotted, with the reason.
     """
@@ -49,14 +51,13 @@ class Chapter:
     name: str
     title: str
     meaning: str
-    columns: tuple[str, ...] = ()
-    lines: tuple[tuple[Cell, ...], ...] = ()
+    table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
 
     def csv(self) -> str:
-        """Return the chapter's numbers as CSV."""
-        return as_csv(self.columns, self.lines)
+        """Return the chapter's numbers as CSV; empty if there are none."""
+        return "" if self.table is None else as_csv(self.table)
 
 
 def figure_name(chapter: str, share: Share) -> str:

@@ -6,12 +6,14 @@ from functools import partial
 from math import log
 from operator import attrgetter
 
+import pandas as pd
+
 from analysis.chapter import Chapter, Figure
 from analysis.drawing import MAX_LINES
 from analysis.growth import PEAK_MEMORY, STEP_TIME
 from analysis.quantities import Quantity, format_percent, format_size
-from analysis.rank_groups import RankGroup, draw_groups
-from analysis.table import IDENTITY, Cell, Row
+from analysis.rank_groups import RankGroup, draw_groups, values_by_rank
+from analysis.table import Cell, Row, rows
 
 NAME = "context_ranks"
 _QUANTITIES = (
@@ -29,7 +31,7 @@ _TITLES = {
 }
 
 
-def context_chapter(rows: Sequence[Row]) -> Chapter:
+def context_chapter(table: pd.DataFrame) -> Chapter:
     """Return the chapter of examples that are divided among ranks (strong and weak scaling)."""
     title = "Examples divided among ranks"
     meaning = (
@@ -38,7 +40,8 @@ def context_chapter(rows: Sequence[Row]) -> Chapter:
         "of a rank ideally fall as 1/P; with the same part of the pair representation, N²/P, "
         "memory is ideally the same. On a CPU, memory includes what does not depend on N."
     )
-    strong, weak = _same_tokens(rows), _same_share(rows)
+    records = rows(table)
+    strong, weak = _same_tokens(records), _same_share(records)
     if not strong:
         return Chapter(NAME, title, meaning, notes=("No record divides an example among ranks.",))
     figures = [
@@ -61,25 +64,24 @@ def context_chapter(rows: Sequence[Row]) -> Chapter:
         NAME,
         title,
         meaning,
-        columns=(*IDENTITY, "context_ranks", "tokens", "metric", "rank", "value", "run_id"),
-        lines=tuple(_lines(shown.values())),
+        table=values_by_rank(table, shown.values(), _QUANTITIES, also=[NAME]),
         figures=tuple(figures),
     )
 
 
-def _same_tokens(rows: Sequence[Row]) -> list[RankGroup]:
+def _same_tokens(records: Sequence[Row]) -> list[RankGroup]:
     """Return groups of equal numbers of tokens (strong scaling)."""
     groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in records:
         if row.status == "ok" and row.tokens:
             groups[*_identity(row), row.tokens].append(row)
     return _labelled(groups.values(), lambda row: format_size(row.tokens))
 
 
-def _same_share(rows: Sequence[Row]) -> list[RankGroup]:
+def _same_share(records: Sequence[Row]) -> list[RankGroup]:
     """Return groups of different numbers of tokens, N²/P being equal (weak scaling)."""
     groups: list[list[Row]] = []
-    candidates = [row for row in rows if row.status == "ok" and row.tokens]
+    candidates = [row for row in records if row.status == "ok" and row.tokens]
     for row in sorted(candidates, key=lambda row: (row.context_ranks, row.tokens)):
         for group in groups:
             first = group[0]
@@ -102,13 +104,13 @@ def _share(row: Row) -> float:
 def _labelled(groups: Iterable[Sequence[Row]], size: Callable[[Row], str]) -> list[RankGroup]:
     """Return the groups with several numbers of context ranks."""
     found = []
-    for rows in groups:
-        if len({row.context_ranks for row in rows}) > 1:
-            first = min(rows, key=attrgetter("context_ranks"))
+    for members in groups:
+        if len({row.context_ranks for row in members}) > 1:
+            first = min(members, key=attrgetter("context_ranks"))
             variant = _undivided_variant(first)
             detail = f" ({variant})" if variant else ""
             label = f"{first.series}{detail}, {size(first)}"
-            found.append(RankGroup(label, tuple(rows), attrgetter("context_ranks")))
+            found.append(RankGroup(label, tuple(members), attrgetter("context_ranks")))
     return found
 
 
@@ -121,16 +123,6 @@ def _identity(row: Row) -> tuple[Cell, ...]:
 def _undivided_variant(row: Row) -> str:
     parts = row.variant.split(", ")
     return ", ".join(part for part in parts if not part.startswith(f"{NAME}="))
-
-
-def _lines(rows: Iterable[Row]) -> list[tuple[Cell, ...]]:
-    return [
-        (*row.identity, row.context_ranks, row.tokens, metric, rank, value, row.record["run_id"])
-        for row in sorted(rows, key=lambda row: (row.series, row.tokens, row.context_ranks))
-        for quantity in _QUANTITIES
-        for metric in quantity.metrics
-        for rank, value in enumerate(row.rank_values(metric))
-    ]
 
 
 def _finding(group: RankGroup) -> str:

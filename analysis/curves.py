@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.drawing import (
     COLUMN,
@@ -102,16 +102,16 @@ def line_of(series: Series, quantity: Quantity) -> Line | None:
     if metric is None:
         return None
     points = [(row, float(value)) for row in rows if (value := row.value(metric)) is not None]
-    sizes = sorted({row.tokens for row, _ in points})
+    medians = pd.DataFrame([(row.tokens, v) for row, v in points]).groupby(0)[1].median()
     failed = {row.tokens: row.status for row in series.rows if row.status != "ok"}
     return Line(
         series.label,
         series,
         metric,
-        tuple(sizes),
-        tuple(median(v for row, v in points if row.tokens == size) for size in sizes),
+        tuple(medians.index),
+        tuple(medians),
         tuple(points),
-        tuple((n, status) for n, status in sorted(failed.items()) if n not in sizes),
+        tuple((n, status) for n, status in sorted(failed.items()) if n not in medians.index),
         fit_power_law([(row.tokens, v) for row, v in points]),
     )
 

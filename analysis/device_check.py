@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import pandas as pd
+
 from analysis.chapter import Chapter, Figure, count_of
 from analysis.drawing import PAGE, line_style, paper_style, plot_text, subplots
 from analysis.quantities import format_ratio, format_value, unit_of
-from analysis.table import IDENTITY, Cell, Row
+from analysis.table import IDENTITY, Row, rows
 
 # Inches: height of a row, and vertical margins.
 _ROW, _MARGIN = 0.19, 0.75
@@ -16,17 +18,18 @@ _LETTERS = 48
 _MAX_ROWS = 40
 
 
-def rates_chapter(table: Sequence[Row]) -> Chapter:
+def rates_chapter(table: pd.DataFrame) -> Chapter:
     """Return achieved rates by device, with the share of the data sheet's peak where known."""
     name, title = "rates", "Achieved rates"
     meaning = (
         "Rates of programs that each use a single resource: an upper limit for kernels on this "
         "device. For listed devices, the share of the data sheet's peak is stated."
     )
-    rates = [(row, measured_rate) for row in table if (measured_rate := _rate(row)) is not None]
+    records = rows(table)
+    rates = [(row, measured_rate) for row in records if (measured_rate := _rate(row)) is not None]
     if not rates:
         return Chapter(name, title, meaning)
-    lines: list[tuple[Cell, ...]] = []
+    lines = []
     bars = []
     for row, (label, kind, rate) in rates:
         ratio = row.value("ratio_to_roofline")
@@ -36,8 +39,8 @@ def rates_chapter(table: Sequence[Row]) -> Chapter:
         bars.append((f"{label}, {row.device}", rate, kind, text))
     findings = tuple(f"{label}: {text}." for label, _, _, text in bars)
     figure = Figure(name, title, findings, partial(_draw_rates, bars))
-    columns = (*IDENTITY, "resource", "rate_per_s", "share_of_peak", "run_id")
-    return Chapter(name, title, meaning, columns, tuple(lines), (figure,))
+    columns = [*IDENTITY, "resource", "rate_per_s", "share_of_peak", "run_id"]
+    return Chapter(name, title, meaning, pd.DataFrame(lines, columns=columns), (figure,))
 
 
 def _is_resource(row: Row) -> bool:
@@ -75,50 +78,38 @@ def _draw_rates(bars: Sequence[tuple[str, float, str, str]]) -> Any:
     return figure
 
 
-def roofline_chapter(table: Sequence[Row]) -> Chapter:
+def roofline_chapter(table: pd.DataFrame) -> Chapter:
     """Return device times of single operators, relative to their roofline bounds."""
     name, title = "kernels_roofline", "Kernels relative to the roofline"
     meaning = (
         "Device time without launches, divided by the least time that the data sheet's peaks "
         "allow (1 is the optimum). Logarithmic axis."
     )
-    rows = [
+    timed = [
         row
-        for row in table
+        for row in rows(table)
         if row.status == "ok" and row.value("device_time_s") and not _is_resource(row)
     ]
-    if not rows:
+    if not timed:
         return Chapter(name, title, meaning)
-    lines: tuple[tuple[Cell, ...], ...] = tuple(
-        (
-            *row.identity,
-            row.tokens,
-            *(row.value(metric) for metric in ("device_time_s", "step_time_s", "host_time_s")),
-            *(
-                row.value(metric)
-                for metric in ("roofline_bound_s", "ratio_to_roofline", "error_ratio")
-            ),
-            row.record["run_id"],
-        )
-        for row in rows
-    )
-    bounded = [row for row in rows if row.value("ratio_to_roofline")]
-    columns = (
+    columns = [
         *(*IDENTITY, "tokens", "device_time_s", "step_time_s", "host_time_s"),
         *("roofline_bound_s", "ratio_to_roofline", "error_ratio", "run_id"),
-    )
+    ]
+    times = table.loc[[row.index for row in timed]].reindex(columns=columns)
+    bounded = [row for row in timed if row.value("ratio_to_roofline")]
     notes = (
         ()
         if bounded
         else (f"{title} is not plotted: no peak rates are known for the device that ran them.",)
     )
     figures = _roofline_figures(bounded, name, title)
-    return Chapter(name, title, meaning, columns, lines, figures, notes)
+    return Chapter(name, title, meaning, times, figures, notes)
 
 
-def _roofline_figures(rows: Sequence[Row], name: str, title: str) -> tuple[Figure, ...]:
+def _roofline_figures(bounded: Sequence[Row], name: str, title: str) -> tuple[Figure, ...]:
     groups: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in bounded:
         groups.setdefault(_label(row), []).append(row)
     if not groups:
         return ()
@@ -148,7 +139,7 @@ def _draw_roofline(groups: dict[str, list[Row]]) -> Any:
 
     from analysis.drawing import legend_above, legend_rows
 
-    sizes = sorted({row.tokens for rows in groups.values() for row in rows})
+    sizes = sorted({row.tokens for group in groups.values() for row in group})
     handles = [
         Line2D(
             [],
@@ -163,8 +154,8 @@ def _draw_roofline(groups: dict[str, list[Row]]) -> Any:
     with paper_style():
         extra = legend_rows([str(handle.get_label()) for handle in handles], PAGE)
         figure, (axes,) = subplots(1, _ROW * len(groups) + _MARGIN, PAGE, extra)
-        for y, rows in enumerate(groups.values()):
-            for row in rows:
+        for y, group in enumerate(groups.values()):
+            for row in group:
                 style = line_style(sizes.index(row.tokens))
                 axes.plot(_ratio(row), y, marker=style.marker, color=style.colour, ls="")
         axes.axvline(1.0, color="black", lw=0.8)

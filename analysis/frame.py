@@ -113,6 +113,7 @@ def _identity(tables: Sequence[RecordJson]) -> Columns:
         "device": categories([", ".join(sorted({d["name"] for d in ds})) for ds in devices]),
         "vendor": categories([device["vendor"] for device in firsts]),
         "device_kind": categories([device["kind"] for device in firsts]),
+        "device_uuid_hash": texts([device["uuid_hash"] for device in firsts]),
         "device_memory_bytes": numbers([device["memory_bytes"] for device in firsts]),
         "commit": categories([table["git"]["sha"] for table in tables]),
         "dirty": booleans([table["git"]["dirty"] for table in tables]),

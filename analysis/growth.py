@@ -1,7 +1,9 @@
 """Growth of memory and time with tokens: curves, exponents, ratios."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+
+import pandas as pd
 
 from analysis.chapter import (
     Chapter,
@@ -12,9 +14,10 @@ from analysis.chapter import (
 )
 from analysis.curves import Line, Panel, Reference, draw_curves, line_of
 from analysis.drawing import MAX_LINES
+from analysis.nested import metric_values
 from analysis.quantities import Quantity, format_ratio, format_value
 from analysis.series import Series, grouped, labels, shares
-from analysis.table import IDENTITY, Cell
+from analysis.table import IDENTITY, stacked
 
 PEAK_MEMORY = Quantity(
     "peak_memory",
@@ -32,6 +35,7 @@ EXPONENT_COLUMNS = (
     *IDENTITY,
     *("metric", "exponent", "low", "high", "factor", "from_tokens", "to_tokens"),
 )
+_CASE = ("entry", "replicate")
 _MAX_PANELS = 9
 _LINES_IN_PANELS = 4
 _MAX_SENTENCES = 7
@@ -68,8 +72,7 @@ def growth_chapter(
         quantity.name,
         title,
         meaning,
-        columns=COLUMNS,
-        lines=tuple(s for line in lines.values() for s in table_of(line)),
+        table=values_of(lines.values()),
         figures=tuple(figures),
     )
 
@@ -123,18 +126,13 @@ def _labelled(lines: Sequence[Line], *, named: bool = True) -> tuple[tuple[Line,
     return tuple(zip(lines, names, range(len(lines)), strict=True))
 
 
-def table_of(line: Line) -> list[tuple[Cell, ...]]:
-    """Return the numbers of a line as table lines, one for each record."""
-    out: list[tuple[Cell, ...]] = []
-    for row, _ in line.points:
-        low, high = row.interval(line.metric) or (None, None)
-        unit = row.record["metrics"][line.metric]["unit"]
-        where = (row.tokens, row.entry, row.replicate)
-        value = row.value(line.metric)
-        out.append(
-            (*row.identity, *where, line.metric, value, unit, low, high, row.record["run_id"])
-        )
-    return out
+def values_of(lines: Iterable[Line]) -> pd.DataFrame:
+    """Return the numbers of lines, a row for each record."""
+    tables = [
+        metric_values(line.series.select(row for row, _ in line.points), [line.metric], _CASE)
+        for line in lines
+    ]
+    return stacked(tables, COLUMNS)
 
 
 def exponents(series: Sequence[Series], quantities: Sequence[Quantity]) -> list[list[Line]]:
@@ -147,16 +145,17 @@ def exponents(series: Sequence[Series], quantities: Sequence[Quantity]) -> list[
     return fitted
 
 
-def exponent_lines(lines: Sequence[Line]) -> list[tuple[Cell, ...]]:
-    """Return the fitted laws as table lines."""
-    out: list[tuple[Cell, ...]] = []
-    for line in lines:
-        if line.law is not None:
-            law = line.law
-            low, high = law.interval or (None, None)
-            numbers = (law.exponent, low, high, law.factor, law.smallest, law.largest)
-            out.append((*line.series.identity, line.metric, *numbers))
-    return out
+def exponent_table(lines: Iterable[Line]) -> pd.DataFrame:
+    """Return the fitted laws, a row each."""
+    laws = [
+        (
+            *(*line.series.identity, line.metric, law.exponent),
+            *(*(law.interval or (None, None)), law.factor, law.smallest, law.largest),
+        )
+        for line in lines
+        if (law := line.law) is not None
+    ]
+    return pd.DataFrame(laws, columns=[*EXPONENT_COLUMNS])
 
 
 def findings(quantity: Quantity, lines: Sequence[Line]) -> list[str]:

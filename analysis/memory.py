@@ -1,8 +1,10 @@
 """Memory at the peak of a step, by state, and its activations by module."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+
+import pandas as pd
 
 from analysis.chapter import (
     Chapter,
@@ -12,10 +14,11 @@ from analysis.chapter import (
     figure_title,
     missing_note,
 )
+from analysis.nested import breakdown, parts
 from analysis.quantities import format_percent, format_value, unit_of
 from analysis.series import Series, Share, labels, shares
 from analysis.stacks import MAX_PANELS, Stack, StackPanel, draw_stacks, in_order
-from analysis.table import IDENTITY, Cell, Row
+from analysis.table import IDENTITY, Row, stacked
 
 # Tracked on real tensors, or else predicted from a trace on fake tensors.
 PEAKS = ("peak_tracked_bytes", "predicted_peak_bytes")
@@ -33,27 +36,8 @@ OUTSIDE = "outside modules"
 _DRAWN_LAST = (OUTSIDE, OTHER, UNATTRIBUTED)
 # With the parts of `_DRAWN_LAST`, at most the number of fills.
 _MAX_MODULES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """Memory of one case by state or module.
-
-    Attributes:
-        row: Row of the case.
-        source: Name of the metric or breakdown.
-        stack: Bytes by state or module.
-    """
-
-    row: Row
-    source: str
-    stack: Stack
-
-    def lines(self) -> list[tuple[Cell, ...]]:
-        """Return the numbers as table lines, one for each part."""
-        where = (*self.row.identity, self.row.tokens, self.source)
-        total, run = self.stack.total, self.row.record["run_id"]
-        return [(*where, part, n, total, run) for part, n in sorted(self.stack.parts.items())]
+# Columns of the numbers, the part that they are of being a state or a module.
+_COLUMNS = (*IDENTITY, "tokens", "source", "part", "bytes", "all_bytes", "run_id")
 
 
 def state_chapter(series: Sequence[Series]) -> Chapter:
@@ -65,7 +49,7 @@ def state_chapter(series: Sequence[Series]) -> Chapter:
         "tracked by storage. Activations are saved by forward for backward; recomputed ones are "
         "rebuilt by checkpointing; temporaries live within one phase.",
     )
-    measured = {id(s): use for s in series if (use := _by_state(s))}
+    measured = {id(s): use for s in series if (use := _by_state(s)) is not None}
     if not measured:
         return _without_figures(empty, missing_note(empty.title, PEAKS[0], series))
     return _with_figures(empty, "state", series, measured, STATES, _state_finding)
@@ -79,44 +63,54 @@ def module_chapter(series: Sequence[Series]) -> Chapter:
         "Activations, saved or recomputed, that are alive at the memory peak of a step, by the "
         "module that allocated them. The largest modules of each panel are named.",
     )
-    measured = {id(s): use for s in series if (use := _by_module(s))}
+    measured = {id(s): use for s in series if (use := _by_module(s)) is not None}
     if not measured:
         return _without_figures(empty, f"{empty.title} is not plotted: no record has {BREAKDOWN}.")
     return _with_figures(empty, "module", series, measured, (), _module_finding)
 
 
-def _by_state(series: Series) -> list[MemoryUse]:
+def _by_state(series: Series) -> pd.DataFrame | None:
+    """Return the peak by state, for one record of each size; None if no record has it."""
     for metric in PEAKS:
-        rows = series.typical(partial(_whole, metric))
-        if rows:
-            return [MemoryUse(row, metric, Stack(row.tokens, _states(row, metric))) for row in rows]
-    return []
+        if rows := series.typical(partial(_whole, metric)):
+            table = parts(series.select(rows), metric)
+            names = {metric: "bytes", f"all_{metric}": "all_bytes"}
+            return _with_totals(table.rename(columns=names), metric)
+    return None
 
 
 def _whole(metric: str, row: Row) -> float | None:
     return row.value(metric) if row.parts(metric) else None
 
 
-def _states(row: Row, metric: str) -> Mapping[str, float]:
-    """Return bytes by state; bytes without a state are a part of their own."""
-    parts = row.parts(metric)
-    unclaimed = (row.value(metric) or 0) - sum(parts.values())
-    return parts | ({UNATTRIBUTED: unclaimed} if unclaimed > 0 else {})
-
-
-def _by_module(series: Series) -> list[MemoryUse]:
+def _by_module(series: Series) -> pd.DataFrame | None:
+    """Return the activations by module, for one record of each size; None if no record has them."""
     rows = series.typical(lambda row: sum(row.breakdown(BREAKDOWN).values()) or None)
-    if not any(name for row in rows for name in row.breakdown(BREAKDOWN)):
+    table = breakdown(series.select(rows), BREAKDOWN)
+    if not (table["module"] != "").any():
         # All activations are outside modules: there are no parts to show.
-        return []
-    return [
-        MemoryUse(
-            row,
-            BREAKDOWN,
-            Stack(row.tokens, {name or OUTSIDE: n for name, n in row.breakdown(BREAKDOWN).items()}),
-        )
-        for row in rows
-    ]
+        return None
+    names = {"module": "part", "activation_bytes": "bytes"}
+    return _with_totals(table.rename(columns=names).assign(all_bytes=0), BREAKDOWN)
+
+
+def _with_totals(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return parts with their totals; bytes of a record without a state are a part of their own."""
+    text = table.assign(part=table["part"].astype("string").replace("", OUTSIDE), source=source)
+    sums = text.groupby("run_id")["bytes"].transform("sum")
+    unclaimed = text.assign(part=UNATTRIBUTED, bytes=text["all_bytes"] - sums)
+    unclaimed = unclaimed[unclaimed["bytes"] > 0].drop_duplicates("run_id")
+    whole = pd.concat([text, unclaimed], ignore_index=True)
+    totals = whole.groupby("run_id")["bytes"].transform("sum")
+    return whole.assign(all_bytes=totals).sort_values(["tokens", "part"], ignore_index=True)
+
+
+def _stacks(table: pd.DataFrame) -> tuple[Stack, ...]:
+    """Return a stack for each size."""
+    return tuple(
+        Stack(float(tokens), dict(zip(of_size["part"], of_size["bytes"].tolist(), strict=True)))
+        for tokens, of_size in table.groupby("tokens")
+    )
 
 
 def _without_figures(chapter: Chapter, note: str) -> Chapter:
@@ -127,14 +121,12 @@ def _with_figures(
     chapter: Chapter,
     part: str,
     series: Sequence[Series],
-    measured: Mapping[int, Sequence[MemoryUse]],
+    measured: Mapping[int, pd.DataFrame],
     part_order: Sequence[str],
     finding: Callable[[StackPanel], str],
 ) -> Chapter:
     with_memory = [s for s in series if id(s) in measured]
-    panels = {
-        id(s): StackPanel(s.label, tuple(use.stack for use in measured[id(s)])) for s in with_memory
-    }
+    panels = {id(s): StackPanel(s.label, _stacks(measured[id(s)])) for s in with_memory}
 
     def largest(s: Series) -> float:
         return max(stack.total for stack in panels[id(s)].stacks)
@@ -143,8 +135,7 @@ def _with_figures(
         chapter.name,
         chapter.title,
         chapter.meaning,
-        columns=(*IDENTITY, "tokens", "source", part, "bytes", "all_bytes", "run_id"),
-        lines=tuple(line for s in with_memory for use in measured[id(s)] for line in use.lines()),
+        table=stacked(list(measured.values()), _COLUMNS).rename(columns={"part": part}),
         figures=tuple(
             _figure(chapter, share, [panels[id(s)] for s in share.series], part_order, finding)
             for share in shares(with_memory, MAX_PANELS, largest)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
+import pandas as pd
+
 from analysis.chapter import (
     Chapter,
     Figure,
@@ -12,15 +14,17 @@ from analysis.chapter import (
     figure_title,
     missing_note,
 )
+from analysis.nested import samples
 from analysis.quantities import format_percent, format_ratio, format_size, format_value, unit_of
 from analysis.series import Series, labels, shares
 from analysis.stacks import MAX_PANELS, Stack, StackPanel, draw_stacks
-from analysis.table import IDENTITY, Cell, Row
+from analysis.table import IDENTITY, Row, stacked
 
 METRIC = "phase_time_s"
 # Execution order for records without one; phases of other names come before backward.
 _USUAL = ("data", "permutation", "forward", "backward", "all_reduce", "optimizer")
 LOADING = "data"
+_COLUMNS = (*IDENTITY, "tokens", "step", "phase", "seconds", "run_id")
 _MAX_STEPS = 50
 
 
@@ -38,13 +42,6 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
         return Chapter(name, title, meaning, notes=(note,))
     with_phases = [s for s in series if id(s) in cases]
     steps = {key: _steps(row) for key, row in cases.items()}
-    lines: list[tuple[Cell, ...]] = [
-        (*row.identity, row.tokens, number, phase, seconds, row.record["run_id"])
-        for s in with_phases
-        for row in [cases[id(s)]]
-        for number, stack in enumerate(steps[id(s)], start=1)
-        for phase, seconds in stack.parts.items()
-    ]
     figures = []
     for share in shares(with_phases, MAX_PANELS)[:1]:
         named = labels([s.rows[0] for s in share.series])
@@ -70,10 +67,18 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
         name,
         title,
         meaning,
-        columns=(*IDENTITY, "tokens", "step", "phase", "seconds", "run_id"),
-        lines=tuple(lines),
+        table=stacked([_seconds(s, cases[id(s)]) for s in with_phases], _COLUMNS),
         figures=tuple(figures),
     )
+
+
+def _seconds(series: Series, row: Row) -> pd.DataFrame:
+    """Return the time of each phase in each step of a case."""
+    names = {"part": "phase", METRIC: "seconds"}
+    table = samples(series.select([row]), METRIC).rename(columns=names)
+    of_phases = table[table["phase"].isin(_order(row)) & (table["step"] <= len(_steps(row)))]
+    in_order = of_phases["phase"].cat.set_categories(_order(row))
+    return of_phases.assign(phase=in_order).sort_values(["step", "phase"])
 
 
 def _longest_case(series: Series) -> Row | None:

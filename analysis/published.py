@@ -8,13 +8,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.curves import Reference
 from analysis.errors import AnalysisError
 from analysis.quantities import Quantity
-from analysis.table import Cell, Row
 from bench.records.reading import parse_json
+
+if TYPE_CHECKING:
+    # Commands without pandas read published numbers, too.
+    import pandas as pd
+
+    from analysis.curves import Reference
+    from analysis.table import Row
 
 FOLDER = Path(__file__).with_name("published_numbers")
 SCHEMA_FILE = Path(__file__).with_name("published.schema.json")
@@ -149,7 +154,9 @@ def _series(work: dict[str, Any], figure: dict[str, Any], series: dict[str, Any]
     )
 
 
-def comparable(published: Sequence[PublishedSeries], rows: Sequence[Row]) -> list[PublishedSeries]:
+def comparable(
+    published: Sequence[PublishedSeries], rows: "Sequence[Row]"
+) -> list[PublishedSeries]:
     """Return single-device series, for each quantity those of the most similar device.
 
     A device of the records is preferred, then one of the same vendor, then any.
@@ -164,13 +171,15 @@ def comparable(published: Sequence[PublishedSeries], rows: Sequence[Row]) -> lis
     return nearest
 
 
-def on_accelerators(rows: Sequence[Row]) -> bool:
+def on_accelerators(rows: "Sequence[Row]") -> bool:
     """Return whether any record is of an accelerator."""
     return any(device["kind"] != "cpu" for row in rows for device in row.record["devices"])
 
 
-def references(published: Sequence[PublishedSeries], quantity: Quantity) -> list[Reference]:
+def references(published: Sequence[PublishedSeries], quantity: Quantity) -> "list[Reference]":
     """Return the published lines of a quantity over tokens, in the records' unit."""
+    from analysis.curves import Reference
+
     lines = []
     for s in published:
         if s.quantity not in quantity.metrics or s.axis != "tokens":
@@ -184,9 +193,11 @@ def references(published: Sequence[PublishedSeries], quantity: Quantity) -> list
     return lines
 
 
-def published_lines(published: Sequence[PublishedSeries]) -> list[tuple[Cell, ...]]:
-    """Return every published number as a table line."""
-    return [
+def published_table(published: Sequence[PublishedSeries]) -> "pd.DataFrame":
+    """Return every published number, a row each."""
+    import pandas as pd
+
+    lines = [
         (
             *(s.work, s.identifier, s.figure, s.quantity, s.unit),
             *(s.axis, s.axis_unit, s.device, s.count, s.system),
@@ -195,3 +206,4 @@ def published_lines(published: Sequence[PublishedSeries]) -> list[tuple[Cell, ..
         for s in published
         for point in s.points
     ]
+    return pd.DataFrame(lines, columns=[*COLUMNS]).astype({"count": "Int64"})

@@ -1,9 +1,11 @@
 """Groups of rows that differ only in a number of ranks, and their figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+
+import pandas as pd
 
 from analysis.drawing import (
     PAGE,
@@ -14,8 +16,9 @@ from analysis.drawing import (
     plot_text,
     subplots,
 )
+from analysis.nested import rank_values
 from analysis.quantities import Quantity, format_ratio, format_value, unit_of
-from analysis.table import Row
+from analysis.table import IDENTITY, Row, stacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,33 @@ class RankGroup:
                 ranks = "1 rank" if count == 1 else f"{count} ranks"
                 clauses.append(f"{quantity.label} at {ranks} is {text}")
         return clauses
+
+
+def values_by_rank(
+    table: pd.DataFrame,
+    rows: Iterable[Row],
+    quantities: Sequence[Quantity],
+    also: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return the value of each rank, for each metric of some quantities.
+
+    Args:
+        table: Records.
+        rows: Rows of `table` that are wanted.
+        quantities: Quantities whose metrics are wanted.
+        also: Further columns of `table`.
+    """
+    selected = table.loc[[row.index for row in rows]]
+    metrics = [metric for quantity in quantities for metric in quantity.metrics]
+    tables = [
+        rank_values(selected, metric, also)
+        .rename(columns={metric: "value"})
+        .assign(metric=metric)
+        .astype({"value": "float64"})
+        for metric in metrics
+    ]
+    by_rank = stacked(tables, (*IDENTITY, *also, "tokens", "metric", "rank", "value", "run_id"))
+    return by_rank.sort_values([*IDENTITY, "tokens", "metric", "rank"], ignore_index=True)
 
 
 def draw_groups(

@@ -5,26 +5,28 @@ from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
 
+import pandas as pd
+
 from analysis.chapter import Chapter, Figure
 from analysis.drawing import MAX_LINES
 from analysis.growth import PEAK_MEMORY, STEP_TIME
 from analysis.phases import METRIC as PHASES
 from analysis.quantities import format_percent, format_size
-from analysis.rank_groups import RankGroup, draw_groups
-from analysis.table import IDENTITY, Cell, Row
+from analysis.rank_groups import RankGroup, draw_groups, values_by_rank
+from analysis.table import Cell, Row, rows
 
 _QUANTITIES = (STEP_TIME, PEAK_MEMORY)
 _COMMUNICATION = "all_reduce"
 
 
-def rank_chapter(rows: Sequence[Row]) -> Chapter:
+def rank_chapter(table: pd.DataFrame) -> Chapter:
     """Return the chapter of step time and peak memory over the number of ranks."""
     name, title = "ranks", "Scaling over ranks"
     meaning = (
         "Lines are the values of cases, points those of single ranks. Every rank trains on its own "
         "examples (weak scaling): a horizontal line is ideal."
     )
-    teams = [team for team in _rank_groups(rows) if any(team.values(q) for q in _QUANTITIES)]
+    teams = [team for team in _rank_groups(rows(table)) if any(team.values(q) for q in _QUANTITIES)]
     if not teams:
         return Chapter(name, title, meaning, notes=("Every record is of one rank.",))
     pages = [teams[k : k + MAX_LINES] for k in range(0, len(teams), MAX_LINES)]
@@ -32,8 +34,7 @@ def rank_chapter(rows: Sequence[Row]) -> Chapter:
         name,
         title,
         meaning,
-        columns=(*IDENTITY, "tokens", "metric", "rank", "value", "run_id"),
-        lines=tuple(_lines(teams)),
+        table=values_by_rank(table, [row for team in teams for row in team.rows], _QUANTITIES),
         figures=tuple(
             Figure(
                 name if number == 1 else f"{name}-{number}",
@@ -46,9 +47,9 @@ def rank_chapter(rows: Sequence[Row]) -> Chapter:
     )
 
 
-def _rank_groups(rows: Sequence[Row]) -> list[RankGroup]:
+def _rank_groups(records: Sequence[Row]) -> list[RankGroup]:
     groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in records:
         if row.status == "ok" and row.context_ranks == 1:
             key = (row.workload, row.series, row.variant, row.device, row.tokens)
             groups[key].append(row)
@@ -62,18 +63,6 @@ def _rank_groups(rows: Sequence[Row]) -> list[RankGroup]:
                 RankGroup(f"{row.series}{detail}{size}", tuple(members), attrgetter("ranks"))
             )
     return teams
-
-
-def _lines(teams: Sequence[RankGroup]) -> list[tuple[Cell, ...]]:
-    out: list[tuple[Cell, ...]] = []
-    for team in teams:
-        for row in sorted(team.rows, key=lambda row: row.ranks):
-            for quantity in _QUANTITIES:
-                for metric in quantity.metrics:
-                    for rank, value in enumerate(row.rank_values(metric)):
-                        where = (row.tokens, metric, rank)
-                        out.append((*row.identity, *where, value, row.record["run_id"]))
-    return out
 
 
 def _finding(team: RankGroup) -> str:

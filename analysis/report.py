@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.calls import calls_chapters
 from analysis.chapter import Chapter, Figure
 from analysis.context_ranks import context_chapter
@@ -16,29 +18,28 @@ from analysis.curves import Line
 from analysis.device_check import rates_chapter, roofline_chapter
 from analysis.drawing import FORMATS, save
 from analysis.errors import AnalysisError
+from analysis.frame import frame
 from analysis.growth import (
-    EXPONENT_COLUMNS,
     PEAK_MEMORY,
     STEP_TIME,
-    exponent_lines,
+    exponent_table,
     exponents,
     growth_chapter,
 )
 from analysis.memory import module_chapter, state_chapter
 from analysis.phases import phase_chapter
-from analysis.published import COLUMNS as PUBLISHED_COLUMNS
 from analysis.published import (
     FOLDER,
     PublishedSeries,
     comparable,
     on_accelerators,
-    published_lines,
+    published_table,
     read_published,
     references,
 )
 from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
-from analysis.table import Row, as_csv, cases_as_csv, newest, rows
+from analysis.table import Row, as_csv, exported, newest, rows
 from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
 from bench.records.record import RecordJson
 
@@ -82,13 +83,15 @@ def write_report(
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
     except ImportError as error:
-        raise AnalysisError(f"reports need {error.name}: pip install 'foldperf[report]'") from None
+        raise AnalysisError(
+            f"reports need {error.name}: pip install 'foldperf[analysis]'"
+        ) from None
     received = len(records)
-    records = newest(records)
-    table = rows(records)
+    table = newest(frame(records))
+    records, cases = table["record"].tolist(), rows(table)
     source = _source(records)
     all_published = read_published(published)
-    plotted = comparable(all_published, table) if always_published or on_accelerators(table) else []
+    plotted = comparable(all_published, cases) if always_published or on_accelerators(cases) else []
     series = series_of(table)
     chapters = _chapters(series, table, plotted)
     growth = exponents(series, (PEAK_MEMORY, STEP_TIME))
@@ -109,7 +112,7 @@ def write_report(
             ],
             not_plotted=[chapter for chapter in chapters if not chapter.figures],
             growth=growth,
-            rows=table,
+            rows=cases,
             source=source,
             superseded=received - len(records),
             missing=_missing(records),
@@ -144,7 +147,7 @@ def _page(*, rows: Sequence[Row], **content: Any) -> str:
 
 
 def _chapters(
-    series: Sequence[Series], table: Sequence[Row], plotted: Sequence[PublishedSeries]
+    series: Sequence[Series], table: pd.DataFrame, plotted: Sequence[PublishedSeries]
 ) -> list[Chapter]:
     """Return all chapters in the order of the page."""
     fitted = (
@@ -182,23 +185,26 @@ def _chapters(
         utilization_chapter(series, ENERGY, "Gross energy per step, and mean power."),
         rank_chapter(table),
         context_chapter(table),
-        *(chapter for chapter in (rates_chapter(table), roofline_chapter(table)) if chapter.lines),
+        *(
+            chapter
+            for chapter in (rates_chapter(table), roofline_chapter(table))
+            if chapter.table is not None
+        ),
     ]
 
 
 def _tables(
-    table: Sequence[Row],
+    table: pd.DataFrame,
     growth: Sequence[Sequence[Line]],
     published: Sequence[PublishedSeries],
     chapters: Sequence[Chapter],
 ) -> dict[str, str]:
     """Return all tables as CSV, by file name."""
-    tables = {"table.csv": cases_as_csv(table)}
-    fitted = [law for lines in growth for law in exponent_lines(lines)]
-    if fitted:
-        tables["exponents.csv"] = as_csv(EXPONENT_COLUMNS, fitted)
+    tables = {"table.csv": as_csv(exported(table))}
+    if growth:
+        tables["exponents.csv"] = as_csv(exponent_table(law for laws in growth for law in laws))
     if published:
-        tables["published.csv"] = as_csv(PUBLISHED_COLUMNS, published_lines(published))
+        tables["published.csv"] = as_csv(published_table(published))
     return tables | {
         f"{chapter.name}.csv": chapter.csv() for chapter in chapters if chapter.figures
     }

@@ -2,10 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from analysis.table import Cell, Row
+import pandas as pd
+
+from analysis.table import Cell, Row, rows
 
 T = TypeVar("T")
 
@@ -17,10 +19,12 @@ class Series:
     Attributes:
         label: Label, unique within the report.
         rows: Rows, sizes ascending.
+        table: DataFrame of records that the rows are of.
     """
 
     label: str
     rows: tuple[Row, ...]
+    table: pd.DataFrame = field(repr=False, compare=False)
 
     @property
     def identity(self) -> tuple[Cell, ...]:
@@ -31,6 +35,10 @@ class Series:
     def workload(self) -> str:
         """Name of the workload."""
         return self.rows[0].workload
+
+    def select(self, rows: Iterable[Row]) -> pd.DataFrame:
+        """Return rows of the series as rows of the DataFrame."""
+        return self.table.loc[[row.index for row in rows]]
 
     def ok_rows(self) -> list[Row]:
         """Return the rows with status ``ok`` and a size."""
@@ -44,10 +52,10 @@ class Series:
         """Return one row for each size: the row with the median value (the lower of two)."""
         medians = []
         for size in self.sizes():
-            rows = [row for row in self.ok_rows() if row.tokens == size]
-            ranked = sorted((v, k) for k, row in enumerate(rows) if (v := value(row)) is not None)
+            of_size = [row for row in self.ok_rows() if row.tokens == size]
+            ranked = sorted((v, k) for k, r in enumerate(of_size) if (v := value(r)) is not None)
             if ranked:
-                medians.append(rows[ranked[(len(ranked) - 1) // 2][1]])
+                medians.append(of_size[ranked[(len(ranked) - 1) // 2][1]])
         return medians
 
 
@@ -73,14 +81,14 @@ class Share:
         return len(self.all_series) - len(self.series)
 
 
-def series_of(rows: Iterable[Row]) -> list[Series]:
-    """Group rows into series by workload, series, variant, device and ranks."""
+def series_of(table: pd.DataFrame) -> list[Series]:
+    """Group the records of a DataFrame by workload, series, variant, device and ranks."""
     groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in rows(table):
         groups[row.identity].append(row)
     members = [sorted(group, key=lambda row: row.tokens) for group in groups.values()]
     names = labels([group[0] for group in members])
-    return [Series(name, tuple(group)) for name, group in zip(names, members, strict=True)]
+    return [Series(name, tuple(group), table) for name, group in zip(names, members, strict=True)]
 
 
 def labels(rows: Sequence[Row], *, named: bool = True) -> list[str]:

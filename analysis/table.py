@@ -1,26 +1,45 @@
-"""Table of records, one row for each record."""
+"""Rows of the DataFrame of records: the newest of each case, in the order of views."""
 
-import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
+from analysis.frame import IDENTITY
 from bench.records.record import RecordJson
 
-# Leading columns of every table: the identity of a series of records.
-IDENTITY = ("workload", "series", "variant", "device", "ranks")
-_CASE_COLUMNS = (*IDENTITY, "tokens", "entry", "replicate", "status", "reason")
+__all__ = [
+    "IDENTITY",
+    "Cell",
+    "Number",
+    "Row",
+    "as_csv",
+    "as_parquet",
+    "exported",
+    "newest",
+    "rows",
+    "stacked",
+]
 
 Number = int | float
 Cell = str | Number | None
 
+# Columns that records of one case on one machine share.
+_CASE = (
+    *("sweep", "cell_id", "ranks", "replicate"),
+    *("host_hostname_hash", "device_uuid_hash"),
+)
+_ORDER = ["series", "variant", "device", "ranks", "tokens", "entry", "replicate", "run_id"]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Record with the fields that views group and sort by.
+    """Row of the DataFrame, with the fields that views group and sort by.
 
     Attributes:
+        index: Label of the row in the DataFrame.
         workload: Name of the workload.
         series: Label of the series, such as a model preset.
         variant: Backend, precision and other settings.
@@ -32,10 +51,12 @@ class Row:
         replicate: Number of the repetition.
         status: Status of the case.
         reason: Reason of a status other than ``ok``; else empty.
+        method: Method of the record: ``measured``, ``traced`` or ``predicted``.
         commit: Shortened commit of the source, with a star if there were uncommitted changes.
         record: The full record.
     """
 
+    index: int
     workload: str
     series: str
     variant: str
@@ -47,6 +68,7 @@ class Row:
     replicate: int
     status: str
     reason: str
+    method: str
     commit: str
     record: RecordJson
 
@@ -104,68 +126,75 @@ class Row:
         return value
 
 
-def newest(records: Sequence[RecordJson]) -> list[RecordJson]:
+def newest(table: pd.DataFrame) -> pd.DataFrame:
     """Return the newest record of each case (cell and replicate), sweep and machine.
 
-    Earlier records of a case are of other source or software.
+    Earlier records of a case are of other source or software. The result is sorted by series,
+    variant, device, ranks and tokens.
     """
-    last: dict[tuple[object, ...], RecordJson] = {}
-    for record in sorted(records, key=lambda r: r["started_at"]):
-        machine = (record["host"]["hostname_hash"], record["devices"][0]["uuid_hash"])
-        ranks = record["workload"]["ranks"]
-        case = (record["sweep"], record["cell_id"], ranks, record["replicate"])
-        last[*case, *machine] = record
-    return list(last.values())
+    latest = table.sort_values("started_at", kind="stable").drop_duplicates([*_CASE], keep="last")
+    return arranged(latest)
 
 
-def rows(records: Sequence[RecordJson]) -> list[Row]:
-    """Return a row for each record, sorted by series, variant, device, ranks and tokens."""
-    return sorted(
-        map(_row, records),
-        key=lambda r: (r.series, r.variant, r.device, r.ranks, r.tokens, r.entry, r.replicate),
-    )
+def arranged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the records sorted by series, variant, device, ranks and tokens, numbered anew."""
+    return table.sort_values(_ORDER, na_position="first", ignore_index=True)
 
 
-def _row(record: RecordJson) -> Row:
-    workload, git = record["workload"], record["git"]
-    labels: dict[str, Any] = workload["labels"]
-    sha = (git["sha"] or "unknown")[:8]
-    return Row(
-        workload=workload["name"],
-        series=str(labels.get("series", workload["name"])),
-        variant=str(labels.get("variant", "")),
-        device=", ".join(sorted({device["name"] for device in record["devices"]})),
-        ranks=workload["ranks"],
-        context_ranks=int(workload["config"].get("context_ranks", 1)),
-        tokens=float(labels.get("tokens", 0)),
-        entry=str(workload["config"].get("entry", "")),
-        replicate=record["replicate"],
-        status=record["status"],
-        reason=record["reason"] or "",
-        commit=sha + ("*" if git["dirty"] else ""),
-        record=record,
-    )
+def rows(table: pd.DataFrame) -> list[Row]:
+    """Return a `Row` for each row of the DataFrame of `analysis.frame`, in its order."""
+    names = ["workload", "series", "variant", "device", "ranks", "context_ranks", "replicate"]
+    names += ["status", "method", "record"]
+    given = [table[name].tolist() for name in names]
+    return [
+        Row(
+            index=index,
+            tokens=0.0 if tokens is pd.NA else float(tokens),
+            entry=entry if isinstance(entry, str) else "",
+            reason="" if reason is pd.NA else reason,
+            commit=(commit[:8] if isinstance(commit, str) else "unknown") + "*" * (dirty is True),
+            **dict(zip(names, values, strict=True)),
+        )
+        for index, tokens, entry, reason, commit, dirty, *values in zip(
+            table.index,
+            *(table[name].tolist() for name in ("tokens", "entry", "reason", "commit", "dirty")),
+            *given,
+            strict=True,
+        )
+    ]
 
 
-def as_csv(columns: Sequence[str], lines: Iterable[Sequence[Cell]]) -> str:
-    """Return lines as CSV, numbers at full precision, absent values as empty cells."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(lines)
-    return out.getvalue()
+def exported(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of the DataFrame that files hold: all but the records themselves."""
+    return table.drop(columns="record")
 
 
-def cases_as_csv(table: Sequence[Row]) -> str:
-    """Return all rows with all metrics that any record has, without parts of metrics."""
-    metrics = sorted({name for row in table for name in row.record["metrics"] if "." not in name})
-    columns = (*_CASE_COLUMNS, *metrics, "commit", "flags", "run_id")
-    lines = (
-        [
-            *(getattr(row, name) for name in _CASE_COLUMNS),
-            *(row.value(name) for name in metrics),
-            *(row.commit, row.flags, row.record["run_id"]),
-        ]
-        for row in table
-    )
-    return as_csv(columns, lines)
+def as_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV, numbers at full precision, absent values as empty cells."""
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file, with the types of its columns.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    file = io.BytesIO()
+    table.to_parquet(file, engine="pyarrow", index=False)
+    return file.getvalue()
+
+
+def stacked(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Return the named columns of tables below each other; categories become text."""
+    plain = [
+        table[[*columns]].astype({name: "string" for name in columns if _is_category(table[name])})
+        for table in tables
+        if len(table)
+    ]
+    return pd.concat(plain, ignore_index=True) if plain else pd.DataFrame(columns=[*columns])
+
+
+def _is_category(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype)

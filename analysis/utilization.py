@@ -13,7 +13,7 @@ from analysis.chapter import (
 )
 from analysis.curves import Line, Panel, draw_curves, line_of
 from analysis.drawing import MAX_LINES
-from analysis.growth import COLUMNS, table_of
+from analysis.growth import values_of
 from analysis.quantities import Quantity, format_value
 from analysis.series import Series, Share, labels, shares
 
@@ -86,13 +86,7 @@ def utilization_chapter(
         name,
         title,
         meaning,
-        columns=COLUMNS,
-        lines=tuple(
-            cells
-            for by_series in lines.values()
-            for line in by_series.values()
-            for cells in table_of(line)
-        ),
+        table=values_of(line for by_series in lines.values() for line in by_series.values()),
         figures=tuple(figures),
         notes=notes,
     )

@@ -27,7 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; print the page's path, and what is missing in the records."""
-    from analysis.report import write_report
+    with options.analysis_packages():
+        from analysis.report import write_report
     from bench.run.unmeasured import unmeasured_in
 
     paths = arguments.records or [arguments.results / "runs"]
