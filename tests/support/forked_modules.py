@@ -74,9 +74,6 @@ def run_module(module, words, environment, search):
     os.environ.update(environment)
     tempfile.tempdir = None  # of another environment
     _show([sys.executable, "-m", module, *words], [f"{n}={v}" for n, v in environment.items()])
-    torch, threads = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS")
-    if torch is not None and threads:
-        torch.set_num_threads(int(threads))
     sys.path[:] = [*search, *_OWN_PATHS]
     sys.argv[1:] = words
     status = 1
@@ -121,6 +118,9 @@ def _become(words, call):
         search = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
         if not environment.get("PYTHONSAFEPATH"):
             search.insert(0, os.getcwd())
+        # Not for a command that forks others: OpenMP's threads do not survive a fork.
+        if "torch" in sys.modules and "OMP_NUM_THREADS" in environment:
+            sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
         run_module(words[2], [str(word) for word in words[3:]], environment, search)
     except BaseException:
         traceback.print_exc()
