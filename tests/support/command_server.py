@@ -14,15 +14,19 @@ import subprocess
 import sys
 import tempfile
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from select import select
 
+from refsys import processes
 from refsys.data.formats.components import component, component_type
 from refsys.processes import die_with_parent
 from support import HANG_S, free_port
-from support.forked_modules import ROOM_ARGUMENT, ROOM_VARIABLE, fork_modules, run_module
+from support.forked_modules import FRESH, ROOM_ARGUMENT, ROOM_VARIABLE, fork_modules, run_module
 
 ROOT = Path(__file__).resolve().parents[2]
+# Commands whose pools of processes are forked too.
+POOLS = {"frontier", "gate", "plan", "simulate"}
 # Imported by the commands of most tests; the others are imported by the command that needs them.
 LIBRARIES = "torch._dynamo torch.distributed.fsdp jsonschema scipy.stats matplotlib.pyplot"
 LIBRARIES += " biotite.structure gemmi rdkit.Chem"
@@ -193,6 +197,8 @@ def _become(request, rank):
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the process's own
     # As `python -m` has it: the working folder, the variable's, the interpreter's own.
     search = [os.getcwd(), *environment["PYTHONPATH"].split(os.pathsep)]
+    if FRESH not in environment and POOLS.intersection(request["arguments"][:1]):
+        processes.get_context = lambda method: get_context("fork")
     run_module("bench", request["arguments"], environment, search)
 
 

@@ -16,6 +16,7 @@ from support.third_party import install
 
 from bench.cli import main
 from bench.records.origin import GitState
+from bench.run.isolation import Ended
 from bench.run.runner import case_environment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -167,27 +168,29 @@ def test_case_runs_again_in_another_environment_or_with_another_third_party_sour
     assert one["workload"]["source_sha256"] != two["workload"]["source_sha256"]
 
 
-def test_records_of_uncommitted_source_run_again_when_it_is_committed(tmp_path, store, monkeypatch):
+def test_records_of_uncommitted_source_run_again_when_it_is_committed(tmp_path, monkeypatch):
     sweep = tmp_path / "toy.toml"
     sweep.write_text(
-        f'[protocol]\n{QUICK}[[case]]\nworkload = "alphafold3-trunk"\n'
-        'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n',
+        f'[protocol]\n{QUICK}[[case]]\nworkload = "operators"\n'
+        'axes = { operator = "layer_norm", preset = "tiny", tokens = 8 }\n',
         encoding="utf-8",
     )
+
+    def run_isolated(command, **_):
+        """Stand-in for a case process."""
+        content = {"status": "crash", "reason": "it did"}
+        Path(f"{command[-1]}.0").write_text(json.dumps(content), encoding="utf-8")
+        return Ended(0, None, 1.0, 0, "")
+
+    monkeypatch.setattr("bench.run.runner.run_isolated", run_isolated)
     clean = GitState(sha="0" * 40, dirty=False)
-    command = [
-        "run",
-        str(sweep),
-        "--results",
-        str(tmp_path / "results"),
-        "--store",
-        str(store.root),
-    ]
+    command = ["run", str(sweep), "--results", str(tmp_path / "results")]
+    command += ["--store", str(tmp_path / "store")]
     dirty = replace(clean, dirty=True)
     for state, ran in ((dirty, True), (dirty, False), (clean, True), (dirty, False)):
         monkeypatch.setattr("bench.records.provenance.git_state", lambda state=state: state)
         known = {record["run_id"] for record in records_of(tmp_path)}
-        assert main(command) == 0
+        assert main(command) == 2
         (record,) = records_of(tmp_path)
         assert (record["run_id"] not in known) == ran
     assert record["git"]["dirty"] is False
