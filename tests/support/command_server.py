@@ -9,6 +9,7 @@ program that serves.
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -130,14 +131,18 @@ class CommandServer:
         group |= {"MASTER_PORT": str(free_port())}
         return self.start(arguments, ranks=count, **group, **options)
 
-    def start(self, arguments, *, folder, paths=(), ranks=1, **environment):
-        """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`."""
+    def start(self, arguments, *, folder, paths=(), ranks=1, largest_file=None, **environment):
+        """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`.
+
+        With `largest_file`, a write beyond so many bytes fails, as on a full disk.
+        """
         words = [str(word) for word in arguments]
         outputs = tempfile.TemporaryDirectory(prefix="foldperf-command-")
         request = {
             "arguments": words,
             "folder": str(folder),
             "ranks": ranks,
+            "largest_file": largest_file,
             "environment": os.environ
             | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
             | environment,
@@ -189,6 +194,8 @@ def _become(request, rank):
     if request["ranks"] > 1:
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.chdir(request["folder"])
+    if size := request["largest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     outputs = [os.path.join(request["outputs"], f"{rank}-{name}") for name in STREAMS]
     for number, path in enumerate(["/dev/null", *outputs]):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

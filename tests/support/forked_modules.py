@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import gc
 import inspect
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -24,7 +25,11 @@ from pathlib import Path
 
 # Variable under which processes are started as always.
 FRESH = "FOLDPERF_FRESH_PROCESSES"
-MODULES = frozenset({"bench", "bench.run.case", "bench.run.launch"})
+MODULES = {
+    *("bench", "bench.run.case", "bench.run.launch"),
+    *("bench.check_device.worker", "bench.check_device.collectives", "torch.distributed.run"),
+    "support.scripted_check",
+}
 # Words of `subprocess` and of /proc/PID/stat.
 _EXECUTE = subprocess.Popen._execute_child
 _ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -47,7 +52,7 @@ class ForkingPopen(subprocess.Popen):
                 stream.flush()
         self.pid = os.fork()
         if not self.pid:
-            _become(list(call["args"]), call)
+            _become(_module_words(call["args"]), call)
         self._child_created = True
         # As after an exec.
         self._close_pipe_fds(*(call[name] for name in _ENDS))
@@ -95,11 +100,19 @@ def run_module(module, words, environment, search):
     os._exit(status)
 
 
+def _module_words(words):
+    """Return the module that a command line runs and its arguments; None if it runs none."""
+    if isinstance(words, str) or words[0] != sys.executable:
+        return None
+    # `torchrun` leaves the streams of its ranks unbuffered.
+    options = [str(word) for word in words[2 if "-u" in words[1:2] else 1 :]]
+    return options[1:] if options[:1] == ["-m"] else None
+
+
 def _is_served(words, environment):
     environment = os.environ if environment is None else environment
-    if isinstance(words, str) or list(words[:2]) != [sys.executable, "-m"]:
-        return False
-    return words[2] in MODULES and FRESH not in environment
+    module = _module_words(words)
+    return module is not None and module[0] in MODULES and FRESH not in environment
 
 
 def _become(words, call):
@@ -108,6 +121,8 @@ def _become(words, call):
         # The caller has objects that it will close or remove itself.
         gc.freeze()
         weakref.finalize._registry.clear()
+        atexit._clear()
+        atexit.register(multiprocessing.util._exit_function)
         _connect(call)
         _reset_signals()
         if call["start_new_session"]:
@@ -121,7 +136,8 @@ def _become(words, call):
         # Not for a command that forks others: OpenMP's threads do not survive a fork.
         if "torch" in sys.modules and "OMP_NUM_THREADS" in environment:
             sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
-        run_module(words[2], [str(word) for word in words[3:]], environment, search)
+        module, *arguments = words
+        run_module(module, arguments, environment, search)
     except BaseException:
         traceback.print_exc()
     finally:

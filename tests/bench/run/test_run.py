@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -223,36 +222,23 @@ class TestStorage:
         assert done.stderr.splitlines()[-1].startswith("foldperf: file/x/runs/toy: Not a directory")
         assert "Traceback" not in done.stderr
 
-    def run_on_a_full_disk(self, tmp_path, toys, size, *arguments):
-        """A limit on file sizes fails like a full disk: the write is refused."""
-        script = (
-            f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
-            "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, "run", *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
-        return done.stderr.splitlines()[-1]
-
-    def test_full_disk_is_an_error_of_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
+    def test_full_disk_is_an_error_of_one_line_and_earlier_records_are_intact(
+        self, foldperf, tmp_path, toys
+    ):
         sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
         # One record fits, and two do not.
-        line = self.run_on_a_full_disk(tmp_path, toys, 16_000, sweep)
-        assert "cannot be written: File too large" in line
+        done = foldperf("run", sweep, paths=[toys], check=2, largest_file=16_000)
+        assert "Traceback" not in done.stderr
+        assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
         assert len(records_of(tmp_path)) == 1
 
     def test_full_disk_while_dropping_records_loses_none(self, foldperf, tmp_path, toys):
         sweep = write_sweep(tmp_path, '{ behaviour = ["raise", "good"] }')
         foldperf("run", sweep, paths=[toys], check=2)
-        line = self.run_on_a_full_disk(tmp_path, toys, 100, sweep, "--retry", "crash")
-        assert "records cannot be dropped: File too large" in line
+        # What the command says is shorter than its records.
+        done = foldperf("run", sweep, "--retry", "crash", paths=[toys], check=2, largest_file=2_000)
+        assert "Traceback" not in done.stderr
+        assert "records cannot be dropped: File too large" in done.stderr.splitlines()[-1]
         assert len(records_of(tmp_path)) == 2
 
     def test_two_runs_do_not_mix(self, foldperf, tmp_path, toys):
