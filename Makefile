@@ -8,6 +8,9 @@ READY  := $(VENV)/.ready
 # The oldest Triton that is served, beside the pinned one, for the targets about kernels.
 OLDEST := .triton-3.6.0
 
+# Bytecode is kept: commands and tests start many processes, which would compile the source again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint unit docs bits fuzz compile-gate warm-check clean
 

@@ -47,8 +47,8 @@ from refsys.data.store.store import Store
 from refsys.home import package_cache
 
 # The first example of a test may pay for an import. The same examples are generated every time, so
-# that a law that holds for half of the usual hundred gains little from the others.
-settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
+# that a law that holds for a third of the usual hundred gains little from the others.
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("suite")
 
 

@@ -6,25 +6,28 @@ what another, or a test, has done. `CommandServer` is the side of the tests; thi
 program that serves.
 """
 
-import atexit
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
-import traceback
-from contextlib import suppress
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from select import select
 
+from refsys import processes
 from refsys.data.formats.components import component, component_type
 from refsys.processes import die_with_parent
 from support import HANG_S, free_port
+from support.forked_modules import FRESH, ROOM_ARGUMENT, ROOM_VARIABLE, fork_modules, run_module
 
 ROOT = Path(__file__).resolve().parents[2]
+# Commands whose pools of processes are forked too.
+POOLS = {"frontier", "gate", "plan", "simulate"}
 # Imported by the commands of most tests; the others are imported by the command that needs them.
 LIBRARIES = "torch._dynamo torch.distributed.fsdp jsonschema scipy.stats matplotlib.pyplot"
 LIBRARIES += " biotite.structure gemmi rdkit.Chem"
@@ -85,8 +88,8 @@ class CommandServer:
 
     def __enter__(self):
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "support.command_server", str(os.getpid())],
-            env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"},
+            [sys.executable, "-m", "support.command_server", str(os.getpid()), ROOM_ARGUMENT],
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"} | ROOM_VARIABLE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -128,14 +131,18 @@ class CommandServer:
         group |= {"MASTER_PORT": str(free_port())}
         return self.start(arguments, ranks=count, **group, **options)
 
-    def start(self, arguments, *, folder, paths=(), ranks=1, **environment):
-        """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`."""
+    def start(self, arguments, *, folder, paths=(), ranks=1, largest_file=None, **environment):
+        """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`.
+
+        With `largest_file`, a write beyond so many bytes fails, as on a full disk.
+        """
         words = [str(word) for word in arguments]
         outputs = tempfile.TemporaryDirectory(prefix="foldperf-command-")
         request = {
             "arguments": words,
             "folder": str(folder),
             "ranks": ranks,
+            "largest_file": largest_file,
             "environment": os.environ
             | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
             | environment,
@@ -162,7 +169,7 @@ class CommandServer:
 
 
 def serve():
-    """Answer requests until there are no more; return the arguments in a command's process."""
+    """Answer requests until there are no more."""
     for line in sys.stdin:
         request = json.loads(line)
         if "prepare" in request["arguments"][:1]:
@@ -173,33 +180,33 @@ def serve():
         for rank in range(request["ranks"]):
             child = os.fork()
             if not child:
-                return _become(request, rank)
+                _become(request, rank)
             children.append(child)
         print(json.dumps(children), flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         print(json.dumps(statuses), flush=True)
-    return None
 
 
 def _become(request, rank):
-    """Make this process one that was started for a rank of the request."""
+    """Make this process one that was started for a rank of the request, and run its command."""
     die_with_parent(os.getppid())
-    os.environ.clear()
-    os.environ.update(request["environment"])
+    environment = dict(request["environment"])
     if request["ranks"] > 1:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.chdir(request["folder"])
-    tempfile.tempdir = None  # of the server's environment
-    search = os.environ["PYTHONPATH"].split(os.pathsep)
-    # As `python -m` has it: the working folder, the variable's, the interpreter's own.
-    sys.path[:] = [os.getcwd(), *search, *sys.path[3:]]
+    if size := request["largest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     outputs = [os.path.join(request["outputs"], f"{rank}-{name}") for name in STREAMS]
     for number, path in enumerate(["/dev/null", *outputs]):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, number)
         os.close(file)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the process's own
-    return request["arguments"]
+    # As `python -m` has it: the working folder, the variable's, the interpreter's own.
+    search = [os.getcwd(), *environment["PYTHONPATH"].split(os.pathsep)]
+    if FRESH not in environment and POOLS.intersection(request["arguments"][:1]):
+        processes.get_context = lambda method: get_context("fork")
+    run_module("bench", request["arguments"], environment, search)
 
 
 if __name__ == "__main__":
@@ -213,21 +220,5 @@ if __name__ == "__main__":
         if path.stem != "calibration_kernels":
             import_module(f"workloads.{path.stem}")
     gc.freeze()
-    arguments = serve()
-    if arguments is not None:
-        import runpy
-
-        sys.argv[1:] = arguments
-        status = 1
-        try:
-            runpy.run_module("bench", run_name="__main__", alter_sys=True)
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(ValueError, OSError, AttributeError):
-                stream.flush()
-        # Taking the interpreter down would write to all of its memory, which the server shares.
-        os._exit(status)
+    fork_modules()
+    serve()

@@ -1,7 +1,7 @@
 """Worker process of a device check with scripted stages.
 
-Run as ``python scripted_check.py REQUEST``; the environment variable SCRIPT has the behaviour of
-stages by name, as JSON. Stages that are not named succeed at once.
+Run as ``python -m support.scripted_check REQUEST``. The environment variable SCRIPT has the
+behaviour of stages by name, as JSON. Stages that are not named succeed at once.
 """
 
 import json

@@ -13,11 +13,10 @@ from bench.check_device.table import report_lines
 from bench.cli import main
 
 
-def rehearse(vendor, folder, capsys, *options):
+def rehearse(vendor, folder, foldperf, *options):
     """Return what a rehearsal prints, and its records."""
     words = ["check-device", "--rehearse", vendor, "--budget", "30", "--out", str(folder), "--json"]
-    assert main([*words, *options]) == 0, capsys.readouterr()
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(foldperf(*words, *options, check=0).stdout)
     assert {state["status"] for state in found["stages"].values()} == {"ok"}
     records = valid_records(folder / "records.jsonl")
     assert {record["devices"][0]["name"].split(" (")[1] for record in records} == {
@@ -34,10 +33,10 @@ def assert_device_was_measured(found, records):
     assert step["metrics"]["energy_per_step_j"]["value"] > 0
 
 
-def test_every_stage_runs_in_a_rehearsal(tmp_path, capsys):
+def test_every_stage_runs_in_a_rehearsal(tmp_path, foldperf):
     # As a baseline that needs an environment of its own.
     options = ("--interpreter", f"sdpa={sys.executable}")
-    found, records = rehearse("nvidia", tmp_path / "check", capsys, *options)
+    found, records = rehearse("nvidia", tmp_path / "check", foldperf, *options)
     assert found["stages"].keys() == set(NAMES)
     assert_device_was_measured(found, records)
     stages = {name: state["found"] for name, state in found["stages"].items()}
@@ -61,10 +60,10 @@ def test_every_stage_runs_in_a_rehearsal(tmp_path, capsys):
     assert "idle power before" in lines
 
 
-def test_stages_that_read_the_device_run_in_a_rehearsal_of_amd(tmp_path, capsys):
+def test_stages_that_read_the_device_run_in_a_rehearsal_of_amd(tmp_path, foldperf):
     """The others compare and time operators alike for each vendor."""
     stages = ("versions", "compilation", "calibration", "step")
-    found, records = rehearse("amd", tmp_path / "check", capsys, "--only", *stages)
+    found, records = rehearse("amd", tmp_path / "check", foldperf, "--only", *stages)
     assert found["stages"].keys() == set(stages)
     assert_device_was_measured(found, records)
 

@@ -1,11 +1,12 @@
 """Device checks as processes: hanging stages are cut, and unfinished ones run again."""
 
 import json
+import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from support.forked_modules import ForkingPopen
 
 from bench.check_device.plan import NAMES
 from bench.check_device.progress import STAGES, Stages
@@ -14,10 +15,16 @@ from bench.check_device.worker import Request
 from bench.errors import BenchError, StorageError
 from bench.progress import Progress
 
-WORKER = Path(__file__).resolve().parents[2] / "support" / "scripted_check.py"
+WORKER = (sys.executable, "-m", "support.scripted_check")
 
 
-def supervisor(folder, script, *, budget_s=60.0, command=(sys.executable, str(WORKER))):
+@pytest.fixture(autouse=True)
+def forked(monkeypatch):
+    """Fork workers: importing their libraries would take longer than the scripted stages."""
+    monkeypatch.setattr(subprocess, "Popen", ForkingPopen)
+
+
+def supervisor(folder, script, *, budget_s=60.0, command=WORKER):
     request = Request(
         parent=0,
         folder=str(folder),

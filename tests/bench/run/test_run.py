@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -16,6 +15,7 @@ from support.third_party import install
 
 from bench.cli import main
 from bench.records.origin import GitState
+from bench.run.isolation import Ended
 from bench.run.runner import case_environment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -167,27 +167,29 @@ def test_case_runs_again_in_another_environment_or_with_another_third_party_sour
     assert one["workload"]["source_sha256"] != two["workload"]["source_sha256"]
 
 
-def test_records_of_uncommitted_source_run_again_when_it_is_committed(tmp_path, store, monkeypatch):
+def test_records_of_uncommitted_source_run_again_when_it_is_committed(tmp_path, monkeypatch):
     sweep = tmp_path / "toy.toml"
     sweep.write_text(
-        f'[protocol]\n{QUICK}[[case]]\nworkload = "alphafold3-trunk"\n'
-        'axes = { tokens = 8, alignment_rows = 1, entry = "synthetic" }\n',
+        f'[protocol]\n{QUICK}[[case]]\nworkload = "operators"\n'
+        'axes = { operator = "layer_norm", preset = "tiny", tokens = 8 }\n',
         encoding="utf-8",
     )
+
+    def run_isolated(command, **_):
+        """Stand-in for a case process."""
+        content = {"status": "crash", "reason": "it did"}
+        Path(f"{command[-1]}.0").write_text(json.dumps(content), encoding="utf-8")
+        return Ended(0, None, 1.0, 0, "")
+
+    monkeypatch.setattr("bench.run.runner.run_isolated", run_isolated)
     clean = GitState(sha="0" * 40, dirty=False)
-    command = [
-        "run",
-        str(sweep),
-        "--results",
-        str(tmp_path / "results"),
-        "--store",
-        str(store.root),
-    ]
+    command = ["run", str(sweep), "--results", str(tmp_path / "results")]
+    command += ["--store", str(tmp_path / "store")]
     dirty = replace(clean, dirty=True)
     for state, ran in ((dirty, True), (dirty, False), (clean, True), (dirty, False)):
         monkeypatch.setattr("bench.records.provenance.git_state", lambda state=state: state)
         known = {record["run_id"] for record in records_of(tmp_path)}
-        assert main(command) == 0
+        assert main(command) == 2
         (record,) = records_of(tmp_path)
         assert (record["run_id"] not in known) == ran
     assert record["git"]["dirty"] is False
@@ -220,36 +222,23 @@ class TestStorage:
         assert done.stderr.splitlines()[-1].startswith("foldperf: file/x/runs/toy: Not a directory")
         assert "Traceback" not in done.stderr
 
-    def run_on_a_full_disk(self, tmp_path, toys, size, *arguments):
-        """A limit on file sizes fails like a full disk: the write is refused."""
-        script = (
-            f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
-            "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script, "run", *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": f"{toys}{os.pathsep}{ROOT}"},
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
-        return done.stderr.splitlines()[-1]
-
-    def test_full_disk_is_an_error_of_one_line_and_earlier_records_are_intact(self, tmp_path, toys):
+    def test_full_disk_is_an_error_of_one_line_and_earlier_records_are_intact(
+        self, foldperf, tmp_path, toys
+    ):
         sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3] }")
         # One record fits, and two do not.
-        line = self.run_on_a_full_disk(tmp_path, toys, 16_000, sweep)
-        assert "cannot be written: File too large" in line
+        done = foldperf("run", sweep, paths=[toys], check=2, largest_file=16_000)
+        assert "Traceback" not in done.stderr
+        assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
         assert len(records_of(tmp_path)) == 1
 
     def test_full_disk_while_dropping_records_loses_none(self, foldperf, tmp_path, toys):
         sweep = write_sweep(tmp_path, '{ behaviour = ["raise", "good"] }')
         foldperf("run", sweep, paths=[toys], check=2)
-        line = self.run_on_a_full_disk(tmp_path, toys, 100, sweep, "--retry", "crash")
-        assert "records cannot be dropped: File too large" in line
+        # What the command says is shorter than its records.
+        done = foldperf("run", sweep, "--retry", "crash", paths=[toys], check=2, largest_file=2_000)
+        assert "Traceback" not in done.stderr
+        assert "records cannot be dropped: File too large" in done.stderr.splitlines()[-1]
         assert len(records_of(tmp_path)) == 2
 
     def test_two_runs_do_not_mix(self, foldperf, tmp_path, toys):

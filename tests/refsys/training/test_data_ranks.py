@@ -102,19 +102,6 @@ def wait_for_steps(folder, count, is_running):
         time.sleep(0.01)
 
 
-def running(store, folder, reached):
-    """Return a launcher of two ranks that has logged more than `reached` steps."""
-    process = subprocess.Popen(
-        command(store, folder, 2),
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    wait_for_steps(folder, reached, lambda: process.poll() is None)
-    return process
-
-
 @pytest.mark.bits
 def test_stop_and_kills_of_two_ranks_lose_no_bit(run, store, tmp_path, two_ranks, command_server):
     """Both ranks killed at once, then one rank alone, then stopped by a signal."""
@@ -128,22 +115,18 @@ def test_stop_and_kills_of_two_ranks_lose_no_bit(run, store, tmp_path, two_ranks
     survivor, killed = one.wait_for_ranks()
     assert survivor.returncode not in {0, INTERRUPTED, -signal.SIGKILL}
     assert killed.returncode == -signal.SIGKILL
-    signalled = running(store, tmp_path, 8)
-    signalled.terminate()
-    assert signalled.wait(timeout=HANG_S) == INTERRUPTED
+    # A launcher, which starts the ranks through `torchrun`.
+    signalled = command_server.start(words, folder=tmp_path)
+    wait_for_steps(tmp_path, 8, signalled.is_running)
+    os.kill(signalled.pid, signal.SIGTERM)
+    assert signalled.wait().returncode == INTERRUPTED
     run(store, tmp_path, 2)
     assert results(tmp_path) == results(two_ranks)
 
 
-def test_more_ranks_than_cores_are_refused_before_any_starts(store, tmp_path):
-    refused = subprocess.run(
-        command(store, tmp_path, 4000, "--batch", "4000"),
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=HANG_S,
-    )
+def test_more_ranks_than_cores_are_refused_before_any_starts(store, tmp_path, command_server):
+    words = command(store, tmp_path, 4000, "--batch", "4000")[3:]
+    refused = command_server.run(words, folder=tmp_path)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
     assert "4000 ranks: this machine has" in line
