@@ -46,7 +46,7 @@ from analysis.published import (
 )
 from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
-from analysis.table import Row, as_csv, exported, newest, rows
+from analysis.table import as_csv, exported, newest, rows
 from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
 from bench.records.record import RecordJson
 

@@ -31,42 +31,44 @@ def draw_peaks(
         devices: Memory of devices. Unit: B.
     """
     with paper_style():
-        figure, (axis,) = subplots(1, 2.9, COLUMN)
-        last = max(ours)
+        figure, (axis,) = subplots(1, 3.3, COLUMN)
+        first, last = min(ours), max(ours)
         for memory in devices:
             axis.axhline(memory / 1e9, color="0.3", linewidth=0.7, linestyle=(0, (1, 1.5)))
             axis.annotate(
                 f"{memory / 1e9:.0f} GB device",
-                (min(ours), memory / 1e9),
+                (first, memory / 1e9),
                 xytext=(0, 2),
                 textcoords="offset points",
                 fontsize=_SMALL,
                 color="0.3",
             )
-        for system, marker in (("PyTorch", "s"), ("MegaFold", "D")):
+        for system, marker, side in (("PyTorch", "s", -1), ("MegaFold", "D", 1)):
             points = published.get(system, {})
             if points:
-                _line(axis, points, _GREY, marker, dashes=":", hollow=False)
-                end = max(points)
-                _name(axis, end, points[end] / 1e9, f"{system}\npublished", _GREY)
-        for number, (values, label) in enumerate(
-            ((ours, "AlphaFold 3\ntraced"), (llm, "BLOOM-560M\ntraced"))
-        ):
+                _line(axis, points, _GREY, marker, dashes=":")
+                end = max(points) if side > 0 else min(points)
+                _name(axis, end, points[end] / 1e9, f"{system}\npublished", _GREY, side)
+        lines = ((ours, "AlphaFold 3\ntraced"), (llm, "BLOOM-560M\ntraced"))
+        for number, (values, label) in enumerate(lines):
             style = line_style(number)
             _line(axis, values, style.colour, style.marker)
             end = max(values)
             _name(axis, end, values[end] / 1e9, label, style.colour)
-        axis.set_xticks(sorted(n for n in ours if n % 128 == 0))
-        axis.set_xlim(right=last * 1.34)
-        axis.set_ylim(0, max(devices) / 1e9 * 1.12)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        ticks = [n for n in (128, 256, 384, 512, 768, 1536, 3072, 6144) if first <= n <= last]
+        axis.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        axis.set_xlim(right=last * 2.1)
+        heights = [n for n in (5, 10, 20, 50, 100, 200, 500) if n * 1e9 < 1.5 * max(ours.values())]
+        axis.set_yticks(heights, [f"{n}" for n in heights])
+        axis.minorticks_off()
         axis.set_xlabel("tokens")
         axis.set_ylabel("peak memory of a training step (GB)")
     return figure
 
 
-def _line(
-    axis: Any, values: Values, colour: str, marker: str, *, dashes: str = "-", hollow: bool = False
-) -> None:
+def _line(axis: Any, values: Values, colour: str, marker: str, *, dashes: str = "-") -> None:
     sizes = sorted(values)
     axis.plot(
         sizes,
@@ -74,18 +76,18 @@ def _line(
         marker=marker,
         linestyle=dashes,
         color=colour,
-        markerfacecolor="white" if hollow else colour,
     )
 
 
-def _name(axis: Any, x: float, y: float, text: str, colour: str) -> None:
-    """Write a line's name beside its last point."""
+def _name(axis: Any, x: float, y: float, text: str, colour: str, side: int = 1) -> None:
+    """Write a line's name to the right of a point, or to the left if `side` is negative."""
     axis.annotate(
         text,
         (x, y),
-        xytext=(5, 0),
+        xytext=(5 * side, 0),
         textcoords="offset points",
         va="center",
+        ha="left" if side > 0 else "right",
         fontsize=_SMALL,
         color=colour,
     )

@@ -33,8 +33,16 @@ PEAK, CALLS, SENT = "peak_tracked_bytes", "operator_calls", "collective_bytes"
 RETRACED_TOKENS, PARTS_TOKENS = 384, 768
 # Memory of the devices that the figures have as lines. Unit: B.
 DEVICES = (80e9, 141e9)
-_FULL = {"preset": "full", "precision": "bfloat16", "backend": "triton", "stage": "initial"}
-_BLOOM = {"preset": "bloom-560m", "precision": "bfloat16"}
+# Axes that the traces of a figure have in common.
+_FULL = {
+    **{"preset": "full", "precision": "bfloat16", "backend": "triton", "stage": "initial"},
+    **{"cycles": 2, "samples": 48, "batch": 1, "alignment_rows": 1024, "entry": "synthetic"},
+    **{"checkpointing": True, "offload_checkpoints": False, "chunk_rows": 0, "chunk_samples": 0},
+}
+_BLOOM = {
+    **{"preset": "bloom-560m", "precision": "bfloat16", "config_variant": "fair"},
+    **{"equal": "tokens", "batch": 1, "checkpointing": False},
+}
 
 # Part of a sentence: words, or a number.
 Part = str | Number
@@ -101,6 +109,7 @@ def traced(table: pd.DataFrame, workload: str, axes: Mapping[str, Any]) -> pd.Da
         if name not in table:
             return table.iloc[:0]
         chosen &= (table[name] == value).fillna(False).astype(bool)
+    chosen &= table["record"].map(lambda record: not record["notes"].get("idea_left_out"))
     rows = table[chosen].sort_values(["tokens", "started_at", "run_id"], kind="stable")
     return rows.drop_duplicates(["tokens", "context_ranks"], keep="last")
 
@@ -119,7 +128,7 @@ def _peak(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries])
     first, last = shared[0], shared[-1]
     points = published_peaks(published)
     sentence: list[Part] = [
-        f"From {first} to {last} tokens a training step of AlphaFold 3 goes from ",
+        f"From {first:,} to {last:,} tokens a training step of AlphaFold 3 goes from ",
         _bytes(ours[first]),
         " to ",
         _bytes(ours[last]),
@@ -129,9 +138,10 @@ def _peak(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries])
         _bytes(llm[last]),
     ]
     mega = points.get("MegaFold", {})
-    if {first, last} <= mega.keys():
-        sentence += ["; MegaFold from ", Number(gigabytes(mega[first]), PUBLISHED), " to "]
-        sentence += [Number(gigabytes(mega[last]), PUBLISHED), " on an H200"]
+    if mega:
+        most = max(mega)
+        sentence += ["; MegaFold's is ", Number(gigabytes(mega[most]), PUBLISHED)]
+        sentence += [f" at {most:,} on an H200"]
     return Finding(
         "full_peak_memory",
         title,
@@ -230,60 +240,38 @@ def _longest(
 ) -> Finding | None:
     """Return the finding on the longest sequence against the number of devices."""
     rows = traced(table, ALPHAFOLD, _FULL)
-    edges = {
-        int(ranks): longest_within(list(group["record"]), DEVICES[-1])
-        for ranks, group in rows.groupby("context_ranks")
+    rows = rows[rows[PEAK] <= DEVICES[-1]]
+    longest = {
+        int(ranks): group["record"].iloc[-1] for ranks, group in rows.groupby("context_ranks")
     }
-    edges = {ranks: edge for ranks, edge in edges.items() if edge is not None}
-    if len(edges) < 3 or 1 not in edges:
+    if len(longest) < 3 or 1 not in longest:
         return None
-    most = max(edges)
-    (single, *_), (several, *_) = edges[1], edges[most]
+    lengths = {ranks: _tokens(record) for ranks, record in longest.items()}
+    most = max(longest)
+    single, several = longest[1], longest[most]
+    growth = lengths[most] / lengths[1]
     sentence: list[Part] = [
         f"In {DEVICES[-1] / 1e9:.0f} GB a device, one device holds a training step of ",
-        derived(edges[1][1], PEAK, f"{single:,} tokens"),
+        number(single, PEAK, f"{lengths[1]:,} tokens"),
         f", {most} devices together one of ",
-        derived(edges[most][1], PEAK, f"{several:,} tokens"),
+        number(several, PEAK, f"{lengths[most]:,} tokens"),
         ": ",
-        derived([*edges[1][1], *edges[most][1]], PEAK, f"{significant(several / single)} times"),
+        derived([single, several], PEAK, f"{significant(growth)} times"),
         f" as long (the square root of {most} is {significant(most**0.5)})",
     ]
-    mega = {
+    others = {
         series.system: {int(p.at): p.value for p in series.points if p.at and p.value}
         for series in published
         if series.quantity == "longest_tokens" and series.axis == "devices"
     }
-    used = [record for _, pair in edges.values() for record in pair]
-    lengths = {ranks: edge[0] for ranks, edge in sorted(edges.items())}
     return Finding(
         "full_longest_tokens",
         title,
         (*sentence, "."),
-        tuple({record["run_id"]: record for record in used}.values()),
-        partial(drawings.draw_longest, lengths, mega),
-        _settings(edges[most][1][0]),
+        tuple(longest.values()),
+        partial(drawings.draw_longest, lengths, others),
+        _settings(several),
     )
-
-
-def longest_within(
-    records: Sequence[RecordJson], limit: float
-) -> tuple[int, list[RecordJson]] | None:
-    """Return the longest example whose traced peak is within a limit, in multiples of 32 tokens.
-
-    It is interpolated, in the square of the length, between the records next to the limit.
-
-    Returns:
-        The tokens and the two records; None without a record on either side.
-    """
-    known = [(value_of(record, PEAK) or 0.0, record) for record in records]
-    below = max((pair for pair in known if pair[0] <= limit), key=lambda p: p[0], default=None)
-    above = min((pair for pair in known if pair[0] > limit), key=lambda p: p[0], default=None)
-    if below is None or above is None:
-        return None
-    low, high = (int(pair[1]["workload"]["labels"]["tokens"]) for pair in (below, above))
-    share = (limit - below[0]) / (above[0] - below[0])
-    tokens = int((low**2 + share * (high**2 - low**2)) ** 0.5) // 32 * 32
-    return max(tokens, low), [below[1], above[1]]
 
 
 def _volumes(
@@ -303,7 +291,7 @@ def _volumes(
     if len(sent) < 2 or not all(sent.values()):
         return None
     most = max(sent)
-    record, tokens = divided[most], int(divided[most]["workload"]["labels"]["tokens"])
+    record, tokens = divided[most], _tokens(divided[most])
     factors = {p: _ratio(DAP, p) for p in sent}
     sentence: list[Part] = [
         f"On {most} ranks a rank sends ",
@@ -312,8 +300,7 @@ def _volumes(
         "would send ",
         Number(gigabytes(sent[most] * factors[most]), PREDICTED, (record["run_id"],), SENT),
     ]
-    pairs = {p: int(divided[p]["workload"]["labels"]["tokens"]) ** 2 for p in sent}
-    each = {p: sent[p] / pairs[p] for p in sent}
+    each = {p: sent[p] / _tokens(divided[p]) ** 2 for p in sent}
     return Finding(
         "full_bytes_by_scheme",
         title,
@@ -341,6 +328,10 @@ _FINDINGS: dict[str, Callable[[str, pd.DataFrame, Sequence[PublishedSeries]], Fi
     "Longest example against devices": _longest,
     "Bytes sent by sharding scheme": _volumes,
 }
+
+
+def _tokens(record: RecordJson) -> int:
+    return int(record["workload"]["labels"]["tokens"])
 
 
 def _bytes(record: RecordJson) -> Number:

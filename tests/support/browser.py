@@ -58,9 +58,27 @@ class Browser:
         assert "error" not in answer, answer
         return answer["result"]
 
-    def wait_for(self, method):
-        while not any(event.get("method") == method for event in self.events):
+    def open(self, page):
+        """Load a page; the events of earlier pages are dropped."""
+        self.events.clear()
+        self.ask("Page.navigate", url=page.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
+
+    def requested(self):
+        """Return the URLs that the page has requested, itself included."""
+        return [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
+
+    def until(self, condition):
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + HANG_S
+        while not self.value(condition):
+            assert time.monotonic() < deadline, f"never true: {condition}"
+            time.sleep(0.02)
 
     def value(self, expression):
         """Return the value of a JavaScript expression in the page."""
