@@ -19,6 +19,10 @@ OPTIONS = (
 )
 
 
+# Longest wait for a script of the page; generous, since the machine may be shared.
+WAIT_S = 60
+
+
 class Browser:
     """Chromium, controlled over its debugging pipe by JSON messages that end in a zero byte."""
 
@@ -75,7 +79,7 @@ class Browser:
 
     def until(self, condition):
         """Wait until a JavaScript expression is true."""
-        deadline = time.monotonic() + HANG_S
+        deadline = time.monotonic() + WAIT_S
         while not self.value(condition):
             assert time.monotonic() < deadline, f"never true: {condition}"
             time.sleep(0.02)
