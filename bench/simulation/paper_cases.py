@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +47,18 @@ _OPERATORS: Mapping[str, Value] = {
 }
 # Operators that are not fused when one of the ideas is left out.
 IDEAS: Mapping[str, tuple[str, ...]] = {
-    "fused attention": ("triangle_attention", "gated_attention", "gated_triangle_attention"),
-    "fused LayerNorm and linear": ("layer_norm_linear", "adaptive_layer_norm", "gated_linear"),
+    "fused attention": (
+        "triangle_attention",
+        "gated_triangle_attention",
+        "attention_pair_bias",
+        "attention_projection",
+    ),
+    "fused LayerNorm and linear": (
+        "layer_norm_linear",
+        "adaptive_layer_norm",
+        "gated_linear",
+        "pair_bias",
+    ),
     "fused transition": ("transition", "conditioned_transition"),
     "fused triangle multiplication": (
         "triangle_multiplication_projection",
@@ -159,13 +168,11 @@ def _trace(case: SimulatedCase, idea: str) -> Trace:
     # The outer choice stands: the axis `default` makes none.
     config = workload.configure({**workload.values(case.config), "backend": "default"})
     plain = dict.fromkeys(IDEAS[idea], "reference")
-    with use_backend("triton"), use_backend(**plain) if plain else nullcontext():
+    with use_backend("triton"), use_backend(**plain):
         return predicted_costs(workload, config)
 
 
-def _record(
-    group: PaperGroup, case: SimulatedCase, simulated: Simulated, target: Target
-) -> Record:
+def _record(group: PaperGroup, case: SimulatedCase, simulated: Simulated, target: Target) -> Record:
     """Return the record, with notes on what the figures need beside the metrics."""
     time, energy = target.predict(simulated.trace, case.exchange_chunks)
     notes: dict[str, Any] = {
