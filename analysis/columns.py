@@ -54,7 +54,7 @@ def categories(values: Sequence[Any]) -> Any:
     words = [None if value is None else str(value) for value in values]
     ordered = sorted({word for word in words if word is not None})
     codes = {word: code for code, word in enumerate(ordered)} | {None: -1}
-    listed = pd.Index(ordered, dtype="object" if not ordered else None)
+    listed = pd.Index(ordered, dtype="str")
     return pd.Categorical.from_codes([codes[word] for word in words], categories=listed)
 
 

@@ -18,7 +18,7 @@ PAGE = 7.16
 # Inches: height of a legend row, width of a legend key with its margins, and of a letter.
 LEGEND_ROW = 0.15
 _LEGEND_KEY = 0.42
-_LETTER = 0.054
+_LETTER = 0.048
 # Number of series that differ in colour, marker and line style at once.
 MAX_LINES = 7
 _COLOURS = ("0072B2", "D55E00", "009E73", "CC79A7", "E69F00", "56B4E9", "000000")

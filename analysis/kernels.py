@@ -40,7 +40,9 @@ def figure_of(record: dict[str, Any]) -> Any:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise AnalysisError(f"figures need {error.name}: pip install 'foldperf[report]'") from None
+        raise AnalysisError(
+            f"figures need {error.name}: pip install 'foldperf[analysis]'"
+        ) from None
     mpl.use("agg")
     from matplotlib import pyplot as plt
 

@@ -1,5 +1,6 @@
 """Rows of the DataFrame of records: the newest of each case, in the order of views."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,18 @@ import pandas as pd
 from analysis.frame import IDENTITY
 from bench.records.record import RecordJson
 
-__all__ = ["IDENTITY", "Cell", "Number", "Row", "as_csv", "exported", "newest", "rows", "stacked"]
+__all__ = [
+    "IDENTITY",
+    "Cell",
+    "Number",
+    "Row",
+    "as_csv",
+    "as_parquet",
+    "exported",
+    "newest",
+    "rows",
+    "stacked",
+]
 
 Number = int | float
 Cell = str | Number | None
@@ -161,6 +173,17 @@ def as_csv(table: pd.DataFrame) -> str:
     """Return a table as CSV, numbers at full precision, absent values as empty cells."""
     text: str = table.to_csv(index=False, lineterminator="\n")
     return text
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file, with the types of its columns.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    file = io.BytesIO()
+    table.to_parquet(file, engine="pyarrow", index=False)
+    return file.getvalue()
 
 
 def stacked(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -100,7 +100,15 @@ def ablation(table: pd.DataFrame) -> Any:
             axes.barh(range(len(bars)), values, 0.7, color=colours, edgecolor="0.15", linewidth=0.3)
             axes.axvline(values[0], color="#0072B2", lw=0.8, ls=":")
             for y, value in enumerate(values):
-                axes.annotate(f" {value:,.4g}", (value, y), va="center", fontsize=6.5)
+                axes.annotate(
+                    f"{value:,.4g}",
+                    (value, y),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=6.5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+                )
             axes.set_yticks(range(len(bars)), list(bars) if axes is panels[0] else [])
             axes.set_ylim(len(bars) - 0.5, -0.5)
             axes.set_xlim(0, 1.25 * max(values))

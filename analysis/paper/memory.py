@@ -45,8 +45,7 @@ _OPERATORS: Mapping[str, tuple[str, ...]] = {
     "triangle multiplication": ("triangle_multiplication",),
     "diffusion transformer": ("diffusion.transformer",),
     "atom attention": ("atom_encoder", "atom_decoder"),
-    "outer product mean": ("outer_product_mean",),
-    "weighted averaging": ("pair_weighted_averaging",),
+    "MSA products": ("outer_product_mean", "pair_weighted_averaging"),
     "transition": ("transition",),
     "single attention": ("attention",),
 }

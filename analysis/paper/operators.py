@@ -156,8 +156,11 @@ def roofline(table: pd.DataFrame) -> Any:
         xs = [low, peak / bandwidth, high]
         axes.plot(xs, [min(peak, bandwidth * x) / 1e12 for x in xs], color="0.3", lw=0.9)
         for number, (x, y, _) in enumerate(sorted(points), start=1):
-            axes.plot([x], [y], "o", color="#D55E00", fillstyle="none", ms=7)
-            axes.annotate(str(number), (x, y), ha="center", va="center", fontsize=5)
+            axes.plot([x], [y], "o", color="#D55E00", fillstyle="none", ms=4)
+            above = 4 if number % 2 else -9
+            axes.annotate(
+                str(number), (x, y), (0, above), textcoords="offset points", ha="center", fontsize=6
+            )
         names = [
             f"{number} {name.replace('_', ' ')}"
             for number, (_, _, name) in enumerate(sorted(points), start=1)

@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report; print the page's path, and what is missing in the records."""
     if arguments.paper:
         return _write_paper(arguments)
-    from analysis.report import write_report
+    with options.analysis_packages():
+        from analysis.report import write_report
     from bench.run.unmeasured import unmeasured_in
 
     paths = arguments.records or [arguments.results / "runs"]
@@ -56,8 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write_paper(arguments: argparse.Namespace) -> int:
     """Draw the paper's figures; print the folder, and the command for each that lacks records."""
-    from analysis.frame import frame
-    from analysis.paper.folder import write_paper
+    with options.analysis_packages():
+        from analysis.frame import frame
+        from analysis.paper.folder import write_paper
 
     paths = arguments.records or [arguments.results / "recorded"]
     records, damaged = options.readable_records(paths, debug=arguments.debug)
