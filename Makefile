@@ -9,10 +9,11 @@ READY  := $(VENV)/.ready
 OLDEST := .triton-3.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit bits fuzz compile-gate warm-check clean
+.PHONY: help install demo paper test lint unit bits fuzz compile-gate warm-check clean
 
 help:
 	@echo "make demo   fetch real proteins, measure the trunk on them, write an HTML report"
+	@echo "make paper  draw the paper's figures from recorded runs, into results/paper"
 	@echo "make test   lint, type-check and run the test suite"
 	@echo "make bits   run the tests that compare bits as each processor would"
 	@echo "make fuzz   read 20,000 damaged files, into results/recorded/fuzz.json"
@@ -35,6 +36,9 @@ demo: $(READY)
 	$(BIN)/foldperf prepare --for demo
 	$(BIN)/foldperf run demo; status=$$?; \
 	  $(BIN)/foldperf report && exit $$status
+
+paper: $(READY)
+	$(BIN)/foldperf report --paper
 
 test: lint unit
 
@@ -68,4 +72,4 @@ warm-check: $(OLDEST)/.ready
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m bench.compilation.warm_check
 
 clean:
-	rm -rf $(VENV) $(OLDEST) results/runs results/report results/asv results/html
+	rm -rf $(VENV) $(OLDEST) results/runs results/report results/paper results/asv results/html

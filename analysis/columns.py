@@ -51,8 +51,11 @@ def numbers(values: Sequence[Any]) -> Any:
 
 def categories(values: Sequence[Any]) -> Any:
     """Return a categorical column of text, categories ascending; None is missing."""
-    texts = [None if value is None else str(value) for value in values]
-    return pd.Categorical(texts, categories=sorted({text for text in texts if text is not None}))
+    words = [None if value is None else str(value) for value in values]
+    ordered = sorted({word for word in words if word is not None})
+    codes = {word: code for code, word in enumerate(ordered)} | {None: -1}
+    listed = pd.Index(ordered, dtype="str")
+    return pd.Categorical.from_codes([codes[word] for word in words], categories=listed)
 
 
 def texts(values: Sequence[Any]) -> Any:

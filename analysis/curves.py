@@ -11,7 +11,6 @@ from analysis.drawing import (
     COLUMN,
     LEGEND_ROW,
     PAGE,
-    LineStyle,
     legend_above,
     legend_rows,
     line_style,
@@ -20,6 +19,7 @@ from analysis.drawing import (
     subplots,
 )
 from analysis.guides import Curve, draw_guides, label_sizes, label_values
+from analysis.palette import LineStyle
 from analysis.quantities import Quantity, Unit, unit_of
 from analysis.scaling import PowerLaw, fit_power_law
 from analysis.series import Series

@@ -126,7 +126,7 @@ def _axes(tables: Sequence[RecordJson], taken: Columns) -> Columns:
     """Return a column for each axis that `taken` has not; the labels say the tokens already."""
     configs = [table["workload"]["config"] for table in tables]
     given = {*_TEXT_AXES, "tokens", "context_ranks"}
-    names = [name for name in dict.fromkeys(n for c in configs for n in c) if name not in given]
+    names = sorted({name for config in configs for name in config} - given)
     return {
         f"config_{name}" if name in taken else name: of_any_type([c.get(name) for c in configs])
         for name in names
@@ -149,7 +149,8 @@ def _nested(tables: Sequence[RecordJson]) -> Columns:
 
 
 def _by_name(prefix: str, objects: Sequence[Mapping[str, Any]]) -> Columns:
-    names = dict.fromkeys(name for values in objects for name in values)
+    # The same records in another order, or with other orders of keys, have the same columns.
+    names = sorted({name for values in objects for name in values})
     return {f"{prefix}_{n}": of_any_type([values.get(n) for values in objects]) for n in names}
 
 

@@ -24,7 +24,9 @@ def draw_learning(record: dict[str, Any], folder: Path) -> Path:
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise AnalysisError(f"figures need {error.name}: pip install 'foldperf[report]'") from None
+        raise AnalysisError(
+            f"figures need {error.name}: pip install 'foldperf[analysis]'"
+        ) from None
     mpl.use("agg")
     from matplotlib import pyplot as plt
 

@@ -15,6 +15,7 @@ from analysis.chapter import (
     missing_note,
 )
 from analysis.nested import breakdown, parts
+from analysis.palette import STATES
 from analysis.quantities import format_percent, format_value, unit_of
 from analysis.series import Series, Share, labels, shares
 from analysis.stacks import MAX_PANELS, Stack, StackPanel, draw_stacks, in_order
@@ -22,11 +23,6 @@ from analysis.table import IDENTITY, Row, stacked
 
 # Tracked on real tensors, or else predicted from a trace on fake tensors.
 PEAKS = ("peak_tracked_bytes", "predicted_peak_bytes")
-# From the bottom of a stack: memory that outlives a step, then memory that a step allocates.
-STATES = (
-    *("parameters", "optimizer", "gradients", "constants", "inputs"),
-    *("activations", "recomputed", "temporaries", "workspace"),
-)
 BETWEEN_STEPS = frozenset(STATES[:5])
 UNATTRIBUTED = "unattributed"
 BREAKDOWN = "activation_bytes_by_module"
@@ -162,7 +158,15 @@ def _figure(
         figure_name(chapter.name, share),
         figure_title(chapter.title, share),
         tuple(map(finding, panels)),
-        partial(draw_stacks, plotted, order, unit, "tokens N", y_label),
+        partial(
+            draw_stacks,
+            plotted,
+            order,
+            unit,
+            "tokens N",
+            y_label,
+            role="state" if part_order else "module",
+        ),
         figure_note(share, chapter.name),
     )
 

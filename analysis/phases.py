@@ -49,6 +49,7 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
             StackPanel(
                 f"{label}, {format_size(cases[id(s)].tokens)}",
                 tuple(steps[id(s)][:_MAX_STEPS]),
+                s.workload,
             )
             for s, label in zip(share.series, named, strict=True)
         ]
@@ -59,7 +60,16 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
                 figure_name(name, share),
                 figure_title(title, share),
                 tuple(_finding(s, cases[id(s)], steps[id(s)]) for s in share.series),
-                partial(draw_stacks, panels, order, unit, "timed step", "time", joined=True),
+                partial(
+                    draw_stacks,
+                    panels,
+                    order,
+                    unit,
+                    "timed step",
+                    "time",
+                    role="phase",
+                    joined=True,
+                ),
                 figure_note(share, name),
             )
         )
@@ -77,7 +87,8 @@ def _seconds(series: Series, row: Row) -> pd.DataFrame:
     names = {"part": "phase", METRIC: "seconds"}
     table = samples(series.select([row]), METRIC).rename(columns=names)
     of_phases = table[table["phase"].isin(_order(row)) & (table["step"] <= len(_steps(row)))]
-    return of_phases.sort_values(["step", "phase"])
+    in_order = of_phases["phase"].cat.set_categories(_order(row))
+    return of_phases.assign(phase=in_order).sort_values(["step", "phase"])
 
 
 def _longest_case(series: Series) -> Row | None:

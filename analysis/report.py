@@ -89,7 +89,9 @@ def write_report(
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
     except ImportError as error:
-        raise AnalysisError(f"reports need {error.name}: pip install 'foldperf[report]'") from None
+        raise AnalysisError(
+            f"reports need {error.name}: pip install 'foldperf[analysis]'"
+        ) from None
     received = len(records)
     table = newest(frame(records))
     records, cases = table["record"].tolist(), rows(table)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from analysis.table import IDENTITY, Cell, Row, rows
+from analysis.table import Cell, Row, rows
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class Series:
     Attributes:
         label: Label, unique within the report.
         rows: Rows, sizes ascending.
-        table: Rows of the DataFrame of records, in the same order.
+        table: DataFrame of records that the rows are of.
     """
 
     label: str
@@ -37,7 +37,7 @@ class Series:
         return self.rows[0].workload
 
     def select(self, rows: Iterable[Row]) -> pd.DataFrame:
-        """Return some rows of the series as rows of the DataFrame."""
+        """Return rows of the series as rows of the DataFrame."""
         return self.table.loc[[row.index for row in rows]]
 
     def ok_rows(self) -> list[Row]:
@@ -83,13 +83,12 @@ class Share:
 
 def series_of(table: pd.DataFrame) -> list[Series]:
     """Group the records of a DataFrame by workload, series, variant, device and ranks."""
-    groups = [
-        group.sort_values("tokens", kind="stable", na_position="first")
-        for _, group in table.groupby([*IDENTITY], sort=False, observed=True)
-    ]
-    members = [tuple(rows(group)) for group in groups]
+    groups: defaultdict[tuple[Cell, ...], list[Row]] = defaultdict(list)
+    for row in rows(table):
+        groups[row.identity].append(row)
+    members = [sorted(group, key=lambda row: row.tokens) for group in groups.values()]
     names = labels([group[0] for group in members])
-    return [Series(*parts) for parts in zip(names, members, groups, strict=True)]
+    return [Series(name, tuple(group), table) for name, group in zip(names, members, strict=True)]
 
 
 def labels(rows: Sequence[Row], *, named: bool = True) -> list[str]:

@@ -1,5 +1,6 @@
 """Rows of the DataFrame of records: the newest of each case, in the order of views."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,18 @@ import pandas as pd
 from analysis.frame import IDENTITY
 from bench.records.record import RecordJson
 
-__all__ = ["IDENTITY", "Cell", "Number", "Row", "as_csv", "exported", "newest", "rows", "stacked"]
+__all__ = [
+    "IDENTITY",
+    "Cell",
+    "Number",
+    "Row",
+    "as_csv",
+    "as_parquet",
+    "exported",
+    "newest",
+    "rows",
+    "stacked",
+]
 
 Number = int | float
 Cell = str | Number | None
@@ -131,18 +143,24 @@ def arranged(table: pd.DataFrame) -> pd.DataFrame:
 
 def rows(table: pd.DataFrame) -> list[Row]:
     """Return a `Row` for each row of the DataFrame of `analysis.frame`, in its order."""
-    blank = table.assign(
-        tokens=table["tokens"].astype("float64").fillna(0.0),
-        entry=table["entry"].astype("string").fillna(""),
-        reason=table["reason"].fillna(""),
-        commit=table["commit"].astype("string").str.slice(0, 8).fillna("unknown")
-        + table["dirty"].fillna(False).map({True: "*", False: ""}),
-    )
-    names = [name for name in Row.__dataclass_fields__ if name != "index"]
-    columns = [blank[name].tolist() for name in names]
+    names = ["workload", "series", "variant", "device", "ranks", "context_ranks", "replicate"]
+    names += ["status", "method", "record"]
+    given = [table[name].tolist() for name in names]
     return [
-        Row(index, **dict(zip(names, values, strict=True)))
-        for index, *values in zip(table.index, *columns, strict=True)
+        Row(
+            index=index,
+            tokens=0.0 if tokens is pd.NA else float(tokens),
+            entry=entry if isinstance(entry, str) else "",
+            reason="" if reason is pd.NA else reason,
+            commit=(commit[:8] if isinstance(commit, str) else "unknown") + "*" * (dirty is True),
+            **dict(zip(names, values, strict=True)),
+        )
+        for index, tokens, entry, reason, commit, dirty, *values in zip(
+            table.index,
+            *(table[name].tolist() for name in ("tokens", "entry", "reason", "commit", "dirty")),
+            *given,
+            strict=True,
+        )
     ]
 
 
@@ -155,6 +173,17 @@ def as_csv(table: pd.DataFrame) -> str:
     """Return a table as CSV, numbers at full precision, absent values as empty cells."""
     text: str = table.to_csv(index=False, lineterminator="\n")
     return text
+
+
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file, with the types of its columns.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    file = io.BytesIO()
+    table.to_parquet(file, engine="pyarrow", index=False)
+    return file.getvalue()
 
 
 def stacked(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -100,13 +100,16 @@ def test_measuring_works_without_optional_packages(tmp_path, store):
         "prepare": ["prepare", "x.cif"],
         "fold": ["fold", "1ubq"],
         "report": ["report"],
+        "export": ["export", "csv"],
     }
-    script = "import json, sys\nfrom bench.cli import main\n"
+    # What measuring commands import of the analysis.
+    script = "import analysis.errors, analysis.published\n"
+    script += "import json, sys\nfrom bench.cli import main\n"
     script += "for name, words in json.loads(sys.argv[1]).items():\n"
     script += "    print('status', name, main(words), flush=True)\n"
     done = python("-c", script, json.dumps(commands))
     statuses = dict(re.findall(r"^status (\w+) (\d+)$", done.stdout, re.MULTILINE))
-    refused = ("prepare", "fold", "report")
+    refused = ("prepare", "fold", "report", "export")
     assert statuses == {name: "2" if name in refused else "0" for name in commands}, done.stderr
     assert "1 ok" in done.stdout
     assert done.stderr.count("pip install 'foldperf[") == len(refused)

@@ -4,7 +4,7 @@ Each finding is a sentence and a figure. The records are committed ones (``resul
 finding whose records are missing is left out, and the page says which command makes them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import frame
-from analysis.methods import PREDICTED, TRACED
-from analysis.page import drawings
+from analysis.methods import PREDICTED
 from analysis.page.numbers import (
     PUBLISHED,
     Number,
@@ -23,31 +22,22 @@ from analysis.page.numbers import (
     significant,
     value_of,
 )
+from analysis.page.volumes import draw_volumes
+from analysis.paper import draw
+from analysis.paper.selection import language_model, training
+from analysis.paper.sharding import by_ranks, longest
 from analysis.published import PublishedSeries
 from analysis.scheme_volumes import DAP, OURS, multiplications
 from bench.records.record import RecordJson
 
-ALPHAFOLD, LLM = "alphafold3", "transformer"
 PEAK, CALLS, SENT = "peak_tracked_bytes", "operator_calls", "collective_bytes"
 # Size whose traces are repeated by ``foldperf report --retrace``, and size of the memory's parts.
 RETRACED_TOKENS, PARTS_TOKENS = 384, 768
-# Memory of the devices that the figures have as lines. Unit: B.
-DEVICES = (80e9, 141e9)
-# Axes that the traces of a figure have in common.
-_FULL = {
-    **{"preset": "full", "precision": "bfloat16", "backend": "triton", "stage": "initial"},
-    **{"cycles": 2, "samples": 48, "batch": 1, "alignment_rows": 1024, "entry": "synthetic"},
-    **{"checkpointing": True, "offload_checkpoints": False, "chunk_rows": 0, "chunk_samples": 0},
-}
-_BLOOM = {
-    **{"preset": "bloom-560m", "precision": "bfloat16", "config_variant": "fair"},
-    **{"equal": "tokens", "batch": 1, "checkpointing": False},
-}
-
+# Memory of the devices of the longest examples. Unit: B.
+_MEMORY = 64e9
+EAGER, FUSED = "reference", "triton"
 # Part of a sentence: words, or a number.
 Part = str | Number
-# Records by number of tokens.
-BySize = Mapping[int, RecordJson]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,35 +88,19 @@ def find(
     return findings, missing
 
 
-def traced(table: pd.DataFrame, workload: str, axes: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of a workload's traced training steps with those axes, sizes ascending.
-
-    Traces do not depend on the device: one record of each case is returned, the newest.
-    """
-    chosen = (table["workload"] == workload) & (table["status"] == "ok")
-    chosen &= (table["ranks"] == table["context_ranks"]) & (table[f"{PEAK}_method"] == TRACED)
-    for name, value in axes.items():
-        if name not in table:
-            return table.iloc[:0]
-        chosen &= (table[name] == value).fillna(False).astype(bool)
-    chosen &= table["record"].map(lambda record: not record["notes"].get("idea_left_out"))
-    rows = table[chosen].sort_values(["tokens", "started_at", "run_id"], kind="stable")
-    return rows.drop_duplicates(["tokens", "context_ranks"], keep="last")
-
-
-def _by_size(table: pd.DataFrame, workload: str, axes: Mapping[str, Any]) -> dict[int, RecordJson]:
-    rows = traced(table, workload, {**axes, "context_ranks": 1})
+def _by_size(rows: pd.DataFrame) -> dict[int, RecordJson]:
+    """Return the records of a selection by their tokens."""
     return {int(n): record for n, record in zip(rows["tokens"], rows["record"], strict=True)}
 
 
 def _peak(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries]) -> Finding | None:
     """Return the finding on peak memory against tokens."""
-    ours, llm = _by_size(table, ALPHAFOLD, _FULL), _by_size(table, LLM, _BLOOM)
+    eager, ours = _by_size(training(table, EAGER)), _by_size(training(table, FUSED))
+    llm = _by_size(language_model(table))
     shared = sorted(n for n in set(ours) & set(llm) if n >= RETRACED_TOKENS)
-    if len(shared) < 2:
+    if len(shared) < 2 or not eager:
         return None
     first, last = shared[0], shared[-1]
-    points = published_peaks(published)
     sentence: list[Part] = [
         f"From {first:,} to {last:,} tokens a training step of AlphaFold 3 goes from ",
         _bytes(ours[first]),
@@ -137,17 +111,17 @@ def _peak(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries])
         " to ",
         _bytes(llm[last]),
     ]
-    mega = points.get("MegaFold", {})
-    if mega:
-        most = max(mega)
-        sentence += ["; MegaFold's is ", Number(gigabytes(mega[most]), PUBLISHED)]
+    others = published_peaks(published).get("MegaFold", {})
+    if others:
+        most = max(others)
+        sentence += ["; MegaFold's takes ", Number(gigabytes(others[most]), PUBLISHED)]
         sentence += [f" at {most:,} on an H200"]
     return Finding(
         "full_peak_memory",
         title,
         (*sentence, "."),
-        (*ours.values(), *llm.values()),
-        partial(drawings.draw_peaks, _values(ours, PEAK), _values(llm, PEAK), points, DEVICES),
+        (*eager.values(), *ours.values(), *llm.values()),
+        partial(draw, "peak_memory", table),
         _settings(ours[last], llm[last]),
     )
 
@@ -168,12 +142,11 @@ def _calls(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries]
     """Return the finding on calls by kind of operator."""
     del published
     size = RETRACED_TOKENS
-    eager = {**_FULL, "backend": "reference"}
-    ours = _by_size(table, ALPHAFOLD, eager).get(size)
-    llm = _by_size(table, LLM, _BLOOM).get(size)
-    if ours is None or llm is None:
+    ours = _by_size(training(table, EAGER)).get(size)
+    llm = _by_size(language_model(table)).get(size)
+    fused = _by_size(training(table, FUSED)).get(size)
+    if ours is None or llm is None or fused is None:
         return None
-    fused = _by_size(table, ALPHAFOLD, _FULL).get(size)
     ratio = (value_of(ours, CALLS) or 0) / (value_of(llm, CALLS) or 1)
     sentence: list[Part] = [
         f"At {size} tokens a step of AlphaFold 3 calls ",
@@ -182,21 +155,15 @@ def _calls(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries]
         _count(llm, CALLS),
         ": ",
         derived([ours, llm], CALLS, f"{significant(ratio)} times"),
-        " as many",
+        " as many; with fused operators ",
+        _count(fused, CALLS),
     ]
-    if fused is not None:
-        sentence += ["; with fused operators ", _count(fused, CALLS)]
-    kept = tuple(record for record in (ours, fused, llm) if record is not None)
-    named = {"AlphaFold 3": ours, "AlphaFold 3, fused": fused, "BLOOM-560M": llm}
     return Finding(
-        "full_operator_calls",
+        "full_calls_by_operator",
         title,
         (*sentence, "."),
-        kept,
-        partial(
-            drawings.draw_calls,
-            {label: _parts(record, CALLS) for label, record in named.items() if record},
-        ),
+        (ours, fused, llm),
+        partial(draw, "calls_by_operator", table),
         _settings(ours, llm),
     )
 
@@ -206,72 +173,90 @@ def _states(
 ) -> Finding | None:
     """Return the finding on the parts of the memory."""
     del published
-    sizes = _by_size(table, ALPHAFOLD, _FULL)
-    record = sizes.get(PARTS_TOKENS)
-    if record is None:
+    size = PARTS_TOKENS
+    record = _by_size(training(table, FUSED)).get(size)
+    eager = _by_size(training(table, EAGER)).get(size)
+    llm = _by_size(language_model(table)).get(size)
+    if record is None or eager is None or llm is None:
         return None
     parts = _parts(record, PEAK)
-    total = value_of(record, PEAK) or 1.0
-    fixed = [f"{PEAK}.{state}" for state in ("parameters", "optimizer", "gradients")]
-    share = sum(value_of(record, metric) or 0 for metric in fixed) / total
-    ranked = sorted(parts, key=lambda state: -parts[state])
-    sentence: list[Part] = [f"At {PARTS_TOKENS} tokens, of ", _bytes(record), ": "]
-    for state in ranked[:2]:
-        metric = f"{PEAK}.{state}"
-        sentence += [number(record, metric, gigabytes(parts[state])), f" of {state}, "]
-    sentence += [
-        "and ",
-        number(record, PEAK, f"{100 * share:.0f} %"),
-        " of parameters, gradients and optimizer state together",
+    largest = max(parts, key=lambda state: parts[state])
+    sentence: list[Part] = [
+        f"At {size} tokens, ",
+        number(record, f"{PEAK}.{largest}", gigabytes(parts[largest])),
+        " of ",
+        _bytes(record),
+        f" are {largest.replace('optimizer', 'optimizer state')}; parameters, gradients and "
+        "optimizer state are ",
+        number(record, PEAK, _state_share(record)),
+        ", in BLOOM-560M ",
+        number(llm, PEAK, _state_share(llm)),
     ]
-    stacks = {n: _parts(r, PEAK) for n, r in sizes.items() if n >= 256}
     return Finding(
         "full_memory_by_state",
         title,
         (*sentence, "."),
-        tuple(sizes[n] for n in stacks),
-        partial(drawings.draw_states, stacks, PARTS_TOKENS),
-        _settings(record),
+        (eager, record, llm),
+        partial(draw, "memory_at_768", table),
+        _settings(record, llm),
     )
+
+
+def _state_share(record: RecordJson) -> str:
+    """Return the share of the peak that outlives a step, as a percentage."""
+    kept = [f"{PEAK}.{state}" for state in ("parameters", "optimizer", "gradients")]
+    total = value_of(record, PEAK) or 1.0
+    return f"{100 * sum(value_of(record, name) or 0.0 for name in kept) / total:.0f} %"
 
 
 def _longest(
     title: str, table: pd.DataFrame, published: Sequence[PublishedSeries]
 ) -> Finding | None:
     """Return the finding on the longest sequence against the number of devices."""
-    rows = traced(table, ALPHAFOLD, _FULL)
-    rows = rows[rows[PEAK] <= DEVICES[-1]]
-    longest = {
-        int(ranks): group["record"].iloc[-1] for ranks, group in rows.groupby("context_ranks")
+    del published
+    nearest = {
+        ranks: (length, _nearest(rows, _MEMORY))
+        for ranks, rows in by_ranks(table).items()
+        if (length := longest(rows, _MEMORY)) is not None
     }
-    if len(longest) < 3 or 1 not in longest:
+    if len(nearest) < 2:
         return None
-    lengths = {ranks: _tokens(record) for ranks, record in longest.items()}
-    most = max(longest)
-    single, several = longest[1], longest[most]
-    growth = lengths[most] / lengths[1]
-    sentence: list[Part] = [
-        f"In {DEVICES[-1] / 1e9:.0f} GB a device, one device holds a training step of ",
-        number(single, PEAK, f"{lengths[1]:,} tokens"),
-        f", {most} devices together one of ",
-        number(several, PEAK, f"{lengths[most]:,} tokens"),
-        ": ",
-        derived([single, several], PEAK, f"{significant(growth)} times"),
-        f" as long (the square root of {most} is {significant(most**0.5)})",
+    fewest, most = min(nearest), max(nearest)
+    (short, first), (long, last) = nearest[fewest], nearest[most]
+    held = [
+        Number(f"{length:,.0f} tokens", PREDICTED, (record["run_id"],), PEAK)
+        for length, record in nearest.values()
     ]
-    others = {
-        series.system: {int(p.at): p.value for p in series.points if p.at and p.value}
-        for series in published
-        if series.quantity == "longest_tokens" and series.axis == "devices"
-    }
+    growth, ideal = significant(long / short), significant((most / fewest) ** 0.5)
+    sentence: list[Part] = [
+        f"In {_MEMORY / 1e9:.0f} GB a device, {counted(fewest)} a training step of ",
+        held[0],
+        f", {counted(most)} together one of ",
+        held[-1],
+        ": ",
+        Number(f"{growth} times", PREDICTED, (first["run_id"], last["run_id"]), PEAK),
+        f" as long, where the square root is {ideal}",
+    ]
     return Finding(
         "full_longest_tokens",
         title,
         (*sentence, "."),
-        tuple(longest.values()),
-        partial(drawings.draw_longest, lengths, others),
-        _settings(several),
+        tuple(record for _, record in nearest.values()),
+        partial(draw, "longest_tokens", table),
+        _settings(last),
     )
+
+
+def counted(devices: int) -> str:
+    """Return a number of devices as the subject of a sentence."""
+    return "one device holds" if devices == 1 else f"{devices} devices hold"
+
+
+def _nearest(rows: pd.DataFrame, memory: float) -> RecordJson:
+    """Return the record whose peak is nearest to a memory."""
+    away = (rows[PEAK] / memory - 1).abs().astype("float64")
+    record: RecordJson = rows["record"].loc[away.idxmin()]
+    return record
 
 
 def _volumes(
@@ -282,10 +267,8 @@ def _volumes(
     Bytes of this system are traced. Those of other schemes follow from the ratio of closed forms.
     """
     del published
-    rows = traced(table, ALPHAFOLD, _FULL)
     divided = {
-        int(ranks): group["record"].iloc[-1]
-        for ranks, group in rows[rows["context_ranks"] > 1].groupby("context_ranks")
+        ranks: rows["record"].iloc[-1] for ranks, rows in by_ranks(table).items() if ranks > 1
     }
     sent = {ranks: _multiplied_bytes(record) for ranks, record in divided.items()}
     if len(sent) < 2 or not all(sent.values()):
@@ -306,7 +289,7 @@ def _volumes(
         title,
         (*sentence, "."),
         tuple(divided.values()),
-        partial(drawings.draw_volumes, each, {DAP: {p: each[p] * factors[p] for p in each}}),
+        partial(draw_volumes, each, {p: each[p] * factors[p] for p in each}),
         _settings(record),
     )
 
@@ -340,10 +323,6 @@ def _bytes(record: RecordJson) -> Number:
 
 def _count(record: RecordJson, metric: str) -> Number:
     return number(record, metric, f"{value_of(record, metric) or 0:,.0f}")
-
-
-def _values(records: BySize, metric: str) -> dict[int, float]:
-    return {n: value_of(record, metric) or 0.0 for n, record in records.items()}
 
 
 def _parts(record: RecordJson, metric: str) -> dict[str, float]:

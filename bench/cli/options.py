@@ -4,7 +4,8 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -141,7 +142,24 @@ def checked(read: "Callable[[_Source], _Reading]", source: "_Source") -> "_Readi
         return read(source)
     except ImportError:
         raise UsageError(
-            "checking records needs jsonschema: pip install 'foldperf[report]'"
+            "checking records needs jsonschema: pip install 'foldperf[analysis]'"
+        ) from None
+
+
+@contextmanager
+def analysis_packages() -> Iterator[None]:
+    """Name the extra to install where a package of the analysis cannot be imported.
+
+    Raises:
+        UsageError: A package is not installed.
+    """
+    from bench.errors import UsageError
+
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(
+            f"this command needs {error.name or error}: pip install 'foldperf[analysis]'"
         ) from None
 
 

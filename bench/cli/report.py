@@ -14,7 +14,8 @@ SUMMARY = "write tables, figures and one self-contained HTML page from records"
 EXAMPLE = (
     "foldperf report\n"
     "  foldperf report --retrace\n"
-    "  foldperf report results/recorded --out paper/ --published"
+    "  foldperf report results/recorded --out paper/ --published\n"
+    "  foldperf report --paper --out paper/"
 )
 # Recorded traces of the project, which the findings at full size come from.
 _RECORDED = ("paper.jsonl", "predictions.jsonl")
@@ -46,12 +47,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="trace the smallest cases of the findings again; status 1 if a count has changed",
     )
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="draw the paper's figures alone, as PDF and PNG, from results/recorded "
+        "(default folder: results/paper)",
+    )
     options.add_results(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report; print the page's path, and what is missing in the records."""
-    from analysis.report import write_report
+    if arguments.paper:
+        return _write_paper(arguments)
+    with options.analysis_packages():
+        from analysis.report import write_report
     from bench.run.unmeasured import unmeasured_in
 
     paths = arguments.records or [arguments.results / "runs"]
@@ -99,3 +109,19 @@ def _front(arguments: argparse.Namespace) -> "Front":
             "name a file of them with --findings"
         )
     return replace(front, agreements=tuple(retrace(cases)))
+
+
+def _write_paper(arguments: argparse.Namespace) -> int:
+    """Draw the paper's figures; print the folder, and the command for each that lacks records."""
+    with options.analysis_packages():
+        from analysis.frame import frame
+        from analysis.paper.folder import write_paper
+
+    paths = arguments.records or [arguments.results / "recorded"]
+    records, damaged = options.readable_records(paths, debug=arguments.debug)
+    folder = arguments.out or arguments.results / "paper"
+    outcome = write_paper(frame(records), folder)
+    print(f"{len(outcome.figures)} figures in {folder.resolve()}")
+    for line in outcome.missing:
+        print(line)
+    return 2 if damaged else 0

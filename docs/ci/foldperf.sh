@@ -14,7 +14,7 @@ REPORTS=${REPORTS:-gate-reports}
 
 if [ "${INSTALL:-yes}" = yes ]; then
     python -m pip install --constraint constraints.txt torch >&2 || exit 2
-    python -m pip install --constraint constraints.txt --editable '.[data,report]' >&2 || exit 2
+    python -m pip install --constraint constraints.txt --editable '.[data,analysis]' >&2 || exit 2
 fi
 against=$(git merge-base HEAD "$BASE") || exit 2
 mkdir -p "$REPORTS" && : > "$REPORTS/summary.md" || exit 2

@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from support.measured import MISSING_REASONS, failed, measured
+from support.measured import MISSING_REASONS, failed, measured, table_of
 
 from analysis.calls import calls_chapters, comparable_rows
 from analysis.chapter import missing_note
@@ -23,7 +23,6 @@ from analysis.phases import merged, phase_chapter
 from analysis.quantities import format_percent, format_ratio, format_value, unit_of
 from analysis.ranks import rank_chapter
 from analysis.series import series_of
-from analysis.table import rows
 from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
 from bench.records.metrics import Value, as_json
 
@@ -32,7 +31,7 @@ SIZES = (32, 64, 96, 128)
 
 
 def series(*records):
-    return series_of(rows(records))
+    return series_of(table_of(records))
 
 
 def table(chapter):
@@ -269,7 +268,7 @@ class TestUtilization:
 class TestRanks:
     def test_rank_chapter_has_a_point_for_each_rank_and_the_ratio(self):
         records = [measured(48, ranks=k, steps=1) for k in (1, 2, 4)]
-        chapter = rank_chapter(rows(records))
+        chapter = rank_chapter(table_of(records))
         lines = [line for line in table(chapter) if line["metric"] == "step_time_s"]
         assert sorted(int(line["ranks"]) for line in lines) == [1, 2, 2, 4, 4, 4, 4]
         for line in lines:
@@ -281,7 +280,7 @@ class TestRanks:
         assert "10 % of the time is spent waiting for the gradient" in sentences(chapter)
 
     def test_rank_chapter_is_empty_with_a_single_rank(self):
-        assert rank_chapter(rows([measured(48)])).figures == ()
+        assert rank_chapter(table_of([measured(48)])).figures == ()
 
 
 class TestNumberFormats:

@@ -4,11 +4,10 @@ import csv
 import io
 
 import pytest
-from support.measured import measured
+from support.measured import measured, table_of
 
 from analysis.context_ranks import context_chapter
 from analysis.ranks import rank_chapter
-from analysis.table import rows
 
 
 def divided(tokens, context_ranks, **more):
@@ -22,7 +21,7 @@ def divided(tokens, context_ranks, **more):
 
 
 def figures(records):
-    return {figure.name: figure for figure in context_chapter(rows(records)).figures}
+    return {figure.name: figure for figure in context_chapter(table_of(records)).figures}
 
 
 def test_strong_scaling_compares_equal_numbers_of_tokens():
@@ -45,7 +44,7 @@ def test_weak_scaling_compares_equal_parts_of_the_pair_representation():
 
 def test_numbers_of_each_rank_equal_the_records():
     records = [divided(64, p) for p in (1, 2)]
-    lines = list(csv.DictReader(io.StringIO(context_chapter(rows(records)).csv())))
+    lines = list(csv.DictReader(io.StringIO(context_chapter(table_of(records)).csv())))
     times = {r["run_id"]: r["metrics"]["step_time_s"] for r in records}
     measured_times = [line for line in lines if line["metric"] == "step_time_s"]
     assert [int(line["context_ranks"]) for line in measured_times] == [1, 2, 2]
@@ -64,8 +63,8 @@ def test_numbers_of_each_rank_equal_the_records():
     ],
 )
 def test_chapter_is_empty_without_rows_to_compare(records):
-    assert context_chapter(rows(records)).figures == ()
+    assert context_chapter(table_of(records)).figures == ()
 
 
 def test_divided_examples_are_not_weak_scaling_over_data_ranks():
-    assert rank_chapter(rows([divided(64, p) for p in (1, 2)])).figures == ()
+    assert rank_chapter(table_of([divided(64, p) for p in (1, 2)])).figures == ()

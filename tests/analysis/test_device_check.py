@@ -4,10 +4,9 @@ import csv
 import io
 
 import pytest
-from support.measured import measured
+from support.measured import measured, table_of
 
 from analysis.device_check import rates_chapter, roofline_chapter
-from analysis.table import rows
 from bench.records.metrics import Value, as_json, missing
 
 
@@ -38,7 +37,7 @@ def test_rate_is_work_over_device_time():
         calibration("copy in the L2 cache", 5.0, 100.0),
         calibration("copy of nothing", 5.0, None),
     ]
-    chapter = rates_chapter(rows(records))
+    chapter = rates_chapter(table_of(records))
     rates = {line["resource"]: float(line["rate_per_s"]) for line in lines(chapter)}
     assert rates == {
         "copy in device memory": 4_000,
@@ -49,18 +48,18 @@ def test_rate_is_work_over_device_time():
     (figure,) = chapter.figures
     assert "bfloat16 matrix product, a cpu: 2 TFLOP/s." in figure.findings
     figure.draw()
-    assert not roofline_chapter(rows(records)).lines
+    assert roofline_chapter(table_of(records)).table is None
 
 
 def test_device_check_chapters_are_empty_for_other_records():
-    table = rows([measured(8, "toy")])
-    assert not rates_chapter(table).lines
-    assert not roofline_chapter(table).lines
+    table = table_of([measured(8, "toy")])
+    assert rates_chapter(table).table is None
+    assert roofline_chapter(table).table is None
 
 
 def test_roofline_ratios_are_plotted_when_peaks_are_known():
     chapter = roofline_chapter(
-        rows(
+        table_of(
             [
                 operator(2e-3, Value(4.0, "m")),
                 operator(1e-3, Value(2.0, "m"), "triton, forward alone"),
@@ -78,7 +77,7 @@ def test_roofline_ratios_are_plotted_when_peaks_are_known():
 
 
 def test_device_without_peaks_has_times_and_a_note():
-    chapter = roofline_chapter(rows([operator(1e-3, missing("no peak"))]))
+    chapter = roofline_chapter(table_of([operator(1e-3, missing("no peak"))]))
     assert not chapter.figures
     assert chapter.notes == (
         "Kernels relative to the roofline is not plotted: no peak rates are known for the device "
@@ -92,4 +91,4 @@ def test_rate_is_absent_without_a_positive_time(value):
     record = calibration("copy", 1.0)
     time = Value(value, "m") if value is not None else missing("lost")
     record["metrics"] = as_json({"device_time_s": time, "step_time_s": missing("lost")})
-    assert not rates_chapter(rows([record])).lines
+    assert rates_chapter(table_of([record])).table is None

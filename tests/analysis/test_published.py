@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from support.measured import measured
+from support.measured import measured, table_of
 
 from analysis.errors import AnalysisError
 from analysis.growth import PEAK_MEMORY, STEP_TIME
@@ -13,7 +13,7 @@ from analysis.published import (
     FOLDER,
     comparable,
     on_accelerators,
-    published_lines,
+    published_table,
     read_published,
     references,
 )
@@ -54,8 +54,8 @@ def test_digitized_numbers_agree_with_stated_ones():
     assert ratios[384] == pytest.approx(1.62, abs=0.01)
 
 
-def test_published_lines_are_in_the_unit_of_records():
-    table = rows([measured(32, device=H200)])
+def test_published_table_are_in_the_unit_of_records():
+    table = rows(table_of([measured(32, device=H200)]))
     lines = references(comparable(PUBLISHED, table), PEAK_MEMORY)
     best = next(line for line in lines if "MegaFold" in line.label)
     assert best.label == "published: MegaFold, H200"
@@ -64,7 +64,7 @@ def test_published_lines_are_in_the_unit_of_records():
     assert failed["published: PyTorch, H200"] == ((640, "oom"), (768, "oom"))
 
 
-def test_published_lines_have_the_same_quantity_and_axis():
+def test_published_table_have_the_same_quantity_and_axis():
     lines = references(PUBLISHED, STEP_TIME)
     assert {size for line in lines for size, _ in line.points} == {
         128,
@@ -80,7 +80,7 @@ def test_published_lines_have_the_same_quantity_and_axis():
 
 def test_comparable_series_prefer_the_hardware_of_the_records():
     def devices(*records, quantity="step_time_s"):
-        selected = comparable(PUBLISHED, rows(records))
+        selected = comparable(PUBLISHED, rows(table_of(records)))
         return {s.device for s in selected if s.quantity == quantity}
 
     assert devices(measured(32, device=H200)) == {"H200"}
@@ -90,12 +90,12 @@ def test_comparable_series_prefer_the_hardware_of_the_records():
     assert devices(measured(32, device=H200), quantity="triangle_attention forward") == {
         "H100 80GB"
     }
-    assert on_accelerators(rows([measured(32, device=H200)]))
-    assert not on_accelerators(rows([measured(32)]))
+    assert on_accelerators(rows(table_of([measured(32, device=H200)])))
+    assert not on_accelerators(rows(table_of([measured(32)])))
 
 
 def test_published_table_has_every_number():
-    lines = published_lines(PUBLISHED)
+    lines = published_table(PUBLISHED)
     assert len(lines) == sum(len(s.points) for s in PUBLISHED)
 
 

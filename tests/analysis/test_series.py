@@ -5,10 +5,12 @@ import io
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.measured import failed, measured
+from support.measured import failed, measured, table_of
 
+from analysis.columns import column_name
+from analysis.frame import frame
 from analysis.series import labels, series_of, shares
-from analysis.table import cases_as_csv, newest, rows
+from analysis.table import as_csv, exported, newest, rows
 
 
 def series_records(count, workload="fold", **more):
@@ -18,15 +20,16 @@ def series_records(count, workload="fold", **more):
 class TestTable:
     def test_table_has_a_row_with_every_metric_for_each_record(self):
         records = [measured(n) for n in (64, 32)] + [failed(128, "oom")]
-        table = rows(records)
-        assert [row.tokens for row in table] == [32, 64, 128]
-        read = list(csv.DictReader(io.StringIO(cases_as_csv(table))))
-        for row, line in zip(table, read, strict=True):
-            assert line["run_id"] == row.record["run_id"]
-            for name, metric in row.record["metrics"].items():
+        table = table_of(records)
+        assert table["tokens"].tolist() == [row.tokens for row in rows(table)] == [32, 64, 128]
+        read = list(csv.DictReader(io.StringIO(as_csv(exported(table)))))
+        for record, line in zip(table["record"], read, strict=True):
+            assert line["run_id"] == record["run_id"]
+            for name, metric in record["metrics"].items():
                 if "." not in name:
                     value = metric["value"]
-                    assert line[name] == ("" if value is None else str(value)), name
+                    column = column_name(name, metric["unit"])
+                    assert line[column] == ("" if value is None else str(value)), name
         assert read[2]["status"] == "oom"
         assert read[2]["step_time_s"] == ""
 
@@ -35,11 +38,16 @@ class TestTable:
         new = old | {"started_at": "2026-02-01T00:00:00+00:00", "run_id": "f" * 32}
         other = old | {"host": old["host"] | {"hostname_hash": "other"}}
         two = old | {"workload": old["workload"] | {"ranks": 2}}
-        assert newest([new, old]) == [new]
-        assert len(newest([new, old, other, two])) == 3
+        assert newest(frame([new, old]))["record"].tolist() == [new]
+        assert len(newest(frame([new, old, other, two]))) == 3
+
+    def test_newest_compares_moments_of_different_time_zones(self):
+        early = measured(32, started_at="2026-01-01T12:00:00+09:00")
+        late = early | {"started_at": "2026-01-01T04:00:00+00:00", "run_id": "f" * 32}
+        assert newest(frame([late, early]))["run_id"].tolist() == [late["run_id"]]
 
     def test_row_reads_ranks_parts_and_reasons(self):
-        (row,) = rows([measured(32, ranks=3)])
+        (row,) = rows(table_of([measured(32, ranks=3)]))
         assert row.ranks == 3
         assert len(row.rank_values("step_time_s")) == 3
         assert row.rank_values("peak_resident_bytes") == [row.value("peak_resident_bytes")]
@@ -50,18 +58,20 @@ class TestTable:
 
 class TestLabels:
     def test_labels_omit_shared_details(self):
-        assert labels(rows([measured(32)])) == ["fold"]
-        table = rows([measured(32), measured(32, variant="triton, float32")])
+        assert labels(rows(table_of([measured(32)]))) == ["fold"]
+        table = rows(table_of([measured(32), measured(32, variant="triton, float32")]))
         assert labels(table) == ["fold (reference)", "fold (triton)"]
         assert labels(table, named=False) == ["reference", "triton"]
 
     def test_labels_distinguish_devices_and_ranks(self):
         device = {"vendor": "nvidia", "name": "A Device", "kind": "cuda"}
-        names = labels(rows([measured(32), measured(32, ranks=2), measured(32, device=device)]))
+        names = labels(
+            rows(table_of([measured(32), measured(32, ranks=2), measured(32, device=device)]))
+        )
         assert names == ["fold (A Device)", "fold (a cpu)", "fold (a cpu; 2 ranks)"]
 
     def test_labels_distinguish_workloads_with_equal_series_names(self):
-        names = labels(rows([measured(32, "one", "same"), measured(32, "two", "same")]))
+        names = labels(rows(table_of([measured(32, "one", "same"), measured(32, "two", "same")])))
         assert len(set(names)) == 2
 
 
@@ -73,7 +83,7 @@ class TestShares:
     )
     def test_shares_count_every_series_and_respect_the_limit(self, names, most):
         records = [TEMPLATES[workload, number] for workload, number in set(names)]
-        series = series_of(rows(records))
+        series = series_of(table_of(records))
         figures = shares(series, most)
         assert all(len(share.series) <= most for share in figures)
         assert len({share.suffix for share in figures}) == len(figures)
@@ -91,7 +101,7 @@ class TestShares:
             assert {s.workload for s in figures[0].series} == by_workload
 
     def test_few_series_share_one_figure_without_suffix(self):
-        series = series_of(rows(series_records(3, "one") + series_records(3, "two")))
+        series = series_of(table_of(series_records(3, "one") + series_records(3, "two")))
         (share,) = shares(series, 6)
         assert len(share.series) == 6
         assert share.suffix == ""
@@ -102,13 +112,13 @@ class TestShares:
             for k in range(4)
             for variant in ("a", "b", "c")
         ]
-        (share,) = shares(series_of(rows(records)), 4)
+        (share,) = shares(series_of(table_of(records)), 4)
         assert len({s.rows[0].series for s in share.series}) == 4
         assert share.left_out == 8
 
     def test_odd_workload_names_have_distinct_suffixes(self):
         records = series_records(4, "a/b") + series_records(4, "a b") + series_records(4, "Ä")
-        suffixes = [share.suffix for share in shares(series_of(rows(records)), 3)]
+        suffixes = [share.suffix for share in shares(series_of(table_of(records)), 3)]
         assert len(set(suffixes)) == 4
         assert not any(c in suffix for suffix in suffixes for c in "/ Ä")
 
@@ -118,7 +128,7 @@ TEMPLATES = {(w, k): measured(32 + k, w, f"{w}{k}") for w in "ABCDE" for k in ra
 
 def test_typical_row_is_the_lower_median():
     format_ratio = [measured(32, replicate=k, exponent=2 + 0.1 * k) for k in range(4)]
-    (series,) = series_of(rows(format_ratio))
+    (series,) = series_of(table_of(format_ratio))
     (row,) = series.typical(lambda row: row.value("step_time_s"))
     ordered = sorted(row.value("step_time_s") for row in series.rows)
     assert row.value("step_time_s") == ordered[1]

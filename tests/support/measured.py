@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 
+from analysis.frame import frame
+from analysis.table import arranged
 from bench.records.metrics import Value, as_json, from_samples, missing
 from support.records import VALIDATOR, a_record
 
@@ -121,6 +123,11 @@ def failed(tokens: int, status: str, **more) -> dict:
     record |= lost | {"status": status, "reason": "it <grew>"}
     VALIDATOR.validate(record)
     return record
+
+
+def table_of(records):
+    """Return the DataFrame of records, in the order of views."""
+    return arranged(frame(records))
 
 
 FACTS = {

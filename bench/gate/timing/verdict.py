@@ -168,5 +168,5 @@ def special() -> Any:
     try:
         from scipy import special as functions
     except ImportError:
-        raise UsageError("the timing gate needs SciPy: pip install 'foldperf[report]'") from None
+        raise UsageError("the timing gate needs SciPy: pip install 'foldperf[analysis]'") from None
     return functions
