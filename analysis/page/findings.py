@@ -231,7 +231,7 @@ def _longest(
     sentence: list[Part] = [
         f"In {_MEMORY / 1e9:.0f} GB a device, {counted(fewest)} a training step of ",
         held[0],
-        f", {counted(most)} together one of ",
+        f", {counted(most)} one of ",
         held[-1],
         ": ",
         Number(f"{growth} times", PREDICTED, (first["run_id"], last["run_id"]), PEAK),

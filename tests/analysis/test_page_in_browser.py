@@ -48,7 +48,7 @@ def resize(browser, width):
 def visible_rows(browser):
     return browser.value(
         "Array.from(document.querySelectorAll('#records tbody tr'))"
-        ".filter(row => !row.hidden).map(row => row.dataset)"
+        ".filter(row => !row.hidden).map(row => ({ ...row.dataset }))"
     )
 
 
@@ -60,9 +60,14 @@ def choose(browser, name, value):
     )
 
 
+KEYS = {"Escape": 27, "Tab": 9, "Enter": 13}
+
+
 def press(browser, key):
-    for kind in ("keyDown", "keyUp"):
-        browser.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+    text = {"text": "\r"} if key == "Enter" else {}
+    named = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
+    browser.ask("Input.dispatchKeyEvent", type="keyDown", **named, **text)
+    browser.ask("Input.dispatchKeyEvent", type="keyUp", **named)
 
 
 def test_filters_show_matching_records_alone_and_hide_other_chapters(browser):
@@ -91,7 +96,7 @@ def test_number_leads_to_its_record_and_escape_returns_to_it(browser):
         f"(a => {{ a.focus(); return [a.dataset.records.split(' ')[0], a.dataset.metric,"
         f" a.textContent] }})(document.querySelector('#records {numbers}'))"
     )
-    browser.ask("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", text="\r")
+    press(browser, "Enter")
     browser.until("document.getElementById('record').open")
     stored = json.loads(browser.value("document.querySelector('dialog pre').textContent"))
     assert stored["run_id"] == record

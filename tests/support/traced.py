@@ -65,7 +65,7 @@ def traced(tokens: int, ranks: int = 1, *, backend: str = "triton", llm: bool = 
         breakdown={"collective_bytes": {"triangle_multiplication": 700 * tokens**2 * (ranks - 1)}},
     )
     record["devices"] = [
-        record["devices"][0] | {"vendor": "nvidia", "name": "H200 (simulated)", "kind": "cuda"}
+        record["devices"][0] | {"vendor": "nvidia", "name": "NVIDIA H200 (simulated)", "kind": "cuda"}
     ]
     VALIDATOR.validate(record)
     return record
@@ -74,6 +74,6 @@ def traced(tokens: int, ranks: int = 1, *, backend: str = "triton", llm: bool = 
 TRACES = [
     *(traced(n) for n in (384, 768, 1536, 3072)),
     *(traced(n, llm=True) for n in (384, 768, 1536, 3072)),
-    traced(384, backend="reference"),
-    *(traced(n, ranks) for n, ranks in ((3072, 4), (4096, 8), (6144, 32))),
+    *(traced(n, backend="reference") for n in (384, 768)),
+    *(traced(n, ranks) for n, ranks in ((3072, 4), (4096, 8), (8192, 32))),
 ]
