@@ -9,7 +9,7 @@ SUMMARY = "write tables, figures and one self-contained HTML page from records"
 EXAMPLE = (
     "foldperf report\n"
     "  foldperf report results/recorded --out paper/ --published\n"
-    "  foldperf report --paper --out paper/"
+    "  foldperf report results/recorded --paper --out paper/"
 )
 
 

@@ -6,7 +6,7 @@ from math import sqrt
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from support.paper_records import fused_step, recorded, recorded_table
+from support.paper_records import RECORDED, fused_step, recorded, recorded_table
 
 import analysis.paper
 from analysis.drawing import COLUMN, PAGE, paper_style
@@ -20,6 +20,7 @@ from analysis.paper.plots import label_of
 from analysis.paper.selection import Curve, select
 from analysis.paper.sharding import longest
 from analysis.paper.time import compiled_bound
+from bench.cli import main
 
 NAMES = [figure.name for figure in FIGURES]
 
@@ -65,6 +66,16 @@ def test_figure_without_records_says_the_command_and_leaves_no_old_file(tmp_path
     assert line.startswith("peak_memory is not drawn")
     assert "python -m bench.simulation.paper_cases" in line
     assert not (tmp_path / "peak_memory.png").exists()
+
+
+def test_command_draws_what_it_can_and_names_the_rest(tmp_path, capsys):
+    records = RECORDED / "pipeline-2-core-cpu.jsonl"
+    assert main(["report", str(records), "--paper", "--out", str(tmp_path)]) == 0
+    first, *missing = capsys.readouterr().out.splitlines()
+    drawn = {path.stem for path in tmp_path.glob("*.pdf")}
+    assert first == f"{len(drawn)} figures in {tmp_path}"
+    assert "batch_time" in drawn
+    assert {line.split()[0] for line in missing} == set(NAMES) - drawn
 
 
 def test_unknown_figure_is_an_error():
