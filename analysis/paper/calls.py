@@ -8,16 +8,10 @@ from analysis.drawing import PAGE, paper_style
 from analysis.methods import TRACED
 from analysis.nested import parts
 from analysis.palette import AF3_FUSED, AF3_REFERENCE, BLOOM, system_style
+from analysis.paper.paper_cases import TRAINING
 from analysis.paper.plots import GIB, axes_of, label_of, legend_of, thousands
 from analysis.paper.published_curves import published_number
-from analysis.paper.selection import (
-    Curve,
-    idea_left_out,
-    language_model,
-    require,
-    select,
-    training,
-)
+from analysis.paper.selection import Curve, idea_left_out, language_model, require, select, training
 
 TOKENS = 384
 # A row each, with what was published of it.
@@ -120,7 +114,7 @@ def ablation(table: pd.DataFrame) -> Any:
 
 def without_an_idea(table: pd.DataFrame) -> pd.DataFrame:
     """Return the simulated steps that leave an idea out, the newest of each."""
-    rows = select(table, workload="alphafold3", preset="full", tokens=TOKENS, status="ok")
+    rows = select(table, workload=TRAINING, preset="full", tokens=TOKENS, status="ok")
     ideas = pd.Series([idea_left_out(record) for record in rows["record"]], index=rows.index)
     return (
         rows.loc[(ideas != "").astype(bool)].assign(idea=ideas).drop_duplicates("idea", keep="last")

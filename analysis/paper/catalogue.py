@@ -11,7 +11,8 @@ import pandas as pd
 from analysis import kernels, predictions
 from analysis.errors import AnalysisError
 from analysis.paper import calls, growth, memory, operators, sharding, time
-from analysis.paper.selection import PAPER_CASES, PUBLISHED_CASES, MissingRecordsError, noted
+from analysis.paper.paper_cases import PAPER_CASES, PUBLISHED_CASES
+from analysis.paper.selection import MissingRecordsError, noted
 from analysis.published import FOLDER, read_published
 from bench.records.reading import parse_json
 
@@ -28,8 +29,7 @@ BLOOM = (
 )
 SIMULATED = "Traced numbers are counted in a trace of shapes; predicted ones follow from a model."
 PUBLISHED = "Published numbers are MegaFold's, of another implementation; GB is 10⁹ bytes."
-_RECORDED = Path("results/recorded")
-KERNELS = _RECORDED / "kernels" / "kernels.json"
+KERNELS = Path(__file__).parents[2] / "results" / "recorded" / "kernels" / "kernels.json"
 _BOTH = f"{PUBLISHED_CASES} && {PAPER_CASES}"
 
 
@@ -152,7 +152,7 @@ FIGURES: tuple[PaperFigure, ...] = (
         time.step_time,
     ),
     PaperFigure(
-        "microbenchmarks",
+        "operator_benchmarks",
         "Attention, LayerNorm with linear, and transition at MegaFold's shapes",
         "Forward and backward in bfloat16 on an H200. Attention: 4 examples, 16 heads of width 64; "
         "LayerNorm and linear: 128 to 16 channels; transition: 128 channels, fourfold. Rows share "
@@ -221,12 +221,12 @@ FIGURES: tuple[PaperFigure, ...] = (
         sharding.frontier,
     ),
     PaperFigure(
-        "pipeline",
+        "batch_time",
         "Time of a batch by path of the pipeline",
         "Batches of 384 tokens for the full model, built by one process on a CPU of 2 cores: "
         "medians of four structures with their intervals of 96 %, measured.",
         "foldperf run pipeline && foldperf promote pipeline",
-        time.pipeline,
+        time.batch_time,
     ),
     PaperFigure(
         "compiled_resources",

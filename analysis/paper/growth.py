@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.drawing import PAGE, paper_style
+from analysis.drawing import COLUMN, paper_style
 from analysis.guides import label_sizes
 from analysis.palette import AF3_FUSED, AF3_REFERENCE, BLOOM
 from analysis.paper.plots import axes_of, labels_of, legend_of, plot_curves, share_scale
@@ -38,7 +38,7 @@ def exponents(table: pd.DataFrame) -> Any:
     reference = curve(AF3_REFERENCE, training(table, "reference"), "peak_tracked_bytes")
     with paper_style():
         names = labels_of([reference._replace(system=name) for name in systems])
-        figure, panels = axes_of(4, names, height=1.6, width=PAGE / 2 + 1.0)
+        figure, panels = axes_of(4, names, height=1.5, width=COLUMN)
         for axes, (column, title) in zip(panels, QUANTITIES.items(), strict=True):
             for name, rows in systems.items():
                 plot_curves(axes, [local_exponents(curve(name, rows, column))])
@@ -51,7 +51,7 @@ def exponents(table: pd.DataFrame) -> Any:
         for axes in panels[2:]:
             axes.set_xlabel("tokens N")
         for axes in panels[::2]:
-            axes.set_ylabel("exponent, N/2 to N")
+            axes.set_ylabel("exponent, N/2 to N", fontsize=7)
         legend_of(figure, panels)
     return figure
 

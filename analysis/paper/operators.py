@@ -16,6 +16,7 @@ from analysis.palette import (
     PUBLISHED_MEGAFOLD,
     system_style,
 )
+from analysis.paper.paper_cases import MICROBENCHMARKS, OPERATORS
 from analysis.paper.plots import (
     axes_of,
     labels_of,
@@ -47,7 +48,7 @@ _PASSES = 3.5
 
 def microbenchmarks(table: pd.DataFrame) -> Any:
     """Draw time and memory of three operators at the shapes of MegaFold's microbenchmarks."""
-    rows = select(table, workload="microbenchmarks", precision="bfloat16", status="ok")
+    rows = select(table, workload=MICROBENCHMARKS, precision="bfloat16", status="ok")
     rows = rows[rows["backward"].astype(bool)] if len(rows) else rows
     require(rows)
     labels = [f"{name.removeprefix('AF3, ')}" for name in _BACKENDS.values()]
@@ -74,7 +75,7 @@ def attention_rate(table: pd.DataFrame) -> Any:
     """Draw the rate of attention, forward and backward, at MegaFold's shapes beside its numbers."""
     rows = select(
         table,
-        workload="microbenchmarks",
+        workload=MICROBENCHMARKS,
         operator="triangle_attention",
         precision="bfloat16",
         status="ok",
@@ -131,7 +132,7 @@ def roofline(table: pd.DataFrame) -> Any:
     """Draw the rate of each fused operator against its arithmetic intensity."""
     rows = select(
         table,
-        workload="operators",
+        workload=OPERATORS,
         preset="full",
         backend="triton",
         tokens=_ROOFLINE_TOKENS,

@@ -10,20 +10,8 @@ import pandas as pd
 from analysis.errors import AnalysisError
 from analysis.frame import frame
 from analysis.methods import PREDICTED, TRACED
+from analysis.paper.paper_cases import H200, LANGUAGE_MODEL, SETTINGS
 from bench.records.record import Record, RecordJson
-
-PUBLISHED_CASES = (
-    "python -m bench.simulation.published_cases --out results/recorded/predictions.jsonl"
-)
-PAPER_CASES = "python -m bench.simulation.paper_cases --out results/recorded/paper.jsonl"
-H200, MI250 = "NVIDIA H200", "AMD Instinct MI250"
-# Axes of a training step of the full model that the figures have in common.
-_TRAINING = {
-    **{"workload": "alphafold3", "preset": "full", "precision": "bfloat16", "entry": "synthetic"},
-    **{"stage": "initial", "cycles": 2, "samples": 48, "alignment_rows": 1024, "batch": 1},
-    **{"offload_checkpoints": False, "chunk_rows": 0, "chunk_samples": 0, "status": "ok"},
-}
-
 
 _noted: ContextVar[dict[str, RecordJson] | None] = ContextVar("noted", default=None)
 
@@ -101,7 +89,7 @@ def training(table: pd.DataFrame, backend: str, device: str = H200, **axes: Any)
     """
     values = {"backend": backend, "context_ranks": 1, "checkpointing": True, **axes}
     stated = {name: value for name, value in values.items() if value is not None}
-    chosen = select(table, **_TRAINING, **stated)
+    chosen = select(table, **SETTINGS, **stated)
     chosen = chosen[chosen["device"].astype(str).str.startswith(device)]
     whole = [not idea_left_out(record) for record in chosen["record"]]
     return chosen.loc[pd.Series(whole, index=chosen.index, dtype=bool)]
@@ -109,7 +97,7 @@ def training(table: pd.DataFrame, backend: str, device: str = H200, **axes: Any)
 
 def language_model(table: pd.DataFrame) -> pd.DataFrame:
     """Return simulated steps of BLOOM-560M, a row for each length."""
-    values = {"workload": "transformer", "preset": "bloom-560m", "precision": "bfloat16"}
+    values = {"workload": LANGUAGE_MODEL, "preset": "bloom-560m", "precision": "bfloat16"}
     return select(table, **values, config_variant="fair", equal="tokens", batch=1, status="ok")
 
 

@@ -90,7 +90,14 @@ def longest_tokens(table: pd.DataFrame) -> Any:
         first = ours.points[0][1]
         ranks = [size for size, _ in ours.points]
         axes.plot(ranks, [first * sqrt(p) for p in ranks], color="0.6", lw=0.7, ls=":")
-        axes.annotate("√P", (ranks[-1], first * sqrt(ranks[-1])), fontsize=6.5, color="0.4")
+        axes.annotate(
+            "√P",
+            (ranks[-1], first * sqrt(ranks[-1])),
+            (5, 2),
+            textcoords="offset points",
+            fontsize=6.5,
+            color="0.4",
+        )
         _over_ranks(axes, [size for line in curves for size, _ in line.points])
         axes.set_ylabel("longest sequence, 64 GB (tokens)")
         legend_of(figure, [axes])

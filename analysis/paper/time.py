@@ -18,6 +18,7 @@ from analysis.palette import (
     PUBLISHED_MEGAFOLD,
     fills,
 )
+from analysis.paper.paper_cases import H200, MI250, PIPELINE, TRAINING
 from analysis.paper.plots import (
     axes_of,
     labels_of,
@@ -28,16 +29,7 @@ from analysis.paper.plots import (
     thousands,
 )
 from analysis.paper.published_curves import published_curve
-from analysis.paper.selection import (
-    H200,
-    MI250,
-    Curve,
-    curve,
-    language_model,
-    require,
-    select,
-    training,
-)
+from analysis.paper.selection import Curve, curve, language_model, require, select, training
 
 # Kinds of operators that a compiler fuses into others at best.
 POINTWISE = frozenset(
@@ -61,7 +53,7 @@ _PHASES: Mapping[str, tuple[str, ...]] = {
 
 def iterations(table: pd.DataFrame) -> Any:
     """Draw loading, forward, backward and optimizer over the iterations of a measured run."""
-    rows = select(table, sweep="iterations", workload="alphafold3", status="ok")
+    rows = select(table, sweep="iterations", workload=TRAINING, status="ok")
     require(rows)
     panels_of = {
         path: rows[rows["path"] == path] for path in _PATHS if (rows["path"] == path).any()
@@ -177,12 +169,12 @@ def energy_per_residue(table: pd.DataFrame) -> Any:
     return figure
 
 
-def pipeline(table: pd.DataFrame) -> Any:
+def batch_time(table: pd.DataFrame) -> Any:
     """Draw the time of a batch by path of the pipeline: a point for each structure."""
     rows = select(
         table,
-        sweep="pipeline",
-        workload="pipeline",
+        sweep=PIPELINE,
+        workload=PIPELINE,
         preset="full",
         tokens=384,
         atoms=8192,

@@ -15,7 +15,7 @@ EXAMPLE = (
     "foldperf report\n"
     "  foldperf report --retrace\n"
     "  foldperf report results/recorded --out paper/ --published\n"
-    "  foldperf report --paper --out paper/"
+    "  foldperf report results/recorded --paper --out paper/"
 )
 # Recorded traces of the project, which the findings at full size come from.
 _RECORDED = ("paper.jsonl", "predictions.jsonl")
