@@ -35,7 +35,7 @@ demo: $(READY)
 	$(BIN)/foldperf fetch
 	$(BIN)/foldperf prepare --for demo
 	$(BIN)/foldperf run demo; status=$$?; \
-	  $(BIN)/foldperf report && exit $$status
+	  $(BIN)/foldperf report --retrace && exit $$status
 
 paper: $(READY)
 	$(BIN)/foldperf report --paper

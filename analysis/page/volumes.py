@@ -33,6 +33,6 @@ def draw_volumes(traced: Values, predicted: Values) -> Any:
         axes.set_xticks(ranks, [f"{p}" for p in ranks])
         axes.set_ylim(bottom=0)
         axes.set_xlabel("devices P that divide an example")
-        axes.set_ylabel("sent by a rank (kB for a pair of tokens)")
+        axes.set_ylabel("sent by a rank (kB per token pair)")
         legend_of(figure, [axes])
     return figure

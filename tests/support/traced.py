@@ -65,7 +65,8 @@ def traced(tokens: int, ranks: int = 1, *, backend: str = "triton", llm: bool = 
         breakdown={"collective_bytes": {"triangle_multiplication": 700 * tokens**2 * (ranks - 1)}},
     )
     record["devices"] = [
-        record["devices"][0] | {"vendor": "nvidia", "name": "NVIDIA H200 (simulated)", "kind": "cuda"}
+        record["devices"][0]
+        | {"vendor": "nvidia", "name": "NVIDIA H200 (simulated)", "kind": "cuda"}
     ]
     VALIDATOR.validate(record)
     return record
