@@ -9,12 +9,13 @@ READY  := $(VENV)/.ready
 OLDEST := .triton-3.6.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo paper test lint unit bits fuzz compile-gate warm-check clean
+.PHONY: help install demo paper test lint unit docs bits fuzz compile-gate warm-check clean
 
 help:
 	@echo "make demo   fetch real proteins, measure the trunk on them, write an HTML report"
 	@echo "make paper  draw the paper's figures from recorded runs, into results/paper"
 	@echo "make test   lint, type-check and run the test suite"
+	@echo "make docs   build the documentation site, into build/docs"
 	@echo "make bits   run the tests that compare bits as each processor would"
 	@echo "make fuzz   read 20,000 damaged files, into results/recorded/fuzz.json"
 	@echo "make compile-gate  compile every kernel with both Tritons, for every architecture"
@@ -51,6 +52,11 @@ unit: $(READY)
 	$(BIN)/foldperf fetch --all
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	rm -rf docs/api build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --jobs auto --builder html docs build/docs
+
 bits: $(READY)
 	$(BIN)/foldperf fetch --all
 	$(BIN)/python tests/bits.py -n 2 --dist loadfile
@@ -72,4 +78,4 @@ warm-check: $(OLDEST)/.ready
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m bench.compilation.warm_check
 
 clean:
-	rm -rf $(VENV) $(OLDEST) results/runs results/report results/paper results/asv results/html
+	rm -rf $(VENV) $(OLDEST) docs/api build results/runs results/report results/paper results/asv results/html

@@ -20,7 +20,8 @@ method                    category            ``measured``, ``traced`` or ``pred
                                               of them that a number of the record has
 machine, device,          category            label of the machine; name, vendor and kind of the
 vendor, device_kind                           devices
-device_memory_bytes       Int64               memory of the first device
+device_memory_bytes,      Int64, string       memory and identity of the first device
+device_uuid_hash
 commit, dirty             category, boolean   hash of the source's commit; uncommitted changes
 started_at                datetime, UTC       start of the case
 duration_s                float64             its duration
@@ -30,8 +31,9 @@ label_*                   by its values       other labels: resource, rate, synt
 costs_*                   Int64               static costs: parameters, FLOPs, minimum_bytes
 protocol_*                by its values       steps, seed, limits, harness
 outcome_*                 float64             results that are no measurements, such as the loss
-<metric>_<unit>           Int64 or float64    every metric that a record has, by its name
-<...>_low, <...>_high     float64             its interval, if a record has one
+<metric>_<unit>           Int64 or float64    every metric that a record has, by its name;
+                                              ``metric_<name>`` if that is taken
+<...>_low, <...>_high     as the value        its interval, if a record has one
 <...>_method              category            ``measured``, ``traced`` or ``predicted``
 <...>_method_text         category            method in the record's words
 <...>_quality             category            measured, counted, degraded, missing
@@ -79,12 +81,11 @@ Columns = dict[str, Any]
 def frame(records: Iterable[Record | RecordJson]) -> pd.DataFrame:
     """Return the DataFrame of records, in their order; its columns are listed above."""
     tables = [record.as_dict() if isinstance(record, Record) else record for record in records]
-    columns = _identity(tables)
-    columns |= _axes(tables, taken=columns)
-    columns |= _nested(tables)
-    columns |= _metrics(tables)
-    columns["record"] = pd.Series(tables, dtype=object)
-    return pd.DataFrame(columns)
+    identity, nested = _identity(tables), _nested(tables)
+    column_of_records = {"record": pd.Series(tables, dtype=object)}
+    metrics = _metrics(tables, taken=identity | nested | column_of_records)
+    axes = _axes(tables, taken=identity | nested | column_of_records | metrics)
+    return pd.DataFrame(identity | axes | nested | metrics | column_of_records)
 
 
 def _identity(tables: Sequence[RecordJson]) -> Columns:
@@ -154,8 +155,8 @@ def _by_name(prefix: str, objects: Sequence[Mapping[str, Any]]) -> Columns:
     return {f"{prefix}_{n}": of_any_type([values.get(n) for values in objects]) for n in names}
 
 
-def _metrics(tables: Sequence[RecordJson]) -> Columns:
-    """Return the columns of each metric, without its parts."""
+def _metrics(tables: Sequence[RecordJson], taken: Columns) -> Columns:
+    """Return the columns of each metric, without its parts; ``metric_<name>`` if one is taken."""
     columns: Columns = {}
     kinds = sorted(
         {
@@ -167,7 +168,10 @@ def _metrics(tables: Sequence[RecordJson]) -> Columns:
     )
     for name, unit in kinds:
         entries = [_entry(table, name, unit) for table in tables]
-        columns |= _metric(name, column_name(name, unit), entries)
+        of_metric = _metric(name, column_name(name, unit), entries)
+        if of_metric.keys() & (taken.keys() | columns.keys()):
+            of_metric = {f"metric_{column}": values for column, values in of_metric.items()}
+        columns |= of_metric
     return columns
 
 
@@ -202,7 +206,7 @@ def _metric(name: str, column: str, entries: Sequence[Mapping[str, Any]]) -> Col
 
 
 def _method(table: RecordJson) -> str:
-    """Return the method of a record: see `method_of_all`; that of its harness without numbers."""
+    """Return the method of a record: see `method_of_all`; measured if it has no numbers."""
     methods = [
         method_of(name, metric["method"])
         for name, metric in table["metrics"].items()

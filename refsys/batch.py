@@ -154,7 +154,7 @@ PROTEIN, RNA, DNA, LIGAND = range(4)
 
 
 class Batch(Mapping[str, Tensor]):
-    """Mapping of field names to tensors [batch, *axes] whose axis sizes agree."""
+    """Mapping of field names to tensors ``[batch, *axes]`` whose axis sizes agree."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], fields: Sequence[Field] = TRUNK_FIELDS

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("refsys", "workloads", "bench", "analysis")
 # Modules of this repository that others import from its search path.
-LOCAL = {*PACKAGES, "support", "pairformer"}
+LOCAL = {*PACKAGES, "support", "pairformer", "derived_pages", "docstrings"}
 
 
 def imported_packages(folder):
@@ -60,7 +60,7 @@ def test_package_imports_only_declared_distributions(package):
     assert not undeclared(ROOT / package, declared(tests=False))
 
 
-@pytest.mark.parametrize("folder", ["tests", "docs"])
+@pytest.mark.parametrize("folder", ["tests", "docs", "examples"])
 def test_tests_and_examples_import_only_declared_distributions(folder):
     assert not undeclared(ROOT / folder, declared(tests=True))
 

@@ -21,7 +21,9 @@ def test_makefile_has_the_commands_of_the_first_screen():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_and_links_exist(page):
     text = page.read_text(encoding="utf-8")
-    named = re.findall(r"`((?:bench|refsys|workloads|analysis|tests|docs|results)/[\w./-]*)`", text)
+    named = re.findall(
+        r"`((?:analysis|bench|docs|examples|refsys|results|tests|workloads)/[\w./-]*)`", text
+    )
     linked = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     for path in (*named, *linked):
         if not path.startswith(("results/runs", "runs/")):

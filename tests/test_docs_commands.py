@@ -55,8 +55,8 @@ ELSEWHERE = {
     r"foldperf stamp": "tests/test_docs_commands.py::test_clone_is_stamped",
     r"pytest tests/benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
     r"foldperf import pytest-benchmark .*": "tests/bench/records/test_pytest_benchmark.py::written",
-    r"python docs/.*": (
-        "tests/test_example_operators.py::test_example_reports_equal_results_of_both_operators"
+    r"python examples/operators/.*": (
+        "tests/examples/test_operators.py::test_example_reports_equal_results_of_both_operators"
     ),
     r"foldperf check-device --rehearse nvidia.*": (
         "tests/bench/check_device/test_command.py::test_every_stage_runs_in_a_rehearsal"
@@ -184,7 +184,8 @@ def reader(store, sources, command_server, tmp_path_factory):
         f'#!/bin/sh\nexec {sys.executable} -m bench "$@"\n', encoding="utf-8"
     )
     (binaries / "foldperf").chmod(0o755)
-    (folder / "docs").symlink_to(ROOT / "docs")
+    for name in ("docs", "examples"):
+        (folder / name).symlink_to(ROOT / name)
     variables = {
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "FOLDPERF_STORE": str(store.root),

@@ -41,14 +41,14 @@ def test_tests_workflow_runs_on_every_supported_python():
 
 def test_workflows_run_on_pull_requests_with_commands_that_exist():
     names = {path.name for path in WORKFLOWS.iterdir()}
-    assert names == {"tests.yml", "gates.yml", "kernels.yml"}
+    assert names == {"docs.yml", "tests.yml", "gates.yml", "kernels.yml"}
     targets = []
     for name in sorted(names):
         # YAML 1.1 reads the key `on` as true.
         assert "pull_request" in read_yaml(WORKFLOWS / name)[True]
         for step in workflow_steps(name):
             targets += re.findall(r"^make (?:\w+=\S+ )*(\S+)$", step.get("run", ""), re.MULTILINE)
-    assert targets == ["compile-gate", "warm-check", "test"]
+    assert targets == ["docs", "compile-gate", "warm-check", "test"]
     for target in targets:
         recipe(target)
 

@@ -127,7 +127,7 @@ def fit_slowdowns(pairs: Sequence[Pair]) -> Fit:
 
 
 def left_out_errors(pairs: Sequence[Pair]) -> list[float]:
-    """Return |ln(predicted / measured)| of each pair's total, by a fit of the other pairs."""
+    """Return ``|ln(predicted / measured)|`` of each pair's total, by a fit of the other pairs."""
     kinds = kinds_of(pairs)
     errors = []
     for left_out in range(len(pairs)):

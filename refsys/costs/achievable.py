@@ -49,7 +49,7 @@ class Accuracy:
     """Error of predictions, learned from recorded pairs that the prediction did not know.
 
     Attributes:
-        median: Median of |ln(predicted / measured)|.
+        median: Median of ``|ln(predicted / measured)|``.
         p90: 90th percentile of the same.
         pairs: Number of pairs.
     """

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from refsys.costs.averaged_blocks import average_blocks
 from refsys.costs.block_insertion import (
     POSITIONS,
     SECOND,
@@ -46,20 +47,24 @@ class RepeatedBlocks:
         # Autograd's sequence numbers at the positions of every stack, one after another.
         self._sequence: list[int] = []
         self._current: tuple[int, int] | None = None
+        self._averaged: set[nn.Module] = set()
 
     def enter_stack(self, blocks: Sequence[nn.Module]) -> bool:
         """See `StackObserver`.
 
         Stacks inside of another one or of a recomputed function are traced in full, and so are
-        those whose gradients are sent while backward runs, since buckets do not follow blocks.
+        those whose gradients have hooks, unless a `GradientAverage` with buckets of their own has
+        registered them.
         """
         recomputes = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
         if self._open or recomputes or torch._C._current_autograd_node() is not None:
             return False
-        if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in blocks[1].parameters()):
-            return False
         if len({_signature(block) for block in blocks[1:-1]}) > 1:
             return False
+        if blocks[0] not in self._averaged and not average_blocks(self, blocks):
+            return False
+        # A stack may run several times in a step, and its gradients are averaged once.
+        self._averaged.add(blocks[0])
         self._stacks.append(TracedStack(blocks))
         self._open = True
         self.left_out += len(blocks) - 4
@@ -117,10 +122,14 @@ class RepeatedBlocks:
                 shared: dict[int, Tensor] = {}
                 for like, parameter in zip(template, block.parameters(), strict=True):
                     if like.grad is not None and parameter.grad is None:
-                        parameter.grad = self._gradient_like(like.grad, index, shared)
+                        parameter.grad = self.gradient_like(like.grad, index, shared)
 
-    def _gradient_like(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
-        """Return `gradient` of a parameter, which may be sharded."""
+    def in_second_block(self) -> bool:
+        """Return whether block 1 of a stack runs backward."""
+        return self._current is not None and self._current[1] == SECOND
+
+    def gradient_like(self, like: Tensor, index: int, shared: dict[int, Tensor]) -> Tensor:
+        """Return `gradient` like that of a parameter, which may be sharded."""
         local = getattr(like, "_local_tensor", None)
         if local is None:
             return self.gradient(like, index, shared)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch._guards import active_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from refsys.costs.collectives import (
     CollectiveKey,
@@ -49,6 +48,45 @@ _NO_KERNEL = frozenset(
 
 # States of what these operators return, in every phase.
 _STATES = {TO_HOST: ON_HOST, TO_DEVICE: "activations"}
+
+
+class _Properties(NamedTuple):
+    """Properties of an operator that do not depend on its arguments.
+
+    Attributes:
+        name: Name with its overload.
+        ignored: Whether it is bookkeeping of torch.
+        project: Whether it is of this project.
+        built_in: Whether it is torch's own.
+        launches: Kernels that a call starts, where it is torch's own.
+        state: State of its outputs; None if that depends on the phase.
+        collective: Whether ranks communicate by it.
+        multiplies: Whether it multiplies matrices.
+    """
+
+    name: str
+    ignored: bool
+    project: bool
+    built_in: bool
+    launches: int
+    state: str | None
+    collective: bool
+    multiplies: bool
+
+
+@functools.cache
+def _properties(func: Any) -> _Properties:
+    name = str(func)
+    return _Properties(
+        name,
+        ignored=func.namespace in _IGNORED_NAMESPACES,
+        project=func.namespace == NAMESPACE,
+        built_in=func.namespace in _BUILT_IN_NAMESPACES,
+        launches=int(func.overloadpacket.__name__ not in _NO_KERNEL),
+        state=_STATES.get(name),
+        collective=is_collective(func),
+        multiplies=operator_kind(name) in MULTIPLYING_KINDS,
+    )
 
 
 class Origin(NamedTuple):
@@ -153,6 +191,17 @@ def trace(program: Program, *, shorten: bool = False) -> Trace:
     return tracer.result(program.phases)
 
 
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among values and in lists and tuples among them, in order."""
+    tensors: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, (list, tuple)):
+            tensors += _tensors(value)
+    return tensors
+
+
 @functools.cache
 def _dtype_name(dtype: torch.dtype | None) -> str:
     return "" if dtype is None else str(dtype).removeprefix("torch.")
@@ -224,7 +273,8 @@ class _Tracer(TorchDispatchMode):
         if func is DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device
         kwargs = kwargs or {}
-        if self.blocks.allocating or func.namespace in _IGNORED_NAMESPACES:
+        operator = _properties(func)
+        if operator.ignored or self.blocks.allocating:
             return OUTPUTS.call(func, args, kwargs)
         self.blocks.locate()
         module, recomputed = self.paths.current()
@@ -232,28 +282,39 @@ class _Tracer(TorchDispatchMode):
             self.memory.check_sizes()
         self._module = module
         self._launched.clear()
-        with self._opaque():
-            if func.namespace == NAMESPACE:
-                out = self._operators.call(func, args, kwargs, self._reported, self._repeat)
-            else:
-                out = OUTPUTS.call(func, args, kwargs)
-        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        name = str(func)
-        state = _STATES.get(name) or ("recomputed" if recomputed else self._state())
+        if operator.built_in:
+            out = OUTPUTS.call(func, args, kwargs)
+        else:
+            out = self._call_opaque(operator, func, args, kwargs)
+        outputs = _tensors((out,))
+        state = operator.state or ("recomputed" if recomputed else self._state())
+        if func.is_view:
+            # All share one storage.
+            for tensor in outputs[:1]:
+                self.memory.add(tensor, state, module, operator.name)
+            return out
         for tensor in outputs:
-            self.memory.add(tensor, state, self._module, name)
-        if not func.is_view:
-            inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            phase = "recompute" if recomputed else self._phase
-            repeated = times() * self.blocks.times()
-            dtype = next((t.dtype for t in inputs if t.is_floating_point()), None)
-            origin = Origin(phase, self._module, name, _dtype_name(dtype))
-            self._count(origin, repeated, func, args, kwargs, out)
-            nbytes = sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
-            self._costs[origin].nbytes += repeated * nbytes
-            if is_collective(func):
-                self._communicate(origin, repeated, func, args)
+            self.memory.add(tensor, state, module, operator.name)
+        inputs = _tensors((*args, *kwargs.values()))
+        phase = "recompute" if recomputed else self._phase
+        repeated = times() * self.blocks.times()
+        dtype = next((t.dtype for t in inputs if t.is_floating_point()), None)
+        origin = Origin(phase, module, operator.name, _dtype_name(dtype))
+        cost = self._costs[origin]
+        cost.nbytes += repeated * sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+        self._count(cost, origin, operator, repeated, func, args, kwargs, out)
+        if operator.collective:
+            self._communicate(origin, repeated, func, args)
         return out
+
+    def _call_opaque(
+        self, operator: _Properties, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call an operator that may allocate scratch memory and start kernels of its own."""
+        with self._opaque():
+            if operator.project:
+                return self._operators.call(func, args, kwargs, self._reported, self._repeat)
+            return OUTPUTS.call(func, args, kwargs)
 
     @contextmanager
     def _opaque(self) -> Iterator[None]:
@@ -279,28 +340,28 @@ class _Tracer(TorchDispatchMode):
 
     def _count(
         self,
+        cost: Cost,
         origin: Origin,
+        operator: _Properties,
         repeated: int,
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         out: Any,
     ) -> None:
-        cost = self._costs[origin]
         cost.calls += repeated
-        built_in = func.namespace in _BUILT_IN_NAMESPACES
-        if not built_in:
+        if operator.built_in:
+            cost.launches += repeated * operator.launches
+        else:
             cost.launches += repeated * len(self._launched)
             for kernel in self._launched:
                 self._kernels[origin.phase, kernel] += repeated
-        elif func.overloadpacket.__name__ not in _NO_KERNEL:
-            cost.launches += repeated
         cost.exponentials += repeated * operator_exponentials(func, args, out)
         flops = operator_flops(func, args, kwargs, out)
         if flops is not None:
             cost.flops += repeated * flops
-        elif not built_in or operator_kind(origin.operator) in MULTIPLYING_KINDS:
-            self._unpriced.add(origin.operator)
+        elif operator.multiplies or not operator.built_in:
+            self._unpriced.add(operator.name)
 
     def _communicate(self, origin: Origin, repeated: int, func: Any, args: tuple[Any, ...]) -> None:
         call = collective_call(func, args)

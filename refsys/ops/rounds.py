@@ -44,7 +44,7 @@ def equal_rounds(rounds: Sequence[T]) -> Iterator[T]:
         yield from rounds
         return
     yield from rounds[:1]
-    with _multiplied(len(rounds) - 1):
+    with multiplied(len(rounds) - 1):
         yield from rounds[1:2]
 
 
@@ -67,7 +67,7 @@ def equal_blocks(stack: Iterable[T]) -> Iterator[T]:
         return
     if not torch.is_grad_enabled():
         yield blocks[0]
-        with _multiplied(len(blocks) - 2):
+        with multiplied(len(blocks) - 2):
             yield blocks[1]
         yield blocks[-1]
         return
@@ -82,7 +82,7 @@ def equal_blocks(stack: Iterable[T]) -> Iterator[T]:
             columns = list(zip(*blocks[2:-2], strict=True))
             joined = (_joined(observer, *pair) for pair in zip(block, columns, strict=True))
             block = tuple(joined)
-        with _multiplied(repeats):
+        with multiplied(repeats):
             yield block
     observer.leave_stack()
 
@@ -121,6 +121,7 @@ def times() -> int:
 
 
 @contextmanager
-def _multiplied(repeats: int) -> Iterator[None]:
+def multiplied(repeats: int) -> Iterator[None]:
+    """Let what runs inside the block stand for `repeats` runs."""
     with override(repetitions=times() * max(repeats, 0)):
         yield

@@ -9,7 +9,7 @@ nothing.
 Outgoing, x[i, j] = Σₖ a[i, k] b[j, k], block (I, J) needs rows I of a and rows J of b; incoming,
 x[i, j] = Σₖ a[k, i] b[k, j], columns I of a and columns J of b. So each element of a is sent to g_j
 ranks and each of b to g_i, and each element of x comes back from one. With U one rank's share of
-the pair representation, N² c e / P bytes, a rank sends in a multiplication
+the pair representation, N² c e / P bytes, a rank sends in a multiplication::
 
     forward   (g_i + g_j + 1) U
     backward  (g_i + g_j + 1) U,
@@ -20,7 +20,7 @@ ranks a rank that has a channel receives 2 (P/c) U of operands, and sends (P/c) 
 beside its own 2 U.
 
 Exactly, in elements of each batch entry: a rank with R of N tokens, its slab S, block I × J and w
-of C channels sends, if g_i and g_j are the groups along rows and columns,
+of C channels sends, if g_i and g_j are the groups along rows and columns::
 
     outgoing  forward   N (R C (g_i + g_j) − w (|S ∩ I| + |S ∩ J|)) + w |J| (|I| − |S ∩ I|)
               backward  N w (|I| − |S ∩ I| + |J| − |S ∩ J|) + R N C − w |J| |S ∩ I|

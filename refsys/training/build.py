@@ -11,7 +11,7 @@ from refsys.config import ModelConfig
 from refsys.data.batches.atom_features import LIGAND_BONDS
 from refsys.data.batches.construction import BONDS_PER_TOKEN
 from refsys.model.chunks import Chunks
-from refsys.parallel.data_parallel import GradientAverage
+from refsys.parallel.data_parallel import GradientAverage, stacked_blocks
 from refsys.parallel.exchanges import row_slab_layouts
 from refsys.parallel.mesh import RunRanks, abstract_ranks
 from refsys.precision import precision
@@ -104,7 +104,7 @@ def build_trainer(
     if ranks is not None and ranks.count > 1:
         entry = training.entry
         if entry is None:
-            average = GradientAverage(training.parameters, context_ranks=ranks.context_ranks)
+            average = _gradient_average(training, ranks.context_ranks)
         if ranks.context_ranks > 1:
             training.layouts = row_slab_layouts(
                 config.parallel,
@@ -133,7 +133,7 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
         if parallel.shard_parameters:
             training.shard(ranks)
         else:
-            average = GradientAverage(training.parameters, context_ranks=parallel.context_ranks)
+            average = _gradient_average(training, parallel.context_ranks)
         if parallel.context_ranks > 1:
             training.layouts = row_slab_layouts(
                 parallel,
@@ -146,6 +146,12 @@ def build_abstract_trainer(config: RunConfig, training: Training) -> Trainer:
     training.materialize_moments()
     batches = placeholders(lambda: placeholder_batch(config))
     return Trainer(config, training, batches, average=average, entry=training.entry)
+
+
+def _gradient_average(training: Training, context_ranks: int) -> GradientAverage:
+    """Return the average of replicated parameters' gradients over all ranks."""
+    blocks = stacked_blocks(training.model)
+    return GradientAverage(training.parameters, context_ranks=context_ranks, blocks=blocks)
 
 
 def placeholder_batch(config: RunConfig) -> Batch:

@@ -3,6 +3,7 @@
 import io
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from analysis.errors import AnalysisError
 from analysis.frame import frame
 from analysis.methods import MEASURED, METHODS, PREDICTED, TRACED, method_of
 from analysis.nested import breakdown, metric_values, parts, rank_values, samples, telemetry
-from analysis.table import as_csv, as_parquet, exported
+from analysis.table import as_csv, as_parquet, exported, newest
 from bench.records.metrics import METRICS, OF_SIMULATIONS
 from bench.simulation import predicted, simulated
 
@@ -90,6 +91,24 @@ class TestFrame:
         assert table["status"].tolist() == ["ok"]
         assert table["config_status"].tolist() == ["liquid"]
         assert table["costs"].tolist() == [3]
+
+    def test_taken_name_of_a_metric_has_a_prefix(self):
+        record = measured(32)
+        metrics = record["metrics"] | {"status": record["metrics"]["cpu_busy_pct"] | {"unit": "1"}}
+        config = record["workload"]["config"] | {"cpu_busy_pct": "an axis"}
+        workload = record["workload"] | {"config": config}
+        table = frame([record | {"metrics": metrics, "workload": workload}])
+        assert table["status"].tolist() == ["ok"]
+        assert table["metric_status"].tolist() == table["cpu_busy_pct"].tolist() == [97.0]
+        assert table["config_cpu_busy_pct"].tolist() == ["an axis"]
+
+    @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00"])
+    def test_ends_of_the_calendar_are_read(self, moment):
+        table = frame([measured(32, started_at=moment)])
+        expected = datetime.fromisoformat(moment).timestamp()
+        assert table["started_at"].astype("int64").tolist() == [pytest.approx(expected * 1e6)]
+        as_csv(exported(newest(table)))
+        as_parquet(exported(table))
 
     def test_labels_of_any_type_are_read(self):
         table = frame([record_with(labels={"tokens": "many", "series": 3, "remark": True})])

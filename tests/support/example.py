@@ -4,7 +4,7 @@ import shutil
 import tomllib
 from pathlib import Path
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example_workload"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "custom_workload"
 
 
 def install(folder: Path) -> Path:

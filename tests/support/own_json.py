@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from analysis.published import published_lines, read_published
-from analysis.table import cases_as_csv, newest, rows
+from analysis.frame import frame
+from analysis.nested import metric_values
+from analysis.published import published_table, read_published
+from analysis.table import as_csv, as_parquet, exported, newest, rows
 from bench.asv.export import export
 from bench.gate.exact.comparison import BASELINE, read_baseline
 from bench.records import provenance
@@ -62,19 +64,23 @@ def other_files() -> list[tuple[bytes, Reader]]:
 
 def _read_record_file(path: Path) -> None:
     records = read_valid_records([path])
-    cases_as_csv(rows(newest([record.as_dict() for record in records]))).encode("utf-8")
+    table = newest(frame(records))
+    assert len(rows(table)) == len(table)
+    for form in (exported(table), metric_values(table)):
+        as_csv(form).encode("utf-8")
+        as_parquet(form)
     out = path.with_name("asv")
     shutil.rmtree(out, ignore_errors=True)
-    exported = export(records, out, catalogue())
-    if exported.errors:
-        raise exported.errors[0]
+    done = export(records, out, catalogue())
+    if done.errors:
+        raise done.errors[0]
 
 
 def _read_published_file(path: Path) -> None:
     folder = path.with_name("published")
     folder.mkdir(exist_ok=True)
     shutil.copy(path, folder / "damaged.json")
-    published_lines(read_published(folder))
+    published_table(read_published(folder))
 
 
 def _a_baseline() -> bytes:
@@ -163,8 +169,8 @@ def _export_beside(path: Path) -> None:
     sound = stored.read_bytes()
     shutil.copy(path, stored)
     try:
-        exported = export([_first_recorded()], out, catalogue())
-        if exported.errors:
-            raise exported.errors[0]
+        done = export([_first_recorded()], out, catalogue())
+        if done.errors:
+            raise done.errors[0]
     finally:
         stored.write_bytes(sound)

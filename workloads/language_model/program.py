@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor, nn
 
-from refsys.parallel.data_parallel import GradientAverage
+from refsys.parallel.data_parallel import GradientAverage, stacked_blocks
 from workloads.language_model.training import LanguageModelTraining
 from workloads.workload import Program
 
@@ -25,7 +25,8 @@ class LanguageModelProgram(Program):
 
     def average_over_ranks(self) -> None:
         """Add a phase that averages the gradients over all ranks."""
-        self._average = GradientAverage(self._training.parameters)
+        blocks = stacked_blocks(self._training.model)
+        self._average = GradientAverage(self._training.parameters, blocks=blocks)
         before = self.phases.index("optimizer")
         self.phases = (*self.phases[:before], "all_reduce", *self.phases[before:])
 

@@ -27,7 +27,7 @@ def interface_columns(
         ``token_interface``: whether a token is near any other chain. ``interface_chains``
         [interface, 2]: pairs of chains in contact, the lesser number first, ascending.
         ``interface_token``: the tokens of each pair that are near its other chain, ascending,
-        concatenated; pair k has those from ``interface_first``[k] to ``interface_first``[k + 1],
+        concatenated; pair k has those from ``interface_first[k]`` to ``interface_first[k + 1]``,
         exclusive.
     """
     chain = columns["token_chain"]

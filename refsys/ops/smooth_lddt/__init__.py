@@ -29,7 +29,7 @@ def smooth_lddt(
     atoms: tuple[int, int] | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Mean over near pairs and thresholds t of sigmoid(t − |δ|), for each sample.
+    """Mean over near pairs and thresholds t of ``sigmoid(t − |δ|)``, for each sample.
 
     A pair is near if the label's distance is less than its first atom's radius; δ is the difference
     of the two distances. Only `x` is differentiated.

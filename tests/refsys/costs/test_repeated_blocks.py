@@ -18,6 +18,7 @@ from refsys.model.alphafold3 import AlphaFold3
 from refsys.model.chunks import recomputed
 from refsys.model.diffusion import SamplerConfig
 from refsys.ops.rounds import equal_blocks, shortened
+from refsys.parallel.data_parallel import GradientAverage
 from workloads.catalogue import catalogue
 from workloads.language_model import presets as language_models
 
@@ -76,8 +77,9 @@ def test_shortened_trace_of_a_language_model_equals_the_full_one(monkeypatch, ax
 class Block(nn.Module):
     """Residual block that saves activations; `extra` makes a block unlike the others."""
 
-    def __init__(self, width):
+    def __init__(self, width, *, projected=False):
         super().__init__()
+        self.projection = nn.Linear(width, width) if projected else nn.Identity()
         self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.extra = 0
 
@@ -91,15 +93,19 @@ class Stack:
     """Step of a stack of blocks, with an optimizer that needs every gradient.
 
     All blocks read `condition`, whose gradient is accumulated over them, and each reads a part of
-    `biases`, whose gradient is put together from theirs.
+    `biases`, whose gradient is put together from theirs. With `projected`, each block has a
+    projection of its bias that is applied before the stack, so that gradients of a block are
+    complete after those of the stack.
     """
 
     phases = ("forward", "backward", "optimizer")
     forward_phases = ("forward",)
 
-    def __init__(self, depth=9, *, checkpointing=False, nested=False, rows=64, odd=None):
+    def __init__(
+        self, depth=9, *, checkpointing=False, nested=False, rows=64, odd=None, projected=False
+    ):
         width = 8
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, projected=projected) for _ in range(depth))
         self.module = nn.ModuleDict({"blocks": self.blocks})
         self.checkpointing, self.nested, self.holds_outputs = checkpointing, nested, False
         if odd is not None:
@@ -113,7 +119,8 @@ class Stack:
         return {"parameters": self.parameters, "inputs": [self.x]}
 
     def run_stack(self, x, condition, biases):
-        pairs = list(zip(self.blocks, biases.unbind(0), strict=True))
+        projected = [b.projection(bias) for b, bias in zip(self.blocks, biases, strict=True)]
+        pairs = list(zip(self.blocks, torch.stack(projected).unbind(0), strict=True))
         before_last = last = None
         for block, bias in equal_blocks(pairs):
             run = partial(recomputed, block) if self.checkpointing else block
@@ -215,6 +222,40 @@ def test_sharded_blocks_that_stay_gathered_are_all_run(kind, run):
         blocks = [fully_shard(kind(8), mesh=mesh) for _ in range(6)]
         with shortened(), torch.no_grad():
             assert len(list(equal_blocks(blocks))) == run
+
+
+class AveragedStack(Stack):
+    """Stack whose gradients are averaged over ranks."""
+
+    phases = ("forward", "backward", "all_reduce", "optimizer")
+
+    def __init__(self, *, bucket_bytes=1, own=True, **options):
+        super().__init__(**options)
+        blocks = self.blocks if own else ()
+        self.average = GradientAverage(self.parameters, bucket_bytes=bucket_bytes, blocks=blocks)
+
+    def run(self, phase):
+        if phase == "all_reduce":
+            self.average.wait()
+        else:
+            super().run(phase)
+
+
+@pytest.mark.parametrize("projected", [False, True])
+# Each parameter has a bucket of its own, or each block.
+@pytest.mark.parametrize("bucket_bytes", [1, 2**11])
+@pytest.mark.parametrize("rows", [1, 400])
+def test_trace_is_exact_when_gradients_of_a_stack_are_averaged(projected, bucket_bytes, rows):
+    options = {"projected": projected, "bucket_bytes": bucket_bytes, "rows": rows}
+    build = partial(AveragedStack, **options)
+    short = predict(build, ranks=2)
+    assert short.left_out == 5
+    assert short == predict(build, ranks=2, shorten=False)
+
+
+def test_stack_is_traced_in_full_when_blocks_share_buckets():
+    build = partial(AveragedStack, own=False, bucket_bytes=3000)
+    assert predict(build, ranks=2).left_out == 0
 
 
 MUTANTS = {

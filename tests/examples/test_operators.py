@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "example_operators" / "swap.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "operators" / "swap.py"
 
 
 @pytest.mark.parametrize("backend", ["reference", "triton"])

@@ -1,6 +1,6 @@
 """Replace the triangle attention of another Pairformer by foldperf's operator, and compare.
 
-    python docs/example_operators/swap.py
+    python examples/operators/swap.py
 
 On an accelerator the operator runs on its kernels; with ``TRITON_INTERPRET=1
 FOLDPERF_BACKEND=triton`` they are interpreted on a CPU; otherwise it runs plain PyTorch.
