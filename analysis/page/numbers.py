@@ -75,9 +75,8 @@ def significant(value: float) -> str:
     """Return a number with three significant digits and separators of thousands."""
     if value == 0:
         return "0"
-    digits = max(0, 2 - _exponent(value))
     rounded = round(value, 2 - _exponent(value))
-    return f"{rounded:,.{digits}f}"
+    return f"{rounded:,.{max(0, 2 - _exponent(rounded))}f}"
 
 
 def _exponent(value: float) -> int:
