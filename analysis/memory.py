@@ -127,6 +127,10 @@ def _with_figures(
     def largest(s: Series) -> float:
         return max(stack.total for stack in panels[id(s)].stacks)
 
+    # Memory of a host's pipeline is not comparable with that of a model's step.
+    on_host = [s for s in with_memory if s.is_of_host]
+    models = [s for s in with_memory if not s.is_of_host]
+
     return Chapter(
         chapter.name,
         chapter.title,
@@ -134,9 +138,24 @@ def _with_figures(
         table=stacked(list(measured.values()), _COLUMNS).rename(columns={"part": part}),
         figures=tuple(
             _figure(chapter, share, [panels[id(s)] for s in share.series], part_order, finding)
-            for share in shares(with_memory, MAX_PANELS, largest)
+            for group in (models, on_host)
+            for share in _apart(shares(group, MAX_PANELS, largest), group is on_host)
         ),
     )
+
+
+def _apart(selections: Sequence[Share], on_host: bool) -> list[Share]:
+    """Return the selections, named as those of the host's programs if they are."""
+    if not on_host:
+        return list(selections)
+    return [
+        replace(
+            share,
+            suffix="-".join(filter(None, ("host", share.suffix))),
+            subject=", ".join(filter(None, ("host", share.subject))),
+        )
+        for share in selections
+    ]
 
 
 def _figure(
@@ -150,7 +169,8 @@ def _figure(
     order = in_order([stack for panel in plotted for stack in panel.stacks], part_order)
     # Parts without a module's name are on top.
     order.sort(key=lambda part: _DRAWN_LAST.index(part) if part in _DRAWN_LAST else -1)
-    unit = unit_of("bytes", [max(stack.total for stack in panel.stacks) for panel in plotted])
+    # Panels share a scale, that of the largest.
+    unit = unit_of("bytes", [max(panel.top for panel in plotted)])
     y_label = "peak memory" if part_order else "activation memory"
     named = labels([s.rows[0] for s in share.series])
     plotted = [replace(panel, title=name) for panel, name in zip(plotted, named, strict=True)]

@@ -110,6 +110,7 @@ def draw_stacks(
                 plot_text(panel.title, _WRAP[panels_per_row(len(panels))]), loc="left"
             )
             panel_axes.set_xlabel(x_label)
+            panel_axes.yaxis.set_major_formatter(_separated)
             panel_axes.set_ylim(0, 1.04 * tops[panel.scale] or 1.0)
             panel_axes.grid(visible=False, axis="x")
             if number % panels_per_row(len(panels)) == 0:
@@ -119,6 +120,11 @@ def draw_stacks(
         ]
         legend_above(figure, handles)
     return figure
+
+
+def _separated(value: float, _position: object = None) -> str:
+    """Return a number with separators of thousands."""
+    return f"{value:,g}"
 
 
 def _style(filling: Fill) -> dict[str, Any]:

@@ -315,3 +315,17 @@ def test_analysis_code_names_no_workload():
             text = path.read_text(encoding="utf-8")
             for name in catalogue().workloads:
                 assert not re.search(rf"[\"']{re.escape(name)}[\"']", text), (path.name, name)
+
+
+class TestHostPrograms:
+    def test_pipelines_have_memory_figures_of_their_own(self):
+        model, pipeline = [measured(n) for n in SIZES], [measured(n, "loading") for n in SIZES]
+        for record in pipeline:
+            record["facts"] = {**record["facts"], "step_flops": 0}
+        both = series(*model, *pipeline)
+        chapters = (growth_chapter(both, PEAK_MEMORY, "t", "m"), state_chapter(both))
+        for chapter in chapters:
+            names = [figure.name for figure in chapter.figures]
+            assert names == [chapter.name, f"{chapter.name}-host"]
+        (together,) = growth_chapter(both, STEP_TIME, "t", "m").figures
+        assert together.name == "step_time"
