@@ -102,7 +102,7 @@ def _peak(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries])
         return None
     first, last = shared[0], shared[-1]
     sentence: list[Part] = [
-        f"From {first:,} to {last:,} tokens a training step of AlphaFold 3 goes from ",
+        f"From {first:,} to {last:,} tokens a fused training step of AlphaFold 3 goes from ",
         _bytes(ours[first]),
         " to ",
         _bytes(ours[last]),

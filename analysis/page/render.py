@@ -12,6 +12,7 @@ from analysis.curves import Line
 from analysis.page.front import Front
 from analysis.page.numbers import derived
 from analysis.page.records import COLUMNS, RecordRow, choices
+from analysis.paper.selection import PAPER_CASES
 from bench.records.record import RecordJson
 
 _FOLDER = Path(__file__).with_name("template")
@@ -53,6 +54,7 @@ def render(
         several_ranks=any(row.ranks > 1 for row in rows),
         recorded=front.origins,
         missing_findings=front.missing,
+        recording_command=PAPER_CASES,
         agreements=front.agreements,
         compared=f"{sum(a.compared for a in front.agreements):,}",
         disagreements=front.disagreements,
