@@ -40,7 +40,7 @@ COLUMNS = (
     Column("ms/step", ("step_time_s", "predicted_step_time_s"), 1e-3, 1),
     Column("peak MiB", ("peak_allocated_bytes", "peak_resident_bytes"), 2**20, 1),
     Column("tracked MiB", ("peak_tracked_bytes",), 2**20, 1),
-    Column("operators", ("operator_calls",), 1, 0),
+    Column("operator calls", ("operator_calls",), 1, 0),
     Column("GFLOP/s", ("achieved_flops",), 1e9, 1),
 )
 
@@ -157,7 +157,7 @@ def _numbers(table: pd.DataFrame, records: Mapping[str, RecordJson]) -> dict[str
     methods = []
     for line in lines:
         named = dict(zip(columns, line, strict=True))
-        record = records.get(named.get("run_id"))
+        record = records.get(str(named.get("run_id")))
         methods.append("" if record is None else _line_method(record, named.get("metric")))
     return {"columns": columns, "lines": lines, "methods": methods}
 

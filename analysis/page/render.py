@@ -12,7 +12,7 @@ from analysis.curves import Line
 from analysis.page.front import Front
 from analysis.page.numbers import derived
 from analysis.page.records import COLUMNS, RecordRow, choices
-from analysis.paper.selection import PAPER_CASES
+from analysis.paper.paper_cases import PAPER_CASES
 from bench.records.record import RecordJson
 
 _FOLDER = Path(__file__).with_name("template")
@@ -38,7 +38,6 @@ def render(
         content: Other variables of the template.
     """
     import jinja2
-    import markupsafe
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -46,8 +45,8 @@ def render(
     exponents = _exponents(growth, rows)
     return environment.from_string(_read("page.html.j2")).render(
         **content,
-        style=markupsafe.Markup(_read("style.css")),
-        script=markupsafe.Markup(_read("script.js")),
+        style=_read("style.css"),
+        script=_read("script.js"),
         rows=rows,
         columns=COLUMNS,
         choices=choices(rows),
