@@ -12,10 +12,11 @@ OLDEST := .triton-3.6.0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint unit docs bits fuzz compile-gate warm-check clean
+.PHONY: help install demo paper test lint unit docs bits fuzz compile-gate warm-check clean
 
 help:
 	@echo "make demo   fetch real proteins, measure the trunk on them, write an HTML report"
+	@echo "make paper  draw the paper's figures from recorded runs, into results/paper"
 	@echo "make test   lint, type-check and run the test suite"
 	@echo "make docs   build the documentation site, into build/docs"
 	@echo "make bits   run the tests that compare bits as each processor would"
@@ -38,7 +39,10 @@ demo: $(READY)
 	$(BIN)/foldperf fetch
 	$(BIN)/foldperf prepare --for demo
 	$(BIN)/foldperf run demo; status=$$?; \
-	  $(BIN)/foldperf report && exit $$status
+	  $(BIN)/foldperf report --retrace && exit $$status
+
+paper: $(READY)
+	$(BIN)/foldperf report --paper
 
 test: lint unit
 
@@ -77,4 +81,4 @@ warm-check: $(OLDEST)/.ready
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m bench.compilation.warm_check
 
 clean:
-	rm -rf $(VENV) $(OLDEST) docs/api build results/runs results/report results/asv results/html
+	rm -rf $(VENV) $(OLDEST) docs/api build results/runs results/report results/paper results/asv results/html

@@ -11,7 +11,6 @@ from analysis.drawing import (
     COLUMN,
     LEGEND_ROW,
     PAGE,
-    LineStyle,
     legend_above,
     legend_rows,
     line_style,
@@ -20,6 +19,7 @@ from analysis.drawing import (
     subplots,
 )
 from analysis.guides import Curve, draw_guides, label_sizes, label_values
+from analysis.palette import LineStyle
 from analysis.quantities import Quantity, Unit, unit_of
 from analysis.scaling import PowerLaw, fit_power_law
 from analysis.series import Series
@@ -29,7 +29,9 @@ from analysis.table import Row
 _WRAP = 56
 _WRAP_IN_PANELS = 36
 _LAW = 17
-_MAX_ENTRIES = 8
+_MAX_ENTRIES = 3
+# Least height of axes, in those of their legend.
+_AXES_OF_LEGEND = 4.5
 _WIDEST_BAND = 4
 _GREY = "0.62"
 
@@ -46,7 +48,7 @@ class Line:
         values: Median over the records of each size, in the records' unit.
         points: Row and value of every record.
         failed: Sizes at which every case failed, with the status of one.
-        law: Fitted power law; None with fewer than two sizes.
+        law: Fitted power law; None if there is none, see `fit_power_law`.
     """
 
     label: str
@@ -127,8 +129,10 @@ def draw_curves(panels: Sequence[Panel]) -> Any:
     entries = max(_rows(panel, wrap) for panel in panels)
     # A long legend has two columns, and the figure is widened for them.
     crowded = alone and entries > _MAX_ENTRIES
-    height = 2.1 + (0 if shared else LEGEND_ROW * (-(-entries // 2) if crowded else entries))
-    width = 0.75 * PAGE if crowded else COLUMN if alone else PAGE
+    legend = 0.0 if shared else LEGEND_ROW * (-(-entries // 2) if crowded else entries)
+    # Legends take less than a fifth.
+    height = max(2.1, _AXES_OF_LEGEND * legend) + legend
+    width = PAGE if crowded else COLUMN if alone else PAGE
     named = {label for panel in panels for _, label, _ in panel.lines}
     with paper_style():
         rows = legend_rows(list(named), width) if shared else 0
@@ -198,7 +202,10 @@ def _draw_panel(axes: Any, panel: Panel, wrap: int) -> None:
     if quantity.fitted:
         for line, _, number in panel.lines:
             _draw_band(axes, line, line_style(number), unit)
-        draw_guides(axes, _plotted_curves(panel, unit))
+        curves = _plotted_curves(panel, unit)
+        # Without a line there is no slope to compare with.
+        if any(len(sizes) > 1 for sizes, _ in curves):
+            draw_guides(axes, curves)
     axes.set_xlabel("tokens N")
     axes.set_ylabel(plot_text(f"{quantity.label} ({unit.name})", 26))
 
@@ -275,5 +282,5 @@ def _draw_reference(axes: Any, reference: Reference, number: int, unit: Unit, wr
 
 
 def _with_law(label: str, law: PowerLaw) -> str:
-    spread = "" if law.margin is None else f" \\pm {law.margin:.2f}"
-    return f"{label}: $N^{{\\,{law.exponent:.2f}{spread}}}$, $N \\geq {law.smallest:.0f}$"
+    exponent = f"{law.exponent:.2f} \\pm {law.margin:.2f}"
+    return f"{label}: $N^{{\\,{exponent}}}$, $N \\geq {law.smallest:.0f}$"

@@ -4,9 +4,10 @@ import hashlib
 import json
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from analysis.palette import LineStyle
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 FORMATS = ("pdf", "png", "svg")
@@ -17,44 +18,12 @@ PAGE = 7.16
 # Inches: height of a legend row, width of a legend key with its margins, and of a letter.
 LEGEND_ROW = 0.15
 _LEGEND_KEY = 0.42
-_LETTER = 0.054
+_LETTER = 0.048
 # Number of series that differ in colour, marker and line style at once.
 MAX_LINES = 7
 _COLOURS = ("0072B2", "D55E00", "009E73", "CC79A7", "E69F00", "56B4E9", "000000")
 _MARKERS = "osD^vP*"
 _DASHES = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1.2)))
-# Fills differ in lightness and hatch, most of all from their neighbours.
-_FILLS = (
-    ("#D5E8F5", ""),
-    ("#0072B2", "////"),
-    ("#F7DFA8", "...."),
-    ("#D55E00", "\\\\\\\\"),
-    ("#A6DCC8", "||||"),
-    ("#CC79A7", "xxxx"),
-    ("#56B4E9", "----"),
-    ("#555555", ""),
-    ("#E69F00", "++++"),
-    ("#FFFFFF", "oooo"),
-    ("#009E73", "...."),
-    ("#F0E442", "\\\\\\\\"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LineStyle:
-    """Colour, marker and dashes of a series."""
-
-    colour: str
-    marker: str
-    dashes: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """Face colour and hatch of a part of a stack."""
-
-    colour: str
-    hatch: str
 
 
 def line_style(number: int) -> LineStyle:
@@ -64,11 +33,6 @@ def line_style(number: int) -> LineStyle:
         _MARKERS[number % len(_MARKERS)],
         _DASHES[number % len(_DASHES)],
     )
-
-
-def fill(number: int) -> Fill:
-    """Return the fill of a stack's part by its index."""
-    return Fill(*_FILLS[number % len(_FILLS)])
 
 
 def panels_per_row(panels: int) -> int:
@@ -139,7 +103,15 @@ def legend_above(figure: Any, handles: Sequence[Any], columns: int = 0) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 
-def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:
+def save(
+    figure: Any,
+    folder: Path,
+    name: str,
+    source: str,
+    formats: Sequence[str] = FORMATS,
+    *,
+    keywords: str = "",
+) -> list[Path]:
     """Write PDF, PNG and SVG files, byte-stable, with `source` in their metadata.
 
     Args:
@@ -147,6 +119,8 @@ def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:
         folder: Output folder.
         name: File name without suffix.
         source: Hash of the records and their commit.
+        formats: Suffixes of the files.
+        keywords: Keywords of the PDF file.
 
     Returns:
         The paths of the files.
@@ -158,11 +132,12 @@ def save(figure: Any, folder: Path, name: str, source: str) -> list[Path]:
         # Laid out once for all formats: the layout takes as long as writing a file.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        for suffix in FORMATS:
+        for suffix in formats:
             path = folder / f"{name}.{suffix}"
             metadata: dict[str, Any] = {"png": {"Source": source}}.get(suffix, {})
             if suffix == "pdf":
                 metadata = {"Subject": source, "CreationDate": None}
+                metadata |= {"Keywords": keywords} if keywords else {}
             elif suffix == "svg":
                 metadata = {"Source": source, "Date": None}
             figure.savefig(path, metadata=metadata)

@@ -24,6 +24,7 @@ PEAK_MEMORY = Quantity(
     ("peak_allocated_bytes", "peak_resident_bytes"),
     "bytes",
     "peak memory",
+    of_device=True,
 )
 STEP_TIME = Quantity("step_time", ("step_time_s",), "seconds", "step time")
 
@@ -62,12 +63,18 @@ def growth_chapter(
         note = missing_note(quantity.label.capitalize(), quantity.metrics[0], series)
         return Chapter(quantity.name, title, meaning, notes=(note,))
     figures: list[Figure] = []
-    for share in shares([s for s in series if id(s) in lines], MAX_LINES):
+    plotted = [s for s in series if id(s) in lines]
+    on_host = [s for s in plotted if quantity.of_device and s.is_of_host]
+    for share in shares([s for s in plotted if s not in on_host], MAX_LINES):
         # No series is left out: curves are split into panels instead.
         figure_lines = [lines[id(s)] for s in share.all_series]
         behind = () if figures else tuple(references)
         name = figure_name(quantity.name, share)
         figures += _figures(name, figure_title(title, share), quantity, figure_lines, behind)
+    if on_host:
+        # Memory of a host's pipeline is not comparable with that of a model's step.
+        host_lines = [lines[id(s)] for s in on_host]
+        figures += _figures(f"{quantity.name}-host", f"{title}: host", quantity, host_lines, ())
     return Chapter(
         quantity.name,
         title,
@@ -150,7 +157,7 @@ def exponent_table(lines: Iterable[Line]) -> pd.DataFrame:
     laws = [
         (
             *(*line.series.identity, line.metric, law.exponent),
-            *(*(law.interval or (None, None)), law.factor, law.smallest, law.largest),
+            *(*law.interval, law.factor, law.smallest, law.largest),
         )
         for line in lines
         if (law := line.law) is not None

@@ -18,7 +18,7 @@ def label_sizes(axes: Any, sizes: Sequence[float]) -> None:
 
     ticks = _readable_ticks(sizes)
     axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     if len(ticks) > 6:
         axes.tick_params(axis="x", labelrotation=45)

@@ -24,6 +24,19 @@ def draw_kernels(record: dict[str, Any], folder: Path) -> Path:
     Raises:
         AnalysisError: A library is missing, nothing was compiled, or the folder cannot be written.
     """
+    figure = figure_of(record)
+    try:
+        return save_record(figure, folder, NAME, record, "kernel record")
+    except OSError as error:
+        raise AnalysisError(f"{folder}: {error.strerror}") from None
+
+
+def figure_of(record: dict[str, Any]) -> Any:
+    """Return the figure of a record of ``foldperf compile``.
+
+    Raises:
+        AnalysisError: A library is missing, or nothing was compiled.
+    """
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -68,10 +81,7 @@ def draw_kernels(record: dict[str, Any], folder: Path) -> Path:
             "registers per thread, shared memory per program; violations are bold;\n"
             "shade: occupancy (resident warps / warps that a multiprocessor can hold)"
         )
-    try:
-        return save_record(figure, folder, NAME, record, "kernel record")
-    except OSError as error:
-        raise AnalysisError(f"{folder}: {error.strerror}") from None
+    return figure
 
 
 def _title(kernel: dict[str, Any]) -> str:

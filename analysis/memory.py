@@ -15,6 +15,7 @@ from analysis.chapter import (
     missing_note,
 )
 from analysis.nested import breakdown, parts
+from analysis.palette import STATES
 from analysis.quantities import format_percent, format_value, unit_of
 from analysis.series import Series, Share, labels, shares
 from analysis.stacks import MAX_PANELS, Stack, StackPanel, draw_stacks, in_order
@@ -22,11 +23,6 @@ from analysis.table import IDENTITY, Row, stacked
 
 # Tracked on real tensors, or else predicted from a trace on fake tensors.
 PEAKS = ("peak_tracked_bytes", "predicted_peak_bytes")
-# From the bottom of a stack: memory that outlives a step, then memory that a step allocates.
-STATES = (
-    *("parameters", "optimizer", "gradients", "constants", "inputs"),
-    *("activations", "recomputed", "temporaries", "workspace"),
-)
 BETWEEN_STEPS = frozenset(STATES[:5])
 UNATTRIBUTED = "unattributed"
 BREAKDOWN = "activation_bytes_by_module"
@@ -131,6 +127,10 @@ def _with_figures(
     def largest(s: Series) -> float:
         return max(stack.total for stack in panels[id(s)].stacks)
 
+    # Memory of a host's pipeline is not comparable with that of a model's step.
+    on_host = [s for s in with_memory if s.is_of_host]
+    models = [s for s in with_memory if not s.is_of_host]
+
     return Chapter(
         chapter.name,
         chapter.title,
@@ -138,9 +138,24 @@ def _with_figures(
         table=stacked(list(measured.values()), _COLUMNS).rename(columns={"part": part}),
         figures=tuple(
             _figure(chapter, share, [panels[id(s)] for s in share.series], part_order, finding)
-            for share in shares(with_memory, MAX_PANELS, largest)
+            for group in (models, on_host)
+            for share in _apart(shares(group, MAX_PANELS, largest), group is on_host)
         ),
     )
+
+
+def _apart(selections: Sequence[Share], on_host: bool) -> list[Share]:
+    """Return the selections, named as those of the host's programs if they are."""
+    if not on_host:
+        return list(selections)
+    return [
+        replace(
+            share,
+            suffix="-".join(filter(None, ("host", share.suffix))),
+            subject=", ".join(filter(None, ("host", share.subject))),
+        )
+        for share in selections
+    ]
 
 
 def _figure(
@@ -154,7 +169,8 @@ def _figure(
     order = in_order([stack for panel in plotted for stack in panel.stacks], part_order)
     # Parts without a module's name are on top.
     order.sort(key=lambda part: _DRAWN_LAST.index(part) if part in _DRAWN_LAST else -1)
-    unit = unit_of("bytes", [max(stack.total for stack in panel.stacks) for panel in plotted])
+    # Panels share a scale, that of the largest.
+    unit = unit_of("bytes", [max(panel.top for panel in plotted)])
     y_label = "peak memory" if part_order else "activation memory"
     named = labels([s.rows[0] for s in share.series])
     plotted = [replace(panel, title=name) for panel, name in zip(plotted, named, strict=True)]
@@ -162,7 +178,15 @@ def _figure(
         figure_name(chapter.name, share),
         figure_title(chapter.title, share),
         tuple(map(finding, panels)),
-        partial(draw_stacks, plotted, order, unit, "tokens N", y_label),
+        partial(
+            draw_stacks,
+            plotted,
+            order,
+            unit,
+            "tokens N",
+            y_label,
+            role="state" if part_order else "module",
+        ),
         figure_note(share, chapter.name),
     )
 

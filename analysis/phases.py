@@ -49,6 +49,7 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
             StackPanel(
                 f"{label}, {format_size(cases[id(s)].tokens)}",
                 tuple(steps[id(s)][:_MAX_STEPS]),
+                s.workload,
             )
             for s, label in zip(share.series, named, strict=True)
         ]
@@ -59,7 +60,16 @@ def phase_chapter(series: Sequence[Series]) -> Chapter:
                 figure_name(name, share),
                 figure_title(title, share),
                 tuple(_finding(s, cases[id(s)], steps[id(s)]) for s in share.series),
-                partial(draw_stacks, panels, order, unit, "timed step", "time", joined=True),
+                partial(
+                    draw_stacks,
+                    panels,
+                    order,
+                    unit,
+                    "timed step",
+                    "time",
+                    role="phase",
+                    joined=True,
+                ),
                 figure_note(share, name),
             )
         )

@@ -137,6 +137,7 @@ def _record(
         if record["workload"]["name"] == match.workload
         and record["devices"][0]["name"].startswith(match.device)
         and axes.items() <= record["workload"]["config"].items()
+        and not record["notes"].get("idea_left_out")
     ]
     if not suitable:
         described = ", ".join(f"{name}={value}" for name, value in axes.items())

@@ -84,7 +84,7 @@ def _megafold() -> Iterator[Match]:
                 system=system,
                 metric=metric,
                 workload=TRAINING,
-                axes={"stage": "initial", "cycles": 2, **backend},
+                axes={"stage": "initial", "cycles": 2, "checkpointing": True, **backend},
                 device=device,
             )
 
@@ -99,7 +99,7 @@ def _protenix() -> Iterator[Match]:
                 system="Protenix",
                 metric=metric,
                 workload=TRAINING,
-                axes={"cycles": 2, **backend},
+                axes={"cycles": 2, "checkpointing": True, **backend},
                 device=_A100,
                 positions=STAGES,
             )

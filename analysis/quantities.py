@@ -37,6 +37,7 @@ class Quantity:
         label: Label for axes and sentences.
         logarithmic: Whether the axis is logarithmic; otherwise it begins at zero.
         fitted: Whether power laws are fitted.
+        of_device: Whether it is of the device's memory, so that programs of the host are apart.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Quantity:
     label: str
     logarithmic: bool = True
     fitted: bool = True
+    of_device: bool = False
 
 
 def unit_of(kind: str, values: Iterable[float]) -> Unit:

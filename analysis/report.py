@@ -1,11 +1,9 @@
 """Report of records: tables, figures and one self-contained HTML page."""
 
-import base64
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,15 @@ from analysis.growth import (
     growth_chapter,
 )
 from analysis.memory import module_chapter, state_chapter
+from analysis.page.front import Front
+from analysis.page.records import compressed, record_rows
+from analysis.page.render import (
+    chapter_content,
+    image_content,
+    machines,
+    missing_metrics,
+    render,
+)
 from analysis.phases import phase_chapter
 from analysis.published import (
     FOLDER,
@@ -39,16 +46,13 @@ from analysis.published import (
 )
 from analysis.ranks import rank_chapter
 from analysis.series import Series, series_of
-from analysis.table import Row, as_csv, exported, newest, rows
+from analysis.table import as_csv, exported, newest, rows
 from analysis.utilization import ENERGY, UTILIZATION, utilization_chapter
 from bench.records.record import RecordJson
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE = "index.html"
 # List of written files, so that the next report removes them from the folder.
 MANIFEST = "files.json"
-# Colours of the page's images: enough for lines, hatches and letters at a third of the size.
-_PALETTE = 96
 
 
 def write_report(
@@ -58,6 +62,7 @@ def write_report(
     published: Path = FOLDER,
     always_published: bool = False,
     unmeasured: Sequence[str] = (),
+    front: Front | None = None,
 ) -> Path:
     """Write ``index.html``, the tables as CSV, and the figures; return the page's path.
 
@@ -70,6 +75,7 @@ def write_report(
         always_published: Whether published numbers are plotted even if no record is of an
             accelerator.
         unmeasured: Sentences on cases of sweeps that are not measured.
+        front: Findings at full size, from recorded traces; none by default.
 
     Raises:
         AnalysisError: There are no records, a library is missing, a file of published numbers
@@ -91,59 +97,58 @@ def write_report(
     records, cases = table["record"].tolist(), rows(table)
     source = _source(records)
     all_published = read_published(published)
+    front = front or Front()
     plotted = comparable(all_published, cases) if always_published or on_accelerators(cases) else []
     series = series_of(table)
     chapters = _chapters(series, table, plotted)
     growth = exponents(series, (PEAK_MEMORY, STEP_TIME))
+    known = {record["run_id"] for record in records}
+    recorded = [record for record in front.records if record["run_id"] not in known]
+    listed = [*record_rows(table), *(record_rows(frame(recorded)) if recorded else ())]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_previous(folder)
         tables = _tables(table, growth, all_published, chapters)
         for name, text in tables.items():
             (folder / name).write_text(text, encoding="utf-8")
-        page = _page(
-            chapters=[
+        origin = _source(front.records)
+        page = render(
+            rows=listed,
+            front=front,
+            findings=[
                 {
-                    "chapter": chapter,
-                    "figures": [_image(f, folder, source) for f in chapter.figures],
+                    "finding": f,
+                    "image": _image(f.name, f.draw, f"{f.title}. {f.text}", folder, origin),
                 }
+                for f in front.findings
+            ],
+            chapters=[
+                chapter_content(
+                    chapter, [_figure(f, folder, source) for f in chapter.figures], listed
+                )
                 for chapter in chapters
                 if chapter.figures
             ],
             not_plotted=[chapter for chapter in chapters if not chapter.figures],
             growth=growth,
-            rows=cases,
+            data=compressed([*records, *recorded], [c for c in chapters if c.figures]),
+            statuses=sorted(Counter(case.status for case in cases).items()),
             source=source,
             superseded=received - len(records),
-            missing=_missing(records),
-            machines=_machines(records),
+            missing=missing_metrics(records),
+            machines=machines([*records, *recorded]),
             published=all_published,
             published_shown=bool(plotted),
             unmeasured=unmeasured,
         )
         (folder / PAGE).write_text(page, encoding="utf-8")
-        figure_files = [
-            f"{f.name}.{suffix}" for c in chapters for f in c.figures for suffix in FORMATS
-        ]
+        names = [f.name for f in front.findings]
+        names += [f.name for chapter in chapters for f in chapter.figures]
+        figure_files = [f"{name}.{suffix}" for name in names for suffix in FORMATS]
         _write_manifest(folder, source, [PAGE, *tables, *figure_files])
     except OSError as error:
         raise AnalysisError(f"{error.filename or folder}: {error.strerror}") from None
     return folder / PAGE
-
-
-def _page(*, rows: Sequence[Row], **content: Any) -> str:
-    """Return the page, rendered from the template."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        **content,
-        rows=rows,
-        statuses=sorted(Counter(row.status for row in rows).items()),
-        several_ranks=any(row.ranks > 1 for row in rows),
-    )
 
 
 def _chapters(
@@ -233,56 +238,17 @@ def _source(records: Sequence[RecordJson]) -> str:
     return f"{len(records)} records {digest[:12]} of commit {', '.join(commits)}"
 
 
-def _image(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
-    """Write a figure and return its fields for the page's template."""
-    from PIL import Image
+def _figure(figure: Figure, folder: Path, source: str) -> dict[str, Any]:
+    """Write a chapter's figure and return its fields for the page's template."""
+    alt = " ".join((f"{figure.title}.", *figure.findings[:2]))
+    return {"figure": figure, **_image(figure.name, figure.draw, alt, folder, source)}
 
-    plot = figure.draw()
+
+def _image(
+    name: str, draw: Callable[[], Any], alt: str, folder: Path, source: str
+) -> dict[str, Any]:
+    """Write a figure and return the fields of its image for the page's template."""
+    plot = draw()
     inches = plot.get_size_inches()[0]
-    save(plot, folder, figure.name, source)
-    small = io.BytesIO()
-    with Image.open(folder / f"{figure.name}.png") as image:
-        width, height = image.size
-        few = image.convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE)
-        few.save(small, "png", optimize=True)
-    return {
-        "figure": figure,
-        "image": base64.b64encode(small.getvalue()).decode(),
-        "width": width,
-        "height": height,
-        "wide": inches > 4,
-        "rem": round(8.2 * inches),
-        "alt": " ".join((f"{figure.title}.", *figure.findings[:2])),
-    }
-
-
-def _missing(records: Sequence[RecordJson]) -> list[tuple[str, str]]:
-    """Return the metrics that no record has, each with the reason of the last record."""
-    reasons: dict[str, str] = {}
-    measured: set[str] = set()
-    for record in records:
-        for name, value in record["metrics"].items():
-            if value["value"] is None:
-                reasons[name] = value["reason"]
-            else:
-                measured.add(name)
-    return sorted((name, reason) for name, reason in reasons.items() if name not in measured)
-
-
-def _machines(records: Sequence[RecordJson]) -> list[dict[str, Any]]:
-    """Return the machines and software of the records, with the number of records."""
-    groups: Counter[tuple[str, ...]] = Counter()
-    for record in records:
-        host, software = record["host"], record["software"]
-        devices = Counter(device["name"] for device in record["devices"])
-        groups[
-            ", ".join(f"{n} × {name}" if n > 1 else name for name, n in sorted(devices.items())),
-            f"{host['cpu']}, {host['cores']} cores, {host['memory_bytes'] / 2**30:.0f} GiB",
-            f"python {software['python']}, torch {software['torch']}",
-            (record["git"]["sha"] or "unknown")[:12] + ("*" if record["git"]["dirty"] else ""),
-        ] += 1
-    names = ("device", "host", "software", "commit")
-    return [
-        dict(zip(names, key, strict=True)) | {"records": count}
-        for key, count in sorted(groups.items())
-    ]
+    save(plot, folder, name, source)
+    return image_content(folder / f"{name}.png", inches, alt)

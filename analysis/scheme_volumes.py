@@ -125,10 +125,12 @@ def draw(found: Mapping[tuple[str, str], Mapping[int, Volume]]) -> Any:
                 )
             panel.set_xscale("log", base=2)
             panel.set_xticks([2, 4, 8, 16, 32, 64], ["2", "4", "8", "16", "32", "64"])
-            panel.set_ylim(bottom=0)
             panel.set_title(operators)
             panel.set_xlabel("number of ranks, P")
             panel.set_ylabel("sent by a rank / N² c")
+        top = max(panel.get_ylim()[1] for panel in axes)
+        for panel in axes:
+            panel.set_ylim(0, top)
         legend_above(figure, axes[0].get_legend_handles_labels()[0])
     return figure
 

@@ -40,6 +40,12 @@ class Series:
         """Return rows of the series as rows of the DataFrame."""
         return self.table.loc[[row.index for row in rows]]
 
+    @property
+    def is_of_host(self) -> bool:
+        """Whether the program is one of the host, as a pipeline: it has no FLOPs of a model."""
+        costs = [row.record["facts"] for row in self.rows if row.record["facts"]]
+        return bool(costs) and all(facts["step_flops"] == 0 for facts in costs)
+
     def ok_rows(self) -> list[Row]:
         """Return the rows with status ``ok`` and a size."""
         return [row for row in self.rows if row.status == "ok" and row.tokens > 0]

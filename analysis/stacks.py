@@ -7,8 +7,6 @@ from typing import Any
 from analysis.drawing import (
     COLUMN,
     PAGE,
-    Fill,
-    fill,
     legend_above,
     legend_rows,
     panels_per_row,
@@ -16,6 +14,7 @@ from analysis.drawing import (
     plot_text,
     subplots,
 )
+from analysis.palette import Fill, Role, fills
 from analysis.quantities import Unit
 
 # Panels of a figure, in rows of three.
@@ -45,10 +44,22 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class StackPanel:
-    """Pair of axes: its title and its stacks."""
+    """Pair of axes.
+
+    Attributes:
+        title: Title.
+        stacks: Stacks.
+        scale: Name of the vertical scale; panels of one name have the same limits.
+    """
 
     title: str
     stacks: tuple[Stack, ...]
+    scale: str = ""
+
+    @property
+    def top(self) -> float:
+        """Largest total."""
+        return max((stack.total for stack in self.stacks), default=0.0)
 
 
 def in_order(stacks: Sequence[Stack], preferred: Sequence[str]) -> list[str]:
@@ -69,40 +80,51 @@ def draw_stacks(
     x_label: str,
     y_label: str,
     *,
+    role: Role,
     joined: bool = False,
 ) -> Any:
     """Return a matplotlib figure of stacked bars.
 
     Args:
         panels: Panels, at most `MAX_PANELS`.
-        order: Parts from the bottom up; a part has the same fill in all panels.
+        order: Parts from the bottom up.
         unit: Unit of the vertical axis.
         x_label: Label of the horizontal axis.
         y_label: Label of the vertical axis, without the unit.
+        role: Role of the parts, which chooses their fills.
         joined: Whether stacks are plotted without gaps, as for consecutive steps.
     """
     from matplotlib.patches import Patch
 
-    fills = {name: fill(number) for number, name in enumerate(order)}
+    filled = fills(role, order)
+    tops: dict[str, float] = {}
+    for panel in panels:
+        tops[panel.scale] = max(tops.get(panel.scale, 0.0), panel.top / unit.factor)
     with paper_style():
         alone = len(panels) == 1
         width = COLUMN if alone else PAGE
         figure, axes = subplots(len(panels), 2.1, width, legend_rows(order, width))
         for number, (panel, panel_axes) in enumerate(zip(panels, axes, strict=True)):
-            (_draw_joined if joined else _draw_bars)(panel_axes, panel.stacks, fills, unit)
+            (_draw_joined if joined else _draw_bars)(panel_axes, panel.stacks, filled, unit)
             panel_axes.set_title(
                 plot_text(panel.title, _WRAP[panels_per_row(len(panels))]), loc="left"
             )
             panel_axes.set_xlabel(x_label)
-            panel_axes.set_ylim(bottom=0)
+            panel_axes.yaxis.set_major_formatter(_separated)
+            panel_axes.set_ylim(0, 1.04 * tops[panel.scale] or 1.0)
             panel_axes.grid(visible=False, axis="x")
             if number % panels_per_row(len(panels)) == 0:
                 panel_axes.set_ylabel(f"{y_label} ({unit.name})")
         handles = [
-            Patch(label=plot_text(name), **_style(filling)) for name, filling in fills.items()
+            Patch(label=plot_text(name), **_style(filling)) for name, filling in filled.items()
         ]
         legend_above(figure, handles)
     return figure
+
+
+def _separated(value: float, _position: object = None) -> str:
+    """Return a number with separators of thousands."""
+    return f"{value:,g}"
 
 
 def _style(filling: Fill) -> dict[str, Any]:

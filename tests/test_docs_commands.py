@@ -65,7 +65,16 @@ ELSEWHERE = {
         "tests/bench/test_tuning.py::test_tune_command_replaces_damaged_results"
     ),
     r"asv .*": "tests/bench/test_asv.py::clone",
+    r"foldperf report --retrace": (
+        "tests/bench/simulation/test_retrace.py::test_equal_counts_give_status_0"
+    ),
     r"foldperf report --published": "tests/test_wheel.py::test_report_has_the_published_numbers",
+    r"make paper|foldperf report results/recorded --paper .*": (
+        "tests/analysis/test_paper.py::test_command_draws_what_it_can_and_names_the_rest"
+    ),
+    r"python -m bench.simulation.paper_cases .*": (
+        "tests/bench/simulation/test_paper_cases.py::test_cases_are_recorded_once"
+    ),
     r"pip wheel .*": "tests/test_wheel.py::build",
 }
 SHIPPED = [name for name in shipped_sweeps() if name != "demo"]

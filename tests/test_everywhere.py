@@ -14,8 +14,8 @@ from workloads.catalogue import catalogue
 ROOT = Path(__file__).resolve().parents[1]
 # They train the reference system, whatever else is measured.
 TRAINERS = {"train.py", "learn.py", "learning.py", "fold.py"}
-# They list cases, as a sweep does: those that correspond to published numbers.
-LISTS = {"published_cases.py", "published_matches.py"}
+# They list cases, as a sweep does: those that correspond to published numbers, and the paper's.
+LISTS = {"published_cases.py", "published_matches.py", "paper_cases.py"}
 SWEEP = """
 [protocol]
 warmup_steps = 0

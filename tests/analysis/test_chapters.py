@@ -58,12 +58,12 @@ class TestGrowth:
 
     def test_exponents_and_ratios_equal_those_of_the_records(self):
         slow = [measured(n, "fold", exponent=2.5, steps=1) for n in SIZES]
-        fast = [measured(n, "text", exponent=1.5, steps=1) for n in (64, 128, 256)]
+        fast = [measured(n, "text", exponent=1.5, steps=1) for n in (32, 64, 128, 256)]
         chapter = growth_chapter(series(*slow, *fast), STEP_TIME, "t", "m")
         laws = {lines[0].label: lines[-1].law for lines in _exponents(*slow, *fast)}
         assert laws["fold"].exponent == pytest.approx(2.5, abs=0.05)
         assert laws["text"].exponent == pytest.approx(1.5, abs=0.05)
-        last = {r["workload"]["name"]: r for r in (slow[-1], fast[1])}
+        last = {r["workload"]["name"]: r for r in (slow[-1], fast[2])}
         ratio = _value(last["fold"], "step_time_s") / _value(last["text"], "step_time_s")
         text = f"of fold is {format_ratio(ratio)} that of text at 128 tokens."
         assert text in sentences(chapter)
@@ -94,7 +94,7 @@ class TestGrowth:
     def test_many_series_are_split_into_panels_by_name_and_all_are_plotted(self):
         records = [
             measured(n, "pieces", f"piece {k}", variant=variant)
-            for n in (32, 64)
+            for n in SIZES
             for k in range(12)
             for variant in ("a", "b")
         ] + [measured(n) for n in SIZES]
@@ -315,3 +315,17 @@ def test_analysis_code_names_no_workload():
             text = path.read_text(encoding="utf-8")
             for name in catalogue().workloads:
                 assert not re.search(rf"[\"']{re.escape(name)}[\"']", text), (path.name, name)
+
+
+class TestHostPrograms:
+    def test_pipelines_have_memory_figures_of_their_own(self):
+        model, pipeline = [measured(n) for n in SIZES], [measured(n, "loading") for n in SIZES]
+        for record in pipeline:
+            record["facts"] = {**record["facts"], "step_flops": 0}
+        both = series(*model, *pipeline)
+        chapters = (growth_chapter(both, PEAK_MEMORY, "t", "m"), state_chapter(both))
+        for chapter in chapters:
+            names = [figure.name for figure in chapter.figures]
+            assert names == [chapter.name, f"{chapter.name}-host"]
+        (together,) = growth_chapter(both, STEP_TIME, "t", "m").figures
+        assert together.name == "step_time"

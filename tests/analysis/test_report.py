@@ -16,27 +16,37 @@ from analysis.errors import AnalysisError
 from analysis.report import write_report
 
 WIDTHS = {3.5, 7.16, 0.75 * 7.16}
+FINDINGS = (
+    *("full_peak_memory", "full_calls_by_operator", "full_memory_by_state"),
+    *("full_longest_tokens", "full_bytes_by_scheme"),
+)
 
 
 def images(text):
     return re.findall(r"<img alt=\"([^\"]*)\"[^>]* src=\"data:image/png;base64,([^\"]*)\"", text)
 
 
+def section(text, name):
+    return text.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
 class TestPage:
     def test_page_has_every_figure_and_no_external_resource(self, page):
         text = page.read_text(encoding="utf-8")
         page_images = images(text)
-        assert len(page_images) == text.count("<img") == len(CHAPTERS)
+        assert len(page_images) == text.count("<img") == len(FINDINGS) + len(CHAPTERS)
         for _, image in page_images:
             assert base64.b64decode(image).startswith(b"\x89PNG")
-        html = re.sub(r"data:image/png;base64,[^\"]*", "", text)
-        for outside in ("http:", "https:", 'src="/', "url(", "<script", "@import", "<iframe"):
+        html = re.sub(r"data:image/png;base64,[^\"]*|id=\"data\">[^<]*", "", text)
+        outsiders = ("http:", "https:", 'src="/', "url(", "@import", "<iframe", "fetch(", "XMLHttp")
+        for outside in (*outsiders, "<script src"):
             assert outside not in html, outside
+        assert "default-src 'none'" in text.split("</head>")[0], "the policy forbids requests"
         # Thirty figures are a page of less than 5 MB.
-        assert len(text) < 5e6 / 30 * len(CHAPTERS)
+        assert len(text) < 5e6 / 30 * len(page_images)
         for name in CHAPTERS:
             assert f'href="#{name}"' in text
-            assert f'<section id="{name}">' in text
+            assert f'<section id="{name}"' in text
 
     def test_unknown_workload_is_in_every_chapter(self, page):
         text = page.read_text(encoding="utf-8")
@@ -44,22 +54,22 @@ class TestPage:
         for name in CHAPTERS[:-1]:
             lines = list(csv.DictReader((page.parent / f"{name}.csv").open(encoding="utf-8")))
             assert "a workload that nobody knows" in {line["workload"] for line in lines}, name
-            findings = text.split(f'<section id="{name}">')[1].split("</section>")[0]
-            assert "unheard-of" in findings, name
+            assert "unheard-of" in section(text, name), name
 
     def test_page_states_findings_and_missing_metrics(self, page):
         text = page.read_text(encoding="utf-8")
         assert "growing as N^2.5" in text
         assert "at 128 tokens the case ended as oom" in text
-        assert "Energy per step is not plotted: no counter under /sys (7 records)." in text
+        assert "Energy per step is not plotted: no counter under /sys (9 records)." in text
         assert "it &lt;grew&gt;" in text
         assert "<b>other" not in text
-        assert "None is plotted above: no record is of an accelerator." in text
+        assert "None is plotted in the chapters: no record is of an accelerator." in text
 
     def test_images_have_alternative_text(self, page):
-        for alt, _ in images(page.read_text(encoding="utf-8")):
-            assert len(alt) > 60
-            assert "unheard-of" in alt or "text" in alt
+        alts = [alt for alt, _ in images(page.read_text(encoding="utf-8"))]
+        assert all(len(alt) > 60 for alt in alts)
+        assert all("(traced)" in alt or "(predicted)" in alt for alt in alts[: len(FINDINGS)])
+        assert all("unheard-of" in alt or "text" in alt for alt in alts[len(FINDINGS) :])
 
     def test_every_internal_link_has_a_target(self, page):
         text = page.read_text(encoding="utf-8")
@@ -76,7 +86,7 @@ class TestPage:
 
 class TestFiles:
     def test_figures_have_embedded_fonts_source_and_print_width(self, page):
-        for name in CHAPTERS:
+        for name in (*FINDINGS, *CHAPTERS):
             pdf = (page.parent / f"{name}.pdf").read_bytes()
             assert b"/Type3" not in pdf, "submission systems refuse Type 3 fonts"
             assert b"00000000" in pdf, "the source is in the metadata"
@@ -91,11 +101,12 @@ class TestFiles:
             assert len(lines) > 1, name
             assert {len(line) for line in lines} == {len(lines[0])}, name
 
-    def test_report_of_the_same_records_is_identical(self, page, tmp_path):
-        again = write_report(list(reversed(RECORDS)), tmp_path / "again")
+    def test_report_of_the_same_records_is_identical(self, page, front, tmp_path):
+        again = write_report(list(reversed(RECORDS)), tmp_path / "again", front=front)
         names = {path.name for path in page.parent.iterdir()}
         assert names == {path.name for path in again.parent.iterdir()}
-        assert len(names) == len(FORMATS) * len(CHAPTERS) + len(CHAPTERS) + 5
+        figures = len(FINDINGS) + len(CHAPTERS)
+        assert len(names) == len(FORMATS) * figures + len(CHAPTERS) + 5
         for name in sorted(names):
             assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
 
@@ -106,9 +117,9 @@ DOC = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(enc
 def test_guide_names_every_figure(page):
     listed = re.findall(r"^\| (`.*?`) \|", DOC, re.MULTILINE)
     named = {name for cell in listed for name in re.findall(r"`(\w+)`", cell)}
-    assert named >= set(CHAPTERS)
+    assert named >= {*FINDINGS, *CHAPTERS}
     # Chapters of quantities that these records lack.
-    assert named - set(CHAPTERS) == {"kernel_launches_by_kind", "energy", "context_ranks"}
+    assert named - {*FINDINGS, *CHAPTERS} == {"kernel_launches_by_kind", "energy", "context_ranks"}
 
 
 def test_example_code_of_the_guide_writes_its_figure(page, tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def measured(
         number,
         "ok",
         cell_id=digits,
-        facts=_FACTS,
+        facts=FACTS,
         workload={
             **{"name": workload, "config": {"tokens": tokens}, "config_sha256": digits},
             **{"labels": labels, "inputs": {}, "source_sha256": None, "ranks": ranks},
@@ -130,7 +130,7 @@ def table_of(records):
     return arranged(frame(records))
 
 
-_FACTS = {
+FACTS = {
     **{"parameters": 10, "components": {}, "forward_flops": 10, "forward_flops_by_component": {}},
     **{"step_flops": 30, "arithmetic": "float32", "minimum_bytes": 10, "notes": []},
     **{"exponentials": 0, "instructions": 0},

@@ -7,7 +7,7 @@ CHAPTERS = (
     *("peak_memory", "step_time", "memory_by_state", "activations_by_module"),
     *("operator_calls_by_kind", "phase_times", "utilization", "ranks"),
 )
-SIZES = (32, 64, 96)
+SIZES = (32, 48, 64, 96)
 RECORDS = [
     *(measured(n, "a workload that nobody knows", "unheard-of") for n in SIZES),
     *(measured(n, "text", "$text$", exponent=1.1, calls=60) for n in SIZES),
