@@ -51,7 +51,7 @@ class TestPage:
         text = page.read_text(encoding="utf-8")
         assert "growing as N^2.5" in text
         assert "at 128 tokens the case ended as oom" in text
-        assert "Energy per step is not plotted: no counter under /sys (7 records)." in text
+        assert "Energy per step is not plotted: no counter under /sys (9 records)." in text
         assert "it &lt;grew&gt;" in text
         assert "<b>other" not in text
         assert "None is plotted above: no record is of an accelerator." in text
