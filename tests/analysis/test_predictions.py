@@ -37,13 +37,15 @@ def found():
 
 
 def record(tokens, backend="triton", *, peak=10e9, seconds=2.0, device=H200, **axes):
-    config = {"stage": "initial", "cycles": 2, "tokens": tokens, "backend": backend, **axes}
+    config = {"stage": "initial", "cycles": 2, "checkpointing": True, "backend": backend}
+    config |= {"tokens": tokens, **axes}
     return {
         "run_id": f"{tokens} {backend} {device}",
         "started_at": "2026-11-29T00:00:00+00:00",
         "workload": {"name": "alphafold3", "config": config},
         "devices": [{"name": device, "memory_bytes": 141_000_000_000}],
         "metrics": {PEAK: {"value": peak}, STEP: {"value": seconds}},
+        "notes": {},
     }
 
 
@@ -83,6 +85,15 @@ def test_point_is_paired_with_the_record_of_its_tokens_backend_and_device():
     assert (memory.ratio, time.ratio, longer.ratio) == (0.5, 0.5, 1.0)
     assert time.about
     assert not longer.about
+
+
+def test_records_that_leave_an_idea_out_or_save_all_activations_are_not_paired():
+    published = [series("peak memory allocated, H200", "MegaFold", Point(384, 20.0, "", ""))]
+    kept = record(384, peak=90e9, checkpointing=False)
+    partial = record(384, peak=70e9) | {"notes": {"idea_left_out": "fused attention"}}
+    later = [each | {"started_at": "2027-01-01T00:00:00+00:00"} for each in (kept, partial)]
+    (pair,) = pairs([record(384), *later], published)
+    assert pair.predicted == 10e9
 
 
 def test_newest_record_counts():
