@@ -1,8 +1,8 @@
 """Fills of phases, memory states, operator kinds and modules; line styles of systems and methods.
 
-Each phase, state and kind has a colour and hatch of its own in all figures of the report and the
-paper, which no other of them has. Names that are not registered here, as the modules of a model,
-take fills of a reserve in the order of their figure.
+Each phase, state, kind and large part of AlphaFold 3 has a colour and hatch of its own in all
+figures of the report and the paper, which no other of them has. Names that are not registered here,
+as the paths of modules, take fills of a reserve in the order of their figure.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,18 @@ KINDS = (
     *("adaptive_layer_norm", "layer_norm_linear", "outer_product_mean", "smooth_lddt"),
     *("pair_weighted_averaging", "dropout_residual"),
 )
-_ROLES: dict[Role, tuple[str, ...]] = {"state": STATES, "phase": PHASES, "kind": KINDS}
+# Parts of AlphaFold 3, and what ranks exchange for them, in figures of several systems.
+MODULES = (
+    *("triangle attention", "triangle multiplication", "diffusion transformer", "atom attention"),
+    *("MSA products", "transition", "single attention", "outer product mean", "parameters"),
+    *("pair weighted averaging", "attention pair bias", "other"),
+)
+_ROLES: dict[Role, tuple[str, ...]] = {
+    "state": STATES,
+    "phase": PHASES,
+    "kind": KINDS,
+    "module": MODULES,
+}
 
 # Light and dark colours alternate, so that neighbours in a stack differ in grey as well.
 _COLOURS = (

@@ -213,21 +213,20 @@ def exchanged_bytes(table: pd.DataFrame) -> Any:
     for counts in exchanged.values():
         for name, nbytes in counts.items():
             totals[name] = totals.get(name, 0.0) + nbytes
-    largest = sorted(totals, key=lambda name: -totals[name])[:_SHOWN_OPERATORS]
+    named = sorted(filter(None, totals), key=lambda name: -totals[name])
+    largest = named[:_SHOWN_OPERATORS]
     names = [*largest, *([OTHER] if len(totals) > len(largest) else [])]
-    filled = fills("module", names)
+    filled = fills("module", [_spaced(name) for name in names])
     with paper_style():
-        figure, (axes,) = axes_of(1, [_spaced(name) for name in names])
+        figure, (axes,) = axes_of(1, list(filled))
         heights = {
-            name: [
+            _spaced(name): [
                 (counts.get(name, 0.0) if name != OTHER else _rest(counts, largest)) / GIB
                 for counts in exchanged.values()
             ]
             for name in names
         }
         stacked_bars(axes, range(len(rows)), heights, filled)
-        for container, name in zip(axes.containers, names, strict=True):
-            container.set_label(_spaced(name))
         axes.set_xticks(range(len(rows)), [str(ranks) for ranks in rows])
         axes.set_xlabel(f"devices P, {_STRONG_TOKENS:,} tokens")
         axes.set_ylabel("exchanged by a rank, traced (GiB)")
@@ -247,4 +246,4 @@ def _rest(counts: Mapping[str, float], largest: Sequence[str]) -> float:
 
 
 def _spaced(name: str) -> str:
-    return name.replace("_", " ") or OTHER
+    return name.replace("_", " ")

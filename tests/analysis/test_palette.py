@@ -10,6 +10,7 @@ from analysis.methods import METHODS
 from analysis.palette import (
     KINDS,
     MAX_UNREGISTERED,
+    MODULES,
     PHASES,
     STATES,
     SYSTEMS,
@@ -19,7 +20,7 @@ from analysis.palette import (
 )
 from refsys.costs.operator_kinds import by_operator_kind
 
-ROLES = ("state", "phase", "kind")
+NAMED, ROLES = ("state", "phase", "kind", "module"), ("state", "phase", "kind")
 _PREFIXES = {
     "phase": ("phase_time_s.", "predicted_phase_time_s.", "predicted_phase_peak_bytes."),
     "state": ("peak_tracked_bytes.", "predicted_peak_bytes."),
@@ -28,8 +29,8 @@ _PREFIXES = {
 
 
 def test_no_two_phases_states_or_kinds_share_a_fill():
-    every = [fill for role in ROLES for fill in registered(role).values()]
-    assert len(every) == len(STATES) + len(PHASES) + len(KINDS)
+    every = [fill for role in NAMED for fill in registered(role).values()]
+    assert len(every) == len(STATES) + len(PHASES) + len(KINDS) + len(MODULES)
     assert len(set(every)) == len(every)
 
 
@@ -37,7 +38,7 @@ def test_unregistered_names_take_fills_that_no_registered_name_has():
     names = [f"module {k}" for k in range(MAX_UNREGISTERED)]
     reserve = fills("module", names)
     assert len(set(reserve.values())) == MAX_UNREGISTERED >= 12
-    assert not set(reserve.values()) & {f for role in ROLES for f in registered(role).values()}
+    assert not set(reserve.values()) & {f for role in NAMED for f in registered(role).values()}
 
 
 @pytest.mark.parametrize("role", ROLES)
