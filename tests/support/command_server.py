@@ -131,8 +131,23 @@ class CommandServer:
         group |= {"MASTER_PORT": str(free_port())}
         return self.start(arguments, ranks=count, **group, **options)
 
-    def start(self, arguments, *, folder, paths=(), ranks=1, largest_file=None, **environment):
-        """Start ``python -m bench ARGUMENTS``; see `run` and `run_ranks`.
+    def run_script(self, module, *arguments, folder):
+        """Run ``python -m MODULE ARGUMENTS`` of the tests' modules, which succeeds."""
+        done = self.start(arguments, folder=folder, paths=[ROOT / "tests"], module=module).wait()
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(
+        self,
+        arguments,
+        *,
+        folder,
+        paths=(),
+        ranks=1,
+        module="bench",
+        largest_file=None,
+        **environment,
+    ):
+        """Start ``python -m bench ARGUMENTS``, or another module; see `run` and `run_ranks`.
 
         With `largest_file`, a write beyond so many bytes fails, as on a full disk.
         """
@@ -142,6 +157,7 @@ class CommandServer:
             "arguments": words,
             "folder": str(folder),
             "ranks": ranks,
+            "module": module,
             "largest_file": largest_file,
             "environment": os.environ
             | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
@@ -206,7 +222,7 @@ def _become(request, rank):
     search = [os.getcwd(), *environment["PYTHONPATH"].split(os.pathsep)]
     if FRESH not in environment and POOLS.intersection(request["arguments"][:1]):
         processes.get_context = lambda method: get_context("fork")
-    run_module("bench", request["arguments"], environment, search)
+    run_module(request["module"], request["arguments"], environment, search)
 
 
 if __name__ == "__main__":

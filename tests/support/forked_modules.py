@@ -4,7 +4,8 @@ A case, its launcher and its ranks import torch for two seconds of a CPU each. A
 `subprocess` starts them in this process, and in all that are forked from it, by a fork without the
 exec. They have the arguments, environment, search path, descriptors, session and signals that they
 would have, and show them under /proc. What a library reads when it is imported is this process's,
-and more libraries are loaded: a test of either sets the variable `FRESH`.
+and more libraries are loaded: a test of either sets the variable `FRESH`. A worker that interprets
+kernels is not among `MODULES`, since Triton decides that when it is imported.
 """
 
 import atexit
@@ -27,8 +28,7 @@ from pathlib import Path
 FRESH = "FOLDPERF_FRESH_PROCESSES"
 MODULES = {
     *("bench", "bench.run.case", "bench.run.launch"),
-    *("bench.check_device.worker", "bench.check_device.collectives", "torch.distributed.run"),
-    "support.scripted_check",
+    *("support.scripted_check", "support.process_view"),
 }
 # Words of `subprocess` and of /proc/PID/stat.
 _EXECUTE = subprocess.Popen._execute_child
@@ -52,7 +52,7 @@ class ForkingPopen(subprocess.Popen):
                 stream.flush()
         self.pid = os.fork()
         if not self.pid:
-            _become(_module_words(call["args"]), call)
+            _become([str(word) for word in call["args"][2:]], call)
         self._child_created = True
         # As after an exec.
         self._close_pipe_fds(*(call[name] for name in _ENDS))
@@ -100,19 +100,11 @@ def run_module(module, words, environment, search):
     os._exit(status)
 
 
-def _module_words(words):
-    """Return the module that a command line runs and its arguments; None if it runs none."""
-    if isinstance(words, str) or words[0] != sys.executable:
-        return None
-    # `torchrun` leaves the streams of its ranks unbuffered.
-    options = [str(word) for word in words[2 if "-u" in words[1:2] else 1 :]]
-    return options[1:] if options[:1] == ["-m"] else None
-
-
 def _is_served(words, environment):
     environment = os.environ if environment is None else environment
-    module = _module_words(words)
-    return module is not None and module[0] in MODULES and FRESH not in environment
+    if isinstance(words, str) or list(words[:2]) != [sys.executable, "-m"]:
+        return False
+    return words[2] in MODULES and FRESH not in environment
 
 
 def _become(words, call):
@@ -156,7 +148,9 @@ def _connect(call):
     os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the process's own
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(  # noqa: SIM115
+        2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def _reset_signals():

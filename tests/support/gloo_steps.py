@@ -1,4 +1,4 @@
-"""Divided training steps on real ranks: ``python gloo_steps.py RANKS,... FOLDER PORT``.
+"""Divided training steps on real ranks: ``python -m support.gloo_steps RANKS,... FOLDER PORT``.
 
 The ranks are forked once torch is imported. Smaller context groups are the first ranks. For each
 number of ranks the first one writes ``RANKS.pt``: the loss, its parts, the summed gradients and the
@@ -7,10 +7,6 @@ traffic of every rank. ``RANKSxNODE`` has hierarchical exchanges between nodes o
 
 import os
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.distributed as dist

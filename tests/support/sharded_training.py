@@ -1,7 +1,7 @@
 """Training of a tiny model in float64 whose ranks share its parameters.
 
-``python sharded_training.py FOLDER`` forks three ranks and runs the cases of `CASES` one after the
-other; the first rank writes ``CASE.pt``, a `Result`, or the message of an error.
+``python -m support.sharded_training FOLDER`` forks three ranks and runs the cases of `CASES` one
+after the other; the first rank writes ``CASE.pt``, a `Result`, or the message of an error.
 """
 
 import dataclasses
@@ -12,10 +12,6 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-if __name__ == "__main__":
-    tests = Path(__file__).resolve().parents[1]
-    sys.path[:0] = [str(tests.parent), str(tests)]
 
 import torch
 import torch.distributed as dist

@@ -13,10 +13,11 @@ from bench.check_device.table import report_lines
 from bench.cli import main
 
 
-def rehearse(vendor, folder, foldperf, *options):
+def rehearse(vendor, folder, capsys, *options):
     """Return what a rehearsal prints, and its records."""
     words = ["check-device", "--rehearse", vendor, "--budget", "30", "--out", str(folder), "--json"]
-    found = json.loads(foldperf(*words, *options, check=0).stdout)
+    assert main([*words, *options]) == 0, capsys.readouterr()
+    found = json.loads(capsys.readouterr().out)
     assert {state["status"] for state in found["stages"].values()} == {"ok"}
     records = valid_records(folder / "records.jsonl")
     assert {record["devices"][0]["name"].split(" (")[1] for record in records} == {
@@ -33,10 +34,10 @@ def assert_device_was_measured(found, records):
     assert step["metrics"]["energy_per_step_j"]["value"] > 0
 
 
-def test_every_stage_runs_in_a_rehearsal(tmp_path, foldperf):
+def test_every_stage_runs_in_a_rehearsal(tmp_path, capsys):
     # As a baseline that needs an environment of its own.
     options = ("--interpreter", f"sdpa={sys.executable}")
-    found, records = rehearse("nvidia", tmp_path / "check", foldperf, *options)
+    found, records = rehearse("nvidia", tmp_path / "check", capsys, *options)
     assert found["stages"].keys() == set(NAMES)
     assert_device_was_measured(found, records)
     stages = {name: state["found"] for name, state in found["stages"].items()}
@@ -60,10 +61,10 @@ def test_every_stage_runs_in_a_rehearsal(tmp_path, foldperf):
     assert "idle power before" in lines
 
 
-def test_stages_that_read_the_device_run_in_a_rehearsal_of_amd(tmp_path, foldperf):
+def test_stages_that_read_the_device_run_in_a_rehearsal_of_amd(tmp_path, capsys):
     """The others compare and time operators alike for each vendor."""
     stages = ("versions", "compilation", "calibration", "step")
-    found, records = rehearse("amd", tmp_path / "check", foldperf, "--only", *stages)
+    found, records = rehearse("amd", tmp_path / "check", capsys, "--only", *stages)
     assert found["stages"].keys() == set(stages)
     assert_device_was_measured(found, records)
 

@@ -1,15 +1,9 @@
 """Sharded parameters: training has the losses and weights of one rank, on any number of ranks."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from support import HANG_S
 from support.sharded_training import CASES, STEPS, Result
 
-SCRIPT = str(Path(__file__).resolve().parents[2] / "support" / "sharded_training.py")
 TOLERANCE = 1e-10
 SHIFTS = ("attention_pair_bias.norm_z.bias", "pair_weighted_averaging.norm_z.bias")
 SHIFT_MOMENT = 1e-15
@@ -32,10 +26,10 @@ OUTSIDE = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(tmp_path_factory, command_server):
     """The result of every case, on processes."""
     folder = tmp_path_factory.mktemp("cases")
-    subprocess.run([sys.executable, SCRIPT, str(folder)], check=True, timeout=HANG_S)
+    command_server.run_script("support.sharded_training", folder, folder=folder)
     loaded = {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in CASES}
     return {name: r if isinstance(r, str) else Result(*r) for name, r in loaded.items()}
 

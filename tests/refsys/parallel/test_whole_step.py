@@ -1,12 +1,8 @@
 """A training step that is divided among ranks has the losses and gradients of one rank."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from support import HANG_S, free_port
+from support import free_port
 from support.rank_threads import on_ranks
 from support.sharded_steps import (
     CYCLES,
@@ -27,7 +23,6 @@ from refsys.parallel.ledger import Ledger
 from refsys.parallel.schemes import DAP
 from refsys.parallel.shares import AtomShares
 
-SCRIPT = str(Path(__file__).resolve().parents[2] / "support" / "gloo_steps.py")
 TOLERANCE = 1e-10
 # They shift all logits of a softmax alike: their gradients are zero but for rounding.
 SHIFTS = ("attention_pair_bias.norm_z.bias", "pair_weighted_averaging.norm_z.bias")
@@ -82,11 +77,11 @@ def three_recomputing():
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
+def processes(tmp_path_factory, command_server):
     """Results on 2 and 6 processes, and on 6 as nodes of two, by name."""
     folder, names = tmp_path_factory.mktemp("gloo"), ("2", "6", "6x2")
-    command = [sys.executable, SCRIPT, ",".join(names), str(folder), str(free_port())]
-    subprocess.run(command, check=True, timeout=HANG_S)
+    arguments = (",".join(names), folder, free_port())
+    command_server.run_script("support.gloo_steps", *arguments, folder=folder)
     return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in names}
 
 
