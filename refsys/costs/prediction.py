@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from refsys.costs.block_insertion import UnequalBlocksError
 from refsys.costs.collectives import fake_process_group
 from refsys.costs.program import Program
-from refsys.costs.trace import Trace, trace
+from refsys.costs.trace import Trace, trace, uncollected
 
 
 def predict(
@@ -32,9 +32,9 @@ def predict(
     with nullcontext() if ranks == 1 else fake_process_group(ranks, rank):
         if shorten:
             try:
-                with FakeTensorMode():
+                with uncollected(), FakeTensorMode():
                     return trace(build(), shorten=True)
             except UnequalBlocksError:
                 pass
-        with FakeTensorMode():
+        with uncollected(), FakeTensorMode():
             return trace(build())

@@ -169,26 +169,41 @@ def trace(program: Program, *, shorten: bool = False) -> Trace:
     Raises:
         UnequalBlocksError: `shorten` is set, and blocks that the model calls equal are not.
     """
-    kind = _Tracer if active_fake_mode() else _TracerOfRealTensors
-    tracer = kind(program.module or nn.Module(), program.forward_phases)
+    module, forward_phases = program.module or nn.Module(), program.forward_phases
+    if active_fake_mode():
+        tracer = _Tracer(module, forward_phases)
+    else:
+        tracer = _TracerOfRealTensors(module, forward_phases)
+        gc.collect()
     Ledger.take_latest()
-    gc.collect()
+    with (
+        uncollected(),
+        watch(tracer.on_scratch),
+        watch_launches(tracer.on_launch),
+        tracer.paths,
+        tracer,
+    ):
+        tracer.hold(program.tensors())
+        parameters = list(program.tensors().get("parameters", []))
+        for phase in program.phases:
+            tracer.enter_phase(phase)
+            with shortened(tracer.blocks) if shorten else nullcontext():
+                program.run(phase)
+            tracer.leave_phase(parameters)
+        tracer.name(program.tensors())
+    return tracer.result(program.phases)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage inside the block, so that releases do not depend on when it runs."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with watch(tracer.on_scratch), watch_launches(tracer.on_launch), tracer.paths, tracer:
-            tracer.hold(program.tensors())
-            parameters = list(program.tensors().get("parameters", []))
-            for phase in program.phases:
-                tracer.enter_phase(phase)
-                with shortened(tracer.blocks) if shorten else nullcontext():
-                    program.run(phase)
-                tracer.leave_phase(parameters)
-            tracer.name(program.tensors())
+        yield
     finally:
         if collecting:
             gc.enable()
-    return tracer.result(program.phases)
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
