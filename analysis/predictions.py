@@ -285,10 +285,11 @@ def recorded_pairs(records: Path, published: Path = FOLDER) -> list[Pair]:
 
 
 def main(records: Path, page: Path, out: Path) -> None:
-    """Write the tables into a page, and the figure as PDF, PNG and SVG files."""
+    """Write the tables into a page, and the figure as an image of the format that `out` names."""
     found = recorded_pairs(records)
     page.write_text(inserted(page.read_text(encoding="utf-8"), table(found)), encoding="utf-8")
-    save(draw(found), out.parent, out.stem, f"records of {records.name}")
+    source = f"records of {records.name}"
+    save(draw(found), out.parent, out.stem, source, [out.suffix.removeprefix(".")])
 
 
 if __name__ == "__main__":
