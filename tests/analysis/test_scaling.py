@@ -36,7 +36,7 @@ def test_law_needs_four_sizes_and_a_margin_of_at_most_0_3():
 
 
 def test_band_combines_the_errors_of_mean_and_slope():
-    points = [(n, n**2 * (1 + 0.1 * (-1) ** k)) for k, n in enumerate((64, 80, 96, 112, 128))]
+    points = [(n, n**2 * (1 + 0.02 * (-1) ** k)) for k, n in enumerate((64, 80, 96, 112, 128))]
     law = fit_power_law(points)
     middle = math.exp(law.centre)
     low, high = law.band(middle)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,7 +67,7 @@ class Command:
 
     def wait_for_ranks(self):
         """Return the completed process of every rank."""
-        statuses = json.loads(self._server.answer(" ".join(self._words)))
+        statuses = self._server.statuses(" ".join(self._words))
         done = [
             subprocess.CompletedProcess(self._words, status, *self._texts(rank))
             for rank, status in enumerate(statuses)
@@ -95,6 +96,7 @@ class CommandServer:
             bufsize=0,
         )
         self._answers = b""
+        self._unanswered = None
         return self
 
     def __exit__(self, *_):
@@ -151,6 +153,7 @@ class CommandServer:
 
         With `largest_file`, a write beyond so many bytes fails, as on a full disk.
         """
+        self._end_unanswered()
         words = [str(word) for word in arguments]
         outputs = tempfile.TemporaryDirectory(prefix="foldperf-command-")
         request = {
@@ -165,7 +168,22 @@ class CommandServer:
             "outputs": outputs.name,
         }
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
-        return Command(self, words, outputs, json.loads(self.answer("start")))
+        self._unanswered = json.loads(self.answer("start"))
+        return Command(self, words, outputs, self._unanswered)
+
+    def _end_unanswered(self):
+        """Kill a command that a failed test has left, so that the next one gets its own answer."""
+        if self._unanswered is not None:
+            for pid in self._unanswered:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.statuses("left by a failed test")
+
+    def statuses(self, command):
+        """Return the exit status of each rank of the command that runs, once all have ended."""
+        statuses = json.loads(self.answer(command))
+        self._unanswered = None
+        return statuses
 
     def has_answer(self):
         """Return whether the server has said something that nobody has read."""

@@ -110,25 +110,32 @@ def test_case_that_hangs_ends_at_its_limit_with_its_children(foldperf, tmp_path,
 
 
 def test_kills_leave_one_valid_record_per_case(tmp_path, toys, command_server):
-    sweep = write_sweep(tmp_path, "{ tokens = [1, 2, 3, 4] }")
+    sizes = [*range(1, 13)]
+    sweep = write_sweep(tmp_path, f"{{ tokens = {sizes} }}")
     where = {"folder": tmp_path, "paths": [toys], "TMPDIR": str(tmp_path)}
-    moments = random.Random(7)
+    moments, kills = random.Random(7), 0
     for number in range(6):
         run = command_server.start(["run", sweep], **where)
         # Every other kill meets a case in flight, however slow the machine is.
         while number % 2 and not case_processes(tmp_path) and run.is_running():
             time.sleep(0.01)
-        # Its first case starts after half a second, and each takes about two.
-        time.sleep(moments.uniform(0.0, 0.5) if number % 2 else moments.uniform(0.0, 3.0))
+        moment = time.monotonic() + moments.uniform(0.0, 0.5)
+        while time.monotonic() < moment and run.is_running():
+            time.sleep(0.01)
+        if not run.is_running():
+            run.wait()
+            break
         run.kill()
+        kills += 1
+    assert kills > 2
     deadline = time.monotonic() + HANG_S
     while case_processes(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not case_processes(tmp_path), "a case outlived the sweep that started it"
     assert command_server.run(["run", sweep], **where).returncode == 0
     records = records_of(tmp_path)
-    assert sorted(record["workload"]["config"]["tokens"] for record in records) == [*range(1, 5)]
-    assert len({record["key"] for record in records}) == 4
+    assert sorted(record["workload"]["config"]["tokens"] for record in records) == sizes
+    assert len({record["key"] for record in records}) == len(sizes)
     assert {record["status"] for record in records} == {"ok"}
 
 
