@@ -35,11 +35,12 @@ KINDS = (
     *("adaptive_layer_norm", "layer_norm_linear", "outer_product_mean", "smooth_lddt"),
     *("pair_weighted_averaging", "dropout_residual"),
 )
-# Parts of AlphaFold 3, and what ranks exchange for them, in figures of several systems.
+# Parts of AlphaFold 3, and what ranks exchange for them, in figures of several systems. The order
+# gives those that one figure shows hatches of their own.
 MODULES = (
-    *("triangle attention", "triangle multiplication", "diffusion transformer", "atom attention"),
-    *("MSA products", "transition", "single attention", "outer product mean", "parameters"),
-    *("pair weighted averaging", "attention pair bias", "other"),
+    *("MSA products", "transition", "single attention", "triangle attention"),
+    *("triangle multiplication", "outer product mean", "diffusion transformer", "other"),
+    *("parameters", "pair weighted averaging", "attention pair bias", "atom attention"),
 )
 _ROLES: dict[Role, tuple[str, ...]] = {
     "state": STATES,

@@ -34,6 +34,19 @@ def test_no_two_phases_states_or_kinds_share_a_fill():
     assert len(set(every)) == len(every)
 
 
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"MSA products", "transition", "single attention", "atom attention"},
+        {"outer product mean", "parameters", "pair weighted averaging", "attention pair bias"},
+    ],
+)
+def test_modules_of_one_figure_differ_in_hatch(shown):
+    shared = {"triangle attention", "triangle multiplication", "diffusion transformer", "other"}
+    filled = fills("module", sorted(shown | shared))
+    assert len({fill.hatch for fill in filled.values()}) == len(filled)
+
+
 def test_unregistered_names_take_fills_that_no_registered_name_has():
     names = [f"module {k}" for k in range(MAX_UNREGISTERED)]
     reserve = fills("module", names)
