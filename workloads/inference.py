@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from refsys.batch import ALPHAFOLD3_FIELDS, ATOM_WINDOW, Batch
 from refsys.config import PRESETS, ModelConfig, preset
-from refsys.costs.flops import flops_by_component
+from refsys.costs.flops import flops_by_component, parameter_counts
 from refsys.data.batches.atom_features import LIGAND_BONDS
 from refsys.data.batches.construction import BONDS_PER_TOKEN, example_batch
 from refsys.data.batches.synthetic import ATOMS_PER_TOKEN, synthetic_alphafold3_batch
@@ -166,6 +166,11 @@ class InferenceWorkload(Workload[InferenceCase]):
         """See `Workload`."""
         return backends.unsupported_reason(config.backend, device)
 
+    def parameters(self, config: InferenceCase) -> Mapping[str, int]:
+        """See `Workload`."""
+        with torch.device("meta"):
+            return parameter_counts(_model(config, preset(config.preset)))
+
     def static_costs(self, config: InferenceCase) -> StaticCosts:
         """See `Workload`; a step is one forward pass, of which a rank has an equal part."""
         with torch.device("meta"):
@@ -177,12 +182,9 @@ class InferenceWorkload(Workload[InferenceCase]):
         with shortened(), flops_by_component(model) as spent:
             for run in inference.phases.values():
                 run()
-        flops = {name: spent[name] // config.context_ranks for name in (*model.components(), "")}
+        counts = parameter_counts(model)
+        flops = {name: spent[name] // config.context_ranks for name in (*counts, "")}
         forward = sum(spent.values()) // config.context_ranks
-        counts = {
-            name: sum(p.numel() for p in part.parameters())
-            for name, part in model.components().items()
-        }
         other = {OTHER: flops.pop("")}
         table = precision(config.precision)
         return StaticCosts(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from refsys.config import ModelConfig
-from refsys.costs.flops import FlopCounter, flops_by_component
+from refsys.costs.flops import FlopCounter, flops_by_component, parameter_counts
 from refsys.data.store.store import Example, Store
 from refsys.errors import ArgumentError, CapacityError, DataError
 from refsys.ops.rounds import shortened
@@ -141,13 +141,15 @@ class StructureTraining(Workload[Case]):
         with FakeTensorMode():
             return self._static_costs(config, self.training(replace(config, run=whole)), whole)
 
+    def parameters(self, config: Case) -> Mapping[str, int]:
+        """See `Workload`."""
+        with FakeTensorMode():
+            return parameter_counts(self.training(config).model)
+
     def _static_costs(self, config: Case, training: Training, run: RunConfig) -> StaticCosts:
         """Return the costs of a case from a model of fake tensors that computes all at once."""
         batch = placeholder_batch(run)
-        components = training.model.components()
-        counts = {
-            name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
-        }
+        counts = parameter_counts(training.model)
         with torch.no_grad(), shortened(), flops_by_component(training.model) as spent:
             training.forward(batch, 0)
         forward = differentiated = sum(spent.values())
@@ -167,7 +169,7 @@ class StructureTraining(Workload[Case]):
             parameters=sum(counts.values()),
             components=counts,
             forward_flops=forward,
-            forward_flops_by_component={name: spent[name] for name in components}
+            forward_flops_by_component={name: spent[name] for name in counts}
             | ({OTHER: spent[""]} if spent[""] else {}),
             step_flops=forward + 2 * differentiated,
             arithmetic=str(table.activations).removeprefix("torch."),

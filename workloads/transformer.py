@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from refsys.config import PRESETS as ALPHAFOLD3_PRESETS
-from refsys.costs.flops import flops_by_component
+from refsys.costs.flops import flops_by_component, parameter_counts
 from refsys.options import option
 from refsys.precision import PRECISIONS, precision
 from refsys.training.loading import SYNTHETIC
@@ -179,15 +179,17 @@ class TransformerWorkload(Workload[TransformerCase]):
         flops = model_config(config).step_flops(config.sequence) * config.batch
         return (f"{choice}, off by {100 * (flops / target - 1):+.2g} %",)
 
+    def parameters(self, config: TransformerCase) -> Mapping[str, int]:
+        """See `Workload`."""
+        with torch.device("meta"):
+            return parameter_counts(self.training(config, variant=NAIVE).model)
+
     def static_costs(self, config: TransformerCase) -> StaticCosts:
         """See `Workload`; what is counted is the plain computation, whatever the variant."""
         with torch.device("meta"):
             training = self.training(config, variant=NAIVE)
             text = torch.empty(config.batch, config.sequence + 1, dtype=torch.int64)
-        components = training.model.components()
-        counts = {
-            name: sum(p.numel() for p in part.parameters()) for name, part in components.items()
-        }
+        counts = parameter_counts(training.model)
         with torch.no_grad(), flops_by_component(training.model) as spent:
             training.loss(text)
         table = precision(config.precision)
@@ -198,7 +200,7 @@ class TransformerWorkload(Workload[TransformerCase]):
             parameters=parameters,
             components=counts,
             forward_flops=forward,
-            forward_flops_by_component={name: spent[name] for name in components},
+            forward_flops_by_component={name: spent[name] for name in counts},
             step_flops=3 * forward,
             arithmetic=str(table.activations).removeprefix("torch."),
             minimum_bytes=traffic + text.numel() * text.element_size(),

@@ -188,6 +188,10 @@ class Workload(ABC, Generic[C]):
     def static_costs(self, config: C) -> StaticCosts:
         """Return the exact costs of a case, without allocating it."""
 
+    def parameters(self, config: C) -> Mapping[str, int]:
+        """Return the number of parameters by component, as `static_costs` has it."""
+        return self.static_costs(config).components
+
     def unsupported_reason(self, config: C, device: torch.device) -> str | None:
         """Return why a case cannot run on a device, as far as that is known without building it.
 

@@ -1,4 +1,4 @@
-"""FLOP formulas of operators, and FLOPs of a forward pass by component of a model."""
+"""FLOP formulas of operators; FLOPs of a forward pass and parameters by component of a model."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -63,6 +63,12 @@ class FlopCounter(TorchDispatchMode):
         out = OUTPUTS.call(func, args, kwargs or {})
         self.total += times() * (operator_flops(func, args, kwargs or {}, out) or 0)
         return out
+
+
+def parameter_counts(model: Any) -> dict[str, int]:
+    """Return the number of parameters by component of a model; see `flops_by_component`."""
+    parts = model.components().items()
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
 
 
 @contextmanager

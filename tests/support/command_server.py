@@ -28,7 +28,7 @@ from support.forked_modules import FRESH, ROOM_ARGUMENT, ROOM_VARIABLE, fork_mod
 
 ROOT = Path(__file__).resolve().parents[2]
 # Commands whose pools of processes are forked too.
-POOLS = {"frontier", "gate", "plan", "simulate"}
+POOLS = {"frontier", "gate", "plan", "prepare", "simulate"}
 # Imported by the commands of most tests; the others are imported by the command that needs them.
 LIBRARIES = "torch._dynamo torch.distributed.fsdp jsonschema scipy.stats matplotlib.pyplot"
 LIBRARIES += " biotite.structure gemmi rdkit.Chem"

@@ -74,8 +74,8 @@ def _table(lines: list[str], figures: int) -> dict[Key, tuple[int, ...]]:
 def fingerprint(case: Case) -> Fingerprint:
     """Return the fingerprint of a case, simulated in this process."""
     workload = catalogue()[case.workload]
-    facts = workload.static_costs(case.config)
-    return _of_trace(predicted_costs(workload, case.config), dict(facts.components))
+    parameters = dict(workload.parameters(case.config))
+    return _of_trace(predicted_costs(workload, case.config), parameters)
 
 
 def _of_trace(trace: Trace, parameters: dict[str, int]) -> Fingerprint:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import HANG_S
+from support.forked_modules import FRESH
 from support.mmcif import mmcif
 
 from bench.cli import main
@@ -55,9 +56,10 @@ def whole(folder, tmp_path_factory):
 def start(folder, tmp_path, command_server):
     """Start to prepare the folder in a store."""
 
-    def start(workers=1):
+    def start(workers=1, **environment):
         options = ["--store", tmp_path, "--workers", workers]
-        return command_server.start(["prepare", "--from", folder, *options], folder=ROOT)
+        words = ["prepare", "--from", folder, *options]
+        return command_server.start(words, folder=ROOT, **environment)
 
     return start
 
@@ -93,7 +95,11 @@ class TestProcesses:
         find_templates_and_clusters(store)
         assert_same(tmp_path, whole.root)
 
-    def test_unusable_structure_does_not_stop_the_others(self, folder, tmp_path, capsys):
+    def test_unusable_structure_does_not_stop_the_others(
+        self, folder, tmp_path, capsys, monkeypatch
+    ):
+        # Forked processes need not import everything again.
+        monkeypatch.setattr(processes, "get_context", lambda _: get_context("fork"))
         inputs = tmp_path / "mine"
         shutil.copytree(folder, inputs)
         (inputs / "bad.cif").write_text("data_bad\n", encoding="utf-8")
@@ -118,7 +124,7 @@ class TestProcesses:
 
     def test_dead_process_affects_no_other_structure(self, start, whole, tmp_path):
         """The structure of a killed process is retried alone."""
-        running = start(workers=2)
+        running = start(workers=2, **{FRESH: "1"})
         while not (children := spawned(running.pid)):
             assert running.is_running()
             time.sleep(0.01)
