@@ -63,7 +63,7 @@ from analysis.columns import (
     of_any_type,
     texts,
 )
-from analysis.methods import MEASURED, method_of, method_of_all
+from analysis.methods import method_of, method_of_record
 from bench.records.record import Record, RecordJson
 
 # Identity of a series of records.
@@ -109,7 +109,7 @@ def _identity(tables: Sequence[RecordJson]) -> Columns:
         "context_ranks": numbers([config.get("context_ranks", 1) for config in configs]),
         "status": categories([table["status"] for table in tables]),
         "reason": texts([table["reason"] for table in tables]),
-        "method": categories([_method(table) for table in tables]),
+        "method": categories([method_of_record(table) for table in tables]),
         "machine": categories([_machine(table) for table in tables]),
         "device": categories([", ".join(sorted({d["name"] for d in ds})) for ds in devices]),
         "vendor": categories([device["vendor"] for device in firsts]),
@@ -203,16 +203,6 @@ def _metric(name: str, column: str, entries: Sequence[Mapping[str, Any]]) -> Col
         flags = ["; ".join(entry.get("flags", ())) or None for entry in entries]
         columns[f"{column}_flags"] = categories(flags)
     return columns
-
-
-def _method(table: RecordJson) -> str:
-    """Return the method of a record: see `method_of_all`; measured if it has no numbers."""
-    methods = [
-        method_of(name, metric["method"])
-        for name, metric in table["metrics"].items()
-        if metric["value"] is not None
-    ]
-    return method_of_all(methods) if methods else MEASURED
 
 
 def _machine(table: RecordJson) -> str:

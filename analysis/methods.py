@@ -6,6 +6,8 @@ with shapes alone. A predicted one follows from a model: of time, of energy, of 
 
 from collections.abc import Iterable
 
+from bench.records.record import RecordJson
+
 MEASURED, TRACED, PREDICTED = "measured", "traced", "predicted"
 METHODS = (MEASURED, TRACED, PREDICTED)
 
@@ -38,3 +40,12 @@ def method_of_all(methods: Iterable[str]) -> str:
     """Return the method of a record: measured if any number is, else traced if any number is."""
     present = set(methods)
     return next((method for method in METHODS if method in present), MEASURED)
+
+
+def method_of_record(record: RecordJson) -> str:
+    """Return the method of a record: see `method_of_all`; measured if it has no numbers."""
+    return method_of_all(
+        method_of(name, metric["method"])
+        for name, metric in record["metrics"].items()
+        if metric["value"] is not None
+    )

@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.chapter import Chapter
-from analysis.frame import frame
-from analysis.methods import METHODS
+from analysis.methods import METHODS, method_of_record
 from analysis.page.numbers import Number, method_of_metric, number, value_of
 from bench.records.record import RecordJson
 
@@ -166,4 +165,4 @@ def _line_method(record: RecordJson, metric: str | None) -> str:
     """Return the method of a line: that of its metric, else that of the record."""
     if metric is not None and metric in record["metrics"]:
         return method_of_metric(record, metric)
-    return str(frame([record])["method"].iloc[0])
+    return method_of_record(record)
