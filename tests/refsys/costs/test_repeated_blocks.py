@@ -225,14 +225,19 @@ def test_sharded_blocks_that_stay_gathered_are_all_run(kind, run):
 
 
 class AveragedStack(Stack):
-    """Stack whose gradients are averaged over ranks."""
+    """Stack whose gradients are averaged over ranks.
+
+    With `waits`, buckets of blocks wait for those of parameters whose gradients are computed last.
+    """
 
     phases = ("forward", "backward", "all_reduce", "optimizer")
 
-    def __init__(self, *, bucket_bytes=1, own=True, **options):
+    def __init__(self, *, bucket_bytes=1, own=True, waits=False, **options):
         super().__init__(**options)
         blocks = self.blocks if own else ()
-        self.average = GradientAverage(self.parameters, bucket_bytes=bucket_bytes, blocks=blocks)
+        # Buckets are sent in the reverse order of parameters.
+        parameters = self.parameters if waits else [*self.parameters[-2:], *self.parameters[:-2]]
+        self.average = GradientAverage(parameters, bucket_bytes=bucket_bytes, blocks=blocks)
 
     def run(self, phase):
         if phase == "all_reduce":
@@ -241,13 +246,14 @@ class AveragedStack(Stack):
             super().run(phase)
 
 
-@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize(
+    "waiting", [{}, {"waits": True}, {"projected": True}], ids=["sent", "waits", "projected"]
+)
 # Each parameter has a bucket of its own, or each block.
 @pytest.mark.parametrize("bucket_bytes", [1, 2**11])
 @pytest.mark.parametrize("rows", [1, 400])
-def test_trace_is_exact_when_gradients_of_a_stack_are_averaged(projected, bucket_bytes, rows):
-    options = {"projected": projected, "bucket_bytes": bucket_bytes, "rows": rows}
-    build = partial(AveragedStack, **options)
+def test_trace_is_exact_when_gradients_of_a_stack_are_averaged(waiting, bucket_bytes, rows):
+    build = partial(AveragedStack, bucket_bytes=bucket_bytes, rows=rows, **waiting)
     short = predict(build, ranks=2)
     assert short.left_out == 5
     assert short == predict(build, ranks=2, shorten=False)
