@@ -42,7 +42,7 @@ class Series:
 
     @property
     def is_of_host(self) -> bool:
-        """Whether the program is one of the host, as a pipeline: it has no FLOPs of a model."""
+        """True for programs of the host, such as a pipeline, which have no FLOPs of a model."""
         costs = [row.record["facts"] for row in self.rows if row.record["facts"]]
         return bool(costs) and all(facts["step_flops"] == 0 for facts in costs)
 

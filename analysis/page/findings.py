@@ -111,10 +111,10 @@ def _peak(title: str, table: pd.DataFrame, published: Sequence[PublishedSeries])
         " to ",
         _bytes(llm[last]),
     ]
-    others = published_peaks(published).get("MegaFold", {})
-    if others:
-        most = max(others)
-        sentence += ["; MegaFold's takes ", Number(gigabytes(others[most]), PUBLISHED)]
+    peaks = published_peaks(published).get("MegaFold", {})
+    if peaks:
+        most = max(peaks)
+        sentence += ["; MegaFold's takes ", Number(gigabytes(peaks[most]), PUBLISHED)]
         sentence += [f" at {most:,} on an H200"]
     return Finding(
         "full_peak_memory",
@@ -204,9 +204,9 @@ def _states(
 
 def _state_share(record: RecordJson) -> str:
     """Return the share of the peak that outlives a step, as a percentage."""
-    kept = [f"{PEAK}.{state}" for state in ("parameters", "optimizer", "gradients")]
+    lasting = [f"{PEAK}.{state}" for state in ("parameters", "optimizer", "gradients")]
     total = value_of(record, PEAK) or 1.0
-    return f"{100 * sum(value_of(record, name) or 0.0 for name in kept) / total:.0f} %"
+    return f"{100 * sum(value_of(record, name) or 0.0 for name in lasting) / total:.0f} %"
 
 
 def _longest(

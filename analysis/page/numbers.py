@@ -47,8 +47,8 @@ def value_of(record: RecordJson, metric: str) -> float | None:
 
 def method_of_metric(record: RecordJson, metric: str) -> str:
     """Return the method of a record's metric; `MEASURED` if the record lacks the metric."""
-    found: Mapping[str, Any] | None = record["metrics"].get(metric)
-    return MEASURED if found is None else method_of(metric, found["method"])
+    entry: Mapping[str, Any] | None = record["metrics"].get(metric)
+    return MEASURED if entry is None else method_of(metric, entry["method"])
 
 
 def number(record: RecordJson, metric: str, text: str) -> Number:

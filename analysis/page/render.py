@@ -146,8 +146,8 @@ def _positions(runs: Iterable[str], rows: Sequence[RecordRow]) -> str:
 
 
 def _joined(positions: Iterable[str]) -> str:
-    found = {int(word) for text in positions for word in text.split()}
-    return " ".join(map(str, sorted(found)))
+    numbers = {int(word) for text in positions for word in text.split()}
+    return " ".join(map(str, sorted(numbers)))
 
 
 def missing_metrics(records: Sequence[RecordJson]) -> list[tuple[str, str]]:

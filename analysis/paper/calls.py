@@ -80,12 +80,12 @@ def ablation(table: pd.DataFrame) -> Any:
     """Draw memory, launches and predicted time of the fused step without each idea in turn."""
     fused = training(table, "triton", tokens=TOKENS)
     plain = training(table, "reference", tokens=TOKENS)
-    kept = training(table, "triton", tokens=TOKENS, checkpointing=False)
+    unrecomputed = training(table, "triton", tokens=TOKENS, checkpointing=False)
     partial = without_an_idea(table)
-    require(fused, plain, kept, partial)
+    require(fused, plain, unrecomputed, partial)
     bars = {"all ideas": fused.iloc[-1]}
     bars |= {f"no {idea_left_out(row['record'])}": row for _, row in partial.iterrows()}
-    bars |= {"no recomputation": kept.iloc[-1], "no fusion (reference)": plain.iloc[-1]}
+    bars |= {"no recomputation": unrecomputed.iloc[-1], "no fusion (reference)": plain.iloc[-1]}
     with paper_style():
         figure, panels = axes_of(3, [], height=2.0, width=PAGE)
         for axes, (label, column, unit) in zip(panels, _ABLATIONS, strict=True):

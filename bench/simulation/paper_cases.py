@@ -17,22 +17,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.errors import BenchError
 from bench.records.record import Record
-from bench.records.record_file import RecordFile
 from bench.run.sweep import digest
 from bench.simulation.predicted import Target, predicted_values, prediction_notes
+from bench.simulation.recording import append_records
 from bench.simulation.simulated import simulated_record
 from bench.simulation.stored import from_bytes, to_bytes
 from bench.simulation.traces import Simulated, SimulatedCase, facts_of, trace_of
 from refsys.costs.trace import Trace
-from refsys.errors import RefsysError
 from refsys.files import write_atomically
 from refsys.home import home
 from refsys.ops import use_backend
 from refsys.options import Value
 from workloads.catalogue import catalogue
-from workloads.errors import WorkloadError
 from workloads.predicted_costs import cost_sources, predicted_costs
 
 _TRAINING: Mapping[str, Value] = {
@@ -238,18 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="file of records to append to")
     arguments = parser.parse_args(words)
-    try:
-        with RecordFile(arguments.out).locked() as file:
-            known = {record.key for record in file.records()}
-            for record in paper_records():
-                if record.key not in known:
-                    file.append(record)
-                    known.add(record.key)
-                    print(record.workload.name, record.workload.labels, record.devices[0].name)
-    except (BenchError, RefsysError, WorkloadError) as error:
-        print(f"foldperf: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return append_records(arguments.out, paper_records())
 
 
 if __name__ == "__main__":

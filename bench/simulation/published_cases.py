@@ -11,17 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.errors import BenchError
 from bench.records.record import Record
-from bench.records.record_file import RecordFile
 from bench.simulation.predicted import Target, predicted_values, prediction_notes
+from bench.simulation.recording import append_records
 from bench.simulation.simulated import simulated_record
 from bench.simulation.traces import SimulatedCase, simulate
 from refsys.batch import ATOM_WINDOW
-from refsys.errors import RefsysError
 from refsys.options import Value
 from workloads.catalogue import catalogue
-from workloads.errors import WorkloadError
 
 _FULL = {"preset": "full", "precision": "bfloat16", "entry": "synthetic"}
 # Training draws 1 to 4 recycling iterations in both works; 2 are next to the mean.
@@ -140,17 +137,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="file of records to append to")
     parser.add_argument("--jobs", type=int, default=1, help="processes that trace (default: 1)")
     arguments = parser.parse_args(words)
-    try:
-        with RecordFile(arguments.out).locked() as file:
-            known = {record.key for record in file.records()}
-            for record in published_records(GROUPS, arguments.jobs):
-                if record.key not in known:
-                    file.append(record)
-                    print(record.workload.name, record.workload.labels, record.devices[0].name)
-    except (BenchError, RefsysError, WorkloadError) as error:
-        print(f"foldperf: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return append_records(arguments.out, published_records(GROUPS, arguments.jobs))
 
 
 if __name__ == "__main__":

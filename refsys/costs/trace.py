@@ -18,75 +18,21 @@ from refsys.costs.collectives import (
     CollectiveKey,
     Communication,
     collective_call,
-    is_collective,
     sent_bytes,
 )
 from refsys.costs.exponentials import operator_exponentials
 from refsys.costs.flops import operator_flops
 from refsys.costs.module_paths import ModulePaths
-from refsys.costs.operator_kinds import MULTIPLYING_KINDS, operator_kind
+from refsys.costs.operator_properties import Properties, properties
 from refsys.costs.output_cache import DEVICE, OUTPUTS
 from refsys.costs.program import Program
-from refsys.costs.project_operators import NAMESPACE, ProjectOperators, Reports
+from refsys.costs.project_operators import ProjectOperators, Reports
 from refsys.costs.repeated_blocks import RepeatedBlocks
-from refsys.costs.storages import ON_HOST, LiveStorages, Peak
-from refsys.ops.host_memory import TO_DEVICE, TO_HOST
+from refsys.costs.storages import LiveStorages, Peak
 from refsys.ops.rounds import shortened, times
 from refsys.ops.triton_backend import Launch, watch_launches
 from refsys.ops.workspace import Scratch, watch
 from refsys.parallel.ledger import Ledger
-
-# Bookkeeping of torch itself, which moves no data: a fake tensor calls `prim.device` on itself.
-_IGNORED_NAMESPACES = frozenset({"prim", "profiler"})
-# Of these, only operators that multiply matrices must have a FLOP formula.
-_BUILT_IN_NAMESPACES = frozenset({"aten", "prims", "c10d", "_c10d_functional", "fsdp"})
-# Not named as views, but they start nothing on a device.
-_NO_KERNEL = frozenset(
-    "empty empty_like empty_strided new_empty new_empty_strided _unsafe_view lift_fresh".split()
-)
-
-
-# States of what these operators return, in every phase.
-_STATES = {TO_HOST: ON_HOST, TO_DEVICE: "activations"}
-
-
-class _Properties(NamedTuple):
-    """Properties of an operator that do not depend on its arguments.
-
-    Attributes:
-        name: Name with its overload.
-        ignored: Whether it is bookkeeping of torch.
-        project: Whether it is of this project.
-        built_in: Whether it is torch's own.
-        launches: Kernels that a call starts, where it is torch's own.
-        state: State of its outputs; None if that depends on the phase.
-        collective: Whether ranks communicate by it.
-        multiplies: Whether it multiplies matrices.
-    """
-
-    name: str
-    ignored: bool
-    project: bool
-    built_in: bool
-    launches: int
-    state: str | None
-    collective: bool
-    multiplies: bool
-
-
-@functools.cache
-def _properties(func: Any) -> _Properties:
-    name = str(func)
-    return _Properties(
-        name,
-        ignored=func.namespace in _IGNORED_NAMESPACES,
-        project=func.namespace == NAMESPACE,
-        built_in=func.namespace in _BUILT_IN_NAMESPACES,
-        launches=int(func.overloadpacket.__name__ not in _NO_KERNEL),
-        state=_STATES.get(name),
-        collective=is_collective(func),
-        multiplies=operator_kind(name) in MULTIPLYING_KINDS,
-    )
 
 
 class Origin(NamedTuple):
@@ -288,7 +234,7 @@ class _Tracer(TorchDispatchMode):
         if func is DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device
         kwargs = kwargs or {}
-        operator = _properties(func)
+        operator = properties(func)
         if operator.ignored or self.blocks.allocating:
             return OUTPUTS.call(func, args, kwargs)
         self.blocks.locate()
@@ -323,7 +269,7 @@ class _Tracer(TorchDispatchMode):
         return out
 
     def _call_opaque(
-        self, operator: _Properties, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, operator: Properties, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Call an operator that may allocate scratch memory and start kernels of its own."""
         with self._opaque():
@@ -357,7 +303,7 @@ class _Tracer(TorchDispatchMode):
         self,
         cost: Cost,
         origin: Origin,
-        operator: _Properties,
+        operator: Properties,
         repeated: int,
         func: Any,
         args: tuple[Any, ...],

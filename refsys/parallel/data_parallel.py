@@ -118,8 +118,8 @@ class GradientAverage:
         listed = set(parameters)
         numbers = sorted({self._bucket_of[p] for p in listed if p in self._bucket_of})
         buckets = [self._buckets[number] for number in numbers]
-        own = all(listed.issuperset(bucket.parameters) for bucket in buckets)
-        return buckets if own else None
+        unshared = all(listed.issuperset(bucket.parameters) for bucket in buckets)
+        return buckets if unshared else None
 
     def watch(self, on_gradient: Callable[[Tensor], None]) -> None:
         """Call a function with each parameter whose gradient is computed, until `wait` is done."""
@@ -163,10 +163,10 @@ def _buckets(
     """Return buckets of parameters in reverse order; a bucket has one dtype and device."""
     block_of: dict[nn.Parameter, int] = {}
     for number, block in enumerate(blocks):
-        own = list(block.parameters())
-        if _nbytes(own) >= bucket_bytes / 4:
+        parameters_of_block = list(block.parameters())
+        if _nbytes(parameters_of_block) >= bucket_bytes / 4:
             # A list inside of another one comes later.
-            block_of |= dict.fromkeys(own, number)
+            block_of |= dict.fromkeys(parameters_of_block, number)
     full: list[Bucket] = []
     filling: defaultdict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = defaultdict(list)
     current = None
