@@ -166,6 +166,9 @@ class RankMonitor:
             claimant = self._store.get("claim").decode()
             reason = f"rank {claimant} is missing: it failed and did not say why"
         except dist.DistError:
+            if self.verdict:
+                # The thread read it before the holder of the store ended.
+                return self.verdict
             reason = f"{self._holder} is missing: it held the run's store"
         return f"{_subject(operation.key)}: {reason}" if operation else reason
 
@@ -204,6 +207,8 @@ class RankMonitor:
         On a loaded machine a rank may take long between its answer and the verdict.
         """
         with suppress(dist.DistError):
+            # This rank may end before its thread says so.
+            self._store.set(f"read/{self.rank}", "")
             answered = [rank for rank in self._others() if self._has_answered(rank)]
             self._poll([f"read/{rank}" for rank in answered], 4 * GRACE_S)
 
@@ -227,8 +232,10 @@ class RankMonitor:
                 self._store.set(f"read/{self.rank}", "")
         except dist.DistError:
             self.verdict = self.verdict or f"{self._holder} is missing: it held the run's store"
-        if not self._stop.wait(self.timeout_s) and dist.group.WORLD is self.world:
-            self._end(self.verdict)
+        while not self._stop.wait(self.timeout_s) and dist.group.WORLD is self.world:
+            # A rank that still waits for the others to read the verdict ends by itself.
+            if not self._settling.locked():
+                self._end(self.verdict)
 
     def _check_queued(self) -> None:
         """End this process if an accelerator has not completed an operation in time.

@@ -30,6 +30,16 @@ def section(text, name):
     return text.split(f'<section id="{name}"')[1].split("</section>")[0]
 
 
+def difference(first, second):
+    """Return the place at which two files differ and what they say there; empty if equal."""
+    if first == second:
+        return ""
+    pairs = enumerate(zip(first, second, strict=False))
+    at = next((k for k, (a, b) in pairs if a != b), min(len(first), len(second)))
+    near = slice(max(0, at - 60), at + 60)
+    return f"byte {at}, after {first.count(b'<img', 0, at)} images: {first[near]} {second[near]}"
+
+
 class TestPage:
     def test_page_has_every_figure_and_no_external_resource(self, page):
         text = page.read_text(encoding="utf-8")
@@ -108,7 +118,8 @@ class TestFiles:
         figures = len(FINDINGS) + len(CHAPTERS)
         assert len(names) == len(FORMATS) * figures + len(CHAPTERS) + 5
         for name in sorted(names):
-            assert (page.parent / name).read_bytes() == (again.parent / name).read_bytes(), name
+            first, second = (path.parent / name for path in (page, again))
+            assert difference(first.read_bytes(), second.read_bytes()) == "", name
 
 
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "report.md").read_text(encoding="utf-8")

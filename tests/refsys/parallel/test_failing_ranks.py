@@ -4,10 +4,13 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed as dist
 from support import HANG_S
 
 from bench.run.isolation import Ended
@@ -131,3 +134,54 @@ def test_operation_queued_for_too_long_ends_the_process():
     watched.timeout_s = -1e9
     monitor.RankMonitor._check_queued(watched)
     assert ended == ["triangle_attention None"]
+
+
+@pytest.fixture
+def third(monkeypatch):
+    """Monitor of rank 2 of 3 without a thread; rank 0 claimed the failure and explained it."""
+    store = dist.HashStore()
+    for key, value in {"claim": "0", "answer/0": "{}", "verdict": "rank 1 is missing"}.items():
+        store.set(key, value)
+    monkeypatch.setattr(monitor.flight_recorder, "dump", lambda rank, backend: None)
+    made = monitor.RankMonitor.__new__(monitor.RankMonitor)
+    made.rank, made.ranks, made.timeout_s, made.verdict = 2, 3, 0.05, ""
+    made.world, made._store, made._backend, made._holder = None, store, "gloo", "rank 0"
+    made._begun, made._last, made._queued = monitor.Counter(), None, monitor.deque()
+    made._ledger = SimpleNamespace(phase="")
+    made._settling, made._stop = threading.Lock(), threading.Event()
+    made.ended = []
+    made._end = lambda reason: (made.ended.append(reason), made._stop.set())
+    return made
+
+
+def test_rank_says_itself_that_it_has_read_the_verdict(third):
+    """Its process may end before its thread says so, and the holder of the store would wait."""
+    third._store.set("read/0", "")
+    third.report(ValueError("wrong"))
+    assert third.verdict == "rank 1 is missing"
+    assert third._store.check(["read/2"])
+
+
+def test_verdict_that_the_thread_has_read_outlasts_the_store(third):
+    class Gone:
+        def compare_set(self, *_):
+            third.verdict = "rank 1 is missing"
+            raise dist.DistNetworkError("closed")
+
+        check = set = compare_set
+
+    third._store = Gone()
+    third.report(ValueError("wrong"))
+    assert third.verdict == "rank 1 is missing"
+
+
+def test_rank_that_waits_for_readers_is_not_ended(third, monkeypatch):
+    monkeypatch.setattr(monitor, "POLL_S", 0.01)
+    thread = threading.Thread(target=third._watch)
+    with third._settling:
+        thread.start()
+        time.sleep(6 * third.timeout_s)
+        assert third.verdict
+        assert not third.ended
+    thread.join(HANG_S)
+    assert third.ended == ["rank 1 is missing"]
