@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from importlib import import_module
+from multiprocessing import active_children
 from pathlib import Path
 
 # Small tensors gain nothing from threads, and lose much where cores are shared. Read by torch when
@@ -56,6 +57,17 @@ def pytest_collection_finish():
     """Exempt what was imported from garbage collection, which would visit it a thousand times."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test():
+    """Fail a test whose processes go on: their end would disturb a later one."""
+    before = set(active_children())
+    yield
+    if set(active_children()) - before:
+        # Some are held by a cycle of references.
+        gc.collect()
+        assert not set(active_children()) - before
 
 
 @pytest.fixture(scope="session")

@@ -221,7 +221,8 @@ class ConventionalProgram(HostProgram):
 class LoaderProgram(Program):
     """Another program's tensors, built ahead by loader processes while a device is busy.
 
-    A sleep stands in for the device, so that its wait for data depends on the host alone.
+    A sleep stands in for the device, so that its wait for data depends on the host alone. Close it
+    at the end, if the process goes on.
     """
 
     phases = ("wait", "to_device", "device")
@@ -244,6 +245,10 @@ class LoaderProgram(Program):
             self._tensors = self._sent()
         else:
             sleep(self._device_s)
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._steps.close()
 
     def tensors(self) -> Mapping[str, Iterable[Tensor]]:
         """See `Program`."""

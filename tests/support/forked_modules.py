@@ -113,6 +113,9 @@ def _become(words, call):
         # The caller has objects that it will close or remove itself.
         gc.freeze()
         weakref.finalize._registry.clear()
+        multiprocessing.util._finalizer_registry.clear()
+        # Those of the caller are not this process's to end.
+        multiprocessing.process._children.clear()
         atexit._clear()
         atexit.register(multiprocessing.util._exit_function)
         _connect(call)

@@ -1,5 +1,6 @@
 """The pipeline as a workload: the batches of training, and each rank its own."""
 
+from contextlib import closing
 from time import perf_counter
 
 import pytest
@@ -155,12 +156,12 @@ def test_atom_axis_can_be_chosen(store):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_prefetched_batches_equal_those_built_in_the_step(store, path, workers):
     axes = {"path": path, "entry": "5vht", "crop": "contiguous"}
-    ahead = program(store, workers=workers, device_ms=1, **axes)
     inline = program(store, **axes)
-    assert ahead.phases == ("wait", "to_device", "device")
-    for _ in range(4):
-        for one, two in zip(batch_of(ahead), batch_of(inline), strict=True):
-            assert torch.equal(one, two)
+    with closing(program(store, workers=workers, device_ms=1, **axes)) as ahead:
+        assert ahead.phases == ("wait", "to_device", "device")
+        for _ in range(4):
+            for one, two in zip(batch_of(ahead), batch_of(inline), strict=True):
+                assert torch.equal(one, two)
     assert ahead.outcome()["bytes"] == inline.outcome()["bytes"]
 
 
@@ -173,15 +174,15 @@ def test_batch_that_cannot_be_prefetched_is_unsupported_with_a_reason(store):
 def test_pipeline_waits_under_one_percent_for_one_loader_process(store):
     """At the crop and depth of training; on shared cores, in one undisturbed window of ten."""
     axes = {"tokens": 384, "alignment_rows": 1024, "preset": "full"}
-    ahead = program(store, workers=1, device_ms=50, **axes)
-    batch_of(ahead)
     shares = []
-    while min(shares, default=1.0) >= 0.01 and len(shares) < 10:
-        seconds = dict.fromkeys(ahead.phases, 0.0)
-        for _ in range(20):
-            for phase in ahead.phases:
-                start = perf_counter()
-                ahead.run(phase)
-                seconds[phase] += perf_counter() - start
-        shares.append(seconds["wait"] / sum(seconds.values()))
+    with closing(program(store, workers=1, device_ms=50, **axes)) as ahead:
+        batch_of(ahead)
+        while min(shares, default=1.0) >= 0.01 and len(shares) < 10:
+            seconds = dict.fromkeys(ahead.phases, 0.0)
+            for _ in range(20):
+                for phase in ahead.phases:
+                    start = perf_counter()
+                    ahead.run(phase)
+                    seconds[phase] += perf_counter() - start
+            shares.append(seconds["wait"] / sum(seconds.values()))
     assert min(shares) < 0.01

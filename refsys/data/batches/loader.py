@@ -1,7 +1,7 @@
 """Prefetch of training steps: loader processes build batches, a thread takes them ahead of time."""
 
 import signal
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from queue import Full, Queue
 from threading import Event, Thread
@@ -59,19 +59,34 @@ def _items(
         worker_init_fn=_ignore_signals,
     )
     iterator = iter(loader)
-    while True:
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            # The first line names the process and the cause; the others are torch's advice.
-            raise DataError(f"a loader process ended: {str(error).splitlines()[0]}") from None
-        if isinstance(item, errors):
-            raise item
-        yield item
+    try:
+        while True:
+            item = _next(iterator)
+            if isinstance(item, _End):
+                return
+            if isinstance(item, errors):
+                raise item
+            yield item
+    finally:
+        # Ends the processes, which the traceback of an error would keep otherwise.
+        del iterator
+
+
+def _next(iterator: Iterator[T]) -> Any:
+    """Return the next item, `_End` at the end.
+
+    Raises:
+        DataError: a worker process died.
+    """
+    try:
+        return next(iterator, _End())
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        # The first line names the process and the cause; the others are torch's advice.
+        reason = str(error).splitlines()[0]
+    # Outside of the block, so that the error's frames are not kept.
+    raise DataError(f"a loader process ended: {reason}")
 
 
 def prefetch(source: Generator[T], take: Callable[[T], U]) -> Generator[U]:

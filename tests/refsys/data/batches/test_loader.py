@@ -5,6 +5,7 @@ import threading
 from contextlib import closing
 from functools import partial
 from itertools import count
+from multiprocessing import active_children
 
 import pytest
 
@@ -100,3 +101,15 @@ def test_prefetch_thread_ends_with_its_source():
     before = set(threading.enumerate())
     assert list(prefetch((step for step in range(3)), square)) == [0, 1, 4]
     assert no_threads_beside(before)
+
+
+@pytest.mark.parametrize(("make", "steps"), [(partial(refuse, 2), 2), (die, 2)])
+def test_processes_end_with_an_error_whose_traceback_is_kept(make, steps):
+    before = set(active_children())
+    items = prefetch_steps(make, count(), 1, take=lambda item: item)
+    for _ in range(steps):
+        next(items)
+    with pytest.raises(DataError) as kept:
+        next(items)
+    assert kept.value.__traceback__ is not None
+    assert set(active_children()) <= before
