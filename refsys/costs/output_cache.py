@@ -178,14 +178,13 @@ def allocated(outputs: Outputs, mode: FakeTensorMode) -> FakeTensor | tuple[Fake
 
 
 def _writes_and_returns(schema: Any) -> bool:
-    """Return whether an operator returns the one tensor that it writes to, or writes to a list."""
+    """Return whether an operator returns the one tensor that it writes to, or writes to lists."""
     written = [a for a in schema.arguments if a.alias_info and a.alias_info.is_write]
-    if len(written) != 1:
-        return False
     if not schema.returns:
-        return str(written[0].type) == "List[Tensor]"
+        return bool(written) and all(str(part.type) == "List[Tensor]" for part in written)
     (returned, *more) = schema.returns
-    return not more and str(returned.type) == "Tensor" and bool(returned.alias_info)
+    single = len(written) == 1 and not more
+    return single and str(returned.type) == "Tensor" and bool(returned.alias_info)
 
 
 def _written_argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from refsys.parallel.batch_layouts import Layouts, SingleRankLayouts
 from refsys.precision import Precision
 from refsys.run_config import OptimizerConfig
 from refsys.streams import recycling_iterations
+from refsys.training.adam_state import create_adam_state
 
 if TYPE_CHECKING:
     from refsys.parallel.mesh import RunRanks
@@ -166,10 +167,7 @@ class Training(ABC):
 
     def materialize_moments(self) -> None:
         """Create the optimizer's state ahead of the first step, for tracing and restoring."""
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        create_adam_state(self.optimizer)
 
     def context(self, batch: Batch, step: int) -> Context:
         """Return the context of a step's forward pass: layout, RNG keys, memory options."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from refsys.model.initialization import initialize
 from refsys.precision import Precision
 from refsys.streams import Draw
+from refsys.training.adam_state import create_adam_state
 from workloads.language_model.model import FAIR, LanguageModel
 from workloads.language_model.presets import LanguageModelConfig
 
@@ -109,9 +110,7 @@ class LanguageModelTraining:
 
     def materialize_moments(self) -> None:
         """Create the state of the optimizer before the first step, for simulation only."""
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.update()
+        create_adam_state(self.optimizer)
 
     def optimizer_tensors(self) -> Iterable[Tensor]:
         """Return the tensors in the state of the optimizer: moments and step counts."""

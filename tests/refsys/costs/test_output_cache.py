@@ -117,6 +117,27 @@ def test_written_argument_is_returned_without_a_call():
     assert len(calls) == 2
 
 
+def test_step_of_the_optimizer_is_not_called_again_and_new_metadata_are():
+    cache, calls = OutputCache(), []
+    adam = ATEN._fused_adam_.default
+
+    class Counted:
+        namespace, is_view, tags, _schema = "aten", False, adam.tags, adam._schema
+
+        def __call__(self, *args, **kwargs):
+            calls.append(args)
+            return adam(*args, **kwargs)
+
+    numbers = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "weight_decay": 0.0, "eps": 1e-8}
+    numbers |= {"amsgrad": False, "maximize": False}
+    step = Counted()
+    with FakeTensorMode():
+        for shape in ((3, 2), (3, 2), (2, 3)):
+            lists = [[torch.empty(shape)] for _ in range(4)]
+            assert cache.call(step, (*lists, [], [torch.empty(())]), numbers) is None
+    assert len(calls) == 2
+
+
 def test_output_that_is_resized_is_computed_each_time():
     cache = OutputCache()
     with FakeTensorMode():
