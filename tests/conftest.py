@@ -59,15 +59,22 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+# Longest time in which a pool that is no longer waited for ends.
+ENDING_S = 10
+
+
 @pytest.fixture(autouse=True)
 def _no_process_outlives_its_test():
     """Fail a test whose processes go on: their end would disturb a later one."""
     before = set(active_children())
     yield
-    if set(active_children()) - before:
-        # Some are held by a cycle of references.
-        gc.collect()
-        assert not set(active_children()) - before
+    if not set(active_children()) - before:
+        return
+    # Some are held by a cycle of references.
+    gc.collect()
+    for process in set(active_children()) - before:
+        process.join(ENDING_S)
+        assert not process.is_alive(), process
 
 
 @pytest.fixture(scope="session")

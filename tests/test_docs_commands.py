@@ -92,8 +92,8 @@ SHORTER = (
     (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf fold .*)$", r"\1 --steps 2 --samples 1 --cycles 1"),
     (
-        r"^foldperf simulate (\S+).*$",
-        r"foldperf simulate \1 --preset tiny --tokens 64 --context-ranks 2 --json",
+        r"^foldperf simulate alphafold3.*$",
+        r"foldperf simulate alphafold3-trunk --preset tiny --tokens 16 --context-ranks 2 --json",
     ),
     (
         r"^(foldperf learn )--steps \d+ --out \S+",

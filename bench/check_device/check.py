@@ -120,7 +120,10 @@ REHEARSAL = Sizes(
     baseline_backends=("reference", "sdpa", "cuequivariance"),
     published=(8, 12),
     step=8,
-    step_axes={"precision": "float32", "samples": 1, "alignment_rows": 2, "checkpointing": False},
+    step_axes={
+        **{"precision": "float32", "samples": 1, "alignment_rows": 2, "checkpointing": False},
+        **{"cycles": 1, "workers": 0},
+    },
     counts=False,
     samples=3,
     sample_s=0.001,

@@ -21,7 +21,9 @@ from pathlib import Path
 from select import select
 
 from refsys import processes
-from refsys.data.formats.components import component, component_type
+from refsys.data.formats.components import component_type
+from refsys.data.prepare.conformers import conformers
+from refsys.data.vocabulary import AMINO_ACIDS
 from refsys.processes import die_with_parent
 from support import HANG_S, free_port
 from support.forked_modules import FRESH, ROOM_ARGUMENT, ROOM_VARIABLE, fork_modules, run_module
@@ -207,9 +209,10 @@ def serve():
     for line in sys.stdin:
         request = json.loads(line)
         if "prepare" in request["arguments"][:1]:
-            # Reading the dictionary of components is most of what a small preparation costs.
-            component("ALA")
+            # They are most of what a small preparation costs.
             component_type("ALA")
+            for name in AMINO_ACIDS:
+                conformers(name)
         children = []
         for rank in range(request["ranks"]):
             child = os.fork()

@@ -61,7 +61,8 @@ def component(name: str) -> Component | None:
         return None
     symbols = [symbol.upper() for symbol in _text(atoms, "type_symbol")]
     heavy = [row for row, symbol in enumerate(symbols) if symbol not in {"H", "D"}]
-    names = [_text(atoms, "atom_id")[row] for row in heavy]
+    every_name = _text(atoms, "atom_id")
+    names = [every_name[row] for row in heavy]
     positions, has_position = _conformer(atoms, heavy)
     charges = [text if text not in _UNKNOWN else "0" for text in _text(atoms, "charge")]
     return Component(
