@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from support import HANG_S
-from support.forked_modules import FRESH
 from support.mmcif import mmcif
 
 from bench.cli import main
@@ -110,7 +109,8 @@ class TestProcesses:
         assert "bad.cif: not prepared" in said.out
         assert Store(tmp_path / "store").entries() == sorted(ENTRIES)
 
-    def test_prepare_reports_repaired_records(self, folder, whole, tmp_path, capsys):
+    def test_prepare_reports_repaired_records(self, folder, whole, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(processes, "get_context", lambda _: get_context("fork"))
         store = tmp_path / "store"
         shutil.copytree(whole.root, store)
         column = next((store / "records" / "structure").rglob("atom_position.npy"))
@@ -124,8 +124,8 @@ class TestProcesses:
 
     def test_dead_process_affects_no_other_structure(self, start, whole, tmp_path):
         """The structure of a killed process is retried alone."""
-        running = start(workers=2, **{FRESH: "1"})
-        while not (children := spawned(running.pid)):
+        running = start(workers=2)
+        while not (children := children_of(running.pid)):
             assert running.is_running()
             time.sleep(0.01)
         os.kill(children[0], signal.SIGKILL)
@@ -134,16 +134,15 @@ class TestProcesses:
         assert_same(tmp_path, whole.root)
 
 
-def spawned(pid):
-    """Return the process numbers of the workers of a process."""
+def children_of(pid):
+    """Return the process numbers of the children of a process."""
     children = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((path / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            line = (path / "cmdline").read_bytes()
+            stat = (path / "stat").read_text(encoding="utf-8").rpartition(")")[2]
         except OSError:
             continue
-        if parent == pid and b"spawn_main" in line:
+        if int(stat.split()[1]) == pid:
             children.append(int(path.name))
     return children
 
