@@ -89,6 +89,8 @@ SHORTER = (
     ),
     (r"^(foldperf prepare --from .*)$", r"\1 --workers 0"),
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
+    # Its heads on two ranks: `test_whole_step`.
+    (r"^(foldperf train --context-ranks .*)$", r"\1 --model trunk"),
     (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf fold .*)$", r"\1 --steps 2 --samples 1 --cycles 1"),
     (
@@ -152,10 +154,7 @@ def reader(store, sources, command_server, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     (folder / "demo.toml").write_text(DEMO, encoding="utf-8")
     (folder / "single.toml").write_text(SINGLE, encoding="utf-8")
-    (folder / "gate.toml").write_text(
-        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 8, entry = "synthetic" }\n',
-        encoding="utf-8",
-    )
+    (folder / "gate.toml").write_text(SINGLE[SINGLE.index("[[case]]") :], encoding="utf-8")
     (block,) = [text for page in PAGES for text in toml_blocks_of(page) if "[[case]]" in text]
     small = block.replace("[64, 128]", "[16, 24]").replace("tokens = 128", "tokens = 24")
     # The first of its cases.

@@ -8,6 +8,7 @@ exceeds 5 %, or FLOPs, launches or bytes of collectives differ:
 contains a text, or with ``--quick`` for a few small ones.
 """
 
+import gc
 import os
 import socket
 import statistics
@@ -18,7 +19,7 @@ if __name__ == "__main__":
     # Before the kernels are imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -170,6 +171,8 @@ def _run(rank: int, case: Case, folder: str, port: int) -> None:
     torch.set_num_threads(1)
     if case.kernels == STUBBED:
         stub_kernels()
+    elif case.kernels == INTERPRETED:
+        collect_after_kernels()
     figures = real_step(case, Path(folder), rank)
     if rank == 0:
         torch.save(tuple(figures), Path(folder, "figures.pt"))
@@ -183,6 +186,27 @@ def stub_kernels() -> None:
     from refsys.ops import triton_backend
 
     triton_backend.function = lambda kernel: _Stub()
+
+
+def collect_after_kernels() -> None:
+    """Free after each kernel what the interpreter leaves in cycles: a trace collects no garbage."""
+    from refsys.ops import triton_backend
+
+    gc.freeze()
+    function = triton_backend.function
+    triton_backend.function = lambda kernel: _Collected(function(kernel))
+
+
+class _Collected:
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        def run(*arguments: Any, **options: Any) -> None:
+            self._kernel[grid](*arguments, **options)
+            gc.collect()
+
+        return run
 
 
 class _Stub:
