@@ -70,8 +70,9 @@ def test_measuring_works_without_optional_packages(tmp_path, store):
         f"import sys\nfor name in {HEAVY}:\n    sys.modules[name] = None\n", encoding="utf-8"
     )
     (tmp_path / "s.toml").write_text(
-        "[protocol]\nwarmup_steps = 0\ntimed_steps = 1\n"
-        '[[case]]\nworkload = "alphafold3-trunk"\naxes = { tokens = 16, entry = "8vkf" }\n',
+        "[protocol]\nwarmup_steps = 0\ntimed_steps = 1\nenergy_s = 0.1\n"
+        '[[case]]\nworkload = "alphafold3-trunk"\n'
+        'axes = { tokens = 16, entry = "8vkf", cycles = 1, alignment_rows = 4 }\n',
         encoding="utf-8",
     )
 

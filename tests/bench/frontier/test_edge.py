@@ -10,7 +10,7 @@ from bench.frontier.memory import find_memory
 from bench.frontier.runs import CaseRuns, judged
 from workloads.catalogue import catalogue
 
-TILE, MOST = 16, 512
+TILE, MOST = 32, 512
 LIMIT_GIB = 1.0
 AXES = {"preset": "tiny", "checkpointing": False}
 # A forked process holds the libraries of all commands, which take part of the memory.
