@@ -295,7 +295,8 @@ class AtomSite:
         return numbers
 
     def _elements(self, column: Column) -> NDArray[np.uint8]:
-        numbers = [_atomic_number(symbol) for symbol in column]
+        number_of = {symbol: _atomic_number(symbol) for symbol in set(column)}
+        numbers = [number_of[symbol] for symbol in column]
         for row, number in enumerate(numbers):
             if number is None:
                 raise self.error(row, f"type_symbol {column[row]} is not an element")

@@ -82,6 +82,8 @@ def left_out(definition: Component, kind: str, *, first: bool, last: bool) -> fr
 
 def leaving_atoms(definition: Component, bonded: Collection[str]) -> frozenset[str]:
     """Return the atoms that leave when those named `bonded` are bonded to other residues."""
+    if not bonded:
+        return frozenset()
     bonded_atoms = [index for index, name in enumerate(definition.names) if name in bonded]
     ends = definition.bonds[np.isin(definition.bonds, bonded_atoms).any(axis=1)].reshape(-1)
     leaving = {definition.names[end] for end in ends if definition.leaving[end]}

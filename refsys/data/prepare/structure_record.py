@@ -11,6 +11,7 @@ from refsys.data.prepare.tokens import (
     chain_contents,
     chain_sequence,
     dropped_atoms,
+    residues_of_chains,
     structure_columns,
 )
 from refsys.data.store.entry_name import check_entry, file_entry, is_entry_name
@@ -52,13 +53,11 @@ def structure_record(
             "entity": chain.entity,
             "kind": chain.kind,
             "polymer": chain.polymer,
-            "contents": chain_contents(structure, number),
-            "sequence": chain_sequence(structure, number) if chain.kind == "protein" else "",
-            "alternatives": chain_alternatives(structure, number)
-            if chain.kind == "protein"
-            else {},
+            "contents": chain_contents(chain.kind, residues),
+            "sequence": chain_sequence(residues) if chain.kind == "protein" else "",
+            "alternatives": chain_alternatives(residues) if chain.kind == "protein" else {},
         }
-        for number, chain in enumerate(structure.chains)
+        for chain, residues in zip(structure.chains, residues_of_chains(structure), strict=True)
     ]
     return columns, {
         "entry": entry,

@@ -5,7 +5,7 @@ belong to their residue (such as a terminal oxygen inside a chain) are left out 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from refsys.data.formats.components import component
 from refsys.data.formats.entities import Chain
-from refsys.data.formats.mmcif import Structure
+from refsys.data.formats.mmcif import Residue, Structure
 from refsys.data.formats.polymers import CYCLIC_PEPTIDE
 from refsys.data.grid import grid_columns
 from refsys.data.prepare.conformers import CONFORMERS
@@ -74,23 +74,26 @@ def dropped_atoms(structure: Structure, columns: dict[str, NDArray[Any]]) -> int
     return int(structure.resolved.sum()) - int(columns["atom_resolved"].sum())
 
 
-def chain_sequence(structure: Structure, chain: int) -> str:
+def residues_of_chains(structure: Structure) -> list[list[Residue]]:
+    """Return the residues of each chain."""
+    residues: list[list[Residue]] = [[] for _ in structure.chains]
+    for residue in structure.residues:
+        residues[residue.chain].append(residue)
+    return residues
+
+
+def chain_sequence(residues: Sequence[Residue]) -> str:
     """Return one letter per SEQRES residue of a protein chain, X for non-standard amino acids."""
-    return "".join(
-        AMINO_ACIDS.get(residue.component, "X")
-        for residue in structure.residues
-        if residue.chain == chain
-    )
+    return "".join(AMINO_ACIDS.get(residue.component, "X") for residue in residues)
 
 
-def chain_alternatives(structure: Structure, chain: int) -> dict[str, str]:
+def chain_alternatives(residues: Sequence[Residue]) -> dict[str, str]:
     """Return the letters of alternative components at SEQRES positions of a protein chain.
 
     Returns:
         By index of the residue in the chain, as text: one letter for each standard amino acid that
         its SEQRES position lists beside the component of the structure.
     """
-    residues = [residue for residue in structure.residues if residue.chain == chain]
     letters = {
         str(index): "".join(
             AMINO_ACIDS[name]
@@ -103,10 +106,9 @@ def chain_alternatives(structure: Structure, chain: int) -> dict[str, str]:
     return {index: text for index, text in letters.items() if text}
 
 
-def chain_contents(structure: Structure, chain: int) -> str:
+def chain_contents(kind: str, residues: Sequence[Residue]) -> str:
     """Return a digest of a chain's kind and components, which copies of the chain share."""
-    components = [residue.component for residue in structure.residues if residue.chain == chain]
-    text = " ".join([structure.chains[chain].kind, *components])
+    text = " ".join([kind, *(residue.component for residue in residues)])
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -11,7 +11,7 @@ from bench.frontier.runs import CaseRuns, judged
 from workloads.catalogue import catalogue
 
 TILE, MOST = 32, 512
-LIMIT_GIB = 1.0
+LIMIT_GIB = 0.75
 AXES = {"preset": "tiny", "checkpointing": False}
 # A forked process holds the libraries of all commands, which take part of the memory.
 FRESH_PROCESSES = {FRESH: "1"}

@@ -7,7 +7,7 @@ from support.mmcif import mmcif
 
 from refsys.data.formats.mmcif import read_structure
 from refsys.data.formats.polymers import POLYMER_KINDS, inferred_type, polymer_kind, polymer_type
-from refsys.data.prepare.tokens import chain_sequence, structure_columns
+from refsys.data.prepare.tokens import chain_sequence, residues_of_chains, structure_columns
 from refsys.errors import DataError
 
 LISTED = {"entity": "", "entity_poly": "", "sequence": "", "chains": ""}
@@ -125,7 +125,7 @@ class TestListed:
         sequence = part.SEQUENCE.replace("GLY", "gly")
         atoms = [row.replace(" MSE ", " mse ") for row in part.ATOM_ROWS]
         structure = read(mmcif(sequence=sequence, atoms=atoms))
-        assert chain_sequence(structure, 0) == "MGXA"
+        assert chain_sequence(residues_of_chains(structure)[0]) == "MGXA"
         assert structure.notes == ("1 component is read in upper case, first: mse",)
 
     @pytest.mark.parametrize("name", ["ABCDEF", "Ä", "A{B"])

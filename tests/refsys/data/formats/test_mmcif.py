@@ -9,7 +9,7 @@ from support import mmcif as part
 from support.mmcif import mmcif
 
 from refsys.data.formats.mmcif import read_structure
-from refsys.data.prepare.tokens import chain_sequence, structure_columns
+from refsys.data.prepare.tokens import chain_sequence, residues_of_chains, structure_columns
 from refsys.errors import DataError
 
 
@@ -40,7 +40,7 @@ class TestKept:
         polymer = [r for r in structure.residues if r.chain == 0]
         assert [r.component for r in polymer] == ["MET", "GLY", "MSE", "ALA"]
         assert [len(r.atoms) for r in polymer] == [3, 1, 2, 0]
-        assert chain_sequence(structure, 0) == "MGXA"
+        assert chain_sequence(residues_of_chains(structure)[0]) == "MGXA"
 
     def test_structure_has_covalent_connections_and_component_bonds(self, read):
         structure = read(mmcif())

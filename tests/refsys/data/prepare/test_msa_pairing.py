@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from refsys.data.formats.mmcif import read_structure
 from refsys.data.formats.msa import read_msa
 from refsys.data.prepare.msa_pairing import PAIRED_ROWS, ROWS_PER_SPECIES, paired_rows
-from refsys.data.prepare.tokens import chain_sequence
+from refsys.data.prepare.tokens import chain_sequence, residues_of_chains
 
 
 @st.composite
@@ -124,7 +124,7 @@ def records(sources):
     chains = read_structure(source.structure.cached)
     files = [source.alignments[chain].cached for chain in "AB"]
     return [
-        read_msa(path, chain_sequence(chains, number), realign=True)
+        read_msa(path, chain_sequence(residues_of_chains(chains)[number]), realign=True)
         for number, path in enumerate(files)
     ]
 

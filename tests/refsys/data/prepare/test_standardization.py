@@ -13,7 +13,12 @@ from refsys.data.batches.construction import ExampleSpec, example_batch
 from refsys.data.formats.mmcif import read_structure
 from refsys.data.prepare.entries import Sources, prepare
 from refsys.data.prepare.standardization import standardized
-from refsys.data.prepare.tokens import chain_sequence, dropped_atoms, structure_columns
+from refsys.data.prepare.tokens import (
+    chain_sequence,
+    dropped_atoms,
+    residues_of_chains,
+    structure_columns,
+)
 from refsys.data.store.store import Store
 from refsys.data.vocabulary import RESIDUE_TYPES
 
@@ -60,7 +65,7 @@ class TestSelenomethionine:
         assert structure.names[selenium] == "SD"
         assert structure.elements[selenium] == 16
         assert (structure.positions == read.positions).all()
-        assert chain_sequence(structure, 0) == "MGMA"
+        assert chain_sequence(residues_of_chains(structure)[0]) == "MGMA"
         columns = structure_columns(structure)
         assert names_of(columns, 2) == MET
         assert columns["token_residue_type"].tolist()[:4] == [
