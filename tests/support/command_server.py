@@ -204,24 +204,67 @@ class CommandServer:
         return line
 
 
-def serve():
-    """Answer requests until there are no more."""
-    for line in sys.stdin:
+def serve(requests, answers, *, prepares=False):
+    """Answer requests until there are no more.
+
+    Args:
+        requests: File of requests, one a line.
+        answers: File for the processes of each command, then their exit statuses.
+        prepares: Whether this process is that of preparations, which has much in memory.
+    """
+    preparing = None
+    for line in requests:
         request = json.loads(line)
-        if "prepare" in request["arguments"][:1]:
-            # They are most of what a small preparation costs.
-            component_type("ALA")
-            for name in AMINO_ACIDS:
-                conformers(name)
+        if not prepares and "prepare" in request["arguments"][:1]:
+            preparing = preparing or _fork_for_preparations()
+            to_it, from_it = preparing
+            to_it.write(line)
+            to_it.flush()
+            for _ in range(2):
+                print(from_it.readline(), end="", file=answers, flush=True)
+            continue
         children = []
         for rank in range(request["ranks"]):
             child = os.fork()
             if not child:
+                for file in (requests, answers, *(preparing or ())):
+                    if file.fileno() > 2:
+                        os.close(file.fileno())
                 _become(request, rank)
             children.append(child)
-        print(json.dumps(children), flush=True)
+        print(json.dumps(children), file=answers, flush=True)
         statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        print(json.dumps(statuses), flush=True)
+        print(json.dumps(statuses), file=answers, flush=True)
+
+
+def _fork_for_preparations():
+    """Fork a server that has the dictionary of components and the conformers of amino acids.
+
+    They are most of what a small preparation costs, and a gigabyte that other commands, some with a
+    limit of memory, do not have.
+
+    Returns:
+        Files for its requests and of its answers.
+    """
+    parent = os.getpid()
+    (requests, to_it), (from_it, answers) = os.pipe(), os.pipe()
+    if os.fork():
+        os.close(requests)
+        os.close(answers)
+        return open(to_it, "w", encoding="utf-8"), open(from_it, encoding="utf-8")
+    die_with_parent(parent)
+    os.close(to_it)
+    os.close(from_it)
+    component_type("ALA")
+    for name in AMINO_ACIDS:
+        conformers(name)
+    gc.freeze()
+    serve(
+        open(requests, encoding="utf-8"),  # noqa: SIM115
+        open(answers, "w", encoding="utf-8"),  # noqa: SIM115
+        prepares=True,
+    )
+    os._exit(0)
 
 
 def _become(request, rank):
@@ -258,4 +301,4 @@ if __name__ == "__main__":
             import_module(f"workloads.{path.stem}")
     gc.freeze()
     fork_modules()
-    serve()
+    serve(sys.stdin, sys.stdout)
