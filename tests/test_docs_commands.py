@@ -89,13 +89,11 @@ SHORTER = (
     ),
     (r"^(foldperf prepare --from .*)$", r"\1 --workers 0"),
     (r"^(foldperf train .*)--steps \d+", r"\1--steps 2 --tokens 16"),
-    # Its heads on two ranks: `test_whole_step`.
-    (r"^(foldperf train --context-ranks .*)$", r"\1 --model trunk"),
     (r"^(foldperf train .*)--replay-step \d+", r"\1--replay-step 1 --tokens 16"),
     (r"^(foldperf fold .*)$", r"\1 --steps 2 --samples 1 --cycles 1"),
     (
-        r"^foldperf simulate alphafold3.*$",
-        r"foldperf simulate alphafold3-trunk --preset tiny --tokens 16 --context-ranks 2 --json",
+        r"^foldperf simulate (\S+).*$",
+        r"foldperf simulate \1 --preset tiny --tokens 16 --context-ranks 2 --json",
     ),
     (
         r"^(foldperf learn )--steps \d+ --out \S+",

@@ -31,14 +31,14 @@ def test_forked_process_sees_of_itself_what_a_fresh_one_sees(command_server, tmp
 
 def test_forked_process_leaves_the_processes_of_its_caller_alone(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", ForkingPopen)
-    mine = get_context("fork").Process(target=signal.pause, daemon=True)
-    mine.start()
+    running = get_context("fork").Process(target=signal.pause, daemon=True)
+    running.start()
     try:
         done = subprocess.run(
             [sys.executable, "-m", "bench", "--help"], stdout=subprocess.DEVNULL, check=False
         )
         assert done.returncode == 0
-        assert mine.is_alive()
+        assert running.is_alive()
     finally:
-        mine.kill()
-        mine.join()
+        running.kill()
+        running.join()

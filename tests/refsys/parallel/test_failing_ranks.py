@@ -143,15 +143,15 @@ def third(monkeypatch):
     for key, value in {"claim": "0", "answer/0": "{}", "verdict": "rank 1 is missing"}.items():
         store.set(key, value)
     monkeypatch.setattr(monitor.flight_recorder, "dump", lambda rank, backend: None)
-    made = monitor.RankMonitor.__new__(monitor.RankMonitor)
-    made.rank, made.ranks, made.timeout_s, made.verdict = 2, 3, 0.05, ""
-    made.world, made._store, made._backend, made._holder = None, store, "gloo", "rank 0"
-    made._begun, made._last, made._queued = monitor.Counter(), None, monitor.deque()
-    made._ledger = SimpleNamespace(phase="")
-    made._settling, made._stop = threading.Lock(), threading.Event()
-    made.ended = []
-    made._end = lambda reason: (made.ended.append(reason), made._stop.set())
-    return made
+    watcher = monitor.RankMonitor.__new__(monitor.RankMonitor)
+    watcher.rank, watcher.ranks, watcher.timeout_s, watcher.verdict = 2, 3, 0.05, ""
+    watcher.world, watcher._store, watcher._backend, watcher._holder = None, store, "gloo", "rank 0"
+    watcher._begun, watcher._last, watcher._queued = monitor.Counter(), None, monitor.deque()
+    watcher._ledger = SimpleNamespace(phase="")
+    watcher._settling, watcher._stop = threading.Lock(), threading.Event()
+    watcher.ended = []
+    watcher._end = lambda reason: (watcher.ended.append(reason), watcher._stop.set())
+    return watcher
 
 
 def test_rank_says_itself_that_it_has_read_the_verdict(third):
@@ -166,9 +166,10 @@ def test_verdict_that_the_thread_has_read_outlasts_the_store(third):
     class Gone:
         def compare_set(self, *_):
             third.verdict = "rank 1 is missing"
-            raise dist.DistNetworkError("closed")
+            self.set()
 
-        check = set = compare_set
+        def set(self, *_):
+            raise dist.DistNetworkError("closed")
 
     third._store = Gone()
     third.report(ValueError("wrong"))
