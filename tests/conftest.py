@@ -43,6 +43,7 @@ from hypothesis import settings
 from support.command_server import CommandServer
 
 from bench.cli import main
+from refsys.call_stack import call_with_room
 from refsys.data.prepare.entries import prepare
 from refsys.data.prepare.fetch import packages, prepared_sources
 from refsys.data.store.store import Store
@@ -52,6 +53,13 @@ from refsys.home import package_cache
 # that a law that holds for a third of the usual hundred gains little from the others.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Run a test with room on the call stack, at whose edges interpreted kernels are slower."""
+    runner = item.config.pluginmanager.get_plugin("runner")
+    return call_with_room(runner.pytest_runtest_protocol, item, nextitem)
 
 
 def pytest_collection_finish():

@@ -16,6 +16,7 @@ from bench.cli import faults
 from bench.cli.library_caches import provide_library_caches
 from bench.errors import UsageError
 from bench.guarded_output import GuardedOutput
+from refsys.call_stack import call_with_room
 
 # Subcommand -> module. A module named `list` would hide the built-in in this package.
 COMMANDS = {
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     with GuardedOutput() as output:
         try:
-            status = _status(words)
+            status = call_with_room(_status, words)
         except SystemExit as ended:
             raise SystemExit(output.settled(int(ended.code or 0))) from None
         return output.settled(status)

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from bench.probes.host_memory import return_freed_memory
+from refsys.call_stack import call_with_room
 from refsys.processes import die_with_parent
 
 # Message of the host allocator's failure, which is a plain RuntimeError.
@@ -42,7 +43,7 @@ def main(request_path: str, result_path: str) -> int:
     if not alone:
         signal.signal(signal.SIGTERM, _end_soon)
     return_freed_memory(True)
-    result = _run(request)
+    result = call_with_room(_run, request)
     from refsys.files import write_json
 
     write_json(Path(f"{result_path}.{rank}"), result)

@@ -1,0 +1,54 @@
+"""Room on the call stack: no depth at which calls map memory."""
+
+import resource
+import sys
+import threading
+
+import pytest
+
+from refsys.call_stack import call_with_room
+
+CALLS = 200
+DEPTHS = 400
+
+
+def called(one, two, three):
+    return one, two, three
+
+
+def faults_of_calls(depth):
+    """Page faults of `CALLS` calls at a depth of the stack: new memory is new pages."""
+    if depth:
+        return faults_of_calls(depth - 1)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(CALLS):
+        called(1, 2, 3)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+def most_faults():
+    return max(faults_of_calls(depth) for depth in range(DEPTHS))
+
+
+def in_thread(function, *arguments):
+    """Call a function on a stack of its own."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*arguments)))
+    thread.start()
+    thread.join()
+    return results.pop()
+
+
+def test_no_depth_makes_calls_map_memory():
+    assert in_thread(call_with_room, most_faults) < CALLS // 4
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the interpreter may keep a chunk")
+def test_without_room_some_depth_does():
+    assert in_thread(most_faults) >= CALLS
+
+
+def test_arguments_results_and_errors_pass():
+    assert call_with_room(called, 1, two=2, three=3) == (1, 2, 3)
+    with pytest.raises(ZeroDivisionError):
+        call_with_room(lambda: 1 // 0)
