@@ -39,7 +39,7 @@ def hang(path):
 
 
 def eat(path):
-    bytearray(b"x") * (3 * 2**30)
+    bytearray(b"x") * (450 * 2**20)
 
 
 def die(path):
@@ -58,7 +58,7 @@ def chatter(path):
     ("read", "fault"),
     [
         (hang, "no end within 3 s"),
-        (eat, r"took [34]\d\d\d MiB"),
+        (eat, r"took 4\d\d MiB"),
         (die, "died with status 3"),
         (leak, "ValueError: not ours"),
         (chatter, ""),
@@ -66,6 +66,7 @@ def chatter(path):
 )
 def test_fuzzer_reports_faults_of_readers(tmp_path, monkeypatch, read, fault):
     monkeypatch.setattr("support.fuzzing.LONGEST_S", 3.0 if read is hang else 60.0)
+    monkeypatch.setattr("support.fuzzing.MOST_BYTES", 300 * 2**20)
     sound = [Target("sound", b"a", ".x", Path.read_bytes)]
     outcome = fuzz([sound, [Target("bad", b"a", ".x", read)]], range(3), tmp_path)
     assert [(number, name) for number, name, _ in outcome.faults] == [(1, "bad")]
