@@ -22,6 +22,8 @@ _CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY", "best")
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
     Path(tempfile.gettempdir(), f"foldperf-tests-{os.getuid()}", f"inductor-{_CAPABILITY}")
 )
+# A pool of compiling processes would import torch in each, for a few small functions.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 # In a git hook these name the hook's repository, in which tests would then commit.
 for _name in list(os.environ):
     if _name.startswith("GIT_") and not _name.startswith("GIT_CONFIG_"):

@@ -109,6 +109,8 @@ SHORTER = (
     (r"--preset full", "--preset small"),
     (r"^foldperf check-device --budget 12$", "foldperf check-device --only versions step"),
     (r"^foldperf compile(?= --out|$)", "foldperf compile --only fold"),
+    # One of its four kernels.
+    (r"--only triangle_attention\b", "--only triangle_attention.delta"),
     # With the options of another command: one operator is compiled once.
     (
         r"^.*foldperf compile --warm .*$",
