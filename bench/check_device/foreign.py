@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.working_tree import ROOT
+from refsys.call_stack import call_with_room
 
 _RESULT = "result.json"
 
@@ -87,4 +88,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(call_with_room(main, *sys.argv[1:]))

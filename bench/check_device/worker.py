@@ -30,6 +30,7 @@ from bench.devices.device import Description
 from bench.devices.scripted import ScriptedDevice
 from bench.errors import StorageError
 from bench.run.sweep import digest
+from refsys.call_stack import call_with_room
 from refsys.processes import die_with_parent
 
 LOG = "check.log"
@@ -168,4 +169,4 @@ def _as_json(findings: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(call_with_room(main, *sys.argv[1:]))

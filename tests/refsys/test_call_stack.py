@@ -1,11 +1,16 @@
 """Room on the call stack: no depth at which calls map memory."""
 
+import io
 import resource
 import sys
 import threading
+from multiprocessing import get_context
+from types import SimpleNamespace
 
 import pytest
+from support import HANG_S
 
+from bench.gate.timing import process as timing_process
 from refsys.call_stack import call_with_room
 
 CALLS = 200
@@ -52,3 +57,22 @@ def test_arguments_results_and_errors_pass():
     assert call_with_room(called, 1, two=2, three=3) == (1, 2, 3)
     with pytest.raises(ZeroDivisionError):
         call_with_room(lambda: 1 // 0)
+
+
+def test_both_sides_of_the_timing_gate_have_room():
+    """Their process imports nothing of the project but the tree to be measured."""
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def serve():
+        timing_process.Bench = lambda: SimpleNamespace(ask=lambda: sender.send(most_faults()))
+        sys.stdin = io.StringIO('{"request": "ask"}\n')
+        # On a stack of its own: that of a test has room already.
+        in_thread(timing_process.main)
+
+    process = context.Process(target=serve)
+    process.start()
+    assert receiver.poll(HANG_S)
+    assert receiver.recv() < CALLS // 4
+    process.join()
+    assert process.exitcode == 0
