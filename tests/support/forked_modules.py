@@ -75,6 +75,7 @@ def run_module(module, words, environment, search):
         environment: Its environment.
         search: Folders to search for modules, before the interpreter's own.
     """
+    _forget_caller()
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # of another environment
@@ -100,6 +101,19 @@ def run_module(module, words, environment, search):
     os._exit(status)
 
 
+def _forget_caller():
+    """Forget what the process that forked this one will close, remove or end itself.
+
+    Its finalizers alone, those of torch's libraries above all, write to 40 MiB of shared memory.
+    """
+    gc.freeze()
+    weakref.finalize._registry.clear()
+    multiprocessing.util._finalizer_registry.clear()
+    multiprocessing.process._children.clear()
+    atexit._clear()
+    atexit.register(multiprocessing.util._exit_function)
+
+
 def _is_served(words, environment):
     environment = os.environ if environment is None else environment
     if isinstance(words, str) or list(words[:2]) != [sys.executable, "-m"]:
@@ -110,14 +124,6 @@ def _is_served(words, environment):
 def _become(words, call):
     """Make this process the one that `call` describes."""
     try:
-        # The caller has objects that it will close or remove itself.
-        gc.freeze()
-        weakref.finalize._registry.clear()
-        multiprocessing.util._finalizer_registry.clear()
-        # Those of the caller are not this process's to end.
-        multiprocessing.process._children.clear()
-        atexit._clear()
-        atexit.register(multiprocessing.util._exit_function)
         _connect(call)
         _reset_signals()
         if call["start_new_session"]:
