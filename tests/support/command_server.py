@@ -240,8 +240,8 @@ def serve(requests, answers, *, prepares=False):
 def _fork_for_preparations():
     """Fork a server that has the dictionary of components and the conformers of amino acids.
 
-    They are most of what a small preparation costs, and a gigabyte that other commands, some with a
-    limit of memory, do not have.
+    They are most of what a small preparation costs, and half a gigabyte that other commands, some
+    with a limit of memory, do not have.
 
     Returns:
         Files for its requests and of its answers.

@@ -16,6 +16,14 @@ from refsys.data.store.columns import narrowed
 from refsys.data.vocabulary import ATOMIC_NUMBERS
 
 _UNKNOWN = ("?", ".", "")
+# Columns that are read. One is decoded for all components at its first use, and those of names and
+# synonyms, which nobody reads, take most of the time and half a gigabyte.
+_ATOM_COLUMNS = (
+    *("comp_id", "atom_id", "type_symbol", "charge", "pdbx_leaving_atom_flag"),
+    *(f"pdbx_model_Cartn_{axis}_ideal" for axis in "xyz"),
+    *(f"model_Cartn_{axis}" for axis in "xyz"),
+)
+_BOND_COLUMNS = ("comp_id", "atom_id_1", "atom_id_2", "value_order", "pdbx_aromatic_flag")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,9 +62,7 @@ def dictionary_version() -> str:
 @cache
 def component(name: str) -> Component | None:
     """Return the definition of a component, None if the dictionary has none."""
-    from biotite.structure.info import get_from_ccd
-
-    atoms = get_from_ccd("chem_comp_atom", name)
+    atoms = _rows("chem_comp_atom", name, _ATOM_COLUMNS)
     if atoms is None:
         return None
     symbols = [symbol.upper() for symbol in _text(atoms, "type_symbol")]
@@ -75,17 +81,48 @@ def component(name: str) -> Component | None:
         positions=positions,
         has_position=has_position,
         leaving=np.char.upper(_text(atoms, "pdbx_leaving_atom_flag"))[heavy] == "Y",
-        bonds=_bonds(get_from_ccd("chem_comp_bond", name), names),
+        bonds=_bonds(_rows("chem_comp_bond", name, _BOND_COLUMNS), names),
     )
 
 
 @cache
 def component_type(name: str) -> str:
     """Return the dictionary's type of a component, as in ``L-peptide linking``; empty if none."""
-    from biotite.structure.info import get_from_ccd
-
-    table = get_from_ccd("chem_comp", name)
+    table = _rows("chem_comp", name, ("type",))
     return "" if table is None else _text(table, "type")[0]
+
+
+def bonded_atoms(name: str) -> Any:
+    """Return the atoms of a component with hydrogens and bonds, as biotite's ``AtomArray``.
+
+    Args:
+        name: Name of a component that the dictionary defines.
+
+    Returns:
+        Atoms with the dictionary's ideal coordinates, ångström, or those of a model where ideal
+        ones are missing; None if the dictionary has no bonds of the component.
+
+    Raises:
+        ValueError: An atom has no coordinates.
+    """
+    from biotite.structure.io.pdbx import BinaryCIFBlock, get_component
+
+    bonds = _rows("chem_comp_bond", name, _BOND_COLUMNS)
+    if bonds is None:
+        return None
+    atoms = _rows("chem_comp_atom", name, _ATOM_COLUMNS)
+    return get_component(BinaryCIFBlock({"chem_comp_atom": atoms, "chem_comp_bond": bonds}))
+
+
+def _rows(category: str, name: str, columns: tuple[str, ...]) -> Any:
+    """Return columns of a component's rows in a category, None if it has no rows there."""
+    from biotite.structure.info import get_from_ccd
+    from biotite.structure.io.pdbx import BinaryCIFCategory
+
+    found = {column: get_from_ccd(category, name, column) for column in columns}
+    if any(column is None for column in found.values()):
+        return None
+    return BinaryCIFCategory(found)
 
 
 def _text(table: Any, column: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refsys.data.formats.components import Component, component
+from refsys.data.formats.components import Component, bonded_atoms, component
 from refsys.errors import DataError
 
 # Conformers per component; a batch samples one for each residue.
@@ -67,9 +67,10 @@ def _embedded(definition: Component) -> NDArray[np.float32] | None:
     except ImportError:
         raise DataError("conformers need RDKit: pip install 'foldperf[data]'") from None
     from biotite.interface.rdkit import to_mol
-    from biotite.structure.info import residue
 
-    atoms = residue(definition.name)
+    atoms = bonded_atoms(definition.name)
+    if atoms is None:
+        return None
     row_of = {atom: row for row, atom in enumerate(atoms.atom_name.tolist())}
     if not all(atom in row_of for atom in definition.names):
         return None

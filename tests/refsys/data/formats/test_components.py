@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from biotite.structure import info
 
-from refsys.data.formats.components import component
+from refsys.data.formats.components import bonded_atoms, component
 from refsys.data.vocabulary import AMINO_ACIDS, ATOMIC_NUMBERS, DNA, RNA
 
 LIGANDS = ("HEM", "NAG", "MAN", "ATP", "GOL", "SO4", "LVK", "EPE", "P1W", "MUB", "STI")
@@ -32,3 +33,18 @@ def test_charges_and_elements_equal_the_dictionary():
     assert heme.elements[heme.names.index("FE")] == ATOMIC_NUMBERS["FE"]
     phosphate = component("PO4")
     assert phosphate.charges.sum() == -3
+
+
+@pytest.mark.parametrize("name", ["ALA", "PSU", "ATP", "HEM", "NA"])
+def test_bonded_atoms_are_those_of_the_whole_dictionary(name):
+    """Only the columns that are read are decoded."""
+    found, expected = bonded_atoms(name), info.residue(name)
+    if not len(expected.bonds.as_array()):
+        assert found is None
+        return
+    assert found.bonds == expected.bonds
+    assert np.array_equal(found.coord, expected.coord)
+    for annotation in ("res_name", "atom_name", "element", "charge"):
+        assert np.array_equal(
+            found.get_annotation(annotation), expected.get_annotation(annotation)
+        ), annotation
