@@ -26,7 +26,14 @@ from refsys.data.prepare.conformers import conformers
 from refsys.data.vocabulary import AMINO_ACIDS
 from refsys.processes import die_with_parent
 from support import HANG_S, free_port
-from support.forked_modules import FRESH, ROOM_ARGUMENT, ROOM_VARIABLE, fork_modules, run_module
+from support.forked_modules import (
+    FRESH,
+    ROOM_ARGUMENT,
+    ROOM_VARIABLE,
+    forget_caller,
+    fork_modules,
+    run_module,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 # Commands whose pools of processes are forked too.
@@ -269,6 +276,7 @@ def _fork_for_preparations():
 
 def _become(request, rank):
     """Make this process one that was started for a rank of the request, and run its command."""
+    forget_caller()
     die_with_parent(os.getppid())
     environment = dict(request["environment"])
     if request["ranks"] > 1:

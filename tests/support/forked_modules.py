@@ -75,7 +75,6 @@ def run_module(module, words, environment, search):
         environment: Its environment.
         search: Folders to search for modules, before the interpreter's own.
     """
-    _forget_caller()
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # of another environment
@@ -101,10 +100,11 @@ def run_module(module, words, environment, search):
     os._exit(status)
 
 
-def _forget_caller():
+def forget_caller():
     """Forget what the process that forked this one will close, remove or end itself.
 
-    Its finalizers alone, those of torch's libraries above all, write to 40 MiB of shared memory.
+    Its finalizers, those of torch's libraries above all, would also write to 40 MiB of shared
+    memory.
     """
     gc.freeze()
     weakref.finalize._registry.clear()
@@ -124,6 +124,7 @@ def _is_served(words, environment):
 def _become(words, call):
     """Make this process the one that `call` describes."""
     try:
+        forget_caller()
         _connect(call)
         _reset_signals()
         if call["start_new_session"]:
