@@ -35,6 +35,7 @@ def test_charges_and_elements_equal_the_dictionary():
     assert phosphate.charges.sum() == -3
 
 
+@pytest.mark.filterwarnings("ignore:The coordinates are missing for some atoms")
 @pytest.mark.parametrize("name", ["ALA", "PSU", "ATP", "HEM", "NA"])
 def test_bonded_atoms_are_those_of_the_whole_dictionary(name):
     """Only the columns that are read are decoded."""
