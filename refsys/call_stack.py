@@ -19,12 +19,11 @@ def call_with_room(
 ) -> _Result:
     """Call a function with half a mebibyte of call stack, and return its result.
 
-    CPython keeps frames in chunks of 16 KiB and, until it was mended in 2026 (for 3.13 and later),
-    returned a chunk to the system as soon as the call that needed it ended. A function that is
-    called in a loop at a depth where a chunk is full then maps and unmaps memory in every call: the
-    tests of fused kernels took a third longer, and measured times depended on lines far above the
-    measured one. A frame larger than a chunk gets a chunk of its own, whose rest the calls below
-    share.
+    CPython 3.11 and 3.12, and the first releases of 3.13 and 3.14, keep frames in chunks of 16 KiB
+    and free a chunk as soon as it is empty. A loop whose calls cross the boundary of a chunk maps
+    and unmaps memory in every call, which slows an interpreted kernel by a third, and makes
+    measured times depend on the depth of the stack. A frame larger than a chunk gets a larger chunk
+    of its own, whose rest serves all calls below.
 
     Args:
         function: Function to call.

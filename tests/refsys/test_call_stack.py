@@ -1,4 +1,4 @@
-"""Room on the call stack: no depth at which calls map memory."""
+"""Room on the call stack: calls map no memory, at any depth."""
 
 import io
 import resource
@@ -44,12 +44,12 @@ def in_thread(function, *arguments):
     return results.pop()
 
 
-def test_no_depth_makes_calls_map_memory():
+def test_calls_with_room_map_no_memory_at_any_depth():
     assert in_thread(call_with_room, most_faults) < CALLS // 4
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the interpreter may keep a chunk")
-def test_without_room_some_depth_does():
+def test_calls_without_room_map_memory_at_some_depth():
     assert in_thread(most_faults) >= CALLS
 
 

@@ -16,8 +16,8 @@ from refsys.data.store.columns import narrowed
 from refsys.data.vocabulary import ATOMIC_NUMBERS
 
 _UNKNOWN = ("?", ".", "")
-# Columns that are read. One is decoded for all components at its first use, and those of names and
-# synonyms, which nobody reads, take most of the time and half a gigabyte.
+# Columns that are read. A column is decoded for all components at its first use, and the others, of
+# names and synonyms above all, would take as much time and memory again.
 _ATOM_COLUMNS = (
     *("comp_id", "atom_id", "type_symbol", "charge", "pdbx_leaving_atom_flag"),
     *(f"pdbx_model_Cartn_{axis}_ideal" for axis in "xyz"),
@@ -119,10 +119,10 @@ def _rows(category: str, name: str, columns: tuple[str, ...]) -> Any:
     from biotite.structure.info import get_from_ccd
     from biotite.structure.io.pdbx import BinaryCIFCategory
 
-    found = {column: get_from_ccd(category, name, column) for column in columns}
-    if any(column is None for column in found.values()):
+    selected = {column: get_from_ccd(category, name, column) for column in columns}
+    if any(column is None for column in selected.values()):
         return None
-    return BinaryCIFCategory(found)
+    return BinaryCIFCategory(selected)
 
 
 def _text(table: Any, column: str) -> list[str]:
